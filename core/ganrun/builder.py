@@ -1,0 +1,215 @@
+"""From a validated recipe to a run that is ready to start: everything that can be missing is found here."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from ganrun.averaging import average_or_none
+from ganrun.components import Data, Metric, Problem
+from ganrun.devices import choose_device
+from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, new_run_path
+from ganrun.environment import describe_environment
+from ganrun.errors import GanrunError, MisfitError, RequestError
+from ganrun.events import Events
+from ganrun.files import write_text
+from ganrun.losses import Loss
+from ganrun.networks import check_output, seeded_network
+from ganrun.randomness import derived_seed, isolated_random
+from ganrun.recipe import Choice, Recipe
+from ganrun.run import Run
+from ganrun.state import SlotState, TrainingState
+
+
+def build_run(
+    recipe: Recipe, output: Path | None = None, *, resume: bool = False, waiting: Callable[[str], None] = lambda _: None
+) -> Run:
+    """Build a run, and as the very last thing make its directory.
+
+    Args:
+        recipe: What to build.
+        output: The run directory; a new one under `runs/` where None.
+        resume: Whether `output` may hold this run already, which then continues.
+        waiting: Told what is being prepared, for whatever may take a while.
+
+    Raises:
+        RequestError: for anything missing or unfit, placed at the recipe's line. Nothing has been written then.
+    """
+    directory = RunDirectory(output or new_run_path(recipe.name))
+    continues = _continues(directory, recipe, resume)
+    device = _choose_device(recipe)
+    waiting(f"data {recipe.data.use}")
+    data = prepared_data(recipe)
+    problem, loss = build_loss(recipe, data)
+    state = TrainingState(build_slots(recipe, loss, problem, device))
+    metrics = [_prepared_metric(recipe, choice, data, problem, device, waiting) for choice in recipe.metrics]
+    events = Events({name: choice.offer.component(choice.settings) for name, choice in recipe.observers.items()})
+    environment = describe_environment(recipe, data, device)
+    run = Run(
+        recipe=recipe,
+        directory=directory,
+        device=device,
+        data=data,
+        problem=problem,
+        loss=loss,
+        state=state,
+        metrics=metrics,
+        events=events,
+        environment=environment,
+        resumed=continues,
+    )
+    directory.create()
+    write_text(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
+    directory.write_json(ENVIRONMENT, environment)
+    return run
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Build everything but the run: components fit each other and their problem. Reads no more data than it must.
+
+    Raises:
+        RequestError: as `build_run`, except that absent data is no fault here unless the problem depends on it.
+    """
+    data = build_data(recipe)
+    with placed(recipe, recipe.data):
+        data.problem()
+    problem, loss = build_loss(recipe, data)
+    build_slots(recipe, loss, problem, torch.device("cpu"))
+    for choice in recipe.metrics:
+        with placed(recipe, choice):
+            choice.offer.component(choice.settings, problem)
+    Events({name: choice.offer.component(choice.settings) for name, choice in recipe.observers.items()})
+
+
+def build_data(recipe: Recipe) -> Data:
+    """The data set, not prepared yet."""
+    with placed(recipe, recipe.data):
+        data: Data = recipe.data.offer.component(recipe.data.settings)
+    return data
+
+
+def prepared_data(recipe: Recipe) -> Data:
+    """The data set, all there.
+
+    Raises:
+        DataError: with the steps that mend it.
+    """
+    data = build_data(recipe)
+    with placed(recipe, recipe.data):
+        data.prepare()
+    return data
+
+
+def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
+    """The data's problem, with the latent size filled in, and the loss."""
+    problem = data.problem()
+    with placed(recipe, recipe.loss):
+        loss: Loss = recipe.loss.offer.component(recipe.loss.settings, problem)
+        if loss.latent_size < 1:
+            raise MisfitError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
+    return dataclasses.replace(problem, latent_size=loss.latent_size), loss
+
+
+def build_slots(recipe: Recipe, loss: Loss, problem: Problem, device: torch.device) -> dict[str, SlotState]:
+    """Every slot of the loss: network, average, optimiser."""
+    return {name: _build_slot(recipe, loss, name, problem, device) for name in loss.slots}
+
+
+def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device: torch.device) -> SlotState:
+    slot, choice = loss.slots[name], recipe.networks[name]
+    facts = dataclasses.replace(problem, out_features=loss.out_features(name))
+    with placed(recipe, choice):
+        seed = derived_seed(recipe.train.seed, "weights", name)
+        module = seeded_network(lambda: choice.offer.component(choice.settings, facts), device, seed)
+        with isolated_random(device, seed):
+            if slot.kind == "generator":
+                check_output(module, loss.latents(2, device), problem.sample_shape, name)
+            else:
+                check_output(module, torch.zeros(2, *problem.sample_shape, device=device), (facts.out_features,), name)
+    decay = recipe.ema.decay if recipe.ema and slot.averaged else None
+    settings = recipe.optimizers[name][1]
+    optimizer = settings.build((p for p in module.parameters() if p.requires_grad), device)
+    return SlotState(name, module, average_or_none(module, decay), optimizer, settings)
+
+
+def _prepared_metric(
+    recipe: Recipe, choice: Choice, data: Data, problem: Problem, device: torch.device, waiting: Callable[[str], None]
+) -> Metric:
+    waiting(f"metric {choice.use}")
+    with placed(recipe, choice):
+        metric: Metric = choice.offer.component(choice.settings, problem)
+        metric.prepare(data, device)
+    return metric
+
+
+def _choose_device(recipe: Recipe) -> torch.device:
+    try:
+        return choose_device(recipe.train.device)
+    except GanrunError as error:
+        raise error.located(recipe.where(("train", "device"))) from None
+
+
+@contextmanager
+def placed(recipe: Recipe, choice: Choice) -> Iterator[None]:
+    """A block whose errors are placed at the recipe's table and carry the component's name."""
+    try:
+        yield
+    except GanrunError as error:
+        error.message = f"[{choice.key[0]}] {choice.offer}: {error.message}"
+        raise error.located(recipe.where(choice.key)) from None
+    except Exception as error:
+        error.add_note(f"in {choice.offer.kind} {choice.offer}, chosen at {recipe.where(choice.key)}")
+        raise
+
+
+# ── Continuing ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _continues(directory: RunDirectory, recipe: Recipe, resume: bool) -> bool:
+    """Whether the directory holds this very run already.
+
+    Raises:
+        RequestError: if it holds a run and `resume` was not said, or another recipe's run.
+    """
+    if not directory.holds_run:
+        return False
+    if not resume:
+        status = directory.read_json(SUMMARY).get("status", "unknown")
+        raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
+    differences = list(_differences(recipe.resolved(), _stored(directory), _may_change(recipe)))
+    if differences:
+        listed = "\n".join(f"  {line}" for line in differences)
+        raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
+    return True
+
+
+def _stored(directory: RunDirectory) -> dict[str, Any]:
+    try:
+        return tomllib.loads((directory / RECIPE).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"{directory / RECIPE} is damaged: {error}") from error
+
+
+def _may_change(recipe: Recipe) -> set[str]:
+    """Places that do not touch the mathematics: the run may continue with other values there."""
+    free = {"name", "metric", "requires", *recipe.observers, *recipe.silenced}
+    if not any(settings.varies for _, settings in recipe.optimizers.values()):
+        free.add("train.steps")
+    return free | {f"train.{key}" for key in ("device", "log_every_steps", "evaluate_every_steps")}
+
+
+def _differences(new: Any, old: Any, free: set[str], path: str = "") -> Iterator[str]:
+    if path in free:
+        return
+    if isinstance(new, dict) and isinstance(old, dict):
+        for name in {**old, **new}:
+            yield from _differences(new.get(name), old.get(name), free, f"{path}.{name}".lstrip("."))
+    elif new != old:
+        yield f"{path}: {old} in the run, {new} now"

@@ -1,0 +1,261 @@
+"""The command line: parses and prints, nothing else. Whatever is slow to import is imported by its command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ganrun.errors import GanrunError, Interrupted, RequestError
+
+KINDS = ("generator", "discriminator", "loss", "data", "metric", "observer")
+
+
+class RecipeGroup(click.Group):
+    """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = any(arg in self.commands for arg in args)
+        if not named and any(arg.endswith(".toml") for arg in args):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from ganrun.suggestions import did_you_mean
+
+            hint = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
+            ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}')
+
+
+@click.group(cls=RecipeGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ganrun")
+def main() -> None:
+    """Train, score and compare generative image models: one TOML recipe is one experiment.
+
+    \b
+    ganrun recipes/quickstart.toml                     train it
+    ganrun recipes/quickstart.toml --set train.steps=50
+    ganrun list                                        what a recipe can use
+    ganrun show loss gan                               the settings of one component
+    """
+    _set_up_logging()
+
+
+# ── Training ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recipe_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that change what a recipe says."""
+    for option in (
+        click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out."),
+        click.option("--seed", type=int, help="Same as --set train.seed=N."),
+        click.option("--device", help="auto, cpu, cuda, cuda:1 or mps; same as --set train.device=…"),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as train.steps=500."),  # fmt: skip
+    ):
+        function = option(function)
+    return function
+
+
+@main.command(no_args_is_help=True)
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECIPE.toml...")
+@_recipe_options
+@click.option("--output", type=click.Path(path_type=Path), help="The run's own directory. Default: a new one in runs/.")
+@click.option("--resume", is_flag=True, help="Start, or continue what --output holds: safe to requeue.")
+def train(
+    recipes: Sequence[Path],
+    overrides: Sequence[str],
+    device: str | None,
+    seed: int | None,
+    blocked: Sequence[str],
+    output: Path | None,
+    resume: bool,
+) -> None:
+    """Train the model of each recipe in turn; `ganrun RECIPE.toml` is short for this."""
+    with _told_errors():
+        if output and len(recipes) > 1:
+            raise RequestError("--output names one run's directory, so it takes one recipe")
+        if resume and not output:
+            raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
+        loaded = _load(recipes, blocked, _all_overrides(overrides, device, seed))
+        for recipe in loaded:
+            _train(recipe, output, resume)
+
+
+@main.command(no_args_is_help=True)
+@click.argument("run", type=click.Path(path_type=Path))
+@_recipe_options
+def resume(
+    run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
+) -> None:
+    """Continue the run in a run directory from its last checkpoint."""
+    with _told_errors():
+        from ganrun.directory import RECIPE, open_run
+
+        recipe = open_run(run) / RECIPE
+        _train(_load([recipe], blocked, _all_overrides(overrides, device, seed))[0], run, True)
+
+
+def _all_overrides(overrides: Sequence[str], device: str | None, seed: int | None) -> list[str]:
+    by_flag = {"train.device": device, "train.seed": seed}
+    return [*overrides, *(f"{key}={value}" for key, value in by_flag.items() if value is not None)]
+
+
+def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str]) -> list[Any]:
+    from ganrun.recipe import load_recipe
+    from ganrun.recipes import find_recipe
+
+    registry = _registry(blocked)
+    return [load_recipe(find_recipe(path), registry, overrides) for path in paths]
+
+
+def _train(recipe: Any, output: Path | None, resume: bool) -> None:
+    from ganrun.builder import build_run
+    from ganrun.runner import execute
+
+    run = build_run(recipe, output, resume=resume, waiting=lambda what: click.echo(f"preparing {what}", err=True))
+    try:
+        execute(run)
+    except (Interrupted, KeyboardInterrupt):
+        click.echo(f"interrupted at step {run.step}; to continue: ganrun resume {_shown(run.directory.path)}", err=True)
+        raise
+    finally:
+        for message in run.messages:
+            click.echo(message)
+
+
+# ── Looking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@main.command("list")
+@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
+def list_components(kind: str | None, blocked: Sequence[str]) -> None:
+    """List the components that recipes can use, of one KIND or all."""
+    with _told_errors():
+        from ganrun.descriptions import component_table
+
+        click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice([*KINDS, "optimizer", "train", "ema"]))
+@click.argument("name", required=False)
+def show(kind: str, name: str | None) -> None:
+    """Show one component: what it is, where it comes from, and every setting.
+
+    \b
+    ganrun show loss gan
+    ganrun show train
+    ganrun show optimizer adam
+    """
+    with _told_errors():
+        from ganrun.descriptions import describe
+
+        click.echo(describe(_registry(()), kind, name))
+
+
+@main.command()
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECIPE.toml...")
+@_recipe_options
+def check(
+    recipes: Sequence[Path], overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
+) -> None:
+    """Check recipes without training: settings, components, and that the networks fit."""
+    with _told_errors():
+        from ganrun.builder import check_recipe
+
+        faults = []
+        for path in recipes:
+            try:
+                check_recipe(_load([path], blocked, _all_overrides(overrides, device, seed))[0])
+                click.echo(f"{path}: ok")
+            except GanrunError as error:
+                faults.append(str(error))
+        if faults:
+            raise RequestError("\n".join(faults))
+
+
+@main.command()
+@click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
+def plugins(blocked: Sequence[str]) -> None:
+    """List the installed plugins with version and status."""
+    with _told_errors():
+        from ganrun.descriptions import plugin_table
+        from ganrun.plugins import discover
+
+        click.echo(plugin_table(discover(blocked)))
+
+
+@main.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("ganrun.schema.json"), show_default=True)
+def schema(output: Path) -> None:
+    """Write a JSON Schema of recipes with the installed components' settings, for completion in an editor."""
+    with _told_errors():
+        from ganrun.schema import write_schema
+
+        write_schema(_registry(()), output)
+        click.echo(f'wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}')
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine: packages, devices, plugins, data, weights, tracking store."""
+    with _told_errors():
+        from ganrun.doctor import examine
+
+        for line in examine(_registry(())):
+            click.echo(line)
+
+
+# ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _registry(blocked: Sequence[str]) -> Any:
+    from ganrun.plugins import unknown_blocked
+    from ganrun.registry import load_registry
+
+    registry = load_registry(tuple(blocked))
+    unknown = unknown_blocked(blocked, registry.plugins)
+    if unknown:
+        known = ", ".join(plugin.name for plugin in registry.plugins.found)
+        raise RequestError(f"--no-plugin {unknown[0]}: there is no such plugin; there are {known}")
+    return registry
+
+
+class _told_errors:  # noqa: N801 - a context manager, used as a block
+    """A block whose errors of ganrun's own family are printed, without a traceback, and end the program."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, GanrunError):
+            if not isinstance(error, Interrupted):
+                click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+            sys.exit(error.exit_status)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+
+
+def _set_up_logging() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("ganrun")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def _shown(path: Path) -> Path:
+    """A path as short as it can be said from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()

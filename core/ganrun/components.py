@@ -1,0 +1,231 @@
+"""The contracts of the components: what a generator, discriminator, data set, metric or observer is.
+
+A component is a class with nested `Settings`, built from a recipe's table. Its docstring's first line is
+its summary in `ganrun list`. The training objective has a page of its own: `ganrun.losses`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ganrun import settings as base
+from ganrun.errors import DataError, MisfitError
+
+if TYPE_CHECKING:
+    from ganrun.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The facts that a component is built for."""
+
+    sample_shape: tuple[int, ...]
+    """One sample without the batch: (channels, height, width) for images, (features,) for points."""
+
+    classes: int = 0
+    """Number of classes of the labels; 0 where the data has none."""
+
+    latent_size: int = 0
+    """Length of the vector that a generator takes; 0 for components that take none."""
+
+    out_features: int = 1
+    """Length of the vector that a discriminator returns per image, as its slot in the loss asks for."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width).
+
+        Raises:
+            MisfitError: if the samples are not images.
+        """
+        if len(self.sample_shape) != 3:
+            raise MisfitError(f"works on images (channels, height, width), not on samples of shape {self.sample_shape}")
+        channels, height, width = self.sample_shape
+        return channels, height, width
+
+
+class Component:
+    """What every component has: settings of its own, and a summary taken from its docstring."""
+
+    Settings: ClassVar[type[base.Settings]] = base.Settings
+
+    @classmethod
+    def summary(cls) -> str:
+        """The docstring's first line."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+class Generator(nn.Module, Component):
+    """A network from latents to samples.
+
+    `forward(latents, labels=None)` takes latents `(batch, problem.latent_size)` and, for conditional models,
+    int64 labels `(batch,)`; it returns `(batch, *problem.sample_shape)` in [-1, 1].
+
+    A plain module: it knows nothing of devices, precision, optimisers or averaging. Raise `MisfitError` in
+    `__init__` where the problem cannot be met. The random stream is seeded when `__init__` runs.
+    """
+
+    def __init__(self, settings: Any, problem: Problem) -> None:
+        super().__init__()
+        self.settings = settings
+        self.problem = problem
+
+
+class Discriminator(nn.Module, Component):
+    """A network from images to one vector each: a critic, a classifier's trunk with heads, or an encoder.
+
+    `forward(images, labels=None)` takes images `(batch, *problem.sample_shape)` in [-1, 1] and returns
+    `(batch, problem.out_features)`. No sigmoid and no softmax: losses work on logits.
+    """
+
+    def __init__(self, settings: Any, problem: Problem) -> None:
+        super().__init__()
+        self.settings = settings
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set, as arrays or memory maps."""
+
+    images: npt.NDArray[Any]
+    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)` as it is."""
+
+    labels: npt.NDArray[np.int64] | None = None
+    """int64 `(count,)` in [0, classes), or None."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Data(Component, ABC):
+    """A data set: whole arrays, by split.
+
+    The core shuffles, flips, scales and moves them; a data set only says what is there. Nothing may be
+    downloaded unless the recipe says so.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def problem(self) -> Problem:
+        """Sample shape and number of classes; from the settings alone where that is possible.
+
+        Raises:
+            DataError: if the files are needed for it and are absent or damaged.
+        """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Check that everything is there, and decode what has to be decoded. Runs before anything is trained.
+
+        Raises:
+            DataError: with the exact steps that mend it.
+        """
+
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """The split `"train"` or `"test"`, after `prepare`.
+
+        Raises:
+            DataError: if the data set has no such split.
+        """
+
+    def fingerprint(self) -> str:
+        """A short digest of the training split's contents. Override it where reading them all is slow."""
+        split = self.split("train")
+        digest = hashlib.blake2b(str((split.images.shape, split.images.dtype)).encode(), digest_size=8)
+        digest.update(np.ascontiguousarray(split.images))
+        if split.labels is not None:
+            digest.update(np.ascontiguousarray(split.labels))
+        return digest.hexdigest()
+
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each class, for tables and pictures."""
+        return tuple(str(label) for label in range(self.problem().classes))
+
+
+def no_such_split(name: str, known: Iterable[str]) -> DataError:
+    """The error for a split that a data set lacks."""
+    return DataError(f'has no split "{name}"; it has {", ".join(known)}')
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation, with how it was made: scores of unlike protocol must not be ranked together."""
+
+    name: str
+    """As it appears everywhere: `fid` is Inception's alone; on other features it is `fid_<features>`."""
+
+    value: float
+
+    higher_is_better: bool
+
+    protocol: Mapping[str, str | int | float | bool]
+    """Extractor, weights hash, numbers of samples, split, resizer: whatever the value depends on."""
+
+
+class Metric(Component, ABC):
+    """A way of scoring samples.
+
+    Built from its settings and the problem; `prepare` runs before the first step, `measure` at every evaluation.
+    """
+
+    def __init__(self, settings: Any, problem: Problem) -> None:
+        self.settings = settings
+        self.problem = problem
+
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Prove that `measure` will be able to run: weights present, enough real images, labels there.
+
+        Args:
+            data: The run's data set, prepared.
+            device: Where extractors should live.
+
+        Raises:
+            PreflightError: with the steps that mend it.
+        """
+        return None
+
+    @abstractmethod
+    def measure(self, evaluation: Evaluation) -> Sequence[Score]:
+        """The scores of one evaluation."""
+
+
+class Observer(Component):
+    """A component that hears the events of one run, in methods marked with `ganrun.observes`.
+
+    See `ganrun.hookspecs.RunEvents` for the events; a method takes those of an event's arguments that it needs.
+    """
+
+    essential: ClassVar[bool] = False
+    """Whether a fault of this observer stops the run. One that is not essential is reported and left out."""
+
+    automatic: ClassVar[bool] = False
+    """Whether it takes part in every run unless the recipe says `name = false`."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 0…255 to float32 [-1, 1]: x / 127.5 - 1. Other types pass as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    return images.to(torch.float32).mul_(1 / 127.5).sub_(1)
+
+
+def to_uint8(samples: Tensor) -> Tensor:
+    """[-1, 1] to uint8 0…255: round((x + 1) · 127.5), clipped. The inverse of `to_unit_range`, and the one rule
+    by which ganrun turns samples into pictures, for scores and for files."""
+    return samples.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

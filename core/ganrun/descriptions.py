@@ -1,0 +1,94 @@
+"""What `ganrun list`, `show` and `plugins` print, as plain text that also reads well in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from textwrap import fill, indent
+from typing import TYPE_CHECKING
+
+from ganrun.errors import RequestError
+from ganrun.settings import Settings, settings_help
+from ganrun.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from ganrun.plugins import Plugins
+    from ganrun.registry import Registry
+
+WIDTH = 100
+
+
+def plugin_table(plugins: Plugins) -> str:
+    """Every plugin with package, version and status; the reason for a broken one stands below it."""
+    rows = [("plugin", "package", "version", "status")]
+    for plugin in plugins.found:
+        status = f"{plugin.status}: {plugin.error}" if plugin.error else plugin.status
+        rows.append((plugin.name, plugin.package, plugin.version, status))
+    return table(rows)
+
+
+def component_table(registry: Registry, kinds: Iterable[str]) -> str:
+    """Every component of these kinds with its summary and its plugin; broken plugins below."""
+    rows = [("kind", "name", "plugin", "what it is")]
+    for kind in kinds:
+        for offer in registry.offers(kind):
+            rows.append((kind, offer.name, str(offer.plugin), offer.component.summary()))
+    broken = [f'\nthe plugin "{name}" is broken: {reason}' for name, reason in registry.broken().items()]
+    return table(rows) + "".join(broken)
+
+
+def describe(registry: Registry, kind: str, name: str | None) -> str:
+    """One component, or one of the engine's own tables, with every setting.
+
+    Raises:
+        RequestError: if there is no such name.
+    """
+    if kind in ("train", "ema", "optimizer"):
+        return _describe_engine(kind, name)
+    if name is None:
+        names = ", ".join(registry.names(kind))
+        raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
+    offer = registry.find(kind, name)
+    doc = _unwrapped(offer.component.__doc__)
+    return "\n\n".join([f"{kind} {offer}", doc, settings_text(offer.component.Settings)])
+
+
+def settings_text(settings: type[Settings]) -> str:
+    """Every setting: name, type, default, bounds and, below, what it means."""
+    parts = []
+    for each in settings_help(settings):
+        default = "required" if each.default == "required" else f"default {each.default}"
+        head = "   ".join(filter(None, (f"  {each.name}", each.type, default, each.bounds)))
+        parts.append(head + ("\n" + indent(fill(each.help, WIDTH - 6), "      ") if each.help else ""))
+    return "settings\n" + "\n".join(parts) if parts else "no settings"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns; the last column runs free."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def _describe_engine(kind: str, name: str | None) -> str:
+    from ganrun.optimizers import OPTIMIZERS
+    from ganrun.recipe import EmaSettings, TrainSettings
+
+    if kind == "train":
+        settings: type[Settings] = TrainSettings
+    elif kind == "ema":
+        settings = EmaSettings
+    elif name in OPTIMIZERS:
+        settings = OPTIMIZERS[name]
+    else:
+        hint = did_you_mean(name, OPTIMIZERS) if name else ""
+        raise RequestError((f'no optimizer is called "{name}"{hint}' if name else "say which optimizer") + f"; there are {', '.join(OPTIMIZERS)}")  # fmt: skip
+    return "\n\n".join([f"[{kind}]" + (f' use = "{name}"' if name else ""), _unwrapped(settings.__doc__), settings_text(settings)])  # fmt: skip
+
+
+def _unwrapped(doc: str | None) -> str:
+    from inspect import cleandoc
+
+    return cleandoc(doc or "")

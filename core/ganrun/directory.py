@@ -1,0 +1,107 @@
+"""A run's folder: what is in it, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ganrun.errors import RequestError
+from ganrun.files import write_text
+
+RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
+
+
+class RunDirectory:
+    """The folder of one run.
+
+        recipe.toml        the recipe as resolved, every default written out
+        environment.json   versions, git commit, device, plugins, data fingerprint
+        metrics.jsonl      every scalar and score: the truth that trackers mirror
+        summary.json       status, steps, speed, scores, last files
+
+    Args:
+        path: The folder; made by `create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self / RECIPE).is_file()
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RequestError: if it cannot be made or written to, or holds something else already.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self / f".writable-{secrets.token_hex(4)}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a JSON file, atomically; its path."""
+        write_text(self / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return self / name
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file's content; empty where the file is absent or damaged."""
+        try:
+            content = json.loads((self / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def append_record(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with (self / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a line cut short by a crash is left out."""
+        found = []
+        if (self / METRICS).is_file():
+            for line in (self / METRICS).read_text(encoding="utf-8").splitlines():
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
+        return found
+
+    def drop_records_after(self, step: int) -> None:
+        """Forget what was recorded after `step`: the run goes on from there."""
+        kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records() if record["step"] <= step]
+        write_text(self / METRICS, "".join(kept))
+
+
+def new_run_path(name: str, root: Path = Path("runs")) -> Path:
+    """`runs/<name>-<time>-<id>`, not made yet."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+    return root / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def open_run(path: Path) -> RunDirectory:
+    """An existing run.
+
+    Raises:
+        RequestError: if there is none at `path`.
+    """
+    directory = RunDirectory(path)
+    if not directory.holds_run:
+        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
+        raise RequestError(f"{path} is no run directory: it {missing}")
+    return directory

@@ -1,0 +1,66 @@
+"""What a run was made with: enough to make it again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganrun.components import Data
+from ganrun.devices import device_text
+from ganrun.recipe import Recipe
+
+PACKAGES = ("ganrun", "torch", "torchvision", "torch-fidelity", "mlflow", "numpy", "pluggy", "pydantic")
+
+
+def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
+    """Versions, commit, device, plugins and data, as JSON."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "command": sys.argv,
+        "packages": package_versions(),
+        "git": git_state(recipe.source.path.parent),
+        "device": str(device),
+        "device_name": device_text(device),
+        "threads": torch.get_num_threads(),
+        "plugins": {choice.offer.plugin.name: str(choice.offer.plugin) for choice in _choices(recipe)},
+        "data_fingerprint": data.fingerprint(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result; those that are absent are left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether tracked files differ from it; None outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _choices(recipe: Recipe) -> list[Any]:
+    return [recipe.data, recipe.loss, *recipe.networks.values(), *recipe.metrics, *recipe.observers.values()]

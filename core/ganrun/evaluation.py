@@ -1,0 +1,129 @@
+"""One evaluation: samples, real images and features, each made once and shared by every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.components import Data, Problem, to_uint8
+from ganrun.randomness import derived_seed, isolated_random
+
+SAMPLES_PER_BATCH = 256
+"""Fixed, because each batch of latents has a seed of its own: sample i is the same however many are asked for."""
+
+Source = Literal["generated", "real"]
+
+
+class Extractor(Protocol):
+    """A network that turns pictures into features."""
+
+    @property
+    def key(self) -> str:
+        """Identifies architecture and weights: equal keys mean equal features, which are then computed once."""
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Features of uint8 images `(batch, channels, height, width)`, by name, each `(batch, …)` float."""
+
+
+class RealImages:
+    """The run's real images and their features, kept from one evaluation to the next."""
+
+    def __init__(self, data: Data, seed: int) -> None:
+        self._data = data
+        self._seed = seed
+        self.features: dict[tuple[str, str, int], Mapping[str, Tensor]] = {}
+
+    def take(self, count: int | None, split: str) -> Tensor:
+        """`count` images of a split, the same ones every time; all of them where `count` is None."""
+        images = self._data.split(split).images
+        if count is None or count >= len(images):
+            return torch.from_numpy(np.asarray(images))
+        order = np.random.default_rng(derived_seed(self._seed, "real", split)).permutation(len(images))
+        return torch.from_numpy(np.ascontiguousarray(images[np.sort(order[:count])]))
+
+    def labels(self, split: str) -> Tensor | None:
+        """int64 labels of a whole split, or None."""
+        labels = self._data.split(split).labels
+        return None if labels is None else torch.from_numpy(np.asarray(labels))
+
+
+class Evaluation:
+    """What a metric is given: everything it may need of one moment of a run.
+
+    Samples come from the averaged weights where the loss asks for an average, in evaluation mode, from latents
+    that are the same at every evaluation. Nothing here touches training's random stream.
+
+    Args:
+        problem: The facts of the data.
+        device: Where extractors should compute.
+        step: Steps done.
+        seed: The run's seed.
+        draw: `draw(count)` gives `count` fresh samples in [-1, 1] from the current random stream.
+        real: The run's real images.
+        between_batches: Called between batches; may raise to stop the evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        problem: Problem,
+        device: torch.device,
+        step: int,
+        seed: int,
+        draw: Callable[[int], Tensor],
+        real: RealImages,
+        between_batches: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.problem = problem
+        self.device = device
+        self.step = step
+        self.seed = seed
+        self._draw = draw
+        self._real = real
+        self._between_batches = between_batches
+        self._batches: list[Tensor] = []
+        self._features: dict[tuple[str, int], Mapping[str, Tensor]] = {}
+
+    def generated(self, count: int) -> Tensor:
+        """The first `count` generated samples, on the CPU: uint8 `(count, *sample_shape)` by `ganrun.to_uint8`."""
+        while len(self._batches) * SAMPLES_PER_BATCH < count:
+            self._between_batches()
+            with isolated_random(self.device, derived_seed(self.seed, "evaluation", len(self._batches))):
+                self._batches.append(to_uint8(self._draw(SAMPLES_PER_BATCH)).cpu())
+        return torch.cat(self._batches)[:count]
+
+    def real(self, count: int | None = None, split: str = "train") -> Tensor:
+        """`count` real images of a split as the data set holds them, on the CPU; all where `count` is None."""
+        return self._real.take(count, split)
+
+    def real_labels(self, split: str = "train") -> Tensor | None:
+        """int64 labels `(count,)` of all real images of a split, or None where the data has none."""
+        return self._real.labels(split)
+
+    def generated_features(self, extractor: Extractor, count: int) -> Mapping[str, Tensor]:
+        """Features of the first `count` generated samples, on the CPU, each `(count, …)`."""
+        key = (extractor.key, count)
+        if key not in self._features:
+            self._features[key] = self._extract(extractor, self.generated(count))
+        return self._features[key]
+
+    def real_features(
+        self, extractor: Extractor, count: int | None = None, split: str = "train"
+    ) -> Mapping[str, Tensor]:
+        """Features of `real(count, split)`, computed once per run."""
+        key = (extractor.key, split, -1 if count is None else count)
+        if key not in self._real.features:
+            self._real.features[key] = self._extract(extractor, self.real(count, split))
+        return self._real.features[key]
+
+    @torch.no_grad()
+    def _extract(self, extractor: Extractor, images: Tensor) -> Mapping[str, Tensor]:
+        parts: list[Mapping[str, Tensor]] = []
+        for batch in images.split(SAMPLES_PER_BATCH):
+            self._between_batches()
+            parts.append({name: value.cpu() for name, value in extractor(batch.to(self.device)).items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

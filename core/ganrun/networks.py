@@ -1,0 +1,56 @@
+"""The boundary around a network: its precision inside, float32 outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.errors import MisfitError
+from ganrun.losses import Network
+from ganrun.randomness import isolated_random
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
+    """Build a network under a random stream of its own, and lay it out on the device, channels last."""
+    with isolated_random(torch.device("cpu"), seed):
+        module = make()
+    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def network_view(module: nn.Module, device: torch.device, precision: str) -> Network:
+    """The network as an objective sees it.
+
+    Autocast is set inside the network's forward only. Around a whole objective it would reach the penalties,
+    norms and logarithms there, which need float32.
+    """
+    if precision == "f32":
+        return module
+
+    def in_bf16(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return module(inputs, labels).float()  # type: ignore[no-any-return]
+
+    return in_bf16
+
+
+@torch.no_grad()
+def check_output(module: nn.Module, inputs: Tensor, expected: tuple[int, ...], name: str) -> None:
+    """Run a network once on two samples, in evaluation mode, and hold its output's shape against the contract.
+
+    Raises:
+        MisfitError: if the forward fails or returns another shape.
+    """
+    module.eval()
+    try:
+        shape = tuple(module(inputs).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise MisfitError(f"{name} cannot take an input of shape {tuple(inputs.shape)}: {error}") from error
+    finally:
+        module.train()
+    if shape != (len(inputs), *expected):
+        raise MisfitError(f"{name} returned shape {shape} where {(len(inputs), *expected)} was expected")

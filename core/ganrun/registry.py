@@ -1,0 +1,124 @@
+"""What the plugins offer: kind + name → component, with where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ganrun.errors import PluginError
+from ganrun.plugins import Plugin, Plugins, describe_fault, discover
+from ganrun.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from ganrun.checkups import Checkup
+
+HOOK_OF = {
+    "generator": "ganrun_generators",
+    "discriminator": "ganrun_discriminators",
+    "loss": "ganrun_losses",
+    "data": "ganrun_data",
+    "metric": "ganrun_metrics",
+    "observer": "ganrun_observers",
+}
+KINDS = tuple(HOOK_OF)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One component that one plugin offers."""
+
+    kind: str
+    name: str
+    component: Any
+    """The class; of the type that `kind` says."""
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.plugin})"
+
+
+class Registry:
+    """All components of this environment. A kind is collected when it is first asked for.
+
+    Args:
+        plugins: As `discover` found them.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        self.faults: dict[str, str] = {}
+        """Plugins whose hooks raised, with the reason."""
+        self._offers: dict[str, list[Offer]] = {}
+
+    def offers(self, kind: str) -> list[Offer]:
+        """Every component of a kind, by name."""
+        if kind not in self._offers:
+            self._offers[kind] = sorted(self._collect(kind), key=lambda offer: (offer.name, offer.plugin.name))
+        return self._offers[kind]
+
+    def names(self, kind: str) -> list[str]:
+        """The names of a kind, each once."""
+        return sorted({offer.name for offer in self.offers(kind)})
+
+    def find(self, kind: str, name: str) -> Offer:
+        """The component called `name`, or `plugin:name` where several plugins offer it.
+
+        Raises:
+            PluginError: if nobody offers it, or several do.
+        """
+        qualifier, _, bare = name.rpartition(":")
+        matches = [offer for offer in self.offers(kind) if offer.name == bare and _is_from(offer.plugin, qualifier)]
+        if len(matches) == 1:
+            return matches[0]
+        raise PluginError(self._collision(name, matches) if matches else self._unknown(kind, name))
+
+    def broken(self) -> dict[str, str]:
+        """Plugins that could not be loaded or whose hooks raised, with the reason."""
+        return {plugin.name: plugin.error for plugin in self.plugins.found if plugin.error} | self.faults
+
+    def checkups(self) -> dict[str, Callable[[], Checkup]]:
+        """The questions of `ganrun doctor`, by name."""
+        found: dict[str, Callable[[], Checkup]] = {}
+        for plugin, offered in self._call("ganrun_checkups"):
+            found.update({f"{plugin.name}: {name}": check for name, check in offered.items()})
+        return found
+
+    def _collect(self, kind: str) -> list[Offer]:
+        offered = self._call(HOOK_OF[kind])
+        return [Offer(kind, name, component, plugin) for plugin, names in offered for name, component in names.items()]
+
+    def _call(self, hook: str) -> list[tuple[Plugin, dict[str, Any]]]:
+        """Call each plugin's implementation on its own, so that a fault and a component carry the plugin's name."""
+        results = []
+        for implementation in getattr(self.plugins.manager.hook, hook).get_hookimpls():
+            try:
+                offered = dict(implementation.function())
+            except Exception as error:
+                self.faults[implementation.plugin_name] = describe_fault(error)
+                continue
+            results.append((self.plugins.named(implementation.plugin_name), offered))
+        return results
+
+    def _collision(self, name: str, matches: list[Offer]) -> str:
+        origins = " and ".join(str(offer.plugin) for offer in matches)
+        choices = " or ".join(f'"{offer.plugin.name}:{offer.name}"' for offer in matches)
+        return f'"{name}" is offered by {origins}; say {choices}'
+
+    def _unknown(self, kind: str, name: str) -> str:
+        text = f'no {kind} is called "{name}"' + (did_you_mean(name, self.names(kind)) or f"; see: ganrun list {kind}")
+        for plugin, reason in self.broken().items():
+            text += f'\n  the plugin "{plugin}" might offer it, but is broken: {reason}'
+        for plugin in self.plugins.found:
+            if plugin.blocked:
+                text += f'\n  the plugin "{plugin.name}" might offer it, but is blocked'
+        return text
+
+
+def load_registry(blocked: tuple[str, ...] = ()) -> Registry:
+    """The registry of this environment, without the plugins in `blocked`."""
+    return Registry(discover(blocked))
+
+
+def _is_from(plugin: Plugin, qualifier: str) -> bool:
+    return qualifier in ("", plugin.name, plugin.package)

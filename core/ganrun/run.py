@@ -1,0 +1,189 @@
+"""A run: everything that was built for one recipe, and what observers may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.components import Data, Metric, Problem, Score
+from ganrun.directory import METRICS, SUMMARY, RunDirectory
+from ganrun.evaluation import Evaluation, RealImages
+from ganrun.events import Events
+from ganrun.interruption import Interruption
+from ganrun.losses import Loss, Nets
+from ganrun.randomness import derived_seed, isolated_random
+from ganrun.recipe import Recipe
+from ganrun.state import TrainingState
+
+
+class Run:
+    """One recipe being trained.
+
+    Observers read its attributes and call `samples`, `fixed_latents`, `restore`, `announce`, `note` and `tell`.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        directory: RunDirectory,
+        device: torch.device,
+        data: Data,
+        problem: Problem,
+        loss: Loss,
+        state: TrainingState,
+        metrics: Sequence[Metric],
+        events: Events,
+        environment: dict[str, Any],
+        resumed: bool,
+    ) -> None:
+        self.recipe = recipe
+        self.directory = directory
+        self.device = device
+        self.data = data
+        self.problem = problem
+        self.loss = loss
+        self.state = state
+        self.metrics = tuple(metrics)
+        self.events = events
+        self.environment = environment
+        self.resumed = resumed
+        """Whether it continues what the directory held already."""
+        self.interruption = Interruption()
+        self.scores: dict[str, Score] = {}
+        """The latest of each name."""
+        self.notes: dict[str, Any] = {}
+        """What observers want in summary.json, by their names."""
+        self.last_files: dict[str, str] = {}
+        """Latest file of each role, relative to the directory."""
+        self.messages: list[str] = []
+        """What observers want the user to read when the run has ended."""
+        self._real = RealImages(data, self.seed)
+        self._shown = Nets({name: slot.shown for name, slot in state.slots.items()})
+
+    # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    @property
+    def seed(self) -> int:
+        """The recipe's seed."""
+        return self.recipe.train.seed
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.train.steps
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.state.step
+
+    @property
+    def images_seen(self) -> int:
+        """Real images consumed."""
+        return self.state.images_seen
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean speed over all of the run's steps."""
+        return self.state.images_seen / self.state.seconds if self.state.seconds else 0.0
+
+    # ── For observers ─────────────────────────────────────────────────────────────────────────────────
+
+    def fixed_latents(self, count: int) -> Tensor:
+        """`count` latents that depend on the seed alone: `(count, latent_size)`."""
+        with isolated_random(self.device, derived_seed(self.seed, "fixed latents")):
+            return self.loss.latents(count, self.device)
+
+    def samples(self, latents: Tensor) -> Tensor:
+        """Samples in [-1, 1] of these latents, from the averaged weights where there are any: `(count, *sample_shape)`.
+
+        Draws nothing from training's random stream.
+        """
+        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "samples")):
+            return self.loss.generate(self._shown, latents)
+
+    def evaluation(self) -> Evaluation:
+        """What metrics are measured on, as of now."""
+        return Evaluation(
+            problem=self.problem,
+            device=self.device,
+            step=self.step,
+            seed=self.seed,
+            draw=self._draw,
+            real=self._real,
+            between_batches=self.interruption.check,
+        )
+
+    def announce(self, path: Path, role: str) -> None:
+        """Say that a file of the run is complete on disk: fires `file_written`."""
+        self.last_files[role] = str(path.relative_to(self.directory.path))
+        self.events.emit("file_written", run=self, path=path, role=role)
+
+    def note(self, name: str, content: Any) -> None:
+        """Put something into summary.json under `name`."""
+        self.notes[name] = content
+
+    def tell(self, message: str) -> None:
+        """Have a line printed when the run has ended."""
+        self.messages.append(message)
+
+    # ── For the runner ────────────────────────────────────────────────────────────────────────────────
+
+    def emit(self, event: str, **arguments: Any) -> None:
+        """Tell the observers, with the run, its step and the images seen."""
+        self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def record(self, **content: Any) -> None:
+        """Add a line to metrics.jsonl."""
+        head = {"step": self.step, "images_seen": self.images_seen, "seconds": round(self.state.seconds, 3)}
+        self.directory.append_record({**head, **content})
+
+    def write_summary(self, status: str) -> None:
+        """Write summary.json as of now."""
+        self.directory.write_json(
+            SUMMARY,
+            {
+                "name": self.name,
+                "status": status,
+                "steps": self.step,
+                "images_seen": self.images_seen,
+                "seconds": round(self.state.seconds, 3),
+                "images_per_second": round(self.images_per_second, 1),
+                "device": self.environment["device_name"],
+                "scores": {name: score.value for name, score in self.scores.items()},
+                "protocols": {name: dict(score.protocol) for name, score in self.scores.items()},
+                "last": self.last_files,
+                **self.notes,
+            },
+        )
+        if (self.directory / METRICS).is_file():
+            self.announce(self.directory / METRICS, "metrics")
+        self.announce(self.directory / SUMMARY, "summary")
+
+    def _draw(self, count: int) -> Tensor:
+        with self._showing():
+            return self.loss.generate(self._shown, self.loss.latents(count, self.device))
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """No gradients, and evaluation mode for networks that have no average."""
+        live = [slot.module for slot in self.state.slots.values() if slot.average is None]
+        for module in live:
+            module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module in live:
+                module.train()

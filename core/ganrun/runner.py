@@ -1,0 +1,133 @@
+"""The loop. It knows phases, slots and events, and no loss, model or tracker by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ganrun.batches import RealBatches
+from ganrun.errors import Interrupted, NonFiniteError
+from ganrun.losses import Batch, Nets, Phase
+from ganrun.measurements import Measurements
+from ganrun.networks import network_view
+from ganrun.phases import Update
+from ganrun.randomness import derived_seed, set_random_stream
+from ganrun.run import Run
+
+RANK = 0
+"""Which of several processes this is; its random stream is its own."""
+
+
+def execute(run: Run) -> None:
+    """Train, score and close a run. However it ends, its summary is written and its observers hear of it.
+
+    Raises:
+        Interrupted: on the first Ctrl-C or SIGTERM, after the step at hand.
+        RunError: if the run cannot go on.
+    """
+    status = "failed"
+    with run.interruption:
+        try:
+            run.emit("run_starting")
+            run.write_summary("running")
+            run.emit("run_started")
+            _train(run)
+            status = "finished"
+        except (Interrupted, KeyboardInterrupt) as wish:
+            status = "interrupted"
+            run.emit("run_failed", error=wish)
+            raise
+        except Exception as error:
+            run.emit("run_failed", error=error)
+            raise
+        finally:
+            run.write_summary(status)
+            run.emit("run_ended", status=status)
+
+
+def _train(run: Run) -> None:
+    train = run.recipe.train
+    measurements = Measurements()
+    take_step = build_step(run, measurements)
+    last_read = (run.step, run.state.seconds, run.images_seen)
+    while run.step < run.steps:
+        started = time.perf_counter()
+        take_step()
+        run.state.seconds += time.perf_counter() - started
+        is_last = run.step == run.steps
+        if is_last or run.step % train.log_every_steps == 0:
+            last_read = _measure(run, measurements, last_read)
+        run.emit("step_ended")
+        if not is_last and train.evaluate_every_steps and run.step % train.evaluate_every_steps == 0:
+            evaluate(run)
+        run.interruption.check()
+    evaluate(run)
+
+
+def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
+    """One step of training, as a function: every phase once, with all that must be ready bound beforehand."""
+    state, train = run.state, run.recipe.train
+    data = RealBatches(run.data.split("train"), run.device, run.seed, horizontal_flip=train.horizontal_flip)
+    views = {name: network_view(slot.module, run.device, train.precision) for name, slot in state.slots.items()}
+
+    def draw(phase: Phase) -> Batch:
+        latents = run.loss.latents(train.batch_size, run.device)
+        if not phase.reads_images:
+            return Batch(latents)
+        images, labels = data.take(state.images_seen, train.batch_size)
+        state.images_seen += train.batch_size
+        return Batch(latents, images, labels)
+
+    nets = Nets(views)
+    updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in run.loss.phases()]
+    averages = [slot.average for slot in state.slots.values() if slot.average is not None]
+    scheduled = [slot for slot in state.slots.values() if slot.settings.varies]
+
+    def take_step() -> None:
+        set_random_stream(run.device, derived_seed(run.seed, "step", RANK, state.step))
+        for slot in scheduled:
+            slot.set_learning_rate(state.step, train.steps)
+        for update in updates:
+            update.run(state.step)
+        state.step += 1
+        for average in averages:
+            average.update(state.step)
+
+    return take_step
+
+
+def evaluate(run: Run) -> None:
+    """Measure every metric of the recipe on one set of samples, and make the scores known."""
+    if not run.metrics:
+        return
+    evaluation = run.evaluation()
+    scores = [score for metric in run.metrics for score in metric.measure(evaluation)]
+    run.scores.update({score.name: score for score in scores})
+    values = {f"eval/{score.name}": score.value for score in scores}
+    run.record(**values, protocols={score.name: dict(score.protocol) for score in scores})
+    run.emit("evaluated", scores=scores)
+
+
+def _measure(run: Run, measurements: Measurements, last: tuple[int, float, int]) -> tuple[int, float, int]:
+    """Read the means since `last`, and make them known; the new `last`."""
+    started = time.perf_counter()
+    try:
+        values = measurements.read()
+    except NonFiniteError as error:
+        raise NonFiniteError(_advice(error, last[0], run.step)) from None
+    run.state.seconds += time.perf_counter() - started
+    step, seconds, images_seen = last
+    elapsed = max(run.state.seconds - seconds, 1e-9)
+    values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - step)
+    values["perf/images_per_second"] = (run.images_seen - images_seen) / elapsed
+    values |= {f"lr/{name}": slot.learning_rate() for name, slot in run.state.slots.items()}
+    run.record(**values)
+    run.emit("measured", values=values)
+    return run.step, run.state.seconds, run.images_seen
+
+
+def _advice(error: NonFiniteError, first: int, last: int) -> str:
+    return (
+        f"training is no longer finite after step {first} and by step {last}: {error}\n"
+        "  try a lower learning rate ([optimizer] lr), clip_norm, or precision f32; an earlier checkpoint is kept"
+    )
