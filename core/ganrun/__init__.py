@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "caches": "cache_directory",
     "checkups": "Checkup",
-    "components": "Data Discriminator Generator Metric Observer Problem Score Split no_such_split to_uint8 to_unit_range",
+    "components": "Data Discriminator Generator Metric Observer Problem Score Split no_such_split to_uint8 "
+    "to_unit_range",
     "errors": "ContractError DataError GanrunError Interrupted MisfitError NonFiniteError PreflightError RequestError "
     "RunError",
     "evaluation": "Evaluation Extractor",
@@ -66,7 +67,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,9 @@ from ganrun.errors import GanrunError, Interrupted, RequestError
 KINDS = ("generator", "discriminator", "loss", "data", "metric", "observer")
 
 
+_NO_PLUGIN = click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
+
+
 class RecipeGroup(click.Group):
     """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`."""
 
@@ -54,10 +57,10 @@ def main() -> None:
 def _recipe_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options that change what a recipe says."""
     for option in (
-        click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out."),
+        _NO_PLUGIN,
         click.option("--seed", type=int, help="Same as --set train.seed=N."),
         click.option("--device", help="auto, cpu, cuda, cuda:1 or mps; same as --set train.device=…"),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as train.steps=500."),  # fmt: skip
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override: --set train.steps=500."),
     ):
         function = option(function)
     return function
@@ -91,9 +94,7 @@ def train(
 @main.command(no_args_is_help=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @_recipe_options
-def resume(
-    run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
-) -> None:
+def resume(run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]) -> None:
     """Continue the run in a run directory from its last checkpoint."""
     with _told_errors():
         from ganrun.directory import RECIPE, open_run
@@ -135,7 +136,7 @@ def _train(recipe: Any, output: Path | None, resume: bool) -> None:
 
 @main.command("list")
 @click.argument("kind", required=False, type=click.Choice(KINDS))
-@click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
+@_NO_PLUGIN
 def list_components(kind: str | None, blocked: Sequence[str]) -> None:
     """List the components that recipes can use, of one KIND or all."""
     with _told_errors():
@@ -183,7 +184,7 @@ def check(
 
 
 @main.command()
-@click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
+@_NO_PLUGIN
 def plugins(blocked: Sequence[str]) -> None:
     """List the installed plugins with version and status."""
     with _told_errors():
@@ -201,7 +202,7 @@ def schema(output: Path) -> None:
         from ganrun.schema import write_schema
 
         write_schema(_registry(()), output)
-        click.echo(f'wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}')
+        click.echo(f"wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}")
 
 
 @main.command()

@@ -145,9 +145,9 @@ class Data(Component, ABC):
         """A short digest of the training split's contents. Override it where reading them all is slow."""
         split = self.split("train")
         digest = hashlib.blake2b(str((split.images.shape, split.images.dtype)).encode(), digest_size=8)
-        digest.update(np.ascontiguousarray(split.images))
+        digest.update(np.ascontiguousarray(split.images).data)
         if split.labels is not None:
-            digest.update(np.ascontiguousarray(split.labels))
+            digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
 
     def class_names(self) -> tuple[str, ...]:
@@ -195,7 +195,6 @@ class Metric(Component, ABC):
         Raises:
             PreflightError: with the steps that mend it.
         """
-        return None
 
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from inspect import cleandoc
 from textwrap import fill, indent
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def describe(registry: Registry, kind: str, name: str | None) -> str:
         names = ", ".join(registry.names(kind))
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
     offer = registry.find(kind, name)
-    doc = _unwrapped(offer.component.__doc__)
+    doc = cleandoc(offer.component.__doc__ or "")
     return "\n\n".join([f"{kind} {offer}", doc, settings_text(offer.component.Settings)])
 
 
@@ -76,19 +77,13 @@ def _describe_engine(kind: str, name: str | None) -> str:
     from ganrun.optimizers import OPTIMIZERS
     from ganrun.recipe import EmaSettings, TrainSettings
 
-    if kind == "train":
-        settings: type[Settings] = TrainSettings
-    elif kind == "ema":
-        settings = EmaSettings
-    elif name in OPTIMIZERS:
-        settings = OPTIMIZERS[name]
+    if kind == "optimizer":
+        if (name or "adam") not in OPTIMIZERS:
+            hint = did_you_mean(str(name), OPTIMIZERS)
+            raise RequestError(f'no optimizer is called "{name}"{hint}; there are {", ".join(OPTIMIZERS)}')
+        settings: type[Settings] = OPTIMIZERS[name or "adam"]
+        head = f'[optimizer] use = "{name or "adam"}"; there are {", ".join(OPTIMIZERS)}'
     else:
-        hint = did_you_mean(name, OPTIMIZERS) if name else ""
-        raise RequestError((f'no optimizer is called "{name}"{hint}' if name else "say which optimizer") + f"; there are {', '.join(OPTIMIZERS)}")  # fmt: skip
-    return "\n\n".join([f"[{kind}]" + (f' use = "{name}"' if name else ""), _unwrapped(settings.__doc__), settings_text(settings)])  # fmt: skip
-
-
-def _unwrapped(doc: str | None) -> str:
-    from inspect import cleandoc
-
-    return cleandoc(doc or "")
+        settings = TrainSettings if kind == "train" else EmaSettings
+        head = f"[{kind}]"
+    return "\n\n".join([head, cleandoc(settings.__doc__ or ""), settings_text(settings)])

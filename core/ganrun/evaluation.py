@@ -123,7 +123,7 @@ class Evaluation:
     @torch.no_grad()
     def _extract(self, extractor: Extractor, images: Tensor) -> Mapping[str, Tensor]:
         parts: list[Mapping[str, Tensor]] = []
-        for batch in images.split(SAMPLES_PER_BATCH):
+        for batch in torch.split(images, SAMPLES_PER_BATCH):
             self._between_batches()
             parts.append({name: value.cpu() for name, value in extractor(batch.to(self.device)).items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -62,5 +62,5 @@ class Events:
         for calls in self._calls.values():
             calls[:] = [call for call in calls if call[0] != name]
         traceback = None if isinstance(error, GanrunError) else error
-        log.warning('observer "%s" failed at %s and is left out from here on; the run continues: %s', name, event, error,
-                    exc_info=traceback)  # fmt: skip
+        message = 'observer "%s" failed at %s and is left out from here on; the run continues: %s'
+        log.warning(message, name, event, error, exc_info=traceback)

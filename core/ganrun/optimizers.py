@@ -94,8 +94,15 @@ class RMSprop(OptimizerSettings):
 
     def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
         """`torch.optim.RMSprop`, which has no fused form."""
-        settings = {"alpha": self.alpha, "momentum": self.momentum, "eps": self.eps}
-        return torch.optim.RMSprop(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True, **settings)
+        return torch.optim.RMSprop(
+            parameters,
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            foreach=True,
+        )
 
 
 class SGD(OptimizerSettings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from ganrun.errors import ContractError
@@ -66,7 +67,7 @@ class Update:
 
     def _differentiate(self, terms: Terms) -> None:
         total = sum_of(terms.minimise, self.phase.name)
-        (total / self._accumulate if self._accumulate > 1 else total).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self.phase.name, self._named(total, terms))
 
     def _named(self, total: Tensor, terms: Terms) -> dict[str, Tensor]:

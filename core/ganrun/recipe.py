@@ -157,7 +157,8 @@ class _Reader:
         observers, silenced = self.observers()
         self.unknown_tables(loss)
         if train and train.batch_size % train.accumulate:
-            self.problem(("train", "accumulate"), f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}")  # fmt: skip
+            text = f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}"
+            self.problem(("train", "accumulate"), text)
         if self.problems or train is None or data is None or loss is None:
             raise RecipeError(self.problems)
         return Recipe(
@@ -246,7 +247,9 @@ class _Reader:
     def metrics(self) -> tuple[Choice, ...]:
         entries = self.tables.get("metric", [])
         if not isinstance(entries, list):
-            self.problem(("metric",), "metrics are written as [[metric]], with two brackets, since there may be several")
+            self.problem(
+                ("metric",), "metrics are written as [[metric]], with two brackets, since there may be several"
+            )
             return ()
         found = [self.component(("metric", index), "metric") for index in range(len(entries))]
         return tuple(choice for choice in found if choice is not None)
@@ -365,4 +368,4 @@ def _slots_text(slots: Mapping[str, Any], name: str) -> str:
 
 
 def _same_use(shared: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    return own.get("use", shared.get("use", "adam")) == shared.get("use", "adam")
+    return bool(own.get("use", shared.get("use", "adam")) == shared.get("use", "adam"))

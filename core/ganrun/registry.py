@@ -107,8 +107,8 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         text = f'no {kind} is called "{name}"' + (did_you_mean(name, self.names(kind)) or f"; see: ganrun list {kind}")
-        for plugin, reason in self.broken().items():
-            text += f'\n  the plugin "{plugin}" might offer it, but is broken: {reason}'
+        for broken, reason in self.broken().items():
+            text += f'\n  the plugin "{broken}" might offer it, but is broken: {reason}'
         for plugin in self.plugins.found:
             if plugin.blocked:
                 text += f'\n  the plugin "{plugin.name}" might offer it, but is blocked'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,14 @@ class Run:
             real=self._real,
             between_batches=self.interruption.check,
         )
+
+    def restore(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+        """Continue from a state that `run.state.weights()` and `run.state.progress()` once gave.
+
+        Raises:
+            RequestError: if it belongs to other networks.
+        """
+        self.state.load(weights, progress)
 
     def announce(self, path: Path, role: str) -> None:
         """Say that a file of the run is complete on disk: fires `file_written`."""

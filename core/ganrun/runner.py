@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from ganrun.networks import network_view
 from ganrun.phases import Update
 from ganrun.randomness import derived_seed, set_random_stream
 from ganrun.run import Run
+
+log = logging.getLogger("ganrun")
 
 RANK = 0
 """Which of several processes this is; its random stream is its own."""
@@ -29,6 +32,8 @@ def execute(run: Run) -> None:
     with run.interruption:
         try:
             run.emit("run_starting")
+            if run.resumed:
+                _rewind_records(run)
             run.write_summary("running")
             run.emit("run_started")
             _train(run)
@@ -43,6 +48,13 @@ def execute(run: Run) -> None:
         finally:
             run.write_summary(status)
             run.emit("run_ended", status=status)
+
+
+def _rewind_records(run: Run) -> None:
+    """Forget what was recorded after the step that was restored."""
+    if run.step == 0:
+        log.warning("%s holds no checkpoint; the run starts again from step 0", run.directory.path)
+    run.directory.drop_records_after(run.step)
 
 
 def _train(run: Run) -> None:
@@ -84,6 +96,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     scheduled = [slot for slot in state.slots.values() if slot.settings.varies]
 
     def take_step() -> None:
+        state.whole = False
         set_random_stream(run.device, derived_seed(run.seed, "step", RANK, state.step))
         for slot in scheduled:
             slot.set_learning_rate(state.step, train.steps)
@@ -92,6 +105,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         state.step += 1
         for average in averages:
             average.update(state.step)
+        state.whole = True
 
     return take_step
 

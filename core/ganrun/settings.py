@@ -61,7 +61,7 @@ def settings_help(settings: type[Settings]) -> Iterator[SettingHelp]:
 
 
 def _default_text(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    value = field.get_default(call_default_factory=True)
     return "off" if value is None else json.dumps(value, default=str)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def _syntax_problem(path: Path, error: tomllib.TOMLDecodeError) -> str:
 
 def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> None:
     table: Any = tables
-    for part, following in zip(key[:-1], key[1:], strict=True):
+    for part, following in pairwise(key):
         if isinstance(table, list):
             table = table[_index(table, part, override)]
         else:
@@ -132,11 +133,9 @@ def _line_of(text: str, key: Key) -> int | None:
 
 def _holds(tables: Any, key: Key) -> bool:
     for part in key:
-        if isinstance(tables, Mapping) and part in tables:
+        try:
             tables = tables[part]
-        elif isinstance(tables, list) and isinstance(part, int) and part < len(tables):
-            tables = tables[part]
-        else:
+        except (KeyError, IndexError, TypeError):
             return False
     return True
 

@@ -49,7 +49,7 @@ class SlotState:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def apply_gradients(self) -> Tensor | None:
-        """One optimiser step from the gradients at hand, which are then dropped; the norm before clipping, if clipped."""
+        """One optimiser step; the gradients are dropped then. Their norm before clipping, where they are clipped."""
         norm = None
         if self.settings.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
@@ -69,6 +69,8 @@ class TrainingState:
     """Real images consumed: the place in the data's stream."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
+    whole: bool = True
+    """False within a step, where some phases are done and others are not: such a state must not be saved."""
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`.

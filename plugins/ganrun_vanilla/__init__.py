@@ -1,1 +1,28 @@
-"""Built-in plugin, to be filled."""
+"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses, dense and simple convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ganrun import Discriminator, Generator, Loss, hookimpl
+
+
+@hookimpl
+def ganrun_generators() -> Mapping[str, type[Generator]]:
+    from ganrun_vanilla.networks import ConvGenerator, MlpGenerator
+
+    return {"mlp": MlpGenerator, "conv": ConvGenerator}
+
+
+@hookimpl
+def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    from ganrun_vanilla.networks import ConvDiscriminator, MlpDiscriminator
+
+    return {"mlp": MlpDiscriminator, "conv": ConvDiscriminator}
+
+
+@hookimpl
+def ganrun_losses() -> Mapping[str, type[Loss]]:
+    from ganrun_vanilla.losses import MinimaxGan, NonSaturatingGan
+
+    return {"gan": NonSaturatingGan, "minimax": MinimaxGan}

@@ -1,1 +1,20 @@
-"""The conformance kit for authors of plugins."""
+"""The testing kit for authors of plugins.
+
+    from ganrun.testing import assert_conforms, build, train
+
+    def test_my_generator():
+        assert_conforms("generator", StyleGenerator)
+
+    def test_it_trains(tmp_path):
+        run = train({"train": {"steps": 2}, "generator": {"use": "style"}, …}, tmp_path / "run", my_plugin)
+
+`assert_conforms` holds a component against its contract, numerically; `build` and `train` make real runs of small
+recipes, with plugins that need not be installed.
+"""
+
+from __future__ import annotations
+
+from ganrun.testing.conformance import assert_conforms
+from ganrun.testing.runs import build, registry_with, train
+
+__all__ = ["assert_conforms", "build", "registry_with", "train"]

@@ -1,0 +1,183 @@
+"""Holding a component against its contract, numerically."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganrun.components import Data, Discriminator, Generator, Problem
+from ganrun.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.networks import seeded_network
+from ganrun.randomness import isolated_random
+from ganrun.settings import parse_settings, settings_help
+
+CPU = torch.device("cpu")
+IMAGES = Problem(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_features=5)
+"""The problem that networks are tried on unless another is given: no dimension equals another."""
+
+
+def assert_conforms(
+    kind: str, component: Any, settings: Mapping[str, Any] | None = None, problem: Problem = IMAGES
+) -> None:
+    """Assert that a component keeps its contract.
+
+    Args:
+        kind: `generator`, `discriminator`, `loss` or `data`.
+        component: The class.
+        settings: What a recipe's table would hold.
+        problem: What to build it for.
+
+    Raises:
+        AssertionError: naming the clause that is broken.
+    """
+    parsed = parse_settings(component.Settings, settings or {})
+    undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
+    assert not undocumented, f"settings without a docstring: {undocumented}"
+    assert component.summary(), "the class has no docstring, so `ganrun list` has no summary for it"
+    _CHECKS[kind](component, parsed, problem)
+
+
+# ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_generator(component: type[Generator], settings: Any, problem: Problem) -> None:
+    latents = _noise(6, problem.latent_size)
+    samples = _check_network(lambda: component(settings, problem), latents, problem.sample_shape)
+    assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
+    assert (samples[0] - samples[1]).abs().max() > 0, "two different latents give the same sample"
+
+
+def _check_discriminator(component: type[Discriminator], settings: Any, problem: Problem) -> None:
+    images = _noise(6, *problem.sample_shape).tanh()
+    _check_network(lambda: component(settings, problem), images, (problem.out_features,))
+    last = list(component(settings, problem).modules())[-1]
+    assert not isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax), "losses work on logits: drop the last layer"
+
+
+def _check_network(make: Callable[[], nn.Module], inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
+    """What holds for both kinds; the outputs in evaluation mode."""
+    module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
+    same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert same, "two builds under one seed differ: draw from torch's global random stream"
+    output = module(inputs)
+    assert output.shape == (len(inputs), *expected), f"returns {tuple(output.shape)}, not {(len(inputs), *expected)}"
+    assert output.dtype == torch.float32, f"returns {output.dtype}, not float32"
+    torch.autograd.backward((output * torch.randn_like(output)).sum())
+    idle = [name for name, each in module.named_parameters() if each.grad is None]
+    assert not idle, f"parameters that never get a gradient: {idle}"
+    module.eval()
+    with torch.no_grad():
+        whole: Tensor = module(inputs)
+        alone = module(inputs[:1])
+        twin.load_state_dict(module.state_dict())
+        restored = twin.eval()(inputs)
+    assert torch.allclose(whole[:1], alone, atol=1e-4), "in evaluation mode, a sample depends on the rest of its batch"
+    assert torch.equal(whole, restored), "state_dict does not hold everything: a restored copy gives other outputs"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(inputs).isfinite().all(), "not finite in bf16"
+    return whole
+
+
+# ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Linear(nn.Module):
+    """A network of any contract: one dense layer."""
+
+    def __init__(self, fan_in: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layer = nn.Linear(fan_in, int(np.prod(shape)))
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.layer(inputs.flatten(1)).tanh().unflatten(1, self.shape)  # type: ignore[no-any-return]
+
+
+def _check_loss(component: type[Loss], settings: Any, problem: Problem) -> None:
+    loss = component(settings, problem)
+    latents = loss.latents(6, CPU)
+    assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
+    networks = {name: _stand_in(loss, name, problem) for name in loss.slots}
+    phases = loss.phases()
+    names = [phase.name for phase in phases]
+    assert phases and len(set(names)) == len(names), f"phases must have names of their own: {names}"
+    trained = {slot for phase in phases for slot in phase.trains}
+    assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
+    for phase in phases:
+        _check_phase(phase, networks, loss, problem)
+    samples = loss.generate(Nets(networks), latents)
+    assert samples.shape == (6, *problem.sample_shape), f"generate gives {tuple(samples.shape)}"
+
+
+def _stand_in(loss: Loss, slot: str, problem: Problem) -> nn.Module:
+    if loss.slots[slot].kind == "generator":
+        return _Linear(loss.latent_size, problem.sample_shape)
+    return _Linear(int(np.prod(problem.sample_shape)), (loss.out_features(slot),))
+
+
+def _check_phase(phase: Phase, networks: Mapping[str, nn.Module], loss: Loss, problem: Problem) -> None:
+    for slot, network in networks.items():
+        network.zero_grad()
+        network.requires_grad_(slot in phase.trains)
+    batch = _batch(loss, problem, phase.reads_images)
+    before = None if batch.real_images is None else batch.real_images.clone()
+    terms, again = _objective(phase, networks, batch), _objective(phase, networks, batch)
+    values = {**terms.minimise, **terms.report}
+    bad = [name for name, value in values.items() if value.dim() or not bool(value.isfinite())]
+    assert not bad, f"{phase.name}: terms that are no finite scalars: {bad}"
+    assert list(again.minimise) == list(terms.minimise), f"{phase.name}: the terms' names change from call to call"
+    if before is not None:
+        assert torch.equal(before, batch.images), f"{phase.name}: the objective changes batch.images in place"
+    torch.autograd.backward(list(terms.minimise.values()))
+    idle = [slot for slot in phase.trains if all(p.grad is None for p in networks[slot].parameters())]
+    assert not idle, f"{phase.name}: slots that it trains but that get no gradient: {idle}"
+
+
+def _objective(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch) -> Terms:
+    with isolated_random(CPU, 3):
+        return phase.objective(Nets(dict(networks)), batch)
+
+
+def _batch(loss: Loss, problem: Problem, reads_images: bool) -> Batch:
+    latents = loss.latents(6, CPU)
+    if not reads_images:
+        return Batch(latents)
+    labels = torch.arange(6) % problem.classes if problem.classes else None
+    return Batch(latents, _noise(6, *problem.sample_shape).tanh(), labels)
+
+
+# ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_data(component: type[Data], settings: Any, _: Problem) -> None:
+    data, twin = component(settings), component(settings)
+    data.prepare()
+    twin.prepare()
+    problem, split = data.problem(), data.split("train")
+    assert split.images.shape[1:] == problem.sample_shape, f"images are {split.images.shape[1:]}, not {problem}"
+    assert split.images.dtype in (np.uint8, np.float32), f"images are {split.images.dtype}, not uint8 or float32"
+    if problem.classes:
+        assert split.labels is not None and split.labels.dtype == np.int64, "labels must be int64"
+        assert len(split.labels) == len(split), "there is not one label for each image"
+        assert set(np.unique(split.labels)) == set(range(problem.classes)), "labels must cover [0, classes)"
+        assert len(data.class_names()) == problem.classes, "class_names does not name each class once"
+    assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
+    json.dumps(dataclasses.asdict(problem))
+
+
+_CHECKS: dict[str, Callable[[Any, Any, Problem], None]] = {
+    "generator": _check_generator,
+    "discriminator": _check_discriminator,
+    "loss": _check_loss,
+    "data": _check_data,
+}
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))

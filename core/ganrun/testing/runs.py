@@ -1,0 +1,60 @@
+"""Real runs of small recipes, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ganrun.builder import build_run
+from ganrun.plugins import Plugin, Plugins, discover
+from ganrun.recipe import load_recipe
+from ganrun.registry import Registry
+from ganrun.run import Run
+from ganrun.runner import execute
+
+
+def registry_with(*plugins: object, installed: bool = True) -> Registry:
+    """A registry of the installed plugins and of these objects, each with `hookimpl` functions or methods.
+
+    Args:
+        plugins: Modules or objects; each is known by its `__name__` or its class's name.
+        installed: Whether the installed plugins are there too.
+    """
+    found = discover()
+    if not installed:
+        found = discover([plugin.name for plugin in found.found])
+    extra = []
+    for plugin in plugins:
+        name = getattr(plugin, "__name__", type(plugin).__name__)
+        found.manager.register(plugin, name)
+        found.manager.check_pending()
+        extra.append(Plugin(name, name, "0"))
+    return Registry(Plugins(found.manager, (*found.found, *extra)))
+
+
+def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
+    """Build the run of a recipe given as tables, ready for `ganrun.runner.execute`.
+
+    Args:
+        tables: The recipe.
+        output: The run directory; the recipe is written beside it, as `<name>.toml`.
+        plugins: As in `registry_with`.
+        resume: Whether to continue what `output` holds.
+
+    Raises:
+        RequestError: as the command line would report it.
+    """
+    path = output.with_name(f"{output.name}.toml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(dict(tables)), encoding="utf-8")
+    return build_run(load_recipe(path, registry_with(*plugins)), output, resume=resume)
+
+
+def train(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
+    """`build` and run to the end; the finished run."""
+    run = build(tables, output, *plugins, resume=resume)
+    execute(run)
+    return run

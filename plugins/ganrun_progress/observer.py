@@ -1,0 +1,104 @@
+"""The observer that shows how far a run has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+from rich import progress as bars
+from rich.console import Console
+
+import ganrun
+from ganrun import Run, Score, observes
+
+
+class Progress(ganrun.Observer):
+    """Shows step, speed, time left, losses and the latest scores.
+
+    A bar where standard error is a terminal; elsewhere plain lines, at most one in `seconds`.
+    """
+
+    class Settings(ganrun.Settings):
+        seconds: float = Field(10.0, gt=0)
+        """Time between two plain lines."""
+
+    automatic = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: bars.Progress | None = None
+        self._task = bars.TaskID(0)
+        self._losses = ""
+        self._scores = ""
+        self._next_line = 0.0
+
+    @observes
+    def run_started(self, run: Run) -> None:
+        """Say what is being trained, and open the bar."""
+        facts = run.environment
+        start = f"step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
+        self._console.print(f"{run.name}: {start} on {facts['device_name']}, in {run.directory.path}", soft_wrap=True)
+        if self._console.is_terminal:
+            self._bar = bars.Progress(*_columns(), console=self._console, refresh_per_second=4)
+            self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")
+            self._bar.start()
+
+    @observes
+    def step_ended(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    @observes
+    def measured(self, run: Run, step: int, values: Mapping[str, float]) -> None:
+        """Show losses and speed."""
+        totals = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith("loss/")}
+        self._losses = "  ".join(f"{name} {value:.3f}" for name, value in totals.items() if "." not in name)
+        speed = f"{values['perf/images_per_second']:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, speed=speed, text=self._text())
+        elif time.monotonic() >= self._next_line or step == run.steps:
+            self._next_line = time.monotonic() + self.settings.seconds
+            left = _clock((run.steps - step) * values["perf/step_milliseconds"] / 1000)
+            self._console.print(f"step {step}/{run.steps}  {self._losses}  {speed}  {left} left", soft_wrap=True)
+
+    @observes
+    def evaluated(self, step: int, scores: Sequence[Score]) -> None:
+        """Show the scores."""
+        self._scores = "  ".join(f"{score.name} {score.value:.4g}" for score in scores)
+        if self._bar is not None:
+            self._bar.update(self._task, text=self._text())
+        self._console.print(f"step {step}: {self._scores}", soft_wrap=True)
+
+    @observes(trylast=True)
+    def run_ended(self, run: Run, status: str) -> None:
+        """Close the bar, and sum up."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._console.print(
+            f"{status} at step {run.step}: {run.images_seen:,} images in {_clock(run.state.seconds)} of training, "
+            f"{run.images_per_second:,.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def _text(self) -> str:
+        return "  ".join(filter(None, (self._losses, self._scores)))
+
+
+def _columns() -> Sequence[Any]:
+    return (
+        bars.BarColumn(bar_width=24),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[speed]}"),
+        bars.TextColumn("{task.fields[text]}"),
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
