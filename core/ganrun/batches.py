@@ -31,11 +31,13 @@ class Shuffle:
 
     def indices(self, start: int, size: int) -> Tensor:
         """Positions `start` to `start + size` of the stream: int64 `(size,)`. Every image once per epoch."""
-        epoch, offset = divmod(start, self.count)
-        first = self._permutation(epoch)[offset : offset + size]
-        if len(first) == size:
-            return first
-        return torch.cat([first, self.indices(start + len(first), size - len(first))])
+        parts = []
+        while size > 0:
+            epoch, offset = divmod(start, self.count)
+            part = self._permutation(epoch)[offset : offset + size]
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:

@@ -143,8 +143,8 @@ class RunEvents:
             run: The run.
             step: Steps done.
             images_seen: Real images consumed.
-            values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped, `lr/<slot>`,
-                `perf/images_per_second`, `perf/step_milliseconds`. All finite.
+            values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
+                `lr/<slot>` where a schedule moves it, `perf/images_per_second`, `perf/step_milliseconds`. All finite.
         """
 
     @eventspec

@@ -134,7 +134,7 @@ def _measure(run: Run, measurements: Measurements, last: tuple[int, float, int])
     elapsed = max(run.state.seconds - seconds, 1e-9)
     values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - step)
     values["perf/images_per_second"] = (run.images_seen - images_seen) / elapsed
-    values |= {f"lr/{name}": slot.learning_rate() for name, slot in run.state.slots.items()}
+    values |= {f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.settings.varies}
     run.record(**values)
     run.emit("measured", values=values)
     return run.step, run.state.seconds, run.images_seen

@@ -1,0 +1,195 @@
+"""The engine's small parts against closed forms: averages, schedules, measurements, batches, random streams."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ganrun.averaging import Average
+from ganrun.batches import RealBatches, Shuffle
+from ganrun.components import Split, to_uint8, to_unit_range
+from ganrun.errors import ContractError, NonFiniteError
+from ganrun.measurements import Measurements
+from ganrun.optimizers import OPTIMIZERS, SGD, Adam
+from ganrun.randomness import derived_seed, isolated_random, set_random_stream
+
+CPU = torch.device("cpu")
+
+
+# ── Averaging ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_average_follows_its_formula():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    average = Average(module, decay=0.7)
+    expected = 0.0
+    for step in range(1, 40):
+        nn.init.constant_(module.weight, float(step))
+        average.update(step)
+        decay = min(0.7, step / (step + 9))
+        expected = decay * expected + (1 - decay) * step
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_tracks_batch_norms_statistics_and_shares_no_memory():
+    module = nn.BatchNorm1d(2)
+    average = Average(module, decay=0.5)
+    module(torch.randn(16, 2) * 3 + 5)
+    module.weight.data.fill_(4.0)
+    average.update(100)
+    torch.testing.assert_close(average.module.running_mean, module.running_mean / 2)
+    torch.testing.assert_close(average.module.weight, torch.full((2,), 2.5))
+    assert average.module.num_batches_tracked.item() == 1
+    assert not average.module.training and not any(p.requires_grad for p in average.module.parameters())
+
+
+# ── Optimisers and schedules ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_schedules_take_their_textbook_values():
+    linear, cosine = Adam(schedule="linear"), Adam(schedule="cosine", warmup_steps=10)
+    assert [linear.factor(step, 100) for step in (0, 25, 99)] == pytest.approx([1.0, 0.75, 0.01])
+    assert [cosine.factor(step, 110) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [cosine.factor(step, 110) for step in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0], abs=1e-9)
+    assert not Adam().varies and Adam().factor(50, 100) == 1.0
+
+
+@given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(0, 50), st.integers(1, 200))
+def test_a_schedule_never_exceeds_the_rate_and_never_rises_after_warm_up(schedule, warmup, steps):
+    optimizer = Adam(schedule=schedule, warmup_steps=warmup)
+    factors = [optimizer.factor(step, steps) for step in range(steps)]
+    assert all(0 < factor <= 1 for factor in factors)
+    after = factors[warmup:]
+    assert all(a >= b for a, b in zip(after, after[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_descends_a_parabola(name):
+    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = OPTIMIZERS[name](lr=0.05).build([weight], CPU)
+    for _ in range(300):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert weight.abs().max() < 0.1
+
+
+def test_sgd_takes_the_textbook_step():
+    weight = nn.Parameter(torch.tensor([3.0]))
+    optimizer = SGD(lr=0.1, weight_decay=0.5).build([weight], CPU)
+    (4 * weight).sum().backward()
+    optimizer.step()
+    assert weight.item() == pytest.approx(3.0 - 0.1 * (4 + 0.5 * 3.0))
+
+
+# ── Measurements ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_measurements_are_means_since_the_last_read():
+    measurements = Measurements()
+    for value in (1.0, 2.0, 6.0):
+        measurements.add("critic", {"loss/critic": torch.tensor(value), "x": torch.tensor(-value, requires_grad=True)})
+    measurements.add("generator", {"loss/generator": torch.tensor(8.0)})
+    assert measurements.read() == pytest.approx({"loss/critic": 3.0, "x": -3.0, "loss/generator": 8.0})
+    assert measurements.read() == {}
+    measurements.add("generator", {"loss/generator": torch.tensor(2.0)})
+    assert measurements.read() == pytest.approx({"loss/generator": 2.0})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_bad_value_among_many_is_found_and_named(bad):
+    measurements = Measurements()
+    for value in (1.0, bad, 1.0):
+        measurements.add("critic", {"loss/critic": torch.tensor(1.0), "penalty": torch.tensor(value)})
+    with pytest.raises(NonFiniteError, match=r"^penalty = -?(nan|inf)$"):
+        measurements.read()
+
+
+def test_terms_that_change_or_are_no_scalars_are_refused():
+    measurements = Measurements()
+    measurements.add("a", {"x": torch.tensor(1.0)})
+    with pytest.raises(ContractError, match="terms changed"):
+        measurements.add("a", {"x": torch.tensor(1.0), "y": torch.tensor(1.0)})
+    with pytest.raises(ContractError, match="scalars"):
+        measurements.add("b", {"x": torch.ones(2)})
+
+
+# ── Batches ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.integers(1, 40), st.integers(0, 200), st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_the_stream_of_images_does_not_depend_on_how_it_is_cut(count, start, sizes):
+    whole = Shuffle(count, seed=5).indices(start, sum(sizes))
+    parts, place, shuffle = [], start, Shuffle(count, seed=5)
+    for size in sizes:
+        parts.append(shuffle.indices(place, size))
+        place += size
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@given(st.integers(1, 50), st.integers(0, 3))
+def test_every_image_comes_once_in_an_epoch(count, epoch):
+    indices = Shuffle(count, seed=1).indices(epoch * count, count)
+    assert sorted(indices.tolist()) == list(range(count))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [tuple(Shuffle(100, seed).indices(epoch * 100, 100).tolist()) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4
+
+
+def test_all_256_greys_survive_the_trip_to_the_networks_range_and_back():
+    greys = torch.arange(256, dtype=torch.uint8)
+    unit = to_unit_range(greys)
+    assert unit[0] == -1 and unit[255] == 1 and unit.dtype == torch.float32
+    assert torch.equal(to_uint8(unit), greys)
+    assert to_uint8(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def test_batches_hold_the_right_images_with_the_right_labels_channels_last():
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    data = RealBatches(Split(images, np.arange(20)), CPU, seed=2)
+    batch, labels = data.take(7, 30)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(batch, torch.from_numpy(images[labels.numpy()]).float() / 127.5 - 1)
+    points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    batch, labels = RealBatches(Split(points), CPU, seed=2).take(0, 20)
+    assert labels is None and np.array_equal(np.sort(batch.numpy(), 0), np.sort(points, 0)), "floats pass as they are"
+
+
+def test_half_of_the_images_are_mirrored_where_that_is_asked_for():
+    images = np.zeros((2, 1, 4, 4), dtype=np.uint8)
+    images[:, :, :, 0] = 255
+    torch.manual_seed(0)
+    batch, _ = RealBatches(Split(images), CPU, seed=0, horizontal_flip=True).take(0, 4000)
+    left, right = batch[:, 0, 0, 0] == 1, batch[:, 0, 0, 3] == 1
+    assert torch.equal(left, ~right) and 0.46 < left.float().mean() < 0.54
+
+
+# ── Random streams ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_isolated_block_repeats_and_leaves_the_stream_outside_alone():
+    set_random_stream(CPU, 11)
+    expected = torch.randn(4)
+    set_random_stream(CPU, 11)
+    draws = []
+    for _ in range(2):
+        with isolated_random(CPU, 5):
+            draws.append(torch.randn(3))
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(torch.randn(4), expected)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["step", "epoch"]), st.integers(0, 9)), unique=True))
+def test_each_purpose_has_a_seed_of_its_own(purposes):
+    seeds = {derived_seed(seed, name, number) for seed, name, number in purposes}
+    assert len(seeds) == len(purposes) and all(0 <= seed < 2**63 for seed in seeds)

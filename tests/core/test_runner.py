@@ -1,0 +1,440 @@
+"""Whole runs: the order of events, exact resume, evaluation that disturbs nothing, faults and interruptions."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ganrun
+from ganrun import Data, Discriminator, Generator, Metric, Observer, Problem, Score, Split, hookimpl, observes
+from ganrun.errors import Interrupted, NonFiniteError, RequestError
+from ganrun.runner import execute
+from ganrun.testing import build, train
+
+
+class Stripes(Data):
+    """Forty images of random stripes, labelled by direction."""
+
+    def problem(self) -> Problem:
+        return Problem((1, 8, 8), classes=2)
+
+    def prepare(self) -> None:
+        pass
+
+    def split(self, name: str) -> Split:
+        random = np.random.default_rng(0)
+        rows = random.integers(0, 256, (20, 1, 8, 1), dtype=np.uint8).repeat(8, 3)
+        columns = random.integers(0, 256, (20, 1, 1, 8), dtype=np.uint8).repeat(8, 2)
+        return Split(np.concatenate([rows, columns]), np.repeat(np.arange(2), 20))
+
+
+class Up(Generator):
+    """Dropout and batch norm, so that random streams and running statistics matter."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        self.layers = nn.Sequential(
+            nn.Linear(problem.latent_size, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 64)
+        )
+
+    def forward(self, latents, labels=None):
+        return self.layers(latents).tanh().unflatten(1, (1, 8, 8))
+
+
+class Down(Discriminator):
+    """The same, downwards."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LeakyReLU(), nn.Dropout(0.2), nn.Linear(32, 1))
+
+    def forward(self, images, labels=None):
+        return self.layers(images)
+
+
+class Brightness(Metric):
+    """Mean of 300 samples; it draws random numbers of its own, to disturb whoever does not isolate it."""
+
+    def measure(self, evaluation):
+        torch.rand(100)
+        mean = evaluation.generated(300).float().mean().item()
+        return [Score("brightness", mean, higher_is_better=True, protocol={"samples": 300})]
+
+
+class Diary(Observer):
+    """Writes down every event it hears."""
+
+    entries: list[str] = []
+
+    @observes
+    def run_starting(self, run):
+        Diary.entries.append("run_starting")
+
+    @observes
+    def run_started(self, run):
+        Diary.entries.append(f"run_started at {run.step}")
+
+    @observes
+    def measured(self, step, images_seen, values):
+        assert all(isinstance(value, float) and math.isfinite(value) for value in values.values())
+        Diary.entries.append(f"measured {step} {images_seen}")
+
+    @observes
+    def step_ended(self, step, images_seen):
+        assert type(step) is int and type(images_seen) is int
+        Diary.entries.append(f"step_ended {step}")
+
+    @observes
+    def evaluated(self, step, scores):
+        Diary.entries.append(f"evaluated {step} {[score.name for score in scores]}")
+
+    @observes
+    def file_written(self, path, role):
+        assert path.exists()
+        if role not in ("summary", "metrics"):
+            Diary.entries.append(f"file_written {role}")
+
+    @observes
+    def run_failed(self, error):
+        Diary.entries.append(f"run_failed {type(error).__name__}")
+
+    @observes
+    def run_ended(self, status):
+        Diary.entries.append(f"run_ended {status}")
+
+
+class Faulty(Observer):
+    """Raises at step 2."""
+
+    heard = 0
+
+    @observes
+    def step_ended(self, step):
+        Faulty.heard = step
+        if step == 2:
+            raise ValueError("the disk of the tracker is full")
+
+
+class Essential(Faulty):
+    """The same, but the run must not go on without it."""
+
+    essential = True
+
+
+class Saboteur(Observer):
+    """Does something to the run at a step."""
+
+    class Settings(ganrun.Settings):
+        at_step: int = 3
+        """The step."""
+        deed: str = "poison"
+        """What to do: poison, interrupt, or noise."""
+
+    @observes
+    def step_ended(self, run, step):
+        if self.settings.deed == "noise":
+            torch.rand(17)
+            run.samples(run.fixed_latents(5))
+        elif step == self.settings.at_step and self.settings.deed == "poison":
+            run.state.slots["generator"].module.layers[0].weight.data.fill_(math.nan)
+        elif step == self.settings.at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class Plugin:
+    @hookimpl
+    def ganrun_data(self):
+        return {"stripes": Stripes}
+
+    @hookimpl
+    def ganrun_generators(self):
+        return {"up": Up}
+
+    @hookimpl
+    def ganrun_discriminators(self):
+        return {"down": Down}
+
+    @hookimpl
+    def ganrun_metrics(self):
+        return {"brightness": Brightness}
+
+    @hookimpl
+    def ganrun_observers(self):
+        return {"diary": Diary, "faulty": Faulty, "essential": Essential, "saboteur": Saboteur}
+
+
+def tables(steps: int = 6, **more):
+    return {
+        "train": {"steps": steps, "batch_size": 12, "log_every_steps": 2, "device": "cpu", **more.pop("train", {})},
+        "data": {"use": "stripes"},
+        "loss": {"use": "gan", "latent_size": 8},
+        "generator": {"use": "up"},
+        "discriminator": {"use": "down"},
+        "ema": {"decay": 0.9},
+        "optimizer": {"lr": 1e-2, "schedule": "constant"},
+        "mlflow": False,
+        "progress": False,
+        "samples": False,
+        **more,
+    }
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return {f"{net}.{k}": v.clone() for net, tensors in run.state.weights().items() for k, v in tensors.items()}
+
+
+def assert_same_weights(one, other):
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.fixture(autouse=True)
+def empty_diary():
+    Diary.entries.clear()
+
+
+def test_the_exact_order_of_events(tmp_path):
+    more = {"diary": {}, "metric": [{"use": "brightness"}], "checkpoints": {"every_steps": 3}}
+    train(tables(steps=5, train={"evaluate_every_steps": 3}, **more), tmp_path / "run", Plugin())
+    assert Diary.entries == [
+        "run_starting",
+        "run_started at 0",
+        "step_ended 1",
+        "measured 2 24",
+        "step_ended 2",
+        "file_written checkpoint",
+        "step_ended 3",
+        "evaluated 3 ['brightness']",
+        "measured 4 48",
+        "step_ended 4",
+        "measured 5 60",
+        "file_written checkpoint",
+        "step_ended 5",
+        "evaluated 5 ['brightness']",
+        "run_ended finished",
+    ]
+
+
+def test_the_run_directory_holds_what_the_design_says(tmp_path):
+    run = train(tables(metric=[{"use": "brightness"}], samples={"count": 4}), tmp_path / "run", Plugin())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["steps"] == 6 and summary["images_seen"] == 72
+    assert summary["scores"] == {"brightness": run.scores["brightness"].value}
+    assert summary["protocols"] == {"brightness": {"samples": 300}}
+    assert summary["seconds"] > 0 and summary["images_per_second"] == pytest.approx(72 / summary["seconds"], rel=0.05)
+    for role in ("samples", "checkpoint"):
+        assert (tmp_path / "run" / summary["last"][role]).exists()
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["torch"] and environment["data_fingerprint"] == Stripes(None).fingerprint()
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4, 6, 6]
+    assert records[-1]["eval/brightness"] == summary["scores"]["brightness"]
+
+
+def test_the_resolved_recipe_gives_the_same_run(tmp_path):
+    import tomllib
+
+    first = train(tables(), tmp_path / "first", Plugin())
+    resolved = tomllib.loads((tmp_path / "first" / "recipe.toml").read_text())
+    assert_same_weights(first, train(resolved, tmp_path / "second", Plugin()))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, schedule):
+    recipe = tables(steps=9, optimizer={"lr": 1e-2, "schedule": schedule, "clip_norm": 1.0})
+    whole = train(recipe, tmp_path / "whole", Plugin())
+
+    stopping = {**recipe, "saboteur": {"at_step": 5, "deed": "interrupt"}}
+    stopped = build(stopping, tmp_path / "parts", Plugin())
+    with pytest.raises(Interrupted):
+        execute(stopped)
+    assert json.loads((tmp_path / "parts" / "summary.json").read_text())["status"] == "interrupted"
+
+    resumed = train(recipe, tmp_path / "parts", Plugin(), resume=True)
+    assert resumed.resumed and resumed.step == 9 and resumed.images_seen == whole.images_seen
+    assert_same_weights(whole, resumed)
+
+    losses = [
+        [{k: v for k, v in json.loads(line).items() if k.startswith("loss/")} for line in path.open()]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "parts" / "metrics.jsonl")
+    ]
+    assert losses[0][3:] == losses[1][3:], "the logged losses after the seam agree too"
+
+
+def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_later_records(tmp_path, caplog):
+    recipe = tables(steps=6, checkpoints={"every_steps": 2, "keep": 3})
+    whole = train(recipe, tmp_path / "run", Plugin())
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["step_00000002", "step_00000004", "step_00000006"]
+    with (checkpoints[-1] / "generator.safetensors").open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff\xff\xff")
+    resumed = train(recipe, tmp_path / "run", Plugin(), resume=True)
+    assert "generator.safetensors is damaged" in caplog.text
+    assert_same_weights(whole, resumed)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert steps == [2, 4, 6]
+
+
+def test_a_finished_run_is_resumed_to_no_effect_and_can_be_prolonged(tmp_path):
+    train(tables(steps=4), tmp_path / "run", Plugin())
+    again = train(tables(steps=4), tmp_path / "run", Plugin(), resume=True)
+    assert again.step == 4
+    longer = train(tables(steps=8), tmp_path / "run", Plugin(), resume=True)
+    assert_same_weights(longer, train(tables(steps=8), tmp_path / "whole", Plugin()))
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten_and_another_recipe_cannot_continue_it(tmp_path):
+    train(tables(steps=2), tmp_path / "run", Plugin())
+    with pytest.raises(RequestError, match=r"holds a run already \(status: finished\); add --resume"):
+        build(tables(steps=2), tmp_path / "run", Plugin())
+    with pytest.raises(RequestError, match=r"loss.latent_size: 8 in the run, 9 now"):
+        build(tables(steps=2, loss={"use": "gan", "latent_size": 9}), tmp_path / "run", Plugin(), resume=True)
+
+
+def test_evaluation_and_observers_leave_training_as_it_would_have_been(tmp_path):
+    plain = train(tables(), tmp_path / "plain", Plugin())
+    more = {"metric": [{"use": "brightness"}], "saboteur": {"deed": "noise"}, "samples": {"every_steps": 1, "count": 4}}
+    watched = train(tables(train={"evaluate_every_steps": 1}, **more), tmp_path / "watched", Plugin())
+    assert_same_weights(plain, watched)
+
+
+def test_seeds_decide_everything(tmp_path):
+    runs = [train(tables(train={"seed": seed}), tmp_path / f"{i}", Plugin()) for i, seed in enumerate((1, 1, 2))]
+    assert_same_weights(runs[0], runs[1])
+    assert torch.equal(runs[0].fixed_latents(4), runs[1].fixed_latents(4))
+    assert not torch.equal(weights(runs[0])["generator.layers.0.weight"], weights(runs[2])["generator.layers.0.weight"])
+    assert not torch.equal(runs[0].fixed_latents(4), runs[2].fixed_latents(4))
+
+
+def test_scores_and_pictures_come_from_the_averaged_weights_in_evaluation_mode(tmp_path):
+    run = train(tables(), tmp_path / "run", Plugin())
+    latents = run.fixed_latents(6)
+    average = run.state.slots["generator"].average.module
+    assert torch.equal(run.samples(latents), average(latents))
+    assert not torch.equal(run.samples(latents), run.state.slots["generator"].module.eval()(latents))
+
+
+def test_without_an_average_the_live_network_is_shown_in_evaluation_mode_and_trains_on(tmp_path):
+    run = train(tables(ema=False), tmp_path / "run", Plugin())
+    latents = run.fixed_latents(6)
+    assert torch.equal(run.samples(latents), run.samples(latents)), "no dropout"
+    assert run.state.slots["generator"].module.training
+
+
+def test_a_fault_in_an_observer_is_told_by_name_and_the_run_goes_on(tmp_path, caplog):
+    run = train(tables(faulty={}, diary={}), tmp_path / "run", Plugin())
+    assert run.step == 6 and Faulty.heard == 2, "it heard nothing more"
+    assert 'observer "faulty" failed at step_ended' in caplog.text and "disk of the tracker" in caplog.text
+    assert Diary.entries[-1] == "run_ended finished"
+
+
+def test_a_fault_in_an_essential_observer_stops_the_run_and_a_checkpoint_is_kept(tmp_path):
+    run = build(tables(essential={}, diary={}), tmp_path / "run", Plugin())
+    with pytest.raises(ValueError, match="disk of the tracker"):
+        execute(run)
+    assert Diary.entries[-2:] == ["run_failed ValueError", "run_ended failed"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    assert (tmp_path / "run" / "checkpoints" / "step_00000002").is_dir()
+
+
+def test_a_non_finite_loss_stops_the_run_says_when_and_keeps_the_last_sound_checkpoint(tmp_path):
+    recipe = tables(steps=8, saboteur={"at_step": 5}, checkpoints={"every_steps": 4})
+    with pytest.raises(NonFiniteError, match=r"after step 4 and by step 6.*loss/.* = nan(.|\n)*lower learning rate"):
+        train(recipe, tmp_path / "run", Plugin())
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000004"]
+
+
+def test_spoilt_weights_are_never_saved(tmp_path):
+    recipe = tables(steps=8, saboteur={"at_step": 3}, checkpoints={"every_steps": 4}, train={"log_every_steps": 100})
+    with pytest.raises(NonFiniteError, match="generator are no longer finite"):
+        train(recipe, tmp_path / "run", Plugin())
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
+def test_a_step_broken_off_half_way_is_not_saved(tmp_path):
+    run = build(tables(diary={}), tmp_path / "run", Plugin())
+    update_generator = run.loss.generator
+
+    def generator(nets, batch):
+        if run.step == 3:
+            raise RuntimeError("out of memory")
+        return update_generator(nets, batch)
+
+    run.loss.generator = generator
+    with pytest.raises(RuntimeError, match="out of memory"):
+        execute(run)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert Diary.entries[-1] == "run_ended failed"
+
+
+def test_terms_are_logged_under_the_names_the_manual_gives(tmp_path):
+    train(tables(optimizer={"clip_norm": 5.0, "schedule": "linear"}), tmp_path / "run", Plugin())
+    names = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]).keys()
+    assert {
+        "loss/discriminator",
+        "loss/discriminator.real",
+        "loss/discriminator.fake",
+        "loss/discriminator.accuracy",
+        "loss/generator",
+        "grad/generator",
+        "grad/discriminator",
+        "lr/generator",
+        "perf/images_per_second",
+        "perf/step_milliseconds",
+    } < names
+
+
+RECIPE = """
+[train]
+steps = 100_000
+batch_size = 8
+device = "cpu"
+[data]
+use = "digits"
+size = 8
+[loss]
+use = "gan"
+[generator]
+use = "mlp"
+[discriminator]
+use = "mlp"
+[checkpoints]
+every_steps = 1_000_000
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
+    (tmp_path / "long.toml").write_text(RECIPE)
+    command = [sys.executable, "-m", "ganrun.cli", "long.toml", "--output", "run", "--no-plugin", "mlflow"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        _wait_for(tmp_path / "run" / "metrics.jsonl", process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "to continue: ganrun resume run" in errors and "Traceback" not in errors
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["steps"] > 0
+    assert (tmp_path / "run" / summary["last"]["checkpoint"] / "manifest.json").is_file()
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
