@@ -23,7 +23,7 @@ from ganrun.files import write_text
 from ganrun.losses import Loss
 from ganrun.networks import check_output, seeded_network
 from ganrun.randomness import derived_seed, isolated_random
-from ganrun.recipe import Choice, Recipe
+from ganrun.recipe import Choice, Recipe, header
 from ganrun.run import Run
 from ganrun.state import SlotState, TrainingState
 
@@ -50,7 +50,7 @@ def build_run(
     problem, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, problem, device))
     metrics = [_prepared_metric(recipe, choice, data, problem, device, waiting) for choice in recipe.metrics]
-    events = Events({name: choice.offer.component(choice.settings) for name, choice in recipe.observers.items()})
+    events = build_events(recipe)
     environment = describe_environment(recipe, data, device)
     run = Run(
         recipe=recipe,
@@ -77,15 +77,12 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RequestError: as `build_run`, except that absent data is no fault here unless the problem depends on it.
     """
-    data = build_data(recipe)
-    with placed(recipe, recipe.data):
-        data.problem()
-    problem, loss = build_loss(recipe, data)
+    problem, loss = build_loss(recipe, build_data(recipe))
     build_slots(recipe, loss, problem, torch.device("cpu"))
     for choice in recipe.metrics:
         with placed(recipe, choice):
             choice.offer.component(choice.settings, problem)
-    Events({name: choice.offer.component(choice.settings) for name, choice in recipe.observers.items()})
+    build_events(recipe)
 
 
 def build_data(recipe: Recipe) -> Data:
@@ -109,7 +106,8 @@ def prepared_data(recipe: Recipe) -> Data:
 
 def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
     """The data's problem, with the latent size filled in, and the loss."""
-    problem = data.problem()
+    with placed(recipe, recipe.data):
+        problem = data.problem()
     with placed(recipe, recipe.loss):
         loss: Loss = recipe.loss.offer.component(recipe.loss.settings, problem)
         if loss.latent_size < 1:
@@ -120,6 +118,15 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
 def build_slots(recipe: Recipe, loss: Loss, problem: Problem, device: torch.device) -> dict[str, SlotState]:
     """Every slot of the loss: network, average, optimiser."""
     return {name: _build_slot(recipe, loss, name, problem, device) for name in loss.slots}
+
+
+def build_events(recipe: Recipe) -> Events:
+    """The recipe's observers, listening."""
+    observers = {}
+    for name, choice in recipe.observers.items():
+        with placed(recipe, choice):
+            observers[name] = choice.offer.component(choice.settings)
+    return Events(observers)
 
 
 def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device: torch.device) -> SlotState:
@@ -162,7 +169,7 @@ def placed(recipe: Recipe, choice: Choice) -> Iterator[None]:
     try:
         yield
     except GanrunError as error:
-        error.message = f"[{choice.key[0]}] {choice.offer}: {error.message}"
+        error.message = f"{header(choice.key)} {choice.offer}: {error.message}"
         raise error.located(recipe.where(choice.key)) from None
     except Exception as error:
         error.add_note(f"in {choice.offer.kind} {choice.offer}, chosen at {recipe.where(choice.key)}")
@@ -179,11 +186,13 @@ def _continues(directory: RunDirectory, recipe: Recipe, resume: bool) -> bool:
         RequestError: if it holds a run and `resume` was not said, or another recipe's run.
     """
     if not directory.holds_run:
+        directory.check_free()
         return False
     if not resume:
         status = directory.read_json(SUMMARY).get("status", "unknown")
         raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
-    differences = list(_differences(recipe.resolved(), _stored(directory), _may_change(recipe)))
+    new, old = recipe.resolved(), _stored(directory)
+    differences = list(_differences(_mathematics(recipe, new), _mathematics(recipe, old)))
     if differences:
         listed = "\n".join(f"  {line}" for line in differences)
         raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
@@ -193,23 +202,23 @@ def _continues(directory: RunDirectory, recipe: Recipe, resume: bool) -> bool:
 def _stored(directory: RunDirectory) -> dict[str, Any]:
     try:
         return tomllib.loads((directory / RECIPE).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, ValueError) as error:
         raise RequestError(f"{directory / RECIPE} is damaged: {error}") from error
 
 
-def _may_change(recipe: Recipe) -> set[str]:
-    """Places that do not touch the mathematics: the run may continue with other values there."""
-    free = {"name", "metric", "requires", *recipe.observers, *recipe.silenced}
+def _mathematics(recipe: Recipe, tables: dict[str, Any]) -> dict[str, Any]:
+    """What decides the weights: a run may continue with other metrics, observers, cadences and another device."""
+    free = {"device", "log_every_steps", "evaluate_every_steps"}
     if not any(settings.varies for _, settings in recipe.optimizers.values()):
-        free.add("train.steps")
-    return free | {f"train.{key}" for key in ("device", "log_every_steps", "evaluate_every_steps")}
+        free.add("steps")
+    train = {key: value for key, value in tables.get("train", {}).items() if key not in free}
+    names = ("ema", "data", "loss", "optimizer", *recipe.networks)
+    return {"train": train, **{name: tables.get(name) for name in names}}
 
 
-def _differences(new: Any, old: Any, free: set[str], path: str = "") -> Iterator[str]:
-    if path in free:
-        return
+def _differences(new: Any, old: Any, path: str = "") -> Iterator[str]:
     if isinstance(new, dict) and isinstance(old, dict):
         for name in {**old, **new}:
-            yield from _differences(new.get(name), old.get(name), free, f"{path}.{name}".lstrip("."))
+            yield from _differences(new.get(name), old.get(name), f"{path}.{name}".lstrip("."))
     elif new != old:
         yield f"{path}: {old} in the run, {new} now"

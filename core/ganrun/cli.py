@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ganrun.errors import GanrunError, Interrupted, RequestError
+from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError
 
 KINDS = ("generator", "discriminator", "loss", "data", "metric", "observer")
 
@@ -22,8 +22,7 @@ class RecipeGroup(click.Group):
     """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = any(arg in self.commands for arg in args)
-        if not named and any(arg.endswith(".toml") for arg in args):
+        if args and args[0] not in self.commands and any(arg.endswith(".toml") for arg in args):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
@@ -113,7 +112,10 @@ def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str
     from ganrun.recipes import find_recipe
 
     registry = _registry(blocked)
-    return [load_recipe(find_recipe(path), registry, overrides) for path in paths]
+    recipes = [load_recipe(find_recipe(path), registry, overrides) for path in paths]
+    for name, reason in registry.broken().items():
+        click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
+    return recipes
 
 
 def _train(recipe: Any, output: Path | None, resume: bool) -> None:
@@ -172,7 +174,7 @@ def check(
     with _told_errors():
         from ganrun.builder import check_recipe
 
-        faults = []
+        faults: list[str] = []
         for path in recipes:
             try:
                 check_recipe(_load([path], blocked, _all_overrides(overrides, device, seed))[0])
@@ -180,7 +182,7 @@ def check(
             except GanrunError as error:
                 faults.append(str(error))
         if faults:
-            raise RequestError("\n".join(faults))
+            raise RecipeError(faults)
 
 
 @main.command()
@@ -239,7 +241,8 @@ class _told_errors:  # noqa: N801 - a context manager, used as a block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, GanrunError):
             if not isinstance(error, Interrupted):
-                click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+                has_place = error.where or isinstance(error, RecipeError)
+                click.echo(str(error) if has_place else f"error: {error}", err=True)
             sys.exit(error.exit_status)
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)

@@ -98,7 +98,8 @@ class Split:
     """One part of a data set, as arrays or memory maps."""
 
     images: npt.NDArray[Any]
-    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)` as it is."""
+    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)` as it is.
+    Writable, as far as numpy knows: open memory maps copy-on-write (`mmap_mode="c"`)."""
 
     labels: npt.NDArray[np.int64] | None = None
     """int64 `(count,)` in [0, classes), or None."""

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ganrun.errors import RequestError
+
+NAMES = "auto, cpu, cuda, cuda:1 or mps"
+
+
+def is_device_name(text: str) -> bool:
+    """Whether `text` names a device, be it there or not."""
+    # Not left to torch.device, which reads cuda:200 as index -56.
+    return re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text) is not None
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -15,30 +25,29 @@ def choose_device(wanted: str) -> torch.device:
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise RequestError(f'device "{wanted}" is unknown; say auto, cpu, cuda, cuda:1 or mps') from None
-    if device.type == "cuda":
-        return _cuda(device)
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if not is_device_name(wanted):
+        raise RequestError(f'device "{wanted}" is unknown; say {NAMES}')
+    name, _, index = wanted.partition(":")
+    if name == "cuda":
+        return _cuda(int(index or 0))
+    if name == "mps" and not torch.backends.mps.is_available():
         raise RequestError("device mps was asked for, but this machine has no Apple GPU; say --device auto")
-    if device.type not in ("cpu", "mps"):
-        raise RequestError(f'device "{wanted}" is not supported; say auto, cpu, cuda, cuda:1 or mps')
-    return device
+    return torch.device(name)
 
 
 def device_text(device: torch.device) -> str:
     """The device's name for people: `NVIDIA H200`, or `cpu (2 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' * (threads != 1)})" if device.type == "cpu" else device.type
 
 
-def _cuda(device: torch.device) -> torch.device:
+def _cuda(index: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = device.index or 0
     if index >= count:
-        found = f"it has {count}" if count else "PyTorch finds none (look at nvidia-smi and at PyTorch's build)"
-        raise RequestError(f"device {device} was asked for, but {found}; say --device auto or --device cpu")
+        found = (
+            f"this machine has {count}" if count else "PyTorch finds none (look at nvidia-smi and at PyTorch's build)"
+        )
+        raise RequestError(f"device cuda:{index} was asked for, but {found}; say --device auto or --device cpu")
     return torch.device("cuda", index)

@@ -37,13 +37,28 @@ class RunDirectory:
     @property
     def holds_run(self) -> bool:
         """Whether a run was started here."""
-        return (self / RECIPE).is_file()
+        try:
+            return (self / RECIPE).is_file()
+        except OSError as error:  # a name too long, a folder that may not be read
+            raise self._unwritable(error) from error
+
+    def check_free(self) -> None:
+        """Make sure that a new run would write over nothing.
+
+        Raises:
+            RequestError: if the folder holds files of those names, but no run.
+        """
+        taken = [name for name in (ENVIRONMENT, METRICS, SUMMARY) if (self / name).exists()]
+        if taken:
+            raise RequestError(
+                f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
+            )
 
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            RequestError: if it cannot be made or written to, or holds something else already.
+            RequestError: if it cannot be made or written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -51,7 +66,7 @@ class RunDirectory:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
+            raise self._unwritable(error) from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write a JSON file, atomically; its path."""
@@ -87,11 +102,14 @@ class RunDirectory:
         kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records() if record["step"] <= step]
         write_text(self / METRICS, "".join(kept))
 
+    def _unwritable(self, error: OSError) -> RequestError:
+        return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
+
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:
     """`runs/<name>-<time>-<id>`, not made yet."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
-    return root / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def open_run(path: Path) -> RunDirectory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -10,8 +11,11 @@ from importlib.metadata import EntryPoint, entry_points
 import pluggy
 
 from ganrun import hookspecs
+from ganrun.errors import PluginError
 from ganrun.markers import PROJECT
+from ganrun.suggestions import did_you_mean
 
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("ganrun_"))
 DISABLE_VARIABLE = "GANRUN_DISABLE_PLUGINS"
 
 
@@ -38,7 +42,7 @@ class Plugin:
         return "broken" if self.error else "blocked" if self.blocked else "ok"
 
     def __str__(self) -> str:
-        own_name = self.package.removeprefix("ganrun-") == self.name or self.package == "ganrun"
+        own_name = self.name in (self.package, self.package.removeprefix("ganrun-")) or self.package == PROJECT
         return f"{self.package} {self.version}" if own_name else f"{self.package}:{self.name} {self.version}"
 
 
@@ -61,13 +65,13 @@ def discover(blocked: Iterable[str] = ()) -> Plugins:
     disabled = {*blocked, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split())}
     taken: set[str] = set()
     found = []
-    for entry in sorted(entry_points(group=PROJECT), key=lambda entry: (entry.name, _package(entry))):
-        name = entry.name if entry.name not in taken else f"{_package(entry)}.{entry.name}"
+    for entry in sorted(entry_points(group=PROJECT), key=_order):
+        package, version = _origin(entry)
+        name = entry.name if entry.name not in taken else f"{package}.{entry.name}"
         taken.add(name)
         is_blocked = bool({name, entry.name} & disabled)
         error = None if is_blocked else _load(manager, entry, name)
-        version = entry.dist.version if entry.dist else "0"
-        found.append(Plugin(name, _package(entry), version, error, is_blocked))
+        found.append(Plugin(name, package, version, error, is_blocked))
     return Plugins(manager, tuple(found))
 
 
@@ -79,7 +83,9 @@ def unknown_blocked(blocked: Iterable[str], plugins: Plugins) -> list[str]:
 def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | None:
     """Register one plugin; the reason why it could not be, or None."""
     try:
-        manager.register(entry.load(), name)
+        plugin = entry.load()
+        _check_marks(plugin)
+        manager.register(plugin, name)
         manager.check_pending()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -90,10 +96,37 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | 
     return None
 
 
+def _check_marks(plugin: object) -> None:
+    """Refuse a hook without its marker, which pluggy would not see.
+
+    Raises:
+        PluginError: naming the function.
+    """
+    for hook in HOOKS:
+        function = getattr(plugin, hook, None)
+        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
+            raise PluginError(f"the function {hook} lacks the decorator @ganrun.hookimpl")
+
+
 def describe_fault(error: BaseException) -> str:
     """An exception in one line: `ImportError: No module named 'x'`."""
+    unknown = re.match(r"unknown hook '(\w+)'", str(error))
+    if isinstance(error, pluggy.PluginValidationError) and unknown:
+        return f'there is no hook "{unknown[1]}"{did_you_mean(unknown[1], HOOKS)}'
+    if isinstance(error, PluginError):
+        return error.message
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "?"
+def _order(entry: EntryPoint) -> tuple[str, bool, str]:
+    """By name; ganrun's own first, so that no other package takes a built-in plugin's name."""
+    package, _ = _origin(entry)
+    return entry.name, package != PROJECT, package
+
+
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    """Package and version; a package whose metadata are damaged must not stop the others."""
+    try:
+        return (entry.dist.name or "?", entry.dist.version or "0") if entry.dist else ("?", "0")
+    except Exception:
+        return "?", "0"

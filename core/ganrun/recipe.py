@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from ganrun.devices import NAMES, is_device_name
 from ganrun.errors import PluginError, RecipeError
 from ganrun.optimizers import OPTIMIZERS, OptimizerSettings
 from ganrun.registry import Offer, Registry
@@ -21,6 +22,8 @@ from ganrun.source import Key, Source, read_source
 from ganrun.suggestions import did_you_mean
 
 S = TypeVar("S", bound=Settings)
+Slots = Mapping[str, Any]
+"""A loss's slots by name."""
 
 
 class TrainSettings(Settings):
@@ -36,7 +39,7 @@ class TrainSettings(Settings):
     """Decides every random number: weights, order of the data, latents, samples."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps; auto takes the best there is."""
 
     precision: Literal["f32", "bf16"] = "f32"
     """Arithmetic inside the networks; losses are always f32."""
@@ -52,6 +55,13 @@ class TrainSettings(Settings):
 
     evaluate_every_steps: int | None = Field(None, ge=1)
     """Steps between two evaluations; unless given, only after the last step."""
+
+    @field_validator("device")
+    @classmethod
+    def _names_a_device(cls, device: str) -> str:
+        if not is_device_name(device):
+            raise ValueError(f"say {NAMES}")
+        return device
 
 
 class EmaSettings(Settings):
@@ -73,8 +83,9 @@ class Choice:
     """The table it stands in."""
 
     def table(self) -> dict[str, Any]:
-        """The table with every default written out."""
-        return {"use": self.use, **dump(self.settings)}
+        """The table with every default written out; an observer's name says by itself what it uses."""
+        is_plain = self.offer.kind == "observer" and self.key == (self.use,)
+        return {**({} if is_plain else {"use": self.use}), **dump(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Recipe:
             **{slot: choice.table() for slot, choice in self.networks.items()},
             "optimizer": {slot: {"use": use, **dump(each)} for slot, (use, each) in self.optimizers.items()},
             "metric": [choice.table() for choice in self.metrics],
-            **{name: dump(choice.settings) for name, choice in self.observers.items()},
+            **{name: choice.table() for name, choice in self.observers.items()},
         }
 
 
@@ -143,6 +154,8 @@ class _Reader:
         self.source = source
         self.tables = source.tables
         self.registry = registry
+        self.offers: dict[Key, Offer] = {}
+        """The components that tables name, by table."""
         self.problems: list[str] = []
 
     def recipe(self) -> Recipe:
@@ -151,11 +164,12 @@ class _Reader:
         train = self.settings(("train",), TrainSettings, "the engine")
         ema = None if self.tables.get("ema") is False else self.settings(("ema",), EmaSettings, "the engine")
         data, loss = self.component(("data",), "data"), self.component(("loss",), "loss")
-        networks = self.networks(loss)
-        optimizers = self.optimizers(loss)
+        slots = self.slots()
+        networks = self.networks(slots or {})
+        optimizers = self.optimizers(slots)
         metrics = self.metrics()
         observers, silenced = self.observers()
-        self.unknown_tables(loss)
+        self.unknown_tables(slots)
         if train and train.batch_size % train.accumulate:
             text = f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}"
             self.problem(("train", "accumulate"), text)
@@ -180,57 +194,59 @@ class _Reader:
         if not isinstance(wanted, list) or not all(isinstance(each, str) for each in wanted):
             self.problem(("requires",), 'requires must be a list of texts such as "ganrun-stylegan>=0.3"')
             return ()
-        for text in wanted:
+        for index, text in enumerate(wanted):
             fault = unmet(text)
             if fault:
-                self.problem(("requires",), fault)
+                self.problem(("requires", index), fault)
         return tuple(wanted)
 
-    def optimizers(self, loss: Choice | None) -> dict[str, tuple[str, OptimizerSettings]]:
-        table = self.table(("optimizer",))
-        slots = loss.offer.component.slots if loss else {}
+    def optimizers(self, slots: Slots | None) -> dict[str, tuple[str, OptimizerSettings]]:
+        """One for each slot: `[optimizer]`, overlaid with the slot's own table where both use the same one."""
+        table = self.table(("optimizer",)) or {}
         own = {name: value for name, value in table.items() if isinstance(value, dict)}
         shared = {name: value for name, value in table.items() if name not in own}
-        for name in own:
-            if loss and name not in slots:
-                self.problem(("optimizer", name), f'{loss.use} has no slot "{name}"' + _slots_text(slots, name))
-        if shared.get("use", "adam") not in OPTIMIZERS or not own.keys() >= set(slots):
-            self.optimizer(("optimizer",), shared)
-        found = {}
-        for slot in slots:
-            merged = {**shared, **own.get(slot, {})} if _same_use(shared, own.get(slot, {})) else own[slot]
-            key: Key = ("optimizer", slot) if slot in own else ("optimizer",)
-            settings = self.optimizer(key, merged, quiet=slot not in own)
-            if settings:
-                found[slot] = (str(merged.get("use", "adam")), settings)
-        return found
+        common = self.optimizer(("optimizer",), shared, shared)
+        found: dict[str, tuple[str, OptimizerSettings] | None] = dict.fromkeys(slots or (), common)
+        for name, overlay in own.items():
+            if slots is not None and name not in slots:
+                self.no_slot(("optimizer", name), slots)
+                continue
+            merged = {**shared, **overlay} if _same_use(shared, overlay) else overlay
+            found[name] = self.optimizer(("optimizer", name), merged, overlay)
+        return {slot: each for slot, each in found.items() if each is not None}
 
-    def optimizer(self, key: Key, table: Mapping[str, Any], quiet: bool = False) -> OptimizerSettings | None:
+    def optimizer(
+        self, key: Key, table: Mapping[str, Any], written: Mapping[str, Any]
+    ) -> tuple[str, OptimizerSettings] | None:
+        """The optimiser of a table. Only what is `written` there is told as a problem: the rest is told elsewhere."""
         use = table.get("use", "adam")
-        before = len(self.problems)
-        settings = None
-        if use not in OPTIMIZERS:
-            known = ", ".join(OPTIMIZERS)
-            self.problem((*key, "use"), f'no optimizer is called "{use}"; there are {known}')
-        else:
-            rest = {name: value for name, value in table.items() if name != "use"}
-            settings = self.parse(key, OPTIMIZERS[use], rest, use)
-        if quiet:
-            del self.problems[before:]
-        return settings
+        if not isinstance(use, str) or use not in OPTIMIZERS:
+            if "use" in written:
+                known = ", ".join(OPTIMIZERS)
+                hint = did_you_mean(use, OPTIMIZERS) if isinstance(use, str) else ""
+                self.problem((*key, "use"), f"no optimizer is called {_shown(use)}{hint}; there are {known}")
+            return None
+        rest = {name: value for name, value in table.items() if name != "use"}
+        settings = self.parse(key, OPTIMIZERS[use], rest, use, f"ganrun show optimizer {use}", only=written)
+        return None if settings is None else (use, settings)
 
     # ── Components ────────────────────────────────────────────────────────────────────────────────────
 
     def component(self, key: Key, kind: str) -> Choice | None:
         """The component that a table names by `use`."""
         table = self.table(key, required=True)
+        if table is None:
+            return None
         use = table.get("use")
         if not isinstance(use, str):
-            if key[0] in self.tables:
-                self.problem(key, f'{_header(key)} needs use = "…", the name of a {kind}; see: ganrun list {kind}')
+            what = "data set" if kind == "data" else kind
+            self.problem((*key, "use"), f'{header(key)} needs use = "…", the name of a {what}; see: ganrun list {kind}')
             return None
+        return self.choice(key, kind, use, table)
+
+    def choice(self, key: Key, kind: str, use: str, table: Mapping[str, Any]) -> Choice | None:
         try:
-            offer = self.registry.find(kind, use)
+            offer = self.offers[key] = self.registry.find(kind, use)
         except PluginError as error:
             self.problem((*key, "use"), error.message)
             return None
@@ -238,10 +254,13 @@ class _Reader:
         settings = self.parse(key, offer.component.Settings, rest, str(offer), f"ganrun show {kind} {use}")
         return None if settings is None else Choice(offer, use, settings, key)
 
-    def networks(self, loss: Choice | None) -> dict[str, Choice]:
-        if loss is None:
-            return {}
-        found = {slot: self.component((slot,), each.kind) for slot, each in loss.offer.component.slots.items()}
+    def slots(self) -> Slots | None:
+        """The slots of the recipe's loss, even where its settings are at fault; None where there is no such loss."""
+        offer = self.offers.get(("loss",))
+        return None if offer is None else offer.component.slots
+
+    def networks(self, slots: Slots) -> dict[str, Choice]:
+        found = {slot: self.component((slot,), each.kind) for slot, each in slots.items()}
         return {slot: choice for slot, choice in found.items() if choice is not None}
 
     def metrics(self) -> tuple[Choice, ...]:
@@ -261,30 +280,33 @@ class _Reader:
             wanted = self.tables.get(name)
             if wanted is False:
                 silenced.append(name)
-                continue
-            choice = self.observer(name)
-            if choice and (wanted is not None or choice.offer.component.automatic):
-                found[name] = choice
+            elif wanted is not None or self.registry.is_automatic(name):
+                choice = self.observer(name)
+                if choice:
+                    found[name] = choice
         return found, tuple(silenced)
 
     def observer(self, name: str) -> Choice | None:
-        try:
-            offer = self.registry.find("observer", name)
-        except PluginError as error:
-            self.problem((name,), error.message)
-            return None
+        """The observer of that name; `use = "plugin:name"` in its table picks one of several."""
         table = {} if self.tables.get(name) is True else self.table((name,))
-        settings = self.parse((name,), offer.component.Settings, table, str(offer), f"ganrun show observer {name}")
-        return None if settings is None else Choice(offer, name, settings, (name,))
+        if table is None:
+            return None
+        use = table.get("use", name)
+        if not isinstance(use, str) or use.rpartition(":")[2] != name:
+            self.problem(
+                (name, "use"), f'[{name}] use = {_shown(use)}: it can only say which plugin\'s "{name}" is meant'
+            )
+            return None
+        return self.choice((name,), "observer", use, table)
 
-    def unknown_tables(self, loss: Choice | None) -> None:
-        slots = loss.offer.component.slots if loss else {}
-        known = [*ENGINE_KEYS, *slots, *self.registry.names("observer")]
+    def unknown_tables(self, slots: Slots | None) -> None:
+        known = [*ENGINE_KEYS, *(slots or ()), *self.registry.names("observer")]
+        blocked = {plugin.name for plugin in self.registry.plugins.found if plugin.blocked}
         for name, value in self.tables.items():
-            if name in known or (loss is None and isinstance(value, dict)):
+            if name in known or name in blocked or (slots is None and isinstance(value, dict)):
                 continue
-            if isinstance(value, dict) and "use" in value and loss:
-                self.problem((name,), f'the loss {loss.use} has no slot "{name}"' + _slots_text(slots, name))
+            if slots and isinstance(value, dict) and "use" in value:
+                self.no_slot((name,), slots)
             else:
                 what = "table" if isinstance(value, dict | list) else "key"
                 hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
@@ -294,32 +316,45 @@ class _Reader:
     # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────
 
     def settings(self, key: Key, settings: type[S], owner: str) -> S | None:
-        return self.parse(key, settings, self.table(key, required=settings is TrainSettings), owner)
+        table = self.table(key, required=settings is TrainSettings)
+        return None if table is None else self.parse(key, settings, table, owner, f"ganrun show {key[0]}")
 
-    def table(self, key: Key, required: bool = False) -> dict[str, Any]:
-        """The table at `key`; empty, with a problem noted, where it is no table or is required and absent."""
+    def table(self, key: Key, required: bool = False) -> dict[str, Any] | None:
+        """The table at `key`; None, with a problem noted, where it is no table or is required and absent."""
         value: Any = self.tables
         for part in key:
             if isinstance(part, str) and part not in value:
                 if required:
                     self.problem((), f"the table [{part}] is missing")
-                return {}
+                return None if required else {}
             value = value[part]
         if not isinstance(value, dict):
-            self.problem(key, f"{key[-1]} must be a table, written {_header(key)}, not {_shown(value)}")
-            return {}
+            self.problem(key, f"{header(key)} must be a table, not {_shown(value)}")
+            return None
         return value
 
     def parse(
-        self, key: Key, settings: type[S], table: Mapping[str, Any], owner: str, see: str | None = None
+        self,
+        key: Key,
+        settings: type[S],
+        table: Mapping[str, Any],
+        owner: str,
+        see: str,
+        only: Mapping[str, Any] | None = None,
     ) -> S | None:
+        """Settings from a table; None, with the problems noted, where it has faults. `only` limits what is noted."""
         try:
             return parse_settings(settings, table)
         except ValidationError as error:
-            if key[0] in self.tables or any(key[0] == at[0] for at in self.source.overrides):
-                for fault in error.errors():
-                    self.problem((*key, *fault["loc"]), _fault_text(key, fault, settings, owner, see))
+            for place, faults in _by_place(error, table).items():
+                if only is None or not place or place[0] in only:
+                    self.problem((*key, *place), _fault_text(key, place, faults, settings, owner, see))
             return None
+
+    def no_slot(self, key: Key, slots: Slots) -> None:
+        name = str(key[-1])
+        hint = did_you_mean(name, slots) or f"; its slots are {', '.join(slots)}"
+        self.problem(key, f'the loss {self.offers["loss",].name} has no slot "{name}"{hint}')
 
     def problem(self, key: Key, text: str) -> None:
         self.problems.append(f"{self.source.where(key)}: {text}")
@@ -330,7 +365,7 @@ def unmet(requirement: str) -> str | None:
     try:
         wanted = Requirement(requirement)
     except InvalidRequirement as error:
-        return f'"{requirement}" is no requirement such as "ganrun-stylegan>=0.3": {error}'
+        return f'"{requirement}" is no requirement such as "ganrun-stylegan>=0.3": {str(error).splitlines()[0]}'
     try:
         installed = version(wanted.name)
     except PackageNotFoundError:
@@ -340,31 +375,56 @@ def unmet(requirement: str) -> str | None:
     return None
 
 
-def _fault_text(key: Key, fault: ErrorDetails, settings: type[Settings], owner: str, see: str | None) -> str:
-    path = ".".join(map(str, fault["loc"]))
+def _by_place(error: ValidationError, table: Mapping[str, Any]) -> dict[Key, list[ErrorDetails]]:
+    """The faults by their place in the table: each member of a union adds one, with its own name at the end."""
+    found: dict[Key, list[ErrorDetails]] = {}
+    for fault in error.errors():
+        place = fault["loc"] if fault["type"] == "missing" else _within(table, fault["loc"])
+        found.setdefault(place, []).append(fault)
+    return found
+
+
+def _within(table: Any, place: Key) -> Key:
+    """As much of `place` as the table has."""
+    for depth, part in enumerate(place):
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            return place[:depth]
+    return place
+
+
+def _fault_text(
+    key: Key, place: Key, faults: list[ErrorDetails], settings: type[Settings], owner: str, see: str
+) -> str:
+    path, fault = ".".join(map(str, place)), faults[0]
     names = list(settings.model_fields)
     if fault["type"] == "extra_forbidden":
-        text = f'{_header(key)} has no key "{path}"{did_you_mean(path, names)}'
-        text += f"\n  {owner} takes: {', '.join(names) or 'no settings'}"
-        return text + (f"\n  see: {see}" if see else "")
+        hint = did_you_mean(path, names)
+        takes = ", ".join(names) or "no settings"
+        return f'{header(key)} has no key "{path}"{hint}\n  {owner} takes: {takes}\n  see: {see}'
+    if fault["type"] == "missing" and isinstance(place[-1], int):
+        return f"{header(key)} {path.rpartition('.')[0]}: the list is too short"
     if fault["type"] == "missing":
-        return f'{_header(key)} needs the key "{path}"'
-    reason = fault["msg"].removeprefix("Value error, ")
-    return f"{_header(key)} {path} = {_shown(fault['input'])}: {reason[0].lower()}{reason[1:]}"
+        return f'{header(key)} needs the key "{path}"\n  see: {see}'
+    reason = ", or ".join(_reason(each) for each in faults)
+    return f"{header(key)} {path} = {_shown(fault['input'])}: {reason}" if path else f"{header(key)}: {reason}"
 
 
-def _header(key: Key) -> str:
+def _reason(fault: ErrorDetails) -> str:
+    text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return text[:1].lower() + text[1:]
+
+
+def header(key: Key) -> str:
     """`[optimizer.discriminator]`, `[[metric]]`."""
     names = ".".join(part for part in key if isinstance(part, str))
     return f"[[{names}]]" if any(isinstance(part, int) for part in key) else f"[{names}]"
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
-def _slots_text(slots: Mapping[str, Any], name: str) -> str:
-    return did_you_mean(name, slots) or f"; its slots are {', '.join(slots)}"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _same_use(shared: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

@@ -16,8 +16,11 @@ def shipped_recipes() -> Path:
 def find_recipe(path: Path) -> Path:
     """`path` itself where it exists; else the shipped recipe of that file name, if there is one."""
     shipped = shipped_recipes() / path.name
-    return shipped if not path.exists() and shipped.is_file() and _names_a_shipped_one(path) else path
+    return shipped if str(path.parent) in (".", "recipes") and not _exists(path) and _exists(shipped) else path
 
 
-def _names_a_shipped_one(path: Path) -> bool:
-    return str(path.parent) in (".", "recipes")
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, a folder that may not be read
+        return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import isabstract
 from typing import TYPE_CHECKING, Any
 
 from ganrun.errors import PluginError
 from ganrun.plugins import Plugin, Plugins, describe_fault, discover
+from ganrun.settings import Settings
 from ganrun.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ HOOK_OF = {
     "observer": "ganrun_observers",
 }
 KINDS = tuple(HOOK_OF)
+NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Registry:
             return matches[0]
         raise PluginError(self._collision(name, matches) if matches else self._unknown(kind, name))
 
+    def is_automatic(self, name: str) -> bool:
+        """Whether an observer of that name takes part unasked."""
+        return any(offer.name == name and offer.component.automatic for offer in self.offers("observer"))
+
     def broken(self) -> dict[str, str]:
         """Plugins that could not be loaded or whose hooks raised, with the reason."""
         return {plugin.name: plugin.error for plugin in self.plugins.found if plugin.error} | self.faults
@@ -85,8 +93,15 @@ class Registry:
         return found
 
     def _collect(self, kind: str) -> list[Offer]:
-        offered = self._call(HOOK_OF[kind])
-        return [Offer(kind, name, component, plugin) for plugin, names in offered for name, component in names.items()]
+        found = []
+        for plugin, offered in self._call(HOOK_OF[kind]):
+            for name, component in offered.items():
+                fault = _fault_of(kind, name, component)
+                if fault:
+                    self.faults[plugin.name] = fault
+                else:
+                    found.append(Offer(kind, name, component, plugin))
+        return found
 
     def _call(self, hook: str) -> list[tuple[Plugin, dict[str, Any]]]:
         """Call each plugin's implementation on its own, so that a fault and a component carry the plugin's name."""
@@ -94,7 +109,7 @@ class Registry:
         for implementation in getattr(self.plugins.manager.hook, hook).get_hookimpls():
             try:
                 offered = dict(implementation.function())
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.faults[implementation.plugin_name] = describe_fault(error)
                 continue
             results.append((self.plugins.named(implementation.plugin_name), offered))
@@ -102,11 +117,12 @@ class Registry:
 
     def _collision(self, name: str, matches: list[Offer]) -> str:
         origins = " and ".join(str(offer.plugin) for offer in matches)
-        choices = " or ".join(f'"{offer.plugin.name}:{offer.name}"' for offer in matches)
+        choices = " or ".join(f'use = "{offer.plugin.name}:{offer.name}"' for offer in matches)
         return f'"{name}" is offered by {origins}; say {choices}'
 
     def _unknown(self, kind: str, name: str) -> str:
-        text = f'no {kind} is called "{name}"' + (did_you_mean(name, self.names(kind)) or f"; see: ganrun list {kind}")
+        what = "data set" if kind == "data" else kind
+        text = f'no {what} is called "{name}"' + (did_you_mean(name, self.names(kind)) or f"; see: ganrun list {kind}")
         for broken, reason in self.broken().items():
             text += f'\n  the plugin "{broken}" might offer it, but is broken: {reason}'
         for plugin in self.plugins.found:
@@ -118,6 +134,26 @@ class Registry:
 def load_registry(blocked: tuple[str, ...] = ()) -> Registry:
     """The registry of this environment, without the plugins in `blocked`."""
     return Registry(discover(blocked))
+
+
+def _fault_of(kind: str, name: Any, component: Any) -> str | None:
+    """What is wrong with an offer, or None."""
+    from ganrun import components, losses
+
+    contract: type = getattr(losses if kind == "loss" else components, kind.capitalize())
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        return f"{HOOK_OF[kind]} offers the name {name!r}; a name is lower-case letters and digits, with hyphens"
+    if not (isinstance(component, type) and issubclass(component, contract)):
+        return f'{HOOK_OF[kind]} offers "{name}", which is no subclass of ganrun.{contract.__name__}'
+    if isabstract(component):
+        lacking = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
+        return f'{HOOK_OF[kind]} offers "{name}", whose class does not define {lacking}'
+    settings = getattr(component, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        return f'{HOOK_OF[kind]} offers "{name}", whose Settings are no subclass of ganrun.Settings'
+    if kind == "loss" and not getattr(component, "slots", None):
+        return f'{HOOK_OF[kind]} offers "{name}", whose class does not define slots'
+    return None
 
 
 def _is_from(plugin: Plugin, qualifier: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ganrun.batches import RealBatches
+from ganrun.directory import ENVIRONMENT, RECIPE
 from ganrun.errors import Interrupted, NonFiniteError
 from ganrun.losses import Batch, Nets, Phase
 from ganrun.measurements import Measurements
@@ -34,6 +35,8 @@ def execute(run: Run) -> None:
             run.emit("run_starting")
             if run.resumed:
                 _rewind_records(run)
+            run.announce(run.directory / RECIPE, "recipe")
+            run.announce(run.directory / ENVIRONMENT, "environment")
             run.write_summary("running")
             run.emit("run_started")
             _train(run)

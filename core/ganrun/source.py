@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,22 @@ class Source:
     """Places that `--set` changed, with what was typed."""
 
     def where(self, key: Key) -> str:
-        """`recipes/wgan.toml:14`, or the `--set` that put the key there; the file alone where the key is absent."""
-        for depth in range(len(key), 0, -1):
-            if key[:depth] in self.overrides:
-                return f"--set {self.overrides[key[:depth]]}"
-        line = _line_of(self.text, key)
-        return str(self.path) if line is None else f"{self.path}:{line}"
+        """`recipes/wgan.toml:14`, or the `--set` that put the key there.
+
+        Where the key is absent, the place of the table that lacks it; the file alone where that is absent too.
+        """
+        places = [key[:depth] for depth in range(len(key), 0, -1)]
+        for place in places:
+            if place in self.overrides:
+                return f"--set {self.overrides[place]}"
+        for place in places:
+            line = _line_of(self.text, place)
+            if line is not None:
+                return f"{self.path}:{line}"
+            for at, override in self.overrides.items():
+                if at[: len(place)] == place:
+                    return f"--set {override}"
+        return str(self.path)
 
 
 def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
@@ -41,21 +50,22 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
 
     Raises:
         RequestError: if the file cannot be read or an override is malformed.
-        RecipeError: if the text is no TOML, or holds a date or time.
+        RecipeError: if the text is no TOML, or holds a date, a time or an integer beyond 64 bits.
     """
     text = _read(path)
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError([_syntax_problem(path, error)]) from error
-    source = Source(path, text, tables, {})
+    except (ValueError, RecursionError) as error:
+        raise RecipeError([_syntax_problem(path, text, error)]) from error
+    laid: dict[Key, str] = {}
     for override in overrides:
         key, value = parse_override(override)
-        _lay(source.tables, key, value, override)
-        source.overrides[key] = override
-    dates = [f"{source.where(key)}: {_dotted(key)} is a date or time; no setting takes one" for key in _dates(tables)]
-    if dates:
-        raise RecipeError(dates)
+        key = _lay(tables, key, value, override)
+        laid = {at: typed for at, typed in laid.items() if at[: len(key)] != key} | {key: override}
+    source = Source(path, text, tables, laid)
+    unfit = [f"{source.where(key)}: {_dotted(key)} {reason}" for key, reason in _unfit(tables)]
+    if unfit:
+        raise RecipeError(unfit)
     return source
 
 
@@ -69,16 +79,17 @@ def parse_override(override: str) -> tuple[Key, Any]:
     parts = dotted.strip().split(".")
     if not sign or not all(parts):
         raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{override}"')
-    key = tuple(int(part) if part.isdigit() else part for part in parts)
+    key = tuple(int(part) if part.isdecimal() else part for part in parts)
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        tables = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
         return key, value
+    return key, tables["value"] if tables.keys() == {"value"} else value
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -89,27 +100,31 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _syntax_problem(path: Path, error: tomllib.TOMLDecodeError) -> str:
+def _syntax_problem(path: Path, text: str, error: Exception) -> str:
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-    if place is None:
-        return f"{path}: is no valid TOML: {message}"
-    return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]})"
+    if place is not None:
+        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]})"
+    at_end = f":{len(text.splitlines())}" if "(at end of document)" in message else ""
+    return f"{path}{at_end}: is no valid TOML: {message}"
 
 
-def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> None:
+def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
+    """Put `value` in its place; the key as the tables have it, where a number is an index in lists only."""
     table: Any = tables
-    for part, following in pairwise(key):
-        if isinstance(table, list):
-            table = table[_index(table, part, override)]
-        else:
-            table = table.setdefault(str(part), [] if isinstance(following, int) else {})
+    laid: Key = ()
+    for part, following in zip(key, (*key[1:], None), strict=True):
         if not isinstance(table, dict | list):
-            raise RequestError(f'--set {override}: "{part}" is not a table')
-    if isinstance(table, list):
-        table[_index(table, key[-1], override)] = value
-    else:
-        table[str(key[-1])] = value
+            raise RequestError(f'--set {override}: "{_dotted(laid)}" is not a table')
+        place: Any = _index(table, part, override) if isinstance(table, list) else str(part)
+        laid = (*laid, place)
+        if following is None:
+            table[place] = value
+        elif isinstance(table, dict):
+            table = table.setdefault(place, [] if isinstance(following, int) else {})
+        else:
+            table = table[place]
+    return laid
 
 
 def _index(table: list[Any], part: str | int, override: str) -> int:
@@ -119,16 +134,33 @@ def _index(table: list[Any], part: str | int, override: str) -> int:
 
 
 def _line_of(text: str, key: Key) -> int | None:
-    """The line on which `key` first stands: where the shortest prefix of the file that parses and holds it ends."""
-    lines = text.splitlines()
+    """The line on which `key` first stands: where the shortest prefix of the file that parses and holds it ends.
+
+    A statement of several lines parses at its last one only. Its key stands on its first line; an entry of its
+    array stands where the prefix, its brackets closed, first holds it.
+    """
+    lines = text.split("\n")
+    start, before = 1, None
     for count in range(1, len(lines) + 1):
-        try:
-            tables = tomllib.loads("\n".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
-            continue
-        if _holds(tables, key):
-            return count
+        prefix = "\n".join(lines[:count])
+        tables = _parsed(prefix)
+        if tables is None:
+            if any(_holds(_parsed(prefix + closing), key) for closing in ("\n]", "\n]]")):
+                return count
+        elif _holds(tables, key):
+            stated = next(depth for depth in range(1, len(key) + 1) if not _holds(before, key[:depth]))
+            is_entry = any(isinstance(part, int) for part in key[stated:])
+            return count if is_entry else start
+        else:
+            start, before = count + 1, tables
     return None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def _holds(tables: Any, key: Key) -> bool:
@@ -140,15 +172,15 @@ def _holds(tables: Any, key: Key) -> bool:
     return True
 
 
-def _dates(value: Any, key: Key = ()) -> Iterator[Key]:
+def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
+    """TOML values that no setting takes, with the reason."""
     if isinstance(value, datetime.date | datetime.time):
-        yield key
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from _dates(each, (*key, name))
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _dates(each, (*key, index))
+        yield key, "is a date or time; no setting takes one"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield key, "is beyond 64 bits"
+    elif isinstance(value, dict | list):
+        for part, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unfit(each, (*key, part))
 
 
 def _dotted(key: Key) -> str:

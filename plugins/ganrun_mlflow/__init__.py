@@ -1,1 +1,25 @@
-"""Built-in plugin, to be filled."""
+"""MLflow: every run's parameters, curves, scores and pictures in a tracking store, where runs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Checkup, Observer
+
+
+@hookimpl
+def ganrun_observers() -> Mapping[str, type[Observer]]:
+    from ganrun_mlflow.observer import Mlflow
+
+    return {"mlflow": Mlflow}
+
+
+@hookimpl
+def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
+    from ganrun_mlflow.store import check_store
+
+    return {"tracking store": check_store}

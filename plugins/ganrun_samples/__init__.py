@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from ganrun import Observer, hookimpl
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Observer
 
 
 @hookimpl

@@ -210,6 +210,8 @@ def test_the_exact_order_of_events(tmp_path):
     train(tables(steps=5, train={"evaluate_every_steps": 3}, **more), tmp_path / "run", Plugin())
     assert Diary.entries == [
         "run_starting",
+        "file_written recipe",
+        "file_written environment",
         "run_started at 0",
         "step_ended 1",
         "measured 2 24",

@@ -1,0 +1,157 @@
+"""What `ganrun doctor` says about this machine: what is there, what is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ganrun.errors import GanrunError
+from ganrun.plugins import describe_fault
+from ganrun.registry import KINDS, Offer, Registry
+
+if TYPE_CHECKING:
+    import torch
+
+DATA_SECONDS = 10.0
+"""How long a data set may take to prepare before it is left alone."""
+
+
+def examine(registry: Registry) -> Iterator[str]:
+    """Lines about packages, devices, plugins, data sets and the plugins' own checkups.
+
+    Each begins with `ok`, `miss` (not there; often no harm), `skip` (not looked at) or `fail` (broken), in a column
+    of its own; lines that go on from one before are indented. Whatever fails is told, and the rest goes on.
+    """
+    for section in (_packages, _devices, _plugins, _data, _checkups):
+        try:
+            yield from section(registry)
+        except (Exception, SystemExit) as error:
+            yield _line("fail", f"{section.__name__.strip('_')}: {describe_fault(error)}")
+
+
+def _line(mark: str, text: str) -> str:
+    return f"{mark:<6}" + "\n      ".join(text.splitlines())
+
+
+# ── The machine ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _packages(registry: Registry) -> Iterator[str]:
+    yield _line("ok", f"python {platform.python_version()} on {platform.platform()}")
+    from ganrun.environment import PACKAGES, package_versions
+
+    found = package_versions()
+    for package in PACKAGES:
+        if package in found:
+            yield _line("ok", f"{package} {found[package]}")
+        else:
+            yield _line("miss", f"{package}: not installed; say: pip install {package}")
+
+
+def _devices(registry: Registry) -> Iterator[str]:
+    import torch
+
+    from ganrun.devices import device_text
+
+    yield _line("ok", f"{device_text(torch.device('cpu'))}, {torch.backends.cpu.get_cpu_capability()}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield _line("ok", _cuda_text(torch.device("cuda", index)))
+    else:
+        build = (
+            f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
+        )
+        yield _line("miss", f"cuda: PyTorch finds no GPU ({build}; look at nvidia-smi)")
+    present = torch.backends.mps.is_available()
+    yield _line("ok", "mps: Apple GPU") if present else _line("miss", "mps: no Apple GPU")
+
+
+def _cuda_text(device: torch.device) -> str:
+    import torch
+
+    from ganrun.devices import device_text
+
+    with torch.cuda.device(device):
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f"{device}: {device_text(device)}, {memory:.0f} GiB, {'with' if bf16 else 'without'} bf16"
+
+
+# ── What the plugins bring ────────────────────────────────────────────────────────────────────────────────
+
+
+def _plugins(registry: Registry) -> Iterator[str]:
+    for kind in KINDS:
+        registry.offers(kind)
+    registry.checkups()
+    broken = registry.broken()
+    for plugin in registry.plugins.found:
+        if plugin.name in broken:
+            yield _line("fail", f"plugin {plugin.name} ({plugin.package} {plugin.version}): {broken[plugin.name]}")
+        else:
+            mark, state = ("skip", ": blocked") if plugin.blocked else ("ok", "")
+            yield _line(mark, f"plugin {plugin.name} ({plugin.package} {plugin.version}){state}")
+
+
+def _data(registry: Registry) -> Iterator[str]:
+    for offer in registry.offers("data"):
+        try:
+            yield _data_line(offer)
+        except _TookTooLongError:
+            yield _line("skip", f"data {offer.name}: still preparing after {DATA_SECONDS:g} s, so it was left alone")
+        except GanrunError as error:
+            yield _line("miss", f"data {offer.name}: {str(error).splitlines()[0]}")
+        except (Exception, SystemExit) as error:
+            yield _line("fail", f"data {offer.name}: {describe_fault(error)}")
+
+
+def _data_line(offer: Offer) -> str:
+    required = [name for name, field in offer.component.Settings.model_fields.items() if field.is_required()]
+    if required:
+        return _line("skip", f"data {offer.name}: has no default for {', '.join(required)}; a recipe says it")
+    data = offer.component(offer.component.Settings())
+    with _limit(DATA_SECONDS):
+        data.prepare()
+        count = len(data.split("train"))
+    shape = "×".join(map(str, data.problem().sample_shape))
+    return _line("ok", f"data {offer.name}: {count:,} training samples of {shape}")
+
+
+def _checkups(registry: Registry) -> Iterator[str]:
+    for name, ask in registry.checkups().items():
+        try:
+            answer = ask()
+            yield _line("ok" if answer.ok else "miss", f"{name}: {answer.text}")
+        except (Exception, SystemExit) as error:
+            yield _line("fail", f"{name}: {describe_fault(error)}")
+
+
+# ── A limit of time ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _TookTooLongError(BaseException):
+    """Outside Exception, so that no `except Exception` of a plugin takes it for a fault of its own."""
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """A block that is interrupted, as Ctrl-C would, after so many seconds; where the system has such a timer."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Callable[[int, FrameType | None], object] | int | None = signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _TookTooLongError

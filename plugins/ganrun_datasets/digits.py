@@ -1,0 +1,69 @@
+"""The digits inside scikit-learn: real data on every machine, without a download."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+import ganrun
+from ganrun_datasets.resample import resampled
+
+SPLIT_SEED = 0
+TEST_SHARE = 5
+"""One image in so many is a test image."""
+
+
+class Digits(ganrun.Data):
+    """1,797 real handwritten digits, grey and labelled; nothing to download: they come with scikit-learn.
+
+    The test part of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998): 8×8 pixels of
+    17 grey levels, here 0…255, resampled by Pillow's bicubic filter. One image in five of each class, drawn once
+    and for all, is the test split: 1,437 images to train on and 360 to test on.
+    """
+
+    class Settings(ganrun.Settings):
+        size: int = Field(32, ge=8, le=256)
+        """Height and width in pixels; the originals have 8."""
+
+    settings: Settings
+
+    def problem(self) -> ganrun.Problem:
+        """Grey images of ten classes."""
+        return ganrun.Problem((1, self.settings.size, self.settings.size), classes=10)
+
+    def prepare(self) -> None:
+        """Read and resample the images, in well under a second."""
+        _ = self._splits
+
+    def split(self, name: str) -> ganrun.Split:
+        """`train` (1,437 images) or `test` (360)."""
+        if name not in self._splits:
+            raise ganrun.no_such_split(name, self._splits)
+        return self._splits[name]
+
+    @cached_property
+    def _splits(self) -> dict[str, ganrun.Split]:
+        originals, labels = _read()
+        images = resampled(originals, self.settings.size)
+        return {name: ganrun.Split(images[rows], labels[rows]) for name, rows in _rows(labels).items()}
+
+
+def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    # Imported here: scikit-learn takes a second, and only a run on digits should pay for it.
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(np.int64)
+
+
+def _rows(labels: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    """The rows of each split: sorted by class and at random within it, every fifth is a test image."""
+    # RandomState's numbers are frozen for good; those of numpy's newer generators may change between releases.
+    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    is_test = np.zeros(len(labels), bool)
+    is_test[by_class[::TEST_SHARE]] = True
+    return {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}

@@ -1,0 +1,72 @@
+"""IDX, the file format of MNIST and of the data sets that took its place.
+
+Two zero bytes, one byte for the type, one for the number of dimensions, each dimension as a big-endian uint32,
+then the values (http://yann.lecun.com/exdb/mnist/). Often inside gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ganrun import DataError
+
+UINT8 = 0x08
+OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file of uint8, gzipped or plain; it is writable and owns its memory.
+
+    Args:
+        path: The file; whether it is gzipped is seen from its first bytes, not from its name.
+        dimensions: How many the array must have: 3 for grey images, 1 for labels.
+
+    Raises:
+        DataError: naming the file and what is wrong with it, if it cannot be read whole or holds anything else.
+    """
+    content = _content(path)
+    shape = _shape(path, content, dimensions)
+    start = 4 + 4 * dimensions
+    announced, held = math.prod(shape), len(content) - start
+    if held != announced:
+        raise _damaged(path, f"its header says {_shape_text(shape)} = {announced:,} values, but it holds {held:,}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"it is no whole gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _shape(path: Path, content: bytes, dimensions: int) -> tuple[int, ...]:
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise _damaged(path, f"it is no IDX file: it starts with {content[:4].hex(' ') or 'nothing'}")
+    kind, found = content[2], content[3]
+    if kind != UINT8:
+        raise _damaged(path, f"it holds {OTHER_TYPES.get(kind, f'the unknown type 0x{kind:02x}')}, where uint8 belongs")
+    if found != dimensions:
+        raise _damaged(path, f"it has {found} dimensions, where {dimensions} belong")
+    if len(content) < 4 + 4 * dimensions:
+        raise _damaged(path, "it ends within its header")
+    return struct.unpack_from(f">{dimensions}I", content, 4)
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return " × ".join(f"{size:,}" for size in shape)
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is damaged: {reason}; replace it with a fresh copy")

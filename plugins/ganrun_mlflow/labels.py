@@ -1,0 +1,155 @@
+"""What a run is labelled with in MLflow: parameters, tags, a description and its data set."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ganrun import Run
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
+"""MLflow's limits; 5000 is what its older servers take."""
+
+ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("use", "lr")}
+"""Settings of the engine that are shown even at their defaults; the others appear when the recipe changes them."""
+
+HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
+"""Settings of the engine that do not touch the mathematics."""
+
+
+def key_text(name: str) -> str:
+    """A name in the characters and the length that MLflow takes."""
+    return re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH]
+
+
+# ── Parameters ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def params_of(run: Run) -> dict[str, str]:
+    """The settings that tell runs apart; the whole recipe is an artifact.
+
+    Components are told in full. Of the engine's tables, what is at its default is left out, and so are tables of
+    observers, which do not touch the mathematics.
+    """
+    recipe, tables = run.recipe, run.recipe.resolved()
+    components = {name: tables[name] for name in ("loss", *recipe.networks, "data")}
+    chosen = {
+        "train": _notable(tables["train"], recipe.train, ALWAYS["train"]),
+        **components,
+        "optimizer": _shared({slot: _optimizer(run, slot) for slot in recipe.optimizers}),
+        "ema": tables["ema"],
+        "metric": ", ".join(choice.use for choice in recipe.metrics),
+    }
+    flat = {key_text(key): _text(value)[:PARAM_LENGTH] for key, value in _flatten(chosen)}
+    return {key: value for key, value in flat.items() if value}
+
+
+def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...]) -> dict[str, Any]:
+    """The entries of an engine's table that are always told or differ from their defaults."""
+    fields = type(settings).model_fields
+    return {
+        name: value
+        for name, value in table.items()
+        if name in always or (name not in HIDDEN and getattr(settings, name) != fields[name].default)
+    }
+
+
+def _optimizer(run: Run, slot: str) -> dict[str, Any]:
+    use, settings = run.recipe.optimizers[slot]
+    table = run.recipe.resolved()["optimizer"][slot]
+    return {"use": use, **_notable({key: table[key] for key in table if key != "use"}, settings, ALWAYS["optimizer"])}
+
+
+def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What all tables have in common once, then what each has of its own."""
+    first = next(iter(tables.values()), {})
+    common = {key: value for key, value in first.items() if all(each.get(key) == value for each in tables.values())}
+    own = {name: {key: value for key, value in table.items() if key not in common} for name, table in tables.items()}
+    return {**common, **own}
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _flatten(each, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# ── Tags ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tags_of(run: Run) -> dict[str, str]:
+    """Where the run comes from: code, machine, plugins, data. Some are MLflow's own names, which fill its columns."""
+    environment = run.environment
+    git = environment["git"] or {}
+    tags = {
+        "mlflow.source.name": run.recipe.source.path.name,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git.get("commit"),
+        "mlflow.user": _user(),
+        "git.commit": git.get("commit"),
+        "git.dirty": str(git["dirty"]).lower() if git else None,
+        "plugins": ", ".join(sorted(set(environment["plugins"].values()))),
+        "ganrun": environment["packages"].get("ganrun"),
+        "torch": environment["packages"].get("torch"),
+        "device": environment["device_name"],
+        "host": environment["host"],
+        "data_fingerprint": environment["data_fingerprint"],
+        "run_directory": str(run.directory.path),
+    }
+    return {key: value[:TAG_LENGTH] for key, value in tags.items() if value}
+
+
+def protocol_tags(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """How each score was made, by its name: scores of unlike protocols must not be ranked together."""
+    texts = {name: json.dumps(dict(protocol), sort_keys=True) for name, protocol in scores.items()}
+    return {key_text(f"protocol/{name}"): text[:TAG_LENGTH] for name, text in texts.items()}
+
+
+def description_of(text: str) -> str:
+    """The comment lines at the head of a recipe, without editors' directives; empty where there are none."""
+    lines = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            break
+        if not line.startswith("#:"):
+            lines.append(line.lstrip("# ").rstrip())
+    return "\n".join(lines).strip()[:TAG_LENGTH]
+
+
+def _user() -> str | None:
+    """The account's name; containers may run under one that has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None
+
+
+# ── Data set ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dataset_of(run: Run) -> DatasetInput:
+    """The entry of MLflow's Dataset column: name, fingerprint and shape, without the data itself."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    images = run.data.split("train").images
+    profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.problem.classes}
+    dataset = Dataset(
+        name=run.recipe.data.use,
+        digest=str(run.environment["data_fingerprint"])[:36],
+        source_type="local",
+        source=json.dumps(run.recipe.data.table()),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,138 @@
+"""The doctor: everything is looked at, whatever is broken is told by name, and nothing stops the rest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganrun import doctor
+from ganrun.doctor import examine
+from ganrun.registry import load_registry
+
+PATIENT = '''
+import time
+from pathlib import Path
+import ganrun
+import numpy as np
+
+class Flat(ganrun.Data):
+    """Grey pictures of nothing."""
+
+    def problem(self):
+        return ganrun.Problem((1, 4, 4))
+
+    def prepare(self):
+        pass
+
+    def split(self, name):
+        return ganrun.Split(np.zeros((12, 1, 4, 4), np.uint8))
+
+class Absent(Flat):
+    """Not there."""
+
+    def prepare(self):
+        raise ganrun.DataError("photos are absent\\nput them there")
+
+class Crashing(Flat):
+    """Has a bug."""
+
+    def prepare(self):
+        raise ZeroDivisionError("in a plugin")
+
+class Quitting(Flat):
+    """Ends the program."""
+
+    def prepare(self):
+        raise SystemExit(3)
+
+class Slow(Flat):
+    """Decodes for minutes."""
+
+    def prepare(self):
+        try:
+            with ganrun.atomic_path(Path("decoded.npy")) as partial:
+                partial.write_text("half")
+                time.sleep(60)
+        except Exception:
+            pass
+
+class Rooted(Flat):
+    """Somebody's pictures."""
+
+    class Settings(ganrun.Settings):
+        root: str
+
+@ganrun.hookimpl
+def ganrun_data():
+    classes = {"flat": Flat, "absent": Absent, "crashing": Crashing, "quitting": Quitting, "slow": Slow}
+    return {**classes, "rooted": Rooted}
+
+def crash():
+    raise RuntimeError("no answer")
+
+@ganrun.hookimpl
+def ganrun_checkups():
+    return {
+        "fine": lambda: ganrun.Checkup(True, "all is well"),
+        "weights": lambda: ganrun.Checkup(False, "weights are absent\\nfetch them"),
+        "crash": crash,
+    }
+'''
+
+BROKEN = "import a_package_that_nobody_has\n"
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch) -> list[str]:
+    """What the doctor says where a troublesome package and a broken one are installed too."""
+    _install(tmp_path, "patient", PATIENT)
+    _install(tmp_path, "sick", BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(doctor, "DATA_SECONDS", 0.2)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    registry = load_registry(("progress",))
+    yield list(examine(registry))
+    sys.modules.pop("patient_for_doctor", None)
+
+
+def test_everything_is_told_and_nothing_stops_the_rest(lines):
+    assert "ok    data flat: 12 training samples of 1×4×4" in lines
+    assert "miss  data absent: photos are absent" in lines
+    assert "fail  data crashing: ZeroDivisionError: in a plugin" in lines
+    assert "fail  data quitting: SystemExit: 3" in lines
+    assert "skip  data rooted: has no default for root; a recipe says it" in lines
+    assert "ok    plugin patient (ganrun-patient 2.0)" in lines
+    assert "skip  plugin progress (ganrun 0.1.0): blocked" in lines
+    (sick,) = [line for line in lines if "sick" in line]
+    assert sick.startswith("fail  plugin sick (ganrun-sick 2.0): ModuleNotFoundError")
+    assert "ok    patient: fine: all is well" in lines
+    assert "miss  patient: weights: weights are absent\n      fetch them" in lines
+    assert "fail  patient: crash: RuntimeError: no answer" in lines
+
+
+def test_slow_data_is_left_alone_and_leaves_nothing_behind(lines, tmp_path):
+    assert "skip  data slow: still preparing after 0.2 s, so it was left alone" in lines
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_packages_and_devices_come_first(lines):
+    import torch
+
+    assert lines[0].startswith(f"ok    python {sys.version_info.major}.{sys.version_info.minor}")
+    assert f"ok    torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
+    (cuda,) = [line for line in lines if "cuda" in line][:1]
+    assert cuda.startswith("ok" if torch.cuda.is_available() else "miss")
+    assert {line.partition(" ")[0] for line in lines} <= {"ok", "miss", "skip", "fail"}
+
+
+def _install(folder: Path, name: str, source: str) -> None:
+    """A package with an entry point, as pip would leave it."""
+    (folder / f"{name}_for_doctor.py").write_text(source)
+    metadata = folder / f"ganrun_{name}-2.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ganrun-{name}\nVersion: 2.0\n")
+    (metadata / "entry_points.txt").write_text(f"[ganrun]\n{name} = {name}_for_doctor\n")

@@ -1,0 +1,508 @@
+"""From text to a validated recipe, or to every fault of it at once, each with its place and what to do."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field, model_validator
+
+import ganrun
+from ganrun import Data, Discriminator, Generator, Loss, Metric, Observer, Phase, Slot, hookimpl
+from ganrun.errors import RecipeError
+from ganrun.plugins import Plugins
+from ganrun.recipe import Recipe, load_recipe
+from ganrun.registry import Registry
+from ganrun.testing import registry_with
+
+# ── A plugin ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Points(Data):
+    """Points."""
+
+    problem = prepare = split = None  # type: ignore[assignment]
+
+    class Settings(ganrun.Settings):
+        size: int = Field(8, ge=1)
+        scale: float = 1.0
+        root: str = "."
+        kinds: tuple[str, ...] = ("a",)
+        limit: int | Literal["all"] = "all"
+
+
+class Dense(Generator):
+    """Dense."""
+
+    class Settings(ganrun.Settings):
+        hidden: tuple[int, ...] = (8,)
+        low: float = 0.0
+        high: float = 1.0
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Dense.Settings:
+            if self.low > self.high:
+                raise ValueError("low must not be above high")
+            return self
+
+
+class Critic(Discriminator):
+    """Critic."""
+
+
+class Wgan(Loss):
+    """Wasserstein."""
+
+    class Settings(ganrun.Settings):
+        n_critic: int = Field(5, ge=1)
+        penalty_weight: float = Field(10.0, ge=0)
+
+    slots = {"generator": Slot("generator"), "critic": Slot("discriminator")}
+
+    def phases(self) -> list[Phase]:
+        return []
+
+
+class Count(Metric):
+    """Count."""
+
+    class Settings(ganrun.Settings):
+        samples: int = Field(ge=1)
+
+    measure = None  # type: ignore[assignment]
+
+
+class Bell(Observer):
+    """Bell."""
+
+    class Settings(ganrun.Settings):
+        times: int = 1
+
+
+class Diary(Bell):
+    """Diary."""
+
+    automatic = True
+
+
+class WganGp:
+    """The plugin."""
+
+    __name__ = "ganrun-wgan-gp"
+
+    @hookimpl
+    def ganrun_data(self) -> Any:
+        return {"points": Points}
+
+    @hookimpl
+    def ganrun_generators(self) -> Any:
+        return {"dense": Dense, "generator": Dense}
+
+    @hookimpl
+    def ganrun_discriminators(self) -> Any:
+        return {"critic": Critic}
+
+    @hookimpl
+    def ganrun_losses(self) -> Any:
+        return {"wgan-gp": Wgan}
+
+    @hookimpl
+    def ganrun_metrics(self) -> Any:
+        return {"count": Count}
+
+    @hookimpl
+    def ganrun_observers(self) -> Any:
+        return {"bell": Bell, "diary": Diary}
+
+
+def registry(*plugins: object) -> Registry:
+    """These plugins alone."""
+    every = registry_with(WganGp(), *plugins, installed=False).plugins
+    return Registry(Plugins(every.manager, tuple(plugin for plugin in every.found if not plugin.blocked)))
+
+
+REGISTRY = registry()
+
+BASE = """\
+name = "base"
+[train]
+steps = 3
+[data]
+use = "points"
+[loss]
+use = "wgan-gp"
+[generator]
+use = "dense"
+[critic]
+use = "critic"
+"""
+
+
+# ── One fault, one message ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
+    assert faults(tmp_path, BASE.replace('use = "wgan-gp"', 'use = "wgan-gp"\nn_critc = 5')) == [
+        'r.toml:8: [loss] has no key "n_critc"; did you mean "n_critic"?\n'
+        "  wgan-gp (ganrun-wgan-gp 0) takes: n_critic, penalty_weight\n"
+        "  see: ganrun show loss wgan-gp"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        # tables
+        ("[train]\nsteps = 3", "", ["r.toml: the table [train] is missing"]),
+        ('[data]\nuse = "points"', "", ["r.toml: the table [data] is missing"]),
+        ('[critic]\nuse = "critic"', "", ["r.toml: the table [critic] is missing"]),
+        (
+            '[data]\nuse = "points"',
+            "[data]\nsize = 8",
+            ['r.toml:4: [data] needs use = "…", the name of a data set; see: ganrun list data'],
+        ),
+        (
+            'use = "points"',
+            "use = 5",
+            ['r.toml:5: [data] needs use = "…", the name of a data set; see: ganrun list data'],
+        ),
+        ('name = "base"', "name = ' '", ['r.toml:1: name must be a text that is not empty, not " "']),
+        ('name = "base"', "data = 5", ["r.toml:4: is no valid TOML"]),
+        ('name = "base"', "ema = 0.9", ["r.toml:1: [ema] must be a table, not 0.9"]),
+        ('name = "base"', "bell = 1", ["r.toml:1: [bell] must be a table, not 1"]),
+        ('name = "base"', "optimizer = 'adam'", ['r.toml:1: [optimizer] must be a table, not "adam"']),
+        ('name = "base"', "metric = ['count']", ['r.toml:1: [[metric]] must be a table, not "count"']),
+        ('name = "base"', "metric = {}", ["r.toml:1: metrics are written as [[metric]], with two brackets"]),
+        ('name = "base"', "nam = 'x'", ['r.toml:1: a recipe has no key "nam"; did you mean "name"?']),
+        (
+            "[train]",
+            "[trian]",
+            ["r.toml: the table [train] is missing", 'r.toml:2: a recipe has no table "trian"; did you mean "train"?'],
+        ),
+        (
+            "[critic]",
+            "[critic]\nuse='critic'\n[encoder]",
+            ['r.toml:12: the loss wgan-gp has no slot "encoder"; its slots are generator, critic'],
+        ),
+        # components
+        ('"wgan-gp"', '"wgan-pg"', ['r.toml:7: no loss is called "wgan-pg"; did you mean "wgan-gp"?']),
+        ('"points"', '"celeba"', ['r.toml:5: no data set is called "celeba"; see: ganrun list data']),
+        (
+            'use = "critic"',
+            'use = "dense"',
+            ['r.toml:11: no discriminator is called "dense"; see: ganrun list discriminator'],
+        ),
+        # types and bounds
+        ("steps = 3", "steps = 3.0", ["r.toml:3: [train] steps = 3.0: input should be a valid integer"]),
+        ("steps = 3", "steps = '3'", ['r.toml:3: [train] steps = "3": input should be a valid integer']),
+        ("steps = 3", "steps = true", ["r.toml:3: [train] steps = true: input should be a valid integer"]),
+        ("steps = 3", "steps = nan", ["r.toml:3: [train] steps = NaN: input should be a valid integer"]),
+        ("steps = 3", "steps = 0", ["r.toml:3: [train] steps = 0: input should be greater than or equal to 1"]),
+        ("steps = 3", "", ['r.toml:2: [train] needs the key "steps"\n  see: ganrun show train']),
+        (
+            "steps = 3",
+            "steps = 3\nprecision = 'f16'",
+            ["r.toml:4: [train] precision = \"f16\": input should be 'f32' or 'bf16'"],
+        ),
+        (
+            "steps = 3",
+            "steps = 3\ndevice = 'cuda:x'",
+            ['r.toml:4: [train] device = "cuda:x": say auto, cpu, cuda, cuda:1 or mps'],
+        ),
+        (
+            "steps = 3",
+            "steps = 3\nbatch_size = 6\naccumulate = 4",
+            ["r.toml:5: accumulate = 4 does not divide batch_size = 6"],
+        ),
+        ('"points"', '"points"\nscale = inf', ["r.toml:6: [data] scale = Infinity: input should be a finite number"]),
+        ('"points"', '"points"\nscale = nan', ["r.toml:6: [data] scale = NaN: input should be a finite number"]),
+        ('"points"', '"points"\nscale = true', ["r.toml:6: [data] scale = true: input should be a valid number"]),
+        ('"points"', '"points"\nroot = 5', ["r.toml:6: [data] root = 5: input should be a valid string"]),
+        (
+            '"points"',
+            '"points"\nkinds = [\n"a",\n5,\n]',
+            ["r.toml:8: [data] kinds.1 = 5: input should be a valid string"],
+        ),
+        ('"points"', '"points"\nkinds = "a"', ['r.toml:6: [data] kinds = "a": input should be a valid array']),
+        (
+            '"points"',
+            '"points"\nlimit = 1.5',
+            ["r.toml:6: [data] limit = 1.5: input should be a valid integer, or input should be 'all'"],
+        ),
+        ('"dense"', '"dense"\nlow = 2\n', ["r.toml:8: [generator]: low must not be above high"]),
+        (
+            '"dense"',
+            f'"dense"\nlow = "{"x" * 99}"\n',
+            ['r.toml:10: [generator] low = "' + "x" * 59 + "…: input should be a valid number"],
+        ),
+        # dotted keys, inline tables, arrays of tables
+        ("[train]\nsteps = 3", "train.steps = 0", ["r.toml:2: [train] steps = 0: input should be"]),
+        ("[train]\nsteps = 3", "train = { seed = 1, steps = 0 }", ["r.toml:2: [train] steps = 0: input should be"]),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "count"\nsamples = 1\n[[metric]]\nuse = "count"\nsamples = 0',
+            ["r.toml:17: [[metric]] samples = 0: input should be"],
+        ),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "count"\n',
+            ['r.toml:12: [[metric]] needs the key "samples"\n  see: ganrun show metric count'],
+        ),
+        (
+            'name = "base"',
+            'metric = [\n  { use = "count", samples = 1 },\n  { use = "cuont" },\n]',
+            ['r.toml:3: no metric is called "cuont"; did you mean "count"?'],
+        ),
+    ],
+)
+def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    assert old in BASE
+    told = faults(tmp_path, BASE.replace(old, new))
+    assert len(told) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(told, expected, strict=True)), told
+
+
+OPTIMIZER = [
+    (
+        "[optimizer]\nuse = 'adm'",
+        ['r.toml:13: no optimizer is called "adm"; did you mean "adam"?; there are adam, adamw'],
+    ),
+    ("[optimizer]\nuse = ['adam']", ['r.toml:13: no optimizer is called ["adam"]; there are adam, adamw']),
+    ("[optimizer]\nlr = 0", ["r.toml:13: [optimizer] lr = 0: input should be greater than 0"]),
+    ("[optimizer]\nbetas = [0.5]", ["r.toml:13: [optimizer] betas: the list is too short"]),
+    (
+        "[optimizer]\nbetas = [0.5, 0.5, 0.5]",
+        ["r.toml:13: [optimizer] betas = [0.5, 0.5, 0.5]: tuple should have at most 2"],
+    ),
+    (
+        "[optimizer]\nlrr = 1",
+        ['r.toml:13: [optimizer] has no key "lrr"; did you mean "lr"?\n  adam takes: lr, schedule'],
+    ),
+    ("[optimizer.critc]\nlr = 1", ['r.toml:12: the loss wgan-gp has no slot "critc"; did you mean "critic"?']),
+    ("[optimizer]\nlr = 0\n[optimizer.critic]\nuse = 'adam'", ["r.toml:13: [optimizer] lr = 0:"]),
+    ("[optimizer]\nuse = 'adm'\n[optimizer.critic]\nlr = 1", ['r.toml:13: no optimizer is called "adm"']),
+    (
+        "[optimizer]\nlr = 0\n[optimizer.critic]\nlr = -1",
+        ["r.toml:13: [optimizer] lr = 0:", "r.toml:15: [optimizer.critic] lr = -1:"],
+    ),
+    (
+        "[optimizer.critic]\nuse = 'sgd'\nbetas = [0, 0.9]",
+        ['r.toml:14: [optimizer.critic] has no key "betas"\n  sgd takes: lr'],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), OPTIMIZER)
+def test_an_optimizers_fault_is_told_once_where_it_is_written(tmp_path: Path, text: str, expected: list[str]) -> None:
+    told = faults(tmp_path, BASE + text)
+    assert len(told) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(told, expected, strict=True)), told
+
+
+def test_all_faults_are_told_at_once_even_where_the_loss_is_wrong(tmp_path: Path) -> None:
+    text = """\
+nam = "x"
+[train]
+steps = 0
+[data]
+use = "points"
+sise = 3
+[loss]
+use = "wgan-gp"
+n_critic = 0
+[generator]
+use = "dens"
+[critic]
+use = "critic"
+[optimizer]
+lr = "fast"
+[[metric]]
+use = "count"
+samples = 1.0
+[bell]
+times = "three"
+[bel]
+"""
+    lines = [3, 6, 9, 11, 15, 18, 20, 1, 21]
+    assert [int(told.split(":")[1]) for told in faults(tmp_path, text)] == lines
+
+
+def test_an_unknown_loss_does_not_hide_the_rest_nor_accuse_its_slots(tmp_path: Path) -> None:
+    told = faults(tmp_path, BASE.replace("wgan-gp", "wgan").replace("steps = 3", "steps = 0") + "[optimizer]\nlr = 0")
+    assert [int(each.split(":")[1]) for each in told] == [3, 7, 13]
+
+
+def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
+    overrides = [
+        "train.steps=x",
+        "loss.n_critc=1",
+        "optimizer.critic.lr=0",
+        'metric=[{use="cuont"}]',
+        "data.use=celeba",
+    ]
+    told = faults(tmp_path, BASE, *overrides)
+    assert [line.partition(": ")[0] for line in told] == [
+        "--set train.steps=x",
+        "--set data.use=celeba",
+        "--set loss.n_critc=1",
+        "--set optimizer.critic.lr=0",
+        '--set metric=[{use="cuont"}]',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "expected"),
+    [
+        ("ganrun>=99", r'r.toml:3: the recipe requires ganrun>=99, but .* is installed; say: pip install "ganrun>=99"'),
+        ("ganrun-absent>=0.3", r"r.toml:3: the recipe requires ganrun-absent>=0.3, which is not installed; say: pip"),
+        ("no requirement", r'r.toml:3: "no requirement" is no requirement such as "ganrun-stylegan>=0.3": [^\n]*$'),
+    ],
+)
+def test_unmet_requirements_say_what_to_install(tmp_path: Path, requirement: str, expected: str) -> None:
+    (told,) = faults(tmp_path, f'requires = [\n  "pluggy",\n  "{requirement}",\n]\n{BASE}')
+    assert re.match(expected, told), told
+
+
+def test_requires_must_be_a_list_of_texts(tmp_path: Path) -> None:
+    (told,) = faults(tmp_path, f"requires = 'pluggy'\n{BASE}")
+    assert told.startswith("r.toml:1: requires must be a list of texts")
+
+
+# ── What a sound recipe means ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_default_is_written_out(tmp_path: Path) -> None:
+    resolved = load(tmp_path, BASE).resolved()
+    assert resolved["train"]["batch_size"] == 64 and resolved["train"]["seed"] == 0
+    assert resolved["ema"] == {"decay": 0.999}
+    assert resolved["loss"] == {"use": "wgan-gp", "n_critic": 5, "penalty_weight": 10.0}
+    assert set(resolved["optimizer"]) == {"generator", "critic"}
+    assert resolved["diary"] == {"times": 1} and "bell" not in resolved
+
+
+def test_an_integer_may_stand_for_a_float(tmp_path: Path) -> None:
+    recipe = load(tmp_path, BASE.replace('"points"', '"points"\nscale = 2'))
+    assert recipe.resolved()["data"]["scale"] == 2.0
+
+
+def test_a_slots_own_optimizer_overlays_the_shared_one(tmp_path: Path) -> None:
+    text = BASE + "[optimizer]\nlr = 1e-3\nbetas = [0, 0.9]\n[optimizer.critic]\nlr = 4e-3\n"
+    optimizers = load(tmp_path, text).resolved()["optimizer"]
+    assert (optimizers["generator"]["lr"], optimizers["critic"]["lr"]) == (1e-3, 4e-3)
+    assert optimizers["critic"]["betas"] == optimizers["generator"]["betas"] == [0.0, 0.9]
+
+
+def test_a_slot_with_another_optimizer_takes_nothing_from_the_shared_one(tmp_path: Path) -> None:
+    text = BASE + "[optimizer]\nlr = 1e-3\nbetas = [0, 0.9]\n[optimizer.critic]\nuse = 'rmsprop'\n"
+    critic = load(tmp_path, text).resolved()["optimizer"]["critic"]
+    assert critic["use"] == "rmsprop" and critic["lr"] == 2e-4 and "betas" not in critic
+
+
+@pytest.mark.parametrize(
+    ("head", "heard", "silenced"),
+    [
+        ("", {"diary"}, ()),
+        ("bell = true", {"diary", "bell"}, ()),
+        ("bell = { times = 2 }", {"diary", "bell"}, ()),
+        ("diary = false", set(), ("diary",)),
+    ],
+)
+def test_observers_take_part_by_table_or_by_themselves(
+    tmp_path: Path, head: str, heard: set[str], silenced: tuple[str, ...]
+) -> None:
+    recipe = load(tmp_path, f"{head}\n{BASE}")
+    assert (set(recipe.observers), recipe.silenced) == (heard, silenced)
+
+
+def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path) -> None:
+    class Other:
+        @hookimpl
+        def ganrun_observers(self) -> Any:
+            return {"bell": Bell}
+
+    both = registry(Other())
+    assert "bell" not in load(tmp_path, BASE, registry=both).observers
+    (told,) = faults(tmp_path, BASE + "[bell]\n", registry=both)
+    assert told == (
+        'r.toml:12: "bell" is offered by Other 0 and ganrun-wgan-gp 0; '
+        'say use = "Other:bell" or use = "ganrun-wgan-gp:bell"'
+    )
+    recipe = load(tmp_path, BASE + '[bell]\nuse = "Other:bell"', registry=both)
+    assert recipe.observers["bell"].offer.plugin.name == "Other"
+    assert load(tmp_path, tomli_w.dumps(recipe.resolved()), registry=both).resolved() == recipe.resolved()
+    (told,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
+    assert told == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'
+
+
+WORDS = st.text(string.printable, min_size=1).filter(str.strip)
+RECIPES = st.fixed_dictionaries(
+    {
+        "train": st.fixed_dictionaries(
+            {"steps": st.integers(1, 2**62)},
+            optional={
+                "seed": st.integers(0, 2**62),
+                "precision": st.sampled_from(["f32", "bf16"]),
+                "horizontal_flip": st.booleans(),
+                "evaluate_every_steps": st.integers(1, 99),
+            },
+        ),
+        "data": st.fixed_dictionaries(
+            {"use": st.just("points")},
+            optional={
+                "scale": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53),
+                "root": st.text(),
+                "kinds": st.lists(st.text()),
+                "limit": st.just("all") | st.integers(-(2**63), 2**63 - 1),
+            },
+        ),
+        "loss": st.fixed_dictionaries({"use": st.sampled_from(["wgan-gp", "ganrun-wgan-gp:wgan-gp"])}),
+        "generator": st.fixed_dictionaries({"use": st.sampled_from(["dense", "generator"])}),
+        "critic": st.just({"use": "critic"}),
+    },
+    optional={
+        "name": WORDS,
+        "ema": st.just(False) | st.fixed_dictionaries({"decay": st.floats(0, 0.99)}),
+        "diary": st.booleans() | st.fixed_dictionaries({"times": st.integers(-9, 9)}),
+        "bell": st.booleans() | st.fixed_dictionaries({"times": st.integers(-9, 9)}),
+        "metric": st.lists(st.fixed_dictionaries({"use": st.just("count"), "samples": st.integers(1, 9)}), max_size=3),
+        "optimizer": st.fixed_dictionaries(
+            {},
+            optional={
+                "use": st.sampled_from(["adam", "sgd"]),
+                "lr": st.floats(1e-9, 1),
+                "clip_norm": st.floats(0.1, 1),
+                "critic": st.fixed_dictionaries({}, optional={"use": st.sampled_from(["adam", "rmsprop"])}),
+            },
+        ),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(RECIPES)
+def test_a_resolved_recipe_resolves_to_itself(tmp_path_factory: pytest.TempPathFactory, tables: dict[str, Any]) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    first = load(folder, tomli_w.dumps(tables)).resolved()
+    assert load(folder, tomli_w.dumps(first)).resolved() == first
+
+
+# ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load(folder: Path, text: str, *overrides: str, registry: Registry = REGISTRY) -> Recipe:
+    path = folder / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path, registry, overrides)
+
+
+def faults(folder: Path, text: str, *overrides: str, registry: Registry = REGISTRY) -> list[str]:
+    """The problems, without the folder."""
+    with pytest.raises(RecipeError) as caught:
+        load(folder, text, *overrides, registry=registry)
+    return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]

@@ -1,0 +1,281 @@
+"""Plugins that are broken, absent, blocked or of one name: told by name, and in nobody else's way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+import ganrun
+from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
+from ganrun.errors import PluginError, RecipeError
+from ganrun.plugins import DISABLE_VARIABLE, Plugin, discover, unknown_blocked
+from ganrun.recipe import load_recipe
+from ganrun.registry import Registry, load_registry
+from ganrun.testing import registry_with
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a package as pip would: a module, and a dist-info folder with its entry point."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(name: str, source: str = "", *, entry: str = "", metadata: str | None = None) -> None:
+        module = name.replace("-", "_")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(dedent(source), encoding="utf-8")
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n" if metadata is None else metadata
+        (info / "METADATA").write_text(text, encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[ganrun]\n{entry or name} = {module}\n", encoding="utf-8")
+
+    return install
+
+
+SOUND = """
+    from ganrun import Generator, hookimpl
+
+    class Toy(Generator):
+        "A toy."
+
+    @hookimpl
+    def ganrun_generators():
+        return {"toy": Toy}
+"""
+
+
+# ── Provenance ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_component_carries_the_package_and_version_it_came_from(install: Install) -> None:
+    install("ganrun-toy", SOUND, entry="toy")
+    offer = load_registry().find("generator", "toy")
+    assert (offer.plugin.name, offer.plugin.package, offer.plugin.version) == ("toy", "ganrun-toy", "1.0")
+    assert str(offer) == "toy (ganrun-toy 1.0)"
+
+
+def test_built_in_plugins_come_in_by_the_same_door() -> None:
+    registry = load_registry()
+    assert registry.find("loss", "gan").plugin.package == registry.find("data", "digits").plugin.package == "ganrun"
+    assert not registry.broken()
+
+
+def test_no_other_package_takes_a_built_in_plugins_name(install: Install) -> None:
+    install("aaa-first", SOUND, entry="vanilla")
+    registry = load_registry()
+    assert registry.find("loss", "gan").plugin.name == "vanilla"
+    assert registry.find("generator", "toy").plugin.name == "aaa-first.vanilla"
+
+
+# ── Broken ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("raise SystemExit('bye')", "SystemExit: bye"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        (
+            "import ganrun\n@ganrun.hookimpl\ndef ganrun_generator(): return {}",
+            'there is no hook "ganrun_generator"; did you mean "ganrun_generators"?',
+        ),
+        (
+            "def ganrun_losses(): return {}",
+            "the function ganrun_losses lacks the decorator @ganrun.hookimpl",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_named_with_the_reason(install: Install, source: str, reason: str) -> None:
+    install("ganrun-bad", source, entry="bad")
+    install("ganrun-toy", SOUND, entry="toy")
+    registry = load_registry()
+    assert registry.broken()["bad"].startswith(reason)
+    assert "\n" not in registry.broken()["bad"]
+    assert registry.names("generator").count("toy") == 1
+    assert next(plugin for plugin in registry.plugins.found if plugin.name == "bad").status == "broken"
+
+
+def test_a_hook_of_a_wrong_signature_takes_the_whole_plugin_out(install: Install) -> None:
+    source = SOUND + "\n    @hookimpl\n    def ganrun_losses(settings):\n        return {}\n"
+    install("ganrun-bad", source, entry="bad")
+    registry = load_registry()
+    assert "ganrun_losses" in registry.broken()["bad"] and "settings" in registry.broken()["bad"]
+    assert "toy" not in registry.names("generator")
+
+
+class Abstract(Loss):
+    """Lacks phases."""
+
+    slots = {"generator": Slot("generator")}
+
+
+class Slotless(Loss):
+    """Lacks slots."""
+
+    phases = None  # type: ignore[assignment]
+
+
+class Unsettled(Data):
+    """Settings of another kind."""
+
+    Settings = dict  # type: ignore[assignment]
+    problem = prepare = split = None  # type: ignore[assignment]
+
+
+class Sound(Generator):
+    """Sound."""
+
+
+class Judge(Discriminator):
+    """Sound."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "offered", "reason"),
+    [
+        ("ganrun_generators", lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        ("ganrun_generators", lambda: sys.exit(3), "SystemExit: 3"),
+        ("ganrun_generators", lambda: None, "TypeError: 'NoneType' object is not iterable"),
+        ("ganrun_generators", lambda: {"Toy": Sound}, "ganrun_generators offers the name 'Toy'; a name is lower-case"),
+        ("ganrun_generators", lambda: {"a:b": Sound}, "ganrun_generators offers the name 'a:b'"),
+        ("ganrun_generators", lambda: {5: Sound}, "ganrun_generators offers the name 5"),
+        ("ganrun_generators", lambda: {"t": Judge}, 'ganrun_generators offers "t", which is no subclass of ganrun.Gen'),
+        ("ganrun_generators", lambda: {"t": Sound(0, 0)}, 'ganrun_generators offers "t", which is no subclass of'),
+        ("ganrun_losses", lambda: {"t": Abstract}, 'ganrun_losses offers "t", whose class does not define phases'),
+        ("ganrun_losses", lambda: {"t": Slotless}, 'ganrun_losses offers "t", whose class does not define slots'),
+        ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are no subclass of'),
+        ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
+    ],
+)
+def test_a_hook_that_offers_nonsense_is_named_and_left_out(hook: str, offered: Any, reason: str) -> None:
+    registry = registry_with(plugin("bad", **{hook: offered}), plugin("good", ganrun_generators=lambda: {"toy": Sound}))
+    for kind in ("generator", "loss", "data", "observer"):
+        assert "t" not in registry.names(kind)
+    assert registry.find("generator", "toy").plugin.name == "good"
+    assert registry.broken()["bad"].startswith(reason)
+
+
+def test_a_fault_in_one_hook_leaves_the_plugins_other_hooks() -> None:
+    bad = plugin("bad", ganrun_generators=lambda: 1 / 0, ganrun_discriminators=lambda: {"judge": Judge})
+    assert registry_with(bad).find("discriminator", "judge").plugin.name == "bad"
+
+
+def test_damaged_metadata_of_one_package_stop_no_other(install: Install) -> None:
+    install("ganrun-bad", SOUND, entry="bad", metadata="")
+    install("ganrun-toy", SOUND.replace('"toy"', '"doll"'), entry="toy")
+    registry = load_registry()
+    assert registry.find("generator", "doll").plugin.package == "ganrun-toy"
+    assert {plugin.version for plugin in registry.plugins.found if plugin.name == "bad"} == {"0"}
+
+
+def test_a_broken_plugin_is_fatal_only_to_a_recipe_that_needs_it(install: Install, tmp_path: Path) -> None:
+    install("ganrun-bad", "import no_such_module", entry="bad")
+    registry = load_registry(("mlflow",))
+    recipe = tmp_path / "r.toml"
+    slots = "[generator]\nuse='mlp'\n[discriminator]\nuse='mlp'\n"
+    text = f"[train]\nsteps=1\n[data]\nuse='digits'\n[loss]\nuse='gan'\n{slots}"
+    recipe.write_text(text, encoding="utf-8")
+    assert load_recipe(recipe, registry).loss.use == "gan"
+    recipe.write_text(text.replace("generator]\nuse='mlp'", "generator]\nuse='stylegan'"), encoding="utf-8")
+    with pytest.raises(RecipeError, match='no generator is called "stylegan"') as caught:
+        load_recipe(recipe, registry)
+    expected = "the plugin \"bad\" might offer it, but is broken: ModuleNotFoundError: No module named 'no_such_module'"
+    assert expected in str(caught.value)
+    recipe.write_text(text + "[tensorboard]\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="bad is broken: ModuleNotFoundError"):
+        load_recipe(recipe, registry)
+
+
+# ── Collisions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_plugins_of_one_name_are_both_named_and_either_can_be_picked() -> None:
+    registry = registry_with(
+        plugin("first", ganrun_generators=lambda: {"toy": Sound}),
+        plugin("second", ganrun_generators=lambda: {"toy": Sound, "conv": Sound}),
+    )
+    with pytest.raises(PluginError) as caught:
+        registry.find("generator", "toy")
+    expected = '"toy" is offered by first 0 and second 0; say use = "first:toy" or use = "second:toy"'
+    assert caught.value.message == expected
+    assert registry.find("generator", "second:toy").plugin.name == "second"
+    assert registry.find("generator", "vanilla:conv").plugin.package == "ganrun"
+    assert registry.names("generator").count("toy") == 1
+
+
+def test_a_package_name_picks_too(install: Install) -> None:
+    install("ganrun-toy", SOUND.replace('"toy"', '"conv"'), entry="toys")
+    registry = load_registry()
+    assert registry.find("generator", "ganrun-toy:conv") is registry.find("generator", "toys:conv")
+    with pytest.raises(PluginError, match=r"ganrun-toy:toys 1\.0 and ganrun "):
+        registry.find("generator", "conv")
+
+
+def test_an_unknown_name_is_met_with_the_nearest() -> None:
+    with pytest.raises(PluginError, match='no loss is called "gna"; did you mean "gan"\\?'):
+        load_registry().find("loss", "gna")
+    with pytest.raises(PluginError, match='no data set is called "nobody:digits"'):
+        load_registry().find("data", "nobody:digits")
+
+
+# ── Blocking ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_blocked_plugin_is_not_even_imported(install: Install, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    install("ganrun-toy", "raise SystemExit('imported')", entry="toy")
+    if by == "environment":
+        monkeypatch.setenv(DISABLE_VARIABLE, "samples, toy")
+    plugins = discover(["toy", "samples"] if by == "argument" else [])
+    assert {plugin.name for plugin in plugins.found if plugin.status == "blocked"} == {"samples", "toy"}
+    with pytest.raises(PluginError, match='the plugin "toy" might offer it, but is blocked'):
+        Registry(plugins).find("generator", "toy")
+
+
+def test_a_name_that_blocks_nothing_is_known() -> None:
+    assert unknown_blocked(["vanilla", "vanila"], discover()) == ["vanila"]
+
+
+# ── Checkups ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_checkups_are_called_by_their_plugins_name() -> None:
+    answer = ganrun.Checkup(ok=True, text="fine")
+    registry = registry_with(
+        plugin("bad", ganrun_checkups=lambda: 1 / 0), plugin("toy", ganrun_checkups=lambda: {"heart": lambda: answer})
+    )
+    assert registry.checkups()["toy: heart"]() == answer
+    assert "ZeroDivisionError" in registry.broken()["bad"]
+
+
+def test_one_plugin_may_offer_every_kind() -> None:
+    class Bell(Observer):
+        """Bell."""
+
+    registry = registry_with(
+        plugin("toy", ganrun_generators=lambda: {"toy": Sound}, ganrun_observers=lambda: {"bell": Bell})
+    )
+    assert (
+        registry.find("observer", "bell").plugin
+        == registry.find("generator", "toy").plugin
+        == Plugin("toy", "toy", "0")
+    )
+
+
+def plugin(name: str, **hooks: Callable[[], Any]) -> object:
+    """A plugin object of these hooks."""
+    marked = {hook: staticmethod(hookimpl(_taking_nothing(function))) for hook, function in hooks.items()}
+    return type("Fake", (), {"__name__": name, **marked})()
+
+
+def _taking_nothing(function: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: function()
