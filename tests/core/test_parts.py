@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_schedule_never_exceeds_the_rate_and_never_rises_after_warm_up(schedul
     factors = [optimizer.factor(step, steps) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     after = factors[warmup:]
-    assert all(a >= b for a, b in zip(after, after[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(after))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
