@@ -134,9 +134,16 @@ def _slots(registry: Registry) -> dict[str, list[str]]:
 def _observer(registry: Registry, name: str, definitions: dict[str, Schema]) -> Schema:
     """An observer's table, or true or false."""
     offers = [offer for offer in registry.offers("observer") if offer.name == name]
-    tables = [_define(_key(offer), offer.component.Settings, definitions) for offer in offers]
+    tables = [_observer_table(registry, offer, definitions) for offer in offers]
     switch = {"type": "boolean", "description": "Whether it takes part, with its default settings."}
     return {**_any_of([*tables, switch]), "description": cleandoc(offers[0].component.__doc__ or "")}
+
+
+def _observer_table(registry: Registry, offer: Offer, definitions: dict[str, Schema]) -> Schema:
+    key = _key(offer)
+    own = _settings_schema(key, offer.component.Settings, definitions)
+    definitions[key] = _with_use(own, _spellings(registry, offer), required=False)
+    return _reference(key)
 
 
 def _key(offer: Offer) -> str:

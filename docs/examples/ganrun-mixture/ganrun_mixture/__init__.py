@@ -1,0 +1,19 @@
+"""A generator whose latents are a learned mixture of Gaussians."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Generator
+
+
+@hookimpl
+def ganrun_generators() -> Mapping[str, type[Generator]]:
+    # Imported here: `ganrun plugins` loads this module, and need not wait for torch.
+    from ganrun_mixture.generator import MixtureGenerator
+
+    return {"mixture": MixtureGenerator}

@@ -1,0 +1,156 @@
+"""Inception's features, by torch-fidelity's network `inception-v3-compat`: those of the published scores."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import textwrap
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun import Checkup, PreflightError, isolated_random, to_uint8
+from ganrun_fidelity.precision import exact_convolutions
+
+WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
+WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_FILE}"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+IMAGES_AT_A_TIME = 32
+
+
+class InceptionFeatures:
+    """An extractor: the 2,048 features that FID uses, and the 1,008 logits without bias that the Inception Score uses.
+
+    Args:
+        weights: A state dict in torch-fidelity's format; the published one in torch's hub folder where None.
+        device: Where it computes.
+
+    Raises:
+        PreflightError: if the weights are absent, damaged or another network's; with the steps that mend it.
+    """
+
+    def __init__(self, weights: str | None, device: torch.device) -> None:
+        path = _existing(weights)
+        sha256 = _sha256(path)
+        if weights is None and sha256 != WEIGHTS_SHA256:
+            raise PreflightError(_altered(path))
+        self._network = _network(path, sha256, device)
+        self.key = f"inception-v3-compat/{sha256}"
+        self.protocol: Mapping[str, str | int | float | bool] = {
+            "extractor": "inception-v3-compat",
+            "weights": sha256[:16],
+            "resize": "bilinear to 299×299, as TensorFlow 1",
+            "channels": "3; grey repeated",
+        }
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """`features` `(batch, 2048)` and `logits` `(batch, 1008)` of images with 1 or 3 channels."""
+        pictures = images if images.dtype == torch.uint8 else to_uint8(images)
+        colour = pictures.expand(-1, 3, -1, -1)
+        with exact_convolutions():
+            parts = [self._network(part) for part in torch.split(colour, IMAGES_AT_A_TIME)]
+        features, logits = (torch.cat(each) for each in zip(*parts, strict=True))
+        return {"features": features, "logits": logits}
+
+
+def weights_checkup() -> Checkup:
+    """Whether the published weights are where a run looks for them."""
+    path = _usual_path()
+    if not path.is_file():
+        return Checkup(False, _absent(f"no file {path}"))
+    if _sha256(path) != WEIGHTS_SHA256:
+        return Checkup(False, _altered(path))
+    return Checkup(True, str(path))
+
+
+# ── The weights' file ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _usual_path() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
+
+
+def _existing(weights: str | None) -> Path:
+    path = _usual_path() if weights is None else Path(weights).expanduser()
+    if not path.is_file():
+        raise PreflightError(_absent(f"no file {path}"))
+    return path
+
+
+def _absent(reason: str) -> str:
+    return (
+        f"Inception's weights are not there: {reason}. Nothing is downloaded during a run; either\n"
+        f"  - download {WEIGHTS_URL} (96 MB)\n"
+        f"    and put it into {_usual_path().parent}, by that name\n"
+        '  - or, where you have it elsewhere, say weights = "…/that-file.pth" beside use\n'
+        '  - or say features = "classifier": a small network trained on the data\'s own labels'
+    )
+
+
+def _altered(path: Path) -> str:
+    return (
+        f"{path} is not the published file (its SHA-256 should begin with {WEIGHTS_SHA256[:8]}): it is cut short or"
+        f" was changed\n  - download it anew from {WEIGHTS_URL}\n"
+        '  - or, where you mean other weights, keep them elsewhere and say weights = "…/file.pth" beside use'
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PreflightError(f"cannot read Inception's weights {path}: {error.strerror}") from error
+
+
+# ── The network ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path, sha256: str, device: torch.device) -> nn.Module:
+    """The network of a file of this content; FID and Inception Score of a recipe share it."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    # torch-fidelity unpickles whatever it is given; so it is given tensors that were read safely before.
+    safe = io.BytesIO()
+    torch.save(_state(path), safe)
+    safe.seek(0)
+    try:
+        with isolated_random(torch.device("cpu"), 0):
+            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], safe)
+    except RuntimeError as error:
+        raise PreflightError(_foreign(path, str(error).partition("\n")[2] or str(error))) from error
+    _fold_batch_norms(network)
+    folded: nn.Module = network.to(device=device, memory_format=torch.channels_last)
+    return folded
+
+
+def _state(path: Path) -> Mapping[str, Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load fails in any way on a file that is not its own
+        raise PreflightError(_foreign(path, str(error) or type(error).__name__)) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PreflightError(_foreign(path, f"it holds a {type(state).__name__} and no tensors by name"))
+    return state
+
+
+def _foreign(path: Path, reason: str) -> str:
+    return (
+        f"{path} does not hold Inception's weights in torch-fidelity's format: {textwrap.shorten(reason, 300)}\n"
+        f"  the published file is {WEIGHTS_URL}"
+    )
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Put each batch norm into the convolution before it: the same function at about half the cost."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    blocks: list[Any] = [module for module in network.modules() if hasattr(module, "bn")]
+    for block in blocks:
+        block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()

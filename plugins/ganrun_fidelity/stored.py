@@ -1,0 +1,69 @@
+"""Tensors in ganrun's cache: found whole and unaltered, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ganrun import atomic_path, cache_directory
+
+Facts = Mapping[str, str | int | float]
+
+
+class Stored(NamedTuple):
+    """What one file of the cache holds."""
+
+    tensors: dict[str, Tensor]
+    facts: Facts
+
+
+def load_stored(folder: str, key: str) -> Stored | None:
+    """What was stored under `key`; None where there is nothing, or the file is damaged."""
+    try:
+        with safe_open(_path(folder, key), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            header = file.metadata() or {}
+        facts = json.loads(header["facts"])
+        return Stored(tensors, facts) if header["digest"] == _seal(tensors, facts) else None
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+    """Store under `key`. A cache that cannot be written costs time later, and nothing else."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"facts": json.dumps(facts), "digest": _seal(plain, facts)}
+    with suppress(OSError), atomic_path(_path(folder, key)) as partial:
+        partial.write_bytes(save(plain, header))
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits that identify names, types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.detach().cpu().numpy()
+        digest.update(str((name, array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def digest_of_text(*parts: object) -> str:
+    """16 hexadecimal digits that identify these values' texts."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def _seal(tensors: Mapping[str, Tensor], facts: Facts) -> str:
+    return digest_of_text(digest_of(tensors), sorted(facts.items()))
+
+
+def _path(folder: str, key: str) -> Path:
+    return cache_directory(folder) / f"{key}.safetensors"
