@@ -23,8 +23,9 @@ from ganrun.files import write_text
 from ganrun.losses import Loss
 from ganrun.networks import check_output, seeded_network
 from ganrun.randomness import derived_seed, isolated_random
-from ganrun.recipe import Choice, Recipe, header
+from ganrun.recipe import Choice, Recipe
 from ganrun.run import Run
+from ganrun.source import header
 from ganrun.state import SlotState, TrainingState
 
 

@@ -107,7 +107,7 @@ def _all_overrides(overrides: Sequence[str], device: str | None, seed: int | Non
 
 
 def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str]) -> list[Any]:
-    from ganrun.recipe import load_recipe
+    from ganrun.reader import load_recipe
     from ganrun.recipes import find_recipe
 
     registry = _registry(blocked)

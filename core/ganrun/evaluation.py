@@ -32,17 +32,16 @@ class Extractor(Protocol):
 class RealImages:
     """The run's real images and their features, kept from one evaluation to the next."""
 
-    def __init__(self, data: Data, seed: int) -> None:
+    def __init__(self, data: Data) -> None:
         self._data = data
-        self._seed = seed
         self.features: dict[tuple[str, str, int], Mapping[str, Tensor]] = {}
 
     def take(self, count: int | None, split: str) -> Tensor:
-        """`count` images of a split, the same ones every time; all of them where `count` is None."""
+        """`count` images of a split, the same ones in every run; all of them where `count` is None."""
         images = self._data.split(split).images
         if count is None or count >= len(images):
             return torch.from_numpy(np.asarray(images))
-        order = np.random.default_rng(derived_seed(self._seed, "real", split)).permutation(len(images))
+        order = np.random.default_rng(derived_seed(0, "real", split)).permutation(len(images))
         return torch.from_numpy(np.ascontiguousarray(images[np.sort(order[:count])]))
 
     def labels(self, split: str) -> Tensor | None:

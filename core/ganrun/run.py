@@ -63,7 +63,7 @@ class Run:
         """Latest file of each role, relative to the directory."""
         self.messages: list[str] = []
         """What observers want the user to read when the run has ended."""
-        self._real = RealImages(data, self.seed)
+        self._real = RealImages(data)
         self._shown = Nets({name: slot.shown for name, slot in state.slots.items()})
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────

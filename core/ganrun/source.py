@@ -87,6 +87,12 @@ def parse_override(override: str) -> tuple[Key, Any]:
     return key, tables["value"] if tables.keys() == {"value"} else value
 
 
+def header(key: Key) -> str:
+    """`[optimizer.discriminator]`, `[[metric]]`."""
+    names = ".".join(part for part in key if isinstance(part, str))
+    return f"[[{names}]]" if any(isinstance(part, int) for part in key) else f"[{names}]"
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")

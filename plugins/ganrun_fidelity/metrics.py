@@ -72,7 +72,7 @@ class FrechetInceptionDistance(FidelityMetric):
 
     class Settings(FidelitySettings):
         real_samples: int | None = Field(None, ge=2)
-        """Real images, chosen by the run's seed; without it, all of the split."""
+        """Real images, always the same ones; without it, all of the split."""
 
         split: Literal["train", "test"] = "train"
         """Which real images to compare with."""

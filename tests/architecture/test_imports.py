@@ -22,7 +22,7 @@ LAYERS = """
     losses evaluation batches state events plugins
     networks phases registry
     recipe
-    environment descriptions schema run
+    reader environment descriptions schema run
     builder runner doctor
     testing.conformance testing.runs
     testing cli

@@ -17,7 +17,8 @@ import ganrun
 from ganrun import Data, Discriminator, Generator, Loss, Metric, Observer, Phase, Slot, hookimpl
 from ganrun.errors import RecipeError
 from ganrun.plugins import Plugins
-from ganrun.recipe import Recipe, load_recipe
+from ganrun.reader import load_recipe
+from ganrun.recipe import Recipe
 from ganrun.registry import Registry
 from ganrun.testing import registry_with
 

@@ -14,7 +14,7 @@ import ganrun
 from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
 from ganrun.errors import PluginError, RecipeError
 from ganrun.plugins import DISABLE_VARIABLE, Plugin, discover, unknown_blocked
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.registry import Registry, load_registry
 from ganrun.testing import registry_with
 

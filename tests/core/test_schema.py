@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ganrun.errors import RecipeError, RequestError
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.registry import Registry, load_registry
 from ganrun.schema import recipe_schema, write_schema
 from ganrun.source import read_source

@@ -68,7 +68,7 @@ def evaluation(data: Data, generated: np.ndarray, real: RealImages | None = None
     def draw(count: int) -> Tensor:
         return samples.repeat(math.ceil(count / len(samples)), 1, 1, 1)[:count]
 
-    real = real or RealImages(data, 0)
+    real = real or RealImages(data)
     return Evaluation(problem=data.problem(), device=CPU, step=1, seed=0, draw=draw, real=real)
 
 
@@ -313,7 +313,7 @@ def test_real_statistics_are_cached_by_the_pictures_themselves() -> None:
     metric = prepared("fid", data, features="classifier", samples=300)
     (fresh,) = metric.measure(evaluation(data, data.train.images[:300]))
     later = prepared("fid", data, features="classifier", samples=300)
-    real = RealImages(data, 0)
+    real = RealImages(data)
     (recalled,) = later.measure(evaluation(data, data.train.images[:300], real))
     assert recalled == fresh and not real.features
     subset = prepared("fid", data, features="classifier", samples=300, real_samples=500)

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from ganrun import Interrupted, Metric, NonFiniteError, Observer, Score, hookimpl, observes
 from ganrun.builder import build_run
 from ganrun.plugins import Plugin
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.registry import load_registry
 from ganrun.runner import execute
 from ganrun_mlflow.outbox import Outbox

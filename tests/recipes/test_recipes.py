@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ganrun.builder import check_recipe
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.recipes import find_recipe, shipped_recipes
 from ganrun.registry import load_registry
 

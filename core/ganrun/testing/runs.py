@@ -10,7 +10,7 @@ import tomli_w
 
 from ganrun.builder import build_run
 from ganrun.plugins import Plugin, Plugins, discover
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.registry import Registry
 from ganrun.run import Run
 from ganrun.runner import execute
