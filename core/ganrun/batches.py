@@ -21,11 +21,13 @@ class Shuffle:
     Args:
         count: Number of images.
         seed: The run's seed.
+        device: Where the indices are wanted; each permutation is moved there once.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, device: torch.device | None = None) -> None:
         self.count = count
         self._seed = seed
+        self._device = device
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -42,7 +44,7 @@ class Shuffle:
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-            self._order = torch.randperm(self.count, generator=generator)
+            self._order = torch.randperm(self.count, generator=generator).to(self._device)
             self._epoch = epoch
         return self._order
 
@@ -60,15 +62,15 @@ class RealBatches:
     def __init__(self, split: Split, device: torch.device, seed: int, *, horizontal_flip: bool = False) -> None:
         self._device = device
         self._flip = horizontal_flip
-        self._shuffle = Shuffle(len(split), seed)
         home = device if _fits(split, device) else torch.device("cpu")
+        self._shuffle = Shuffle(len(split), seed, home)
         self._images = torch.from_numpy(split.images).to(home)
         self._labels = None if split.labels is None else torch.from_numpy(split.labels).to(home)
         self._home = home
 
     def take(self, start: int, size: int) -> tuple[Tensor, Tensor | None]:
         """The batch at position `start` of the stream: images `(size, *sample_shape)`, channels last, and labels."""
-        index = self._shuffle.indices(start, size).to(self._home)
+        index = self._shuffle.indices(start, size)
         images = self._move(self._images.index_select(0, index))
         labels = None if self._labels is None else self._move(self._labels.index_select(0, index))
         if images.dim() == 4:

@@ -109,6 +109,8 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
     """The data's problem, with the latent size filled in, and the loss."""
     with placed(recipe, recipe.data):
         problem = data.problem()
+        if recipe.train.horizontal_flip and len(problem.sample_shape) != 3:
+            raise MisfitError("its samples are no images, so [train] horizontal_flip cannot mirror them")
     with placed(recipe, recipe.loss):
         loss: Loss = recipe.loss.offer.component(recipe.loss.settings, problem)
         if loss.latent_size < 1:
