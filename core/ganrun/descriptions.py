@@ -12,6 +12,7 @@ from ganrun.settings import Settings, settings_help
 from ganrun.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from ganrun.losses import Loss
     from ganrun.plugins import Plugins
     from ganrun.registry import Registry
 
@@ -50,7 +51,13 @@ def describe(registry: Registry, kind: str, name: str | None) -> str:
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
     offer = registry.find(kind, name)
     doc = cleandoc(offer.component.__doc__ or "")
-    return "\n\n".join([f"{kind} {offer}", doc, settings_text(offer.component.Settings)])
+    slots = [_slots_text(offer.component)] if kind == "loss" else []
+    return "\n\n".join([f"{kind} {offer}", doc, *slots, settings_text(offer.component.Settings)])
+
+
+def _slots_text(loss: type[Loss]) -> str:
+    """The tables that a recipe with this loss has, and what fills each."""
+    return "slots\n" + "\n".join(f"  [{name}]   a {slot.kind}" for name, slot in loss.slots.items())
 
 
 def settings_text(settings: type[Settings]) -> str:

@@ -5,6 +5,7 @@ Marks stand in the line before a code block:
     <!-- file: PATH -->   what a reader would write to PATH; further blocks of the same PATH are added to it
     <!-- live -->         what a reader would run: a console session is run and its output compared, where `…` stands
                           for anything, in a line or as a line for several; Python is run as a script
+    <!-- from: PATH -->   an excerpt of a file of the repository
 
 A page's marked blocks are worked through in order, in one empty folder.
 """
@@ -29,12 +30,13 @@ import pytest
 from click.testing import CliRunner
 
 from ganrun.cli import main
-from ganrun.recipe import load_recipe
+from ganrun.reader import load_recipe
 from ganrun.registry import load_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=lambda path: path.relative_to(ROOT).as_posix())
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+KNOWN_MARK = re.compile(r"|live|(file|from|command): \S+")
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 REPOSITORY_PATH = re.compile(r"(?:core|plugins|recipes|tests|docs)/[\w*./-]+")
@@ -96,13 +98,13 @@ def test_every_path_of_the_repository_exists(page: Path) -> None:
 
 @by_page
 def test_every_ganrun_command_can_be_parsed(page: Path) -> None:
-    in_blocks = [
-        line for block in blocks_of(page) if block.language in ("bash", "console") for line in _commands(block)
-    ]
-    inline = [shlex.split(span) for span in INLINE.findall(_prose(page)) if re.match(r"ganrun [\w-]", span)]
-    for words in [*in_blocks, *inline]:
-        if Path(words[0]).name == "ganrun":
-            _parse(words[1:])
+    for block in blocks_of(page):
+        for words in _commands(block) if block.language in ("bash", "console") else ():
+            if Path(words[0]).name == "ganrun":
+                _parse(words[1:])
+    for span in INLINE.findall(_prose(page)):
+        if re.match(r"ganrun [\w-]", span):
+            _parse(shlex.split(span)[1:], whole=False)
 
 
 def test_every_whole_recipe_is_valid(tmp_path: Path) -> None:
@@ -116,6 +118,19 @@ def test_every_whole_recipe_is_valid(tmp_path: Path) -> None:
             load_recipe(path, registry)
         except Exception as error:
             pytest.fail(f"{block}: {error}")
+
+
+def test_every_excerpt_is_in_its_file() -> None:
+    excerpts = [block for block in BLOCKS if block.mark.startswith("from: ")]
+    assert excerpts
+    for block in excerpts:
+        source = (ROOT / block.mark.removeprefix("from: ")).read_text(encoding="utf-8")
+        assert block.text in source, f"{block}: {block.mark}"
+
+
+def test_every_mark_is_one_that_is_known() -> None:
+    unknown = [f"{block}: {block.mark}" for block in BLOCKS if not KNOWN_MARK.fullmatch(block.mark)]
+    assert not unknown
 
 
 def test_the_readme_has_its_two_commands() -> None:
@@ -160,8 +175,13 @@ def _commands(block: Block) -> Iterator[list[str]]:
                     yield words
 
 
-def _parse(arguments: list[str]) -> None:
-    """Parse a command line as ganrun does, without running it; fails with click's message."""
+def _parse(arguments: list[str], *, whole: bool = True) -> None:
+    """Parse a command line as ganrun does, without running it; fails with click's message.
+
+    Args:
+        arguments: What follows `ganrun`.
+        whole: Whether it must have all that the command requires; a command may be spoken of by its name alone.
+    """
     try:
         context = main.make_context("ganrun", list(arguments))
         name, command, rest = main.resolve_command(context, [*context._protected_args, *context.args])
@@ -170,6 +190,8 @@ def _parse(arguments: list[str]) -> None:
     except click.exceptions.Exit:
         pass  # --help or --version
     except click.UsageError as error:
+        if isinstance(error, click.MissingParameter) and not whole:
+            return
         pytest.fail(f"ganrun {shlex.join(arguments)}: {error.format_message()}")
 
 
