@@ -38,6 +38,7 @@ class Update:
         if unknown or not phase.trains:
             raise ContractError(f'phase "{phase.name}" trains {phase.trains}; the slots are {", ".join(slots)}')
         self.phase = phase
+        self._name = f"loss/{phase.name}"
         self._trained = [slots[name] for name in phase.trains]
         self._frozen = [slot for name, slot in slots.items() if name not in phase.trains]
         self._nets = nets
@@ -63,18 +64,12 @@ class Update:
         for slot in self._trained:
             norm = slot.apply_gradients()
             if norm is not None:
-                self._measurements.add(f"grad/{slot.name}", {f"grad/{slot.name}": norm})
+                self._measurements.add(f"grad/{slot.name}", {"norm": norm})
 
     def _differentiate(self, terms: Terms) -> None:
         total = sum_of(terms.minimise, self.phase.name)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
-        self._measurements.add(self.phase.name, self._named(total, terms))
-
-    def _named(self, total: Tensor, terms: Terms) -> dict[str, Tensor]:
-        """The names under which the terms are logged; a single term is its phase's total already."""
-        prefix = f"loss/{self.phase.name}"
-        parts = {**terms.minimise, **terms.report} if len(terms.minimise) > 1 else terms.report
-        return {prefix: total, **{f"{prefix}.{name}": value for name, value in parts.items()}}
+        self._measurements.add(self._name, terms.minimise, terms.report)
 
 
 def sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:

@@ -54,7 +54,8 @@ class SlotState:
         if self.settings.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
+            parameter.grad = None
         return norm
 
 

@@ -39,10 +39,7 @@ class _Gan(Loss):
         """
         real = nets.discriminator(batch.images)
         fake = nets.discriminator(nets.generator(batch.latents))
-        return Terms(
-            minimise={"real": softplus(-real).mean(), "fake": softplus(fake).mean()},
-            report={"accuracy": ((real > 0).float().mean() + (fake < 0).float().mean()) / 2},
-        )
+        return Terms(minimise={"real": softplus(-real).mean(), "fake": softplus(fake).mean()})
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """The generator's own objective, on fresh latents."""

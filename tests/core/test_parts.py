@@ -96,11 +96,20 @@ def test_sgd_takes_the_textbook_step():
 def test_measurements_are_means_since_the_last_read():
     measurements = Measurements()
     for value in (1.0, 2.0, 6.0):
-        measurements.add("critic", {"loss/critic": torch.tensor(value), "x": torch.tensor(-value, requires_grad=True)})
-    measurements.add("generator", {"loss/generator": torch.tensor(8.0)})
-    assert measurements.read() == pytest.approx({"loss/critic": 3.0, "x": -3.0, "loss/generator": 8.0})
+        terms = {"real": torch.tensor(value, requires_grad=True), "fake": torch.tensor(10.0)}
+        measurements.add("loss/critic", terms, {"gap": torch.tensor(-value)})
+    measurements.add("loss/generator", {"fake": torch.tensor(8.0)})
+    assert measurements.read() == pytest.approx(
+        {
+            "loss/critic": 13.0,
+            "loss/critic.real": 3.0,
+            "loss/critic.fake": 10.0,
+            "loss/critic.gap": -3.0,
+            "loss/generator": 8.0,
+        }
+    )
     assert measurements.read() == {}
-    measurements.add("generator", {"loss/generator": torch.tensor(2.0)})
+    measurements.add("loss/generator", {"fake": torch.tensor(2.0)})
     assert measurements.read() == pytest.approx({"loss/generator": 2.0})
 
 
@@ -108,8 +117,8 @@ def test_measurements_are_means_since_the_last_read():
 def test_one_bad_value_among_many_is_found_and_named(bad):
     measurements = Measurements()
     for value in (1.0, bad, 1.0):
-        measurements.add("critic", {"loss/critic": torch.tensor(1.0), "penalty": torch.tensor(value)})
-    with pytest.raises(NonFiniteError, match=r"^penalty = -?(nan|inf)$"):
+        measurements.add("critic", {"loss": torch.tensor(1.0)}, {"norm": torch.tensor(value)})
+    with pytest.raises(NonFiniteError, match=r"^critic.norm = -?(nan|inf)$"):
         measurements.read()
 
 

@@ -389,7 +389,6 @@ def test_terms_are_logged_under_the_names_the_manual_gives(tmp_path):
         "loss/discriminator",
         "loss/discriminator.real",
         "loss/discriminator.fake",
-        "loss/discriminator.accuracy",
         "loss/generator",
         "grad/generator",
         "grad/discriminator",

@@ -34,7 +34,6 @@ def test_the_discriminator_minimises_the_papers_cross_entropy(loss):
     terms = loss(loss.Settings(), POINT).discriminator(nets(0.7), BATCH)
     assert terms.minimise["real"].item() == pytest.approx(-sum(math.log(sigmoid(0.7 * x)) for x in REAL) / 2)
     assert terms.minimise["fake"].item() == pytest.approx(-sum(math.log(1 - sigmoid(0.7 * x)) for x in FAKE) / 2)
-    assert terms.report["accuracy"].item() == pytest.approx(0.5), "one of two right on either side"
 
 
 def test_the_two_generators_objectives():
