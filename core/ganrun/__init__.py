@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ganrun.components import no_such_split as no_such_split
     from ganrun.components import to_uint8 as to_uint8
     from ganrun.components import to_unit_range as to_unit_range
+    from ganrun.directory import RunDirectory as RunDirectory
     from ganrun.errors import ContractError as ContractError
     from ganrun.errors import DataError as DataError
     from ganrun.errors import GanrunError as GanrunError
@@ -54,6 +55,7 @@ _HOMES = {
     "checkups": "Checkup",
     "components": "Data Discriminator Generator Metric Observer Problem Score Split no_such_split to_uint8 "
     "to_unit_range",
+    "directory": "RunDirectory",
     "errors": "ContractError DataError GanrunError Interrupted MisfitError NonFiniteError PreflightError RequestError "
     "RunError",
     "evaluation": "Evaluation Extractor",

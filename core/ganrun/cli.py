@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -231,20 +232,19 @@ def _registry(blocked: Sequence[str]) -> Any:
     return registry
 
 
-class _told_errors:  # noqa: N801 - a context manager, used as a block
+@contextmanager
+def _told_errors() -> Iterator[None]:
     """A block whose errors of ganrun's own family are printed, without a traceback, and end the program."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, GanrunError):
-            if not isinstance(error, Interrupted):
-                has_place = error.where or isinstance(error, RecipeError)
-                click.echo(str(error) if has_place else f"error: {error}", err=True)
-            sys.exit(error.exit_status)
-        if isinstance(error, KeyboardInterrupt):
-            sys.exit(130)
+    try:
+        yield
+    except Interrupted as wish:
+        sys.exit(wish.exit_status)
+    except GanrunError as error:
+        has_place = error.where or isinstance(error, RecipeError)
+        click.echo(str(error) if has_place else f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _set_up_logging() -> None:

@@ -43,10 +43,10 @@ def _line(mark: str, text: str) -> str:
 
 def _packages(registry: Registry) -> Iterator[str]:
     yield _line("ok", f"python {platform.python_version()} on {platform.platform()}")
-    from ganrun.environment import PACKAGES, package_versions
+    from ganrun.environment import package_versions, required_packages
 
     found = package_versions()
-    for package in PACKAGES:
+    for package in required_packages():
         if package in found:
             yield _line("ok", f"{package} {found[package]}")
         else:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
 
 from ganrun.components import Data
 from ganrun.devices import device_text
 from ganrun.recipe import Recipe
-
-PACKAGES = ("ganrun", "torch", "torchvision", "torch-fidelity", "mlflow", "numpy", "pluggy", "pydantic")
 
 
 def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
@@ -35,10 +34,16 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
     }
 
 
+def required_packages() -> list[str]:
+    """ganrun and the packages that it requires, as its own metadata name them, without those of its extras."""
+    wanted = [Requirement(text) for text in requires("ganrun") or ()]
+    return ["ganrun", *(each.name for each in wanted if each.marker is None or each.marker.evaluate())]
+
+
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide a result; those that are absent are left out."""
+    """Versions of ganrun and of what it requires; packages that are absent are left out."""
     found = {}
-    for package in PACKAGES:
+    for package in required_packages():
         try:
             found[package] = version(package)
         except PackageNotFoundError:

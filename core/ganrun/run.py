@@ -22,9 +22,12 @@ from ganrun.state import TrainingState
 
 
 class Run:
-    """One recipe being trained.
+    """One recipe being trained, as observers are given it.
 
-    Observers read its attributes and call `samples`, `fixed_latents`, `restore`, `announce`, `note` and `tell`.
+    They read `recipe` (validated, with `recipe.resolved()` as tables), `directory` (where files of the run go),
+    `device`, `data` and its `problem`, `loss`, `state` (networks and optimisers), `environment` (as in
+    environment.json) and `scores` (the latest of each name); and they call `samples`, `fixed_latents`, `restore`,
+    `announce`, `note` and `tell`.
     """
 
     def __init__(

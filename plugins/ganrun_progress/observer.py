@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 
 import ganrun
 from ganrun import Run, Score, observes
@@ -42,7 +42,7 @@ class Progress(ganrun.Observer):
         start = f"step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
         self._console.print(f"{run.name}: {start} on {facts['device_name']}, in {run.directory.path}", soft_wrap=True)
         if self._console.is_terminal:
-            self._bar = bars.Progress(*_columns(), console=self._console, refresh_per_second=4)
+            self._bar = bars.Progress(*_columns(run.steps), console=self._console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")
             self._bar.start()
 
@@ -88,13 +88,14 @@ class Progress(ganrun.Observer):
         return "  ".join(filter(None, (self._losses, self._scores)))
 
 
-def _columns() -> Sequence[Any]:
+def _columns(steps: int) -> Sequence[bars.ProgressColumn]:
+    """Bar, steps, time left and speed keep their widths; on a narrow terminal the losses and scores are cut short."""
     return (
-        bars.BarColumn(bar_width=24),
-        bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("{task.fields[speed]}"),
-        bars.TextColumn("{task.fields[text]}"),
+        bars.BarColumn(bar_width=16, table_column=Column(min_width=16)),
+        bars.MofNCompleteColumn(table_column=Column(min_width=2 * len(str(steps)) + 1)),
+        bars.TimeRemainingColumn(table_column=Column(min_width=7)),
+        bars.TextColumn("{task.fields[speed]}", table_column=Column(min_width=16, no_wrap=True)),
+        bars.TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
 
 
