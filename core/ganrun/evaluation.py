@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganrun.components import Data, Problem, to_uint8
+from ganrun.components import Data, Problem, to_uint8, to_unit_range
 from ganrun.randomness import derived_seed, isolated_random
 
 SAMPLES_PER_BATCH = 256
@@ -63,6 +63,7 @@ class Evaluation:
         seed: The run's seed.
         draw: `draw(count)` gives `count` fresh samples in [-1, 1] from the current random stream.
         real: The run's real images.
+        reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
         between_batches: Called between batches; may raise to stop the evaluation.
     """
 
@@ -75,6 +76,7 @@ class Evaluation:
         seed: int,
         draw: Callable[[int], Tensor],
         real: RealImages,
+        reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
         between_batches: Callable[[], None] = lambda: None,
     ) -> None:
         self.problem = problem
@@ -83,21 +85,36 @@ class Evaluation:
         self.seed = seed
         self._draw = draw
         self._real = real
+        self._reconstruct = reconstruct
         self._between_batches = between_batches
         self._batches: list[Tensor] = []
         self._features: dict[tuple[str, int], Mapping[str, Tensor]] = {}
 
     def generated(self, count: int) -> Tensor:
-        """The first `count` generated samples, on the CPU: uint8 `(count, *sample_shape)` by `ganrun.to_uint8`."""
+        """The first `count` generated samples, on the CPU: `(count, *sample_shape)`.
+
+        Images are uint8, by `ganrun.to_uint8`; other samples, such as points, stay as they are.
+        """
         while len(self._batches) * SAMPLES_PER_BATCH < count:
             self._between_batches()
             with isolated_random(self.device, derived_seed(self.seed, "evaluation", len(self._batches))):
-                self._batches.append(to_uint8(self._draw(SAMPLES_PER_BATCH)).cpu())
+                self._batches.append(self._as_data(self._draw(SAMPLES_PER_BATCH)))
         return torch.cat(self._batches)[:count]
 
     def real(self, count: int | None = None, split: str = "train") -> Tensor:
         """`count` real images of a split as the data set holds them, on the CPU; all where `count` is None."""
         return self._real.take(count, split)
+
+    def reconstructions(self, count: int | None = None, split: str = "test") -> Tensor | None:
+        """What the model makes of `real(count, split)`, in the same order and form; None where it has no encoder."""
+        parts = []
+        for batch in torch.split(self.real(count, split), SAMPLES_PER_BATCH):
+            self._between_batches()
+            made = self._reconstruct(to_unit_range(batch))
+            if made is None:
+                return None
+            parts.append(self._as_data(made))
+        return torch.cat(parts)
 
     def real_labels(self, split: str = "train") -> Tensor | None:
         """int64 labels `(count,)` of all real images of a split, or None where the data has none."""
@@ -118,6 +135,10 @@ class Evaluation:
         if key not in self._real.features:
             self._real.features[key] = self._extract(extractor, self.real(count, split))
         return self._real.features[key]
+
+    def _as_data(self, samples: Tensor) -> Tensor:
+        """Samples in the form in which the data set holds its own."""
+        return (to_uint8(samples) if len(self.problem.sample_shape) == 3 else samples).cpu()
 
     @torch.no_grad()
     def _extract(self, extractor: Extractor, images: Tensor) -> Mapping[str, Tensor]:

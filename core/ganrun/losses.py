@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.components import Component, Problem
 from ganrun.errors import ContractError
@@ -55,6 +55,7 @@ class Batch:
 
     real_images: Tensor | None = None
     real_labels: Tensor | None = None
+    steps_done: int = 0
 
     @property
     def size(self) -> int:
@@ -77,13 +78,18 @@ class Batch:
         """int64 labels `(size,)` of `images`, or None where the data has none."""
         return self.real_labels
 
+    @property
+    def step(self) -> Tensor:
+        """Steps done so far, as a float scalar on the batch's device, for weights that change as training goes on."""
+        return torch.tensor(float(self.steps_done), device=self.latents.device)
+
     def chunks(self, count: int) -> Iterator[Batch]:
         """The batch in `count` equal parts, for gradient accumulation."""
         latents = self.latents.chunk(count)
         images = self.real_images.chunk(count) if self.real_images is not None else [None] * count
         labels = self.real_labels.chunk(count) if self.real_labels is not None else [None] * count
         for part in zip(latents, images, labels, strict=True):
-            yield Batch(*part)
+            yield Batch(*part, steps_done=self.steps_done)
 
 
 class Nets:
@@ -139,6 +145,9 @@ class Phase:
     second_order: bool = False
     """Whether the objective differentiates a gradient (a gradient penalty); such a phase is never compiled."""
 
+    project: Callable[[nn.Module], None] | None = None
+    """Applied to each trained network after each update, without gradients: weight clipping, for instance."""
+
 
 class Loss(Component, ABC):
     """A training objective, built from its settings and the data's problem.
@@ -169,6 +178,10 @@ class Loss(Component, ABC):
     def generate(self, nets: Nets, latents: Tensor) -> Tensor:
         """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures."""
         return nets.generator(latents)
+
+    def reconstruct(self, nets: Nets, images: Tensor) -> Tensor | None:
+        """What the model makes of real images `(size, *sample_shape)` in [-1, 1]; None where it has no encoder."""
+        return None
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.errors import ContractError
 from ganrun.losses import Batch, Nets, Phase, Terms
@@ -65,6 +65,13 @@ class Update:
             norm = slot.apply_gradients()
             if norm is not None:
                 self._measurements.add(f"grad/{slot.name}", {"norm": norm})
+        if self.phase.project:
+            self._project(self.phase.project)
+
+    @torch.no_grad()
+    def _project(self, project: Callable[[nn.Module], None]) -> None:
+        for slot in self._trained:
+            project(slot.module)
 
     def _differentiate(self, terms: Terms) -> None:
         total = sum_of(terms.minimise, self.phase.name)

@@ -116,6 +116,11 @@ class Run:
         with self._showing(), isolated_random(self.device, derived_seed(self.seed, "samples")):
             return self.loss.generate(self._shown, latents)
 
+    def reconstructions(self, images: Tensor) -> Tensor | None:
+        """What the model makes of real images in [-1, 1], from the averaged weights; None where it has no encoder."""
+        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
+            return self.loss.reconstruct(self._shown, images.to(self.device))
+
     def evaluation(self) -> Evaluation:
         """What metrics are measured on, as of now."""
         return Evaluation(
@@ -124,6 +129,7 @@ class Run:
             step=self.step,
             seed=self.seed,
             draw=self._draw,
+            reconstruct=self.reconstructions,
             real=self._real,
             between_batches=self.interruption.check,
         )

@@ -88,10 +88,10 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     def draw(phase: Phase) -> Batch:
         latents = run.loss.latents(train.batch_size, run.device)
         if not phase.reads_images:
-            return Batch(latents)
+            return Batch(latents, steps_done=state.step)
         images, labels = data.take(state.images_seen, train.batch_size)
         state.images_seen += train.batch_size
-        return Batch(latents, images, labels)
+        return Batch(latents, images, labels, state.step)
 
     nets = Nets(views)
     updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in run.loss.phases()]

@@ -199,3 +199,21 @@ def test_the_default_latents_are_standard_normal():
     assert latents.shape == (20_000, 3)
     torch.testing.assert_close(latents.mean(0), torch.zeros(3), rtol=0, atol=0.03)
     torch.testing.assert_close(latents.T.cov(), torch.eye(3), rtol=0, atol=0.04)
+
+
+def test_weights_are_projected_after_each_update_of_the_trained_networks_only():
+    states = slots(SGD(lr=1.0))
+
+    def clip(module: nn.Module) -> None:
+        for parameter in module.parameters():
+            parameter.clamp_(-0.01, 0.01)
+
+    before = weights(states["generator"])
+    update(Phase("d", critic, trains=("discriminator",), repeat=2, project=clip), states)[0].run(0)
+    assert weights(states["discriminator"]).abs().max() == pytest.approx(0.01)
+    assert torch.equal(weights(states["generator"]), before)
+
+
+def test_a_batch_tells_the_step_to_each_of_its_parts():
+    batch = Batch(torch.zeros(4, 2), steps_done=7)
+    assert [part.step.item() for part in batch.chunks(2)] == [7.0, 7.0]
