@@ -46,6 +46,14 @@ class Events:
                     raise
                 self._silence(name, event, error)
 
+    def names(self) -> tuple[str, ...]:
+        """Every event there is."""
+        return tuple(self._calls)
+
+    def hears(self, event: str) -> bool:
+        """Whether any observer implements `event`."""
+        return bool(self._calls[event])
+
     def _register(self, name: str, observer: Observer) -> None:
         try:
             self._manager.register(observer, name)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ganrun import Data, Evaluation, Metric, MisfitError, PreflightError, Problem, Score, Split, no_such_split
 from ganrun.evaluation import RealImages
 from ganrun.settings import parse_settings
+from ganrun.testing import assert_conforms
 from ganrun_fidelity import ganrun_checkups, ganrun_metrics
 from ganrun_fidelity.distances import Gaussian, frechet_distance, inception_score
 from ganrun_fidelity.metrics import FrechetInceptionDistance, InceptionScore
@@ -353,3 +354,8 @@ def test_shapes_that_inception_cannot_see_are_told_without_any_data() -> None:
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         parse_settings(ganrun_metrics()[name].Settings, table)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_conform(name: str) -> None:
+    assert_conforms("metric", METRICS[name], {"features": "classifier", "samples": 64})

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ganrun import to_uint8
-from ganrun.testing import build, train
+from ganrun.testing import assert_conforms, build, registry_with, train
 from ganrun_checkpoints.store import Damaged, checkpoints_in, load, save
 from ganrun_samples.grid import image_grid
 
@@ -28,6 +28,11 @@ SMALL = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return train({**SMALL, "samples": {"count": 6, "columns": 3}}, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "progress", "mlflow"])
+def test_observers_conform(name):
+    assert_conforms("observer", registry_with().find("observer", name).component)
 
 
 # ── Checkpoints ───────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.components import Data, Discriminator, Generator, Problem
+from ganrun.components import Data, Discriminator, Generator, Metric, Observer, Problem, Split
+from ganrun.evaluation import Evaluation, RealImages
+from ganrun.events import Events
 from ganrun.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.networks import seeded_network
 from ganrun.randomness import isolated_random
@@ -28,7 +31,7 @@ def assert_conforms(
     """Assert that a component keeps its contract.
 
     Args:
-        kind: `generator`, `discriminator`, `loss` or `data`.
+        kind: `generator`, `discriminator`, `loss`, `data`, `metric` or `observer`.
         component: The class.
         settings: What a recipe's table would hold.
         problem: What to build it for.
@@ -171,11 +174,64 @@ def _check_data(component: type[Data], settings: Any, _: Problem) -> None:
     json.dumps(dataclasses.asdict(problem))
 
 
+# ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────
+
+
+class _NoiseData(Data):
+    """Labelled images of noise, for metrics to prepare on."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(None)
+        self._problem = problem
+
+    def problem(self) -> Problem:
+        return self._problem
+
+    def prepare(self) -> None:
+        return None
+
+    def split(self, name: str) -> Split:
+        noise = np.random.default_rng(0).integers(0, 256, (64, *self._problem.sample_shape), dtype=np.uint8)
+        return Split(noise, np.arange(64) % max(self._problem.classes, 1))
+
+
+def _check_metric(component: type[Metric], settings: Any, problem: Problem) -> None:
+    data = _NoiseData(problem)
+    metric = component(settings, problem)
+    metric.prepare(data, CPU)
+    scores, again = (list(metric.measure(_evaluation(data))) for _ in range(2))
+    assert scores, "measure gives no score"
+    names = [score.name for score in scores]
+    assert len(set(names)) == len(names), f"scores must have names of their own: {names}"
+    bad = [score.name for score in scores if not math.isfinite(score.value)]
+    assert not bad, f"scores that are not finite: {bad}"
+    same = [score.value for score in scores] == [score.value for score in again]
+    assert same, "measured twice on the same samples, the scores differ"
+    for score in scores:
+        assert score.protocol, f"{score.name} has no protocol: say what its value depends on"
+        json.dumps(dict(score.protocol))
+
+
+def _evaluation(data: Data) -> Evaluation:
+    shape = data.problem().sample_shape
+    real = RealImages(data)
+    return Evaluation(
+        problem=data.problem(), device=CPU, step=1, seed=0, draw=lambda n: torch.randn(n, *shape).tanh(), real=real
+    )
+
+
+def _check_observer(component: type[Observer], settings: Any, _: Problem) -> None:
+    events = Events({"it": component(settings)})
+    assert any(events.hears(event) for event in events.names()), "it hears no event: mark methods with ganrun.observes"
+
+
 _CHECKS: dict[str, Callable[[Any, Any, Problem], None]] = {
     "generator": _check_generator,
     "discriminator": _check_discriminator,
     "loss": _check_loss,
     "data": _check_data,
+    "metric": _check_metric,
+    "observer": _check_observer,
 }
 
 

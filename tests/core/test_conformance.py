@@ -1,0 +1,239 @@
+"""The testing kit finds what it promises to find: each component here breaks one clause of its contract."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ganrun
+from ganrun import Data, Discriminator, Generator, Loss, Metric, Observer, Phase, Problem, Score, Slot, Split, Terms
+from ganrun.testing import assert_conforms
+
+
+class Sound(Generator):
+    """A generator without fault."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        self.layer = nn.Linear(problem.latent_size, math.prod(problem.sample_shape))
+
+    def forward(self, latents, labels=None):
+        return self.layer(latents).tanh().unflatten(1, self.problem.sample_shape)
+
+
+class Loud(Sound):
+    """Leaves [-1, 1]."""
+
+    def forward(self, latents, labels=None):
+        return 3 * super().forward(latents)
+
+
+class Flat(Sound):
+    """Forgets the shape."""
+
+    def forward(self, latents, labels=None):
+        return super().forward(latents).flatten(1)
+
+
+class Deaf(Sound):
+    """Ignores its latents."""
+
+    def forward(self, latents, labels=None):
+        return super().forward(0 * latents)
+
+
+class Idle(Sound):
+    """Has a layer that it does not use."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        self.unused = nn.Linear(2, 2)
+
+
+class Unseeded(Sound):
+    """Draws its weights from somewhere else."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        self.layer.weight.data = torch.from_numpy(np.random.default_rng().normal(size=self.layer.weight.shape)).float()
+
+
+class Crowd(Sound):
+    """Lets a sample depend on the rest of its batch."""
+
+    def forward(self, latents, labels=None):
+        return super().forward(latents - latents.mean(0))
+
+
+class Undocumented(Sound):
+    """Has a setting that nobody explains."""
+
+    class Settings(ganrun.Settings):
+        width: int = 3
+
+
+class Probability(Discriminator):
+    """Ends in a sigmoid."""
+
+    def __init__(self, settings, problem):
+        super().__init__(settings, problem)
+        size = math.prod(problem.sample_shape)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, problem.out_features), nn.Sigmoid())
+
+    def forward(self, images, labels=None):
+        return self.layers(images)
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (Loud, r"must stay in \[-1, 1\]"),
+        (Flat, r"returns \(6, 3072\), not \(6, 3, 32, 32\)"),
+        (Deaf, "two different latents give the same sample"),
+        (Idle, r"never get a gradient: \['unused.weight', 'unused.bias'\]"),
+        (Unseeded, "two builds under one seed differ"),
+        (Crowd, "depends on the rest of its batch"),
+        (Undocumented, r"settings without a docstring: \['width'\]"),
+    ],
+)
+def test_a_generator_that_breaks_a_clause_is_told_which(component, message):
+    assert_conforms("generator", Sound)
+    with pytest.raises(AssertionError, match=message):
+        assert_conforms("generator", component)
+
+
+def test_a_discriminator_that_ends_in_a_sigmoid_is_told_so():
+    with pytest.raises(AssertionError, match="losses work on logits"):
+        assert_conforms("discriminator", Probability)
+
+
+class Pair(Loss):
+    """A loss without fault."""
+
+    slots = {"generator": Slot("generator"), "discriminator": Slot("discriminator")}
+    latent_size = 4
+    trains = ("discriminator",)
+
+    def phases(self):
+        return (
+            Phase("discriminator", self.first, trains=self.trains),
+            Phase("generator", self.second, trains=("generator",), reads_images=False),
+        )
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images).mean()})
+
+    def second(self, nets, batch):
+        return Terms({"fake": -nets.discriminator(nets.generator(batch.latents)).mean()})
+
+
+class Vector(Pair):
+    """Returns no scalar."""
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images)})
+
+
+class InPlace(Pair):
+    """Changes the batch."""
+
+    def first(self, nets, batch):
+        batch.images.add_(1)
+        return super().first(nets, batch)
+
+
+class Detached(Pair):
+    """Trains a network that its objective does not reach."""
+
+    def second(self, nets, batch):
+        return Terms({"fake": nets.generator(batch.latents).detach().mean().requires_grad_()})
+
+
+class Forgotten(Pair):
+    """Never trains one of its slots."""
+
+    def phases(self):
+        return super().phases()[:1]
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (Vector, r"no finite scalars: \['real'\]"),
+        (InPlace, "changes batch.images in place"),
+        (Detached, r"get no gradient: \['generator'\]"),
+        (Forgotten, r"no phase trains: \{'generator'\}"),
+    ],
+)
+def test_a_loss_that_breaks_a_clause_is_told_which(component, message):
+    assert_conforms("loss", Pair)
+    with pytest.raises(AssertionError, match=message):
+        assert_conforms("loss", component)
+
+
+class Dots(Data):
+    """Labelled dots, with one fault or none."""
+
+    class Settings(ganrun.Settings):
+        fault: str = ""
+        """What is wrong."""
+
+    def problem(self):
+        return Problem((1, 4, 4), classes=2)
+
+    def prepare(self):
+        pass
+
+    def split(self, name):
+        images = np.zeros((6, 1, 4, 4), dtype=np.float64 if self.settings.fault == "type" else np.uint8)
+        labels = np.arange(6) % (3 if self.settings.fault == "label" else 2)
+        return Split(images, labels[:5] if self.settings.fault == "count" else labels)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("type", "not uint8 or float32"), ("label", "labels must cover"), ("count", "one label for each image")],
+)
+def test_data_that_breaks_a_clause_is_told_which(fault, message):
+    assert_conforms("data", Dots)
+    with pytest.raises(AssertionError, match=message):
+        assert_conforms("data", Dots, {"fault": fault})
+
+
+class Mean(Metric):
+    """Mean brightness, with one fault or none."""
+
+    class Settings(ganrun.Settings):
+        fault: str = ""
+        """What is wrong."""
+
+    def measure(self, evaluation):
+        value = evaluation.generated(8).float().mean().item()
+        value += {"random": np.random.default_rng().random(), "nan": math.nan}.get(self.settings.fault, 0.0)
+        protocol = {} if self.settings.fault == "protocol" else {"samples": 8}
+        return [Score("mean", value, higher_is_better=True, protocol=protocol)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "has no protocol")]
+)
+def test_a_metric_that_breaks_a_clause_is_told_which(fault, message):
+    assert_conforms("metric", Mean)
+    with pytest.raises(AssertionError, match=message):
+        assert_conforms("metric", Mean, {"fault": fault})
+
+
+class Silent(Observer):
+    """Hears nothing: the mark is missing."""
+
+    def step_ended(self, step):
+        pass
+
+
+def test_an_observer_that_hears_nothing_is_told_so():
+    with pytest.raises(AssertionError, match=r"mark methods with ganrun.observes"):
+        assert_conforms("observer", Silent)
