@@ -1,4 +1,4 @@
-"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses, dense and simple convolutional networks."""
+"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses and LSGAN's, dense and simple networks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
-    from ganrun_vanilla.losses import MinimaxGan, NonSaturatingGan
+    from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 
-    return {"gan": NonSaturatingGan, "minimax": MinimaxGan}
+    return {"gan": NonSaturatingGan, "minimax": MinimaxGan, "lsgan": LeastSquaresGan}

@@ -1,4 +1,4 @@
-"""The losses of the first GAN, on logits.
+"""The losses of the first GAN, on logits, and that of least squares, on the discriminator's raw output.
 
 With D(x) = σ(logit):  log D = −softplus(−logit),  log(1 − D) = −softplus(logit).
 """
@@ -17,7 +17,7 @@ from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
 
 
 class _Gan(Loss):
-    """What both losses share: the discriminator's phase."""
+    """What the losses share: slots, phases, and the first GAN's discriminator."""
 
     class Settings(ganrun.Settings):
         latent_size: int = Field(64, ge=1)
@@ -47,7 +47,7 @@ class _Gan(Loss):
 
     @abstractmethod
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """From the discriminator's logits of samples `(batch, 1)` to a scalar."""
+        """From the discriminator's output for samples `(batch, 1)` to a scalar."""
 
 
 class NonSaturatingGan(_Gan):
@@ -72,3 +72,21 @@ class MinimaxGan(_Gan):
     def generator_loss(self, fake: Tensor) -> Tensor:
         """E[log(1 − D(G(z)))]."""
         return -softplus(fake).mean()
+
+
+class LeastSquaresGan(_Gan):
+    """LSGAN: least squares instead of cross-entropy, so that samples far from the decision boundary still pull.
+
+    Mao et al. 2016 (arXiv:1611.04076), equation 9: labels a = 0 for samples, b = 1 for real images, and c = 1 for what
+    the generator wants of its samples. D is the network's raw output; a sigmoid would flatten the squares.
+    """
+
+    def discriminator(self, nets: Nets, batch: Batch) -> Terms:
+        """½ E[(D(x) − 1)²] + ½ E[D(G(z))²]."""
+        real = nets.discriminator(batch.images)
+        fake = nets.discriminator(nets.generator(batch.latents))
+        return Terms(minimise={"real": (real - 1).square().mean() / 2, "fake": fake.square().mean() / 2})
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """½ E[(D(G(z)) − 1)²]."""
+        return (fake - 1).square().mean() / 2

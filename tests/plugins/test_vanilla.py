@@ -10,7 +10,7 @@ from torch import nn
 
 from ganrun import Batch, MisfitError, Nets, Problem
 from ganrun.testing import assert_conforms
-from ganrun_vanilla.losses import MinimaxGan, NonSaturatingGan
+from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 from ganrun_vanilla.networks import ConvDiscriminator, ConvGenerator, MlpDiscriminator, MlpGenerator
 
 POINT = Problem((1,), latent_size=1)
@@ -60,9 +60,29 @@ def test_losses_stay_finite_for_extreme_logits():
     assert [value.item() for value in terms.minimise.values()] == [1e4, 1e4]
 
 
-@pytest.mark.parametrize("name", ["gan", "minimax"])
-def test_losses_conform(name):
-    assert_conforms("loss", {"gan": NonSaturatingGan, "minimax": MinimaxGan}[name])
+def test_least_squares_are_taken_of_the_raw_output():
+    loss = LeastSquaresGan(LeastSquaresGan.Settings(), POINT)
+    terms = loss.discriminator(nets(0.5), BATCH).minimise
+    assert terms["real"].item() == pytest.approx(((1.0 - 1) ** 2 + (-0.5 - 1) ** 2) / 2 / 2)
+    assert terms["fake"].item() == pytest.approx((0.25**2 + (-1.5) ** 2) / 2 / 2)
+    generator = loss.generator(nets(0.5), BATCH).minimise
+    assert generator["fake"].item() == pytest.approx(((0.25 - 1) ** 2 + (-1.5 - 1) ** 2) / 2 / 2)
+
+
+def test_the_least_squares_generator_is_pulled_from_both_sides():
+    """Where cross-entropy is content: a sample far on the side of the real ones."""
+    gradients = []
+    for loss in (LeastSquaresGan, NonSaturatingGan):
+        output = torch.tensor([[-20.0], [20.0]], requires_grad=True)
+        loss(loss.Settings(), POINT).generator_loss(output).backward()
+        gradients.append(output.grad.flatten().tolist())
+    assert gradients[0] == pytest.approx([-21 / 2, 19 / 2])
+    assert gradients[1] == pytest.approx([-1 / 2, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [NonSaturatingGan, MinimaxGan, LeastSquaresGan])
+def test_losses_conform(loss):
+    assert_conforms("loss", loss)
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": [], "norm": "none"}, {"hidden": [40, 20], "norm": "batch"}])

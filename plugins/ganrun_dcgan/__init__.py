@@ -1,0 +1,25 @@
+"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with the norms that later losses ask of their critics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Discriminator, Generator
+
+
+@hookimpl
+def ganrun_generators() -> Mapping[str, type[Generator]]:
+    from ganrun_dcgan.networks import DcganGenerator
+
+    return {"dcgan": DcganGenerator}
+
+
+@hookimpl
+def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    from ganrun_dcgan.networks import DcganDiscriminator
+
+    return {"dcgan": DcganDiscriminator}

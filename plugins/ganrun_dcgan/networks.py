@@ -1,0 +1,168 @@
+"""The two networks of DCGAN, at any power of two from 16 up and at 28.
+
+Radford et al. 2015 (arXiv:1511.06434): strided and transposed convolutions, no pooling and no hidden dense layer. With
+s = 4 (s = 7 for images of 28) and n doublings, the size is s · 2ⁿ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+import ganrun
+from ganrun import Discriminator, Generator, MisfitError, Problem
+from ganrun_dcgan.spectral import SpectralConv2d
+
+LEAK = 0.2
+"""Slope of leaky ReLU for negative inputs (section 4)."""
+
+WIDEST = 8
+"""The widest layer's channels, as a multiple of `feature_maps`: what the paper's 64×64 networks reach."""
+
+Norm = Callable[[int], nn.Module]
+
+NORMS: dict[str, Norm] = {
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+}
+"""The norms that are layers, by channels. Layer norm is that of WGAN-GP's critics (arXiv:1704.00028, section 4): mean
+and variance over channels, height and width of each sample, scale and shift per channel, so one group of group norm."""
+
+
+class DcganGenerator(Generator):
+    """DCGAN's generator: transposed convolutions from a latent to an image of 16, 28, 32, 64, … pixels.
+
+    The latent is projected to 4×4 (7×7 for 28) by a transposed convolution, then each 4×4 kernel of stride 2 doubles
+    the size; batch norm and ReLU between them, tanh at the end. Radford et al. 2015 (arXiv:1511.06434), figure 1;
+    weights start at N(0, 0.02), batch norm's scales at N(1, 0.02).
+    """
+
+    class Settings(ganrun.Settings):
+        feature_maps: int = Field(64, ge=1)
+        """Channels of the last hidden layer; each one before it has twice as many, up to 8 times these. The network
+        in the paper's figure 1 has 128."""
+
+        norm: Literal["batch", "none"] = "batch"
+        """Batch norm after every layer but the output, or none."""
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels, start, doublings = _layout(problem)
+        widths = _widths(settings.feature_maps, doublings)[::-1]
+        norm = NORMS.get(settings.norm)
+        self.layers = nn.Sequential(
+            Projection(problem.latent_size, widths[0], start, bias=norm is None),
+            *_activated(widths[0], norm),
+            *_doubling(widths, norm),
+            nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+        self.apply(_initial_weights)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents `(batch, latent_size)` to images `(batch, channels, size, size)` in [-1, 1]."""
+        return self.layers(latents)  # type: ignore[no-any-return]
+
+
+class DcganDiscriminator(Discriminator):
+    """DCGAN's discriminator: strided convolutions from an image of 16, 28, 32, 64, … pixels to one vector.
+
+    The generator's mirror image: each 4×4 kernel of stride 2 halves the size, leaky ReLU of slope 0.2 follows, and a
+    last convolution takes the 4×4 (7×7 for 28) that is left to `out_features` numbers. No norm at the input and at the
+    output. Also serves as a critic, with another norm, and as an encoder.
+    """
+
+    class Settings(ganrun.Settings):
+        feature_maps: int = Field(64, ge=1)
+        """Channels of the first layer; each one after it has twice as many, up to 8 times these."""
+
+        norm: Literal["batch", "layer", "instance", "spectral", "none"] = "batch"
+        """batch is the paper's. Under a gradient penalty, which is each sample's own, take layer, instance or none.
+        spectral bounds the weights of every layer, first and last too (arXiv:1802.05957), and no other norm is there
+        then."""
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels, start, doublings = _layout(problem)
+        widths = _widths(settings.feature_maps, doublings)
+        convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
+        self.layers = nn.Sequential(
+            *_halving((channels, *widths), convolution, NORMS.get(settings.norm)),
+            convolution(widths[-1], problem.out_features, start),
+            nn.Flatten(),
+        )
+        self.apply(_initial_weights)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
+        return self.layers(images)  # type: ignore[no-any-return]
+
+
+class Projection(nn.ConvTranspose2d):
+    """The transposed convolution of a 1×1 map, which uses each kernel once: computed as the matrix product it is."""
+
+    def forward(self, latents: Tensor) -> Tensor:  # type: ignore[override]
+        """Latents `(batch, in_channels)` to maps `(batch, out_channels, size, size)`, channels last in memory."""
+        kernels = self.weight.permute(0, 2, 3, 1)
+        maps = (latents @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
+        return (maps if self.bias is None else maps + self.bias).permute(0, 3, 1, 2)
+
+
+def _doubling(widths: Sequence[int], norm: Norm | None) -> Iterator[nn.Module]:
+    """The hidden layers of the generator; where a norm follows, its shift takes the bias's place."""
+    for fan_in, fan_out in pairwise(widths):
+        yield nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1, bias=norm is None)
+        yield from _activated(fan_out, norm)
+
+
+def _activated(channels: int, norm: Norm | None) -> Iterator[nn.Module]:
+    if norm:
+        yield norm(channels)
+    yield nn.ReLU()
+
+
+def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | None) -> Iterator[nn.Module]:
+    """The hidden layers of the discriminator; the first one has no norm, so that it sees the images' scale."""
+    for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        after = norm if index else None
+        yield convolution(fan_in, fan_out, 4, stride=2, padding=1, bias=after is None)
+        if after:
+            yield after(fan_out)
+        yield nn.LeakyReLU(LEAK)
+
+
+def _layout(problem: Problem) -> tuple[int, int, int]:
+    """(channels, size of the smallest map, doublings from there to the image).
+
+    Raises:
+        MisfitError: if the images have a size that doubling does not reach.
+    """
+    channels, height, width = problem.image_shape
+    start = 7 if height == 28 else 4
+    doublings = (height // start).bit_length() - 1
+    if height != width or doublings < 2 or start << doublings != height:
+        raise MisfitError(
+            f"takes 16×16, 28×28, 32×32, 64×64 and further powers of two, not {height}×{width}; "
+            "change the size in [data] or take another network"
+        )
+    return channels, start, doublings
+
+
+def _widths(feature_maps: int, doublings: int) -> list[int]:
+    """Channels of the hidden layers, from the image inwards."""
+    return [feature_maps * min(2**k, WIDEST) for k in range(doublings)]
+
+
+def _initial_weights(module: nn.Module) -> None:
+    """Section 4: weights N(0, 0.02); batch norm's scales N(1, 0.02), as in the paper's code; biases 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,42 @@
+"""Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, normalize
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution whose weights W, as a matrix of out_channels rows, are divided by their largest singular value.
+
+    W / σ(W) with σ(W) ≈ uᵀWv: equation 8 and algorithm 1. Each forward makes one power iteration from the stored `u`;
+    in training its result is stored for the next. The power iteration is always in float32.
+    """
+
+    u: Tensor
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.register_buffer("u", normalize(torch.randn(self.out_channels), dim=0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(batch, in_channels, height, width)` to maps `(batch, out_channels, …)`."""
+        return conv2d(images, self.normalised_weight(), self.bias, self.stride, self.padding)
+
+    def normalised_weight(self) -> Tensor:
+        """W / σ(W), differentiable in W with u and v held fixed: equations 10 to 12."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            matrix = self.weight.flatten(1)
+            u, v = self._power_iteration(matrix.detach())
+            return self.weight / (u @ matrix @ v)
+
+    def _power_iteration(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """v ← Wᵀu / ‖Wᵀu‖,  u ← Wv / ‖Wv‖."""
+        v = normalize(matrix.T @ self.u, dim=0)
+        u = normalize(matrix @ v, dim=0)
+        if self.training:
+            self.u.copy_(u)
+        return u, v

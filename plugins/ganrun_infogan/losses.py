@@ -1,0 +1,158 @@
+"""InfoGAN's objective: a GAN that also maximises what its samples tell about a part of their latents, the codes.
+
+    min over G, Q  max over D   V(D, G) − λ L_I(G, Q)                      (equation 6)
+    L_I(G, Q) = H(c) + E[log Q(c | G(z, c))]  ≤  I(c; G(z, c))             (equations 4 and 5)
+
+Q shares all of the discriminator's layers but the last ones, so both live in one slot: the first of its outputs is
+D's logit, the others are Q's parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot, softplus
+
+import ganrun
+from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
+
+
+class InfoGan(Loss):
+    """A GAN whose codes can be read off its samples: it finds classes and continuous factors without labels.
+
+    Chen et al. 2016 (arXiv:1606.03657). A latent vector is noise, then one one-hot block for each categorical code,
+    then the continuous codes. Noise and continuous codes are uniform on (-1, 1), as in the authors' program.
+    """
+
+    class Settings(ganrun.Settings):
+        noise_size: int = Field(62, ge=0)
+        """Latents that mean nothing in particular, uniform on (-1, 1)."""
+
+        categorical: tuple[Annotated[int, Field(ge=2)], ...] = (10,)
+        """Number of values of each categorical code; all values are equally likely."""
+
+        continuous: int = Field(2, ge=0)
+        """Number of continuous codes, uniform on (-1, 1)."""
+
+        categorical_weight: float = Field(1.0, ge=0)
+        """λ for the categorical codes' information."""
+
+        continuous_weight: float = Field(0.1, ge=0)
+        """λ for the continuous codes' information, in nats without an upper bound: the paper advises a smaller one."""
+
+        @field_validator("continuous")
+        @classmethod
+        def _has_codes(cls, continuous: int, info: ValidationInfo) -> int:
+            if not continuous and info.data.get("categorical") == ():
+                raise ValueError('there is no code to inform about; give it one, or say use = "gan"')
+            return continuous
+
+    settings: Settings
+    slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
+
+    @property
+    def latent_size(self) -> int:
+        """Noise and codes together; 74 as the paper has it for MNIST."""
+        return sum(self._latent_parts)
+
+    def out_features(self, slot: str) -> int:
+        """D's logit; then Q's: logits of each categorical code, and mean and log-variance of the continuous ones."""
+        return sum(self._output_parts)
+
+    def latents(self, size: int, device: torch.device) -> Tensor:
+        """Noise, one-hot codes and continuous codes `(size, latent_size)`, all drawn independently."""
+        noise = _uniform(size, self.settings.noise_size, device)
+        drawn = [(torch.randint(values, (size,), device=device), values) for values in self.settings.categorical]
+        codes = [one_hot(indices, values).float() for indices, values in drawn]
+        return torch.cat([noise, *codes, _uniform(size, self.settings.continuous, device)], dim=1)
+
+    def phases(self) -> Sequence[Phase]:
+        return (
+            Phase("discriminator", self.discriminator, trains=("discriminator",)),
+            Phase("generator", self.generator, trains=("generator",), reads_images=False),
+        )
+
+    def discriminator(self, nets: Nets, batch: Batch) -> Terms:
+        """−E[log D(x)] − E[log(1 − D(G(z, c)))] − λ L_I, which trains D, Q and what they share.
+
+        Q learns from generated images alone: only their codes are known.
+        """
+        real = nets.discriminator(batch.images)[:, 0]
+        outputs = nets.discriminator(nets.generator(batch.latents))
+        adversarial = {"real": softplus(-real).mean(), "fake": softplus(outputs[:, 0]).mean()}
+        return self._with_information(adversarial, batch.latents, outputs)
+
+    def generator(self, nets: Nets, batch: Batch) -> Terms:
+        """−E[log D(G(z, c))] − λ L_I: the non-saturating form, as in the authors' program."""
+        outputs = nets.discriminator(nets.generator(batch.latents))
+        return self._with_information({"fake": softplus(-outputs[:, 0]).mean()}, batch.latents, outputs)
+
+    def information(self, latents: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """L_I in nats, summed over the codes of each kind: `categorical` and `continuous`, where there are any.
+
+        Args:
+            latents: The latents `(batch, latent_size)` that the samples were made from.
+            outputs: What the discriminator gave for those samples, `(batch, out_features)`.
+        """
+        _, *codes, values = torch.split(latents, self._latent_parts, dim=1)
+        _, *logits, mean, log_variance = torch.split(outputs, self._output_parts, dim=1)
+        found = {}
+        if codes:
+            each = [categorical_information(*pair) for pair in zip(logits, codes, strict=True)]
+            found["categorical"] = torch.stack(each).sum()
+        if self.settings.continuous:
+            found["continuous"] = continuous_information(mean, log_variance, values).sum()
+        return found
+
+    def _with_information(self, adversarial: Mapping[str, Tensor], latents: Tensor, outputs: Tensor) -> Terms:
+        weights = {"categorical": self.settings.categorical_weight, "continuous": self.settings.continuous_weight}
+        information = self.information(latents, outputs)
+        return Terms(
+            minimise={**adversarial, **{kind: -weights[kind] * value for kind, value in information.items()}},
+            report={f"mutual_information_{kind}": value for kind, value in information.items()},
+        )
+
+    @property
+    def _latent_parts(self) -> list[int]:
+        return [self.settings.noise_size, *self.settings.categorical, self.settings.continuous]
+
+    @property
+    def _output_parts(self) -> list[int]:
+        return [1, *self.settings.categorical, self.settings.continuous, self.settings.continuous]
+
+
+# ── Equation 5: L_I = H(c) + E[log Q(c | x)] ──────────────────────────────────────────────────────────────
+
+
+def categorical_information(logits: Tensor, codes: Tensor) -> Tensor:
+    """ln K + E[log softmax(logits)_c] in nats, a scalar: at most ln K, and 0 where Q is uniform.
+
+    Args:
+        logits: Q's logits `(batch, K)`.
+        codes: The true codes, one-hot `(batch, K)`, drawn with equal probabilities.
+    """
+    return math.log(codes.shape[1]) - cross_entropy(logits, codes)
+
+
+def continuous_information(mean: Tensor, log_variance: Tensor, codes: Tensor) -> Tensor:
+    """ln 2 + E[log N(c; μ, σ²)] in nats, for each code `(codes,)`: Q is a factored Gaussian (section 6).
+
+    ln 2 is the differential entropy of a code that is uniform on (-1, 1). There is no upper bound, because a code
+    that can be read exactly carries infinite information.
+
+    Args:
+        mean: Q's means `(batch, codes)`.
+        log_variance: Q's log σ² `(batch, codes)`.
+        codes: The true codes `(batch, codes)`.
+    """
+    squares = (codes - mean).square() * torch.exp(-log_variance)
+    return math.log(2) - 0.5 * (math.log(2 * math.pi) + log_variance + squares).mean(dim=0)
+
+
+def _uniform(size: int, count: int, device: torch.device) -> Tensor:
+    return torch.rand(size, count, device=device) * 2 - 1

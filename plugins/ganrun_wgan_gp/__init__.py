@@ -1,0 +1,32 @@
+"""Wasserstein GANs and their kin: gradient penalty, weight clipping, hinge; residual networks (arXiv:1704.00028)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Discriminator, Generator, Loss
+
+
+@hookimpl
+def ganrun_generators() -> Mapping[str, type[Generator]]:
+    from ganrun_wgan_gp.networks import ResnetGenerator
+
+    return {"wgan-gp-resnet": ResnetGenerator}
+
+
+@hookimpl
+def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    from ganrun_wgan_gp.networks import ResnetCritic
+
+    return {"wgan-gp-resnet": ResnetCritic}
+
+
+@hookimpl
+def ganrun_losses() -> Mapping[str, type[Loss]]:
+    from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
+
+    return {"wgan-gp": PenalisedWassersteinGan, "wgan": ClippedWassersteinGan, "hinge": HingeGan}

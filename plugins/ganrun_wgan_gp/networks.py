@@ -1,0 +1,176 @@
+"""The residual networks of the WGAN-GP paper (arXiv:1704.00028, appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod, sqrt
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+import ganrun
+from ganrun import Discriminator, Generator, MisfitError, Problem
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Norm = Literal["none", "batch", "layer"]
+L = TypeVar("L", nn.Conv2d, nn.Linear)
+
+
+class ResnetGenerator(Generator):
+    """The WGAN-GP paper's residual generator: nearest-neighbour upsampling, batch norm, ReLU.
+
+    A dense layer gives the first map, each residual block doubles its size, and a 3×3 convolution with tanh gives
+    the image. Takes any height and width that 2 ** (number of blocks) divides.
+    """
+
+    class Settings(ganrun.Settings):
+        widths: Widths = (128, 128, 128, 128)
+        """Channels of the first map, then of each block that doubles the size. The default is the paper's for 32×32,
+        starting at 4×4; its one for 64×64 is [512, 512, 256, 128, 64]."""
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels, height, width = _divided(problem, len(settings.widths) - 1)
+        start = (settings.widths[0], height, width)
+        self.layers = nn.Sequential(
+            _glorot(nn.Linear(problem.latent_size, prod(start))),
+            nn.Unflatten(1, start),
+            *(_UpBlock(*pair) for pair in pairwise(settings.widths)),
+            nn.BatchNorm2d(settings.widths[-1]),
+            nn.ReLU(),
+            _glorot(nn.Conv2d(settings.widths[-1], channels, 3, padding=1)),
+            nn.Tanh(),
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
+        return self.layers(latents)  # type: ignore[no-any-return]
+
+
+class ResnetCritic(Discriminator):
+    """The WGAN-GP paper's residual critic: average-pool downsampling, ReLU, and no batch norm.
+
+    Residual blocks that halve the size, then blocks that keep it, then the mean over the map and a dense layer. The
+    first block acts on pixels, so it begins with a convolution instead of a ReLU.
+    """
+
+    class Settings(ganrun.Settings):
+        widths: Widths = (128, 128)
+        """Channels of each block that halves the size. The default is the paper's for 32×32."""
+
+        flat_blocks: int = Field(2, ge=0)
+        """Blocks after those, which keep the size and the channels."""
+
+        norm: Literal["none", "layer"] = "none"
+        """Layer norm before each ReLU inside the blocks but the first, or none. Batch norm is no choice: a gradient
+        penalty is meant sample by sample."""
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels, _, _ = _divided(problem, len(settings.widths))
+        first, last = settings.widths[0], settings.widths[-1]
+        self.layers = nn.Sequential(
+            _FirstDownBlock(channels, first),
+            *(_DownBlock(*pair, settings.norm) for pair in pairwise(settings.widths)),
+            *(_FlatBlock(last, settings.norm) for _ in range(settings.flat_blocks)),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            _glorot(nn.Linear(last, problem.out_features)),
+        )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images `(batch, channels, height, width)` to the critic's values `(batch, out_features)`."""
+        return self.layers(images)  # type: ignore[no-any-return]
+
+
+# ── Residual blocks: arXiv:1704.00028, appendix ───────────────────────────────────────────────────────────
+#
+# A 1×1 convolution commutes with average pooling and with nearest-neighbour upsampling, so each skip convolves the
+# smaller of its two maps: the same function as the paper's at a quarter of the work. ReLUs are never in place, for
+# the skip needs what they are given.
+
+
+class _Residual(nn.Module):
+    """branch(x) + skip(x)."""
+
+    def __init__(self, branch: Sequence[nn.Module], skip: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.branch(inputs) + self.skip(inputs)  # type: ignore[no-any-return]
+
+
+class _UpBlock(_Residual):
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        first, second = _normed_relu_conv(fan_in, fan_out, "batch"), _normed_relu_conv(fan_out, fan_out, "batch")
+        super().__init__(
+            [*first[:-1], nn.Upsample(scale_factor=2), first[-1], *second],
+            [_skip_conv(fan_in, fan_out), nn.Upsample(scale_factor=2)],
+        )
+
+
+class _DownBlock(_Residual):
+    def __init__(self, fan_in: int, fan_out: int, norm: Norm) -> None:
+        super().__init__(
+            [*_normed_relu_conv(fan_in, fan_in, norm), *_normed_relu_conv(fan_in, fan_out, norm), nn.AvgPool2d(2)],
+            [nn.AvgPool2d(2), _skip_conv(fan_in, fan_out)],
+        )
+
+
+class _FirstDownBlock(_Residual):
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(
+            [_conv(fan_in, fan_out), nn.ReLU(), _conv(fan_out, fan_out), nn.AvgPool2d(2)],
+            [nn.AvgPool2d(2), _skip_conv(fan_in, fan_out)],
+        )
+
+
+class _FlatBlock(_Residual):
+    def __init__(self, width: int, norm: Norm) -> None:
+        super().__init__([*_normed_relu_conv(width, width, norm), *_normed_relu_conv(width, width, norm)])
+
+
+def _normed_relu_conv(fan_in: int, fan_out: int, norm: Norm) -> list[nn.Module]:
+    norms: dict[Norm, list[nn.Module]] = {
+        "none": [],
+        "batch": [nn.BatchNorm2d(fan_in)],
+        "layer": [nn.GroupNorm(1, fan_in)],
+    }
+    return [*norms[norm], nn.ReLU(), _conv(fan_in, fan_out)]
+
+
+def _conv(fan_in: int, fan_out: int) -> nn.Conv2d:
+    """A convolution of a branch: it stands beside a ReLU, which halves the variance."""
+    return _glorot(nn.Conv2d(fan_in, fan_out, 3, padding=1), gain=sqrt(2))
+
+
+def _skip_conv(fan_in: int, fan_out: int) -> nn.Conv2d:
+    return _glorot(nn.Conv2d(fan_in, fan_out, 1))
+
+
+def _glorot(layer: L, gain: float = 1.0) -> L:
+    """Weights U(±gain·√(6 / (fan in + fan out))), biases 0, as in the authors' code."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def _divided(problem: Problem, halvings: int) -> tuple[int, int, int]:
+    """(channels, height / 2 ** halvings, width / 2 ** halvings).
+
+    Raises:
+        MisfitError: if they are no whole numbers.
+    """
+    channels, height, width = problem.image_shape
+    factor = 2**halvings
+    if height % factor or width % factor:
+        raise MisfitError(
+            f"its widths halve the size {halvings} times, so it takes sizes divisible by {factor}, "
+            f"not {height}×{width}; leave out some widths or change the data's size"
+        )
+    return channels, height // factor, width // factor

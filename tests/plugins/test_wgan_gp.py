@@ -1,0 +1,299 @@
+"""WGAN-GP, WGAN and hinge: penalties and losses against values worked out by hand, networks against their contract."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
+
+import ganrun_wgan_gp
+from ganrun import Batch, MisfitError, Nets, Problem
+from ganrun.settings import parse_settings
+from ganrun.testing import assert_conforms, train
+from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
+from ganrun_wgan_gp.networks import ResnetCritic, ResnetGenerator
+from ganrun_wgan_gp.penalties import distance_from_one, dragan, gradient_norms, interpolates, r1, r2
+
+LOSSES = {"wgan-gp": PenalisedWassersteinGan, "wgan": ClippedWassersteinGan, "hinge": HingeGan}
+SHAPE = (2, 3, 4)
+WEIGHTS = torch.linspace(-0.5, 0.9, 24).view(SHAPE)
+NORM = WEIGHTS.square().sum().sqrt().item()
+
+
+def linear(weights):
+    """D(x) = w · x, whose gradient is w everywhere."""
+    return lambda x: (x * weights).flatten(1).sum(1, keepdim=True)
+
+
+def cubic(x):
+    """D(x) = Σ x³/3, whose gradient x² is another one for every sample."""
+    return (x**3 / 3).flatten(1).sum(1, keepdim=True)
+
+
+def noise(*shape, seed=0, **options):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **options)
+
+
+# ── Penalties ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_penalty_of_a_linear_critic_is_the_papers_value():
+    real, fake = noise(5, *SHAPE), noise(5, *SHAPE, seed=1)
+    norms = gradient_norms(linear(WEIGHTS), interpolates(real, fake))
+    assert torch.allclose(norms, torch.full((5,), NORM)), "one norm per sample, over all of its dimensions"
+    assert distance_from_one(norms).item() == pytest.approx((NORM - 1) ** 2, rel=1e-5)
+    assert r1(linear(WEIGHTS), real, gamma=3.0).item() == pytest.approx(1.5 * NORM**2, rel=1e-5)
+    assert r2(linear(WEIGHTS), fake, gamma=3.0).item() == pytest.approx(1.5 * NORM**2, rel=1e-5)
+    assert dragan(linear(WEIGHTS), real, variance=0.1, norm=2.0).item() == pytest.approx((NORM - 2) ** 2, rel=1e-5)
+
+
+def test_one_sided_leaves_small_gradients_alone():
+    norms = torch.tensor([0.25, 1.0, 3.0])
+    assert distance_from_one(norms, "two").item() == pytest.approx((0.75**2 + 0 + 2**2) / 3)
+    assert distance_from_one(norms, "one").item() == pytest.approx(2**2 / 3)
+
+
+def test_each_sample_has_one_alpha_of_its_own():
+    alphas = interpolates(torch.ones(500, *SHAPE), torch.zeros(500, *SHAPE)).flatten(1)
+    assert (alphas == alphas[:, :1]).all(), "one for all pixels of a sample"
+    assert len(alphas[:, 0].unique()) > 490, "another for every sample"
+    assert alphas.min() >= 0 and alphas.max() <= 1 and alphas[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_penalty_equals_a_loop_over_samples():
+    real, fake = noise(6, *SHAPE), noise(6, *SHAPE, seed=1)
+    torch.manual_seed(3)
+    penalty = distance_from_one(gradient_norms(cubic, interpolates(real, fake)))
+    torch.manual_seed(3)
+    alphas = interpolates(torch.ones(6, *SHAPE), torch.zeros(6, *SHAPE))[:, 0, 0, 0].tolist()
+    each = [
+        ((alpha * x + (1 - alpha) * g).pow(2).norm().item() - 1) ** 2
+        for alpha, x, g in zip(alphas, real, fake, strict=True)
+    ]
+    assert penalty.item() == pytest.approx(sum(each) / 6, rel=1e-4)
+
+
+def test_dragan_looks_around_the_real_samples_with_the_variance_it_was_given():
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return cubic(x)
+
+    dragan(critic, torch.full((400, *SHAPE), 0.5), variance=0.09)
+    assert seen[0].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert seen[0].std().item() == pytest.approx(0.3, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        lambda critic, points: distance_from_one(gradient_norms(critic, points), "two"),
+        lambda critic, points: distance_from_one(gradient_norms(critic, points), "one"),
+        lambda critic, points: r1(critic, points, 2.0),
+    ],
+    ids=["two-sided", "one-sided", "r1"],
+)
+def test_second_order_gradients_agree_with_finite_differences(penalty):
+    points = noise(4, 3, dtype=torch.float64)
+    weights = [noise(*shape, seed=2, dtype=torch.float64).requires_grad_() for shape in ((3, 5), (5, 1))]
+    assert torch.autograd.gradcheck(lambda a, b: penalty(lambda x: (x @ a).tanh() @ b, points), weights)
+
+
+@pytest.mark.parametrize("sided", ["two", "one"])
+def test_a_critic_without_a_gradient_gives_no_nan(sided):
+    weights = torch.zeros(SHAPE, requires_grad=True)
+    penalty = distance_from_one(gradient_norms(linear(weights), noise(5, *SHAPE)), sided)
+    penalty.backward()
+    assert penalty.item() == pytest.approx(1.0 if sided == "two" else 0.0, abs=1e-5)
+    assert weights.grad.isfinite().all()
+
+
+def test_a_penalty_reaches_the_critic_alone_and_is_float32_around_a_bf16_network():
+    layer, generated = nn.Conv2d(2, 1, 3), noise(5, *SHAPE).requires_grad_()
+
+    def critic(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return layer(x).flatten(1).sum(1, keepdim=True).float()
+
+    norms = gradient_norms(critic, generated)
+    distance_from_one(norms).backward()
+    assert norms.dtype == torch.float32
+    assert layer.weight.grad.isfinite().all() and layer.weight.grad.abs().sum() > 0
+    assert generated.grad is None
+
+
+# ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("settings", [{}, {"sided": "one", "n_critic": 1, "penalty_weight": 0.0}])
+def test_wgan_gp_conforms(settings):
+    assert_conforms("loss", PenalisedWassersteinGan, settings)
+
+
+@pytest.mark.parametrize("loss", [ClippedWassersteinGan, HingeGan])
+def test_the_other_losses_conform(loss):
+    assert_conforms("loss", loss)
+
+
+def test_wgan_gp_is_one_sum_whose_gradient_is_equation_3s():
+    """With D(x) = w · x:  w·(mean G(z) − mean x) + λ(‖w‖ − 1)², and its gradient by hand."""
+    weights = WEIGHTS.clone().requires_grad_()
+    nets = Nets({"discriminator": linear(weights), "generator": lambda z: z})
+    real, fake = noise(5, *SHAPE), noise(5, *SHAPE, seed=1)
+    loss = PenalisedWassersteinGan(parse_settings(PenalisedWassersteinGan.Settings, {}), Problem(SHAPE))
+    terms = loss.critic(nets, Batch(fake, real))
+    sum(terms.minimise.values()).backward()
+    gap = real.mean(0) - fake.mean(0)
+    by_hand = -gap + 10 * 2 * (NORM - 1) * WEIGHTS / NORM
+    assert torch.allclose(weights.grad, by_hand, atol=1e-4)
+    assert terms.minimise["penalty"].item() == pytest.approx(10 * (NORM - 1) ** 2, rel=1e-4)
+    assert terms.report["wasserstein"].item() == pytest.approx((WEIGHTS * gap).sum().item(), rel=1e-4)
+    assert terms.report["gradient_norm"].item() == pytest.approx(NORM, rel=1e-4)
+
+
+def test_wgan_and_hinge_are_the_papers_objectives():
+    nets = Nets({"discriminator": lambda x: 0.5 * x, "generator": lambda z: z})
+    batch = Batch(torch.tensor([[4.0], [-6.0]]), torch.tensor([[6.0], [-1.0]]))  # D: real 3, −0.5; fake 2, −3
+    problem = Problem((1,))
+    terms = ClippedWassersteinGan(ClippedWassersteinGan.Settings(), problem).critic(nets, batch)
+    assert {name: term.item() for name, term in terms.minimise.items()} == {"real": -1.25, "fake": -0.5}
+    assert terms.report["wasserstein"].item() == 1.75
+    hinge = HingeGan(HingeGan.Settings(), problem)
+    terms = hinge.critic(nets, batch)
+    assert {name: term.item() for name, term in terms.minimise.items()} == {"real": (0 + 1.5) / 2, "fake": (3 + 0) / 2}
+    assert hinge.generator(nets, batch).minimise["fake"].item() == 0.5
+
+
+def recipe(loss, generator="mlp", critic="mlp", network=None, **train_settings):
+    return {
+        "name": "tiny",
+        "ema": False,
+        "mlflow": False,
+        "train": {"steps": 3, "batch_size": 8, "device": "cpu", "log_every_steps": 1, **train_settings},
+        "data": {"use": "digits", "size": 8},
+        "loss": {"latent_size": 6, **loss},
+        "generator": {"use": generator, **(network or {"hidden": [16]})},
+        "discriminator": {"use": critic, **(network or {"hidden": [16]})},
+        "optimizer": {"use": "rmsprop", "lr": 0.05},
+    }
+
+
+def records(run):
+    return [json.loads(line) for line in (run.directory.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_critic_is_clipped_after_its_updates_and_the_generator_is_not(tmp_path):
+    run = train(recipe({"use": "wgan", "clip": 0.02}), tmp_path / "run", ganrun_wgan_gp)
+    critic = torch.cat([each.flatten() for each in run.state.slots["discriminator"].module.parameters()])
+    generator = torch.cat([each.flatten() for each in run.state.slots["generator"].module.parameters()])
+    assert critic.abs().max().item() == pytest.approx(0.02), "a learning rate of 0.05 reaches the bound at once"
+    assert generator.abs().max() > 0.02
+
+
+@pytest.mark.parametrize(("loss", "n_critic"), [("wgan-gp", 1), ("wgan-gp", 4), ("wgan", 2), ("hinge", 3)])
+def test_each_critic_update_sees_real_images_of_its_own(tmp_path, loss, n_critic):
+    run = train(recipe({"use": loss, "n_critic": n_critic}), tmp_path / "run", ganrun_wgan_gp)
+    assert (run.step, run.images_seen) == (3, 3 * n_critic * 8)
+
+
+@pytest.mark.parametrize("sided", ["two", "one"])
+def test_a_penalised_critic_trains_in_bf16_and_in_parts(tmp_path, sided):
+    tables = recipe(
+        {"use": "wgan-gp", "sided": sided},
+        "wgan-gp-resnet",
+        "wgan-gp-resnet",
+        {"widths": [4, 6]},
+        precision="bf16",
+        accumulate=2,
+    )
+    tables["optimizer"] = {"use": "adam", "lr": 1e-3}
+    run = train(tables, tmp_path / "run", ganrun_wgan_gp)
+    last = records(run)[-1]
+    assert {"loss/critic.wasserstein", "loss/critic.gradient_norm", "loss/critic.penalty"} <= set(last)
+    assert all(weight.isfinite().all() for weights in run.state.weights().values() for weight in weights.values())
+
+
+def test_the_penalty_alone_holds_the_gradient_near_norm_one(tmp_path):
+    norms = {}
+    for weight in (10.0, 0.0):
+        tables = recipe({"use": "wgan-gp", "penalty_weight": weight}, steps=40, log_every_steps=10)
+        tables["optimizer"] = {"use": "adam", "lr": 1e-3, "betas": [0.5, 0.9]}
+        run = train(tables, tmp_path / str(weight), ganrun_wgan_gp)
+        norms[weight] = records(run)[-1]["loss/critic.gradient_norm"]
+    assert norms[10.0] == pytest.approx(1, abs=0.5)
+    assert norms[0.0] > 2, "without it, nothing bounds the critic"
+
+
+# ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("widths", "size"), [((4, 4, 4, 4), 32), ((8, 6, 4), 12), ((5,), 7)])
+def test_the_generator_conforms(widths, size):
+    problem = Problem((3, size, size), latent_size=16)
+    assert_conforms("generator", ResnetGenerator, {"widths": list(widths)}, problem)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize(("widths", "flat_blocks", "size"), [((4, 4), 2, 32), ((4, 6, 8, 8), 0, 64), ((3,), 1, 6)])
+def test_the_critic_conforms(widths, flat_blocks, size, norm):
+    settings = {"widths": list(widths), "flat_blocks": flat_blocks, "norm": norm}
+    assert_conforms("discriminator", ResnetCritic, settings, Problem((3, size, size), out_features=5))
+
+
+def test_a_size_that_the_widths_cannot_halve_is_refused():
+    with pytest.raises(MisfitError, match=r"halve the size 3 times, so it takes sizes divisible by 8, not 28×28"):
+        ResnetGenerator(ResnetGenerator.Settings(), Problem((1, 28, 28), latent_size=4))
+    with pytest.raises(MisfitError, match=r"works on images"):
+        ResnetCritic(ResnetCritic.Settings(), Problem((2,)))
+
+
+def test_the_defaults_are_the_papers_networks_for_32_pixels():
+    problem = Problem((3, 32, 32), latent_size=128)
+    generator, critic = (each(each.Settings(), problem) for each in (ResnetGenerator, ResnetCritic))
+    assert [layer.kernel_size for layer in critic.modules() if isinstance(layer, nn.Conv2d)].count((3, 3)) == 8
+    assert [layer.kernel_size for layer in generator.modules() if isinstance(layer, nn.Conv2d)].count((3, 3)) == 7
+    assert {each.num_features for each in generator.modules() if isinstance(each, nn.BatchNorm2d)} == {128}
+    assert not any("Norm" in type(layer).__name__ for layer in critic.modules())
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_the_critic_treats_each_sample_apart(norm):
+    """In training mode too, where batch norm would mix them; without that, a penalty per sample means nothing."""
+    torch.manual_seed(0)
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 8), norm=norm), Problem((3, 8, 8)))
+    images = noise(5, 3, 8, 8)
+    assert torch.allclose(critic(images)[:2], critic(images[:2]), atol=1e-5)
+    assert torch.allclose(gradient_norms(critic, images)[:2], gradient_norms(critic, images[:2]), atol=1e-5)
+
+
+def test_blocks_add_a_skip_that_no_relu_has_touched():
+    """The skips, computed the paper's way round: convolve the larger map, or the map before pooling."""
+    problem = Problem((3, 8, 8), latent_size=4)
+    up = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), problem).layers[2]
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 6), flat_blocks=1), problem)
+    first, down, flat = critic.layers[:3]
+    inputs = noise(2, 4, 4, 4)
+    before = inputs.clone()
+    skip = conv2d(interpolate(inputs, scale_factor=2), up.skip[0].weight, up.skip[0].bias)
+    assert torch.allclose(up(inputs), up.branch(inputs) + skip, atol=1e-5)
+    for block, x in ((first, noise(2, 3, 8, 8)), (down, inputs)):
+        skip = avg_pool2d(conv2d(x, block.skip[1].weight, block.skip[1].bias), 2)
+        assert torch.allclose(block(x), block.branch(x) + skip, atol=1e-5)
+    x = noise(2, 6, 4, 4)
+    assert torch.allclose(flat(x), flat.branch(x) + x)
+    assert torch.equal(inputs, before), "nothing works in place"
+
+
+def test_convolutions_start_at_glorots_scale_and_larger_in_the_branches():
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(64, 128)), Problem((3, 8, 8)))
+    down = critic.layers[1]
+    assert down.branch[1].weight.std().item() == pytest.approx((2 * 2 / (9 * 128)) ** 0.5, rel=0.02)
+    assert down.skip[1].weight.std().item() == pytest.approx((2 / (64 + 128)) ** 0.5, rel=0.03)
+    order = [type(layer).__name__ for layer in down.branch]
+    assert ("ReLU", "Conv2d") in set(pairwise(order)) and order[-1] == "AvgPool2d"
+    assert all((layer.bias == 0).all() for layer in critic.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
