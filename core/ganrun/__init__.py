@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ganrun.components import no_such_split as no_such_split
     from ganrun.components import to_uint8 as to_uint8
     from ganrun.components import to_unit_range as to_unit_range
+    from ganrun.conditioning import Conditioning as Conditioning
+    from ganrun.conditioning import LabelledImages as LabelledImages
+    from ganrun.conditioning import LabelledLatents as LabelledLatents
     from ganrun.directory import RunDirectory as RunDirectory
     from ganrun.errors import ContractError as ContractError
     from ganrun.errors import DataError as DataError
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from ganrun.files import atomic_folder as atomic_folder
     from ganrun.files import atomic_path as atomic_path
     from ganrun.losses import Batch as Batch
+    from ganrun.losses import Factor as Factor
     from ganrun.losses import Loss as Loss
     from ganrun.losses import Nets as Nets
     from ganrun.losses import Phase as Phase
@@ -55,12 +59,13 @@ _HOMES = {
     "checkups": "Checkup",
     "components": "Data Discriminator Generator Metric Observer Problem Score Split no_such_split to_uint8 "
     "to_unit_range",
+    "conditioning": "Conditioning LabelledImages LabelledLatents",
     "directory": "RunDirectory",
     "errors": "ContractError DataError GanrunError Interrupted MisfitError NonFiniteError PreflightError RequestError "
     "RunError",
     "evaluation": "Evaluation Extractor",
     "files": "atomic_folder atomic_path",
-    "losses": "Batch Loss Nets Phase Slot Terms",
+    "losses": "Batch Factor Loss Nets Phase Slot Terms",
     "markers": "hookimpl observes",
     "randomness": "derived_seed isolated_random",
     "run": "Run",

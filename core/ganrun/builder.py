@@ -115,6 +115,9 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
         loss: Loss = recipe.loss.offer.component(recipe.loss.settings, problem)
         if loss.latent_size < 1:
             raise MisfitError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
+        if any(slot.labelled for slot in loss.slots.values()) and problem.classes < 2:
+            count = f"{problem.classes} class" if problem.classes else "no labels"
+            raise MisfitError(f"it needs labels of at least 2 classes, and data {recipe.data.use} has {count}")
     return dataclasses.replace(problem, latent_size=loss.latent_size), loss
 
 
@@ -134,19 +137,28 @@ def build_events(recipe: Recipe) -> Events:
 
 def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device: torch.device) -> SlotState:
     slot, choice = loss.slots[name], recipe.networks[name]
-    facts = dataclasses.replace(problem, out_features=loss.out_features(name))
+    facts = _facts(problem, loss, name)
     with placed(recipe, choice):
         seed = derived_seed(recipe.train.seed, "weights", name)
         module = seeded_network(lambda: choice.offer.component(choice.settings, facts), device, seed)
         with isolated_random(device, seed):
             if slot.kind == "generator":
-                check_output(module, loss.latents(2, device), problem.sample_shape, name)
+                inputs, expected = torch.randn(2, facts.latent_size, device=device), facts.sample_shape
             else:
-                check_output(module, torch.zeros(2, *problem.sample_shape, device=device), (facts.out_features,), name)
+                inputs, expected = torch.zeros(2, *facts.sample_shape, device=device), (facts.out_features,)
+            check_output(module, inputs, expected, name, facts.labelled)
     decay = recipe.ema.decay if recipe.ema and slot.averaged else None
     settings = recipe.optimizers[name][1]
     optimizer = settings.build((p for p in module.parameters() if p.requires_grad), device)
     return SlotState(name, module, average_or_none(module, decay), optimizer, settings)
+
+
+def _facts(problem: Problem, loss: Loss, name: str) -> Problem:
+    """The problem as the network in one slot meets it."""
+    slot = loss.slots[name]
+    if slot.kind == "generator":
+        return dataclasses.replace(problem, latent_size=loss.in_features(name), labelled=slot.labelled)
+    return dataclasses.replace(problem, out_features=loss.out_features(name), labelled=slot.labelled)
 
 
 def _prepared_metric(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -39,6 +41,9 @@ class Problem:
 
     out_features: int = 1
     """Length of the vector that a discriminator returns per image, as its slot in the loss asks for."""
+
+    labelled: bool = False
+    """Whether the network is called with labels, as its slot in the loss says, and must make use of them."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -71,7 +76,8 @@ class Generator(nn.Module, Component):
     int64 labels `(batch,)`; it returns `(batch, *problem.sample_shape)` in [-1, 1].
 
     A plain module: it knows nothing of devices, precision, optimisers or averaging. Raise `MisfitError` in
-    `__init__` where the problem cannot be met. The random stream is seeded when `__init__` runs.
+    `__init__` where the problem cannot be met. The random stream is seeded when `__init__` runs. Where
+    `problem.labelled` is set, labels are always given: `ganrun.LabelledLatents` puts them beside the latents.
     """
 
     def __init__(self, settings: Any, problem: Problem) -> None:
@@ -84,7 +90,8 @@ class Discriminator(nn.Module, Component):
     """A network from images to one vector each: a critic, a classifier's trunk with heads, or an encoder.
 
     `forward(images, labels=None)` takes images `(batch, *problem.sample_shape)` in [-1, 1] and returns
-    `(batch, problem.out_features)`. No sigmoid and no softmax: losses work on logits.
+    `(batch, problem.out_features)`. No sigmoid and no softmax: losses work on logits. Where `problem.labelled` is
+    set, labels are always given: `ganrun.LabelledImages` puts them beside the images.
     """
 
     def __init__(self, settings: Any, problem: Problem) -> None:
@@ -108,11 +115,15 @@ class Split:
         return len(self.images)
 
 
+SPLITS = ("train", "test")
+"""The parts that a data set may have."""
+
+
 class Data(Component, ABC):
     """A data set: whole arrays, by split.
 
     The core shuffles, flips, scales and moves them; a data set only says what is there. Nothing may be
-    downloaded unless the recipe says so.
+    downloaded unless the recipe or `ganrun data fetch` asks for it.
     """
 
     def __init__(self, settings: Any) -> None:
@@ -125,6 +136,24 @@ class Data(Component, ABC):
         Raises:
             DataError: if the files are needed for it and are absent or damaged.
         """
+
+    def locate(self) -> Path | None:
+        """Where its files are: a folder or an archive. None for data that needs no files.
+
+        Only looks, and reads nothing that takes long: `ganrun data list` and `ganrun doctor` ask every data set.
+
+        Raises:
+            DataError: if they are absent, with the exact steps that mend it.
+        """
+        return None
+
+    def fetch(self) -> None:
+        """Download what is absent, for `ganrun data fetch`; does nothing where all is there.
+
+        Raises:
+            DataError: if the download fails, or no program may do it, with the exact steps to do it by hand.
+        """
+        self.locate()
 
     @abstractmethod
     def prepare(self) -> None:
@@ -150,6 +179,18 @@ class Data(Component, ABC):
         if split.labels is not None:
             digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
+
+    def manifest(self) -> Mapping[str, Any]:
+        """What exactly the pictures are, as JSON for the run's environment.json; after `prepare`.
+
+        `counts` by split and `fingerprint` are always there. Data read from files adds `files` (each with a digest of
+        its contents), `published` (whether all of them are the published ones) and `transform` (crop, size, filter).
+        """
+        counts = {}
+        for name in SPLITS:
+            with suppress(DataError):
+                counts[name] = len(self.split(name))
+        return {"counts": counts, "fingerprint": self.fingerprint()}
 
     def class_names(self) -> tuple[str, ...]:
         """A name for each class, for tables and pictures."""

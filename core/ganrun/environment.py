@@ -19,6 +19,7 @@ from ganrun.recipe import Recipe
 
 def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
     """Versions, commit, device, plugins and data, as JSON."""
+    manifest = dict(data.manifest())
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -30,7 +31,8 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
         "plugins": {choice.offer.plugin.name: str(choice.offer.plugin) for choice in _choices(recipe)},
-        "data_fingerprint": data.fingerprint(),
+        "data_fingerprint": manifest["fingerprint"],
+        "data": manifest,
     }
 
 

@@ -45,6 +45,23 @@ class Slot:
     averaged: bool = False
     """Whether an exponential moving average of its weights is kept; that average is what gets scored and shown."""
 
+    labelled: bool = False
+    """Whether objectives call it with labels. A network that makes nothing of them is refused."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A part of the latent vector that has a meaning of its own; factors follow each other without a gap."""
+
+    name: str
+    """`class` for the data's own classes; else whatever suits, such as `code_1`."""
+
+    size: int
+    """How many latents it takes."""
+
+    kind: Literal["noise", "categorical", "continuous"]
+    """noise means nothing in particular; a categorical factor is one-hot; a continuous one is in (-1, 1)."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -167,6 +184,14 @@ class Loss(Component, ABC):
         """Length of a latent vector: the setting `latent_size`, unless overridden."""
         return int(self.settings.latent_size)
 
+    def factors(self) -> Sequence[Factor]:
+        """What a latent vector is made of, in order: noise alone, unless overridden."""
+        return (Factor("noise", self.latent_size, "noise"),)
+
+    def in_features(self, slot: str) -> int:
+        """How many latents the network in a slot of kind generator takes: all, unless overridden."""
+        return self.latent_size
+
     def out_features(self, slot: str) -> int:
         """How many numbers per image the network in a slot of kind discriminator must return."""
         return 1
@@ -178,6 +203,13 @@ class Loss(Component, ABC):
     def generate(self, nets: Nets, latents: Tensor) -> Tensor:
         """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures."""
         return nets.generator(latents)
+
+    def encode(self, nets: Nets, images: Tensor) -> Tensor | None:
+        """Latents `(size, latent_size)` as read off real images `(size, *sample_shape)` in [-1, 1].
+
+        A categorical factor as probabilities, and 0 for what cannot be read. None where the model reads nothing.
+        """
+        return None
 
     def reconstruct(self, nets: Nets, images: Tensor) -> Tensor | None:
         """What the model makes of real images `(size, *sample_shape)` in [-1, 1]; None where it has no encoder."""

@@ -39,18 +39,25 @@ def network_view(module: nn.Module, device: torch.device, precision: str) -> Net
 
 
 @torch.no_grad()
-def check_output(module: nn.Module, inputs: Tensor, expected: tuple[int, ...], name: str) -> None:
-    """Run a network once on two samples, in evaluation mode, and hold its output's shape against the contract.
+def check_output(
+    module: nn.Module, inputs: Tensor, expected: tuple[int, ...], name: str, labelled: bool = False
+) -> None:
+    """Run a network once on two samples, in evaluation mode, and hold what it returns against the contract.
 
     Raises:
-        MisfitError: if the forward fails or returns another shape.
+        MisfitError: if the forward fails or returns another shape, or if other labels change nothing.
     """
+    labels = torch.arange(len(inputs), device=inputs.device) if labelled else None
     module.eval()
     try:
-        shape = tuple(module(inputs).shape)
+        output = module(inputs, labels)
+        ignored = labels is not None and torch.equal(output, module(inputs, labels.flip(0)))
     except (RuntimeError, ValueError, IndexError) as error:
         raise MisfitError(f"{name} cannot take an input of shape {tuple(inputs.shape)}: {error}") from error
     finally:
         module.train()
+    shape = tuple(output.shape)
     if shape != (len(inputs), *expected):
         raise MisfitError(f"{name} returned shape {shape} where {(len(inputs), *expected)} was expected")
+    if ignored:
+        raise MisfitError(f"{name} is given labels and makes nothing of them; take a network that can be conditioned")

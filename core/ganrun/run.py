@@ -121,6 +121,11 @@ class Run:
         with self._showing(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
             return self.loss.reconstruct(self._shown, images.to(self.device))
 
+    def encodings(self, images: Tensor) -> Tensor | None:
+        """Latents that the model reads off real images in [-1, 1], from the averaged weights; None where it reads none."""
+        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
+            return self.loss.encode(self._shown, images.to(self.device))
+
     def evaluation(self) -> Evaluation:
         """What metrics are measured on, as of now."""
         return Evaluation(
@@ -129,6 +134,8 @@ class Run:
             step=self.step,
             seed=self.seed,
             draw=self._draw,
+            factors=self.loss.factors(),
+            encode=self.encodings,
             reconstruct=self.reconstructions,
             real=self._real,
             between_batches=self.interruption.check,
@@ -188,9 +195,10 @@ class Run:
             self.announce(self.directory / METRICS, "metrics")
         self.announce(self.directory / SUMMARY, "summary")
 
-    def _draw(self, count: int) -> Tensor:
+    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
+        latents = self.loss.latents(count, self.device)
         with self._showing():
-            return self.loss.generate(self._shown, self.loss.latents(count, self.device))
+            return latents, self.loss.generate(self._shown, latents)
 
     @contextmanager
     def _showing(self) -> Iterator[None]:

@@ -19,7 +19,8 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name
 LAYERS = """
     errors suggestions markers settings files caches checkups randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
-    losses evaluation batches state events plugins
+    losses conditioning batches state events plugins
+    evaluation
     networks phases registry
     recipe
     reader environment descriptions schema run

@@ -66,8 +66,8 @@ def evaluation(data: Data, generated: np.ndarray, real: RealImages | None = None
     """An evaluation whose generator repeats given pictures."""
     samples = torch.from_numpy(generated).float() / 127.5 - 1
 
-    def draw(count: int) -> Tensor:
-        return samples.repeat(math.ceil(count / len(samples)), 1, 1, 1)[:count]
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(count, 1), samples.repeat(math.ceil(count / len(samples)), 1, 1, 1)[:count]
 
     real = real or RealImages(data)
     return Evaluation(problem=data.problem(), device=CPU, step=1, seed=0, draw=draw, real=real)

@@ -51,24 +51,25 @@ def assert_conforms(
 
 def _check_generator(component: type[Generator], settings: Any, problem: Problem) -> None:
     latents = _noise(6, problem.latent_size)
-    samples = _check_network(lambda: component(settings, problem), latents, problem.sample_shape)
+    samples = _check_network(lambda: component(settings, problem), problem, latents, problem.sample_shape)
     assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
     assert (samples[0] - samples[1]).abs().max() > 0, "two different latents give the same sample"
 
 
 def _check_discriminator(component: type[Discriminator], settings: Any, problem: Problem) -> None:
     images = _noise(6, *problem.sample_shape).tanh()
-    _check_network(lambda: component(settings, problem), images, (problem.out_features,))
+    _check_network(lambda: component(settings, problem), problem, images, (problem.out_features,))
     last = list(component(settings, problem).modules())[-1]
     assert not isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax), "losses work on logits: drop the last layer"
 
 
-def _check_network(make: Callable[[], nn.Module], inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
+def _check_network(make: Callable[[], nn.Module], problem: Problem, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
     """What holds for both kinds; the outputs in evaluation mode."""
+    labels = torch.arange(len(inputs)) % problem.classes if problem.labelled else None
     module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
     assert same, "two builds under one seed differ: draw from torch's global random stream"
-    output = module(inputs)
+    output = module(inputs, labels)
     assert output.shape == (len(inputs), *expected), f"returns {tuple(output.shape)}, not {(len(inputs), *expected)}"
     assert output.dtype == torch.float32, f"returns {output.dtype}, not float32"
     torch.autograd.backward((output * torch.randn_like(output)).sum())
@@ -76,14 +77,16 @@ def _check_network(make: Callable[[], nn.Module], inputs: Tensor, expected: tupl
     assert not idle, f"parameters that never get a gradient: {idle}"
     module.eval()
     with torch.no_grad():
-        whole: Tensor = module(inputs)
-        alone = module(inputs[:1])
+        whole: Tensor = module(inputs, labels)
+        alone = module(inputs[:1], None if labels is None else labels[:1])
         twin.load_state_dict(module.state_dict())
-        restored = twin.eval()(inputs)
+        restored = twin.eval()(inputs, labels)
+        others = whole if labels is None else module(inputs, labels.flip(0))
     assert torch.allclose(whole[:1], alone, atol=1e-4), "in evaluation mode, a sample depends on the rest of its batch"
     assert torch.equal(whole, restored), "state_dict does not hold everything: a restored copy gives other outputs"
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module(inputs).isfinite().all(), "not finite in bf16"
+        assert module(inputs, labels).isfinite().all(), "not finite in bf16"
+    assert labels is None or not torch.equal(whole, others), "labelled, but other labels change nothing"
     return whole
 
 
@@ -93,12 +96,14 @@ def _check_network(make: Callable[[], nn.Module], inputs: Tensor, expected: tupl
 class _Linear(nn.Module):
     """A network of any contract: one dense layer."""
 
-    def __init__(self, fan_in: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, fan_in: int, shape: tuple[int, ...], labelled: bool) -> None:
         super().__init__()
         self.shape = shape
+        self.labelled = labelled
         self.layer = nn.Linear(fan_in, int(np.prod(shape)))
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert (labels is not None) == self.labelled, "a slot is called with labels just where it says labelled=True"
         return self.layer(inputs.flatten(1)).tanh().unflatten(1, self.shape)  # type: ignore[no-any-return]
 
 
@@ -106,6 +111,8 @@ def _check_loss(component: type[Loss], settings: Any, problem: Problem) -> None:
     loss = component(settings, problem)
     latents = loss.latents(6, CPU)
     assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
+    described = sum(factor.size for factor in loss.factors())
+    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
     networks = {name: _stand_in(loss, name, problem) for name in loss.slots}
     phases = loss.phases()
     names = [phase.name for phase in phases]
@@ -116,12 +123,15 @@ def _check_loss(component: type[Loss], settings: Any, problem: Problem) -> None:
         _check_phase(phase, networks, loss, problem)
     samples = loss.generate(Nets(networks), latents)
     assert samples.shape == (6, *problem.sample_shape), f"generate gives {tuple(samples.shape)}"
+    read = loss.encode(Nets(networks), samples)
+    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
 
 
 def _stand_in(loss: Loss, slot: str, problem: Problem) -> nn.Module:
-    if loss.slots[slot].kind == "generator":
-        return _Linear(loss.latent_size, problem.sample_shape)
-    return _Linear(int(np.prod(problem.sample_shape)), (loss.out_features(slot),))
+    facts = loss.slots[slot]
+    if facts.kind == "generator":
+        return _Linear(loss.in_features(slot), problem.sample_shape, facts.labelled)
+    return _Linear(int(np.prod(problem.sample_shape)), (loss.out_features(slot),), facts.labelled)
 
 
 def _check_phase(phase: Phase, networks: Mapping[str, nn.Module], loss: Loss, problem: Problem) -> None:
@@ -170,6 +180,11 @@ def _check_data(component: type[Data], settings: Any, _: Problem) -> None:
         assert len(split.labels) == len(split), "there is not one label for each image"
         assert set(np.unique(split.labels)) == set(range(problem.classes)), "labels must cover [0, classes)"
         assert len(data.class_names()) == problem.classes, "class_names does not name each class once"
+    located = data.locate()
+    assert located is None or located.exists(), f"locate() says {located}, where nothing is"
+    manifest = json.loads(json.dumps(dict(data.manifest())))
+    assert manifest["counts"]["train"] == len(split), "the manifest miscounts the training images"
+    assert manifest["fingerprint"] == data.fingerprint(), "the manifest has another fingerprint"
     assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
     json.dumps(dataclasses.asdict(problem))
 
@@ -216,7 +231,12 @@ def _evaluation(data: Data) -> Evaluation:
     shape = data.problem().sample_shape
     real = RealImages(data)
     return Evaluation(
-        problem=data.problem(), device=CPU, step=1, seed=0, draw=lambda n: torch.randn(n, *shape).tanh(), real=real
+        problem=data.problem(),
+        device=CPU,
+        step=1,
+        seed=0,
+        draw=lambda count: (torch.randn(count, 2), torch.randn(count, *shape).tanh()),
+        real=real,
     )
 
 
