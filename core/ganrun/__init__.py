@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ganrun.checkups import Checkup as Checkup
     from ganrun.components import Data as Data
     from ganrun.components import Discriminator as Discriminator
+    from ganrun.components import Factor as Factor
     from ganrun.components import Generator as Generator
     from ganrun.components import Metric as Metric
     from ganrun.components import Observer as Observer
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ganrun.files import atomic_folder as atomic_folder
     from ganrun.files import atomic_path as atomic_path
     from ganrun.losses import Batch as Batch
-    from ganrun.losses import Factor as Factor
     from ganrun.losses import Loss as Loss
     from ganrun.losses import Nets as Nets
     from ganrun.losses import Phase as Phase
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "caches": "cache_directory",
     "checkups": "Checkup",
-    "components": "Data Discriminator Generator Metric Observer Problem Score Split no_such_split to_uint8 "
+    "components": "Data Discriminator Factor Generator Metric Observer Problem Score Split no_such_split to_uint8 "
     "to_unit_range",
     "conditioning": "Conditioning LabelledImages LabelledLatents",
     "directory": "RunDirectory",
@@ -65,7 +65,7 @@ _HOMES = {
     "RunError",
     "evaluation": "Evaluation Extractor",
     "files": "atomic_folder atomic_path",
-    "losses": "Batch Factor Loss Nets Phase Slot Terms",
+    "losses": "Batch Loss Nets Phase Slot Terms",
     "markers": "hookimpl observes",
     "randomness": "derived_seed isolated_random",
     "run": "Run",

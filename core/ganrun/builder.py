@@ -118,7 +118,7 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
         if any(slot.labelled for slot in loss.slots.values()) and problem.classes < 2:
             count = f"{problem.classes} class" if problem.classes else "no labels"
             raise MisfitError(f"it needs labels of at least 2 classes, and data {recipe.data.use} has {count}")
-    return dataclasses.replace(problem, latent_size=loss.latent_size), loss
+    return dataclasses.replace(problem, latent_size=loss.latent_size, factors=tuple(loss.factors())), loss
 
 
 def build_slots(recipe: Recipe, loss: Loss, problem: Problem, device: torch.device) -> dict[str, SlotState]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,20 @@ from ganrun.errors import DataError, MisfitError
 
 if TYPE_CHECKING:
     from ganrun.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A part of the latent vector that has a meaning of its own; factors follow each other without a gap."""
+
+    name: str
+    """`class` for the data's own classes; else whatever suits, such as `code_1`."""
+
+    size: int
+    """How many latents it takes."""
+
+    kind: Literal["noise", "categorical", "continuous"]
+    """noise means nothing in particular; a categorical factor is one-hot; a continuous one is in (-1, 1)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,9 @@ class Problem:
 
     out_features: int = 1
     """Length of the vector that a discriminator returns per image, as its slot in the loss asks for."""
+
+    factors: tuple[Factor, ...] = ()
+    """What the loss's latent vector is made of; known to networks and metrics."""
 
     labelled: bool = False
     """Whether the network is called with labels, as its slot in the loss says, and must make use of them."""

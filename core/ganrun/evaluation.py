@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ganrun.components import Data, Problem, to_uint8, to_unit_range
-from ganrun.losses import Factor
 from ganrun.randomness import derived_seed, isolated_random
 
 SAMPLES_PER_BATCH = 256
@@ -67,7 +66,6 @@ class Evaluation:
         seed: The run's seed.
         draw: `draw(count)` gives `count` fresh latents from the current random stream, and their samples in [-1, 1].
         real: The run's real images.
-        factors: What a latent vector is made of, as the loss says.
         encode: `encode(images)` gives the latents that the model reads off images in [-1, 1], or None.
         reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
         between_batches: Called between batches; may raise to stop the evaluation.
@@ -82,7 +80,6 @@ class Evaluation:
         seed: int,
         draw: Callable[[int], tuple[Tensor, Tensor]],
         real: RealImages,
-        factors: Sequence[Factor] = (),
         encode: Callable[[Tensor], Tensor | None] = lambda _: None,
         reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
         between_batches: Callable[[], None] = lambda: None,
@@ -91,7 +88,6 @@ class Evaluation:
         self.device = device
         self.step = step
         self.seed = seed
-        self.factors = tuple(factors)
         self._draw = draw
         self._real = real
         self._encode = encode
@@ -124,7 +120,7 @@ class Evaluation:
 
     def encodings(self, count: int | None = None, split: str = "test") -> Tensor | None:
         """The latents `(count, latent_size)` that the model reads off `real(count, split)`, in the same order, on the
-        CPU; None where it reads none. `factors` says what they are."""
+        CPU; None where it reads none. `problem.factors` says what they are."""
         return self._of_real(lambda images: _mapped(Tensor.cpu, self._encode(images)), count, split)
 
     def real_labels(self, count: int | None = None, split: str = "train") -> Tensor | None:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ganrun.components import Component, Problem
+from ganrun.components import Component, Factor, Problem
 from ganrun.errors import ContractError
 
 Network = Callable[..., Tensor]
@@ -47,20 +47,6 @@ class Slot:
 
     labelled: bool = False
     """Whether objectives call it with labels. A network that makes nothing of them is refused."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A part of the latent vector that has a meaning of its own; factors follow each other without a gap."""
-
-    name: str
-    """`class` for the data's own classes; else whatever suits, such as `code_1`."""
-
-    size: int
-    """How many latents it takes."""
-
-    kind: Literal["noise", "categorical", "continuous"]
-    """noise means nothing in particular; a categorical factor is one-hot; a continuous one is in (-1, 1)."""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Run:
             return self.loss.reconstruct(self._shown, images.to(self.device))
 
     def encodings(self, images: Tensor) -> Tensor | None:
-        """Latents that the model reads off real images in [-1, 1], from the averaged weights; None where it reads none."""
+        """Latents that the model reads off images in [-1, 1], from the averaged weights; None where it reads none."""
         with self._showing(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
             return self.loss.encode(self._shown, images.to(self.device))
 
@@ -134,7 +134,6 @@ class Run:
             step=self.step,
             seed=self.seed,
             draw=self._draw,
-            factors=self.loss.factors(),
             encode=self.encodings,
             reconstruct=self.reconstructions,
             real=self._real,

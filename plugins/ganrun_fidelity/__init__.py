@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    from ganrun_fidelity.codes import CodeAccuracy
     from ganrun_fidelity.metrics import FrechetInceptionDistance, InceptionScore
 
-    return {"fid": FrechetInceptionDistance, "inception-score": InceptionScore}
+    return {"fid": FrechetInceptionDistance, "inception-score": InceptionScore, "code-accuracy": CodeAccuracy}
 
 
 @hookimpl

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot, softplus
 
 import ganrun
-from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun import Batch, Factor, Loss, Nets, Phase, Slot, Terms
 
 
 class InfoGan(Loss):
@@ -63,6 +63,14 @@ class InfoGan(Loss):
     def out_features(self, slot: str) -> int:
         """D's logit; then Q's: logits of each categorical code, and mean and log-variance of the continuous ones."""
         return sum(self._output_parts)
+
+    def factors(self) -> Sequence[Factor]:
+        """The noise, `code_1`, `code_2`, … and the continuous codes in one; those that there are."""
+        noise = Factor("noise", self.settings.noise_size, "noise")
+        sizes = enumerate(self.settings.categorical, start=1)
+        codes = [Factor(f"code_{number}", size, "categorical") for number, size in sizes]
+        continuous = Factor("continuous", self.settings.continuous, "continuous")
+        return [factor for factor in (noise, *codes, continuous) if factor.size]
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise, one-hot codes and continuous codes `(size, latent_size)`, all drawn independently."""
@@ -108,6 +116,12 @@ class InfoGan(Loss):
         if self.settings.continuous:
             found["continuous"] = continuous_information(mean, log_variance, values).sum()
         return found
+
+    def encode(self, nets: Nets, images: Tensor) -> Tensor:
+        """Q's probabilities of each categorical code and means of the continuous ones, after zeros for the noise."""
+        _, *logits, mean, _ = torch.split(nets.discriminator(images), self._output_parts, dim=1)
+        noise = mean.new_zeros(len(images), self.settings.noise_size)
+        return torch.cat([noise, *(each.softmax(dim=1) for each in logits), mean], dim=1)
 
     def _with_information(self, adversarial: Mapping[str, Tensor], latents: Tensor, outputs: Tensor) -> Terms:
         weights = {"categorical": self.settings.categorical_weight, "continuous": self.settings.continuous_weight}

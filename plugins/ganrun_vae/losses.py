@@ -86,7 +86,7 @@ class VariationalAutoencoder(Loss):
         Reported beside it: the KL divergence unweighted, the lower bound itself, how many latent dimensions are in
         use, and for the Gaussians their standard deviation.
         """
-        mean, log_variance = encode(nets, batch.images)
+        mean, log_variance = posterior(nets, batch.images)
         samples = nets.generator(mean + batch.latents * (0.5 * log_variance).exp())
         reconstruction, facts = self.reconstruction_loss(samples, batch.images)
         kl = kl_divergence(mean, log_variance).mean()
@@ -109,13 +109,16 @@ class VariationalAutoencoder(Loss):
         beta, steps = self.settings.beta, self.settings.warmup_steps
         return beta * (batch.step / steps).clamp(max=1) if steps else beta
 
+    def encode(self, nets: Nets, images: Tensor) -> Tensor:
+        """The mean of q(z|x): the same at every call."""
+        return posterior(nets, images)[0]
+
     def reconstruct(self, nets: Nets, images: Tensor) -> Tensor:
-        """The decoder's output for the mean of q(z|x): the same at every call."""
-        mean, _ = encode(nets, images)
-        return nets.generator(mean)
+        """The decoder's output for that mean."""
+        return nets.generator(self.encode(nets, images))
 
 
-def encode(nets: Nets, images: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(nets: Nets, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance of q(z|x), each `(batch, latent_size)`."""
     mean, log_variance = nets.encoder(images).chunk(2, dim=1)
     return mean, log_variance

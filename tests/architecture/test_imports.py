@@ -19,8 +19,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name
 LAYERS = """
     errors suggestions markers settings files caches checkups randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
-    losses conditioning batches state events plugins
-    evaluation
+    losses evaluation conditioning batches state events plugins
     networks phases registry
     recipe
     reader environment descriptions schema run

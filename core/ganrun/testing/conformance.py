@@ -63,7 +63,9 @@ def _check_discriminator(component: type[Discriminator], settings: Any, problem:
     assert not isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax), "losses work on logits: drop the last layer"
 
 
-def _check_network(make: Callable[[], nn.Module], problem: Problem, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
+def _check_network(
+    make: Callable[[], nn.Module], problem: Problem, inputs: Tensor, expected: tuple[int, ...]
+) -> Tensor:
     """What holds for both kinds; the outputs in evaluation mode."""
     labels = torch.arange(len(inputs)) % problem.classes if problem.labelled else None
     module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
