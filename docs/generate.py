@@ -133,14 +133,22 @@ def _recipe() -> str:
 
 def _commands() -> str:
     parts = ["# Commands", _code(_help(main, "ganrun"), "text")]
-    for name in sorted(main.commands):
-        parts += [f"## ganrun {name}", _code(_help(main.commands[name], f"ganrun {name}"), "text")]
+    for name, command in _all_commands(main, "ganrun"):
+        parts += [f"## {name}", _code(_help(command, name), "text")]
     parts += [
         "## Exit status",
         "0: done. 1: the run failed. 2: the request was wrong, and nothing was written. 128 + the signal's number: "
         "interrupted (130 for Ctrl-C, 143 for SIGTERM).",
     ]
     return "\n\n".join(parts)
+
+
+def _all_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command of a group and of the groups in it, by its full name."""
+    for name, command in sorted(group.commands.items()):
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _all_commands(command, f"{path} {name}")
 
 
 def _help(command: click.Command, name: str) -> str:

@@ -137,14 +137,17 @@ def _train(recipe: Any, output: Path | None, resume: bool) -> None:
 
 
 @main.command("list")
-@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.argument("kind", required=False, type=click.Choice([*KINDS, "recipes"]))
 @_NO_PLUGIN
 def list_components(kind: str | None, blocked: Sequence[str]) -> None:
-    """List the components that recipes can use, of one KIND or all."""
+    """List the components that recipes can use, of one KIND or all; or the recipes that travel with ganrun."""
     with _told_errors():
-        from ganrun.descriptions import component_table
+        from ganrun.descriptions import component_table, recipe_table
 
-        click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
+        if kind == "recipes":
+            click.echo(recipe_table())
+        else:
+            click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
 
 
 @main.command()
@@ -215,6 +218,73 @@ def doctor() -> None:
 
         for line in examine(_registry(())):
             click.echo(line)
+
+
+# ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@main.group(context_settings=main.context_settings)
+def data() -> None:
+    """List, check and fetch data sets."""
+
+
+def _data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """What says which data set is meant."""
+    for decorate in (
+        _NO_PLUGIN,
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting: --set size=64."),
+        click.argument("name", metavar="NAME|RECIPE.toml"),
+    ):
+        function = decorate(function)
+    return function
+
+
+@data.command("list")
+@_NO_PLUGIN
+def list_data(blocked: Sequence[str]) -> None:
+    """List the data sets, and where their files are."""
+    with _told_errors():
+        from ganrun.datasets import data_table
+
+        click.echo(data_table(_registry(blocked)))
+
+
+@data.command("check", no_args_is_help=True)
+@_data_options
+def check_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
+    """Read a data set whole, as a run would: decode it, check it, and say what it holds."""
+    with _told_errors():
+        from ganrun.datasets import manifest_text, opened
+
+        with opened(name, _registry(blocked), overrides) as found:
+            found.prepare()
+            click.echo(manifest_text(found))
+
+
+@data.command("fetch", no_args_is_help=True)
+@_data_options
+def fetch_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
+    """Download a data set, unless it is there; where no program may, say how to do it by hand."""
+    with _told_errors():
+        from ganrun.datasets import opened
+
+        with opened(name, _registry(blocked), overrides) as found:
+            found.fetch()
+            click.echo(found.locate() or f"{name} needs no files")
+
+
+@data.command("path", no_args_is_help=True)
+@_data_options
+def data_path(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
+    """Print where a data set's files are."""
+    with _told_errors():
+        from ganrun.datasets import opened
+
+        with opened(name, _registry(blocked), overrides) as found:
+            path = found.locate()
+        if path is None:
+            raise RequestError(f"data {name} has no path: it needs no files")
+        click.echo(path.absolute())
 
 
 # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import cleandoc
 from textwrap import fill, indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ganrun.errors import RequestError
+from ganrun.recipes import shipped_recipes
 from ganrun.settings import Settings, settings_help
 from ganrun.suggestions import did_you_mean
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from ganrun.registry import Registry
 
 WIDTH = 100
+
+_NO_NETWORKS = ("data", "loss", "optimizer")
+"""Tables of a recipe that say `use` and are no slots."""
 
 
 def plugin_table(plugins: Plugins) -> str:
@@ -36,6 +41,29 @@ def component_table(registry: Registry, kinds: Iterable[str]) -> str:
             rows.append((kind, offer.name, str(offer.plugin), offer.component.summary()))
     broken = [f'\nthe plugin "{name}" is broken: {reason}' for name, reason in registry.broken().items()]
     return table(rows) + "".join(broken)
+
+
+def recipe_table() -> str:
+    """The recipes that travel with ganrun: model, data, and the published score that they aim at."""
+    rows = [("recipe", "loss", "networks", "data", "target")]
+    for path in sorted(shipped_recipes().glob("*.toml")):
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        networks = [each["use"] for name, each in tables.items() if name not in _NO_NETWORKS and _is_component(each)]
+        size = tables["data"].get("size", "")
+        data = f"{tables['data']['use']} {size}".rstrip()
+        rows.append((path.name, tables["loss"]["use"], " + ".join(networks), data, _target_text(tables.get("target"))))
+    return table(rows)
+
+
+def _is_component(table: Any) -> bool:
+    return isinstance(table, dict) and "use" in table
+
+
+def _target_text(target: Mapping[str, Any] | None) -> str:
+    if target is None:
+        return "none published"
+    tolerance = f" ± {target['tolerance']:g}" if "tolerance" in target else ""
+    return f"{target['metric']} {target['value']:g}{tolerance}"
 
 
 def describe(registry: Registry, kind: str, name: str | None) -> str:

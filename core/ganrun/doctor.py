@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ganrun.errors import GanrunError
 from ganrun.plugins import describe_fault
-from ganrun.registry import KINDS, Offer, Registry
+from ganrun.registry import KINDS, Registry
 
 if TYPE_CHECKING:
     import torch
-
-DATA_SECONDS = 10.0
-"""How long a data set may take to prepare before it is left alone."""
 
 
 def examine(registry: Registry) -> Iterator[str]:
@@ -99,27 +91,15 @@ def _plugins(registry: Registry) -> Iterator[str]:
 
 
 def _data(registry: Registry) -> Iterator[str]:
+    from ganrun.datasets import whereabouts
+
     for offer in registry.offers("data"):
         try:
-            yield _data_line(offer)
-        except _TookTooLongError:
-            yield _line("skip", f"data {offer.name}: still preparing after {DATA_SECONDS:g} s, so it was left alone")
-        except GanrunError as error:
-            yield _line("miss", f"data {offer.name}: {str(error).splitlines()[0]}")
+            known, where = whereabouts(offer)
+            mark = "skip" if known is None else "ok" if known else "miss"
+            yield _line(mark, f"data {offer.name}: {where}")
         except (Exception, SystemExit) as error:
             yield _line("fail", f"data {offer.name}: {describe_fault(error)}")
-
-
-def _data_line(offer: Offer) -> str:
-    required = [name for name, field in offer.component.Settings.model_fields.items() if field.is_required()]
-    if required:
-        return _line("skip", f"data {offer.name}: has no default for {', '.join(required)}; a recipe says it")
-    data = offer.component(offer.component.Settings())
-    with _limit(DATA_SECONDS):
-        data.prepare()
-        count = len(data.split("train"))
-    shape = "×".join(map(str, data.problem().sample_shape))
-    return _line("ok", f"data {offer.name}: {count:,} training samples of {shape}")
 
 
 def _checkups(registry: Registry) -> Iterator[str]:
@@ -129,29 +109,3 @@ def _checkups(registry: Registry) -> Iterator[str]:
             yield _line("ok" if answer.ok else "miss", f"{name}: {answer.text}")
         except (Exception, SystemExit) as error:
             yield _line("fail", f"{name}: {describe_fault(error)}")
-
-
-# ── A limit of time ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class _TookTooLongError(BaseException):
-    """Outside Exception, so that no `except Exception` of a plugin takes it for a fault of its own."""
-
-
-@contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """A block that is interrupted, as Ctrl-C would, after so many seconds; where the system has such a timer."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: Callable[[int, FrameType | None], object] | int | None = signal.signal(signal.SIGALRM, _interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _TookTooLongError

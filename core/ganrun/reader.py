@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +19,10 @@ from ganrun.optimizers import OPTIMIZERS, OptimizerSettings
 from ganrun.recipe import Choice, EmaSettings, Recipe, TrainSettings
 from ganrun.registry import Offer, Registry
 from ganrun.settings import Settings, parse_settings
-from ganrun.source import Key, Source, header, read_source
+from ganrun.source import Key, Source, header, laid_over, read_source
 from ganrun.suggestions import did_you_mean
+
+log = logging.getLogger("ganrun")
 
 S = TypeVar("S", bound=Settings)
 Slots = Mapping[str, Any]
@@ -35,6 +39,23 @@ def load_recipe(path: Path, registry: Registry, overrides: Sequence[str] = ()) -
         RecipeError: with every fault, each with its place.
     """
     return _Reader(read_source(path, overrides), registry).recipe()
+
+
+def choose(kind: str, use: str, registry: Registry, overrides: Sequence[str] = ()) -> Choice:
+    """A component by itself, outside any recipe; each override is `setting=value`.
+
+    Raises:
+        RequestError: if there is no such component, or an override is malformed.
+        RecipeError: with every fault of its settings.
+    """
+    registry.find(kind, use)
+    source = laid_over({kind: {"use": use}}, [f"{kind}.{each}" for each in overrides], Path(f"{kind} {use}"))
+    typed = {place: override.removeprefix(f"{kind}.") for place, override in source.overrides.items()}
+    reader = _Reader(dataclasses.replace(source, overrides=typed), registry)
+    choice = reader.component((kind,), kind)
+    if choice is None:
+        raise RecipeError(reader.problems)
+    return choice
 
 
 class _Reader:
@@ -141,8 +162,22 @@ class _Reader:
             self.problem((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
+        if (*key, "use") in self.source.overrides:
+            rest = self.fitting(key, offer, rest)
         settings = self.parse(key, offer.component.Settings, rest, str(offer), f"ganrun show {kind} {use}")
         return None if settings is None else Choice(offer, use, settings, key)
+
+    def fitting(self, key: Key, offer: Offer, table: Mapping[str, Any]) -> dict[str, Any]:
+        """What a component that `--set` put in another's place can take of the other's settings."""
+        try:
+            parse_settings(offer.component.Settings, table)
+            unfit = set()
+        except ValidationError as error:
+            unfit = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        dropped = [name for name in table if name in unfit and (*key, name) not in self.source.overrides]
+        if dropped:
+            log.warning("%s is now %s, which leaves out %s", header(key), offer, ", ".join(dropped))
+        return {name: value for name, value in table.items() if name not in dropped}
 
     def slots(self) -> Slots | None:
         """The slots of the recipe's loss, even where its settings are at fault; None where there is no such loss."""

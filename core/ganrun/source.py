@@ -57,6 +57,16 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError([_syntax_problem(path, text, error)]) from error
+    return laid_over(tables, overrides, path, text)
+
+
+def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text: str = "") -> Source:
+    """These tables with the overrides laid over them.
+
+    Raises:
+        RequestError: if an override is malformed.
+        RecipeError: if a value is a date, a time or an integer beyond 64 bits.
+    """
     laid: dict[Key, str] = {}
     for override in overrides:
         key, value = parse_override(override)

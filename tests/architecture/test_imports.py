@@ -23,6 +23,7 @@ LAYERS = """
     networks phases registry
     recipe
     reader environment descriptions schema run
+    datasets
     builder runner doctor
     testing.conformance testing.runs
     testing cli

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ganrun import doctor
 from ganrun.doctor import examine
 from ganrun.registry import load_registry
 
 PATIENT = '''
-import time
 from pathlib import Path
 import ganrun
 import numpy as np
@@ -32,31 +30,26 @@ class Flat(ganrun.Data):
 class Absent(Flat):
     """Not there."""
 
-    def prepare(self):
+    def locate(self):
         raise ganrun.DataError("photos are absent\\nput them there")
 
 class Crashing(Flat):
     """Has a bug."""
 
-    def prepare(self):
+    def locate(self):
         raise ZeroDivisionError("in a plugin")
 
 class Quitting(Flat):
     """Ends the program."""
 
-    def prepare(self):
+    def locate(self):
         raise SystemExit(3)
 
-class Slow(Flat):
-    """Decodes for minutes."""
+class Present(Flat):
+    """In a folder."""
 
-    def prepare(self):
-        try:
-            with ganrun.atomic_path(Path("decoded.npy")) as partial:
-                partial.write_text("half")
-                time.sleep(60)
-        except Exception:
-            pass
+    def locate(self):
+        return Path(__file__).parent
 
 class Rooted(Flat):
     """Somebody's pictures."""
@@ -66,7 +59,7 @@ class Rooted(Flat):
 
 @ganrun.hookimpl
 def ganrun_data():
-    classes = {"flat": Flat, "absent": Absent, "crashing": Crashing, "quitting": Quitting, "slow": Slow}
+    classes = {"flat": Flat, "absent": Absent, "crashing": Crashing, "quitting": Quitting, "present": Present}
     return {**classes, "rooted": Rooted}
 
 def crash():
@@ -91,20 +84,18 @@ def lines(tmp_path, monkeypatch) -> list[str]:
     _install(tmp_path, "sick", BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(doctor, "DATA_SECONDS", 0.2)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
     registry = load_registry(("progress",))
     yield list(examine(registry))
     sys.modules.pop("patient_for_doctor", None)
 
 
-def test_everything_is_told_and_nothing_stops_the_rest(lines):
-    assert "ok    data flat: 12 training samples of 1×4×4" in lines
-    assert "miss  data absent: photos are absent" in lines
+def test_everything_is_told_and_nothing_stops_the_rest(lines, tmp_path):
+    assert "ok    data flat: needs no files" in lines
+    assert f"ok    data present: {tmp_path}" in lines
+    assert "miss  data absent: absent: photos are absent" in lines
     assert "fail  data crashing: ZeroDivisionError: in a plugin" in lines
     assert "fail  data quitting: SystemExit: 3" in lines
-    assert "skip  data rooted: has no default for root; a recipe says it" in lines
+    assert "skip  data rooted: wherever root says" in lines
     assert "ok    plugin patient (ganrun-patient 2.0)" in lines
     assert "skip  plugin progress (ganrun 0.1.0): blocked" in lines
     (sick,) = [line for line in lines if "sick" in line]
@@ -112,11 +103,6 @@ def test_everything_is_told_and_nothing_stops_the_rest(lines):
     assert "ok    patient: fine: all is well" in lines
     assert "miss  patient: weights: weights are absent\n      fetch them" in lines
     assert "fail  patient: crash: RuntimeError: no answer" in lines
-
-
-def test_slow_data_is_left_alone_and_leaves_nothing_behind(lines, tmp_path):
-    assert "skip  data slow: still preparing after 0.2 s, so it was left alone" in lines
-    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_packages_and_devices_come_first(lines):
