@@ -1,0 +1,209 @@
+"""That the families learn: each on Fashion-MNIST, on the digits and on Gaussians, over several seeds, within a budget.
+
+python tests/benchmarks/families.py OUTPUT [--only digits] [--seeds 0,1,2]
+python tests/benchmarks/families.py OUTPUT --report      what the runs in OUTPUT say: tables, and OUTPUT/*.png
+
+Each run is a shipped recipe, cut to a number of steps that two CPU cores make in a minute or two. What differs from the
+recipe is written below, and nothing else does. A run that OUTPUT holds already is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ganrun.builder import build_run
+from ganrun.components import to_uint8
+from ganrun.devices import device_text
+from ganrun.reader import load_recipe
+from ganrun.recipes import find_recipe
+from ganrun.registry import load_registry
+from ganrun.run import Run
+from ganrun.runner import execute
+
+NARROW = ("generator.feature_maps=24", "discriminator.feature_maps=24")
+SHORT = ("ema.decay=0.995", "train.batch_size=64")
+FASTER_GENERATOR = (*NARROW, *SHORT, "optimizer.lr=4e-4", "optimizer.discriminator.lr=2e-4")
+CONV = ("generator.use=conv", "generator.stages=2", "discriminator.use=conv", "discriminator.stages=2", *NARROW)
+DENSE = ("generator.use=mlp", "discriminator.use=mlp", "data.size=28")
+
+
+class Family(NamedTuple):
+    """A shipped recipe, what is changed in it, and the steps for each data set."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    steps: dict[str, int]
+
+
+FAMILIES = {
+    "gan, dense": Family("dcgan_fashion_mnist.toml", (*DENSE, *SHORT), {"fashion-mnist": 8000, "digits": 5000}),
+    "gan, dcgan": Family("dcgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1200, "digits": 800}),
+    "lsgan": Family("lsgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1200, "digits": 800}),
+    "wgan-gp": Family(
+        "wgan_gp_fashion_mnist.toml", (*NARROW, *SHORT, "optimizer.lr=5e-4"), {"fashion-mnist": 300, "digits": 200}
+    ),
+    "vae": Family(
+        "vae_fashion_mnist.toml",
+        ("generator.feature_maps=32", "encoder.feature_maps=32", "loss.warmup_steps=200", *SHORT),
+        {"fashion-mnist": 2000, "digits": 1200},
+    ),
+    "infogan": Family("infogan_fashion_mnist.toml", (*CONV, *SHORT), {"fashion-mnist": 2000, "digits": 1200}),
+    "cgan": Family("cgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1500, "digits": 1000}),
+    "acgan": Family(
+        "cgan_fashion_mnist.toml", ("loss.use=acgan", *FASTER_GENERATOR), {"fashion-mnist": 1500, "digits": 1000}
+    ),
+    "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 5000}),
+    "wgan-gp, ring of 8": Family("wgan_gp_ring.toml", (), {"gaussians": 5000}),
+    "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 5000}),
+}
+DATA = ("fashion-mnist", "digits", "gaussians")
+SAMPLES = {"fashion-mnist": 10_000, "digits": 2_000, "gaussians": 2_500}
+SHOWN = 16
+"""Samples of each family in the picture."""
+
+
+def main() -> None:
+    options = _options()
+    if not options.report:
+        for name, data, seed in _wanted(options):
+            _train(name, data, seed, options.output)
+    _report(options.output)
+
+
+def _wanted(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    for data in options.only.split(","):
+        for seed in map(int, options.seeds.split(",")):
+            yield from ((name, data, seed) for name, family in FAMILIES.items() if data in family.steps)
+
+
+# ── Training ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _train(name: str, data: str, seed: int, output: Path) -> None:
+    """Train, unless that is done; the result is a line of results.jsonl, and a file of samples."""
+    key = {"family": name, "data": data, "seed": seed}
+    if any(key.items() <= result.items() for result in _results(output)):
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    folder = output / "runs" / f"{data}-{name}-{seed}".replace(", ", "-").replace(" ", "-")
+    run = build_run(
+        load_recipe(find_recipe(Path(FAMILIES[name].recipe)), load_registry(), _overrides(name, data, seed)), folder
+    )
+    execute(run)
+    scores = {score.name: score.value for score in run.scores.values()}
+    facts = {**key, "steps": run.step, "seconds": run.state.seconds, "threads": torch.get_num_threads(), **scores}
+    if seed == 0 and data != "gaussians":
+        _keep_samples(run, output / f"{data}-{name}.png")
+    with (output / "results.jsonl").open("a", encoding="utf-8") as file:
+        print(json.dumps(facts), file=file)
+    print(json.dumps(facts), flush=True)
+
+
+def _overrides(name: str, data: str, seed: int) -> list[str]:
+    family = FAMILIES[name]
+    scored = [f"metric.{index}.samples={SAMPLES[data]}" for index in range(_metrics(family.recipe))]
+    quiet = ["mlflow=false", "progress=false", "checkpoints=false", "train.evaluate_every_steps=1000000"]
+    return [
+        f"data.use={data}",
+        *family.overrides,
+        *scored,
+        *quiet,
+        f"train.steps={family.steps[data]}",
+        f"train.seed={seed}",
+        "train.device=cpu",
+    ]
+
+
+def _metrics(recipe: str) -> int:
+    return find_recipe(Path(recipe)).read_text(encoding="utf-8").count("[[metric]]")
+
+
+def _keep_samples(run: Run, path: Path) -> None:
+    """A strip of samples; a VAE's has a second row of test images, and a third of their reconstructions."""
+    rows = [to_uint8(run.samples(run.fixed_latents(SHOWN))).cpu()]
+    real = torch.from_numpy(run.data.split("test").images[:SHOWN])
+    made = run.reconstructions(real.float() / 127.5 - 1)
+    if made is not None:
+        rows += [real, to_uint8(made).cpu()]
+    strips = [torch.cat(list(row), dim=2)[0] for row in rows]
+    Image.fromarray(torch.cat(strips).numpy()).save(path)
+
+
+# ── What came of it ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _report(output: Path) -> None:
+    print(f"{device_text(torch.device('cpu'))}, torch {torch.__version__}")
+    by_data: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for result in _results(output):
+        by_data[result["data"]][result["family"]].append(result)
+    for data, families in by_data.items():
+        _print_table(data, families)
+        _draw(output, data, [name for name in FAMILIES if name in families])
+
+
+def _print_table(data: str, families: dict[str, list[dict[str, float]]]) -> None:
+    known = ("family", "data", "seed", "steps", "seconds", "threads")
+    names = [name for results in families.values() for name in results[0] if name not in known]
+    columns = list(dict.fromkeys(names))
+    print(f"\n{data}\n\n| family | steps | seconds | n | {' | '.join(f'`{name}`' for name in columns)} |")
+    print("| --- " * (4 + len(columns)) + "|")
+    for family in (name for name in FAMILIES if name in families):
+        results = families[family]
+        seconds = _spread([result["seconds"] for result in results], 0)
+        cells = [_spread([result[name] for result in results if name in result], 3) for name in columns]
+        print(f"| {family} | {results[0]['steps']:,} | {seconds} | {len(results)} | {' | '.join(cells)} |")
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def _draw(output: Path, data: str, names: Sequence[str]) -> None:
+    """The families' strips below each other, each with its name."""
+    strips = {name: Image.open(path) for name in names if (path := output / f"{data}-{name}.png").is_file()}
+    if not strips:
+        return
+    scaled = {
+        name: strip.resize((SHOWN * 56, strip.height * SHOWN * 56 // strip.width), Image.Resampling.NEAREST)
+        for name, strip in strips.items()
+    }
+    font = ImageFont.load_default(size=18)
+    canvas = Image.new("L", (150 + SHOWN * 56, sum(strip.height + 8 for strip in scaled.values())), 255)
+    top = 4
+    for name, strip in scaled.items():
+        canvas.paste(strip, (150, top))
+        ImageDraw.Draw(canvas).text((8, top + strip.height // 2), name, fill=0, font=font, anchor="lm")
+        top += strip.height + 8
+    canvas.save(output / f"{data}.png", optimize=True)
+
+
+def _results(output: Path) -> list[dict]:
+    path = output / "results.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--only", default=",".join(DATA), help="data sets, with commas between them")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""How well codes and classes agree: on models whose every answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ganrun import Evaluation, Factor, MisfitError, Problem
+from ganrun.evaluation import RealImages
+from ganrun.registry import load_registry
+from ganrun.settings import parse_settings
+from ganrun_fidelity.codes import CodeAccuracy, agreements, categorical_columns
+
+CPU = torch.device("cpu")
+CLASSES = Factor("class", 10, "categorical")
+LEARNED = Factor("code_1", 10, "categorical")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    component = load_registry().find("data", "digits").component
+    data = component(component.Settings(size=8))
+    data.prepare()
+    return data
+
+
+def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
+    """Of a model that shows a real digit of class `shown[code]`, and reads `read[class]` off a real image."""
+    problem = replace(digits.problem(), factors=(Factor("noise", 3, "noise"), factor), latent_size=3 + factor.size)
+    train, test = digits.split("train"), digits.split("test")
+    pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        codes = torch.randint(factor.size, (count,))
+        pictures = [pools[shown[code]][torch.randint(len(pools[shown[code]]), ()).item()] for code in codes]
+        return torch.cat([torch.randn(count, 3), one_hot(codes, factor.size)], dim=1), torch.stack(pictures)
+
+    labels = iter(torch.split(torch.from_numpy(test.labels), 256))
+
+    def encode(images: Tensor) -> Tensor | None:
+        if read is None:
+            return None
+        codes = torch.tensor(read)[next(labels)]
+        return torch.cat([torch.zeros(len(images), 3), 0.6 * one_hot(codes, factor.size) + 0.04], dim=1)
+
+    metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), problem)
+    metric.prepare(digits, CPU)
+    evaluation = Evaluation(
+        problem=problem, device=CPU, step=0, seed=0, draw=draw, real=RealImages(digits), encode=encode
+    )
+    return {score.name: score.value for score in metric.measure(evaluation)}
+
+
+IDENTITY = list(range(10))
+ROLLED = [*range(1, 10), 0]
+
+
+def test_a_model_that_obeys_and_reads_well_is_always_right(digits):
+    found = scores(digits, CLASSES, IDENTITY, IDENTITY)
+    assert found["sample_accuracy_class"] > 0.97, "as often as the classifier itself is right"
+    assert found["code_accuracy_class"] == 1.0
+
+
+def test_classes_mean_what_they_say_and_learned_codes_are_matched(digits):
+    asked = scores(digits, CLASSES, ROLLED, ROLLED)
+    assert asked["sample_accuracy_class"] < 0.03 and asked["code_accuracy_class"] == 0.0
+    learned = scores(digits, LEARNED, ROLLED, ROLLED)
+    assert learned["sample_accuracy_code_1"] > 0.97 and learned["code_accuracy_code_1"] == 1.0
+
+
+def test_two_values_for_one_class_cannot_both_have_it(digits):
+    """Codes 0 and 1 both mean class 0, and nothing means class 1: a tenth is lost, since no class counts twice."""
+    found = scores(digits, LEARNED, [0, 0, *range(2, 10)], None)
+    assert set(found) == {"sample_accuracy_code_1"}, "a model that reads nothing is not scored for it"
+    assert found["sample_accuracy_code_1"] == pytest.approx(0.9, abs=0.04)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=50))
+def test_agreements_count_every_pair(pairs):
+    codes, labels = torch.tensor(pairs).T
+    table = agreements(codes, labels, 4, 3)
+    assert table.sum() == len(pairs)
+    assert all(table[code, label] == pairs.count((code, label)) for code in range(4) for label in range(3))
+
+
+def test_the_columns_of_each_code():
+    factors = (
+        Factor("noise", 5, "noise"),
+        Factor("a", 3, "categorical"),
+        Factor("b", 2, "continuous"),
+        Factor("c", 4, "categorical"),
+    )
+    found = {factor.name: columns for factor, columns in categorical_columns(Problem((2,), factors=factors))}
+    assert found == {"a": slice(5, 8), "c": slice(10, 14)}
+    assert np.arange(14)[found["c"]].tolist() == [10, 11, 12, 13]
+
+
+def test_a_loss_without_codes_is_refused():
+    with pytest.raises(MisfitError, match="no categorical code"):
+        CodeAccuracy(CodeAccuracy.Settings(), Problem((1, 8, 8), classes=10, factors=(Factor("noise", 9, "noise"),)))
