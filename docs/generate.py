@@ -186,7 +186,8 @@ def _described(name: str, thing: Any) -> Iterator[str]:
         yield _code(f"def {name}{_signature(thing)}")
         yield _markdown(thing)
     else:
-        yield _attribute_docs(Path(inspect.getfile(ganrun)).with_name("markers.py").read_text(encoding="utf-8"))[name]
+        home = Path(inspect.getfile(ganrun)).with_name(f"{ganrun._HOME_OF[name]}.py")
+        yield _attribute_docs(home.read_text(encoding="utf-8"))[name]
 
 
 def _class_head(name: str, thing: type) -> str:

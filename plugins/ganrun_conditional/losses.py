@@ -49,7 +49,7 @@ class _LabelledGan(Loss):
 
     def parted(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The noise `(size, noise_size)` and the classes `(size,)`, int64, of these latents."""
-        noise, code = latents.split([self.settings.noise_size, self.problem.classes], dim=1)
+        noise, code = torch.split(latents, [self.settings.noise_size, self.problem.classes], dim=1)
         return noise, code.argmax(dim=1)
 
     def phases(self) -> Sequence[Phase]:
