@@ -1,4 +1,4 @@
-"""`ganrun data`: what there is, where it is, and whether it is sound; and settings that survive a change of component."""
+"""`ganrun data`: what there is, where it is, and whether it is sound; and settings that outlive a change of component."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_another_component_keeps_the_settings_that_fit(caplog: pytest.LogCapture
 
 
 def test_what_was_typed_is_never_left_out() -> None:
-    with pytest.raises(RequestError, match='--set data.size=8: .data. has no key "size"'):
+    with pytest.raises(RequestError, match=r'--set data\.size=8: \[data\] has no key "size"'):
         data_of("data.use=album", "data.size=8")
     assert data_of("data.use=album", "data.side=8").settings.side == 8
 
