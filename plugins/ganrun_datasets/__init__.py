@@ -1,4 +1,4 @@
-"""Real data sets: scikit-learn's digits, which need no download, and Fashion-MNIST."""
+"""Data sets: real ones on disk or embedded, anybody's own pictures, and drawn ones that need no files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,33 @@ from typing import TYPE_CHECKING
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
-    from ganrun import Checkup, Data
+    from ganrun import Checkup, Data, Metric
 
 
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
+    from ganrun_datasets.celeba import Celeba
     from ganrun_datasets.digits import Digits
     from ganrun_datasets.fashion_mnist import FashionMnist
+    from ganrun_datasets.gaussians import Gaussians
+    from ganrun_datasets.image_folder import ImageFolder
+    from ganrun_datasets.synthetic import Synthetic
 
-    return {"digits": Digits, "fashion-mnist": FashionMnist}
+    return {
+        "celeba": Celeba,
+        "digits": Digits,
+        "fashion-mnist": FashionMnist,
+        "gaussians": Gaussians,
+        "image-folder": ImageFolder,
+        "synthetic": Synthetic,
+    }
+
+
+@hookimpl
+def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    from ganrun_datasets.gaussians import ModesCovered
+
+    return {"modes-covered": ModesCovered}
 
 
 @hookimpl

@@ -104,9 +104,9 @@ class ModesCovered(ganrun.Metric):
     As in VEEGAN (arXiv:1705.07761, section 4.1) and PacGAN (arXiv:1712.04086): a sample is of high quality if it lies
     within three standard deviations of its nearest mode, and a mode is covered if one such sample is nearest to it.
 
-    `modes_covered` and `high_quality`, the share of such samples, are better if higher; of real points, a share of 0.989
-    is of high quality. `mode_kl`, in nats, is the divergence of those samples' share of each mode from equal shares: 0
-    at best, ln K if one of the K modes has them all, and also if there are none.
+    `modes_covered` and `high_quality`, the share of such samples, are better if higher; real points have a share of
+    0.989. `mode_kl`, in nats, is the divergence of those samples' share of each mode from equal shares: 0 at best, ln K
+    if one of the K modes has them all, and also if there are none.
     """
 
     class Settings(ganrun.Settings):

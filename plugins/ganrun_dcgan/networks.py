@@ -2,6 +2,9 @@
 
 Radford et al. 2015 (arXiv:1511.06434): strided and transposed convolutions, no pooling and no hidden dense layer. With
 s = 4 (s = 7 for images of 28) and n doublings, the size is s · 2ⁿ.
+
+The tanh is taken in float32 whatever the precision inside: bf16 has no number between 1 − 2⁻⁸ and 1, and likelihoods
+take logarithms of that gap.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Discriminator, Generator, MisfitError, Problem
+from ganrun import Conditioning, Discriminator, Generator, LabelledImages, LabelledLatents, MisfitError, Problem
 from ganrun_dcgan.spectral import SpectralConv2d
 
 LEAK = 0.2
@@ -50,23 +53,27 @@ class DcganGenerator(Generator):
         norm: Literal["batch", "none"] = "batch"
         """Batch norm after every layer but the output, or none."""
 
+        labels: Conditioning = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
+        that are learned for each class."""
+
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
         channels, start, doublings = _layout(problem)
         widths = _widths(settings.feature_maps, doublings)[::-1]
         norm = NORMS.get(settings.norm)
+        self.inputs = LabelledLatents(problem, settings.labels)
         self.layers = nn.Sequential(
-            Projection(problem.latent_size, widths[0], start, bias=norm is None),
+            Projection(self.inputs.features, widths[0], start, bias=norm is None),
             *_activated(widths[0], norm),
             *_doubling(widths, norm),
             nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1),
-            nn.Tanh(),
         )
         self.apply(_initial_weights)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, size, size)` in [-1, 1]."""
-        return self.layers(latents)  # type: ignore[no-any-return]
+        return self.layers(self.inputs(latents, labels)).float().tanh()  # type: ignore[no-any-return]
 
 
 class DcganDiscriminator(Discriminator):
@@ -86,13 +93,18 @@ class DcganDiscriminator(Discriminator):
         spectral bounds the weights of every layer, first and last too (arXiv:1802.05957), and no other norm is there
         then."""
 
+        labels: Conditioning = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
+        embedding adds one channel, learned for each class pixel by pixel."""
+
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
-        channels, start, doublings = _layout(problem)
+        _, start, doublings = _layout(problem)
         widths = _widths(settings.feature_maps, doublings)
+        self.inputs = LabelledImages(problem, settings.labels)
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
         self.layers = nn.Sequential(
-            *_halving((channels, *widths), convolution, NORMS.get(settings.norm)),
+            *_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)),
             convolution(widths[-1], problem.out_features, start),
             nn.Flatten(),
         )
@@ -100,7 +112,7 @@ class DcganDiscriminator(Discriminator):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
-        return self.layers(images)  # type: ignore[no-any-return]
+        return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
 
 
 class Projection(nn.ConvTranspose2d):

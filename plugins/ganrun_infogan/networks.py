@@ -1,7 +1,8 @@
 """InfoGAN's networks for MNIST: table 1 in appendix C.1 of arXiv:1606.03657.
 
 Where the table leaves a choice, the authors' program decides: batch norm stands before the non-linearity, weights
-start at N(0, 0.02) and the scales of batch norm at N(1, 0.02).
+start at N(0, 0.02) and the scales of batch norm at N(1, 0.02). The tanh is taken in float32 whatever the precision
+inside: bf16 has no number between 1 − 2⁻⁸ and 1.
 """
 
 from __future__ import annotations
@@ -44,13 +45,12 @@ class MnistGenerator(Generator):
             nn.BatchNorm2d(64),
             nn.ReLU(),
             nn.ConvTranspose2d(64, channels, 4, stride=2, padding=1),
-            nn.Tanh(),
         )
         self.apply(_authors_weights)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
-        return self.layers(latents)  # type: ignore[no-any-return]
+        return self.layers(latents).float().tanh()  # type: ignore[no-any-return]
 
 
 class MnistDiscriminator(Discriminator):

@@ -23,11 +23,16 @@ class _Gan(Loss):
         latent_size: int = Field(64, ge=1)
         """Length of a latent vector, drawn from N(0, I)."""
 
+        n_discriminator: int = Field(1, ge=1)
+        """Discriminator updates per generator update, each on fresh images and latents: k of algorithm 1."""
+
+    settings: Settings
+
     slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
 
     def phases(self) -> Sequence[Phase]:
         return (
-            Phase("discriminator", self.discriminator, trains=("discriminator",)),
+            Phase("discriminator", self.discriminator, trains=("discriminator",), repeat=self.settings.n_discriminator),
             Phase("generator", self.generator, trains=("generator",), reads_images=False),
         )
 

@@ -1,4 +1,8 @@
-"""The residual networks of the WGAN-GP paper (arXiv:1704.00028, appendix)."""
+"""The residual networks of the WGAN-GP paper (arXiv:1704.00028, appendix).
+
+The tanh is taken in float32 whatever the precision inside: bf16 has no number between 1 − 2⁻⁸ and 1, and likelihoods
+take logarithms of that gap.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Discriminator, Generator, MisfitError, Problem
+from ganrun import Conditioning, Discriminator, Generator, LabelledImages, LabelledLatents, MisfitError, Problem
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Norm = Literal["none", "batch", "layer"]
@@ -30,23 +34,27 @@ class ResnetGenerator(Generator):
         """Channels of the first map, then of each block that doubles the size. The default is the paper's for 32×32,
         starting at 4×4; its one for 64×64 is [512, 512, 256, 128, 64]."""
 
+        labels: Conditioning = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
+        that are learned for each class."""
+
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
         channels, height, width = _divided(problem, len(settings.widths) - 1)
         start = (settings.widths[0], height, width)
+        self.inputs = LabelledLatents(problem, settings.labels)
         self.layers = nn.Sequential(
-            _glorot(nn.Linear(problem.latent_size, prod(start))),
+            _glorot(nn.Linear(self.inputs.features, prod(start))),
             nn.Unflatten(1, start),
             *(_UpBlock(*pair) for pair in pairwise(settings.widths)),
             nn.BatchNorm2d(settings.widths[-1]),
             nn.ReLU(),
             _glorot(nn.Conv2d(settings.widths[-1], channels, 3, padding=1)),
-            nn.Tanh(),
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
-        return self.layers(latents)  # type: ignore[no-any-return]
+        return self.layers(self.inputs(latents, labels)).float().tanh()  # type: ignore[no-any-return]
 
 
 class ResnetCritic(Discriminator):
@@ -67,12 +75,17 @@ class ResnetCritic(Discriminator):
         """Layer norm before each ReLU inside the blocks but the first, or none. Batch norm is no choice: a gradient
         penalty is meant sample by sample."""
 
+        labels: Conditioning = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
+        embedding adds one channel, learned for each class pixel by pixel."""
+
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
-        channels, _, _ = _divided(problem, len(settings.widths))
+        _divided(problem, len(settings.widths))
         first, last = settings.widths[0], settings.widths[-1]
+        self.inputs = LabelledImages(problem, settings.labels)
         self.layers = nn.Sequential(
-            _FirstDownBlock(channels, first),
+            _FirstDownBlock(self.inputs.shape[0], first),
             *(_DownBlock(*pair, settings.norm) for pair in pairwise(settings.widths)),
             *(_FlatBlock(last, settings.norm) for _ in range(settings.flat_blocks)),
             nn.ReLU(),
@@ -83,7 +96,7 @@ class ResnetCritic(Discriminator):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)` to the critic's values `(batch, out_features)`."""
-        return self.layers(images)  # type: ignore[no-any-return]
+        return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
 
 
 # ── Residual blocks: arXiv:1704.00028, appendix ───────────────────────────────────────────────────────────

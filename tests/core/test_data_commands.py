@@ -1,4 +1,4 @@
-"""`ganrun data`: what there is, where it is, and whether it is sound; and settings that outlive a change of component."""
+"""`ganrun data`: what there is, where it is, and whether it is sound; and settings that fit another component."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_the_networks_follow_the_papers_guidelines():
     made, judged = generator(), discriminator()
     kinds = [type(layer) for layer in made.layers]
     stage = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]
-    assert kinds == [Projection, *stage[1:], *stage, nn.ConvTranspose2d, nn.Tanh], "no batch norm at the output"
+    assert kinds == [Projection, *stage[1:], *stage, nn.ConvTranspose2d], "no batch norm at the output"
     kinds = [type(layer) for layer in judged.layers]
     normed = [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU]
     assert kinds == [nn.Conv2d, nn.LeakyReLU, *normed, nn.Conv2d, nn.Flatten], "none at the input, no sigmoid"
@@ -113,6 +113,24 @@ def test_every_norm_conforms(norm, size):
     assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 4, "norm": norm}, problem)
     if norm in ("batch", "none"):
         assert_conforms("generator", DcganGenerator, {"feature_maps": 4, "norm": norm}, problem)
+
+
+@pytest.mark.parametrize("labels", ["concatenation", "embedding"])
+@pytest.mark.parametrize(("size", "norm"), [(16, "batch"), (28, "layer"), (16, "spectral")])
+def test_the_networks_take_labels_either_way(size, norm, labels):
+    problem = Problem((3, size, size), classes=4, latent_size=7, out_features=2, labelled=True)
+    settings = {"feature_maps": 4, "labels": labels}
+    assert_conforms("generator", DcganGenerator, settings, problem)
+    assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, problem)
+
+
+def test_in_bf16_a_sample_close_to_1_is_told_from_1():
+    network = generator(feature_maps=4)
+    nn.init.constant_(network.layers[-1].bias, 5.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gap = 1 - network(torch.randn(6, 8))
+    assert gap.dtype == torch.float32
+    assert gap.min() > 0 and gap.max() < 2**-9, "bf16 rounds to 1 from there on"
 
 
 def test_28_starts_at_7_and_large_images_stay_within_8_times_the_feature_maps():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import ganrun_vanilla
 from ganrun import Batch, MisfitError, Nets, Problem
-from ganrun.testing import assert_conforms
+from ganrun.testing import assert_conforms, train
 from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 from ganrun_vanilla.networks import ConvDiscriminator, ConvGenerator, MlpDiscriminator, MlpGenerator
 
@@ -82,7 +84,24 @@ def test_the_least_squares_generator_is_pulled_from_both_sides():
 
 @pytest.mark.parametrize("loss", [NonSaturatingGan, MinimaxGan, LeastSquaresGan])
 def test_losses_conform(loss):
-    assert_conforms("loss", loss)
+    assert_conforms("loss", loss, {"n_discriminator": 2})
+
+
+@pytest.mark.parametrize("loss", ["gan", "minimax", "lsgan"])
+def test_each_update_of_the_discriminator_sees_images_of_its_own(tmp_path, loss):
+    quiet = dict.fromkeys(("mlflow", "checkpoints", "samples", "progress"), False)
+    tables = {
+        "train": {"steps": 3, "batch_size": 8, "device": "cpu"},
+        "data": {"use": "digits", "size": 8},
+        "loss": {"use": loss, "n_discriminator": 4},
+        "generator": {"use": "mlp", "hidden": [8]},
+        "discriminator": {"use": "mlp", "hidden": [8]},
+    }
+    run = train(tables | quiet, tmp_path / "run", ganrun_vanilla)
+    assert (run.step, run.images_seen) == (3, 3 * 4 * 8)
+
+
+# ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": [], "norm": "none"}, {"hidden": [40, 20], "norm": "batch"}])
@@ -103,6 +122,47 @@ def test_the_convolutional_networks_conform(stages, size):
     assert_conforms("generator", ConvGenerator, settings, problem)
     for norm in ("none", "batch"):
         assert_conforms("discriminator", ConvDiscriminator, {**settings, "norm": norm}, problem)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 4, 5])
+@pytest.mark.parametrize("output", ["doubling", "convolution"])
+def test_they_conform_with_every_kernel_and_output(kernel_size, output):
+    problem = Problem((3, 8, 20), latent_size=16, out_features=5)
+    settings = {"stages": 2, "feature_maps": 4, "kernel_size": kernel_size}
+    assert_conforms("generator", ConvGenerator, {**settings, "output": output}, problem)
+    assert_conforms("discriminator", ConvDiscriminator, {**settings, "dropout": 0.3}, problem)
+
+
+@pytest.mark.parametrize("labels", ["concatenation", "embedding"])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2,)])
+def test_the_networks_take_labels_either_way(shape, labels):
+    problem = Problem(shape, classes=3, latent_size=5, out_features=2, labelled=True)
+    assert_conforms("generator", MlpGenerator, {"hidden": [20], "labels": labels}, problem)
+    assert_conforms("discriminator", MlpDiscriminator, {"hidden": [20], "labels": labels}, problem)
+    if len(shape) == 3:
+        settings = {"stages": 2, "feature_maps": 4, "labels": labels}
+        assert_conforms("generator", ConvGenerator, settings, problem)
+        assert_conforms("discriminator", ConvDiscriminator, settings, problem)
+
+
+@pytest.mark.parametrize("component", [MlpGenerator, MlpDiscriminator, ConvGenerator, ConvDiscriminator])
+def test_without_labels_the_way_in_adds_no_weights(component):
+    problem = Problem((1, 8, 8), classes=3, latent_size=5)
+    networks = [component(component.Settings(labels=labels), problem) for labels in ("concatenation", "embedding")]
+    for network in networks:
+        assert all(name.startswith("layers.") for name in network.state_dict())
+    first, second = (sum(each.numel() for each in network.parameters()) for network in networks)
+    assert first == second
+
+
+@pytest.mark.parametrize("component", [MlpGenerator, ConvGenerator])
+def test_in_bf16_a_sample_close_to_1_is_told_from_1(component):
+    generator = component(component.Settings(), Problem((1, 8, 8), latent_size=4))
+    nn.init.constant_(generator.layers[-1].bias, 5.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gap = 1 - generator(torch.randn(6, 4))
+    assert gap.dtype == torch.float32
+    assert gap.min() > 0 and gap.max() < 2**-9, "bf16 rounds to 1 from there on"
 
 
 @pytest.mark.parametrize("component", [ConvGenerator, ConvDiscriminator])
@@ -129,6 +189,70 @@ def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_
     problem = Problem((3, 32, 32), latent_size=8)
     generator = list(ConvGenerator(ConvGenerator.Settings(), problem).layers)
     discriminator = list(ConvDiscriminator(ConvDiscriminator.Settings(), problem).layers)
-    assert [type(layer) for layer in generator[-2:]] == [nn.ConvTranspose2d, nn.Tanh]
+    assert [type(layer) for layer in generator[-2:]] == [nn.ReLU, nn.ConvTranspose2d]
     assert [type(layer) for layer in discriminator[:2]] == [nn.Conv2d, nn.LeakyReLU]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in discriminator) == 2
+
+
+# ── Designs of the field's introductions, counted by hand ─────────────────────────────────────────────────
+
+MNIST = Problem((1, 28, 28), latent_size=100)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(each.numel() for each in network.parameters())
+
+
+def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
+    """The shape of what each convolution is given, without the batch; then that of the network's output."""
+    shapes = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape[1:])))
+    output = network(inputs)
+    return [*shapes, tuple(output.shape[1:])]
+
+
+def test_a_dense_generator_against_strided_convolutions():
+    generator = MlpGenerator(MlpGenerator.Settings(hidden=(256, 512, 1024), norm="batch"), MNIST)
+    weights = 100 * 256 + 256 * 512 + 512 * 1024 + 1024 * 784
+    assert parameters(generator) == weights + 2 * (256 + 512 + 1024) + 784 == 1_488_144
+    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=5, norm="none", dropout=0.3), MNIST)
+    assert maps_of(judge, torch.randn(2, 1, 28, 28)) == [(1, 28, 28), (32, 14, 14), (64, 7, 7), (1,)]
+    kernels = 25 * (1 * 32 + 32 * 64 + 64 * 128)
+    assert parameters(judge) == kernels + (32 + 64 + 128) + (128 * 4 * 4 + 1) == 259_073
+    assert [layer.p for layer in judge.layers if isinstance(layer, nn.Dropout)] == [0.3] * 3, "one a stage"
+
+
+def test_a_convolutional_generator_whose_hidden_maps_reach_the_images_size():
+    settings = {"kernel_size": 3, "feature_maps": 64, "stages": 2}
+    generator = ConvGenerator(ConvGenerator.Settings(**settings, output="convolution"), MNIST)
+    expected = [(256, 7, 7), (128, 14, 14), (64, 28, 28), (1, 28, 28)]
+    assert maps_of(generator, torch.randn(2, 100)) == expected
+    kernels = 9 * (256 * 128 + 128 * 64 + 64 * 1)
+    assert parameters(generator) == 100 * 256 * 49 + kernels + 2 * (256 + 128 + 64) + 1 == 1_624_513
+    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=3), MNIST)
+    kernels = 9 * (1 * 32 + 32 * 64 + 64 * 128)
+    assert parameters(judge) == kernels + 32 + 2 * (64 + 128) + (128 * 4 * 4 + 1) == 94_913
+
+
+@pytest.mark.parametrize("kernel_size", [3, 4, 5])
+@pytest.mark.parametrize("output", ["doubling", "convolution"])
+def test_every_stage_doubles_the_size(kernel_size, output):
+    problem = Problem((2, 24, 40), latent_size=4)
+    settings = ConvGenerator.Settings(kernel_size=kernel_size, output=output, feature_maps=4)
+    maps = maps_of(ConvGenerator(settings, problem), torch.randn(2, 4))
+    assert maps[0][1:] == (3, 5) and maps[-1] == (2, 24, 40)
+    growth = {(tall / low, wide / narrow) for (_, low, narrow), (_, tall, wide) in pairwise(maps)}
+    assert growth == ({(2, 2)} if output == "doubling" else {(2, 2), (1, 1)})
+    assert [width for width, _, _ in maps[:-1]] == ([16, 8, 4] if output == "doubling" else [32, 16, 8, 4])
+
+
+@pytest.mark.parametrize(("kernel_size", "size"), [(4, 24), (3, 24), (3, 25), (5, 31), (5, 1)])
+def test_every_stage_halves_the_size_and_an_odd_kernel_rounds_up(kernel_size, size):
+    problem = Problem((2, size, 2 * size), out_features=3)
+    settings = ConvDiscriminator.Settings(kernel_size=kernel_size, feature_maps=4)
+    maps = maps_of(ConvDiscriminator(settings, problem), torch.randn(2, 2, size, 2 * size))
+    for (_, tall, wide), (_, low, narrow) in pairwise(maps[:-1]):
+        assert (low, narrow) == (math.ceil(tall / 2), math.ceil(wide / 2))
+    assert [width for width, _, _ in maps[:-1]] == [2, 4, 8] and maps[-1] == (3,)

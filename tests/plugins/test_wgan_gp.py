@@ -245,6 +245,25 @@ def test_the_critic_conforms(widths, flat_blocks, size, norm):
     assert_conforms("discriminator", ResnetCritic, settings, Problem((3, size, size), out_features=5))
 
 
+@pytest.mark.parametrize("labels", ["concatenation", "embedding"])
+def test_the_networks_take_labels_either_way(labels):
+    problem = Problem((3, 8, 8), classes=4, latent_size=7, out_features=2, labelled=True)
+    settings = {"widths": [4, 6], "labels": labels}
+    assert_conforms("generator", ResnetGenerator, settings, problem)
+    for norm in ("none", "layer"):
+        assert_conforms("discriminator", ResnetCritic, {**settings, "norm": norm}, problem)
+
+
+def test_in_bf16_a_sample_close_to_1_is_told_from_1():
+    generator = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), Problem((3, 8, 8), latent_size=4))
+    nn.init.zeros_(generator.layers[-1].weight)
+    nn.init.constant_(generator.layers[-1].bias, 5.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gap = 1 - generator(torch.randn(6, 4))
+    assert gap.dtype == torch.float32
+    assert gap.min() > 0 and gap.max() < 2**-9, "bf16 rounds to 1 from there on"
+
+
 def test_a_size_that_the_widths_cannot_halve_is_refused():
     with pytest.raises(MisfitError, match=r"halve the size 3 times, so it takes sizes divisible by 8, not 28×28"):
         ResnetGenerator(ResnetGenerator.Settings(), Problem((1, 28, 28), latent_size=4))

@@ -8,11 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
-from ganrun.builder import check_recipe
+from ganrun.builder import build_run, check_recipe
+from ganrun.cli import main
 from ganrun.reader import load_recipe
 from ganrun.recipes import find_recipe, shipped_recipes
 from ganrun.registry import load_registry
+from ganrun.runner import execute
 
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
 ROOT = Path(__file__).parents[2]
@@ -26,6 +30,39 @@ def test_a_recipe_is_valid_and_its_networks_fit(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_a_recipe_says_at_its_head_what_it_is(path):
     assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_trains_on_drawn_shapes_where_its_own_data_is_absent(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["train.steps=2", "train.batch_size=8", "train.device=cpu", "data.count=64", "data.test_count=16"]
+    quiet = ["metric=[]", "mlflow=false", "progress=false", "samples.count=4"]
+    overrides = ["data.use=synthetic", *few, *quiet]
+    run = build_run(load_recipe(path, load_registry(), overrides), tmp_path / "run")
+    before = {name: slot.module.state_dict() for name, slot in run.state.slots.items()}
+    before = {name: {key: value.clone() for key, value in weights.items()} for name, weights in before.items()}
+    execute(run)
+    assert run.step == 2
+    for name, slot in run.state.slots.items():
+        changed = [key for key, value in slot.module.state_dict().items() if not torch.equal(value, before[name][key])]
+        assert changed, f"{name} has not learned"
+    assert (tmp_path / "run/samples/step_00000002.png").is_file()
+
+
+def test_the_list_of_recipes_says_what_each_is_made_of():
+    lines = {line.split()[0]: line for line in CliRunner().invoke(main, ["list", "recipes"]).output.splitlines()}
+    assert set(lines) == {"recipe", *(path.name for path in RECIPES)}
+    assert lines["wgan_celeba.toml"].split()[1:] == [
+        "wgan-gp",
+        "dcgan",
+        "+",
+        "dcgan",
+        "celeba",
+        "64",
+        "none",
+        "published",
+    ]
+    assert lines["dcgan_cifar10.toml"].endswith("cifar10 32        fid 42.72 ± 5")
 
 
 def test_a_shipped_recipe_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch):
