@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
-    from ganrun import Checkup, Data, Metric
+    from ganrun import Data, Metric
 
 
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
     from ganrun_datasets.celeba import Celeba
     from ganrun_datasets.digits import Digits
-    from ganrun_datasets.fashion_mnist import FashionMnist
     from ganrun_datasets.gaussians import Gaussians
     from ganrun_datasets.image_folder import ImageFolder
+    from ganrun_datasets.mnist import FashionMnist, Mnist
     from ganrun_datasets.synthetic import Synthetic
 
     return {
@@ -26,6 +26,7 @@ def ganrun_data() -> Mapping[str, type[Data]]:
         "fashion-mnist": FashionMnist,
         "gaussians": Gaussians,
         "image-folder": ImageFolder,
+        "mnist": Mnist,
         "synthetic": Synthetic,
     }
 
@@ -35,10 +36,3 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
     from ganrun_datasets.gaussians import ModesCovered
 
     return {"modes-covered": ModesCovered}
-
-
-@hookimpl
-def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
-    from ganrun_datasets.fashion_mnist import checkup
-
-    return {"fashion-mnist": checkup}

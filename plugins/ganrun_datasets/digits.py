@@ -47,7 +47,7 @@ class Digits(ganrun.Data):
     @cached_property
     def _splits(self) -> dict[str, ganrun.Split]:
         originals, labels = _read()
-        images = resampled(originals, self.settings.size)
+        images = resampled(originals[:, np.newaxis], self.settings.size)
         return {name: ganrun.Split(images[rows], labels[rows]) for name, rows in _rows(labels).items()}
 
 

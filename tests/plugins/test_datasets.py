@@ -23,8 +23,8 @@ from PIL import Image
 from ganrun import DataError
 from ganrun.registry import load_registry
 from ganrun_datasets.digits import Digits
-from ganrun_datasets.fashion_mnist import CLASSES, DEBIAN, FILES, FashionMnist, checkup
 from ganrun_datasets.idx import read_idx
+from ganrun_datasets.mnist import DEBIAN, FILES, FashionMnist, Mnist
 from ganrun_datasets.resample import resampled
 
 DIGITS_PER_CLASS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
@@ -114,18 +114,18 @@ def test_an_unknown_split_is_told():
 
 
 def test_resampling_keeps_flat_pictures_flat_and_does_not_alias():
-    flat = np.full((3, 28, 28), 200, np.uint8)
+    flat = np.full((3, 1, 28, 28), 200, np.uint8)
     assert np.all(resampled(flat, 17) == 200)
-    stripes = np.zeros((1, 28, 28), np.uint8)
-    stripes[:, :, ::2] = 255
+    stripes = np.zeros((1, 1, 28, 28), np.uint8)
+    stripes[..., ::2] = 255
     inner = resampled(stripes, 14)[0, 0, 3:-3, 3:-3].astype(int)
     assert np.all(np.abs(inner - 127) < 40)
 
 
 def test_resampling_is_pillows_bicubic_of_each_picture_by_itself():
-    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
-    expected = Image.fromarray(images[2]).resize((32, 32), Image.Resampling.BICUBIC)
-    assert np.array_equal(resampled(images, 32)[2, 0], np.asarray(expected))
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 28, 28), np.uint8)
+    expected = Image.fromarray(images[2].transpose(1, 2, 0)).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.array_equal(resampled(images, 32)[2].transpose(1, 2, 0), np.asarray(expected))
 
 
 # ── IDX ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,7 +197,9 @@ def test_debians_files_are_the_published_fashion_mnist():
     assert np.bincount(test.labels).tolist() == [1_000] * 10
     assert train.images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)  # as published with the data set
     assert data.class_names()[train.labels[0]] == "Ankle boot"
-    assert checkup().ok
+    assert fashion().locate() == DEBIAN
+    assert data.manifest()["published"] is True, "whoever packed the files, what is in them is what was published"
+    assert data.manifest()["counts"] == {"train": 60_000, "test": 10_000}
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -211,7 +213,7 @@ def test_root_may_be_the_folder_or_torchvisions_root(tmp_path, layout, suffix):
     assert train.labels.tolist() == [*range(10), *range(10)]
     assert len(data.split("test")) == 10
     assert data.problem().sample_shape == (1, 28, 28)
-    assert len(data.class_names()) == data.problem().classes == len(CLASSES)
+    assert len(data.class_names()) == data.problem().classes == 10
 
 
 @pytest.mark.parametrize("place", ["given/fashion-mnist", "here/data/fashion-mnist", "cache/data/FashionMNIST/raw"])
@@ -221,7 +223,27 @@ def test_the_usual_places_are_looked_in(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("GANRUN_DATA", str(tmp_path / "given"))
     assert len(fashion().split("train")) == 7
-    assert str(Path(place).name) in checkup().text
+    assert fashion().locate().resolve() == tmp_path / place
+
+
+def test_mnist_is_read_the_same_way_and_has_no_package_of_debians(tmp_path, caplog):
+    write_tree(tmp_path / "MNIST" / "raw")
+    data = Mnist(Mnist.Settings(root=str(tmp_path)))
+    data.prepare()
+    assert data.split("train").images.shape == (20, 1, 28, 28)
+    assert data.manifest()["published"] is False
+    assert "mnist: 4 of 4 files are not the published ones" in caplog.text
+    with pytest.raises(DataError) as caught:
+        Mnist(Mnist.Settings(root=str(tmp_path / "nowhere"))).prepare()
+    assert "apt-get" not in str(caught.value) and "ganrun data fetch mnist" in str(caught.value)
+
+
+def test_fetching_needs_no_word_from_the_recipe_and_is_done_once(tmp_path, mirror):
+    data = fashion(root=tmp_path / "root")
+    data.fetch()
+    assert data.locate() == tmp_path / "root/FashionMNIST/raw"
+    shutil.rmtree(mirror)
+    data.fetch()
 
 
 def test_absent_files_give_the_steps(tmp_path):
@@ -332,8 +354,7 @@ def test_a_failed_download_is_told_with_the_other_ways(tmp_path, mirror):
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_plugin_offers_both_and_a_checkup():
+def test_the_plugin_offers_them():
     registry = load_registry()
-    assert {"digits", "fashion-mnist"} <= set(registry.names("data"))
-    assert "datasets: fashion-mnist" in registry.checkups()
+    assert {"digits", "fashion-mnist", "mnist"} <= set(registry.names("data"))
     assert registry.find("data", "digits").component.summary().startswith("1,797 real handwritten digits")

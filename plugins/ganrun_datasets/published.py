@@ -1,0 +1,46 @@
+"""Whether files are the published ones, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+log = logging.getLogger("ganrun.datasets")
+
+
+class Identity(NamedTuple):
+    """What a manifest says of the files."""
+
+    files: dict[str, str]
+    """MD5 by name: the sums that data sets are published with."""
+
+    published: bool | None
+    """Whether all are the published ones; None where that cannot be known."""
+
+
+def identify(data: str, files: Mapping[Path, str | None]) -> Identity:
+    """Read files through, and hold them against the sums that were published; a warning tells of those that differ.
+
+    Args:
+        data: The data set's name, for the warning.
+        files: The published MD5 by file, None for one that has none; of a .gz, that of what is packed in it.
+    """
+    found = {path: _md5(path) for path in files}
+    foreign = [path for path, expected in files.items() if expected is not None and found[path] != expected]
+    if foreign:
+        log.warning(
+            "%s: %d of %d files are not the published ones, the first is %s: scores cannot be compared with others'",
+            *(data, len(foreign), len(files), foreign[0]),
+        )
+    is_known = all(expected is not None for expected in files.values())
+    return Identity({path.name: digest for path, digest in found.items()}, False if foreign else is_known or None)
+
+
+def _md5(path: Path) -> str:
+    # What is in a .gz is what counts: gzip writes a date and a file's name too, and everybody packs anew.
+    with gzip.open(path) if path.suffix == ".gz" and ".tar" not in path.suffixes else path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,120 @@
+"""How a class enters a network: what is added, what is left alone, and what is learned of it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import one_hot
+
+from ganrun import ContractError, LabelledImages, LabelledLatents, Problem
+
+SHAPES = [(3, 5, 4), (1, 1, 1), (2,)]
+
+
+def labelled(shape=(3, 5, 4), classes=4, latent_size=6):
+    return Problem(shape, classes, latent_size, labelled=True)
+
+
+# ── Concatenation: nothing is learned ─────────────────────────────────────────────────────────────────────
+
+
+@given(classes=st.integers(2, 12), latent_size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_latents_pass_unchanged_with_a_one_hot_class_after_them(classes, latent_size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(7, latent_size, generator=generator)
+    labels = torch.randint(classes, (7,), generator=generator)
+    way_in = LabelledLatents(labelled(classes=classes, latent_size=latent_size), "concatenation")
+    given_to_the_network = way_in(latents, labels)
+    assert given_to_the_network.shape == (7, way_in.features) == (7, latent_size + classes)
+    assert torch.equal(given_to_the_network[:, :latent_size], latents)
+    assert torch.equal(given_to_the_network[:, latent_size:], one_hot(labels, classes).float())
+    assert not list(way_in.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_class_is_a_plane_of_ones_among_planes_of_zeros(shape):
+    images, labels = torch.randn(5, *shape), torch.tensor([2, 0, 3, 2, 1])
+    way_in = LabelledImages(labelled(shape), "concatenation")
+    given_to_the_network = way_in(images, labels)
+    assert given_to_the_network.shape == (5, *way_in.shape) == (5, shape[0] + 4, *shape[1:])
+    assert torch.equal(given_to_the_network[:, : shape[0]], images)
+    for planes, label in zip(given_to_the_network[:, shape[0] :], labels, strict=True):
+        assert [plane.unique().tolist() for plane in planes] == [[float(each == label)] for each in range(4)]
+    assert not list(way_in.parameters())
+
+
+def test_images_keep_their_precision():
+    images = torch.randn(2, 3, 5, 4, dtype=torch.bfloat16)
+    for conditioning in ("concatenation", "embedding"):
+        assert LabelledImages(labelled(), conditioning)(images, torch.tensor([0, 1])).dtype == torch.bfloat16
+
+
+# ── Embedding: learned for each class ─────────────────────────────────────────────────────────────────────
+
+
+def added(kind: str, shape=(3, 5, 4), labels=(2, 0, 2)):
+    """The way in, and what it adds beside zeros."""
+    problem, labels = labelled(shape), torch.tensor(labels)
+    if kind == "latents":
+        way_in = LabelledLatents(problem, "embedding", embedding_size=11)
+        return way_in, way_in(torch.zeros(len(labels), 6), labels)[:, 6:]
+    way_in = LabelledImages(problem, "embedding")
+    return way_in, way_in(torch.zeros(len(labels), *shape), labels)[:, shape[0] :]
+
+
+def test_an_embedding_adds_its_own_length_to_latents_and_one_channel_to_images():
+    way_in, vectors = added("latents")
+    assert vectors.shape == (3, 11) and way_in.features == 17
+    for shape in SHAPES:
+        way_in, planes = added("images", shape)
+        assert planes.shape == (3, 1, *shape[1:]) and way_in.shape == (shape[0] + 1, *shape[1:])
+        assert sum(each.numel() for each in way_in.parameters()) == 4 * prod(shape[1:])
+
+
+@pytest.mark.parametrize("kind", ["latents", "images"])
+def test_an_embedding_is_one_per_class_and_learns_from_the_classes_present_alone(kind):
+    way_in, vectors = added(kind)
+    assert torch.equal(vectors[0], vectors[2]) and not torch.equal(vectors[0], vectors[1])
+    vectors.sum().backward()
+    (table,) = way_in.parameters()
+    assert table.grad.unique(dim=1).flatten().tolist() == [1, 0, 2, 0], "how often each class was there"
+
+
+@pytest.mark.parametrize("kind", ["latents", "images"])
+def test_what_is_beside_an_embedding_passes_unchanged(kind):
+    labels = torch.tensor([1, 3])
+    if kind == "latents":
+        inputs = torch.randn(2, 6)
+        passed = LabelledLatents(labelled(), "embedding")(inputs, labels)[:, :6]
+    else:
+        inputs = torch.randn(2, 3, 5, 4)
+        passed = LabelledImages(labelled(), "embedding")(inputs, labels)[:, :3]
+    assert torch.equal(passed, inputs)
+
+
+# ── With and without labels ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("conditioning", ["concatenation", "embedding"])
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 1])])
+def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, labels):
+    before = torch.get_rng_state()
+    problem = Problem((3, 5, 4), classes=4, latent_size=6)
+    latents, images = LabelledLatents(problem, conditioning), LabelledImages(problem, conditioning)
+    assert torch.equal(torch.get_rng_state(), before), "a network's other weights stay what they were for a seed"
+    assert (latents.features, images.shape) == (6, (3, 5, 4))
+    assert not latents.state_dict() and not images.state_dict()
+    noise, pictures = torch.randn(2, 6), torch.randn(2, 3, 5, 4)
+    assert latents(noise, labels) is noise and images(pictures, labels) is pictures
+
+
+@pytest.mark.parametrize("conditioning", ["concatenation", "embedding"])
+def test_a_loss_that_forgets_the_labels_is_told_so(conditioning):
+    with pytest.raises(ContractError, match="built for labels is called without them"):
+        LabelledLatents(labelled(), conditioning)(torch.randn(2, 6), None)
+    with pytest.raises(ContractError, match="built for labels is called without them"):
+        LabelledImages(labelled(), conditioning)(torch.randn(2, 3, 5, 4), None)

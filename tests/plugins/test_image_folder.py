@@ -1,0 +1,581 @@
+"""Pictures of one's own: read whole or refused, decoded once, and never half of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ganrun import DataError
+from ganrun.testing import assert_conforms
+from ganrun_datasets.image_folder import ImageFolder
+from ganrun_datasets.pictures import UnreadableError, opened
+
+DECODE = """
+import sys
+from pathlib import Path
+from ganrun_datasets.decoding import Job, decoded
+from ganrun_datasets.pictures import Transform, source_at
+
+source = source_at(Path(sys.argv[1]))
+print(decoded(Job("image-folder", source, sorted(source.stamps), Transform(64)), "refuse").record.row_digests)
+"""
+"""What `prepare` does at size 64, for other processes: without PyTorch, they start in half a second."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+
+
+def pixels(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    """Smooth colours, so that JPEG keeps them nearly."""
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(image: Image.Image, path: Path, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_tree(root: Path, folders: str = "cat dog", count: int = 3) -> Path:
+    for number, folder in enumerate(folders.split()):
+        for index in range(count):
+            save(pixels(100 * number + index), root / folder / f"{index}.png")
+    return root
+
+
+def zipped(root: Path, path: Path, outer: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, Path(outer) / file.relative_to(root))
+    return path
+
+
+def folder(root: Path, **chosen) -> ImageFolder:
+    return ImageFolder(ImageFolder.Settings(root=str(root), **chosen))
+
+
+def prepared(root: Path, **chosen) -> ImageFolder:
+    data = folder(root, **chosen)
+    data.prepare()
+    return data
+
+
+def cache_files(tmp_path: Path, pattern: str = "*.npy") -> list[Path]:
+    return sorted((tmp_path / "cache" / "data" / "pictures").glob(pattern))
+
+
+def refusal(root: Path, **chosen) -> str:
+    with pytest.raises(DataError) as caught:
+        prepared(root, **chosen)
+    return str(caught.value)
+
+
+# ── Folders, classes and splits ───────────────────────────────────────────────────────────────────────────
+
+
+def test_folders_are_classes_and_pixels_are_pillows(tmp_path):
+    root = tmp_path / "root"
+    for name in ("b/1.png", "b/deep/er/2.PNG", "a/x.jpeg", "a/.hidden.png", "__MACOSX/a/._x.jpeg", ".git/3.png"):
+        save(pixels(len(name)), root / name)
+    (root / "b" / "notes.txt").write_text("no picture")
+    (root / "b" / "Thumbs.db").write_bytes(b"nor this")
+    (root / "empty").mkdir()
+    data = folder(root, size=16)
+    assert data.problem().sample_shape == (3, 16, 16)
+    assert data.problem().classes == 2
+    assert not (tmp_path / "cache").exists(), "the problem is read off the names alone"
+    data.prepare()
+    train = data.split("train")
+    assert data.class_names() == ("a", "b")
+    assert train.labels.tolist() == [0, 1, 1]
+    assert train.labels.dtype == np.int64
+    expected = pixels(len("b/1.png")).crop((5, 0, 35, 30)).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(train.images[1], np.asarray(expected).transpose(2, 0, 1))
+    with pytest.raises(DataError, match='no split "test"; it has train'):
+        data.split("test")
+
+
+def test_pictures_beside_each_other_have_no_labels_and_both_ways_at_once_are_refused(tmp_path):
+    save(pixels(0), tmp_path / "root" / "1.png")
+    save(pixels(1), tmp_path / "root" / "2.png")
+    data = prepared(tmp_path / "root")
+    assert data.problem().classes == 0
+    assert data.split("train").labels is None
+    save(pixels(2), tmp_path / "root" / "cat" / "3.png")
+    with pytest.raises(DataError, match=r"in a class's folder \(cat/3.png\) and some in none \(1.png\)"):
+        folder(tmp_path / "root").problem()
+    assert len(prepared(tmp_path / "root", labelled=False).split("train")) == 3
+
+
+def test_one_folder_is_one_class(tmp_path):
+    data = prepared(write_tree(tmp_path / "root", "cat"))
+    assert data.problem().classes == 1
+    assert data.split("train").labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("test_folder", ["test", "val", "valid", "Validation"])
+def test_folders_called_after_splits_are_the_splits(tmp_path, test_folder):
+    root = tmp_path / "root"
+    write_tree(root / "train", count=3)
+    write_tree(root / test_folder, count=2)
+    if test_folder == "test":
+        write_tree(root / "val", count=9)
+    data = prepared(root)
+    train, test = data.split("train"), data.split("test")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
+    assert np.array_equal(train.images[3], test.images[2])
+    assert data.manifest()["counts"] == {"train": 6, "test": 4}
+    save(pixels(0), root / test_folder / "zebra" / "1.png")
+    with pytest.raises(DataError, match='only the test split has a class "zebra"'):
+        folder(root).problem()
+    shutil.rmtree(root / "train")
+    with pytest.raises(DataError, match="none that is called train"):
+        folder(root).problem()
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    root = write_tree(tmp_path / "root")
+    (root / "cat" / "linked.png").symlink_to(root / "dog" / "0.png")
+    (root / "cow").symlink_to(write_tree(tmp_path / "elsewhere", "x") / "x")
+    (root / "dog" / "loop").symlink_to(root)
+    (root / "dog" / "self").symlink_to(root / "dog")
+    data = prepared(root)
+    assert data.class_names() == ("cat", "cow", "dog")
+    assert np.bincount(data.split("train").labels).tolist() == [4, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda root: None, r"there is no .*root; root in \[data\] names a folder"),
+        (lambda root: root.mkdir(), "is empty"),
+        (lambda root: save(pixels(0), root / "a.png").rename(root / "a.txt"), "holds no pictures: 1 file"),
+        (lambda root: root.write_bytes(b""), "is empty; replace it"),
+        (lambda root: root.write_bytes(b"\n<!DOCTYPE html><html>Quota exceeded"), "is a web page, saved in place of"),
+        (lambda root: root.write_bytes(b"Rar!\x1a\7"), "is no zip: it starts with 52 61 72 21"),
+    ],
+)  # fmt: skip
+def test_what_is_no_set_of_pictures_is_told(tmp_path, make, reason):
+    make(tmp_path / "root")
+    with pytest.raises(DataError, match=reason):
+        folder(tmp_path / "root").problem()
+
+
+# ── Zips ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("outer", ["", "pictures"])
+def test_a_zip_is_read_as_its_folder_is(tmp_path, method, outer):
+    root = write_tree(tmp_path / "root")
+    archive = zipped(root, tmp_path / "root.zip", outer, method)
+    ours, theirs = prepared(archive), prepared(root)
+    assert ours.class_names() == theirs.class_names() == ("cat", "dog")
+    assert ours.fingerprint() == theirs.fingerprint()
+    assert np.array_equal(ours.split("train").images, theirs.split("train").images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "root", "root.zip"]
+
+
+def test_a_zip_that_was_cut_short_is_told_wherever_it_was_cut(tmp_path):
+    whole = zipped(write_tree(tmp_path / "root"), tmp_path / "whole.zip").read_bytes()
+    cut = tmp_path / "cut.zip"
+    for length in [1, 4, 40, *range(100, len(whole), len(whole) // 20), len(whole) - 1]:
+        cut.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"cut\.zip (was cut short or damaged: it has|is no zip)"):
+            folder(cut).problem()
+
+
+def test_a_damaged_member_is_unreadable_and_the_others_are_not(tmp_path):
+    path = zipped(write_tree(tmp_path / "root"), tmp_path / "root.zip", method=zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo("cat/1.png").header_offset
+    content[place + 60] ^= 1
+    path.write_bytes(content)
+    assert "1 of 6 pictures cannot be read:\n  cat/1.png: the zip is damaged here: its checksum differs" in refusal(
+        path
+    )
+
+
+# ── Unreadable pictures ───────────────────────────────────────────────────────────────────────────────────
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that says it is 60,000 × 60,000."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+JPEG = encoded(pixels(5, 64, 64))
+DAMAGED = {
+    "bomb.png": (bomb(), "decompression bomb"),
+    "cut.jpg": (JPEG[:-20], "truncated"),
+    "empty.jpg": (b"", "it is empty"),
+    "floats.tif": (encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "its pixels are floats"),
+    "page.jpg": (b"<html>quota</html>", "it is a web page"),
+    "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it starts with 25 21 50 53"),
+    "text.jpg": (b"hello, world", "it is no picture: it starts with 68 65 6c 6c"),
+    "zeros.jpg": (bytes(len(JPEG)), "it is no picture"),
+}  # fmt: skip
+
+
+def test_all_unreadable_pictures_are_found_at_once_and_can_be_skipped(tmp_path, caplog):
+    root = write_tree(tmp_path / "root")
+    for name, (content, _) in DAMAGED.items():
+        (root / "cat" / name).write_bytes(content)
+    text = refusal(root)
+    assert "8 of 14 pictures cannot be read" in text
+    assert "and 3 more" in text
+    assert 'unreadable = "skip"' in text
+    for name, (_, reason) in list(DAMAGED.items())[:5]:
+        assert reason in next(line for line in text.splitlines() if name in line)
+    written = cache_files(tmp_path)[0].stat().st_mtime_ns
+    for _ in range(2):
+        data = prepared(root, unreadable="skip")
+        assert data.split("train").labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert data.manifest()["counts"] == {"train": 6}
+        assert data.manifest()["skipped"] == 8
+    assert cache_files(tmp_path)[0].stat().st_mtime_ns == written
+    assert caplog.text.count("8 of 14 pictures cannot be read") == 2
+    assert data.fingerprint() == prepared(write_tree(tmp_path / "sound")).fingerprint()
+    assert refusal(root) == text
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_each_damage_has_its_reason(tmp_path, name):
+    content, reason = DAMAGED[name]
+    (write_tree(tmp_path / "root", count=1) / "cat" / name).write_bytes(content)
+    text = refusal(tmp_path / "root")
+    assert f"1 of 3 pictures cannot be read:\n  cat/{name}: " in text
+    assert reason in text
+
+
+def test_a_jpeg_cut_anywhere_is_never_taken_for_whole(tmp_path):
+    root = write_tree(tmp_path / "root", "cat", 1)
+    cuts = [*range(0, len(JPEG) - 2, len(JPEG) // 40), len(JPEG) - 2, len(JPEG) - 1]
+    for cut in cuts:
+        (root / "cat" / f"{cut}.jpg").write_bytes(JPEG[:cut])
+    assert f"{len(cuts)} of {len(cuts) + 1} pictures cannot be read" in refusal(root)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]),
+    place=st.floats(0, 1),
+    by=st.integers(1, 255),
+)
+def test_a_changed_byte_gives_a_picture_or_a_reason(kind, place, by):
+    content = bytearray(encoded(pixels(5, 16, 16), kind))
+    content[int(place * (len(content) - 1))] ^= by
+    try:
+        assert opened(bytes(content)).size > (0, 0)
+    except UnreadableError as error:
+        assert str(error)
+
+
+def test_where_none_can_be_read_or_none_of_a_class_that_is_told_even_if_skipping(tmp_path):
+    root = tmp_path / "root"
+    for name in ("cat/1.jpg", "dog/2.jpg"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("no")
+    text = refusal(root, unreadable="skip")
+    assert "2 of 2 pictures cannot be read" in text
+    assert '"skip"' not in text
+    save(pixels(0), root / "cat" / "3.png")
+    assert 'no picture of class "dog" in the train split can be read' in refusal(root, unreadable="skip")
+
+
+def test_a_picture_that_may_be_read_again_is_no_longer_left_out(tmp_path):
+    root = write_tree(tmp_path / "root")
+    (root / "cat" / "1.png").chmod(0)
+    if os.access(root / "cat" / "1.png", os.R_OK):
+        pytest.skip("this user may read everything")
+    assert len(prepared(root, unreadable="skip").split("train")) == 5
+    (root / "cat" / "1.png").chmod(0o600)
+    assert len(prepared(root).split("train")) == 6
+
+
+# ── Modes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def flat(mode: str, colour) -> Image.Image:
+    return Image.new(mode, (20, 20), colour)
+
+
+def half_transparent_palette() -> Image.Image:
+    image = flat("P", 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.info["transparency"] = bytes([0, 255])
+    return image
+
+
+GREY_16 = Image.fromarray(np.full((20, 20), 51_400, np.uint16))
+
+MODES = {
+    "rgba.png": (flat("RGBA", (255, 0, 0, 0)), (255, 255, 255)),
+    "half.png": (flat("RGBA", (0, 0, 0, 128)), (127, 127, 127)),
+    "palette.png": (half_transparent_palette(), (255, 255, 255)),
+    "cmyk.tif": (flat("CMYK", (255, 0, 0, 0)), (0, 255, 255)),
+    "ycbcr.jpg": (flat("RGB", (10, 20, 250)), (10, 20, 250)),
+    "la.png": (flat("LA", (0, 0)), (255, 255, 255)),
+    "deep.png": (GREY_16, (200, 200, 200)),
+    "deep.tif": (GREY_16, (200, 200, 200)),
+    "bits.png": (flat("1", 1), (255, 255, 255)),
+    "grey.jpg": (flat("L", 77), (77, 77, 77)),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_becomes_the_colour_that_it_shows(tmp_path, channels):
+    root = tmp_path / "root"
+    for name, (image, _) in MODES.items():
+        save(image, root / name)
+    data = prepared(root, size=8, channels=channels)
+    names = data._layout.names
+    for name, row in zip(names, data.split("train").images, strict=True):
+        red, green, blue = MODES[name][1]
+        expected = (red, green, blue) if channels == 3 else [round(0.299 * red + 0.587 * green + 0.114 * blue)]
+        assert np.abs(row.reshape(channels, -1).T.astype(int) - expected).max() <= 3, name
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    ramp = np.linspace(0, 65_535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    save(Image.fromarray(ramp), tmp_path / "root" / "ramp.png")
+    row = prepared(tmp_path / "root", size=64, channels=1).split("train").images[0, 0]
+    assert np.abs(row - ramp / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_its_camera_noted(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = opened(encoded(pixels(1, 30, 20), "PNG", exif=exif))
+    columns, rows = np.meshgrid(np.arange(30), np.arange(20))
+    # Where each stored pixel belongs, from EXIF 2.3's definition: what the 0th row and the 0th column show.
+    across, down = {
+        1: (columns, rows), 2: (29 - columns, rows), 3: (29 - columns, 19 - rows), 4: (columns, 19 - rows),
+        5: (rows, columns), 6: (19 - rows, columns), 7: (19 - rows, 29 - columns), 8: (rows, 29 - columns),
+    }[orientation]  # fmt: skip
+    assert np.array_equal(np.asarray(turned)[down, across], np.asarray(pixels(1, 30, 20)))
+
+
+def test_of_an_animation_the_first_picture_is_taken():
+    frames = [flat("RGB", (255, 0, 0)), flat("RGB", (0, 255, 0))]
+    movie = opened(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert movie.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(("crop", "left_half"), [("centre", 255), ("none", 0)])
+def test_the_largest_centred_square_is_taken_or_all_is_stretched(tmp_path, crop, left_half):
+    stripes = np.zeros((20, 60, 3), np.uint8)
+    stripes[:, 20:40] = 255
+    save(Image.fromarray(stripes), tmp_path / "root" / "1.png")
+    image = prepared(tmp_path / "root", size=30, crop=crop, filter="box").split("train").images[0]
+    assert image[0, 15, 15] == 255
+    assert image[0, 15, 3] == left_half
+
+
+def test_grey_pictures_among_coloured_ones_and_small_ones_are_told(tmp_path, caplog):
+    root = write_tree(tmp_path / "root")
+    save(pixels(9, 50, 50).convert("L"), root / "cat" / "grey.png")
+    prepared(root, size=32)
+    assert "1 of 7 pictures are grey, and become colour; the first is cat/grey.png" in caplog.text
+    assert "6 of 7 pictures are smaller than 32 pixels, and are enlarged; the first is cat/0.png" in caplog.text
+    caplog.clear()
+    prepared(root, size=16, channels=1)
+    assert not caplog.records
+
+
+def test_grey_pictures_alone_want_one_channel(tmp_path):
+    save(pixels(9).convert("L"), tmp_path / "root" / "1.png")
+    assert "all 1 pictures are grey; set channels = 1" in refusal(tmp_path / "root")
+    assert prepared(tmp_path / "root", channels=1).split("train").images.shape == (1, 1, 32, 32)
+
+
+# ── The cache ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pictures_are_decoded_again_when_one_or_the_transform_changes_and_only_then(tmp_path):
+    root = write_tree(tmp_path / "root")
+    first = prepared(root)
+    (file,) = cache_files(tmp_path)
+    written = file.stat().st_mtime_ns
+    again = prepared(root, unreadable="skip", labelled=True)
+    assert isinstance(again.split("train").images, np.memmap)
+    assert again.fingerprint() == first.fingerprint()
+    assert (cache_files(tmp_path), file.stat().st_mtime_ns) == ([file], written)
+    others = [{"size": 16}, {"filter": "box"}, {"crop": "none"}, {"channels": 1}]
+    fingerprints = {prepared(root, **other).fingerprint() for other in others} | {first.fingerprint()}
+    assert len(fingerprints) == len(cache_files(tmp_path)) == 5
+    save(pixels(77), root / "dog" / "1.png")
+    assert prepared(root).fingerprint() not in fingerprints
+    (root / "dog" / "1.png").rename(root / "cat" / "9.png")
+    assert len(prepared(root).split("train")) == 6
+    assert len(cache_files(tmp_path)) == 7
+    assert file.stat().st_mtime_ns == written
+
+
+def change_one_byte(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 0x10
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "map cut": lambda file, record: file.write_bytes(file.read_bytes()[:-1]),
+    "map emptied": lambda file, record: file.write_bytes(b""),
+    "map's pixel": lambda file, record: change_one_byte(file, 0.7),
+    "map's header": lambda file, record: change_one_byte(file, 0.001),
+    "map absent": lambda file, record: file.unlink(),
+    "record absent": lambda file, record: record.unlink(),
+    "record cut": lambda file, record: record.write_bytes(record.read_bytes()[:-9]),
+    **{f"record's byte {at}": lambda file, record, at=at: change_one_byte(record, at) for at in (0.0, 0.3, 0.6, 1.0)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_anew(tmp_path, damage):
+    root = write_tree(tmp_path / "root")
+    images = np.array(prepared(root).split("train").images)
+    (file,) = cache_files(tmp_path)
+    whole = file.read_bytes()
+    DAMAGES[damage](file, file.with_suffix(".json"))
+    assert np.array_equal(prepared(root).split("train").images, images)
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_that_was_copied_is_looked_through_and_kept(tmp_path, capsys):
+    root = write_tree(tmp_path / "root")
+    fingerprint = prepared(root).fingerprint()
+    (file,) = cache_files(tmp_path)
+    os.utime(file, ns=(1, 1))
+    for _ in range(2):
+        assert prepared(root).fingerprint() == fingerprint
+        assert file.stat().st_mtime_ns == 1
+    assert capsys.readouterr().err.count("decoding") == 1
+
+
+def test_a_cache_without_room_or_rights_is_told(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "root")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    assert "take 0.00 GB, but" in refusal(root)
+    assert "set GANRUN_CACHE to a folder on another disk" in refusal(root)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "file"))
+    assert "set GANRUN_CACHE to a folder that may be written to" in refusal(root)
+
+
+# ── Interruption, and two at a time ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def large(tmp_path) -> Path:
+    """Pictures that take a second or two to decode."""
+    root = tmp_path / "large"
+    content = encoded(pixels(3, 500, 500))
+    for number in range(250):
+        path = root / str(number % 2) / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def decoding(root: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", DECODE, str(root)], stdout=-1, stderr=-1, text=True)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def is_halfway(tmp_path: Path) -> bool:
+    return any(partial.stat().st_size > 10_000 for partial in cache_files(tmp_path, ".*.partial"))
+
+
+def stopped_halfway(root: Path, tmp_path: Path) -> subprocess.Popen:
+    process = decoding(root)
+    wait_for(lambda: is_halfway(tmp_path))
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_while_a_process_decodes_another_waits_and_takes_over_if_that_one_dies(tmp_path, capsys, large, is_killed):
+    other = stopped_halfway(large, tmp_path)
+    threading.Timer(0.5, other.send_signal, [signal.SIGKILL if is_killed else signal.SIGCONT]).start()
+    ours = prepared(large, size=64)._decoded.record.row_digests
+    theirs, _ = other.communicate(timeout=60)
+    said = capsys.readouterr().err
+    assert "another process is decoding these pictures; waiting for it" in said
+    assert ("decoding 250 pictures" in said) == is_killed
+    assert (other.returncode, theirs) == ((-9, "") if is_killed else (0, f"{ours}\n"))
+    assert cache_files(tmp_path, ".*.partial") == []
+
+
+def test_what_a_killed_process_has_left_is_neither_used_nor_kept(tmp_path, large):
+    process = stopped_halfway(large, tmp_path)
+    process.kill()
+    process.communicate()
+    assert cache_files(tmp_path) == []
+    assert len(cache_files(tmp_path, ".*.partial")) == 1
+    prepared(write_tree(tmp_path / "another"))
+    assert cache_files(tmp_path, ".*.partial") == []
+    assert (prepared(large, size=64).split("train").images.reshape(250, -1).std(0) == 0).all()
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path, large):
+    def interrupt() -> None:
+        wait_for(lambda: is_halfway(tmp_path))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        prepared(large, size=64)
+    thread.join()
+    assert [path.suffix for path in cache_files(tmp_path, "*")] in ([], [".lock"])
+    assert not any(thread.name.startswith("decoding") for thread in threading.enumerate())
+
+
+# ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_keeps_the_contract_and_tells_what_it_is(tmp_path):
+    root = write_tree(tmp_path / "root")
+    assert_conforms("data", ImageFolder, settings={"root": str(root)})
+    manifest = prepared(root).manifest()
+    assert manifest["transform"] == {"size": 32, "channels": 3, "crop": "centre", "filter": "bicubic"}
+    assert manifest["published"] is None
+    assert manifest["files"].keys() == {str(root)}
+    assert ImageFolder.summary().startswith("Pictures of one's own")
