@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -22,9 +21,10 @@ from pydantic import Field, field_validator, model_validator
 import ganrun
 from ganrun_datasets.decoding import Decoded, Job, Unreadable, decoded, shown
 from ganrun_datasets.pictures import Filter, Source, Transform, UnreadableError, is_picture, is_web_page, source_at
+from ganrun_datasets.places import is_file, places
+from ganrun_datasets.published import md5_of
 
 NAME = "celeba"
-DATA_VARIABLE = "GANRUN_DATA"
 PUBLISHED_COUNT = 202_599
 WIDTH, HEIGHT = 178, 218
 FIRST_VALIDATION, FIRST_TEST = 162_771, 182_638
@@ -217,9 +217,9 @@ class Celeba(ganrun.Data):
     def _files(self) -> dict[str, Any]:
         """Each file with its digest, and whether all are the published ones; None where that is not known."""
         pictures = self._found.pictures
-        texts = {path.name: _md5(path) for path in self._texts()}
+        texts = {path.name: md5_of(path) for path in self._texts()}
         if pictures.is_file():
-            sums = {pictures.name: _md5(pictures), **texts}
+            sums = {pictures.name: md5_of(pictures), **texts}
             return {"files": sums, "published": set(sums.values()) <= _published()}
         is_other = not self._faces.are_all or not set(texts.values()) <= _published()
         files = {pictures.name: self._decoded.record.contents, **texts}
@@ -250,11 +250,6 @@ def _published() -> set[str]:
     return {md5 for _, md5, _ in CelebA.file_list}
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 # ── Finding the files ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -269,7 +264,7 @@ class _Found:
         """A text file by its name: beside the pictures, or where the authors' page has it."""
         folders = [self.place, self.pictures.parent, self.pictures, self.pictures.parent.parent]
         files = [folder / part / name for folder in folders for part in ("", "Anno", "Eval")]
-        return next(filter(_is_file, files), None)
+        return next(filter(is_file, files), None)
 
 
 def _find(root: str | None) -> _Found:
@@ -278,49 +273,22 @@ def _find(root: str | None) -> _Found:
     Raises:
         DataError: if there is none, with the steps that mend it.
     """
-    places = list(_places(root))
-    for place in places:
+    folders = places(NAME, root, NAME)
+    for place in folders:
         pictures = _pictures_in(place)
         if pictures is not None:
             return _Found(pictures, place)
-    raise ganrun.DataError(_steps(places))
-
-
-def _places(root: str | None) -> Iterator[Path]:
-    """What may hold the files: `root` alone where it is given."""
-    if root is not None:
-        yield _expanded(root)
-        yield _expanded(root) / NAME
-        return
-    shared = os.environ.get(DATA_VARIABLE)
-    for base in filter(None, (_expanded(shared) if shared else None, Path("data"), _cache())):
-        yield base / NAME
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where there is no such user
-
-
-def _cache() -> Path | None:
-    try:
-        return ganrun.cache_directory("data")
-    except OSError:
-        return None
+    raise ganrun.DataError(_steps(folders))
 
 
 def _pictures_in(place: Path) -> Path | None:
     """The zip, which can be checked, or else a folder with pictures, or else a zip that is damaged."""
-    if _is_file(place):
+    if is_file(place):
         return place
-    archives = [path for path in (place / ARCHIVE, place / "Img" / ARCHIVE) if _is_file(path)]
+    archives = [path for path in (place / ARCHIVE, place / "Img" / ARCHIVE) if is_file(path)]
     whole = [path for path in archives if zipfile.is_zipfile(path)]
     folders = [path for path in (place / FOLDER, place / "Img" / FOLDER, place) if _holds_pictures(path)]
     return next(iter([*whole, *folders, *archives]), None)
-
-
-def _is_file(path: Path) -> bool:
-    # pathlib's is_file raises where a folder may not be entered; here that folder is just not the one.
-    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -331,14 +299,14 @@ def _holds_pictures(folder: Path) -> bool:
         return False
 
 
-def _steps(places: Sequence[Path]) -> str:
+def _steps(folders: Sequence[Path]) -> str:
     lines = ["its files were not found; its owners ask that you agree to their terms, so ganrun does not download it:"]
     lines += [f"  read the agreement on {PAGE}"]
     lines += [f"  get from there, under Align&Cropped Images, Img/{ARCHIVE} (1.4 GB); it need not be unpacked"]
     lines += [f"  for labels also Anno/{ATTRIBUTE_FILE}, and for the published split Eval/{PARTITION_FILE}"]
-    lines += [f"  put them into {places[0].absolute()}, or say in [data] where they are: root = …"]
+    lines += [f"  put them into {folders[0].absolute()}, or say in [data] where they are: root = …"]
     lines += ["the places looked in:"]
-    lines += [f"  {place.absolute()}" for place in places]
+    lines += [f"  {folder.absolute()}" for folder in folders]
     return "\n".join(lines)
 
 

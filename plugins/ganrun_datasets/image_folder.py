@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from pydantic import Field
 import ganrun
 from ganrun_datasets.decoding import Decoded, Job, Tally, Unreadable, decoded, shown
 from ganrun_datasets.pictures import Archive, Filter, Source, Transform, is_picture, source_at
+from ganrun_datasets.places import expanded
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 """Folders that may hold the test split; the first of these that there is does."""
@@ -115,7 +115,7 @@ class ImageFolder(ganrun.Data):
 
     @cached_property
     def _source(self) -> Source:
-        return source_at(_expanded(self.settings.root))
+        return source_at(expanded(self.settings.root))
 
     @cached_property
     def _layout(self) -> Layout:
@@ -149,10 +149,6 @@ class ImageFolder(ganrun.Data):
 def _warn(tally: Tally, total: int, fact: str) -> None:
     if tally.count:
         log.warning("%s of %s pictures %s; the first is %s", f"{tally.count:,}", f"{total:,}", fact, tally.first)
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where there is no such user
 
 
 # ── What the folders mean ─────────────────────────────────────────────────────────────────────────────────

@@ -29,7 +29,7 @@ def identify(data: str, files: Mapping[Path, str | None]) -> Identity:
         data: The data set's name, for the warning.
         files: The published MD5 by file, None for one that has none; of a .gz, that of what is packed in it.
     """
-    found = {path: _md5(path) for path in files}
+    found = {path: md5_of(path) for path in files}
     foreign = [path for path, expected in files.items() if expected is not None and found[path] != expected]
     if foreign:
         log.warning(
@@ -40,7 +40,8 @@ def identify(data: str, files: Mapping[Path, str | None]) -> Identity:
     return Identity({path.name: digest for path, digest in found.items()}, False if foreign else is_known or None)
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """The MD5 of a file in hexadecimal; of a .gz, that of what is packed in it."""
     # What is in a .gz is what counts: gzip writes a date and a file's name too, and everybody packs anew.
     with gzip.open(path) if path.suffix == ".gz" and ".tar" not in path.suffixes else path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
