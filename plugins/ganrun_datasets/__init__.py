@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
     from ganrun_datasets.celeba import Celeba
+    from ganrun_datasets.cifar10 import Cifar10
     from ganrun_datasets.digits import Digits
     from ganrun_datasets.gaussians import Gaussians
     from ganrun_datasets.image_folder import ImageFolder
     from ganrun_datasets.mnist import FashionMnist, Mnist
+    from ganrun_datasets.stl10 import Stl10
+    from ganrun_datasets.svhn import Svhn
     from ganrun_datasets.synthetic import Synthetic
 
     return {
         "celeba": Celeba,
+        "cifar10": Cifar10,
         "digits": Digits,
         "fashion-mnist": FashionMnist,
         "gaussians": Gaussians,
         "image-folder": ImageFolder,
         "mnist": Mnist,
+        "stl10": Stl10,
+        "svhn": Svhn,
         "synthetic": Synthetic,
     }
 

@@ -17,12 +17,12 @@ Images = npt.NDArray[np.uint8]
 log = logging.getLogger("ganrun.datasets")
 
 
-def cached(name: str, source: Path, make: Callable[[], Images]) -> Images:
+def cached(name: str, source: Path | Images, make: Callable[[], Images]) -> Images:
     """The images that `make` returns, as a memory map of a file in ganrun's cache; made only if that is not sound.
 
     Args:
         name: Says what the images are and how they were made, such as `fashion-mnist-train-32`.
-        source: The file they are made from; its contents are part of the key.
+        source: The file or the images that they are made from; its contents are part of the key.
         make: Returns uint8 `(count, channels, height, width)`.
 
     Where the cache cannot be written, the images are made anew every time, with a warning.
@@ -35,7 +35,9 @@ def cached(name: str, source: Path, make: Callable[[], Images]) -> Images:
     return _keep(path, make()) if stored is None else stored
 
 
-def _digest(source: Path) -> str:
+def _digest(source: Path | Images) -> str:
+    if not isinstance(source, Path):
+        return hashlib.blake2b(np.ascontiguousarray(source).data, digest_size=8).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 

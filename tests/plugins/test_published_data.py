@@ -1,0 +1,323 @@
+"""CIFAR-10, SVHN and STL-10, from files in their true formats that the tests write themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.io import savemat
+
+from ganrun import DataError, Problem
+from ganrun.testing import assert_conforms
+from ganrun_datasets.cifar10 import NAMES, Cifar10
+from ganrun_datasets.published import identify
+from ganrun_datasets.stl10 import Stl10
+from ganrun_datasets.svhn import Svhn
+
+PER_BATCH = 12
+"""Pictures in each batch of the small CIFAR-10."""
+
+MALICE = []
+"""What would be filled if a pickle were executed."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def made(component, root=None, **chosen):
+    return component(component.Settings(root=None if root is None else str(root), **chosen))
+
+
+# ── CIFAR-10 ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def batch(number: int) -> tuple[np.ndarray, list[int]]:
+    pixels = np.random.default_rng(number).integers(0, 256, (PER_BATCH, 3072), np.uint8)
+    return pixels, [(number + index) % 10 for index in range(PER_BATCH)]
+
+
+def binary(number: int) -> bytes:
+    pixels, labels = batch(number)
+    return np.concatenate([np.array(labels, np.uint8)[:, None], pixels], axis=1).tobytes()
+
+
+def python3(number: int, protocol: int = 2) -> bytes:
+    pixels, labels = batch(number)
+    content = {b"batch_label": b"batch", b"labels": labels, b"data": pixels, b"filenames": [b"a.png"] * PER_BATCH}
+    return pickle.dumps(content, protocol)
+
+
+def python2(number: int, labels_at_a_time: int = 1000) -> bytes:
+    """What cPickle of Python 2 wrote with protocol 2, opcode by opcode: its strings are BINSTRINGs, and its lists come
+    in portions of 1,000."""
+    pixels, labels = batch(number)
+
+    def string(content: bytes) -> bytes:
+        short = len(content) < 256
+        return (b"U" + bytes([len(content)]) if short else b"T" + struct.pack("<i", len(content))) + content
+
+    portions = [labels[low : low + labels_at_a_time] for low in range(0, len(labels), labels_at_a_time)]
+    listed = b"".join(b"(" + b"".join(b"K" + bytes([label]) for label in portion) + b"e" for portion in portions)
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\nq\x05K\x00\x85U\x01b\x87Rq\x06(K\x01"
+        + b"K" + bytes([PER_BATCH]) + b"M\x00\x0c\x86cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08"
+        + b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + string(pixels.tobytes()) + b"tb"
+    )  # fmt: skip
+    items = string(b"data") + array + string(b"labels") + b"]q\x09" + listed
+    names = string(b"filenames") + b"](" + string(b"a.png") * PER_BATCH + b"e"
+    return b"\x80\x02}q\x01(" + string(b"batch_label") + string(b"training batch 1 of 5") + items + names + b"u."
+
+
+FORMS = {
+    "cifar-10-batches-bin": (binary, ".bin", "cifar-10-binary.tar.gz"),
+    "cifar-10-batches-py": (python2, "", "cifar-10-python.tar.gz"),
+}
+
+
+def write_cifar(root: Path, folder: str, packed: bool, write=None) -> Path:
+    """A small CIFAR-10 in its true layout; what `locate` should say."""
+    form, suffix, archive = FORMS[folder]
+    contents = {f"{name}{suffix}": (write or form)(number) for number, name in enumerate(NAMES)}
+    if not packed:
+        (root / folder).mkdir(parents=True)
+        for name, content in contents.items():
+            (root / folder / name).write_bytes(content)
+        return root / folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(root / archive, "w:gz") as file:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return root / archive
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("folder", FORMS)
+def test_cifar_is_the_same_in_every_form(tmp_path, folder, packed):
+    place = write_cifar(tmp_path / "data/cifar10", folder, packed)
+    data = made(Cifar10)
+    data.prepare()
+    assert data.locate().resolve() == place
+    train, test = data.split("train"), data.split("test")
+    expected = [batch(number) for number in range(6)]
+    assert np.array_equal(train.images.reshape(-1, 3072), np.concatenate([pixels for pixels, _ in expected[:5]]))
+    assert train.labels.tolist() == [label for _, labels in expected[:5] for label in labels]
+    assert np.array_equal(test.images.reshape(-1, 3072), expected[5][0]) and test.labels.tolist() == expected[5][1]
+    assert train.images.shape[1:] == data.problem().sample_shape == (3, 32, 32)
+    assert data.manifest()["published"] in (False, None), "these are small ones"
+
+
+@pytest.mark.parametrize("write", [*(lambda n, p=p: python3(n, p) for p in (2, 3, 4)), lambda n: python2(n, 5)])
+def test_pickles_of_all_ages_are_read_alike(tmp_path, write):
+    write_cifar(tmp_path / "other", "cifar-10-batches-py", False, write)
+    write_cifar(tmp_path / "plain", "cifar-10-batches-bin", False)
+    found, expected = made(Cifar10, tmp_path / "other"), made(Cifar10, tmp_path / "plain")
+    assert found.fingerprint() == expected.fingerprint()
+
+
+class Malicious:
+    def __reduce__(self):
+        return MALICE.append, ("executed",)
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path):
+    def write(number):
+        pixels, labels = batch(number)
+        return pickle.dumps({b"labels": labels, b"data": pixels.tobytes(), b"evil": Malicious()}, 2)
+
+    write_cifar(tmp_path, "cifar-10-batches-py", False, write)
+    assert len(made(Cifar10, tmp_path).split("train")) == 5 * PER_BATCH
+    assert MALICE == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(FORMS)), st.integers(0, 2**20))
+def test_a_batch_that_was_cut_short_is_never_read(tmp_path, folder, cut):
+    root = tmp_path / f"{folder}-{cut}"
+    place = write_cifar(root, folder, False)
+    file = place / f"data_batch_3{FORMS[folder][1]}"
+    content = file.read_bytes()
+    file.write_bytes(content[: cut % len(content)])
+    if not len(content[: cut % len(content)]) % 3073 and folder.endswith("bin") and cut % len(content):
+        return  # whole records: a smaller set, which only its sum tells from the published one
+    with pytest.raises(DataError, match=r"data_batch_3.*cut short|data_batch_3.*no batch of CIFAR-10"):
+        made(Cifar10, root).prepare()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "was cut short or damaged: it has 0 bytes"),
+        (b"<!DOCTYPE html><title>Quota exceeded</title>", "is a web page, saved in place of the archive"),
+        (None, "was cut short or damaged: it has"),
+    ],
+)
+def test_a_damaged_archive_is_told_for_what_it_is(tmp_path, content, reason):
+    place = write_cifar(tmp_path, "cifar-10-batches-py", True)
+    place.write_bytes(place.read_bytes()[:20_000] if content is None else content)
+    with pytest.raises(DataError, match=f"{place.name} {reason}"):
+        made(Cifar10, tmp_path).prepare()
+
+
+def test_an_archive_of_something_else_is_told(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as file:
+        file.addfile(tarfile.TarInfo("cifar-100-binary/train.bin"), io.BytesIO())
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz lacks data_batch_1, data_batch_2"):
+        made(Cifar10, tmp_path).prepare()
+
+
+def test_a_label_beyond_nine_is_told(tmp_path):
+    place = write_cifar(tmp_path, "cifar-10-batches-bin", False)
+    content = bytearray((place / "test_batch.bin").read_bytes())
+    content[3073] = 77
+    (place / "test_batch.bin").write_bytes(content)
+    with pytest.raises(DataError, match=r"test_batch\.bin is not CIFAR-10: it has the label 77"):
+        made(Cifar10, tmp_path).prepare()
+
+
+# ── SVHN ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_svhn(root: Path, part: str, count: int = 20, **other) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(count).integers(0, 256, (32, 32, 3, count), np.uint8)
+    content = {"X": pixels, "y": (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None], **other}
+    savemat(root / f"{part}_32x32.mat", content, do_compression=True)
+    return root / f"{part}_32x32.mat"
+
+
+def test_svhn_is_read_with_ten_for_zero(tmp_path):
+    for part, count in (("train", 20), ("test", 10), ("extra", 30)):
+        write_svhn(tmp_path / "data/svhn", part, count)
+    data = made(Svhn)
+    data.prepare()
+    train = data.split("train")
+    expected = np.random.default_rng(20).integers(0, 256, (32, 32, 3, 20), np.uint8)
+    assert np.array_equal(train.images[7], expected[..., 7].transpose(2, 0, 1))
+    assert train.labels.tolist()[:10] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    more = made(Svhn, extra=True)
+    assert len(more.split("train")) == 50 and len(more.split("test")) == 10
+    assert more.fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"X": np.zeros((16, 16, 3, 20), np.uint8)}, "is not SVHN's cropped digits: it holds X of uint8"),
+        ({"y": np.ones((19, 1), np.uint8)}, "holds 20 images and 19 labels"),
+        ({"y": np.zeros((20, 1), np.uint8)}, "is not SVHN: it has labels from 0 to 0, not 1 to 10"),
+    ],
+)
+def test_another_matlab_file_is_told(tmp_path, other, reason):
+    write_svhn(tmp_path, "test")
+    write_svhn(tmp_path, "train", **other)
+    with pytest.raises(DataError, match=f"train_32x32.mat {reason}"):
+        made(Svhn, tmp_path).prepare()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 128, 140, 1000, 20_000])
+def test_a_matlab_file_that_was_cut_short_is_never_read(tmp_path, keep):
+    write_svhn(tmp_path, "test")
+    file = write_svhn(tmp_path, "train")
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"train_32x32\.mat"):
+        made(Svhn, tmp_path).prepare()
+
+
+# ── STL-10 ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_stl(root: Path) -> np.ndarray:
+    """Small files in the true format; the training images as rows of pixels."""
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    images = {part: random.integers(0, 256, (count, 3, 96, 96), np.uint8) for part, count in
+              (("train", 20), ("test", 10), ("unlabeled", 15))}  # fmt: skip
+    for part, pixels in images.items():
+        (folder / f"{part}_X.bin").write_bytes(pixels.swapaxes(2, 3).tobytes())
+        if part != "unlabeled":
+            (folder / f"{part}_y.bin").write_bytes((np.arange(len(pixels), dtype=np.uint8) % 10 + 1).tobytes())
+    return images["train"]
+
+
+def test_stl_is_read_row_by_row_with_labels_from_zero(tmp_path):
+    expected = write_stl(tmp_path)
+    data = made(Stl10, tmp_path, size=96)
+    data.prepare()
+    assert np.array_equal(data.split("train").images, expected)
+    assert data.split("train").labels.tolist() == [*range(10), *range(10)]
+    assert made(Stl10, tmp_path).split("test").images.shape == (10, 3, 48, 48)
+
+
+def test_stl_without_labels(tmp_path):
+    write_stl(tmp_path)
+    data = made(Stl10, tmp_path, train_on="unlabeled")
+    assert data.problem() == Problem((3, 48, 48))
+    assert data.split("train").labels is None and len(data.split("train")) == 15
+    with pytest.raises(DataError, match='no split "test"'):
+        data.split("test")
+
+
+def test_stl_that_was_cut_short_is_told(tmp_path):
+    write_stl(tmp_path)
+    file = tmp_path / "stl10_binary/test_X.bin"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"test_X\.bin was cut short or is not STL-10: it has 276,479 bytes"):
+        made(Stl10, tmp_path).prepare()
+
+
+# ── All of them ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def small(component, root: Path):
+    """The settings of a small set of this kind, written below `root`."""
+    if component is Cifar10:
+        write_cifar(root, "cifar-10-batches-py", False)
+    elif component is Svhn:
+        write_svhn(root, "train"), write_svhn(root, "test")
+    else:
+        write_stl(root)
+    return {"root": str(root)}
+
+
+@pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
+def test_it_conforms_and_is_told_from_the_published_one(tmp_path, component, caplog):
+    chosen = small(component, tmp_path)
+    assert_conforms("data", component, chosen)
+    assert_conforms("data", component, {**chosen, "size": 16})
+    data = component(component.Settings(**chosen))
+    assert data.manifest()["published"] is False
+    assert "are not the published ones" in caplog.text
+
+
+@pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
+def test_where_it_is_absent_the_steps_are_told_and_the_problem_is_known(tmp_path, component):
+    data = made(component, tmp_path / "nowhere")
+    assert data.problem().classes == 10
+    with pytest.raises(DataError) as caught:
+        data.prepare()
+    text = str(caught.value)
+    assert f"ganrun data fetch {component.name}" in text
+    assert str(tmp_path / "nowhere") in text and "the places looked in:" in text
+
+
+def test_files_are_published_if_their_sums_are_those_that_were_published(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    right = {tmp_path / name: hashlib.md5(name.encode()).hexdigest() for name in "ab"}
+    assert identify("x", right) == ({path.name: digest for path, digest in right.items()}, True)
+    assert identify("x", {**right, tmp_path / "b": None}).published is None
+    assert identify("x", {**right, tmp_path / "b": "0" * 32}).published is False
