@@ -7,6 +7,7 @@ take logarithms of that gap.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil, prod
 from typing import Literal
@@ -46,8 +47,8 @@ class MlpGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
-        samples: Tensor = self.layers(self.inputs(latents, labels)).float().tanh()
-        return samples.unflatten(1, self.problem.sample_shape)
+        samples = self.layers(self.inputs(latents, labels)).float().tanh()
+        return samples.unflatten(1, self.problem.sample_shape)  # type: ignore[no-any-return]
 
 
 class MlpDiscriminator(Discriminator):
@@ -64,18 +65,19 @@ class MlpDiscriminator(Discriminator):
         """Share of the hidden units that are dropped in training."""
 
         labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
-        embedding adds one channel, learned for each class pixel by pixel."""
+        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
+        that are learned for each class."""
 
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
-        self.inputs = LabelledImages(problem, settings.labels)
-        sizes = _checked((prod(self.inputs.shape), *settings.hidden, problem.out_features))
-        self.layers = nn.Sequential(nn.Flatten(), *_dense(sizes, False, settings.dropout))
+        flat = replace(problem, latent_size=prod(problem.sample_shape))
+        self.inputs = LabelledLatents(flat, settings.labels)
+        sizes = _checked((self.inputs.features, *settings.hidden, problem.out_features))
+        self.layers = nn.Sequential(*_dense(sizes, False, settings.dropout))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, *sample_shape)` to logits `(batch, out_features)`."""
-        return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
+        return self.layers(self.inputs(images.flatten(1), labels))  # type: ignore[no-any-return]
 
 
 class ConvGenerator(Generator):
