@@ -391,8 +391,8 @@ class _Chunk:
         )
 
 
-class _Reading(threading.local):
-    """A reader of its own for each thread; Pillow's decoders and filters run without Python's lock."""
+class _Reading:
+    """What each thread does; Pillow's decoders and filters run without Python's lock."""
 
     def __init__(self, job: Job, handles: ExitStack, is_ending: Callable[[], bool]) -> None:
         self._job = job

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +175,7 @@ def is_picture(name: str) -> bool:
 
 
 class Reader(Protocol):
-    """Reads files of one source; for use by one thread."""
+    """Reads files of one source; threads may share it."""
 
     def __call__(self, name: str) -> bytes: ...
 
@@ -229,7 +229,10 @@ class Folder:
     def _read(self, name: str) -> bytes:
         try:
             with (self.path / name).open("rb") as file:
-                return _read_at_most(file, os.fstat(file.fileno()).st_size)
+                size = os.fstat(file.fileno()).st_size
+                if size > LARGEST_FILE_BYTES:
+                    raise UnreadableError(_too_large(size))
+                return file.read()
         except OSError as error:
             raise UnreadableError(f"it cannot be read: {error.strerror}") from error
 
@@ -285,52 +288,27 @@ class Archive:
         return {each.filename: each for each in sorted(shown, key=lambda member: member.filename)}
 
     def reader(self, closing: ExitStack) -> Reader:
-        """Reads members through a handle of its own: `ZipFile` would parse 200,000 entries again for each thread."""
+        """Reads members, inflated and checked by their CRC-32."""
         try:
-            file = closing.enter_context(self.path.open("rb"))
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
-        return lambda name: _content(file, self._members[name])
+            archive = closing.enter_context(zipfile.ZipFile(self.path))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(no_zip(self.path, f"({error})")) from error
+        return lambda name: _content(archive, self._members[name])
 
 
-def _content(file: IO[bytes], member: zipfile.ZipInfo) -> bytes:
-    """A member, inflated and checked by its length and CRC-32 (APPNOTE.TXT, 4.3.7)."""
-    if member.flag_bits & 1:
-        raise UnreadableError("it is encrypted")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnreadableError(f"it is compressed by method {member.compress_type}, not by deflate")
-    packed = _packed(file, member)
+def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.file_size > LARGEST_FILE_BYTES:
+        raise UnreadableError(_too_large(member.file_size))
     try:
-        content = packed if member.compress_type == zipfile.ZIP_STORED else _inflated(packed, member.file_size)
-    except zlib.error as error:
+        return archive.read(member)
+    except RuntimeError as error:  # it is encrypted, or compressed in a way that zipfile does not know
+        raise UnreadableError(f"the zip does not give it: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         raise UnreadableError(f"the zip is damaged here: {error}") from error
-    if len(content) != member.file_size or zlib.crc32(content) != member.CRC:
-        raise UnreadableError("the zip is damaged here: its checksum differs")
-    return content
 
 
-def _packed(file: IO[bytes], member: zipfile.ZipInfo) -> bytes:
-    try:
-        file.seek(member.header_offset)
-        signature, name_bytes, extra_bytes = struct.unpack("<4s22xHH", file.read(30))
-        file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
-        packed = _read_at_most(file, max(member.compress_size, member.file_size), member.compress_size)
-    except (OSError, struct.error, ValueError) as error:
-        raise UnreadableError(f"the zip is damaged here: {error}") from error
-    if signature != b"PK\3\4":
-        raise UnreadableError("the zip is damaged here: no member starts where one should")
-    return packed
-
-
-def _inflated(packed: bytes, length: int) -> bytes:
-    # One byte more than announced is enough to see that there is more.
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, length + 1)
-
-
-def _read_at_most(file: IO[bytes], size: int, count: int = -1) -> bytes:
-    if size > LARGEST_FILE_BYTES:
-        raise UnreadableError(f"it has {size:,} bytes, more than any picture")
-    return file.read(count)
+def _too_large(size: int) -> str:
+    return f"it has {size:,} bytes, more than any picture"
 
 
 def is_web_page(content: bytes) -> bool:

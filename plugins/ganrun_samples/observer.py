@@ -77,7 +77,7 @@ class Samples(ganrun.Observer):
             return None
         columns = min(self.settings.columns, len(real))
         whole = len(real) // columns * columns
-        rows = zip(real[:whole].split(columns), to_uint8(made[:whole]).cpu().split(columns), strict=True)
+        rows = zip(torch.split(real[:whole], columns), torch.split(to_uint8(made[:whole]).cpu(), columns), strict=True)
         return image_grid(torch.cat([each for pair in rows for each in pair]), columns).numpy()
 
 
