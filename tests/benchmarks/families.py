@@ -63,9 +63,9 @@ FAMILIES = {
     "acgan": Family(
         "cgan_fashion_mnist.toml", ("loss.use=acgan", *FASTER_GENERATOR), {"fashion-mnist": 1000, "digits": 600}
     ),
-    "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 5000}),
-    "wgan-gp, ring of 8": Family("wgan_gp_ring.toml", (), {"gaussians": 5000}),
-    "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 5000}),
+    "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 2500}),
+    "wgan-gp, ring of 8": Family("wgan_gp_ring.toml", (), {"gaussians": 2500}),
+    "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 10_000}),
 }
 DATA = ("fashion-mnist", "digits", "gaussians")
 SAMPLES = {"fashion-mnist": 10_000, "digits": 2_000, "gaussians": 2_500}
