@@ -32,7 +32,7 @@ def whereabouts(offer: Offer) -> tuple[bool | None, str]:
     try:
         path = offer.component(offer.component.Settings()).locate()
     except GanrunError as error:
-        return False, f"absent: {str(error).splitlines()[0].rstrip(':')}"
+        return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {offer.name}"
     return True, "needs no files" if path is None else str(path.absolute())
 
 

@@ -300,7 +300,8 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def _steps(folders: Sequence[Path]) -> str:
-    lines = ["its files were not found; its owners ask that you agree to their terms, so ganrun does not download it:"]
+    lines = ["its files were not found"]
+    lines += ["its owners ask that you agree to their terms, so ganrun does not download it:"]
     lines += [f"  read the agreement on {PAGE}"]
     lines += [f"  get from there, under Align&Cropped Images, Img/{ARCHIVE} (1.4 GB); it need not be unpacked"]
     lines += [f"  for labels also Anno/{ATTRIBUTE_FILE}, and for the published split Eval/{PARTITION_FILE}"]

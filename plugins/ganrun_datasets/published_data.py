@@ -162,7 +162,7 @@ class PublishedData(ganrun.Data):
     def _steps(self) -> str:
         """What was looked for, and the ways to mend it."""
         folders = self.folders()
-        lines = ["its files were not found; do one of these:"]
+        lines = ["its files were not found", "do one of these:"]
         lines += [f"  ganrun data fetch {self.name}, or download = true in [data]: torchvision fetches them"]
         lines += [f"  {line}" for line in self.ways(folders[0].absolute())]
         return "\n".join([*lines, *looked_in(folders, self._missing, len(self.digests))])

@@ -83,7 +83,7 @@ def ganrun(*arguments: str, status: int = 0) -> str:
 def test_the_list_says_of_each_data_set_where_it_is() -> None:
     lines = {line.split()[0]: line.split(maxsplit=3)[1:] for line in ganrun("list").splitlines()}
     assert lines["digits"] == ["1×32×32", "10", "needs no files"]
-    assert lines["album"] == ["3×4×4", "2", "absent: its folder album is absent"]
+    assert lines["album"] == ["3×4×4", "2", "its folder album is absent; see: ganrun data path album"]
     ganrun("fetch", "album")
     assert ganrun("list").count(str(Path("album").absolute())) == 1
 

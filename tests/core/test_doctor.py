@@ -92,7 +92,7 @@ def lines(tmp_path, monkeypatch) -> list[str]:
 def test_everything_is_told_and_nothing_stops_the_rest(lines, tmp_path):
     assert "ok    data flat: needs no files" in lines
     assert f"ok    data present: {tmp_path}" in lines
-    assert "miss  data absent: absent: photos are absent" in lines
+    assert "miss  data absent: photos are absent; see: ganrun data path absent" in lines
     assert "fail  data crashing: ZeroDivisionError: in a plugin" in lines
     assert "fail  data quitting: SystemExit: 3" in lines
     assert "skip  data rooted: wherever root says" in lines

@@ -174,6 +174,12 @@ class UnlabelledPlugin:
         return {"unlabelled": Unlabelled}
 
 
+def test_a_single_class_is_no_condition(tmp_path):
+    tables = recipe("cgan") | {"data": {"use": "synthetic", "size": 8, "classes": 1}}
+    with pytest.raises(RequestError, match=r"\[loss\] cgan.*needs labels of at least 2.*synthetic has 1 class$"):
+        build(tables, tmp_path / "run")
+
+
 def test_data_without_labels_is_refused_before_training(tmp_path):
     tables = recipe("acgan") | {"data": {"use": "unlabelled"}}
     with pytest.raises(RequestError, match=r"\[loss\] acgan.*needs labels.*unlabelled has no labels"):
