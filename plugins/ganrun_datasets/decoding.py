@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -28,11 +27,9 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image
-from rich import progress as bars
-from rich.console import Console
-from rich.text import Text
 
 import ganrun
+from ganrun_datasets.decoding_progress import message_console, shown_progress
 from ganrun_datasets.pictures import Picture, Pixels, Source, Transform, UnreadableError, opened
 
 Unreadable = Literal["refuse", "skip"]
@@ -47,7 +44,6 @@ LARGEST_CHUNK = 64
 NAMED = 5
 """Unreadable pictures that a message names."""
 
-SECONDS_PER_LINE = 10.0
 DIGEST_BYTES = 8
 
 log = logging.getLogger("ganrun.datasets")
@@ -296,7 +292,7 @@ def _locked(path: Path, data: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _console().print(f"{data}: another process is decoding these pictures; waiting for it", soft_wrap=True)
+        message_console().print(f"{data}: another process is decoding these pictures; waiting for it", soft_wrap=True)
         lock.acquire()
     try:
         yield
@@ -344,7 +340,7 @@ def _decode_into(file: IO[bytes], job: Job) -> Record:
     """Write the pictures that can be read as an array in NumPy's format, and return what is known of them."""
     record, contents, digests = Record(), hashlib.blake2b(digest_size=DIGEST_BYTES), bytearray()
     _write_header(file, len(job.names), job)
-    with _progress(job) as advance, closing(_chunks(job)) as chunks:
+    with shown_progress(job.data, len(job.names)) as advance, closing(_chunks(job)) as chunks:
         for chunk in chunks:
             file.write(chunk.pixels.data)
             digests += chunk.row_digests
@@ -447,52 +443,3 @@ def _chunks(job: Job) -> Generator[_Chunk, None, None]:
 def _processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# ── Showing how far it is ─────────────────────────────────────────────────────────────────────────────────
-
-
-class _Rate(bars.ProgressColumn):
-    def render(self, task: bars.Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} pictures/s")
-
-
-@contextmanager
-def _progress(job: Job) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, lines elsewhere; the block gets a function that takes how many more are done."""
-    console, total = _console(), len(job.names)
-    title = f"{job.data}: decoding {total:,} pictures"
-    if not console.is_terminal:
-        console.print(f"{title}, once and for all", soft_wrap=True)
-        yield _Lines(console, job.data, total).advance
-        return
-    columns = (bars.TextColumn(title), bars.BarColumn(bar_width=16), bars.TaskProgressColumn())
-    with bars.Progress(*columns, _Rate(), bars.TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-class _Lines:
-    """At most one line in ten seconds."""
-
-    def __init__(self, console: Console, data: str, total: int) -> None:
-        self._console = console
-        self._data = data
-        self._total = total
-        self._done = 0
-        self._start = time.monotonic()
-        self._next = self._start + SECONDS_PER_LINE
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + SECONDS_PER_LINE
-        rate = self._done / (now - self._start)
-        text = f"{self._data}: {self._done:,} of {self._total:,}, {rate:,.0f} pictures/s"
-        self._console.print(f"{text}, {(self._total - self._done) / rate:,.0f} s left", soft_wrap=True)
-
-
-def _console() -> Console:
-    return Console(stderr=True, highlight=False)
