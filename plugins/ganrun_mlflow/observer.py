@@ -90,12 +90,12 @@ class Mlflow(ganrun.Observer):
 
     @observes
     def file_written(self, run: Run, path: Path, role: str) -> None:
-        """Send pictures of samples and the run's papers; of the checkpoints at most the last, at the end."""
+        """Send pictures, by role, and the run's papers; of the checkpoints at most the last, at the end."""
         if role == "checkpoint":
             self._checkpoint = path
         elif self._outbox:
-            if role == "samples" and path.suffix.lower() in PICTURES:
-                self._outbox.add_picture(path, "eval/samples", run.step)
+            if path.suffix.lower() in PICTURES:
+                self._outbox.add_picture(path, f"eval/{role}", run.step)
             self._outbox.add_file(path, _folder_of(run, path))
             self._outbox.flush(hurry=False)
 
