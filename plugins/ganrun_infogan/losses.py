@@ -124,11 +124,13 @@ class InfoGan(Loss):
         return torch.cat([noise, *(each.softmax(dim=1) for each in logits), mean], dim=1)
 
     def _with_information(self, adversarial: Mapping[str, Tensor], latents: Tensor, outputs: Tensor) -> Terms:
+        entropy = sum(math.log(values) for values in self.settings.categorical)
+        bound = {"mutual_information_bound": outputs.new_full((), entropy)} if entropy else {}
         weights = {"categorical": self.settings.categorical_weight, "continuous": self.settings.continuous_weight}
         information = self.information(latents, outputs)
         return Terms(
             minimise={**adversarial, **{kind: -weights[kind] * value for kind, value in information.items()}},
-            report={f"mutual_information_{kind}": value for kind, value in information.items()},
+            report={**{f"mutual_information_{kind}": value for kind, value in information.items()}, **bound},
         )
 
     @property
