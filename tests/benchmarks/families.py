@@ -49,7 +49,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "gan, dense": Family("dcgan_fashion_mnist.toml", (*DENSE, *SHORT), {"fashion-mnist": 5000, "digits": 3000}),
     "gan, dcgan": Family("dcgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 800, "digits": 500}),
-    "lsgan": Family("lsgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 800, "digits": 500}),
+    "lsgan": Family("lsgan_fashion_mnist.toml", (*NARROW, *SHORT), {"fashion-mnist": 800, "digits": 500}),
     "wgan-gp": Family(
         "wgan_gp_fashion_mnist.toml", (*NARROW, *SHORT, "optimizer.lr=5e-4"), {"fashion-mnist": 220, "digits": 150}
     ),

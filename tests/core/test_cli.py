@@ -152,7 +152,7 @@ WRONG = {
     "check a misfit": (["check", "r.toml", "--set", "generator={use='conv', stages=4}"], "[generator] conv (ganrun "),
     "show nobody": (["show", "loss", "gna"], 'error: no loss is called "gna"; did you mean "gan"?'),
     "show no kind": (["show", "losses", "gan"], "is not one of"),
-    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are gan, hinge, "),
+    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are acgan, cgan, gan, "),
     "show no optimizer": (["show", "optimizer", "adma"], 'error: no optimizer is called "adma"; did you mean "adam"?'),
     "list no kind": (["list", "losses"], "is not one of"),
     "schema to nowhere": (["schema", "--output", "absent/x.json"], "error: absent/x.json cannot be written"),
