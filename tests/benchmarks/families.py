@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections import defaultdict
@@ -102,6 +103,7 @@ def _train(name: str, data: str, seed: int, output: Path) -> None:
         return
     output.mkdir(parents=True, exist_ok=True)
     folder = output / "runs" / f"{data}-{name}-{seed}".replace(", ", "-").replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
     run = build_run(
         load_recipe(find_recipe(Path(FAMILIES[name].recipe)), load_registry(), _overrides(name, data, seed)), folder
     )
