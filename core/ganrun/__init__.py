@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from ganrun.checkups import Checkup as Checkup
     from ganrun.components import Data as Data
     from ganrun.components import Discriminator as Discriminator
+    from ganrun.components import Extractor as Extractor
     from ganrun.components import Factor as Factor
+    from ganrun.components import FeatureMetric as FeatureMetric
+    from ganrun.components import Features as Features
     from ganrun.components import Generator as Generator
     from ganrun.components import Metric as Metric
     from ganrun.components import Observer as Observer
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from ganrun.errors import RequestError as RequestError
     from ganrun.errors import RunError as RunError
     from ganrun.evaluation import Evaluation as Evaluation
-    from ganrun.evaluation import Extractor as Extractor
+    from ganrun.evaluation import Kept as Kept
     from ganrun.files import atomic_folder as atomic_folder
     from ganrun.files import atomic_path as atomic_path
     from ganrun.losses import Batch as Batch
@@ -57,13 +60,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "caches": "cache_directory",
     "checkups": "Checkup",
-    "components": "Data Discriminator Factor Generator Metric Observer Problem Score Split no_such_split to_uint8 "
-    "to_unit_range",
+    "components": "Data Discriminator Extractor Factor FeatureMetric Features Generator Metric Observer Problem Score "
+    "Split no_such_split to_uint8 to_unit_range",
     "conditioning": "Conditioning LabelledImages LabelledLatents",
     "directory": "RunDirectory",
     "errors": "ContractError DataError GanrunError Interrupted MisfitError NonFiniteError PreflightError RequestError "
     "RunError",
-    "evaluation": "Evaluation Extractor",
+    "evaluation": "Evaluation Kept",
     "files": "atomic_folder atomic_path",
     "losses": "Batch Loss Nets Phase Slot Terms",
     "markers": "hookimpl observes",

@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from ganrun.averaging import average_or_none
-from ganrun.components import Data, Metric, Problem
+from ganrun.components import Data, Extractor, FeatureMetric, Metric, Problem
 from ganrun.devices import choose_device
 from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, new_run_path
 from ganrun.environment import describe_environment
@@ -50,7 +50,7 @@ def build_run(
     data = prepared_data(recipe)
     problem, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, problem, device))
-    metrics = [_prepared_metric(recipe, choice, data, problem, device, waiting) for choice in recipe.metrics]
+    metrics = _prepared_metrics(recipe, data, problem, device, waiting)
     events = build_events(recipe)
     environment = describe_environment(recipe, data, device)
     run = Run(
@@ -81,8 +81,7 @@ def check_recipe(recipe: Recipe) -> None:
     problem, loss = build_loss(recipe, build_data(recipe))
     build_slots(recipe, loss, problem, torch.device("cpu"))
     for choice in recipe.metrics:
-        with placed(recipe, choice):
-            choice.offer.component(choice.settings, problem)
+        build_metric(recipe, choice, problem)
     build_events(recipe)
 
 
@@ -118,7 +117,13 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
         if any(slot.labelled for slot in loss.slots.values()) and problem.classes < 2:
             count = f"{problem.classes} class" if problem.classes else "no labels"
             raise MisfitError(f"it needs labels of at least 2 classes, and data {recipe.data.use} has {count}")
-    return dataclasses.replace(problem, latent_size=loss.latent_size, factors=tuple(loss.factors())), loss
+    return dataclasses.replace(
+        problem,
+        latent_size=loss.latent_size,
+        factors=tuple(loss.factors()),
+        encodes=type(loss).encode is not Loss.encode,
+        reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+    ), loss
 
 
 def build_slots(recipe: Recipe, loss: Loss, problem: Problem, device: torch.device) -> dict[str, SlotState]:
@@ -161,14 +166,56 @@ def _facts(problem: Problem, loss: Loss, name: str) -> Problem:
     return dataclasses.replace(problem, out_features=loss.out_features(name), labelled=slot.labelled)
 
 
-def _prepared_metric(
-    recipe: Recipe, choice: Choice, data: Data, problem: Problem, device: torch.device, waiting: Callable[[str], None]
-) -> Metric:
-    waiting(f"metric {choice.use}")
+def build_metric(recipe: Recipe, choice: Choice, problem: Problem) -> Metric:
+    """A metric, with its extractor where it reads one's features; not prepared yet."""
+    if choice.features is None:
+        with placed(recipe, choice):
+            metric: Metric = choice.offer.component(choice.settings, problem)
+            return metric
+    with placed(recipe, choice.features):
+        extractor: Extractor = choice.features.offer.component(choice.features.settings, problem)
     with placed(recipe, choice):
-        metric: Metric = choice.offer.component(choice.settings, problem)
-        metric.prepare(data, device)
-    return metric
+        lacking = [output for output in choice.offer.component.reads if output not in extractor.outputs]
+        if lacking:
+            gives = ", ".join(extractor.outputs)
+            raise MisfitError(f"it reads {lacking[0]}, but features {choice.features.use} gives {gives}")
+        on_features: FeatureMetric = choice.offer.component(choice.settings, problem, extractor)
+        return on_features
+
+
+def _prepared_metrics(
+    recipe: Recipe, data: Data, problem: Problem, device: torch.device, waiting: Callable[[str], None]
+) -> list[Metric]:
+    """Every metric of the recipe; those that name the same extractor with the same settings share it."""
+    metrics = []
+    extractors: list[tuple[Choice, Extractor]] = []
+    for choice in recipe.metrics:
+        metric = build_metric(recipe, choice, problem)
+        waiting(f"metric {choice.use}")
+        if choice.features is not None and isinstance(metric, FeatureMetric):
+            metric.extractor = _shared(recipe, choice.features, metric.extractor, extractors, data, device)
+        with placed(recipe, choice):
+            metric.prepare(data, device)
+        metrics.append(metric)
+    return metrics
+
+
+def _shared(
+    recipe: Recipe,
+    choice: Choice,
+    built: Extractor,
+    prepared: list[tuple[Choice, Extractor]],
+    data: Data,
+    device: torch.device,
+) -> Extractor:
+    """The extractor of this choice among those that are prepared already; else `built`, prepared now."""
+    for other, extractor in prepared:
+        if (other.offer, other.settings) == (choice.offer, choice.settings):
+            return extractor
+    with placed(recipe, choice):
+        built.prepare(data, device)
+    prepared.append((choice, built))
+    return built
 
 
 def _choose_device(recipe: Recipe) -> torch.device:

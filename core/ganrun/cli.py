@@ -12,7 +12,7 @@ import click
 
 from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError
 
-KINDS = ("generator", "discriminator", "loss", "data", "metric", "observer")
+KINDS = ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer")
 
 
 _NO_PLUGIN = click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")

@@ -59,6 +59,12 @@ class Problem:
     factors: tuple[Factor, ...] = ()
     """What the loss's latent vector is made of; known to networks and metrics."""
 
+    encodes: bool = False
+    """Whether the model reads latents off images."""
+
+    reconstructs: bool = False
+    """Whether the model makes images of images."""
+
     labelled: bool = False
     """Whether the network is called with labels, as its slot in the loss says, and must make use of them."""
 
@@ -188,9 +194,9 @@ class Data(Component, ABC):
             DataError: if the data set has no such split.
         """
 
-    def fingerprint(self) -> str:
-        """A short digest of the training split's contents. Override it where reading them all is slow."""
-        split = self.split("train")
+    def fingerprint(self, name: str = "train") -> str:
+        """A short digest of a split's contents. Override it where reading them all is slow."""
+        split = self.split(name)
         digest = hashlib.blake2b(str((split.images.shape, split.images.dtype)).encode(), digest_size=8)
         digest.update(np.ascontiguousarray(split.images).data)
         if split.labels is not None:
@@ -233,11 +239,61 @@ class Score:
     protocol: Mapping[str, str | int | float | bool]
     """Extractor, weights hash, numbers of samples, split, resizer: whatever the value depends on."""
 
+    error: float | None = None
+    """Standard error of the value for these very weights: what other samples would make of it. None if unknown."""
+
+    floor: float | None = None
+    """What held-out real images score on the same terms: no model can be expected to do better. None if unknown."""
+
+
+class Extractor(Component, ABC):
+    """A network that turns pictures into features, for metrics.
+
+    Built from its settings and the problem; raises `MisfitError` in `__init__` for samples that it cannot look at.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("features",)
+    """What it gives, by name: `features` `(batch, n)`; `logits` `(batch, classes)` where it is a classifier."""
+
+    suffix: ClassVar[str]
+    """Ends the names of scores on its features, `fid_classifier`. Empty for the one features of published scores."""
+
+    def __init__(self, settings: Any, problem: Problem) -> None:
+        self.settings = settings
+        self.problem = problem
+
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Load the weights, or whatever else it needs.
+
+        Args:
+            data: The run's data set, prepared.
+            device: Where it should compute.
+
+        Raises:
+            PreflightError: if they are absent or damaged, with the steps that mend it.
+        """
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Whatever its features depend on: equal keys mean equal features, which are then computed once. After
+        `prepare`."""
+
+    @property
+    @abstractmethod
+    def protocol(self) -> Mapping[str, str | int | float | bool]:
+        """The same for people: extractor, weights hash, resizing. It enters the protocol of every score."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The outputs for uint8 images `(batch, channels, height, width)` on its device, each float `(batch, …)`."""
+
 
 class Metric(Component, ABC):
     """A way of scoring samples.
 
-    Built from its settings and the problem; `prepare` runs before the first step, `measure` at every evaluation.
+    Built from its settings and the problem; `prepare` runs before the first step, then at every evaluation `watch`
+    says what is needed, and `measure` makes scores of it.
     """
 
     def __init__(self, settings: Any, problem: Problem) -> None:
@@ -255,9 +311,30 @@ class Metric(Component, ABC):
             PreflightError: with the steps that mend it.
         """
 
+    def watch(self, evaluation: Evaluation) -> None:
+        """Ask for samples, images and features, by `evaluation.collect` and `collect_real`, before any is made."""
+
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
-        """The scores of one evaluation."""
+        """The scores of one evaluation, of what was collected since `watch`."""
+
+
+class FeatureMetric(Metric):
+    """A metric on an extractor's features. Its settings have a field `features`, whose default names one:
+
+    features: ganrun.Features = "inception"
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("features",)
+    """The extractor's outputs that it cannot do without."""
+
+    def __init__(self, settings: Any, problem: Problem, extractor: Extractor) -> None:
+        super().__init__(settings, problem)
+        self.extractor = extractor
+
+
+Features = str | dict[str, Any]
+"""The type of that field: an extractor's name, or a table of its settings that says `use`."""
 
 
 class Observer(Component):

@@ -1,56 +1,51 @@
-"""One evaluation: samples, real images and features, each made once and shared by every metric."""
+"""One evaluation: every metric says what it needs; then samples are drawn and real images read, once, in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun.components import Data, Problem, to_uint8, to_unit_range
+from ganrun.components import Data, Extractor, Metric, Problem, Score, to_uint8, to_unit_range
 from ganrun.randomness import derived_seed, isolated_random
 
 SAMPLES_PER_BATCH = 256
 """Fixed, because each batch of latents has a seed of its own: sample i is the same however many are asked for."""
 
-Source = Literal["generated", "real"]
+GENERATED = ("samples", "latents")
+REAL = ("images", "labels", "encodings", "reconstructions")
 
 
-class Extractor(Protocol):
-    """A network that turns pictures into features."""
+class Collector(Protocol):
+    """What a metric gathers in a pass: a running sum, a histogram, or everything."""
 
-    @property
-    def key(self) -> str:
-        """Identifies architecture and weights: equal keys mean equal features, which are then computed once."""
-
-    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Features of uint8 images `(batch, channels, height, width)`, by name, each `(batch, …)` float."""
+    def add(self, *batch: Tensor) -> None:
+        """Take the next batch: one tensor for each output that was asked for, `(batch, …)`, on the run's device."""
 
 
-class RealImages:
-    """The run's real images and their features, kept from one evaluation to the next."""
+C = TypeVar("C", bound=Collector)
 
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self.features: dict[tuple[str, str, int], Mapping[str, Tensor]] = {}
 
-    def take(self, count: int | None, split: str) -> Tensor:
-        """`count` images of a split, the same ones in every run; all of them where `count` is None."""
-        return self._rows(self._data.split(split).images, count, split)
+class Kept:
+    """A collector that keeps everything, on the CPU: memory grows with the number of samples."""
 
-    def labels(self, count: int | None, split: str) -> Tensor | None:
-        """int64 labels of `take(count, split)`, or None where the data has none."""
-        labels = self._data.split(split).labels
-        return None if labels is None else self._rows(labels, count, split)
+    def __init__(self) -> None:
+        self._batches: list[tuple[Tensor, ...]] = []
 
-    def _rows(self, array: npt.NDArray[Any], count: int | None, split: str) -> Tensor:
-        if count is None or count >= len(array):
-            return torch.from_numpy(np.asarray(array))
-        order = np.random.default_rng(derived_seed(0, "real", split)).permutation(len(array))
-        return torch.from_numpy(np.ascontiguousarray(array[np.sort(order[:count])]))
+    def add(self, *batch: Tensor) -> None:
+        """Keep a batch."""
+        self._batches.append(tuple(each.cpu() for each in batch))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All rows of each output, in order."""
+        self._batches = [tuple(torch.cat(parts) for parts in zip(*self._batches, strict=True))]
+        return self._batches[0]
 
 
 class Evaluation:
@@ -65,9 +60,10 @@ class Evaluation:
         step: Steps done.
         seed: The run's seed.
         draw: `draw(count)` gives `count` fresh latents from the current random stream, and their samples in [-1, 1].
-        real: The run's real images.
+        data: The run's data set, prepared.
         encode: `encode(images)` gives the latents that the model reads off images in [-1, 1], or None.
         reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
+        protocol: What the samples depend on, for every score.
         between_batches: Called between batches; may raise to stop the evaluation.
     """
 
@@ -79,101 +75,209 @@ class Evaluation:
         step: int,
         seed: int,
         draw: Callable[[int], tuple[Tensor, Tensor]],
-        real: RealImages,
+        data: Data,
         encode: Callable[[Tensor], Tensor | None] = lambda _: None,
         reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
+        protocol: Mapping[str, str | int | float | bool] | None = None,
         between_batches: Callable[[], None] = lambda: None,
     ) -> None:
         self.problem = problem
         self.device = device
         self.step = step
         self.seed = seed
+        self.protocol = dict(protocol or {})
         self._draw = draw
-        self._real = real
+        self._data = data
         self._encode = encode
         self._reconstruct = reconstruct
         self._between_batches = between_batches
-        self._latents: list[Tensor] = []
-        self._batches: list[Tensor] = []
-        self._features: dict[tuple[str, int], Mapping[str, Tensor]] = {}
+        self._wishes: dict[str | None, list[_Wish]] = {}
+        """By split; None stands for generated samples."""
+
+    # ── Asking ────────────────────────────────────────────────────────────────────────────────────────
+
+    def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
+        """Ask for the first `count` generated samples, batch by batch, as soon as they are drawn.
+
+        Args:
+            into: Is given each batch, by `add`.
+            outputs: What of it, in this order: `samples` (images as uint8, by `ganrun.to_uint8`; points as they are),
+                `latents` `(batch, latent_size)`, or what the extractor gives, such as `features`.
+            count: How many.
+            extractor: Whose features; computed once for all that ask for them.
+
+        Returns:
+            `into`.
+        """
+        return self._wish(None, into, outputs, count, extractor)
+
+    def collect_real(
+        self,
+        into: C,
+        *outputs: str,
+        count: int | None = None,
+        split: str = "train",
+        extractor: Extractor | None = None,
+    ) -> C:
+        """Ask for `count` real images of a split, the same ones in every run; for all of them where `count` is None.
+
+        Args:
+            into: Is given each batch, by `add`.
+            outputs: What of it: `images` as the data set holds them, `labels` (int64, where the data has any),
+                `encodings` `(batch, latent_size)` and `reconstructions` (where `problem.encodes` and
+                `problem.reconstructs` say that there are any), or what the extractor gives.
+            count: How many.
+            split: `train` or `test`.
+            extractor: Whose features; computed once for all that ask for them.
+
+        Returns:
+            `into`.
+        """
+        available = len(self._data.split(split))
+        return self._wish(split, into, outputs, available if count is None else min(count, available), extractor)
+
+    def run(self) -> None:
+        """Draw and read all that was asked for since the last time, once."""
+        wishes, self._wishes = self._wishes, {}
+        for split, group in wishes.items():
+            self._pass(split, group)
+
+    # ── At once ───────────────────────────────────────────────────────────────────────────────────────
 
     def generated(self, count: int) -> Tensor:
-        """The first `count` generated samples, on the CPU: `(count, *sample_shape)`.
-
-        Images are uint8, by `ganrun.to_uint8`; other samples, such as points, stay as they are.
-        """
-        self._draw_up_to(count)
-        return torch.cat(self._batches)[:count]
-
-    def latents(self, count: int) -> Tensor:
-        """The latents of `generated(count)`, in the same order, on the CPU: `(count, latent_size)`."""
-        self._draw_up_to(count)
-        return torch.cat(self._latents)[:count]
+        """The first `count` generated samples, on the CPU: `(count, *sample_shape)`. Draws them anew: what `watch`
+        asks for by `collect` is drawn once for all metrics."""
+        return self._now(self.collect(Kept(), "samples", count=count))
 
     def real(self, count: int | None = None, split: str = "train") -> Tensor:
         """`count` real images of a split as the data set holds them, on the CPU; all where `count` is None."""
-        return self._real.take(count, split)
+        return self._now(self.collect_real(Kept(), "images", count=count, split=split))
 
-    def reconstructions(self, count: int | None = None, split: str = "test") -> Tensor | None:
-        """What the model makes of `real(count, split)`, in the same order and form; None where it has no encoder."""
-        return self._of_real(lambda images: _mapped(self._as_data, self._reconstruct(images)), count, split)
+    def _now(self, kept: Kept) -> Tensor:
+        self.run()
+        return kept.tensors()[0]
 
-    def encodings(self, count: int | None = None, split: str = "test") -> Tensor | None:
-        """The latents `(count, latent_size)` that the model reads off `real(count, split)`, in the same order, on the
-        CPU; None where it reads none. `problem.factors` says what they are."""
-        return self._of_real(lambda images: _mapped(Tensor.cpu, self._encode(images)), count, split)
+    # ── Passes ────────────────────────────────────────────────────────────────────────────────────────
 
-    def real_labels(self, count: int | None = None, split: str = "train") -> Tensor | None:
-        """int64 labels of `real(count, split)`, in the same order; None where the data has none."""
-        return self._real.labels(count, split)
+    def _wish(self, split: str | None, into: C, outputs: tuple[str, ...], count: int, extractor: Extractor | None) -> C:
+        known = {*(GENERATED if split is None else REAL), *(extractor.outputs if extractor else ())}
+        for output in outputs:
+            if output not in known:
+                raise ValueError(f'there is no output "{output}" here; there are {", ".join(sorted(known))}')
+        self._wishes.setdefault(split, []).append(_Wish(into, outputs, count, extractor))
+        return into
 
-    def generated_features(self, extractor: Extractor, count: int) -> Mapping[str, Tensor]:
-        """Features of the first `count` generated samples, on the CPU, each `(count, …)`."""
-        key = (extractor.key, count)
-        if key not in self._features:
-            self._features[key] = self._extract(extractor, self.generated(count))
-        return self._features[key]
-
-    def real_features(
-        self, extractor: Extractor, count: int | None = None, split: str = "train"
-    ) -> Mapping[str, Tensor]:
-        """Features of `real(count, split)`, computed once per run."""
-        key = (extractor.key, split, -1 if count is None else count)
-        if key not in self._real.features:
-            self._real.features[key] = self._extract(extractor, self.real(count, split))
-        return self._real.features[key]
-
-    def _draw_up_to(self, count: int) -> None:
-        while len(self._batches) * SAMPLES_PER_BATCH < count:
+    @torch.no_grad()
+    def _pass(self, split: str | None, wishes: list[_Wish]) -> None:
+        count = max(wish.count for wish in wishes)
+        needed: dict[str, int] = {}
+        for wish in wishes:
+            if wish.extractor is not None:
+                needed[wish.extractor.key] = max(wish.count, needed.get(wish.extractor.key, 0))
+        for batch in self._generated(count) if split is None else self._real(split, count):
+            batch.needed = needed
+            for wish in wishes:
+                rows = batch.ranks < wish.count
+                if rows.any():
+                    wish.into.add(*(batch.output(name, wish.extractor, wish.count) for name in wish.outputs))
             self._between_batches()
-            with isolated_random(self.device, derived_seed(self.seed, "evaluation", len(self._batches))):
+
+    def _generated(self, count: int) -> Iterator[_Batch]:
+        for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
+            with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
                 latents, samples = self._draw(SAMPLES_PER_BATCH)
-            self._latents.append(latents.cpu())
-            self._batches.append(self._as_data(samples))
+            pictures = self._as_data(samples)
+            own = {"samples": _always(pictures), "latents": _always(latents)}
+            yield _Batch(pictures, torch.arange(start, start + SAMPLES_PER_BATCH, device=self.device), own)
 
-    def _of_real(self, make: Callable[[Tensor], Tensor | None], count: int | None, split: str) -> Tensor | None:
-        """What `make` gives for real images in [-1, 1], batch by batch; None as soon as it gives none."""
-        parts = []
-        for batch in torch.split(self.real(count, split), SAMPLES_PER_BATCH):
-            self._between_batches()
-            made = make(to_unit_range(batch))
-            if made is None:
-                return None
-            parts.append(made)
-        return torch.cat(parts)
+    def _real(self, split: str, count: int) -> Iterator[_Batch]:
+        whole = self._data.split(split)
+        ranks = ranks_of(len(whole), split)
+        for places in np.array_split(chosen := np.flatnonzero(ranks < count), ceil(len(chosen) / SAMPLES_PER_BATCH)):
+            images = torch.from_numpy(np.ascontiguousarray(whole.images[places])).to(self.device)
+            own = self._of_real(images, whole.labels, places)
+            yield _Batch(images, torch.from_numpy(ranks[places]).to(self.device), own)
+
+    def _of_real(
+        self, images: Tensor, labels: npt.NDArray[np.int64] | None, places: npt.NDArray[np.int64]
+    ) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "images": _always(images),
+            "labels": lambda: torch.from_numpy(np.asarray(_given(labels, "labels")[places])).to(self.device),
+            "encodings": lambda: _given(self._encode(to_unit_range(images)), "encodings"),
+            "reconstructions": lambda: self._as_data(
+                _given(self._reconstruct(to_unit_range(images)), "reconstructions")
+            ),
+        }
 
     def _as_data(self, samples: Tensor) -> Tensor:
         """Samples in the form in which the data set holds its own."""
-        return (to_uint8(samples) if len(self.problem.sample_shape) == 3 else samples).cpu()
-
-    @torch.no_grad()
-    def _extract(self, extractor: Extractor, images: Tensor) -> Mapping[str, Tensor]:
-        parts: list[Mapping[str, Tensor]] = []
-        for batch in torch.split(images, SAMPLES_PER_BATCH):
-            self._between_batches()
-            parts.append({name: value.cpu() for name, value in extractor(batch.to(self.device)).items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return to_uint8(samples) if len(self.problem.sample_shape) == 3 else samples
 
 
-def _mapped(change: Callable[[Tensor], Tensor], value: Tensor | None) -> Tensor | None:
-    return None if value is None else change(value)
+def measured(metrics: Sequence[Metric], evaluation: Evaluation) -> list[Score]:
+    """The scores of all metrics, from one pass over each source, each score with the whole of its protocol."""
+    for metric in metrics:
+        metric.watch(evaluation)
+    evaluation.run()
+    scores = [score for metric in metrics for score in metric.measure(evaluation)]
+    return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
+
+
+def ranks_of(available: int, split: str) -> npt.NDArray[np.int64]:
+    """Which images of a split are taken first: `count` of them are those of rank below `count`, in every run."""
+    return np.argsort(np.random.default_rng(derived_seed(0, "real", split)).permutation(available))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What one metric asked for."""
+
+    into: Collector
+    outputs: tuple[str, ...]
+    count: int
+    extractor: Extractor | None
+
+
+class _Batch:
+    """One batch of a pass; whatever is asked of it is made once.
+
+    Args:
+        pictures: What extractors look at.
+        ranks: Of each row; who asks for `count` gets the rows of rank below it.
+        own: How its own outputs are made.
+    """
+
+    def __init__(self, pictures: Tensor, ranks: Tensor, own: Mapping[str, Callable[[], Tensor]]) -> None:
+        self.ranks = ranks
+        self.needed: Mapping[str, int] = {}
+        """The largest count that is asked of each extractor, by its key."""
+        self._pictures = pictures
+        self._own = own
+        self._made: dict[str, Tensor] = {}
+        self._features: dict[str, Mapping[str, Tensor]] = {}
+
+    def output(self, name: str, extractor: Extractor | None, count: int) -> Tensor:
+        """One of its own outputs, or one of an extractor's, of the rows of rank below `count`."""
+        if name in self._own:
+            if name not in self._made:
+                self._made[name] = self._own[name]()
+            return self._made[name][self.ranks < count]
+        assert extractor is not None
+        seen = self.ranks < self.needed[extractor.key]
+        if extractor.key not in self._features:
+            self._features[extractor.key] = extractor(self._pictures[seen])
+        return self._features[extractor.key][name][self.ranks[seen] < count]
+
+
+T = TypeVar("T")
+
+
+def _always(value: T) -> Callable[[], T]:
+    return lambda: value
+
+
+def _given(value: T | None, name: str) -> T:
+    if value is None:
+        raise ValueError(f"there are no {name}: look at the problem before asking for them")
+    return value

@@ -33,7 +33,7 @@ from ganrun.markers import eventspec, hookspec
 
 if TYPE_CHECKING:
     from ganrun.checkups import Checkup
-    from ganrun.components import Data, Discriminator, Generator, Metric, Observer, Score
+    from ganrun.components import Data, Discriminator, Extractor, Generator, Metric, Observer, Score
     from ganrun.losses import Loss
     from ganrun.run import Run
 
@@ -70,6 +70,14 @@ def ganrun_data() -> Mapping[str, type[Data]]:  # type: ignore[empty-body]
 @hookspec
 def ganrun_metrics() -> Mapping[str, type[Metric]]:  # type: ignore[empty-body]
     """Ways of scoring samples. A recipe has any number: `[[metric]] use = "fid"`."""
+
+
+@hookspec
+def ganrun_extractors() -> Mapping[str, type[Extractor]]:  # type: ignore[empty-body]
+    """Networks from pictures to features, for metrics that compare features.
+
+    Such a metric's table names one: `features = "inception"`, or `features = { use = "inception", weights = "…" }`.
+    """
 
 
 @hookspec

@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ganrun.components import FeatureMetric
 from ganrun.errors import PluginError, RecipeError
 from ganrun.optimizers import OPTIMIZERS, OptimizerSettings
 from ganrun.recipe import Choice, EmaSettings, Recipe, TrainSettings
@@ -196,7 +197,19 @@ class _Reader:
             )
             return ()
         found = [self.component(("metric", index), "metric") for index in range(len(entries))]
-        return tuple(choice for choice in found if choice is not None)
+        return tuple(self.with_features(choice) for choice in found if choice is not None)
+
+    def with_features(self, metric: Choice) -> Choice:
+        """The metric, and where it is one on features, the extractor that it names."""
+        if not issubclass(metric.offer.component, FeatureMetric):
+            return metric
+        key, wanted = (*metric.key, "features"), dict(metric.settings)["features"]
+        table = {"use": wanted} if isinstance(wanted, str) else wanted
+        use = table.get("use")
+        if not isinstance(use, str):
+            self.problem(key, f'{header(key)} needs use = "…", the name of an extractor; see: ganrun list extractor')
+            return metric
+        return dataclasses.replace(metric, features=self.choice(key, "extractor", use, table))
 
     def observers(self) -> tuple[dict[str, Choice], tuple[str, ...]]:
         found: dict[str, Choice] = {}

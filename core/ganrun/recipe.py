@@ -69,11 +69,14 @@ class Choice:
     settings: Settings
     key: Key
     """The table it stands in."""
+    features: Choice | None = None
+    """The extractor that a metric on features reads."""
 
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
         is_plain = self.offer.kind == "observer" and self.key == (self.use,)
-        return {**({} if is_plain else {"use": self.use}), **dump(self.settings)}
+        features = {} if self.features is None else {"features": self.features.table()}
+        return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **features}
 
 
 @dataclass(frozen=True)

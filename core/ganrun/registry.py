@@ -22,6 +22,7 @@ HOOK_OF = {
     "loss": "ganrun_losses",
     "data": "ganrun_data",
     "metric": "ganrun_metrics",
+    "extractor": "ganrun_extractors",
     "observer": "ganrun_observers",
 }
 KINDS = tuple(HOOK_OF)
@@ -153,6 +154,8 @@ def _fault_of(kind: str, name: Any, component: Any) -> str | None:
         return f'{HOOK_OF[kind]} offers "{name}", whose Settings are no subclass of ganrun.Settings'
     if kind == "loss" and not getattr(component, "slots", None):
         return f'{HOOK_OF[kind]} offers "{name}", whose class does not define slots'
+    if issubclass(component, components.FeatureMetric) and "features" not in settings.model_fields:
+        return f'{HOOK_OF[kind]} offers "{name}", a FeatureMetric whose Settings have no field features'
     return None
 
 

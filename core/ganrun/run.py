@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ganrun.components import Data, Metric, Problem, Score
 from ganrun.directory import METRICS, SUMMARY, RunDirectory
-from ganrun.evaluation import Evaluation, RealImages
+from ganrun.evaluation import Evaluation
 from ganrun.events import Events
 from ganrun.interruption import Interruption
 from ganrun.losses import Loss, Nets
@@ -66,7 +66,6 @@ class Run:
         """Latest file of each role, relative to the directory."""
         self.messages: list[str] = []
         """What observers want the user to read when the run has ended."""
-        self._real = RealImages(data)
         self._shown = Nets({name: slot.shown for name, slot in state.slots.items()})
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +135,8 @@ class Run:
             draw=self._draw,
             encode=self.encodings,
             reconstruct=self.reconstructions,
-            real=self._real,
+            data=self.data,
+            protocol=self._protocol(),
             between_batches=self.interruption.check,
         )
 
@@ -185,7 +185,7 @@ class Run:
                 "images_per_second": round(self.images_per_second, 1),
                 "device": self.environment["device_name"],
                 "scores": {name: score.value for name, score in self.scores.items()},
-                "protocols": {name: dict(score.protocol) for name, score in self.scores.items()},
+                **score_tables(list(self.scores.values())),
                 "last": self.last_files,
                 **self.notes,
             },
@@ -193,6 +193,16 @@ class Run:
         if (self.directory / METRICS).is_file():
             self.announce(self.directory / METRICS, "metrics")
         self.announce(self.directory / SUMMARY, "summary")
+
+    def _protocol(self) -> dict[str, str | int | float | bool]:
+        """What every score of this run depends on, beside what its metric says."""
+        averaged = any(slot.average is not None for slot in self.state.slots.values())
+        return {
+            "ema_decay": self.recipe.ema.decay if averaged and self.recipe.ema else 0.0,
+            "seed": self.seed,
+            "precision": "f32",
+            "torch": torch.__version__,
+        }
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         latents = self.loss.latents(count, self.device)
@@ -211,3 +221,12 @@ class Run:
         finally:
             for module in live:
                 module.train()
+
+
+def score_tables(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
+    """What is told of scores beside their values, by their names: protocols, errors, floors."""
+    return {
+        "protocols": {score.name: dict(score.protocol) for score in scores},
+        "errors": {score.name: score.error for score in scores if score.error is not None},
+        "floors": {score.name: score.floor for score in scores if score.floor is not None},
+    }

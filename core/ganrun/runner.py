@@ -9,12 +9,13 @@ from collections.abc import Callable
 from ganrun.batches import RealBatches
 from ganrun.directory import ENVIRONMENT, RECIPE
 from ganrun.errors import Interrupted, NonFiniteError
+from ganrun.evaluation import measured
 from ganrun.losses import Batch, Nets, Phase
 from ganrun.measurements import Measurements
 from ganrun.networks import network_view
 from ganrun.phases import Update
 from ganrun.randomness import derived_seed, set_random_stream
-from ganrun.run import Run
+from ganrun.run import Run, score_tables
 
 log = logging.getLogger("ganrun")
 
@@ -117,11 +118,9 @@ def evaluate(run: Run) -> None:
     """Measure every metric of the recipe on one set of samples, and make the scores known."""
     if not run.metrics:
         return
-    evaluation = run.evaluation()
-    scores = [score for metric in run.metrics for score in metric.measure(evaluation)]
+    scores = measured(run.metrics, run.evaluation())
     run.scores.update({score.name: score for score in scores})
-    values = {f"eval/{score.name}": score.value for score in scores}
-    run.record(**values, protocols={score.name: dict(score.protocol) for score in scores})
+    run.record(**{f"eval/{score.name}": score.value for score in scores}, **score_tables(scores))
     run.emit("evaluated", scores=scores)
 
 

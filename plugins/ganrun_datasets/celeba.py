@@ -145,9 +145,9 @@ class Celeba(ganrun.Data):
         rows = self._rows(name)
         return ganrun.Split(self._decoded.images[rows], self._labels_of(rows))
 
-    def fingerprint(self) -> str:
-        """A digest of the training pictures, as the decoder noted it."""
-        rows = self._rows("train")
+    def fingerprint(self, name: str = "train") -> str:
+        """A digest of a split's pictures, as the decoder noted it."""
+        rows = self._rows(name)
         return self._decoded.fingerprint(rows, self._labels_of(rows))
 
     def manifest(self) -> Mapping[str, Any]:

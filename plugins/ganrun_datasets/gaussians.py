@@ -127,9 +127,13 @@ class ModesCovered(ganrun.Metric):
         self._sigma = data.sigma
         self._layout = data.settings.layout
 
+    def watch(self, evaluation: Evaluation) -> None:
+        """Ask for the samples."""
+        self._samples = evaluation.collect(ganrun.Kept(), "samples", count=self.settings.samples)
+
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`modes_covered`, `high_quality` and `mode_kl`."""
-        counts = near_counts(evaluation.generated(self.settings.samples), self._centres, NEAR * self._sigma)
+        counts = near_counts(self._samples.tensors()[0], self._centres, NEAR * self._sigma)
         protocol = {"generated": self.settings.samples, "layout": self._layout, "within_sigmas": NEAR}
         return [
             Score("modes_covered", float((counts > 0).sum()), True, protocol),

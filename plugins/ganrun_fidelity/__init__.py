@@ -1,6 +1,6 @@
-"""Fidelity: how close generated pictures are to real ones, by FID and the Inception Score.
+"""Fidelity: how close generated pictures are to real ones, how varied, how new, and how well images come back.
 
-Both read their features from Inception, as published scores do, or from a small classifier of the data's own labels.
+Scores read the features of Inception, as published ones do, or of another extractor, under another name.
 """
 
 from __future__ import annotations
@@ -11,15 +11,36 @@ from typing import TYPE_CHECKING
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
-    from ganrun import Checkup, Metric
+    from ganrun import Checkup, Extractor, Metric
 
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
     from ganrun_fidelity.codes import CodeAccuracy
-    from ganrun_fidelity.metrics import FrechetInceptionDistance, InceptionScore
+    from ganrun_fidelity.frechet import FrechetInceptionDistance
+    from ganrun_fidelity.inception_score import InceptionScore
+    from ganrun_fidelity.kernel import KernelInceptionDistance
+    from ganrun_fidelity.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
+    from ganrun_fidelity.reconstruction import Reconstruction
 
-    return {"fid": FrechetInceptionDistance, "inception-score": InceptionScore, "code-accuracy": CodeAccuracy}
+    return {
+        "fid": FrechetInceptionDistance,
+        "inception-score": InceptionScore,
+        "kid": KernelInceptionDistance,
+        "precision-recall": PrecisionRecall,
+        "density-coverage": DensityCoverage,
+        "nearest-neighbours": NearestNeighbours,
+        "reconstruction": Reconstruction,
+        "code-accuracy": CodeAccuracy,
+    }
+
+
+@hookimpl
+def ganrun_extractors() -> Mapping[str, type[Extractor]]:
+    from ganrun_fidelity.classifier import ClassifierFeatures
+    from ganrun_fidelity.inception import Inception
+
+    return {"inception": Inception, "classifier": ClassifierFeatures}
 
 
 @hookimpl

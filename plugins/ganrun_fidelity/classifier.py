@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ganrun import Data, DataError, PreflightError, Problem, Split, isolated_random, to_uint8, to_unit_range
+from ganrun import (
+    Data,
+    DataError,
+    Extractor,
+    MisfitError,
+    PreflightError,
+    Problem,
+    Split,
+    isolated_random,
+    to_unit_range,
+)
 from ganrun_fidelity.precision import exact_convolutions
 from ganrun_fidelity.stored import digest_of, digest_of_text, load_stored, store
 
@@ -25,48 +35,64 @@ SEED = 0
 FEATURES = 64
 BATCH_SIZE = 64
 PEAK_LR = 3e-3
+ADVICE = 'say features = "inception", or leave the metric out'
 LEAST_EXAMPLES, MOST_EXAMPLES = 12_000, 80_000
 """Bounds of the examples shown in training; between them, two passes over the data."""
 
 
-class ClassifierFeatures:
-    """An extractor: 64 features from the layer before the last, and one logit per class.
+class ClassifierFeatures(Extractor):
+    """Features of a small classifier, trained once on the data's own labels: no download, no published scores.
 
-    Loaded from ganrun's cache, or trained on the training split's labels and stored there.
-
-    Args:
-        data: Images with labels, prepared.
-        device: Where it is trained and computes.
-
-    Raises:
-        PreflightError: if there are no labels, or too few images or classes to learn from.
+    `features` are the 64 of the layer before the last, `logits` one for each class. It is loaded from ganrun's cache,
+    or trained on the training split and stored there. Suits data that Inception has never seen, such as digits.
     """
 
-    def __init__(self, data: Data, device: torch.device) -> None:
+    outputs = ("features", "logits")
+    suffix = "classifier"
+
+    def __init__(self, settings: Any, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        _ = problem.image_shape
+        if problem.classes < 2:
+            raise MisfitError(f"it learns from labels of at least 2 classes, and this data has none; {ADVICE}")
+
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Load the classifier, or train it.
+
+        Raises:
+            PreflightError: if there are too few images or classes to learn from.
+        """
         train, held_out = _parts(data)
-        problem = data.problem()
         with isolated_random(torch.device("cpu"), SEED):
-            self._network = Classifier(problem).to(device)
-        key = digest_of_text(VERSION, SEED, problem.sample_shape, str(self._network), data.fingerprint())
+            self._network = Classifier(self.problem).to(device)
+        key = digest_of_text(VERSION, SEED, self.problem.sample_shape, str(self._network), data.fingerprint())
         accuracy = _restored(self._network, key)
         if accuracy is None:
             accuracy = _trained(self._network, train, held_out, device)
             store("classifiers", key, self._network.state_dict(), {"accuracy": accuracy})
         self._network.eval().requires_grad_(False)
-        weights = digest_of(self._network.state_dict())
-        self.key = f"ganrun-classifier-{VERSION}/{weights}"
-        self.protocol: Mapping[str, str | int | float | bool] = {
+        self._accuracy = accuracy
+        self._weights = digest_of(self._network.state_dict())
+
+    @property
+    def key(self) -> str:
+        """Version and weights."""
+        return f"ganrun-classifier-{VERSION}/{self._weights}"
+
+    @property
+    def protocol(self) -> Mapping[str, str | int | float | bool]:
+        """Version, weights, and how often it is right on held-out images."""
+        return {
             "extractor": f"ganrun-classifier-{VERSION}",
-            "weights": weights,
-            "classifier_accuracy": accuracy,
+            "weights": self._weights,
+            "classifier_accuracy": self._accuracy,
             "resize": "none",
         }
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """`features` `(batch, 64)` and `logits` `(batch, classes)`."""
-        pictures = images if images.dtype == torch.uint8 else to_uint8(images)
-        features = self._network.features(pictures)
+        """`features` `(batch, 64)` and `logits` `(batch, classes)` of uint8 images."""
+        features = self._network.features(images)
         return {"features": features, "logits": self._network.head(features)}
 
 
@@ -116,7 +142,8 @@ class Part(NamedTuple):
 def _parts(data: Data) -> tuple[Part, Part]:
     """What to learn from and what to hold out: the test split, or a tenth of the training split where there is none."""
     train = data.split("train")
-    _check_labels(train, data.problem().classes)
+    if len(train) < 2:
+        raise PreflightError(f"the training split has {len(train)} images: too few to train a classifier; {ADVICE}")
     try:
         test = data.split("test")
     except DataError:
@@ -126,16 +153,6 @@ def _parts(data: Data) -> tuple[Part, Part]:
     order = np.random.default_rng(SEED).permutation(len(train))
     held_out = math.ceil(len(train) / 10)
     return Part(train, order[held_out:]), Part(train, order[:held_out])
-
-
-def _check_labels(train: Split, classes: int) -> None:
-    advice = 'say features = "inception", or leave the metric out'
-    if train.labels is None or classes < 2:
-        raise PreflightError(
-            f'features = "classifier" learns from labels of at least 2 classes, and this data has none; {advice}'
-        )
-    if len(train) < 2:
-        raise PreflightError(f"the training split has {len(train)} images: too few to train a classifier; {advice}")
 
 
 # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ganrun import Data, DataError, Evaluation, Factor, Metric, MisfitError, Problem, Score, Settings
-from ganrun_fidelity.classifier import ClassifierFeatures
+from ganrun import Data, Evaluation, Extractor, Factor, FeatureMetric, Features, MisfitError, Problem, Score, Settings
+from ganrun_fidelity.features import count_of
+from ganrun_fidelity.neighbours import share_error
+
+How = Mapping[str, str | int | float | bool]
 
 
-class CodeAccuracy(Metric):
+class CodeAccuracy(FeatureMetric):
     """How often a categorical code and the class agree, on samples and on held-out images; higher is better.
 
     `sample_accuracy_<factor>`: samples whose class, as a small classifier of the data sees it, is the one that their
@@ -25,47 +27,74 @@ class CodeAccuracy(Metric):
     twice: the matching of InfoGAN's section 7.2 (arXiv:1606.03657).
     """
 
+    reads = ("logits",)
+
     class Settings(Settings):
+        features: Features = "classifier"
+        """Who tells the class of a sample: an extractor whose logits are the data's own classes."""
+
         samples: int = Field(10_000, ge=1)
         """Generated samples to classify."""
 
     settings: Settings
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
+    def __init__(self, settings: Settings, problem: Problem, extractor: Extractor) -> None:
+        super().__init__(settings, problem, extractor)
         if not any(factor.kind == "categorical" for factor in problem.factors):
             raise MisfitError("this loss has no categorical code; leave the metric out")
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Load the classifier, which is trained where the cache does not hold it yet.
+        """See which images were held out."""
+        self._split = "test" if count_of(data, "test") else "train"
+        self._held_out = count_of(data, self._split)
 
-        Raises:
-            PreflightError: if there are no labels.
-        """
-        self._classifier = ClassifierFeatures(data, device)
-        self._split = held_out_split(data)
+    def watch(self, evaluation: Evaluation) -> None:
+        """Ask for samples' latents and classes; and for those of held-out images where the model reads them."""
+        count, wanted = self.settings.samples, ("latents", "logits")
+        self._shown = evaluation.collect(self._tables(), *wanted, count=count, extractor=self.extractor)
+        self._read: Agreements | None = None
+        if self.problem.encodes:
+            self._read = evaluation.collect_real(self._tables(), "encodings", "labels", split=self._split)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """The scores of each categorical factor."""
         count = self.settings.samples
-        seen = evaluation.generated_features(self._classifier, count)["logits"].argmax(1)
-        drawn = evaluation.latents(count)
-        read, labels = evaluation.encodings(split=self._split), evaluation.real_labels(split=self._split)
-        scores = []
-        for factor, columns in categorical_columns(self.problem):
-            value = self._accuracy(drawn[:, columns], seen, factor)
-            how = {**self._classifier.protocol, "generated": count}
-            scores.append(Score(f"sample_accuracy_{factor.name}", value, True, how))
-            if read is not None and labels is not None:
-                value = self._accuracy(read[:, columns], labels, factor)
-                how = {"real": len(labels), "split": self._split}
-                scores.append(Score(f"code_accuracy_{factor.name}", value, True, how))
+        seen: How = {**self.extractor.protocol, "generated": count}
+        scores = list(self._scores("sample_accuracy", self._shown, count, seen))
+        if self._read is not None:
+            about: How = {"real": self._held_out, "split": self._split}
+            scores += self._scores("code_accuracy", self._read, self._held_out, about)
         return scores
 
-    def _accuracy(self, code: Tensor, labels: Tensor, factor: Factor) -> float:
-        table = agreements(code.argmax(1), labels, factor.size, self.problem.classes)
-        matched = np.trace(table) if factor.name == "class" else table[linear_sum_assignment(-table)].sum()
-        return float(matched / len(labels))
+    def _tables(self) -> Agreements:
+        return Agreements(dict(categorical_columns(self.problem)), self.problem.classes)
+
+    def _scores(self, name: str, found: Agreements, count: int, protocol: How) -> Iterator[Score]:
+        for factor, table in found.tables.items():
+            is_class = factor.name == "class"
+            agreeing = np.trace(table) if is_class else table[linear_sum_assignment(-table)].sum()
+            share = float(agreeing / count)
+            yield Score(f"{name}_{factor.name}", share, True, protocol, share_error(share, count))
+
+
+class Agreements:
+    """How often each value of each code meets each class.
+
+    Args:
+        columns: The categorical factors of a latent vector, with their columns.
+        classes: Number of classes.
+    """
+
+    def __init__(self, columns: Mapping[Factor, slice], classes: int) -> None:
+        self._columns = columns
+        self.tables = {factor: np.zeros((factor.size, classes), np.int64) for factor in columns}
+
+    def add(self, *batch: Tensor) -> None:
+        """Take latents `(batch, latent_size)`, and logits `(batch, classes)` or labels `(batch,)`."""
+        latents, seen = (each.cpu() for each in batch)
+        labels = seen.argmax(1) if seen.dim() == 2 else seen
+        for factor, columns in self._columns.items():
+            np.add.at(self.tables[factor], (latents[:, columns].argmax(1).numpy(), labels.numpy()), 1)
 
 
 def categorical_columns(problem: Problem) -> Iterator[tuple[Factor, slice]]:
@@ -75,18 +104,3 @@ def categorical_columns(problem: Problem) -> Iterator[tuple[Factor, slice]]:
         if factor.kind == "categorical":
             yield factor, slice(start, start + factor.size)
         start += factor.size
-
-
-def agreements(codes: Tensor, labels: Tensor, values: int, classes: int) -> npt.NDArray[np.int64]:
-    """How often each value of a code meets each class: `(values, classes)`, from two int64 `(count,)`."""
-    table = np.zeros((values, classes), np.int64)
-    np.add.at(table, (codes.numpy(), labels.numpy()), 1)
-    return table
-
-
-def held_out_split(data: Data) -> str:
-    """`test`, or `train` where the data has no test split."""
-    try:
-        return "test" if len(data.split("test")) else "train"
-    except DataError:
-        return "train"

@@ -7,13 +7,15 @@ import io
 import textwrap
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganrun import Checkup, PreflightError, isolated_random, to_uint8
+import ganrun
+from ganrun import Checkup, Data, Extractor, MisfitError, PreflightError, Problem, isolated_random
 from ganrun_fidelity.precision import exact_convolutions
 
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -23,36 +25,60 @@ WEIGHTS_SHA256 = "6726825d"
 IMAGES_AT_A_TIME = 32
 
 
-class InceptionFeatures:
-    """An extractor: the 2,048 features that FID uses, and the 1,008 logits without bias that the Inception Score uses.
+class Inception(Extractor):
+    """Inception's features, by torch-fidelity's network inception-v3-compat: those of published scores.
 
-    Args:
-        weights: A state dict in torch-fidelity's format; the published one in torch's hub folder where None.
-        device: Where it computes.
-
-    Raises:
-        PreflightError: if the weights are absent, damaged or another network's; with the steps that mend it.
+    `features` are the 2,048 of its last pooling, `logits` the 1,008 without bias that the Inception Score uses.
     """
 
-    def __init__(self, weights: str | None, device: torch.device) -> None:
-        path = _existing(weights)
-        sha256 = _sha256(path)
-        if weights is None and not sha256.startswith(WEIGHTS_SHA256):
+    outputs = ("features", "logits")
+    suffix = ""
+
+    class Settings(ganrun.Settings):
+        weights: str | None = None
+        """Path of a state dict in torch-fidelity's format; without it, the published file in torch's hub folder,
+        $TORCH_HOME/hub/checkpoints."""
+
+    settings: Settings
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels = problem.image_shape[0]
+        if channels not in (1, 3):
+            raise MisfitError(f'Inception takes 1 or 3 channels, not {channels}; say features = "classifier"')
+
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Load the weights.
+
+        Raises:
+            PreflightError: if they are absent, damaged or another network's; with the steps that mend it.
+        """
+        path = _existing(self.settings.weights)
+        self._sha256 = _sha256(path)
+        if self.settings.weights is None and not self._sha256.startswith(WEIGHTS_SHA256):
             raise PreflightError(_altered(path))
-        self._network = _network(path, sha256, device)
-        self.key = f"inception-v3-compat/{sha256}"
-        self.protocol: Mapping[str, str | int | float | bool] = {
+        self._network = _network(path, self._sha256, device)
+
+    @property
+    def key(self) -> str:
+        """Name and weights."""
+        return f"inception-v3-compat/{self._sha256}"
+
+    @property
+    def protocol(self) -> Mapping[str, str | int | float | bool]:
+        """Network, weights, resizing, channels, and the version of torch-fidelity."""
+        return {
             "extractor": "inception-v3-compat",
-            "weights": sha256[:16],
+            "weights": self._sha256[:16],
             "resize": "bilinear to 299×299, as TensorFlow 1",
             "channels": "3; grey repeated",
+            "torch_fidelity": version("torch-fidelity"),
         }
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """`features` `(batch, 2048)` and `logits` `(batch, 1008)` of images with 1 or 3 channels."""
-        pictures = images if images.dtype == torch.uint8 else to_uint8(images)
-        colour = pictures.expand(-1, 3, -1, -1)
+        """`features` `(batch, 2048)` and `logits` `(batch, 1008)` of uint8 images with 1 or 3 channels."""
+        colour = images.expand(-1, 3, -1, -1)
         with exact_convolutions():
             parts = [self._network(part) for part in torch.split(colour, IMAGES_AT_A_TIME)]
         features, logits = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -88,7 +114,7 @@ def _absent(reason: str) -> str:
         f"Inception's weights are not there: {reason}. Nothing is downloaded during a run; either\n"
         f"  - download {WEIGHTS_URL} (96 MB)\n"
         f"    and put it into {_usual_path().parent}, by that name\n"
-        '  - or, where you have it elsewhere, say weights = "…/that-file.pth" beside use\n'
+        '  - or, where you have it elsewhere, say features = { use = "inception", weights = "…/that-file.pth" }\n'
         '  - or say features = "classifier": a small network trained on the data\'s own labels'
     )
 
@@ -97,7 +123,7 @@ def _altered(path: Path) -> str:
     return (
         f"{path} is not the published file (its SHA-256 should begin with {WEIGHTS_SHA256}): it is cut short or"
         f" was changed\n  - download it anew from {WEIGHTS_URL}\n"
-        '  - or, where you mean other weights, keep them elsewhere and say weights = "…/file.pth" beside use'
+        '  - or, where you mean other weights, say features = { use = "inception", weights = "…/file.pth" }'
     )
 
 

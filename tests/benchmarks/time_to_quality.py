@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ganrun.builder import build_run, prepared_data
 from ganrun.components import Data
 from ganrun.devices import device_text
-from ganrun.evaluation import Evaluation, RealImages
+from ganrun.evaluation import Evaluation, measured
 from ganrun.measurements import Measurements
 from ganrun.reader import load_recipe
 from ganrun.recipes import find_recipe
@@ -101,16 +101,15 @@ def scores(registry, data: Data, draw: Callable[[int], Tensor], seed: int) -> di
         with torch.no_grad():
             return torch.zeros(count, 1), draw(count)
 
-    evaluation = Evaluation(problem=data.problem(), device=CPU, step=0, seed=seed, draw=drawn, real=RealImages(data))
-    values = {}
+    extractor = registry.find("extractor", "classifier").component(None, data.problem())
+    extractor.prepare(data, CPU)
+    metrics = []
     for name in ("fid", "inception-score"):
         component = registry.find("metric", name).component
-        metric = component(
-            parse_settings(component.Settings, {"features": "classifier", "samples": SAMPLES}), data.problem()
-        )
-        metric.prepare(data, CPU)
-        values |= {score.name: score.value for score in metric.measure(evaluation)}
-    return values
+        metrics.append(component(parse_settings(component.Settings, {"samples": SAMPLES}), data.problem(), extractor))
+        metrics[-1].prepare(data, CPU)
+    evaluation = Evaluation(problem=data.problem(), device=CPU, step=0, seed=seed, draw=drawn, data=data)
+    return {score.name: score.value for score in measured(metrics, evaluation)}
 
 
 def _affordable_steps(registry, path: Path, seconds: float, folder: Path) -> int:

@@ -234,7 +234,8 @@ def test_the_run_directory_holds_what_the_design_says(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["steps"] == 6 and summary["images_seen"] == 72
     assert summary["scores"] == {"brightness": run.scores["brightness"].value}
-    assert summary["protocols"] == {"brightness": {"samples": 300}}
+    of_run = {"ema_decay": 0.9, "seed": 0, "precision": "f32", "torch": torch.__version__}
+    assert summary["protocols"] == {"brightness": {"samples": 300, **of_run}}
     assert summary["seconds"] > 0 and summary["images_per_second"] == pytest.approx(72 / summary["seconds"], rel=0.05)
     for role in ("samples", "checkpoint"):
         assert (tmp_path / "run" / summary["last"][role]).exists()

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun import Evaluation, Factor, MisfitError, Problem
-from ganrun.evaluation import RealImages
+from ganrun import Evaluation, Factor, MisfitError, Problem, to_uint8
+from ganrun.evaluation import measured
 from ganrun.registry import load_registry
 from ganrun.settings import parse_settings
-from ganrun_fidelity.codes import CodeAccuracy, agreements, categorical_columns
+from ganrun_fidelity.classifier import ClassifierFeatures
+from ganrun_fidelity.codes import Agreements, CodeAccuracy, categorical_columns
 
 CPU = torch.device("cpu")
 CLASSES = Factor("class", 10, "categorical")
@@ -33,7 +34,8 @@ def digits():
 
 def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
     """Of a model that shows a real digit of class `shown[code]`, and reads `read[class]` off a real image."""
-    problem = replace(digits.problem(), factors=(Factor("noise", 3, "noise"), factor), latent_size=3 + factor.size)
+    facts = {"factors": (Factor("noise", 3, "noise"), factor), "latent_size": 3 + factor.size}
+    problem = replace(digits.problem(), **facts, encodes=read is not None)
     train, test = digits.split("train"), digits.split("test")
     pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
 
@@ -42,20 +44,19 @@ def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> 
         pictures = [pools[shown[code]][torch.randint(len(pools[shown[code]]), ()).item()] for code in codes]
         return torch.cat([torch.randn(count, 3), one_hot(codes, factor.size)], dim=1), torch.stack(pictures)
 
-    labels = iter(torch.split(torch.from_numpy(test.labels), 256))
+    known = {image.tobytes(): label for image, label in zip(test.images, test.labels, strict=True)}
 
-    def encode(images: Tensor) -> Tensor | None:
-        if read is None:
-            return None
-        codes = torch.tensor(read)[next(labels)]
+    def encode(images: Tensor) -> Tensor:
+        seen = [known[image.tobytes()] for image in to_uint8(images).numpy()]
+        codes = torch.tensor(read)[torch.tensor(seen)]
         return torch.cat([torch.zeros(len(images), 3), 0.6 * one_hot(codes, factor.size) + 0.04], dim=1)
 
-    metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), problem)
-    metric.prepare(digits, CPU)
-    evaluation = Evaluation(
-        problem=problem, device=CPU, step=0, seed=0, draw=draw, real=RealImages(digits), encode=encode
-    )
-    return {score.name: score.value for score in metric.measure(evaluation)}
+    extractor = ClassifierFeatures(None, problem)
+    metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), problem, extractor)
+    for part in (extractor, metric):
+        part.prepare(digits, CPU)
+    evaluation = Evaluation(problem=problem, device=CPU, step=0, seed=0, draw=draw, data=digits, encode=encode)
+    return {score.name: score.value for score in measured([metric], evaluation)}
 
 
 IDENTITY = list(range(10))
@@ -85,7 +86,10 @@ def test_two_values_for_one_class_cannot_both_have_it(digits):
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=50))
 def test_agreements_count_every_pair(pairs):
     codes, labels = torch.tensor(pairs).T
-    table = agreements(codes, labels, 4, 3)
+    factor = Factor("code", 4, "categorical")
+    found = Agreements({factor: slice(1, 5)}, 3)
+    found.add(torch.cat([torch.full((len(pairs), 1), 9), one_hot(codes, 4)], dim=1), labels)
+    table = found.tables[factor]
     assert table.sum() == len(pairs)
     assert all(table[code, label] == pairs.count((code, label)) for code in range(4) for label in range(3))
 
@@ -103,5 +107,6 @@ def test_the_columns_of_each_code():
 
 
 def test_a_loss_without_codes_is_refused():
+    problem = Problem((1, 8, 8), classes=10, factors=(Factor("noise", 9, "noise"),))
     with pytest.raises(MisfitError, match="no categorical code"):
-        CodeAccuracy(CodeAccuracy.Settings(), Problem((1, 8, 8), classes=10, factors=(Factor("noise", 9, "noise"),)))
+        CodeAccuracy(CodeAccuracy.Settings(), problem, ClassifierFeatures(None, problem))

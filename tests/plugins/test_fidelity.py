@@ -1,11 +1,14 @@
-"""FID and the Inception Score: the maths against torch-fidelity's, and what is told when something is missing."""
+"""Scores of pictures: against torch-fidelity's and their definitions, and what is told when something is missing."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,16 +18,31 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ganrun import Data, Evaluation, Metric, MisfitError, PreflightError, Problem, Score, Split, no_such_split
-from ganrun.evaluation import RealImages
+from ganrun import (
+    Data,
+    Evaluation,
+    Extractor,
+    Factor,
+    FeatureMetric,
+    MisfitError,
+    PreflightError,
+    Problem,
+    Score,
+    Split,
+    no_such_split,
+)
+from ganrun.evaluation import measured
 from ganrun.settings import parse_settings
 from ganrun.testing import assert_conforms
-from ganrun_fidelity import ganrun_checkups, ganrun_metrics
-from ganrun_fidelity.distances import Gaussian, frechet_distance, inception_score
-from ganrun_fidelity.metrics import FrechetInceptionDistance, InceptionScore
+from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
+from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
+from ganrun_fidelity.inception_score import ClassShares
+from ganrun_fidelity.neighbours import coverage, density, radii, share_within
+from ganrun_fidelity.reconstruction import Reconstruction, ssim
 
 CPU = torch.device("cpu")
-METRICS = {"fid": FrechetInceptionDistance, "inception-score": InceptionScore}
+METRICS = ganrun_metrics()
+EXTRACTORS = ganrun_extractors()
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +57,12 @@ def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 class Arrays(Data):
-    """Pictures given as arrays, with a training split alone."""
+    """Pictures given as arrays."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, test: np.ndarray | None = None) -> None:
         super().__init__(None)
         self.train = Split(images, labels)
+        self.splits = {"train": self.train} | ({} if test is None else {"test": Split(test)})
 
     def problem(self) -> Problem:
         labels = self.train.labels
@@ -53,34 +72,46 @@ class Arrays(Data):
         return None
 
     def split(self, name: str) -> Split:
-        if name != "train":
-            raise no_such_split(name, ["train"])
-        return self.train
+        if name not in self.splits:
+            raise no_such_split(name, self.splits)
+        return self.splits[name]
 
 
 def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-def evaluation(data: Data, generated: np.ndarray, real: RealImages | None = None) -> Evaluation:
-    """An evaluation whose generator repeats given pictures."""
+def evaluation(data: Data, generated: np.ndarray) -> Evaluation:
+    """An evaluation whose generator gives these pictures, again and again."""
     samples = torch.from_numpy(generated).float() / 127.5 - 1
+    numbers = itertools.count()
 
     def draw(count: int) -> tuple[Tensor, Tensor]:
-        return torch.zeros(count, 1), samples.repeat(math.ceil(count / len(samples)), 1, 1, 1)[:count]
+        rows = [next(numbers) % len(samples) for _ in range(count)]
+        return torch.zeros(count, 1), samples[rows]
 
-    real = real or RealImages(data)
-    return Evaluation(problem=data.problem(), device=CPU, step=1, seed=0, draw=draw, real=real)
+    return Evaluation(problem=data.problem(), device=CPU, step=1, seed=0, draw=draw, data=data)
 
 
-def prepared(name: str, data: Data, **settings: object) -> Metric:
-    metric = METRICS[name](parse_settings(METRICS[name].Settings, settings), data.problem())
+def extractor(use: str, data: Data, **settings: object) -> Extractor:
+    component = EXTRACTORS[use]
+    found = component(parse_settings(component.Settings, settings), data.problem())
+    found.prepare(data, CPU)
+    return found
+
+
+def prepared(
+    name: str, data: Data, features: str | Extractor = "classifier", weights: str | None = None, **settings: object
+) -> FeatureMetric:
+    if isinstance(features, str):
+        features = extractor(features, data, **({"weights": weights} if weights else {}))
+    metric = METRICS[name](parse_settings(METRICS[name].Settings, settings), data.problem(), features)
     metric.prepare(data, CPU)
     return metric
 
 
-def scored(name: str, data: Data, generated: np.ndarray, **settings: object) -> Score:
-    (score,) = prepared(name, data, **settings).measure(evaluation(data, generated))
+def scored(name: str, data: Data, generated: np.ndarray, features: str = "classifier", **settings: object) -> Score:
+    (score,) = measured([prepared(name, data, features, **settings)], evaluation(data, generated))
     return score
 
 
@@ -110,9 +141,25 @@ def test_frechet_distance_of_features_is_torch_fidelitys() -> None:
     one = torch.randn(9000, 48) @ torch.randn(48, 48)
     other = torch.randn(700, 48).relu() @ torch.randn(48, 48) + 1
     theirs = fid_statistics_to_metric(fid_features_to_statistics(one), fid_features_to_statistics(other), False)
-    ours = frechet_distance(Gaussian.fitted(one), Gaussian.fitted(other))
+    ours = frechet_distance(fitted(one), fitted(other))
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
-    assert frechet_distance(Gaussian.fitted(one), Gaussian.fitted(one)) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(fitted(one), fitted(one)) == pytest.approx(0, abs=1e-6)
+
+
+def fitted(features: Tensor, batch: int = 256) -> Gaussian:
+    moments = Moments()
+    for part in torch.split(features, batch):
+        moments.add(part)
+    return Gaussian(**moments.state())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 41), st.floats(-1e6, 1e6), st.integers(0, 2**32 - 1))
+def test_moments_are_those_of_all_features_however_they_come(count: int, batch: int, mean: float, seed: int) -> None:
+    features = mean + torch.randn(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = fitted(features, batch)
+    torch.testing.assert_close(found.mean, features.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.covariance, features.T.cov().reshape(3, 3), rtol=1e-7, atol=1e-9)
 
 
 def test_inception_score_is_torch_fidelitys_with_parts_of_unequal_size() -> None:
@@ -120,12 +167,19 @@ def test_inception_score_is_torch_fidelitys_with_parts_of_unequal_size() -> None
 
     logits = 5 * torch.randn(1003, 20, generator=torch.Generator().manual_seed(0))
     theirs = isc_features_to_metric(logits, splits=7)["inception_score_mean"]
-    assert inception_score(logits, 7) == pytest.approx(theirs, rel=1e-9)
+    assert float(class_shares(logits, 7).mean()) == pytest.approx(theirs, rel=1e-9)
+
+
+def class_shares(logits: Tensor, parts: int) -> Tensor:
+    shares = ClassShares(len(logits), parts)
+    for part in torch.split(logits, 256):
+        shares.add(part)
+    return shares.scores()
 
 
 def test_inception_score_runs_from_one_to_the_number_of_classes() -> None:
-    assert inception_score(torch.zeros(30, 5), 3) == pytest.approx(1)
-    assert inception_score(1e4 * torch.eye(5).repeat(60, 1), 1) == pytest.approx(5)
+    assert class_shares(torch.zeros(30, 5), 3).tolist() == pytest.approx([1, 1, 1])
+    assert class_shares(1e4 * torch.eye(5).repeat(60, 1), 1).tolist() == pytest.approx([5])
 
 
 # ── Inception ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,23 +216,30 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(random_weights: Path) -> None:
     from torch_fidelity import calculate_metrics
 
-    data = Arrays(pictures(10, 1, 28, 28))
-    generated = pictures(8, 1, 2, 2, seed=1).repeat(14, axis=2).repeat(14, axis=3)
-    moment = evaluation(data, generated)
-    ours = [
-        score
-        for metric in (
-            prepared("fid", data, samples=8, weights=str(random_weights)),
-            prepared("inception-score", data, samples=8, splits=3, weights=str(random_weights)),
+    data = Arrays(pictures(12, 1, 28, 28))
+    generated = pictures(10, 1, 2, 2, seed=1).repeat(14, axis=2).repeat(14, axis=3)
+    inception = extractor("inception", data, weights=str(random_weights))
+    counted = Counted(inception)
+    ours = {
+        score.name: score
+        for score in measured(
+            [
+                prepared("fid", data, counted, samples=10),
+                prepared("inception-score", data, counted, samples=10, splits=3),
+                prepared("kid", data, counted, samples=10, subsets=7, subset_size=6),
+                prepared("precision-recall", data, counted, samples=10, real_samples=12),
+            ],
+            evaluation(data, generated),
         )
-        for score in metric.measure(moment)
-    ]
+    }
+    assert counted.seen == 10 + 12, "one pass for all four"
     theirs = calculate_metrics(
         input1=Colour(generated),
         input2=Colour(data.train.images),
-        fid=True,
-        isc=True,
+        **dict.fromkeys(("fid", "isc", "kid", "prc"), True),
         isc_splits=3,
+        kid_subsets=7,
+        kid_subset_size=6,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(random_weights),
         cuda=False,
@@ -186,13 +247,95 @@ def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(rand
         save_cpu_ram=True,
         verbose=False,
     )
-    assert [score.name for score in ours] == ["fid", "inception_score"]
-    assert ours[0].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    assert ours[1].value == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
+    values = {name: score.value for name, score in ours.items()}
+    assert values == {name: pytest.approx(theirs[key], rel=1e-4) for name, key in THEIR_NAMES.items()}
     assert theirs["inception_score_mean"] > 1.01
-    protocol = ours[0].protocol
-    assert (protocol["generated"], protocol["real"], protocol["split"]) == (8, 10, "train")
+    protocol = ours["fid"].protocol
+    assert (protocol["generated"], protocol["real"], protocol["split"]) == (10, 12, "train")
     assert protocol["extractor"] == "inception-v3-compat" and "grey repeated" in str(protocol["channels"])
+    assert ours["kid"].error == pytest.approx(theirs["kernel_inception_distance_std"] / 6**0.5, rel=1e-3)
+    assert ours["inception_score"].error == pytest.approx(theirs["inception_score_std"] / 2**0.5, rel=1e-4)
+
+
+THEIR_NAMES = {
+    "fid": "frechet_inception_distance",
+    "inception_score": "inception_score_mean",
+    "kid": "kernel_inception_distance_mean",
+    "precision": "precision",
+    "recall": "recall",
+}
+
+
+class Counted(Extractor):
+    """Another extractor, and how many pictures it was shown."""
+
+    def __init__(self, inner: Extractor) -> None:
+        super().__init__(None, inner.problem)
+        self.inner, self.outputs, self.suffix, self.seen = inner, inner.outputs, inner.suffix, 0
+        self.key, self.protocol = inner.key, inner.protocol
+
+    key = protocol = None
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        self.seen += len(images)
+        return self.inner(images)
+
+
+def test_scores_on_an_extractor_of_ones_own_are_torch_fidelitys_on_the_same() -> None:
+    """At the sizes of real evaluations: KID's subsets of 1,000, a thousand neighbours and more."""
+    from torch_fidelity import calculate_metrics, register_feature_extractor
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Theirs(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+            super().__init__(name, features_list)
+            torch.manual_seed(3)
+            self.layer = nn.Linear(3 * 8 * 8, 24)
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            features = self.layer(images.flatten(1).float() / 255).relu()
+            return tuple(features for _ in self.features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("features",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "features"
+
+    class Ours(Extractor):
+        outputs = ("features", "logits")
+        suffix, key = "small", "small"
+        protocol: ClassVar = {"extractor": "small"}
+        network = Theirs("small", ["features"])
+
+        @torch.no_grad()
+        def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+            (features,) = self.network(images.expand(-1, 3, -1, -1))
+            return {"features": features, "logits": features}
+
+    register_feature_extractor("small", Theirs)
+    data = Arrays(pictures(1500, 1, 8, 8))
+    generated = (pictures(1200, 1, 8, 8, seed=1) * 0.6 + 50).astype(np.uint8)
+    small = Ours(None, data.problem())
+    names = {"fid": {}, "inception-score": {}, "kid": {"subsets": 20}, "precision-recall": {"real_samples": 1500}}
+    metrics = [prepared(name, data, small, samples=1200, **more) for name, more in names.items()]
+    ours = {score.name: score for score in measured(metrics, evaluation(data, generated))}
+    theirs = calculate_metrics(
+        input1=Colour(generated),
+        input2=Colour(data.train.images),
+        **dict.fromkeys(("fid", "isc", "kid", "prc"), True),
+        kid_subsets=20,
+        feature_extractor="small",
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    for name, key in THEIR_NAMES.items():
+        assert ours[f"{name}_small"].value == pytest.approx(theirs[key], rel=1e-4), name
+    assert 0.1 < theirs["precision"] < 1 and 0.1 < theirs["recall"] < 1
 
 
 class Colour(torch.utils.data.Dataset[Tensor]):
@@ -210,7 +353,7 @@ class Colour(torch.utils.data.Dataset[Tensor]):
 
 def test_absent_weights_are_told_before_training_with_the_steps_that_mend_it(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as fault:
-        prepared("fid", Arrays(pictures(4, 3, 8, 8)))
+        extractor("inception", Arrays(pictures(4, 3, 8, 8)))
     message = fault.value.message
     assert "https://github.com/toshas/torch-fidelity/releases/download/" in message
     assert str(tmp_path / "torch/hub/checkpoints") in message
@@ -224,7 +367,7 @@ def test_another_file_by_the_published_name_is_refused(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"<html>")
     with pytest.raises(PreflightError, match="not the published file"):
-        prepared("inception-score", Arrays(pictures(4, 3, 8, 8)))
+        extractor("inception", Arrays(pictures(4, 3, 8, 8)))
     assert not ganrun_checkups()["inception weights"]().ok
 
 
@@ -250,7 +393,7 @@ def test_files_that_are_not_inceptions_weights_are_refused_and_never_run(
     else:
         path.write_bytes({"text": b"hello", "trap": pickle.dumps(Trap(), protocol=2), "empty": b""}[content])
     with pytest.raises(PreflightError) as fault:
-        prepared("fid", Arrays(pictures(4, 3, 8, 8)), weights="weights.pth")
+        extractor("inception", Arrays(pictures(4, 3, 8, 8)), weights="weights.pth")
     assert "weights.pth" in fault.value.message and len(fault.value.message) < 900
     assert not Path("sprung").exists()
 
@@ -271,15 +414,15 @@ def digits(side: int) -> Arrays:
 def test_the_classifier_reads_digits_and_its_scores_tell_good_samples_from_bad() -> None:
     data = digits(32)
     chosen = data.train.images[np.random.default_rng(0).permutation(1797)[:900]]
-    good = scored("fid", data, chosen, features="classifier", samples=900)
+    good = scored("fid", data, chosen, samples=900)
     assert float(good.protocol["classifier_accuracy"]) > 0.97
     noisy = np.clip(chosen + np.random.default_rng(0).normal(0, 60, (900, 1, 32, 32)), 0, 255)
-    bad = scored("fid", data, noisy.astype(np.uint8), features="classifier", samples=900)
+    bad = scored("fid", data, noisy.astype(np.uint8), samples=900)
     assert good.name == "fid_classifier" and not good.higher_is_better
     assert 0 < 5 * good.value < bad.value
-    varied = scored("inception-score", data, chosen, features="classifier", samples=900)
+    varied = scored("inception-score", data, chosen, samples=900)
     ones = data.train.images[data.train.labels == 1]
-    collapsed = scored("inception-score", data, ones, features="classifier", samples=900)
+    collapsed = scored("inception-score", data, ones, samples=900)
     assert varied.name == "inception_score_classifier" and varied.higher_is_better
     assert collapsed.value < 2 < 8 < varied.value < 10
     assert varied.protocol["weights"] == good.protocol["weights"]
@@ -290,36 +433,158 @@ def test_the_classifier_is_trained_once_repeatably_and_apart_from_the_random_str
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = prepared("fid", data, features="classifier")
+    first = prepared("fid", data)
     assert torch.equal(torch.rand(3), expected)
     (stored,) = (tmp_path / "cache/classifiers").iterdir()
     written = stored.stat().st_mtime_ns
-    assert prepared("inception-score", data, features="classifier").extractor.key == first.extractor.key
+    assert prepared("inception-score", data).extractor.key == first.extractor.key
     assert stored.stat().st_mtime_ns == written
 
     damaged = bytearray(stored.read_bytes())
     damaged[-5] ^= 64
     stored.write_bytes(damaged)
-    again = prepared("fid", data, features="classifier")
+    again = prepared("fid", data)
     assert again.extractor.key == first.extractor.key
     assert again.extractor.protocol == first.extractor.protocol
     assert stored.stat().st_mtime_ns != written
 
     others = Arrays(data.train.images, (data.train.labels + 1) % 10)
-    assert prepared("fid", others, features="classifier").extractor.key != first.extractor.key
+    assert prepared("fid", others).extractor.key != first.extractor.key
 
 
-def test_real_statistics_are_cached_by_the_pictures_themselves() -> None:
+def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depend_on(tmp_path: Path) -> None:
     data = digits(8)
-    metric = prepared("fid", data, features="classifier", samples=300)
-    (fresh,) = metric.measure(evaluation(data, data.train.images[:300]))
-    later = prepared("fid", data, features="classifier", samples=300)
-    real = RealImages(data)
-    (recalled,) = later.measure(evaluation(data, data.train.images[:300], real))
-    assert recalled == fresh and not real.features
-    subset = prepared("fid", data, features="classifier", samples=300, real_samples=500)
-    (other,) = subset.measure(evaluation(data, data.train.images[:300]))
-    assert other.value != fresh.value and other.protocol["real"] == 500
+    classifier = extractor("classifier", data)
+
+    def looked_at(data: Data, **settings: object) -> tuple[Score, int]:
+        counted = Counted(classifier)
+        (score,) = measured([prepared("fid", data, counted, samples=256, **settings)], evaluation(data, shown))
+        return score, counted.seen - 256
+
+    shown = data.train.images[:256]
+    fresh, seen = looked_at(data)
+    assert seen == 1797
+    assert looked_at(data) == (fresh, 0)
+    other, seen = looked_at(data, real_samples=500)
+    assert seen == 500 and other.value != fresh.value and other.protocol["real"] == 500
+    assert looked_at(Arrays(data.train.images[::-1].copy(), data.train.labels))[1] == 1797, "other data"
+
+    for file in (tmp_path / "cache/statistics").iterdir():
+        file.write_bytes(file.read_bytes()[:-3])
+    assert looked_at(data) == (fresh, 1797), "a damaged cache is computed anew"
+    assert looked_at(data) == (fresh, 0)
+
+
+def test_a_run_computes_its_statistics_once_for_all_its_evaluations() -> None:
+    data = digits(8)
+    counted = Counted(extractor("classifier", data))
+    metrics = [prepared(name, data, counted, samples=256) for name in ("fid", "precision-recall")]
+    first, second = (measured(metrics, evaluation(data, data.train.images[:256])) for _ in range(2))
+    assert first == second
+    assert counted.seen == 256 + 1797 + 256
+
+
+def test_the_floor_is_the_score_of_held_out_images_on_the_same_terms() -> None:
+    whole = digits(8).train
+    data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
+    classifier = extractor("classifier", data)
+    held_out = data.splits["test"].images
+    names = ("fid", "inception-score", "precision-recall", "density-coverage")
+    bad = pictures(397, 1, 8, 8)
+    scores = measured([prepared(name, data, classifier, samples=397) for name in names], evaluation(data, bad))
+    perfect = measured([prepared(name, data, classifier, samples=397) for name in names], evaluation(data, held_out))
+    assert len(scores) == 6
+    for score, best in zip(scores, perfect, strict=True):
+        assert score.floor == pytest.approx(best.value) == best.floor, score.name
+        assert score.protocol["floor_images"] == 397 and score.protocol["floor_split"] == "test"
+        assert (score.value < score.floor) == score.higher_is_better
+    few = prepared("kid", data, classifier, samples=1000)
+    (score,) = measured([few], evaluation(data, bad))
+    assert score.floor is None and "floor_images" not in score.protocol, "397 images make no subset of 1,000"
+
+
+# ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(4, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_neighbourhoods_are_counted_as_the_papers_define_them(reals: int, fakes: int, k: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    real, fake = (torch.randn(count, 2, generator=random) for count in (reals, fakes))
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        return float((a - b).square().sum().sqrt())
+
+    ball = [sorted(distance(a, b) for j, b in enumerate(real) if j != i)[k - 1] for i, a in enumerate(real)]
+    inside = [[distance(f, r) <= ball[i] for i, r in enumerate(real)] for f in fake]
+    radius = radii(real, k)
+    assert radius.tolist() == pytest.approx(ball, rel=1e-4)
+    assert share_within(fake, real, radius) == pytest.approx(sum(any(each) for each in inside) / fakes)
+    assert density(fake, real, radius, k) == pytest.approx(sum(map(sum, inside)) / (k * fakes))
+    assert coverage(fake, real, radius) == pytest.approx(sum(any(each) for each in zip(*inside, strict=True)) / reals)
+
+
+def test_copies_of_training_images_are_seen_as_memorised_and_unseen_ones_are_not() -> None:
+    whole = digits(8).train
+    order = np.random.default_rng(0).permutation(1797)
+    train, test, fresh = (whole.images[order[low : low + 599]] for low in (0, 599, 1198))
+    data = Arrays(train, whole.labels[order[:599]], test)
+    classifier = extractor("classifier", data)
+
+    def found(generated: np.ndarray) -> dict[str, float]:
+        metric = prepared("nearest-neighbours", data, classifier, samples=599)
+        return {score.name: score.value for score in measured([metric], evaluation(data, generated))}
+
+    copied, new = found(train), found(fresh)
+    assert copied["memorised_classifier"] > 0.99 and copied["nearest_distance_classifier"] < 0.02
+    assert 0.4 < new["memorised_classifier"] < 0.65 and 0.85 < new["nearest_distance_classifier"] < 1.15
+
+
+# ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_reconstructions_are_measured_as_their_definitions_say() -> None:
+    images = pictures(3, 2, 13, 12).astype(float) / 255
+    made = np.clip(images + np.random.default_rng(1).normal(0, 0.2, images.shape), 0, 1)
+    places = np.arange(11) - 5
+    window = np.exp(-(places[:, None] ** 2 + places**2) / (2 * 1.5**2))
+    window /= window.sum()
+    expected = []
+    for x, y in zip(images, made, strict=True):
+        values = []
+        for channel, row, column in np.ndindex(2, 3, 2):
+            a, b = (each[channel, row : row + 11, column : column + 11] for each in (x, y))
+            mean_a, mean_b = (window * a).sum(), (window * b).sum()
+            var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+            both = (window * (a - mean_a) * (b - mean_b)).sum()
+            values.append(
+                ((2 * mean_a * mean_b + 1e-4) * (2 * both + 9e-4))
+                / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4))
+            )
+        expected.append(np.mean(values))
+    assert ssim(torch.from_numpy(images), torch.from_numpy(made)).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_reconstruction_is_scored_on_held_out_images() -> None:
+    images = pictures(600, 1, 12, 12)
+    data = Arrays(images[:300], None, images[300:])
+    problem = replace(data.problem(), reconstructs=True)
+    metric = Reconstruction(Reconstruction.Settings(), problem)
+    metric.prepare(data, CPU)
+
+    def of(change: Callable[[Tensor], Tensor]) -> dict[str, Score]:
+        moment = Evaluation(
+            problem=problem, device=CPU, step=1, seed=0, draw=lambda _: (), data=data, reconstruct=change
+        )
+        return {score.name: score for score in measured([metric], moment)}
+
+    perfect, darker = of(lambda images: images), of(lambda images: images - 2 * 51 / 255)
+    assert perfect["mse"].value == 0 and perfect["ssim"].value == pytest.approx(1)
+    assert perfect["psnr"].value == pytest.approx(10 * math.log10(255**2 * 144))
+    lost = np.minimum(images[300:].astype(int), 51) / 255
+    assert darker["mse"].value == pytest.approx((lost**2).mean(), rel=1e-6)
+    assert darker["psnr"].value == pytest.approx(np.mean(-10 * np.log10((lost**2).mean((1, 2, 3)))), rel=1e-6)
+    assert darker["mse"].protocol == {"real": 300, "split": "test"}
 
 
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────
@@ -327,35 +592,59 @@ def test_real_statistics_are_cached_by_the_pictures_themselves() -> None:
 
 def test_what_the_data_cannot_give_is_told_before_training() -> None:
     images, labels = pictures(40, 1, 8, 8), np.arange(40) % 2
-    with pytest.raises(PreflightError, match="labels"):
-        prepared("inception-score", Arrays(images), features="classifier")
-    with pytest.raises(PreflightError, match=r"real_samples = 50, but .* has 40 images"):
-        prepared("fid", Arrays(images, labels), features="classifier", real_samples=50)
-    with pytest.raises(PreflightError, match="at least 2 real images"):
-        prepared("fid", Arrays(images[:1]))
+    data = Arrays(images, labels)
+    with pytest.raises(MisfitError, match="labels"):
+        extractor("classifier", Arrays(images))
     with pytest.raises(PreflightError, match="too few"):
-        prepared("inception-score", Arrays(images[1:2], labels[1:2]), features="classifier")
+        extractor("classifier", Arrays(images[1:2], labels[1:2]))
+    small = extractor("classifier", data)
+    refused = {
+        "real_samples = 50, but .* has 40 images": ("fid", {"real_samples": 50}),
+        "at least 1000 real images": ("kid", {}),
+        'split "test" has 0': ("fid", {"split": "test"}),
+        "no test split": ("nearest-neighbours", {}),
+    }
+    for reason, (name, chosen) in refused.items():
+        with pytest.raises(PreflightError, match=reason):
+            prepared(name, data, small, **chosen)
 
 
-def test_shapes_that_inception_cannot_see_are_told_without_any_data() -> None:
+def test_what_cannot_be_scored_is_told_without_any_data() -> None:
     for shape in ((2,), (4, 8, 8)):
         with pytest.raises(MisfitError):
-            FrechetInceptionDistance(FrechetInceptionDistance.Settings(), Problem(shape))
+            EXTRACTORS["inception"](None, Problem(shape))
+    with pytest.raises(MisfitError, match="no encoder"):
+        Reconstruction(Reconstruction.Settings(), Problem((1, 32, 32)))
+    with pytest.raises(MisfitError, match="window is 11×11"):
+        Reconstruction(Reconstruction.Settings(), Problem((1, 8, 32), reconstructs=True))
 
 
 @pytest.mark.parametrize(
     ("name", "table", "reason"),
     [
         ("inception-score", {"samples": 9}, "cannot be parted into 10"),
-        ("fid", {"features": "classifier", "weights": "w.pth"}, "leave one of them out"),
+        ("kid", {"samples": 500}, "samples = 500 are fewer than a subset"),
+        ("kid", {"real_samples": 999}, "real_samples = 999 are fewer than a subset"),
         ("fid", {"samples": 1}, "greater than or equal to 2"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        parse_settings(ganrun_metrics()[name].Settings, table)
+        parse_settings(METRICS[name].Settings, table)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", sorted(METRICS))
 def test_metrics_conform(name: str) -> None:
-    assert_conforms("metric", METRICS[name], {"features": "classifier", "samples": 64})
+    factors = (Factor("noise", 1, "noise"), Factor("class", 1, "categorical"))
+    problem = Problem((3, 32, 32), classes=4, latent_size=2, factors=factors, reconstructs=True)
+    small = {"kid": {"subset_size": 20}, "reconstruction": {"split": "train"}}
+    settings = small.get(name, {}) | ({} if name == "reconstruction" else {"samples": 64})
+    if name == "precision-recall" or name == "density-coverage":
+        settings |= {"real_samples": 30}
+    assert_conforms("metric", METRICS[name], settings, problem)
+
+
+@pytest.mark.parametrize("name", ["classifier", "inception"])
+def test_extractors_conform(name: str, random_weights: Path) -> None:
+    weights = {"weights": str(random_weights)} if name == "inception" else {}
+    assert_conforms("extractor", EXTRACTORS[name], weights)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ganrun import Evaluation, PreflightError, Problem
-from ganrun.evaluation import RealImages
+from ganrun.evaluation import measured
 from ganrun.testing import assert_conforms, train
 from ganrun_datasets.digits import Digits
 from ganrun_datasets.gaussians import Gaussians, ModesCovered, divergence_from_equal, near_counts
@@ -37,9 +37,9 @@ def scores(data: Gaussians, samples: Tensor) -> dict[str, float]:
         step=0,
         seed=0,
         draw=lambda count: (torch.zeros(count, 1), next(rows)),
-        real=RealImages(data),
+        data=data,
     )
-    return {score.name: score.value for score in metric.measure(evaluation)}
+    return {score.name: score.value for score in measured([metric], evaluation)}
 
 
 # ── The points ────────────────────────────────────────────────────────────────────────────────────────────

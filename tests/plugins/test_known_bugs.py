@@ -15,7 +15,7 @@ from torch import nn
 
 from ganrun import Batch, Evaluation, Nets, Problem
 from ganrun.builder import build_data, build_loss, build_slots
-from ganrun.evaluation import RealImages
+from ganrun.evaluation import measured
 from ganrun.reader import load_recipe
 from ganrun.recipes import shipped_recipes
 from ganrun.registry import load_registry
@@ -115,9 +115,11 @@ def test_pictures_are_scored_as_they_are_and_not_stretched_to_their_own_extremes
     data = digits(digits.Settings(size=8))
     data.prepare()
     images = torch.from_numpy(data.split("train").images).float() / 127.5 - 1
+    extractor = registry.find("extractor", "classifier").component(None, data.problem())
     component = registry.find("metric", "fid").component
-    metric = component(parse_settings(component.Settings, {"features": "classifier", "samples": 1000}), data.problem())
-    metric.prepare(data, CPU)
+    metric = component(parse_settings(component.Settings, {"samples": 1000}), data.problem(), extractor)
+    for part in (extractor, metric):
+        part.prepare(data, CPU)
 
     def score(contrast: float) -> float:
         evaluation = Evaluation(
@@ -126,8 +128,8 @@ def test_pictures_are_scored_as_they_are_and_not_stretched_to_their_own_extremes
             step=0,
             seed=0,
             draw=lambda count: (torch.zeros(count, 1), contrast * images[torch.randperm(len(images))[:count]]),
-            real=RealImages(data),
+            data=data,
         )
-        return metric.measure(evaluation)[0].value
+        return measured([metric], evaluation)[0].value
 
     assert score(0.5) > 20 * score(1.0)

@@ -6,14 +6,25 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.components import Data, Discriminator, Generator, Metric, Observer, Problem, Split
-from ganrun.evaluation import Evaluation, RealImages
+from ganrun.components import (
+    Data,
+    Discriminator,
+    Extractor,
+    FeatureMetric,
+    Generator,
+    Metric,
+    Observer,
+    Problem,
+    Split,
+    to_unit_range,
+)
+from ganrun.evaluation import Evaluation, measured
 from ganrun.events import Events
 from ganrun.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.networks import seeded_network
@@ -31,7 +42,7 @@ def assert_conforms(
     """Assert that a component keeps its contract.
 
     Args:
-        kind: `generator`, `discriminator`, `loss`, `data`, `metric` or `observer`.
+        kind: `generator`, `discriminator`, `loss`, `data`, `metric`, `extractor` or `observer`.
         component: The class.
         settings: What a recipe's table would hold.
         problem: What to build it for.
@@ -212,11 +223,29 @@ class _NoiseData(Data):
         return Split(noise, np.arange(64) % max(self._problem.classes, 1))
 
 
+class _MeanPixels(Extractor):
+    """Features for metrics to read: random mixtures of pixels."""
+
+    outputs = ("features", "logits")
+    suffix = "mixtures"
+    key = "mixtures"
+    protocol: ClassVar[Mapping[str, str | int | float | bool]] = {"extractor": "mixtures"}
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        pixels = to_unit_range(images).flatten(1)
+        mixtures = torch.randn(pixels.shape[1], 8, generator=torch.Generator().manual_seed(2))
+        features = pixels @ mixtures
+        return {"features": features, "logits": features[:, : max(self.problem.classes, 2)]}
+
+
 def _check_metric(component: type[Metric], settings: Any, problem: Problem) -> None:
     data = _NoiseData(problem)
-    metric = component(settings, problem)
+    if issubclass(component, FeatureMetric):
+        metric: Metric = component(settings, problem, _MeanPixels(None, problem))
+    else:
+        metric = component(settings, problem)
     metric.prepare(data, CPU)
-    scores, again = (list(metric.measure(_evaluation(data))) for _ in range(2))
+    scores, again = (measured([metric], _evaluation(data)) for _ in range(2))
     assert scores, "measure gives no score"
     names = [score.name for score in scores]
     assert len(set(names)) == len(names), f"scores must have names of their own: {names}"
@@ -231,15 +260,34 @@ def _check_metric(component: type[Metric], settings: Any, problem: Problem) -> N
 
 def _evaluation(data: Data) -> Evaluation:
     shape = data.problem().sample_shape
-    real = RealImages(data)
     return Evaluation(
         problem=data.problem(),
         device=CPU,
         step=1,
         seed=0,
         draw=lambda count: (torch.randn(count, 2), torch.randn(count, *shape).tanh()),
-        real=real,
+        data=data,
+        reconstruct=lambda images: images / 2,
     )
+
+
+def _check_extractor(component: type[Extractor], settings: Any, problem: Problem) -> None:
+    data = _NoiseData(problem)
+    extractor, twin = component(settings, problem), component(settings, problem)
+    for each in (extractor, twin):
+        each.prepare(data, CPU)
+    images = torch.from_numpy(data.split("train").images[:5])
+    before = images.clone()
+    found, again, alone = extractor(images), twin(images), extractor(images[:1])
+    assert torch.equal(images, before), "it changes the images in place"
+    assert set(found) >= set(extractor.outputs), f"it gives {set(found)}, and promises {set(extractor.outputs)}"
+    assert extractor.key == twin.key, "the key changes from build to build: its features could not be shared"
+    assert extractor.protocol, "it has no protocol: say which network, which weights, which resizing"
+    json.dumps(dict(extractor.protocol))
+    for name in extractor.outputs:
+        assert found[name].is_floating_point() and len(found[name]) == len(images), f"{name}: no row for each image"
+        assert torch.equal(found[name], again[name]), f"{name}: two builds give other features"
+        assert torch.allclose(found[name][:1], alone[name], rtol=1e-3, atol=1e-4), f"{name}: depends on the batch"
 
 
 def _check_observer(component: type[Observer], settings: Any, _: Problem) -> None:
@@ -253,6 +301,7 @@ _CHECKS: dict[str, Callable[[Any, Any, Problem], None]] = {
     "loss": _check_loss,
     "data": _check_data,
     "metric": _check_metric,
+    "extractor": _check_extractor,
     "observer": _check_observer,
 }
 

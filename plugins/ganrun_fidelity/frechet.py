@@ -1,0 +1,105 @@
+"""FID: the Fréchet distance between two sets of features, taken as Gaussians.
+
+Heusel et al. 2017 (arXiv:1706.08500), equation 6; Dowson and Landau 1982.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Value
+
+# ── The maths ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance of features, in float64 on the CPU."""
+
+    mean: Tensor
+    """`(features,)`"""
+
+    covariance: Tensor
+    """`(features, features)`, the unbiased estimate: divided by n - 1."""
+
+    @cached_property
+    def root(self) -> Tensor:
+        """R `(features, rank)` with R Rᵀ = covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        # What rounding leaves of a zero eigenvalue, ε, would enter the distance as √ε.
+        kept = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
+        root: Tensor = vectors[:, kept] * values[kept].sqrt()
+        return root
+
+
+class Moments:
+    """Mean and covariance of features as they come: memory does not grow with their number.
+
+    Sums are float64, of differences from the first batch's mean, so that a large mean costs no digits.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, *batch: Tensor) -> None:
+        """Take features `(batch, n)`."""
+        features = batch[0].cpu().double() if batch[0].device.type == "mps" else batch[0].double()
+        if not self._count:
+            self._centre = features.mean(0)
+            self._sum = torch.zeros_like(self._centre)
+            self._products = features.new_zeros(features.shape[1], features.shape[1])
+        centred = features - self._centre
+        self._count += len(features)
+        self._sum += centred.sum(0)
+        self._products.addmm_(centred.T, centred)
+
+    def state(self) -> dict[str, Tensor]:
+        """`mean` `(n,)` and `covariance` `(n, n)` of at least two rows."""
+        shift = self._sum / self._count
+        covariance = (self._products - self._count * torch.outer(shift, shift)) / (self._count - 1)
+        return {"mean": (self._centre + shift).cpu(), "covariance": covariance.cpu()}
+
+
+def frechet_distance(first: Gaussian, second: Gaussian) -> float:
+    """Squared 2-Wasserstein distance of two Gaussians, at least 0.
+
+        d² = |m₁ − m₂|² + tr C₁ + tr C₂ − 2 tr (C₁ C₂)^½
+
+    C₁ C₂ is not symmetric, but for C₁ = R Rᵀ it has the eigenvalues of the symmetric Rᵀ C₂ R, those that are zero
+    apart; so the last trace is the sum of their roots, which needs no general matrix root.
+    """
+    overlap = torch.linalg.eigvalsh(first.root.T @ second.covariance @ first.root).clamp(min=0).sqrt().sum()
+    shift = (first.mean - second.mean).square().sum()
+    distance = shift + first.covariance.trace() + second.covariance.trace() - 2 * overlap
+    return max(float(distance), 0.0)
+
+
+# ── The metric ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FrechetInceptionDistance(ReferenceMetric[Moments]):
+    """FID: Fréchet distance between generated and real pictures in feature space; lower is better."""
+
+    class Settings(ReferenceSettings):
+        pass
+
+    settings: Settings
+    summary_of_real = Moments
+
+    def gather(self, count: int) -> Moments:
+        """Running moments."""
+        return Moments()
+
+    def values(self, gathered: Moments) -> Sequence[Value]:
+        """`fid`"""
+        distance = frechet_distance(self._real, Gaussian(**gathered.state()))
+        return [Value("fid", distance, higher_is_better=False)]
+
+    @cached_property
+    def _real(self) -> Gaussian:
+        return Gaussian(**self.real.state())

@@ -1,0 +1,86 @@
+"""KID: the squared maximum mean discrepancy between two sets of features, under a cubic kernel.
+
+Bińkowski et al. 2018 (arXiv:1801.01401), section 4: k(x, y) = (xᵀy / n + 1)³ for n features, and the unbiased estimate
+of MMD², averaged over random subsets. Unlike FID's, its expectation does not depend on the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from ganrun import Extractor, Problem
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Rows, Value
+
+SUBSET_SEED = 2020
+"""torch-fidelity's default: the subsets of one set of features are then its subsets."""
+
+
+def squared_mmd(first: Tensor, second: Tensor) -> float:
+    """Unbiased estimate of MMD² between two sets `(m, n)` of equally many features; may be below 0.
+
+    Sums over pairs of different rows within a set, over all pairs across the sets.
+    """
+    size = len(first)
+    within = sum(_kernel(each, each).double().fill_diagonal_(0).sum() for each in (first, second)) / (size * (size - 1))
+    across = _kernel(first, second).double().sum() / size**2
+    return float(within - 2 * across)
+
+
+def _kernel(first: Tensor, second: Tensor) -> Tensor:
+    return (first @ second.T).div_(first.shape[1]).add_(1).pow_(3)
+
+
+class KernelInceptionDistance(ReferenceMetric[Rows]):
+    """KID: squared maximum mean discrepancy between generated and real features; lower is better, 0 for equal ones.
+
+    The mean over random subsets, each of `subset_size` of either side; its error is their standard deviation over the
+    root of their number, and leaves out that subsets overlap. Keeps all features in memory.
+    """
+
+    class Settings(ReferenceSettings):
+        subsets: int = Field(100, ge=1)
+        """Random subsets, over which the distance is averaged."""
+
+        subset_size: int = Field(1000, ge=2, validate_default=True)
+        """Pictures of either side in a subset."""
+
+        @field_validator("subset_size")
+        @classmethod
+        def _enough_samples(cls, size: int, info: ValidationInfo) -> int:
+            for name in ("samples", "real_samples"):
+                count = info.data.get(name)
+                if count is not None and size > count:
+                    raise ValueError(f"{name} = {count} are fewer than a subset; lower subset_size or raise {name}")
+            return size
+
+    settings: Settings
+    summary_of_real = Rows
+
+    def __init__(self, settings: Settings, problem: Problem, extractor: Extractor) -> None:
+        super().__init__(settings, problem, extractor)
+        self.protocol = {"subsets": settings.subsets, "subset_size": settings.subset_size}
+        self.least = settings.subset_size
+
+    def gather(self, count: int) -> Rows:
+        """All features."""
+        return Rows()
+
+    def values(self, gathered: Rows) -> Sequence[Value]:
+        """`kid`"""
+        generated, real = gathered.state()["features"], self.real.state()["features"]
+        random = np.random.RandomState(SUBSET_SEED)
+        distances = [
+            squared_mmd(*(self._subset(features, random) for features in (generated, real)))
+            for _ in range(self.settings.subsets)
+        ]
+        error = float(np.std(distances, ddof=1) / len(distances) ** 0.5) if len(distances) > 1 else None
+        return [Value("kid", float(np.mean(distances)), higher_is_better=False, error=error)]
+
+    def _subset(self, features: Tensor, random: np.random.RandomState) -> Tensor:
+        chosen = random.choice(len(features), self.settings.subset_size, replace=False)
+        return features[torch.from_numpy(chosen)]
