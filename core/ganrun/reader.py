@@ -196,8 +196,13 @@ class _Reader:
                 ("metric",), "metrics are written as [[metric]], with two brackets, since there may be several"
             )
             return ()
-        found = [self.component(("metric", index), "metric") for index in range(len(entries))]
-        return tuple(self.with_features(choice) for choice in found if choice is not None)
+        named = [self.component(("metric", index), "metric") for index in range(len(entries))]
+        found = [self.with_features(choice) for choice in named if choice is not None]
+        for place, choice in enumerate(found):
+            if choice.features and any(_are_alike(choice, other) for other in found[:place]):
+                text = f"{choice.use} on {choice.features.use} once more, and its scores would have the same names"
+                self.problem(choice.key, f"{header(choice.key)} is {text}")
+        return tuple(found)
 
     def with_features(self, metric: Choice) -> Choice:
         """The metric, and where it is one on features, the extractor that it names."""
@@ -311,6 +316,12 @@ def unmet(requirement: str) -> str | None:
     if not wanted.specifier.contains(installed, prereleases=True):
         return f'the recipe requires {requirement}, but {installed} is installed; say: pip install "{requirement}"'
     return None
+
+
+def _are_alike(first: Choice, second: Choice) -> bool:
+    """Whether two metrics on features are the same on the same extractor."""
+    features = [each.features and each.features.offer for each in (first, second)]
+    return first.offer == second.offer and features[0] == features[1]
 
 
 def _by_place(error: ValidationError, table: Mapping[str, Any]) -> dict[Key, list[ErrorDetails]]:

@@ -75,7 +75,7 @@ class Choice:
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
         is_plain = self.offer.kind == "observer" and self.key == (self.use,)
-        features = {} if self.features is None else {"features": self.features.table()}
+        features = {} if self.features is None else {"features": self.features.table()}  # instead of what was written
         return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **features}
 
 

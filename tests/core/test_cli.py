@@ -298,7 +298,7 @@ def test_a_broken_plugin_is_warned_of_and_nothing_more(site: Path, monkeypatch: 
 
 def test_everything_on_the_list_can_be_shown() -> None:
     registry = load_registry()
-    for kind in ("generator", "discriminator", "loss", "data", "metric", "observer"):
+    for kind in ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer"):
         listed = ganrun("list", kind).stdout.splitlines()[1:]
         assert [line.split()[:2] for line in listed] == [[kind, name] for name in registry.names(kind)]
         for offer in registry.offers(kind):

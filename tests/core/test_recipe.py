@@ -14,7 +14,20 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Loss, Metric, Observer, Phase, Slot, hookimpl
+from ganrun import (
+    Data,
+    Discriminator,
+    Extractor,
+    FeatureMetric,
+    Features,
+    Generator,
+    Loss,
+    Metric,
+    Observer,
+    Phase,
+    Slot,
+    hookimpl,
+)
 from ganrun.errors import RecipeError
 from ganrun.plugins import Plugins
 from ganrun.reader import load_recipe
@@ -79,6 +92,24 @@ class Count(Metric):
     measure = None  # type: ignore[assignment]
 
 
+class Blobs(Extractor):
+    """Blobs."""
+
+    class Settings(ganrun.Settings):
+        weights: str = "w"
+
+    key = protocol = __call__ = None  # type: ignore[assignment]
+
+
+class Distance(FeatureMetric):
+    """Distance."""
+
+    class Settings(ganrun.Settings):
+        features: Features = "blobs"
+
+    measure = None  # type: ignore[assignment]
+
+
 class Bell(Observer):
     """Bell."""
 
@@ -115,7 +146,11 @@ class WganGp:
 
     @hookimpl
     def ganrun_metrics(self) -> Any:
-        return {"count": Count}
+        return {"count": Count, "distance": Distance}
+
+    @hookimpl
+    def ganrun_extractors(self) -> Any:
+        return {"blobs": Blobs, "other-blobs": Blobs}
 
     @hookimpl
     def ganrun_observers(self) -> Any:
@@ -259,6 +294,32 @@ def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
             'name = "base"',
             'metric = [\n  { use = "count", samples = 1 },\n  { use = "cuont" },\n]',
             ['r.toml:3: no metric is called "cuont"; did you mean "count"?'],
+        ),
+        # a metric's extractor, by name or as a table
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "distance"\nfeatures = "blob"',
+            ['r.toml:14: no extractor is called "blob"; did you mean "blobs"?'],
+        ),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "distance"\n[metric.features]\nuse = "blobs"\nweight = "v"',
+            ['r.toml:16: [[metric.features]] has no key "weight"; did you mean "weights"?\n  blobs (ganrun'],
+        ),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "distance"\nfeatures = { weights = "v" }',
+            ['r.toml:14: [[metric.features]] needs use = "…", the name of an extractor; see: ganrun list extractor'],
+        ),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "distance"\nfeatures = 3',
+            ["r.toml:14: [[metric]] features = 3: input should be a valid string, or input should be"],
+        ),
+        (
+            'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "distance"\n[[metric]]\nuse = "distance"\nfeatures = "blobs"',
+            ["r.toml:14: [[metric]] is distance on blobs once more, and its scores would have the same names"],
         ),
     ],
 )
@@ -442,6 +503,13 @@ def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path)
 
 
 WORDS = st.text(string.printable, min_size=1).filter(str.strip)
+
+
+def _extractor_of(metric: dict[str, Any]) -> object:
+    features = metric.get("features", "blobs")
+    return metric.get("samples") or (features if isinstance(features, str) else features["use"])
+
+
 RECIPES = st.fixed_dictionaries(
     {
         "train": st.fixed_dictionaries(
@@ -471,7 +539,18 @@ RECIPES = st.fixed_dictionaries(
         "ema": st.just(False) | st.fixed_dictionaries({"decay": st.floats(0, 0.99)}),
         "diary": st.booleans() | st.fixed_dictionaries({"times": st.integers(-9, 9)}),
         "bell": st.booleans() | st.fixed_dictionaries({"times": st.integers(-9, 9)}),
-        "metric": st.lists(st.fixed_dictionaries({"use": st.just("count"), "samples": st.integers(1, 9)}), max_size=3),
+        "metric": st.lists(
+            st.fixed_dictionaries({"use": st.just("count"), "samples": st.integers(1, 9)})
+            | st.fixed_dictionaries(
+                {"use": st.just("distance")},
+                optional={
+                    "features": st.sampled_from(["blobs", "other-blobs"])
+                    | st.fixed_dictionaries({"use": st.just("blobs")}, optional={"weights": st.text()})
+                },
+            ),
+            max_size=3,
+            unique_by=_extractor_of,
+        ),
         "optimizer": st.fixed_dictionaries(
             {},
             optional={

@@ -36,6 +36,7 @@ from ganrun.settings import parse_settings
 from ganrun.testing import assert_conforms
 from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
 from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
+from ganrun_fidelity.inception import resize
 from ganrun_fidelity.inception_score import ClassShares
 from ganrun_fidelity.neighbours import coverage, density, radii, share_within
 from ganrun_fidelity.reconstruction import Reconstruction, ssim
@@ -349,6 +350,16 @@ class Colour(torch.utils.data.Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[index]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 60))
+def test_resizing_by_matrices_is_torch_fidelitys_resizing(height: int, width: int, side: int) -> None:
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    images = torch.from_numpy(pictures(2, 3, height, width)).float()
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(images, size=(side, side), align_corners=False)
+    torch.testing.assert_close(resize(images, side), theirs, rtol=0, atol=2e-4)
 
 
 def test_absent_weights_are_told_before_training_with_the_steps_that_mend_it(tmp_path: Path) -> None:
