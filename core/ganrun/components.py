@@ -245,6 +245,12 @@ class Score:
     floor: float | None = None
     """What held-out real images score on the same terms: no model can be expected to do better. None if unknown."""
 
+    def __str__(self) -> str:
+        """`fid 12.31 (real images 3.15)`, `inception_score 8.21 ± 0.06 (real images 11.2)`."""
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        floor = "" if self.floor is None else f" (real images {self.floor:.3g})"
+        return f"{self.name} {self.value:.4g}{error}{floor}"
+
 
 class Extractor(Component, ABC):
     """A network that turns pictures into features, for metrics.

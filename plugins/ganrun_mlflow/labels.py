@@ -5,10 +5,10 @@ from __future__ import annotations
 import getpass
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ganrun import Run
+from ganrun import Run, Score
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -111,10 +111,15 @@ def tags_of(run: Run) -> dict[str, str]:
     return {key: value[:TAG_LENGTH] for key, value in tags.items() if value}
 
 
-def protocol_tags(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """How each score was made, by its name: scores of unlike protocols must not be ranked together."""
-    texts = {name: json.dumps(dict(protocol), sort_keys=True) for name, protocol in scores.items()}
-    return {key_text(f"protocol/{name}"): text[:TAG_LENGTH] for name, text in texts.items()}
+def score_tags(scores: Iterable[Score]) -> dict[str, str]:
+    """How each score was made, for scores of unlike protocols must not be ranked together; and its floor."""
+    tags = {}
+    for score in scores:
+        text = json.dumps(dict(score.protocol), sort_keys=True, ensure_ascii=False)
+        tags[key_text(f"protocol/{score.name}")] = text[:TAG_LENGTH]
+        if score.floor is not None:
+            tags[key_text(f"floor/{score.name}")] = f"{score.floor:.4g}"
+    return tags
 
 
 def description_of(text: str) -> str:

@@ -85,7 +85,9 @@ class Mlflow(ganrun.Observer):
         """Send the scores at once, each with the protocol by which it was made."""
         if self._outbox:
             self._outbox.add_metrics(step, {f"eval/{score.name}": score.value for score in scores})
-            self._outbox.add_tags(labels.protocol_tags({score.name: score.protocol for score in scores}))
+            errors = {score.name: score.error for score in scores if score.error is not None}
+            self._outbox.add_metrics(step, {f"error/{name}": error for name, error in errors.items()})
+            self._outbox.add_tags(labels.score_tags(scores))
             self._outbox.flush()
 
     @observes

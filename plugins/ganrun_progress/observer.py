@@ -71,7 +71,7 @@ class Progress(ganrun.Observer):
         self._scores = "  ".join(f"{score.name} {score.value:.4g}" for score in scores)
         if self._bar is not None:
             self._bar.update(self._task, text=self._text())
-        self._console.print(f"step {step}: {self._scores}", soft_wrap=True)
+        self._console.print(f"step {step}: {'  '.join(map(str, scores))}", soft_wrap=True)
 
     @observes(trylast=True)
     def run_ended(self, run: Run, status: str) -> None:

@@ -73,7 +73,8 @@ class Brightness(Metric):
 
     def measure(self, evaluation):
         protocol = {"samples": 4, "split": "test"}
-        return [Score("brightness", 0.25, True, protocol), Score("darkness", math.nan, False, protocol)]
+        bright = Score("brightness", 0.25, True, protocol, error=0.125, floor=0.5)
+        return [bright, Score("darkness", math.nan, False, protocol)]
 
 
 class Report(Observer):
@@ -171,7 +172,11 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     assert history(client, found, "loss/generator") == [(step, recorded[step]["loss/generator"]) for step in (2, 4)]
     assert history(client, found, "eval/brightness") == [(4, 0.25)]
     assert "eval/darkness" not in data.metrics
-    assert json.loads(data.tags["protocol/brightness"]) == {"samples": 4, "split": "test"}
+    assert (
+        json.loads(data.tags["protocol/brightness"]).items()
+        >= {"samples": 4, "split": "test", "seed": run.seed}.items()
+    )
+    assert history(client, found, "error/brightness") == [(4, 0.125)] and data.tags["floor/brightness"] == "0.5"
 
     assert data.tags["purpose"] == "test"
     assert data.tags["data_fingerprint"] == run.environment["data_fingerprint"]

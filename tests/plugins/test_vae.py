@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import ganrun_vae
-from ganrun import Batch, MisfitError, Nets, Problem, RequestError
+from ganrun import Batch, Kept, MisfitError, Nets, Problem, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_vae import losses
 from ganrun_vae.losses import VariationalAutoencoder
@@ -244,11 +244,17 @@ def test_bernoulli_is_refused_for_points():
 def test_it_learns_to_reconstruct_and_to_draw_digits(tmp_path, likelihood, share):
     run = train(recipe(likelihood=likelihood, warmup_steps=100), tmp_path / "run", ganrun_vae)
     evaluation = run.evaluation()
-    unseen, made = evaluation.real(split="test").float(), evaluation.reconstructions(split="test")
-    assert made is not None and made.dtype == torch.uint8 and made.shape == unseen.shape
+    pairs = evaluation.collect_real(Kept(), "images", "reconstructions", split="test")
+    evaluation.run()
+    unseen, made = pairs.tensors()
+    assert made.dtype == torch.uint8 and made.shape == unseen.shape
+    unseen, made = unseen.float(), made.float()
     mean_image = evaluation.real(split="train").float().mean(0)
     assert (made - unseen).square().mean() < share * (mean_image - unseen).square().mean()
-    assert torch.equal(made, run.evaluation().reconstructions(split="test")), "nothing of it is drawn at random"
+    moment = run.evaluation()
+    later = moment.collect_real(Kept(), "reconstructions", split="test")
+    moment.run()
+    assert torch.equal(made, later.tensors()[0].float()), "nothing of it is drawn at random"
     drawn = evaluation.generated(512).float()
     assert (drawn.mean(0) - mean_image).abs().mean() < 0.1 * mean_image.mean(), "z ~ N(0, I) gives the data's mean"
     assert drawn.var(0).mean() > 0.3 * unseen.var(0).mean(), "and samples that differ"
