@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ganrun.caches import cache_directory as cache_directory
+    from ganrun.checkpoints import DamagedCheckpoint as DamagedCheckpoint
+    from ganrun.checkpoints import checkpoint_path as checkpoint_path
+    from ganrun.checkpoints import checkpoints_in as checkpoints_in
+    from ganrun.checkpoints import load_checkpoint as load_checkpoint
+    from ganrun.checkpoints import save_checkpoint as save_checkpoint
     from ganrun.checkups import Checkup as Checkup
     from ganrun.components import Data as Data
     from ganrun.components import Discriminator as Discriminator
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "caches": "cache_directory",
+    "checkpoints": "DamagedCheckpoint checkpoint_path checkpoints_in load_checkpoint save_checkpoint",
     "checkups": "Checkup",
     "components": "Data Discriminator Extractor Factor FeatureMetric Features Generator Metric Observer Problem Score "
     "Split no_such_split to_uint8 to_unit_range",

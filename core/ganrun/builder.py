@@ -7,13 +7,13 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tomli_w
 import torch
 
 from ganrun.averaging import average_or_none
-from ganrun.components import Data, Extractor, FeatureMetric, Metric, Problem
+from ganrun.components import Data, Extractor, Metric, Problem
 from ganrun.devices import choose_device
 from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, new_run_path
 from ganrun.environment import describe_environment
@@ -25,7 +25,7 @@ from ganrun.networks import check_output, seeded_network
 from ganrun.randomness import derived_seed, isolated_random
 from ganrun.recipe import Choice, Recipe
 from ganrun.run import Run
-from ganrun.source import header
+from ganrun.source import Key, header
 from ganrun.state import SlotState, TrainingState
 
 
@@ -44,16 +44,31 @@ def build_run(
         RequestError: for anything missing or unfit, placed at the recipe's line. Nothing has been written then.
     """
     directory = RunDirectory(output or new_run_path(recipe.name))
-    continues = _continues(directory, recipe, resume)
+    resumed = _continues(directory, recipe, resume)
+    run = assemble(recipe, directory, resumed=resumed, waiting=waiting)
+    directory.create()
+    write_text(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
+    directory.write_json(ENVIRONMENT, run.environment)
+    return run
+
+
+def assemble(
+    recipe: Recipe, directory: RunDirectory, *, resumed: bool, waiting: Callable[[str], None] = lambda _: None
+) -> Run:
+    """Everything of `build_run` but the directory: nothing is written.
+
+    Raises:
+        RequestError: as `build_run`.
+    """
     device = _choose_device(recipe)
     waiting(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     problem, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, problem, device))
-    metrics = _prepared_metrics(recipe, data, problem, device, waiting)
+    metrics = prepared_metrics(recipe, data, problem, device, waiting)
     events = build_events(recipe)
     environment = describe_environment(recipe, data, device)
-    run = Run(
+    return Run(
         recipe=recipe,
         directory=directory,
         device=device,
@@ -64,12 +79,8 @@ def build_run(
         metrics=metrics,
         events=events,
         environment=environment,
-        resumed=continues,
+        resumed=resumed,
     )
-    directory.create()
-    write_text(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
-    directory.write_json(ENVIRONMENT, environment)
-    return run
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -81,18 +92,33 @@ def check_recipe(recipe: Recipe) -> None:
     problem, loss = build_loss(recipe, build_data(recipe))
     build_slots(recipe, loss, problem, torch.device("cpu"))
     for choice in recipe.metrics:
-        build_metric(recipe, choice, problem)
+        build_metric(recipe, choice, problem, build_extractor(recipe, choice, problem))
     build_events(recipe)
 
 
-def build_data(recipe: Recipe) -> Data:
+class Chosen(Protocol):
+    """What says which data and which metrics: a recipe, or less."""
+
+    @property
+    def data(self) -> Choice:
+        """The data set."""
+
+    @property
+    def metrics(self) -> tuple[Choice, ...]:
+        """The metrics."""
+
+    def where(self, key: Key) -> str:
+        """File and line of a table or key."""
+
+
+def build_data(recipe: Chosen) -> Data:
     """The data set, not prepared yet."""
     with placed(recipe, recipe.data):
         data: Data = recipe.data.offer.component(recipe.data.settings)
     return data
 
 
-def prepared_data(recipe: Recipe) -> Data:
+def prepared_data(recipe: Chosen) -> Data:
     """The data set, all there.
 
     Raises:
@@ -166,56 +192,63 @@ def _facts(problem: Problem, loss: Loss, name: str) -> Problem:
     return dataclasses.replace(problem, out_features=loss.out_features(name), labelled=slot.labelled)
 
 
-def build_metric(recipe: Recipe, choice: Choice, problem: Problem) -> Metric:
-    """A metric, with its extractor where it reads one's features; not prepared yet."""
+def build_extractor(recipe: Chosen, choice: Choice, problem: Problem) -> Extractor | None:
+    """The extractor that a metric reads, if any; not prepared yet."""
     if choice.features is None:
-        with placed(recipe, choice):
-            metric: Metric = choice.offer.component(choice.settings, problem)
-            return metric
+        return None
     with placed(recipe, choice.features):
         extractor: Extractor = choice.features.offer.component(choice.features.settings, problem)
+        return extractor
+
+
+def build_metric(recipe: Chosen, choice: Choice, problem: Problem, extractor: Extractor | None) -> Metric:
+    """A metric, not prepared yet."""
     with placed(recipe, choice):
+        if extractor is None:
+            plain: Metric = choice.offer.component(choice.settings, problem)
+            return plain
         lacking = [output for output in choice.offer.component.reads if output not in extractor.outputs]
         if lacking:
-            gives = ", ".join(extractor.outputs)
-            raise MisfitError(f"it reads {lacking[0]}, but features {choice.features.use} gives {gives}")
-        on_features: FeatureMetric = choice.offer.component(choice.settings, problem, extractor)
+            raise MisfitError(f"it reads {lacking[0]}, and its features give {', '.join(extractor.outputs)} alone")
+        on_features: Metric = choice.offer.component(choice.settings, problem, extractor)
         return on_features
 
 
-def _prepared_metrics(
-    recipe: Recipe, data: Data, problem: Problem, device: torch.device, waiting: Callable[[str], None]
+def prepared_metrics(
+    recipe: Chosen, data: Data, problem: Problem, device: torch.device, waiting: Callable[[str], None]
 ) -> list[Metric]:
     """Every metric of the recipe; those that name the same extractor with the same settings share it."""
     metrics = []
     extractors: list[tuple[Choice, Extractor]] = []
     for choice in recipe.metrics:
-        metric = build_metric(recipe, choice, problem)
         waiting(f"metric {choice.use}")
-        if choice.features is not None and isinstance(metric, FeatureMetric):
-            metric.extractor = _shared(recipe, choice.features, metric.extractor, extractors, data, device)
+        extractor = _prepared_extractor(recipe, choice, data, problem, device, extractors)
+        metric = build_metric(recipe, choice, problem, extractor)
         with placed(recipe, choice):
             metric.prepare(data, device)
         metrics.append(metric)
     return metrics
 
 
-def _shared(
-    recipe: Recipe,
-    choice: Choice,
-    built: Extractor,
-    prepared: list[tuple[Choice, Extractor]],
+def _prepared_extractor(
+    recipe: Chosen,
+    metric: Choice,
     data: Data,
+    problem: Problem,
     device: torch.device,
-) -> Extractor:
-    """The extractor of this choice among those that are prepared already; else `built`, prepared now."""
-    for other, extractor in prepared:
-        if (other.offer, other.settings) == (choice.offer, choice.settings):
-            return extractor
-    with placed(recipe, choice):
-        built.prepare(data, device)
-    prepared.append((choice, built))
-    return built
+    prepared: list[tuple[Choice, Extractor]],
+) -> Extractor | None:
+    """One of those that are prepared already, or a new one, which then joins them."""
+    choice = metric.features
+    for other, shared in prepared:
+        if choice and (other.offer, other.settings) == (choice.offer, choice.settings):
+            return shared
+    extractor = build_extractor(recipe, metric, problem)
+    if choice and extractor:
+        with placed(recipe, choice):
+            extractor.prepare(data, device)
+        prepared.append((choice, extractor))
+    return extractor
 
 
 def _choose_device(recipe: Recipe) -> torch.device:
@@ -226,7 +259,7 @@ def _choose_device(recipe: Recipe) -> torch.device:
 
 
 @contextmanager
-def placed(recipe: Recipe, choice: Choice) -> Iterator[None]:
+def placed(recipe: Chosen, choice: Choice) -> Iterator[None]:
     """A block whose errors are placed at the recipe's table and carry the component's name."""
     try:
         yield

@@ -68,6 +68,7 @@ def _recipe_options(function: Callable[..., None]) -> Callable[..., None]:
 @main.command(no_args_is_help=True)
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECIPE.toml...")
 @_recipe_options
+@click.option("--seeds", metavar="0,1,2", help="Train replicates, one a seed; their directories lie in --output.")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's own directory. Default: a new one in runs/.")
 @click.option("--resume", is_flag=True, help="Start, or continue what --output holds: safe to requeue.")
 def train(
@@ -75,6 +76,7 @@ def train(
     overrides: Sequence[str],
     device: str | None,
     seed: int | None,
+    seeds: str | None,
     blocked: Sequence[str],
     output: Path | None,
     resume: bool,
@@ -85,9 +87,30 @@ def train(
             raise RequestError("--output names one run's directory, so it takes one recipe")
         if resume and not output:
             raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
-        loaded = _load(recipes, blocked, _all_overrides(overrides, device, seed))
-        for recipe in loaded:
-            _train(recipe, output, resume)
+        if seeds is not None and seed is not None:
+            raise RequestError("say --seed N for one run, or --seeds 0,1,2 for replicates, but not both")
+        if seeds is None:
+            for recipe in _load(recipes, blocked, _all_overrides(overrides, device, seed)):
+                _train(recipe, output, resume)
+        else:
+            for recipe in recipes:
+                _train_replicates(recipe, seeds, _all_overrides(overrides, device, None), blocked, output, resume)
+
+
+def _train_replicates(
+    path: Path, seeds: str, overrides: Sequence[str], blocked: Sequence[str], output: Path | None, resume: bool
+) -> None:
+    """One run for each seed, side by side in one directory; then what their scores say together."""
+    from ganrun.directory import new_run_path
+    from ganrun.replicates import parse_seeds, summary_of
+
+    loaded = {seed: _load([path], blocked, [*overrides, f"train.seed={seed}"])[0] for seed in parse_seeds(seeds)}
+    folder = output or new_run_path(next(iter(loaded.values())).name)
+    runs = [_train(recipe, folder / f"seed_{seed}", resume, group=folder.name) for seed, recipe in loaded.items()]
+    lines = summary_of([list(run.scores.values()) for run in runs])
+    click.echo(f"{len(runs)} replicates, seeds {seeds}, in {_shown(folder.absolute())}")
+    for line in lines:
+        click.echo(f"  {line}")
 
 
 @main.command(no_args_is_help=True)
@@ -118,11 +141,12 @@ def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str
     return recipes
 
 
-def _train(recipe: Any, output: Path | None, resume: bool) -> None:
+def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = None) -> Any:
     from ganrun.builder import build_run
     from ganrun.runner import execute
 
     run = build_run(recipe, output, resume=resume, waiting=lambda what: click.echo(f"preparing {what}", err=True))
+    run.group = group
     try:
         execute(run)
     except (Interrupted, KeyboardInterrupt):
@@ -131,6 +155,36 @@ def _train(recipe: Any, output: Path | None, resume: bool) -> None:
     finally:
         for message in run.messages:
             click.echo(message)
+    return run
+
+
+@main.command("eval", no_args_is_help=True)
+@click.argument("what", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT|FOLDER")
+@click.option("--against", metavar="DATA|RECIPE.toml", help="Real images to compare with. Default: the run's own.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="What to measure. Default: the recipe's.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override: --set metric.0.samples=5000.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@_NO_PLUGIN
+def evaluate(
+    what: Path,
+    against: str | None,
+    metrics: Sequence[str],
+    overrides: Sequence[str],
+    device: str,
+    blocked: Sequence[str],
+) -> None:
+    """Score a run, one of its checkpoints, or a folder of pictures. A run's scores join what it recorded.
+
+    \b
+    ganrun eval runs/wgan-… --metric kid --metric precision-recall
+    ganrun eval pictures/ --against fashion-mnist --set data.size=32 --metric fid
+    """
+    with _told_errors():
+        from ganrun.scoring import Request, score
+
+        request = Request(what, against, metrics, overrides, device)
+        for each in score(request, _registry(blocked), lambda it: click.echo(f"preparing {it}", err=True)):
+            click.echo(each)
 
 
 # ── Looking ───────────────────────────────────────────────────────────────────────────────────────────────

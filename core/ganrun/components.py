@@ -245,6 +245,10 @@ class Score:
     floor: float | None = None
     """What held-out real images score on the same terms: no model can be expected to do better. None if unknown."""
 
+    def is_better_than(self, value: float) -> bool:
+        """Whether it beats another value of the same score."""
+        return self.value > value if self.higher_is_better else self.value < value
+
     def __str__(self) -> str:
         """`fid 12.31 (real images 3.15)`, `inception_score 8.21 ± 0.06 (real images 11.2)`."""
         error = "" if self.error is None else f" ± {self.error:.2g}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun.components import Data, Extractor, Metric, Problem, Score, to_uint8, to_unit_range
+from ganrun.errors import PreflightError
 from ganrun.randomness import derived_seed, isolated_random
 
 SAMPLES_PER_BATCH = 256
@@ -59,7 +60,8 @@ class Evaluation:
         device: Where extractors should compute.
         step: Steps done.
         seed: The run's seed.
-        draw: `draw(count)` gives `count` fresh latents from the current random stream, and their samples in [-1, 1].
+        draw: `draw(count)` gives `count` fresh latents from the current random stream, and their samples in [-1, 1]; or
+            the samples themselves, as the data holds its own, where they were found and not drawn.
         data: The run's data set, prepared.
         encode: `encode(images)` gives the latents that the model reads off images in [-1, 1], or None.
         reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
@@ -74,7 +76,7 @@ class Evaluation:
         device: torch.device,
         step: int,
         seed: int,
-        draw: Callable[[int], tuple[Tensor, Tensor]],
+        draw: Callable[[int], tuple[Tensor, Tensor]] | Tensor,
         data: Data,
         encode: Callable[[Tensor], Tensor | None] = lambda _: None,
         reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
@@ -108,7 +110,12 @@ class Evaluation:
 
         Returns:
             `into`.
+
+        Raises:
+            PreflightError: if samples were found, and not that many.
         """
+        if isinstance(self._draw, Tensor) and count > len(self._draw):
+            raise PreflightError(f"it asks for {count:,} samples, and there are {len(self._draw):,}; lower its samples")
         return self._wish(None, into, outputs, count, extractor)
 
     def collect_real(
@@ -184,11 +191,18 @@ class Evaluation:
 
     def _generated(self, count: int) -> Iterator[_Batch]:
         for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
-                latents, samples = self._draw(SAMPLES_PER_BATCH)
-            pictures = self._as_data(samples)
-            own = {"samples": _always(pictures), "latents": _always(latents)}
-            yield _Batch(pictures, torch.arange(start, start + SAMPLES_PER_BATCH, device=self.device), own)
+            latents, samples = self._drawn(number)
+            own = {"samples": _always(samples), "latents": lambda: _given(latents, "latents")}  # noqa: B023
+            yield _Batch(samples, torch.arange(start, start + len(samples), device=self.device), own)
+
+    def _drawn(self, number: int) -> tuple[Tensor | None, Tensor]:
+        """Latents and samples of a batch, by its number."""
+        if isinstance(self._draw, Tensor):
+            start = number * SAMPLES_PER_BATCH
+            return None, self._draw[start : start + SAMPLES_PER_BATCH].to(self.device)
+        with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
+            latents, samples = self._draw(SAMPLES_PER_BATCH)
+        return latents, self._as_data(samples)
 
     def _real(self, split: str, count: int) -> Iterator[_Batch]:
         whole = self._data.split(split)

@@ -167,6 +167,17 @@ class RunEvents:
         """
 
     @eventspec
+    def rescored(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
+        """A run that had ended was scored again, by `ganrun eval`. No other event comes with it.
+
+        Args:
+            run: The run, with the weights of a checkpoint; it is not trained on.
+            step: The checkpoint's step.
+            images_seen: Real images consumed until then.
+            scores: What was measured, each with its protocol.
+        """
+
+    @eventspec
     def file_written(self, run: Run, path: Path, role: str) -> None:
         """A file or folder of the run is complete on disk.
 

@@ -59,6 +59,43 @@ def choose(kind: str, use: str, registry: Registry, overrides: Sequence[str] = (
     return choice
 
 
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """What pictures are compared with, and how."""
+
+    source: Source
+    data: Choice
+    metrics: tuple[Choice, ...]
+
+    def where(self, key: Key) -> str:
+        """File and line of a table or key."""
+        return self.source.where(key)
+
+
+def load_scoring(against: str, registry: Registry, overrides: Sequence[str] = ()) -> Scoring:
+    """The data and metrics of a recipe's file, or of overrides over a data set's defaults.
+
+    Args:
+        against: `fashion-mnist`, or the path of a recipe.
+        registry: The installed components.
+        overrides: `data.size=32`, `metric.0.samples=500`.
+
+    Raises:
+        RequestError: if there is no such file or data set, or an override is malformed.
+        RecipeError: with every fault of these tables.
+    """
+    if against.endswith(".toml"):
+        source = read_source(Path(against), overrides)
+    else:
+        registry.find("data", against)
+        source = laid_over({"data": {"use": against}}, overrides, Path(f"data {against}"))
+    reader = _Reader(source, registry)
+    data, metrics = reader.component(("data",), "data"), reader.metrics()
+    if reader.problems or data is None:
+        raise RecipeError(reader.problems)
+    return Scoring(source, data, metrics)
+
+
 class _Reader:
     """Reads one recipe; collects problems instead of stopping at the first."""
 

@@ -27,7 +27,7 @@ class Run:
     They read `recipe` (validated, with `recipe.resolved()` as tables), `directory` (where files of the run go),
     `device`, `data` and its `problem`, `loss`, `state` (networks and optimisers), `environment` (as in
     environment.json) and `scores` (the latest of each name); and they call `samples`, `fixed_latents`, `restore`,
-    `announce`, `note` and `tell`.
+    `past_scores`, `stop`, `announce`, `note` and `tell`.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Run:
         self.environment = environment
         self.resumed = resumed
         """Whether it continues what the directory held already."""
+        self.group: str | None = None
+        """What replicates of one recipe have in common."""
         self.interruption = Interruption()
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
@@ -64,6 +66,8 @@ class Run:
         """What observers want in summary.json, by their names."""
         self.last_files: dict[str, str] = {}
         """Latest file of each role, relative to the directory."""
+        self.stopped: str | None = None
+        """Why training ends before the recipe's last step, if somebody said so."""
         self.messages: list[str] = []
         """What observers want the user to read when the run has ended."""
         self._shown = Nets({name: slot.shown for name, slot in state.slots.items()})
@@ -148,6 +152,20 @@ class Run:
         """
         self.state.load(weights, progress)
 
+    def past_scores(self, name: str) -> list[tuple[int, Score]]:
+        """What was measured by that name up to this step, with the step, in order."""
+        found = []
+        for record in self.directory.records():
+            value = record.get(f"eval/{name}")
+            if value is not None and record["step"] <= self.step and not record.get("rescored"):
+                is_higher = record["directions"][name] == "higher"
+                found.append((record["step"], Score(name, value, is_higher, record["protocols"][name])))
+        return found
+
+    def stop(self, reason: str) -> None:
+        """End training as if this had been the last step; to be called at `evaluated` or `step_ended`."""
+        self.stopped = reason
+
     def announce(self, path: Path, role: str) -> None:
         """Say that a file of the run is complete on disk: fires `file_written`."""
         self.last_files[role] = str(path.relative_to(self.directory.path))
@@ -224,8 +242,9 @@ class Run:
 
 
 def score_tables(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
-    """What is told of scores beside their values, by their names: protocols, errors, floors."""
+    """What is told of scores beside their values, by their names: the better direction, protocols, errors, floors."""
     return {
+        "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in scores},
         "protocols": {score.name: dict(score.protocol) for score in scores},
         "errors": {score.name: score.error for score in scores if score.error is not None},
         "floors": {score.name: score.floor for score in scores if score.floor is not None},

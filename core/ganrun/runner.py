@@ -66,7 +66,8 @@ def _train(run: Run) -> None:
     measurements = Measurements()
     take_step = build_step(run, measurements)
     last_read = (run.step, run.state.seconds, run.images_seen)
-    while run.step < run.steps:
+    scored_at = None
+    while run.step < run.steps and run.stopped is None:
         started = time.perf_counter()
         take_step()
         run.state.seconds += time.perf_counter() - started
@@ -76,8 +77,10 @@ def _train(run: Run) -> None:
         run.emit("step_ended")
         if not is_last and train.evaluate_every_steps and run.step % train.evaluate_every_steps == 0:
             evaluate(run)
+            scored_at = run.step
         run.interruption.check()
-    evaluate(run)
+    if scored_at != run.step:
+        evaluate(run)
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:

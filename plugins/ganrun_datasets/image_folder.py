@@ -50,8 +50,9 @@ class ImageFolder(ganrun.Data):
         channels: Literal[1, 3] = 3
         """3: colour. 1: grey; colours become their luma (ITU-R BT.601)."""
 
-        crop: Literal["centre", "none"] = "centre"
-        """What is taken of a picture that is no square: the largest square at its centre; or all of it, stretched."""
+        crop: Literal["centre", "none", "exact"] = "centre"
+        """What is taken of a picture that is no square: the largest square at its centre; or all of it, stretched.
+        exact: pictures of any other size count as damaged, for those that are to be scored as they are."""
 
         filter: Filter = "bicubic"
         """Pillow's filter for resizing."""

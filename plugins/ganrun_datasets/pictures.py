@@ -23,7 +23,7 @@ from ganrun import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
-Crop = Literal["centre", "none"] | tuple[int, int, int, int]
+Crop = Literal["centre", "none", "exact"] | tuple[int, int, int, int]
 
 LARGEST_FILE_BYTES = 1 << 29
 FREQUENT = ("JPEG", "PNG")
@@ -58,7 +58,8 @@ class Transform:
     """Pillow's, all of which widen when they shrink, so that nothing aliases."""
 
     crop: Crop = "centre"
-    """centre: the largest centred square; none: all of it, stretched; or a box (left, top, right, bottom)."""
+    """centre: the largest centred square; none: all of it, stretched; exact: all of it, which must be of that size; or
+    a box (left, top, right, bottom)."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -69,8 +70,11 @@ class Transform:
         """The pixels of a loaded picture.
 
         Raises:
-            UnreadableError: if its pixels are of a kind that has no fixed range.
+            UnreadableError: if its pixels are of a kind that has no fixed range, or its size is not the exact one.
         """
+        if self.crop == "exact" and image.size != (self.size, self.size):
+            width, height = image.size
+            raise UnreadableError(f"it is {width}×{height} pixels, not {self.size}×{self.size}")
         was_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         plain = _on_white(image).convert("RGB" if self.channels == 3 else "L")
         cropped = plain.crop(self._box(*plain.size))

@@ -37,14 +37,17 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
 
 @hookimpl
 def ganrun_extractors() -> Mapping[str, type[Extractor]]:
+    from ganrun_fidelity import clip, dinov2
     from ganrun_fidelity.classifier import ClassifierFeatures
     from ganrun_fidelity.inception import Inception
+    from ganrun_fidelity.vgg16 import Vgg16
 
-    return {"inception": Inception, "classifier": ClassifierFeatures}
+    own = {"inception": Inception, "classifier": ClassifierFeatures, "vgg16": Vgg16}
+    return {**own, **dinov2.extractors(), **clip.extractors()}
 
 
 @hookimpl
 def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
-    from ganrun_fidelity.inception import weights_checkup
+    from ganrun_fidelity.inception import WEIGHTS
 
-    return {"inception weights": weights_checkup}
+    return {"inception weights": WEIGHTS.checkup}

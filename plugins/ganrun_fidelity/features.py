@@ -157,7 +157,7 @@ class ReferenceMetric(FidelityMetric[G]):
             raise PreflightError(f'it needs at least {self.least} real images, but split "{split}" has {count}')
         self.reference_split = split
         self.real = RealFeatures(self.summary_of_real, self.extractor, data, split, count)
-        self.protocol = {**self.protocol, "real": count, "split": split}
+        self.protocol = {**self.protocol, "real": count, "split": split, "real_digest": data.fingerprint(split)}
         super().prepare(data, device)
 
     def watch(self, evaluation: Evaluation) -> None:

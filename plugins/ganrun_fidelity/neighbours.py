@@ -173,7 +173,7 @@ class NearestNeighbours(FidelityMetric[Rows]):
         if wanted is not None and wanted > available:
             raise PreflightError(f"real_samples = {wanted}, but the smaller split has {available} images")
         count = wanted or available
-        self.protocol = {"real": count}
+        self.protocol = {"real": count, "real_digest": data.fingerprint("train")}
         self._train = RealFeatures(Rows, self.extractor, data, "train", count)
         self._test = RealFeatures(Rows, self.extractor, data, "test", count)
 

@@ -56,6 +56,7 @@ class Reconstruction(Metric):
         if available < (wanted or 1):
             raise PreflightError(f'it asks for {wanted or "some"} images, but split "{split}" has {available}')
         self._count = wanted or available
+        self._digest = data.fingerprint(split)
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for images and their reconstructions."""
@@ -64,7 +65,7 @@ class Reconstruction(Metric):
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`mse`, `psnr` and `ssim`."""
-        how: dict[str, str | int] = {"real": self._count, "split": self.settings.split}
+        how: dict[str, str | int] = {"real": self._count, "split": self.settings.split, "real_digest": self._digest}
         ways = {"mse": False, "psnr": True, "ssim": True}
         found = self._errors.found()
         return [

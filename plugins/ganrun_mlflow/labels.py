@@ -107,6 +107,7 @@ def tags_of(run: Run) -> dict[str, str]:
         "host": environment["host"],
         "data_fingerprint": environment["data_fingerprint"],
         "run_directory": str(run.directory.path),
+        "replicates": run.group,
     }
     return {key: value[:TAG_LENGTH] for key, value in tags.items() if value}
 

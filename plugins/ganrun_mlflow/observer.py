@@ -91,6 +91,17 @@ class Mlflow(ganrun.Observer):
             self._outbox.flush()
 
     @observes
+    def rescored(self, run: Run, step: int, scores: Sequence[Score]) -> None:
+        """Add the scores to the MLflow run that mirrors the run; its times and status stay as they are."""
+        store.reach(self._uri)
+        client = store.connect(self._uri)
+        with store.refusals_told(self._uri):
+            found = self._earlier(run, client)
+        if found:
+            self._outbox = Outbox(client, found.info.run_id, lambda: store.reach(self._uri))
+            self.evaluated(step, scores)
+
+    @observes
     def file_written(self, run: Run, path: Path, role: str) -> None:
         """Send pictures, by role, and the run's papers; of the checkpoints at most the last, at the end."""
         if role == "checkpoint":
@@ -127,7 +138,9 @@ class Mlflow(ganrun.Observer):
             opened = self._reopened(client, earlier)
         else:
             self._experiment_id = store.open_experiment(client, self._uri, self.settings.experiment)
-            opened = client.create_run(self._experiment_id, run_name=self.settings.run_name or run.name)
+            name = self.settings.run_name or run.name
+            seeded = f"{name}, seed {run.seed}" if run.group else name
+            opened = client.create_run(self._experiment_id, run_name=seeded)
         try:
             self._label(run, client, opened, is_new=earlier is None)
         except Exception:
@@ -154,7 +167,7 @@ class Mlflow(ganrun.Observer):
                 if found.info.lifecycle_stage == "active":
                     return found
         log.warning(
-            "the MLflow run %s, kept at %s, is not at %s; a new one is filled in from metrics.jsonl",
+            "the MLflow run %s, kept at %s, is not at %s; metrics.jsonl holds everything",
             note.get("run_id"), note.get("uri"), here,
         )  # fmt: skip
         return None

@@ -25,6 +25,7 @@ LAYERS = """
     reader environment descriptions schema run
     datasets
     builder runner doctor
+    scoring replicates
     testing.conformance testing.runs
     testing cli
 """

@@ -36,10 +36,10 @@ from ganrun.settings import parse_settings
 from ganrun.testing import assert_conforms
 from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
 from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
-from ganrun_fidelity.inception import resize
 from ganrun_fidelity.inception_score import ClassShares
 from ganrun_fidelity.neighbours import coverage, density, radii, share_within
 from ganrun_fidelity.reconstruction import Reconstruction, ssim
+from ganrun_fidelity.resizing import resize
 
 CPU = torch.device("cpu")
 METRICS = ganrun_metrics()
@@ -595,7 +595,7 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
     lost = np.minimum(images[300:].astype(int), 51) / 255
     assert darker["mse"].value == pytest.approx((lost**2).mean(), rel=1e-6)
     assert darker["psnr"].value == pytest.approx(np.mean(-10 * np.log10((lost**2).mean((1, 2, 3)))), rel=1e-6)
-    assert darker["mse"].protocol == {"real": 300, "split": "test"}
+    assert darker["mse"].protocol == {"real": 300, "split": "test", "real_digest": data.fingerprint("test")}
 
 
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────

@@ -10,9 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ganrun import to_uint8
+from ganrun import (
+    DamagedCheckpoint,
+    Metric,
+    Score,
+    checkpoints_in,
+    hookimpl,
+    load_checkpoint,
+    save_checkpoint,
+    to_uint8,
+)
+from ganrun.runner import execute
 from ganrun.testing import assert_conforms, build, registry_with, train
-from ganrun_checkpoints.store import Damaged, checkpoints_in, load, save
 from ganrun_samples.grid import image_grid
 
 SMALL = {
@@ -30,17 +39,18 @@ def run(tmp_path_factory):
     return train({**SMALL, "samples": {"count": 6, "columns": 3}}, tmp_path_factory.mktemp("runs") / "run")
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "samples", "progress", "mlflow"])
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "progress", "mlflow", "early-stopping"])
 def test_observers_conform(name):
-    assert_conforms("observer", registry_with().find("observer", name).component)
+    settings = {"metric": "fid", "patience": 3} if name == "early-stopping" else {}
+    assert_conforms("observer", registry_with().find("observer", name).component, settings)
 
 
 # ── Checkpoints ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_checkpoint_is_read_back_as_it_was_written(run, tmp_path):
-    save(run.state, tmp_path / "step_3")
-    checkpoint = load(tmp_path / "step_3")
+    save_checkpoint(run.state, tmp_path / "step_3")
+    checkpoint = load_checkpoint(tmp_path / "step_3")
     written = run.state.weights()
     assert checkpoint.weights.keys() == written.keys() == {"generator", "generator.averaged", "discriminator"}
     for network, tensors in written.items():
@@ -51,7 +61,7 @@ def test_a_checkpoint_is_read_back_as_it_was_written(run, tmp_path):
 @pytest.mark.parametrize("file", ["generator.safetensors", "progress.pt", "manifest.json"])
 @pytest.mark.parametrize("deed", ["cut", "remove", "flip"])
 def test_every_damage_is_noticed(run, tmp_path, file, deed):
-    save(run.state, tmp_path / "step_3")
+    save_checkpoint(run.state, tmp_path / "step_3")
     path = tmp_path / "step_3" / file
     content = bytearray(path.read_bytes())
     if deed == "remove":
@@ -61,8 +71,8 @@ def test_every_damage_is_noticed(run, tmp_path, file, deed):
     else:
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-    with pytest.raises(Damaged, match=re.escape(str(tmp_path / "step_3"))):
-        load(tmp_path / "step_3")
+    with pytest.raises(DamagedCheckpoint, match=re.escape(str(tmp_path / "step_3"))):
+        load_checkpoint(tmp_path / "step_3")
 
 
 def test_a_pickle_in_place_of_the_training_state_is_not_executed(run, tmp_path):
@@ -73,14 +83,14 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(run, tmp_path):
     import hashlib
     import json
 
-    save(run.state, tmp_path / "step_3")
+    save_checkpoint(run.state, tmp_path / "step_3")
     (tmp_path / "step_3" / "progress.pt").write_bytes(pickle.dumps(Bomb()))
     manifest = json.loads((tmp_path / "step_3" / "manifest.json").read_text())
     content = (tmp_path / "step_3" / "progress.pt").read_bytes()
     manifest["sha256"]["progress.pt"] = hashlib.sha256(content).hexdigest()
     (tmp_path / "step_3" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(Damaged):
-        load(tmp_path / "step_3")
+    with pytest.raises(DamagedCheckpoint):
+        load_checkpoint(tmp_path / "step_3")
     assert not (tmp_path / "executed").exists()
 
 
@@ -90,14 +100,95 @@ def test_a_checkpoint_that_could_not_be_finished_leaves_nothing(run, tmp_path, m
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        save(run.state, tmp_path / "step_3")
+        save_checkpoint(run.state, tmp_path / "step_3")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_latest_are_kept(tmp_path):
     train({**SMALL, "checkpoints": {"every_steps": 1, "keep": 2}}, tmp_path / "run")
-    kept = checkpoints_in(tmp_path / "run" / "checkpoints")
+    kept = checkpoints_in(tmp_path / "run")
     assert [folder.name for folder in kept] == ["step_00000002", "step_00000003"]
+
+
+class ByStep(Metric):
+    """Scores that are known for each step: one is best at 3, the other at 2."""
+
+    error = (9.0, 5.0, 2.0, 4.0, 4.0, 3.0, 8.0)
+
+    def measure(self, evaluation):
+        error = self.error[evaluation.step - 1]
+        return [Score("error", error, False, {"n": 1}), Score("merit", -((evaluation.step - 2) ** 2), True, {"n": 1})]
+
+
+class ByStepPlugin:
+    @hookimpl
+    def ganrun_metrics(self):
+        return {"by-step": ByStep}
+
+
+def scored(steps=7, **more):
+    train = {**SMALL["train"], "steps": steps, "evaluate_every_steps": 1}
+    return {**SMALL, "train": train, "metric": [{"use": "by-step"}], "samples": False, "progress": False, **more}
+
+
+@pytest.mark.parametrize(("metric", "step", "value"), [("error", 3, 2.0), ("merit", 2, 0.0)])
+def test_the_best_state_is_kept_beside_the_latest(tmp_path, metric, step, value):
+    run = train(scored(checkpoints={"best": metric}), tmp_path / "run", ByStepPlugin())
+    assert load_checkpoint(tmp_path / "run/checkpoints/best").progress["step"] == step
+    assert run.notes["best"] == {"metric": metric, "value": value, "step": step}
+    assert [folder.name for folder in checkpoints_in(tmp_path / "run")] == ["step_00000007"]
+
+
+def test_the_best_state_survives_a_run_that_was_killed_and_is_continued(tmp_path):
+    """Killed without a word, so that no summary tells of it: metrics.jsonl does."""
+    tables = scored(checkpoints={"best": "error", "every_steps": 1})
+    run = build({**tables, "train": {**tables["train"], "steps": 5}}, tmp_path / "run", ByStepPlugin())
+    execute(run)
+    (tmp_path / "run/summary.json").unlink()
+    again = train(tables, tmp_path / "run", ByStepPlugin(), resume=True)
+    assert again.step == 7 and again.notes["best"] == {"metric": "error", "value": 2.0, "step": 3}
+    assert load_checkpoint(tmp_path / "run/checkpoints/best").progress["step"] == 3
+
+
+def test_a_best_that_was_never_measured_is_told(tmp_path):
+    run = train(scored(steps=2, checkpoints={"best": "fid"}), tmp_path / "run", ByStepPlugin())
+    assert "no best checkpoint: fid was not measured; this run has error, merit" in run.messages
+
+
+# ── Early stopping ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_ends_when_a_score_has_not_improved_for_a_while(tmp_path):
+    stopping = {"metric": "error", "patience": 2}
+    run = train(scored(**{"early-stopping": stopping}), tmp_path / "run", ByStepPlugin())
+    assert run.step == 5, "best at 3, no better at 4 and 5"
+    assert [folder.name for folder in checkpoints_in(tmp_path / "run")][-1] == "step_00000005"
+    records = [record["step"] for record in run.directory.records() if "eval/error" in record]
+    assert records == [1, 2, 3, 4, 5], "the last state is scored once"
+    summary = run.directory.read_json("summary.json")
+    assert summary["status"] == "finished" and "has not improved for 2 evaluations" in summary["stopped"]
+    assert any(message.startswith("stopped early: error has not improved") for message in run.messages)
+
+
+def test_a_stopped_run_stays_stopped_and_patience_survives_a_break(tmp_path):
+    patient = scored(**{"early-stopping": {"metric": "error", "patience": 3}})
+    first = {**patient, "train": {**patient["train"], "steps": 4}}
+    assert train(first, tmp_path / "run", ByStepPlugin()).step == 4
+    run = train(patient, tmp_path / "run", ByStepPlugin(), resume=True)
+    assert run.step == 6, "4, 5 and 6 are no better than 3"
+    assert train(patient, tmp_path / "run", ByStepPlugin(), resume=True).step == 6
+
+
+def test_steady_progress_stops_nothing(tmp_path):
+    run = train(
+        scored(steps=3, **{"early-stopping": {"metric": "error", "patience": 1}}), tmp_path / "run", ByStepPlugin()
+    )
+    assert run.step == 3 and run.stopped is None
+    other = train(
+        scored(steps=2, **{"early-stopping": {"metric": "fid", "patience": 1}}), tmp_path / "r2", ByStepPlugin()
+    )
+    assert other.step == 2
+    assert "early-stopping had nothing to judge: fid was not measured, but error, merit" in other.messages
 
 
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,8 +234,6 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):
 def test_a_bar_where_there_is_one(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     run = build(SMALL, tmp_path / "run")
-    from ganrun.runner import execute
-
     execute(run)
     errors = capfd.readouterr().err
     assert "3/3" in errors and "images/s" in errors and "finished at step 3" in errors

@@ -14,7 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ganrun import RunError, TrainingState, atomic_folder
+from ganrun.errors import RunError
+from ganrun.files import atomic_folder
+from ganrun.state import TrainingState
 
 FORMAT = 1
 MANIFEST, PROGRESS = "manifest.json", "progress.pt"
@@ -27,11 +29,11 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
-class Damaged(RunError):  # noqa: N818 - a finding
+class DamagedCheckpoint(RunError):  # noqa: N818 - a finding
     """A checkpoint's files do not match its manifest."""
 
 
-def save(state: TrainingState, folder: Path) -> None:
+def save_checkpoint(state: TrainingState, folder: Path) -> None:
     """Write a checkpoint; the folder appears only when every file in it is complete.
 
     Raises:
@@ -47,28 +49,41 @@ def save(state: TrainingState, folder: Path) -> None:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Nothing in it is executed: weights are safetensors, the rest is read with `weights_only`.
 
     Raises:
-        Damaged: if a file is missing, changed or of another format.
+        DamagedCheckpoint: if a file is missing, changed or of another format.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise Damaged(f"{folder} has format {manifest['format']}; this version of ganrun reads format {FORMAT}")
+            raise DamagedCheckpoint(
+                f"{folder} has format {manifest['format']}; this version of ganrun reads format {FORMAT}"
+            )
         for name, checksum in manifest["sha256"].items():
             if _checksum(folder / name) != checksum:
-                raise Damaged(f"{folder / name} is damaged: its checksum differs from the manifest's")
+                raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         weights = {path.name.removesuffix(".safetensors"): load_file(path) for path in folder.glob("*.safetensors")}
         return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise Damaged(f"{folder} is damaged: {error}") from error
+        raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Complete checkpoints, the latest last."""
-    found = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+def checkpoint_path(run: Path, step: int | None = None) -> Path:
+    """Where the run in this directory keeps the state after `step`; the one that scored best where that is None."""
+    return run / "checkpoints" / ("best" if step is None else f"step_{step:08d}")
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
+    place = checkpoint.absolute()
+    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
+
+
+def checkpoints_in(run: Path) -> list[Path]:
+    """The complete checkpoints in a run's directory, the latest last."""
+    found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 

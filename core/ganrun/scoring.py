@@ -1,0 +1,169 @@
+"""Scoring what was made before: a run, one of its checkpoints, or a folder of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ganrun.builder import assemble, placed, prepared_data, prepared_metrics
+from ganrun.checkpoints import Checkpoint, DamagedCheckpoint, checkpoints_in, load_checkpoint, run_of
+from ganrun.components import Data, Problem, Score
+from ganrun.devices import choose_device
+from ganrun.directory import RECIPE, SUMMARY, RunDirectory, open_run
+from ganrun.errors import MisfitError, RequestError
+from ganrun.evaluation import Evaluation, measured
+from ganrun.reader import choose, load_recipe, load_scoring
+from ganrun.recipes import find_recipe
+from ganrun.registry import Registry
+from ganrun.run import Run, score_tables
+
+FOLDER_DATA = "image-folder"
+"""The data set that reads a folder of pictures."""
+
+NO_METRIC = "there is nothing to measure; say --metric NAME, one of: ganrun list metric"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be scored, and how.
+
+    Args:
+        path: A run directory, a checkpoint in one, or a folder of pictures.
+        against: Data set or recipe whose real images are compared with; where None, a run's own.
+        metrics: Names; where there are none, those of the recipe.
+        overrides: Typed after `--set`.
+        device: Where to compute.
+    """
+
+    path: Path
+    against: str | None = None
+    metrics: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    device: str = "auto"
+
+    def all_overrides(self) -> list[str]:
+        """The metrics that were named, then what was typed."""
+        named = ", ".join(f'{{ use = "{name}" }}' for name in self.metrics)
+        return [*([f"metric=[{named}]"] if named else []), *self.overrides]
+
+
+def score(request: Request, registry: Registry, waiting: Callable[[str], None] = lambda _: None) -> list[Score]:
+    """Measure, and of a run add the scores to what it recorded.
+
+    Raises:
+        RequestError: if what is asked for is not there or does not fit.
+    """
+    folder = request.path
+    if (folder / RECIPE).is_file():
+        directory = open_run(folder)
+        return _score_run(request, directory, _latest(directory), registry, waiting)
+    run = run_of(folder)
+    if run is not None:
+        return _score_run(request, open_run(run), load_checkpoint(folder), registry, waiting)
+    if not folder.exists():
+        raise RequestError(f"there is no {folder}; name a run directory, a checkpoint, or a folder of pictures")
+    if request.against is None:
+        raise RequestError(
+            f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
+        )
+    return _score_pictures(request, request.against, registry, waiting)
+
+
+# ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _score_run(
+    request: Request,
+    directory: RunDirectory,
+    checkpoint: Checkpoint,
+    registry: Registry,
+    waiting: Callable[[str], None],
+) -> list[Score]:
+    against = [] if request.against is None else [f"data.use={request.against}"]
+    overrides = [*against, f"train.device={request.device}", *request.all_overrides()]
+    recipe = load_recipe(directory / RECIPE, registry, overrides)
+    if not recipe.metrics:
+        raise RequestError(NO_METRIC)
+    run = assemble(recipe, directory, resumed=True, waiting=waiting)
+    run.restore(checkpoint.weights, checkpoint.progress)
+    with run.interruption:
+        scores = measured(run.metrics, run.evaluation())
+    if request.against is not None:
+        scores = [dataclasses.replace(each, name=f"{each.name}@{request.against}") for each in scores]
+    _note(run, scores)
+    run.emit("rescored", scores=scores)
+    return scores
+
+
+def _latest(directory: RunDirectory) -> Checkpoint:
+    """The latest checkpoint that is sound."""
+    for folder in reversed(checkpoints_in(directory.path)):
+        with suppress(DamagedCheckpoint):
+            return load_checkpoint(folder)
+    raise RequestError(f"{directory.path} holds no checkpoint, so its weights are gone; train it again")
+
+
+def _note(run: Run, scores: Sequence[Score]) -> None:
+    """Add a line to metrics.jsonl; and to summary.json, where these are the run's last weights."""
+    values = {score.name: score.value for score in scores}
+    tables = score_tables(scores)
+    run.record(rescored=True, **{f"eval/{name}": value for name, value in values.items()}, **tables)
+    summary = run.directory.read_json(SUMMARY)
+    if summary.get("steps") == run.step:
+        for name, table in {"scores": values, **tables}.items():
+            summary[name] = {**summary.get(name, {}), **table}
+        run.directory.write_json(SUMMARY, summary)
+
+
+# ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _score_pictures(request: Request, against: str, registry: Registry, waiting: Callable[[str], None]) -> list[Score]:
+    place = str(find_recipe(Path(against))) if against.endswith(".toml") else against
+    chosen = load_scoring(place, registry, request.all_overrides())
+    if not chosen.metrics:
+        raise RequestError(NO_METRIC)
+    device = choose_device(request.device)
+    waiting(f"data {chosen.data.use}")
+    real = prepared_data(chosen)
+    with placed(chosen, chosen.data):
+        problem = real.problem()
+        pictures = _pictures(request.path, problem, registry)
+    waiting(f"pictures in {request.path}")
+    images = _prepared_images(pictures, request.path)
+    metrics = prepared_metrics(chosen, real, problem, device, waiting)
+    evaluation = Evaluation(
+        problem=problem,
+        device=device,
+        step=0,
+        seed=0,
+        draw=images,
+        data=real,
+        protocol={"pictures": str(request.path), "torch": torch.__version__},
+    )
+    return measured(metrics, evaluation)
+
+
+def _pictures(folder: Path, problem: Problem, registry: Registry) -> Data:
+    """The folder as a data set of the problem's shape."""
+    channels, height, width = problem.image_shape
+    if height != width:
+        raise MisfitError(f"pictures are read as squares, and these images are {height}×{width}")
+    settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
+    overrides = [f"root={folder}", *(f"{name}={value}" for name, value in settings.items())]
+    choice = choose("data", FOLDER_DATA, registry, overrides)
+    data: Data = choice.offer.component(choice.settings)
+    return data
+
+
+def _prepared_images(pictures: Data, folder: Path) -> Tensor:
+    try:
+        pictures.prepare()
+    except RequestError as error:
+        raise error.located(str(folder)) from None
+    return torch.from_numpy(pictures.split("train").images)

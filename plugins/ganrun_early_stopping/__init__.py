@@ -1,0 +1,18 @@
+"""Early stopping: a run ends when a score has not improved for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    from ganrun import Observer
+
+
+@hookimpl
+def ganrun_observers() -> Mapping[str, type[Observer]]:
+    from ganrun_early_stopping.observer import EarlyStopping
+
+    return {"early-stopping": EarlyStopping}

@@ -1,0 +1,117 @@
+"""What the extractors with published weights share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import ganrun
+from ganrun import Data, Extractor, MisfitError, Problem
+from ganrun_fidelity.precision import exact_convolutions
+from ganrun_fidelity.resizing import resize
+from ganrun_fidelity.weights import Published
+
+IMAGES_AT_A_TIME = 32
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of each channel of ImageNet's pictures in [0, 1]."""
+
+
+class Pretrained(Extractor):
+    """A network with published weights that looks at pictures in colour, resized; grey ones are repeated."""
+
+    class Settings(ganrun.Settings):
+        weights: str | None = None
+        """Path of a file of weights in the published format; without it, the published file in torch's hub folder,
+        $TORCH_HOME/hub/checkpoints."""
+
+    settings: Settings
+    name: ClassVar[str]
+    """As it stands in protocols."""
+    side: ClassVar[int]
+    """Pixels of its input in either direction."""
+    published: ClassVar[Published]
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        channels = problem.image_shape[0]
+        if channels not in (1, 3):
+            name = self.published.network
+            raise MisfitError(f'{name} takes 1 or 3 channels, not {channels}; say features = "classifier"')
+
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Load the weights.
+
+        Raises:
+            PreflightError: if they are absent, damaged or another network's; with the steps that mend it.
+        """
+        path, self._sha256 = self.published.found(self.settings.weights)
+        self._network = _built(type(self), path, self._sha256, device)
+
+    @property
+    def key(self) -> str:
+        """Name and weights."""
+        return f"{self.name}/{self._sha256}"
+
+    @property
+    def protocol(self) -> Mapping[str, str | int | float | bool]:
+        """Network, weights, resizing and channels."""
+        return {
+            "extractor": self.name,
+            "weights": self._sha256[:16],
+            "resize": f"bilinear to {self.side}×{self.side}, as TensorFlow 1",
+            "channels": "3; grey repeated",
+        }
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The outputs for uint8 images with 1 or 3 channels."""
+        with exact_convolutions():
+            parts = [self._network(part) for part in torch.split(images, IMAGES_AT_A_TIME)]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.outputs}
+
+    @classmethod
+    @abstractmethod
+    def network(cls, path: Path) -> nn.Module:
+        """The network with the weights of this file, from uint8 images of any size to the outputs by name.
+
+        Raises:
+            PreflightError: if they are not its weights.
+        """
+
+
+class Normalised(nn.Module):
+    """A network that is given pictures as it was trained on them: resized, in colour, each channel normalised.
+
+    Args:
+        network: From such images to the outputs by name.
+        side: Of its input, in pixels.
+        mean: Of each channel, of pictures in [0, 1].
+        deviation: Likewise.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, side: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.network, self.side = network, side
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
+        self.register_buffer("deviation", 255 * torch.tensor(deviation)[:, None, None])
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The outputs for uint8 images of any size."""
+        outputs: Mapping[str, Tensor] = self.network((resize(images.float(), self.side) - self.mean) / self.deviation)
+        return outputs
+
+
+@lru_cache(maxsize=2)
+def _built(extractor: type[Pretrained], path: Path, sha256: str, device: torch.device) -> nn.Module:
+    """The network of a file of this content, ready."""
+    network = extractor.network(path).eval().requires_grad_(False)
+    return network.to(device).to(memory_format=torch.channels_last)

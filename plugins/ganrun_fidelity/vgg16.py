@@ -1,0 +1,49 @@
+"""VGG-16's features: those of the paper on improved precision and recall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ganrun_fidelity.pretrained import IMAGENET, Normalised, Pretrained
+from ganrun_fidelity.weights import Published
+
+WEIGHTS = Published("VGG-16", "vgg16", "https://download.pytorch.org/models/vgg16-397923af.pth", "528 MB", "397923af")
+
+
+class Vgg16(Pretrained):
+    """VGG-16's second dense layer after its ReLU, 4,096 features, with torchvision's weights for ImageNet.
+
+    As in the paper on improved precision and recall (arXiv:1904.06991), and as torch-fidelity's vgg16.
+    """
+
+    suffix = name = "vgg16"
+    side = 224
+    published = WEIGHTS
+
+    @classmethod
+    def network(cls, path: Path) -> nn.Module:
+        """torchvision's network up to that layer."""
+        from torchvision.models import vgg16
+
+        state = WEIGHTS.state(path)
+        with torch.device("meta"):
+            network = vgg16(init_weights=False)
+        try:
+            network.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise WEIGHTS.foreign(path, str(error).partition("\n")[2]) from error
+        network.classifier = network.classifier[:5]
+        return Normalised(_Layer(network), cls.side, *IMAGENET)
+
+
+class _Layer(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        return {"features": self.network(images)}

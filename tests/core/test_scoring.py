@@ -1,0 +1,212 @@
+"""`ganrun eval` and replicates: what was made before, scored as it was then."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ganrun import Run, Score
+from ganrun.cli import main
+from ganrun.errors import RequestError
+from ganrun.replicates import parse_seeds, summary_of
+from ganrun.testing import train
+
+FID = {"use": "fid", "features": "classifier", "samples": 300}
+RECIPE = {
+    "name": "small",
+    "train": {"steps": 3, "batch_size": 8, "device": "cpu", "log_every_steps": 1},
+    "data": {"use": "digits", "size": 8},
+    "loss": {"use": "gan", "latent_size": 4},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "discriminator": {"use": "mlp", "hidden": [8]},
+    "metric": [FID],
+    "checkpoints": {"every_steps": 1, "keep": 2},
+    "samples": False,
+    "progress": False,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_store(tmp_path_factory: pytest.TempPathFactory):
+    """A cache and an MLflow store of these tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("store")
+        patch.setenv("GANRUN_CACHE", str(folder / "cache"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return train({**RECIPE, "mlflow": False}, tmp_path / "run")
+
+
+def ganrun(*arguments: object) -> Result:
+    return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
+
+
+def rescored(run: Run) -> list[dict]:
+    return [record for record in run.directory.records() if record.get("rescored")]
+
+
+# ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_scored_again_as_it_was_scored_then(run: Run) -> None:
+    weights = {path: path.read_bytes() for path in (run.directory / "checkpoints").rglob("*") if path.is_file()}
+    recipe = (run.directory / "recipe.toml").read_bytes()
+    result = ganrun("eval", run.directory.path)
+    assert result.exit_code == 0, result.output
+    (record,) = rescored(run)
+    (trained,) = [each for each in run.directory.records() if "eval/fid_classifier" in each and each is not record][:1]
+    assert record["eval/fid_classifier"] == trained["eval/fid_classifier"] == run.scores["fid_classifier"].value
+    assert record["protocols"] == trained["protocols"] and record["step"] == 3
+    assert str(run.scores["fid_classifier"]) in result.stdout
+    assert all(path.read_bytes() == content for path, content in weights.items())
+    assert (run.directory / "recipe.toml").read_bytes() == recipe
+
+
+def test_other_metrics_join_the_runs_own(run: Run) -> None:
+    options = ["--set", "metric.0.features=classifier", "--set", "metric.0.samples=200"]
+    result = ganrun("eval", run.directory.path, "--metric", "inception-score", *options)
+    assert result.exit_code == 0, result.output
+    summary = run.directory.read_json("summary.json")
+    assert set(summary["scores"]) == {"fid_classifier", "inception_score_classifier"}
+    assert summary["protocols"]["inception_score_classifier"]["generated"] == 200
+    assert summary["status"] == "finished"
+
+
+def test_an_earlier_checkpoint_is_scored_by_itself(run: Run) -> None:
+    result = ganrun("eval", run.directory / "checkpoints" / "step_00000002")
+    assert result.exit_code == 0, result.output
+    (record,) = rescored(run)
+    assert record["step"] == 2 and record["eval/fid_classifier"] != run.scores["fid_classifier"].value
+    assert run.directory.read_json("summary.json")["scores"]["fid_classifier"] == run.scores["fid_classifier"].value
+
+
+def test_other_data_gives_the_score_another_name(run: Run) -> None:
+    synthetic = ["--against", "synthetic", "--set", "data.classes=10", "--set", "data.channels=1"]
+    result = ganrun("eval", run.directory.path, *synthetic)
+    assert result.exit_code == 0, result.output
+    assert [key for key in rescored(run)[0] if key.startswith("eval/")] == ["eval/fid_classifier@synthetic"]
+
+
+def test_scores_reach_the_mlflow_run_without_changing_its_times(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    run = train(RECIPE, tmp_path / "run")
+    note = json.loads((tmp_path / "run/mlflow.json").read_text())
+    client = MlflowClient(note["uri"])
+    before = client.get_run(note["run_id"])
+    assert ganrun("eval", tmp_path / "run", "--set", "metric.0.samples=256").exit_code == 0
+    after = client.get_run(note["run_id"])
+    assert (after.info.status, after.info.start_time, after.info.end_time) == (
+        "FINISHED",
+        before.info.start_time,
+        before.info.end_time,
+    )
+    history = client.get_metric_history(note["run_id"], "eval/fid_classifier")
+    assert len(history) == 2 and history[-1].value == rescored(run)[0]["eval/fid_classifier"]
+    assert json.loads(after.data.tags["protocol/fid_classifier"])["generated"] == 256
+
+
+# ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_pngs(run: Run, count: int, folder: Path) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(run.evaluation().generated(count).numpy()):
+        Image.fromarray(image[0]).save(folder / f"{number:04}.png")
+    return folder
+
+
+def test_a_folder_of_a_runs_pictures_has_the_runs_own_score(run: Run, tmp_path: Path) -> None:
+    folder = as_pngs(run, 300, tmp_path / "pictures")
+    against = run.directory / "recipe.toml"
+    result = ganrun("eval", folder, "--against", against)
+    assert result.exit_code == 0, result.output
+    assert str(run.scores["fid_classifier"]) in result.stdout
+    named = ["--metric", "fid", "--set", "metric.0.features=classifier", "--set", "metric.0.samples=300"]
+    again = ganrun("eval", folder, "--against", "digits", "--set", "data.size=8", *named)
+    assert again.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
+
+
+def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> None:
+    against = ["--against", run.directory / "recipe.toml"]
+    folder = as_pngs(run, 20, tmp_path / "pictures")
+
+    def fault(path: Path, *options: object) -> str:
+        result = ganrun("eval", path, *options)
+        assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+        return result.output
+
+    assert "it asks for 300 samples, and there are 20; lower its samples" in fault(folder, *against)
+    Image.new("L", (9, 8)).save(folder / "wide.png")
+    assert "wide.png" in (told := fault(folder, *against)) and "9×8 pixels, not 8×8" in told
+    (folder / "wide.png").write_bytes(b"no picture")
+    assert "wide.png" in fault(folder, *against)
+    assert "say what to compare them with: --against DATA" in fault(folder)
+    assert "there is nothing to measure; say --metric NAME" in fault(folder, "--against", "digits")
+    assert 'no data set is called "digit"; did you mean "digits"?' in fault(folder, "--against", "digit")
+    assert "there is no " in fault(tmp_path / "nowhere", *against)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in fault(tmp_path / "empty", *against)
+
+
+def test_a_run_that_cannot_be_scored_is_told(run: Run, tmp_path: Path) -> None:
+    import shutil
+
+    assert 'no metric is called "fidd"' in ganrun("eval", run.directory.path, "--metric", "fidd").output
+    shutil.rmtree(run.directory / "checkpoints")
+    result = ganrun("eval", run.directory.path)
+    assert result.exit_code == 2 and "holds no checkpoint, so its weights are gone" in result.output
+
+
+# ── Replicates ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_replicates_are_trained_side_by_side_grouped_and_summed_up(tmp_path: Path) -> None:
+    import tomli_w
+    from mlflow import MlflowClient
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(tomli_w.dumps(RECIPE))
+    result = ganrun(recipe, "--seeds", "4,7", "--output", tmp_path / "both")
+    assert result.exit_code == 0, result.output
+    summaries = [json.loads((tmp_path / f"both/seed_{seed}/summary.json").read_text()) for seed in (4, 7)]
+    values = [summary["scores"]["fid_classifier"] for summary in summaries]
+    assert values[0] != values[1]
+    *_, head, line = result.stdout.splitlines()
+    assert head.startswith("2 replicates, seeds 4,7, in ")
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    assert line.startswith(f"  fid_classifier {mean:.4g} ± {spread:.3g} (real images ") and line.endswith("), n = 2")
+    notes = [json.loads((tmp_path / f"both/seed_{seed}/mlflow.json").read_text()) for seed in (4, 7)]
+    runs = [MlflowClient(note["uri"]).get_run(note["run_id"]) for note in notes]
+    assert [each.data.tags["replicates"] for each in runs] == ["both", "both"]
+    assert [each.info.run_name for each in runs] == ["small, seed 4", "small, seed 7"]
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))
+def test_seeds_are_read_as_they_are_written(seeds: list[int]) -> None:
+    assert parse_seeds(",".join(map(str, seeds))) == tuple(seeds)
+
+
+@pytest.mark.parametrize("text", ["", "1,", "a", "1,1", "-1", "1.5"])
+def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="different whole numbers"):
+        parse_seeds(text)
+
+
+def test_a_score_that_only_some_replicates_have_is_told_with_its_number() -> None:
+    one, two = Score("a", 1.0, True, {}), Score("a", 3.0, True, {})
+    assert summary_of([[one, Score("b", 5.0, True, {}, floor=2.0)], [two]]) == [
+        "a 2 ± 1.41, n = 2",
+        "b 5 (real images 2), n = 1",
+    ]
