@@ -98,9 +98,9 @@ def parse_override(override: str) -> tuple[Key, Any]:
 
 
 def header(key: Key) -> str:
-    """`[optimizer.discriminator]`, `[[metric]]`."""
+    """`[optimizer.discriminator]`, `[[metric]]`, `[metric.features]`."""
     names = ".".join(part for part in key if isinstance(part, str))
-    return f"[[{names}]]" if any(isinstance(part, int) for part in key) else f"[{names}]"
+    return f"[[{names}]]" if isinstance(key[-1], int) else f"[{names}]"
 
 
 def _read(path: Path) -> str:

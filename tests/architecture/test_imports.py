@@ -20,7 +20,7 @@ LAYERS = """
     errors suggestions markers settings files caches checkups randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
     losses evaluation conditioning batches state events plugins
-    networks phases registry
+    networks phases registry checkpoints
     recipe
     reader environment descriptions schema run
     datasets

@@ -304,12 +304,12 @@ def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
         (
             'use = "critic"\n',
             'use = "critic"\n[[metric]]\nuse = "distance"\n[metric.features]\nuse = "blobs"\nweight = "v"',
-            ['r.toml:16: [[metric.features]] has no key "weight"; did you mean "weights"?\n  blobs (ganrun'],
+            ['r.toml:16: [metric.features] has no key "weight"; did you mean "weights"?\n  blobs (ganrun'],
         ),
         (
             'use = "critic"\n',
             'use = "critic"\n[[metric]]\nuse = "distance"\nfeatures = { weights = "v" }',
-            ['r.toml:14: [[metric.features]] needs use = "…", the name of an extractor; see: ganrun list extractor'],
+            ['r.toml:14: [metric.features] needs use = "…", the name of an extractor; see: ganrun list extractor'],
         ),
         (
             'use = "critic"\n',

@@ -190,7 +190,7 @@ def _parse(arguments: list[str], *, whole: bool = True) -> None:
     except click.exceptions.Exit:
         pass  # --help or --version
     except click.UsageError as error:
-        if isinstance(error, click.MissingParameter) and not whole:
+        if isinstance(error, click.MissingParameter | click.exceptions.NoArgsIsHelpError) and not whole:
             return
         pytest.fail(f"ganrun {shlex.join(arguments)}: {error.format_message()}")
 
