@@ -71,7 +71,7 @@ FAMILIES = {
     ),
     "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 2500}),
     "wgan-gp, ring of 8": Family("wgan_gp_ring.toml", (), {"gaussians": 2500}),
-    "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 2000}),
+    "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 3000}),
 }
 DATA = ("fashion-mnist", "digits", "gaussians")
 SAMPLES = {"fashion-mnist": 10_000, "digits": 2_000, "gaussians": 2_500}
