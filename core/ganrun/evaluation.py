@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import Protocol, TypeVar
 
@@ -192,7 +193,8 @@ class Evaluation:
     def _generated(self, count: int) -> Iterator[_Batch]:
         for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
             latents, samples = self._drawn(number)
-            own = {"samples": _always(samples), "latents": lambda: _given(latents, "latents")}  # noqa: B023
+            given: Callable[[], Tensor] = partial(_given, latents, "latents")
+            own = {"samples": _always(samples), "latents": given}
             yield _Batch(samples, torch.arange(start, start + len(samples), device=self.device), own)
 
     def _drawn(self, number: int) -> tuple[Tensor | None, Tensor]:

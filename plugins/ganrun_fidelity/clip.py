@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,16 +72,7 @@ class Clip(Pretrained):
             visual = build_model(state, torch.float32).visual
         except (KeyError, RuntimeError, ZeroDivisionError) as error:
             raise cls.published.foreign(path, str(error)) from error
-        return Normalised(_Embedding(visual), int(visual.input_resolution), MEAN, DEVIATION)
-
-
-class _Embedding(nn.Module):
-    def __init__(self, visual: nn.Module) -> None:
-        super().__init__()
-        self.visual = visual
-
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        return {"features": self.visual(images)}
+        return Normalised(visual, int(visual.input_resolution), MEAN, DEVIATION)
 
 
 def _tensors_of_archive(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ its state dicts are read as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,14 +88,15 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+    def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(batch, 3, height, width)`, sides multiples of 14, to features `(batch, width)`."""
         patches = self.patch_embed["proj"](images)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
         tokens = tokens + self._positions(*patches.shape[2:])
         for block in self.blocks:
             tokens = block(tokens)
-        return {"features": self.norm(tokens)[:, 0]}
+        features: Tensor = self.norm(tokens)[:, 0]
+        return features
 
     def _positions(self, rows: int, columns: int) -> Tensor:
         """The learned positions, interpolated to a grid of patches."""

@@ -89,7 +89,7 @@ class Normalised(nn.Module):
     """A network that is given pictures as it was trained on them: resized, in colour, each channel normalised.
 
     Args:
-        network: From such images to the outputs by name.
+        network: From such images to features.
         side: Of its input, in pixels.
         mean: Of each channel, of pictures in [0, 1].
         deviation: Likewise.
@@ -105,9 +105,8 @@ class Normalised(nn.Module):
         self.register_buffer("deviation", 255 * torch.tensor(deviation)[:, None, None])
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The outputs for uint8 images of any size."""
-        outputs: Mapping[str, Tensor] = self.network((resize(images.float(), self.side) - self.mean) / self.deviation)
-        return outputs
+        """The features of uint8 images of any size."""
+        return {"features": self.network((resize(images.float(), self.side) - self.mean) / self.deviation)}
 
 
 @lru_cache(maxsize=2)

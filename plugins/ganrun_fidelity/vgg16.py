@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ganrun_fidelity.pretrained import IMAGENET, Normalised, Pretrained
 from ganrun_fidelity.weights import Published
@@ -37,13 +36,4 @@ class Vgg16(Pretrained):
         except RuntimeError as error:
             raise WEIGHTS.foreign(path, str(error).partition("\n")[2]) from error
         network.classifier = network.classifier[:5]
-        return Normalised(_Layer(network), cls.side, *IMAGENET)
-
-
-class _Layer(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        return {"features": self.network(images)}
+        return Normalised(network, cls.side, *IMAGENET)
