@@ -18,24 +18,30 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+import ganrun
 from ganrun import (
     Data,
     Evaluation,
     Extractor,
     Factor,
     FeatureMetric,
+    Features,
+    Kept,
     MisfitError,
     PreflightError,
     Problem,
+    Run,
     Score,
     Split,
+    hookimpl,
     no_such_split,
 )
 from ganrun.evaluation import measured
 from ganrun.settings import parse_settings
-from ganrun.testing import assert_conforms
+from ganrun.testing import assert_conforms, train
 from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
 from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
+from ganrun_fidelity.inception import WEIGHTS
 from ganrun_fidelity.inception_score import ClassShares
 from ganrun_fidelity.neighbours import coverage, density, radii, share_within
 from ganrun_fidelity.reconstruction import Reconstruction, ssim
@@ -214,12 +220,18 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(random_weights: Path) -> None:
+PUBLISHED = WEIGHTS.usual_path
+"""Before each test gets a torch hub of its own: the true weights, where somebody has put them."""
+
+
+@pytest.mark.parametrize("weights", ["random", *(["published"] if PUBLISHED.is_file() else [])])
+def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(weights: str, random_weights: Path) -> None:
+    path = PUBLISHED if weights == "published" else random_weights
     from torch_fidelity import calculate_metrics
 
     data = Arrays(pictures(12, 1, 28, 28))
     generated = pictures(10, 1, 2, 2, seed=1).repeat(14, axis=2).repeat(14, axis=3)
-    inception = extractor("inception", data, weights=str(random_weights))
+    inception = extractor("inception", data, weights=str(path))
     counted = Counted(inception)
     ours = {
         score.name: score
@@ -242,7 +254,7 @@ def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(rand
         kid_subsets=7,
         kid_subset_size=6,
         feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(random_weights),
+        feature_extractor_weights_path=str(path),
         cuda=False,
         cache=False,
         save_cpu_ram=True,
@@ -484,6 +496,69 @@ def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depe
         file.write_bytes(file.read_bytes()[:-3])
     assert looked_at(data) == (fresh, 1797), "a damaged cache is computed anew"
     assert looked_at(data) == (fresh, 0)
+
+
+class MeanColour(Extractor):
+    """Two features of a picture; counts those it is shown."""
+
+    suffix = "colour"
+    key = "mean-colour/1"
+    protocol: ClassVar = {"extractor": "mean-colour"}
+    shown: ClassVar[list[int]] = []
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        self.shown.append(len(images))
+        pixels = images.float().flatten(1)
+        return {"features": torch.stack([pixels.mean(1), pixels.std(1)], dim=1)}
+
+
+class Spread(FeatureMetric):
+    """How far the features are spread."""
+
+    class Settings(ganrun.Settings):
+        features: Features = "mean-colour"
+
+    def watch(self, evaluation: Evaluation) -> None:
+        self.seen = evaluation.collect(Kept(), "features", count=300, extractor=self.extractor)
+
+    def measure(self, evaluation: Evaluation) -> list[Score]:
+        return [Score("spread", float(self.seen.tensors()[0].std()), True, {"generated": 300})]
+
+
+class ColourPlugin:
+    """A package of somebody else."""
+
+    @hookimpl
+    def ganrun_metrics(self) -> Mapping[str, type[FeatureMetric]]:
+        return {"spread": Spread}
+
+    @hookimpl
+    def ganrun_extractors(self) -> Mapping[str, type[Extractor]]:
+        return {"mean-colour": MeanColour}
+
+
+def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(tmp_path: Path) -> None:
+    def run(name: str, **fid: object) -> tuple[Run, int]:
+        MeanColour.shown.clear()
+        tables = {
+            "train": {"steps": 1, "batch_size": 8, "device": "cpu"},
+            "data": {"use": "digits", "size": 8},
+            "loss": {"use": "gan", "latent_size": 4},
+            "generator": {"use": "mlp", "hidden": [8]},
+            "discriminator": {"use": "mlp", "hidden": [8]},
+            "metric": [{"use": "fid", "features": "mean-colour", "samples": 400, **fid}, {"use": "spread"}],
+            **dict.fromkeys(("mlflow", "samples", "progress", "checkpoints"), False),
+        }
+        return train(tables, tmp_path / name, ColourPlugin()), sum(MeanColour.shown)
+
+    first, shown = run("first")
+    assert shown == 400 + 1437 + 360, "samples, real images, held-out ones for the floor: each once"
+    assert set(first.scores) == {"fid_colour", "spread"} and first.scores["fid_colour"].floor is not None
+    second, shown = run("second")
+    assert shown == 400 and second.scores["fid_colour"] == first.scores["fid_colour"]
+    other, shown = run("other", real_samples=1000)
+    assert shown == 400 + 1000 + 360 and other.scores["fid_colour"].value != first.scores["fid_colour"].value
+    assert other.scores["spread"] == first.scores["spread"]
 
 
 def test_a_run_computes_its_statistics_once_for_all_its_evaluations() -> None:
