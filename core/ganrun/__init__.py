@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from ganrun.checkpoints import DamagedCheckpoint as DamagedCheckpoint
     from ganrun.checkpoints import checkpoint_path as checkpoint_path
     from ganrun.checkpoints import checkpoints_in as checkpoints_in
+    from ganrun.checkpoints import latest_checkpoint as latest_checkpoint
     from ganrun.checkpoints import load_checkpoint as load_checkpoint
     from ganrun.checkpoints import save_checkpoint as save_checkpoint
+    from ganrun.checkpoints import step_of as step_of
     from ganrun.checkups import Checkup as Checkup
     from ganrun.components import Data as Data
     from ganrun.components import Discriminator as Discriminator
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "caches": "cache_directory",
-    "checkpoints": "DamagedCheckpoint checkpoint_path checkpoints_in load_checkpoint save_checkpoint",
+    "checkpoints": "DamagedCheckpoint checkpoint_path checkpoints_in latest_checkpoint load_checkpoint save_checkpoint "
+    "step_of",
     "checkups": "Checkup",
     "components": "Data Discriminator Extractor Factor FeatureMetric Features Generator Metric Observer Problem Score "
     "Split no_such_split to_uint8 to_unit_range",

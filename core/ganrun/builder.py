@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -222,33 +222,25 @@ def prepared_metrics(
     extractors: list[tuple[Choice, Extractor]] = []
     for choice in recipe.metrics:
         waiting(f"metric {choice.use}")
-        extractor = _prepared_extractor(recipe, choice, data, problem, device, extractors)
+        shared = _among(extractors, choice.features)
+        extractor = shared or build_extractor(recipe, choice, problem)
         metric = build_metric(recipe, choice, problem, extractor)
+        if choice.features and extractor and not shared:
+            with placed(recipe, choice.features):
+                extractor.prepare(data, device)
+            extractors.append((choice.features, extractor))
         with placed(recipe, choice):
             metric.prepare(data, device)
         metrics.append(metric)
     return metrics
 
 
-def _prepared_extractor(
-    recipe: Chosen,
-    metric: Choice,
-    data: Data,
-    problem: Problem,
-    device: torch.device,
-    prepared: list[tuple[Choice, Extractor]],
-) -> Extractor | None:
-    """One of those that are prepared already, or a new one, which then joins them."""
-    choice = metric.features
-    for other, shared in prepared:
-        if choice and (other.offer, other.settings) == (choice.offer, choice.settings):
-            return shared
-    extractor = build_extractor(recipe, metric, problem)
-    if choice and extractor:
-        with placed(recipe, choice):
-            extractor.prepare(data, device)
-        prepared.append((choice, extractor))
-    return extractor
+def _among(prepared: Sequence[tuple[Choice, Extractor]], wanted: Choice | None) -> Extractor | None:
+    """The extractor of the same name and settings, if one is prepared already."""
+    for choice, extractor in prepared:
+        if wanted and (choice.offer, choice.settings) == (wanted.offer, wanted.settings):
+            return extractor
+    return None
 
 
 def _choose_device(recipe: Recipe) -> torch.device:
@@ -274,6 +266,15 @@ def placed(recipe: Chosen, choice: Choice) -> Iterator[None]:
 # ── Continuing ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def check_place(output: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make sure that a run can start there, or continue.
+
+    Raises:
+        RequestError: if not.
+    """
+    _continues(RunDirectory(output), recipe, resume)
+
+
 def _continues(directory: RunDirectory, recipe: Recipe, resume: bool) -> bool:
     """Whether the directory holds this very run already.
 
@@ -286,12 +287,16 @@ def _continues(directory: RunDirectory, recipe: Recipe, resume: bool) -> bool:
     if not resume:
         status = directory.read_json(SUMMARY).get("status", "unknown")
         raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
-    new, old = recipe.resolved(), _stored(directory)
-    differences = list(_differences(_mathematics(recipe, new), _mathematics(recipe, old)))
-    if differences:
+    if differences := differences_from(directory, recipe):
         listed = "\n".join(f"  {line}" for line in differences)
         raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
     return True
+
+
+def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
+    """What of the recipe would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`."""
+    new, old = (_mathematics(recipe, tables) for tables in (recipe.resolved(), _stored(directory)))
+    return list(_differences(new, old))
 
 
 def _stored(directory: RunDirectory) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ganrun.errors import RunError
+from ganrun.errors import RequestError, RunError
 from ganrun.files import atomic_folder
 from ganrun.state import TrainingState
+
+log = logging.getLogger("ganrun")
 
 FORMAT = 1
 MANIFEST, PROGRESS = "manifest.json", "progress.pt"
@@ -29,7 +33,7 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
-class DamagedCheckpoint(RunError):  # noqa: N818 - a finding
+class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
     """A checkpoint's files do not match its manifest."""
 
 
@@ -38,36 +42,73 @@ def save_checkpoint(state: TrainingState, folder: Path) -> None:
 
     Raises:
         NonFiniteError: if a weight is NaN or infinite; nothing is written then.
+        RunError: if it cannot be written; a full disk leaves nothing behind.
     """
     weights = state.weights()
-    with atomic_folder(folder) as partial:
-        for network, tensors in weights.items():
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial / f"{network}.safetensors")
-        torch.save(state.progress(), partial / PROGRESS)
-        checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
-        manifest = {"format": FORMAT, "step": state.step, "images_seen": state.images_seen, "sha256": checksums}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    try:
+        with atomic_folder(folder) as partial:
+            _write(weights, state, partial)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
+        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+
+
+def _write(weights: Mapping[str, Mapping[str, Tensor]], state: TrainingState, folder: Path) -> None:
+    for network, tensors in weights.items():
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / f"{network}.safetensors")
+    torch.save(state.progress(), folder / PROGRESS)
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "step": state.step, "images_seen": state.images_seen, "sha256": checksums}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Nothing in it is executed: weights are safetensors, the rest is read with `weights_only`.
 
     Raises:
-        DamagedCheckpoint: if a file is missing, changed or of another format.
+        DamagedCheckpoint: if a file is missing or was changed.
+        RequestError: if it is sound but cannot be read, being of another format or kept from us.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise DamagedCheckpoint(
-                f"{folder} has format {manifest['format']}; this version of ganrun reads format {FORMAT}"
-            )
+            found = f"{folder} has format {manifest['format']!r}, and this version of ganrun reads format {FORMAT}"
+            raise RequestError(f"{found}; use the version that wrote it")
         for name, checksum in manifest["sha256"].items():
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         weights = {path.name.removesuffix(".safetensors"): load_file(path) for path in folder.glob("*.safetensors")}
         return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+    except OSError as error:
+        raise RequestError(f"cannot read {error.filename or folder}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of a checkpoint, as its manifest says; None where there is none."""
+    try:
+        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """The latest checkpoint of a run that is sound; None where there never was one. Tells of each that it passes over.
+
+    Raises:
+        RequestError: if there are some, and none is sound or one cannot be read.
+    """
+    folders = checkpoints_in(run)
+    for folder in reversed(folders):
+        try:
+            return load_checkpoint(folder)
+        except DamagedCheckpoint as error:
+            log.warning("%s; the one before it is taken", error)
+    if folders:
+        raise RequestError(f"every checkpoint in {run} is damaged; to train it anew, move that directory away")
+    return None
 
 
 def checkpoint_path(run: Path, step: int | None = None) -> Path:

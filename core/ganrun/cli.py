@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError
+from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
 
 KINDS = ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer")
 
@@ -101,16 +101,30 @@ def _train_replicates(
     path: Path, seeds: str, overrides: Sequence[str], blocked: Sequence[str], output: Path | None, resume: bool
 ) -> None:
     """One run for each seed, side by side in one directory; then what their scores say together."""
+    from ganrun.builder import check_place
     from ganrun.directory import new_run_path
     from ganrun.replicates import parse_seeds, summary_of
 
     loaded = {seed: _load([path], blocked, [*overrides, f"train.seed={seed}"])[0] for seed in parse_seeds(seeds)}
-    folder = output or new_run_path(next(iter(loaded.values())).name)
-    runs = [_train(recipe, folder / f"seed_{seed}", resume, group=folder.name) for seed, recipe in loaded.items()]
-    lines = summary_of([list(run.scores.values()) for run in runs])
-    click.echo(f"{len(runs)} replicates, seeds {seeds}, in {_shown(folder.absolute())}")
-    for line in lines:
+    folder = (output or new_run_path(next(iter(loaded.values())).name)).absolute()
+    for seed, recipe in loaded.items():
+        check_place(folder / f"seed_{seed}", recipe, resume=resume)
+    again = (
+        f"ganrun {path} --seeds {seeds} --output {_shown(folder)} --resume{', with the same --set' * bool(overrides)}"
+    )
+    scores, failed = [], []
+    for seed, recipe in loaded.items():
+        try:
+            run = _train(recipe, folder / f"seed_{seed}", resume, group=folder.name, again=again)
+            scores.append(list(run.scores.values()))
+        except RunError as error:
+            click.echo(f"error: {error}", err=True)
+            failed.append(str(seed))
+    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {_shown(folder)}")
+    for line in summary_of(scores):
         click.echo(f"  {line}")
+    if failed:
+        raise RunError(f"{len(failed)} of {len(loaded)} replicates failed: seeds {', '.join(failed)}")
 
 
 @main.command(no_args_is_help=True)
@@ -141,7 +155,7 @@ def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str
     return recipes
 
 
-def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = None) -> Any:
+def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = None, again: str | None = None) -> Any:
     from ganrun.builder import build_run
     from ganrun.runner import execute
 
@@ -150,7 +164,8 @@ def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = N
     try:
         execute(run)
     except (Interrupted, KeyboardInterrupt):
-        click.echo(f"interrupted at step {run.step}; to continue: ganrun resume {_shown(run.directory.path)}", err=True)
+        command = again or f"ganrun resume {_shown(run.directory.path)}"
+        click.echo(f"interrupted at step {run.step}; to continue: {command}", err=True)
         raise
     finally:
         for message in run.messages:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -243,11 +244,13 @@ class Score:
     """Standard error of the value for these very weights: what other samples would make of it. None if unknown."""
 
     floor: float | None = None
-    """What held-out real images score on the same terms: no model can be expected to do better. None if unknown."""
+    """What as many held-out real images score on the same terms: about what a perfect model would. None if unknown."""
 
-    def is_better_than(self, value: float) -> bool:
-        """Whether it beats another value of the same score."""
-        return self.value > value if self.higher_is_better else self.value < value
+    def improves_on(self, best: Score | None) -> bool:
+        """Whether it is better than the best one of its name so far, or the first on its terms; NaN never is."""
+        if best is None or best.protocol != self.protocol:
+            return not isnan(self.value)
+        return self.value > best.value if self.higher_is_better else self.value < best.value
 
     def __str__(self) -> str:
         """`fid 12.31 (real images 3.15)`, `inception_score 8.21 ± 0.06 (real images 11.2)`."""

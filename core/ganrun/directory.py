@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ganrun.errors import RequestError
+from ganrun.errors import RequestError, RunError
 from ganrun.files import write_text
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
@@ -69,8 +71,13 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Write a JSON file, atomically; its path."""
-        write_text(self / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        """Write a JSON file, atomically; its path.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        with self._faults_told(name):
+            write_text(self / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return self / name
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -82,28 +89,49 @@ class RunDirectory:
         return content if isinstance(content, dict) else {}
 
     def append_record(self, record: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with (self / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        """Add one line to metrics.jsonl.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._faults_told(METRICS), (self / METRICS).open("ab+") as file:
+            is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write(b"\n" + line if is_cut else line)
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a line cut short by a crash is left out."""
         found = []
         if (self / METRICS).is_file():
-            for line in (self / METRICS).read_text(encoding="utf-8").splitlines():
+            for line in (self / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     found.append(json.loads(line))
                 except ValueError:
                     continue
         return found
 
-    def drop_records_after(self, step: int) -> None:
-        """Forget what was recorded after `step`: the run goes on from there."""
-        kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records() if record["step"] <= step]
-        write_text(self / METRICS, "".join(kept))
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after `step`, and the scores at it: the run goes on from there."""
+        kept = [
+            record for record in self.records() if record["step"] < step or (record["step"] == step and _stays(record))
+        ]
+        with self._faults_told(METRICS):
+            write_text(self / METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+    @contextmanager
+    def _faults_told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"cannot write {self / name}: {error.strerror}") from error
 
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
+
+
+def _stays(record: Mapping[str, Any]) -> bool:
+    """Whether it is not what an evaluation during the run found, which a run that is continued repeats."""
+    return bool(record.get("rescored")) or "protocols" not in record
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun.components import Data, Extractor, Metric, Problem, Score, to_uint8, to_unit_range
-from ganrun.errors import PreflightError
+from ganrun.components import Data, Extractor, Metric, Problem, Score, Split, to_uint8, to_unit_range
+from ganrun.errors import ContractError, NonFiniteError, PreflightError
 from ganrun.randomness import derived_seed, isolated_random
 
 SAMPLES_PER_BATCH = 256
@@ -66,7 +66,7 @@ class Evaluation:
         data: The run's data set, prepared.
         encode: `encode(images)` gives the latents that the model reads off images in [-1, 1], or None.
         reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
-        protocol: What the samples depend on, for every score.
+        protocol: What else the samples depend on, for every score.
         between_batches: Called between batches; may raise to stop the evaluation.
     """
 
@@ -88,7 +88,8 @@ class Evaluation:
         self.device = device
         self.step = step
         self.seed = seed
-        self.protocol = dict(protocol or {})
+        shape = "×".join(str(side) for side in problem.sample_shape)
+        self.protocol = {"sample_shape": shape, "precision": "f32", "torch": torch.__version__, **(protocol or {})}
         self._draw = draw
         self._data = data
         self._encode = encode
@@ -115,8 +116,8 @@ class Evaluation:
         Raises:
             PreflightError: if samples were found, and not that many.
         """
-        if isinstance(self._draw, Tensor) and count > len(self._draw):
-            raise PreflightError(f"it asks for {count:,} samples, and there are {len(self._draw):,}; lower its samples")
+        if isinstance(self._draw, Tensor) and count > (found := len(self._draw)):
+            raise PreflightError(f"it asks for {count:,} samples, and there are {found:,}; say samples = {found}")
         return self._wish(None, into, outputs, count, extractor)
 
     def collect_real(
@@ -182,7 +183,7 @@ class Evaluation:
         for wish in wishes:
             if wish.extractor is not None:
                 needed[wish.extractor.key] = max(wish.count, needed.get(wish.extractor.key, 0))
-        for batch in self._generated(count) if split is None else self._real(split, count):
+        for batch in self._batches(split, count):
             batch.needed = needed
             for wish in wishes:
                 rows = batch.ranks < wish.count
@@ -190,29 +191,29 @@ class Evaluation:
                     wish.into.add(*(batch.output(name, wish.extractor, wish.count) for name in wish.outputs))
             self._between_batches()
 
-    def _generated(self, count: int) -> Iterator[_Batch]:
+    def _batches(self, split: str | None, count: int) -> Iterator[_Batch]:
+        if split is not None:
+            return self._real(self._data.split(split), split, count)
+        return self._found(self._draw, count) if isinstance(self._draw, Tensor) else self._drawn(self._draw, count)
+
+    def _drawn(self, draw: Callable[[int], tuple[Tensor, Tensor]], count: int) -> Iterator[_Batch]:
         for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
-            latents, samples = self._drawn(number)
-            given: Callable[[], Tensor] = partial(_given, latents, "latents")
-            own = {"samples": _always(samples), "latents": given}
-            yield _Batch(samples, torch.arange(start, start + len(samples), device=self.device), own)
+            with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
+                latents, drawn = draw(SAMPLES_PER_BATCH)
+            samples = self._as_data(drawn)
+            ranks = torch.arange(start, start + len(samples), device=self.device)
+            yield _Batch(samples, ranks, {"samples": _always(samples), "latents": _always(latents)})
 
-    def _drawn(self, number: int) -> tuple[Tensor | None, Tensor]:
-        """Latents and samples of a batch, by its number."""
-        if isinstance(self._draw, Tensor):
-            start = number * SAMPLES_PER_BATCH
-            return None, self._draw[start : start + SAMPLES_PER_BATCH].to(self.device)
-        with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
-            latents, samples = self._draw(SAMPLES_PER_BATCH)
-        return latents, self._as_data(samples)
+    def _found(self, pictures: Tensor, count: int) -> Iterator[_Batch]:
+        for places, ranks in chosen_batches(len(pictures), "pictures", count):
+            samples = pictures[torch.from_numpy(places)].to(self.device)
+            latents: Callable[[], Tensor] = partial(_given, None, "latents")
+            yield _Batch(samples, ranks.to(self.device), {"samples": _always(samples), "latents": latents})
 
-    def _real(self, split: str, count: int) -> Iterator[_Batch]:
-        whole = self._data.split(split)
-        ranks = ranks_of(len(whole), split)
-        for places in np.array_split(chosen := np.flatnonzero(ranks < count), ceil(len(chosen) / SAMPLES_PER_BATCH)):
+    def _real(self, whole: Split, split: str, count: int) -> Iterator[_Batch]:
+        for places, ranks in chosen_batches(len(whole), split, count):
             images = torch.from_numpy(np.ascontiguousarray(whole.images[places])).to(self.device)
-            own = self._of_real(images, whole.labels, places)
-            yield _Batch(images, torch.from_numpy(ranks[places]).to(self.device), own)
+            yield _Batch(images, ranks.to(self.device), self._of_real(images, whole.labels, places))
 
     def _of_real(
         self, images: Tensor, labels: npt.NDArray[np.int64] | None, places: npt.NDArray[np.int64]
@@ -227,22 +228,48 @@ class Evaluation:
         }
 
     def _as_data(self, samples: Tensor) -> Tensor:
-        """Samples in the form in which the data set holds its own."""
+        """Samples in the form in which the data set holds its own.
+
+        Raises:
+            NonFiniteError: if they are no numbers, which as pictures would be black.
+        """
+        if not samples.isfinite().all():
+            raise NonFiniteError(f"samples at step {self.step} are not finite, so they cannot be scored")
         return to_uint8(samples) if len(self.problem.sample_shape) == 3 else samples
 
 
 def measured(metrics: Sequence[Metric], evaluation: Evaluation) -> list[Score]:
-    """The scores of all metrics, from one pass over each source, each score with the whole of its protocol."""
-    for metric in metrics:
-        metric.watch(evaluation)
+    """The scores of all metrics, from one pass over each source, each score with the whole of its protocol.
+
+    Raises:
+        PreflightError: if a metric, told by its place, asks for what is not there.
+        ContractError: if two scores have one name.
+    """
+    for place, metric in enumerate(metrics):
+        try:
+            metric.watch(evaluation)
+        except PreflightError as error:
+            raise error.located(f"metric.{place}") from None
     evaluation.run()
     scores = [score for metric in metrics for score in metric.measure(evaluation)]
+    names = [score.name for score in scores]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")
     return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
 
 
-def ranks_of(available: int, split: str) -> npt.NDArray[np.int64]:
-    """Which images of a split are taken first: `count` of them are those of rank below `count`, in every run."""
-    return np.argsort(np.random.default_rng(derived_seed(0, "real", split)).permutation(available))
+def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """The places of `count` of the available images, in order, batch by batch; and the rank of each.
+
+    Which they are is drawn once and for all: `count` images are always those of rank below `count`. So images that lie
+    class by class are not taken class by class, and fewer are a part of more.
+    """
+    # RandomState's stream is the one that numpy promises never to change.
+    random = np.random.RandomState(derived_seed(0, "real", source) % 2**32)
+    ranks = np.argsort(random.permutation(available))
+    chosen = np.flatnonzero(ranks < count)
+    for places in np.array_split(chosen, ceil(len(chosen) / SAMPLES_PER_BATCH)):
+        yield places, torch.from_numpy(ranks[places])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; on success it is flushed to disk and takes `path`'s place, else it vanishes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path)
     try:
         yield partial
         _flush(partial)
@@ -24,8 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder of files. `path` must not hold anything yet, or is replaced."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _beside(path)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -43,6 +43,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other thread, process or machine writes to."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
 
 
 def _flush(file: Path) -> None:

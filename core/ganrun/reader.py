@@ -236,8 +236,9 @@ class _Reader:
         named = [self.component(("metric", index), "metric") for index in range(len(entries))]
         found = [self.with_features(choice) for choice in named if choice is not None]
         for place, choice in enumerate(found):
-            if choice.features and any(_are_alike(choice, other) for other in found[:place]):
-                text = f"{choice.use} on {choice.features.use} once more, and its scores would have the same names"
+            if any(_are_alike(choice, other) for other in found[:place]):
+                on = f" on {choice.features.use}" if choice.features else ""
+                text = f"{choice.use}{on} once more, and its scores would have the same names"
                 self.problem(choice.key, f"{header(choice.key)} is {text}")
         return tuple(found)
 
@@ -356,7 +357,7 @@ def unmet(requirement: str) -> str | None:
 
 
 def _are_alike(first: Choice, second: Choice) -> bool:
-    """Whether two metrics on features are the same on the same extractor."""
+    """Whether two metrics are the same, on the same extractor if on any."""
     features = [each.features and each.features.offer for each in (first, second)]
     return first.offer == second.offer and features[0] == features[1]
 

@@ -153,11 +153,14 @@ class Run:
         self.state.load(weights, progress)
 
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
-        """What was measured by that name up to this step, with the step, in order."""
+        """What was measured by that name before this step, with the step, in order.
+
+        Of the step itself, a run that is continued is told by `evaluated`: it is measured anew.
+        """
         found = []
         for record in self.directory.records():
             value = record.get(f"eval/{name}")
-            if value is not None and record["step"] <= self.step and not record.get("rescored"):
+            if value is not None and record["step"] < self.step and not record.get("rescored"):
                 is_higher = record["directions"][name] == "higher"
                 found.append((record["step"], Score(name, value, is_higher, record["protocols"][name])))
         return found
@@ -213,14 +216,9 @@ class Run:
         self.announce(self.directory / SUMMARY, "summary")
 
     def _protocol(self) -> dict[str, str | int | float | bool]:
-        """What every score of this run depends on, beside what its metric says."""
+        """What is scored: which seed's model, and whether its average."""
         averaged = any(slot.average is not None for slot in self.state.slots.values())
-        return {
-            "ema_decay": self.recipe.ema.decay if averaged and self.recipe.ema else 0.0,
-            "seed": self.seed,
-            "precision": "f32",
-            "torch": torch.__version__,
-        }
+        return {"ema_decay": self.recipe.ema.decay if averaged and self.recipe.ema else 0.0, "seed": self.seed}
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         latents = self.loss.latents(count, self.device)

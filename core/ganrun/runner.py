@@ -31,11 +31,13 @@ def execute(run: Run) -> None:
         RunError: if the run cannot go on.
     """
     status = "failed"
+    is_untouched = run.resumed
     with run.interruption:
         try:
             run.emit("run_starting")
+            is_untouched = False
             if run.resumed:
-                _rewind_records(run)
+                _rewind(run)
             run.announce(run.directory / RECIPE, "recipe")
             run.announce(run.directory / ENVIRONMENT, "environment")
             run.write_summary("running")
@@ -50,15 +52,16 @@ def execute(run: Run) -> None:
             run.emit("run_failed", error=error)
             raise
         finally:
-            run.write_summary(status)
+            if not is_untouched:
+                run.write_summary(status)
             run.emit("run_ended", status=status)
 
 
-def _rewind_records(run: Run) -> None:
+def _rewind(run: Run) -> None:
     """Forget what was recorded after the step that was restored."""
     if run.step == 0:
         log.warning("%s holds no checkpoint; the run starts again from step 0", run.directory.path)
-    run.directory.drop_records_after(run.step)
+    run.directory.rewind(run.step)
 
 
 def _train(run: Run) -> None:
@@ -67,6 +70,9 @@ def _train(run: Run) -> None:
     take_step = build_step(run, measurements)
     last_read = (run.step, run.state.seconds, run.images_seen)
     scored_at = None
+    if run.step and _is_due(run):  # an evaluation that a break may have cut short
+        evaluate(run)
+        scored_at = run.step
     while run.step < run.steps and run.stopped is None:
         started = time.perf_counter()
         take_step()
@@ -75,12 +81,18 @@ def _train(run: Run) -> None:
         if is_last or run.step % train.log_every_steps == 0:
             last_read = _measure(run, measurements, last_read)
         run.emit("step_ended")
-        if not is_last and train.evaluate_every_steps and run.step % train.evaluate_every_steps == 0:
+        if not is_last and _is_due(run):
             evaluate(run)
             scored_at = run.step
         run.interruption.check()
     if scored_at != run.step:
         evaluate(run)
+
+
+def _is_due(run: Run) -> bool:
+    """Whether scores are wanted of this step, besides of the last."""
+    cadence = run.recipe.train.evaluate_every_steps
+    return cadence is not None and run.step % cadence == 0
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ganrun.builder import assemble, placed, prepared_data, prepared_metrics
-from ganrun.checkpoints import Checkpoint, DamagedCheckpoint, checkpoints_in, load_checkpoint, run_of
+from ganrun.builder import assemble, differences_from, placed, prepared_data, prepared_metrics
+from ganrun.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, run_of
 from ganrun.components import Data, Problem, Score
 from ganrun.devices import choose_device
-from ganrun.directory import RECIPE, SUMMARY, RunDirectory, open_run
-from ganrun.errors import MisfitError, RequestError
+from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, open_run
+from ganrun.errors import MisfitError, RequestError, RunError
 from ganrun.evaluation import Evaluation, measured
 from ganrun.reader import choose, load_recipe, load_scoring
 from ganrun.recipes import find_recipe
 from ganrun.registry import Registry
 from ganrun.run import Run, score_tables
+
+log = logging.getLogger("ganrun")
 
 FOLDER_DATA = "image-folder"
 """The data set that reads a folder of pictures."""
@@ -60,8 +63,10 @@ def score(request: Request, registry: Registry, waiting: Callable[[str], None] =
     """
     folder = request.path
     if (folder / RECIPE).is_file():
-        directory = open_run(folder)
-        return _score_run(request, directory, _latest(directory), registry, waiting)
+        found = latest_checkpoint(folder)
+        if found is None:
+            raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+        return _score_run(request, open_run(folder), found, registry, waiting)
     run = run_of(folder)
     if run is not None:
         return _score_run(request, open_run(run), load_checkpoint(folder), registry, waiting)
@@ -84,28 +89,47 @@ def _score_run(
     registry: Registry,
     waiting: Callable[[str], None],
 ) -> list[Score]:
-    against = [] if request.against is None else [f"data.use={request.against}"]
-    overrides = [*against, f"train.device={request.device}", *request.all_overrides()]
-    recipe = load_recipe(directory / RECIPE, registry, overrides)
+    recipe = load_recipe(directory / RECIPE, registry, [*_data_overrides(request, registry), *request.all_overrides()])
+    changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
+    if changed:
+        listed = "\n".join(f"  {line}" for line in changed)
+        raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
     run = assemble(recipe, directory, resumed=True, waiting=waiting)
-    run.restore(checkpoint.weights, checkpoint.progress)
+    is_other_data = run.environment["data_fingerprint"] != directory.read_json(ENVIRONMENT).get("data_fingerprint")
+    try:
+        run.restore(checkpoint.weights, checkpoint.progress)
+    except RequestError as error:
+        raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
+    waiting(f"samples of step {run.step}")
     with run.interruption:
         scores = measured(run.metrics, run.evaluation())
-    if request.against is not None:
-        scores = [dataclasses.replace(each, name=f"{each.name}@{request.against}") for each in scores]
-    _note(run, scores)
+    if is_other_data:
+        scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
+    try:
+        _note(run, scores)
+    except RunError as error:
+        log.warning("the scores are not added to the run: %s", error)
     run.emit("rescored", scores=scores)
     return scores
 
 
-def _latest(directory: RunDirectory) -> Checkpoint:
-    """The latest checkpoint that is sound."""
-    for folder in reversed(checkpoints_in(directory.path)):
-        with suppress(DamagedCheckpoint):
-            return load_checkpoint(folder)
-    raise RequestError(f"{directory.path} holds no checkpoint, so its weights are gone; train it again")
+def _data_overrides(request: Request, registry: Registry) -> list[str]:
+    """The other data set that a run is compared with, as overrides of its recipe; and where to compute."""
+    device, against = f"train.device={request.device}", request.against
+    if against is None:
+        return [device]
+    if not against.endswith(".toml"):
+        return [device, f"data.use={against}"]
+    table = load_scoring(str(find_recipe(Path(against))), registry).data.table()
+    return [device, f"data={{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in table.items())} }}"]
+
+
+def _shape_of(run: Run) -> str:
+    """What other data is like, for a run whose networks are not made for it."""
+    shape, data = "×".join(str(side) for side in run.problem.sample_shape), run.recipe.data.use
+    return f"\n  data {data} is {shape} with {run.problem.classes} classes; fit it by --set data.size, data.channels, …"
 
 
 def _note(run: Run, scores: Sequence[Score]) -> None:
@@ -144,7 +168,6 @@ def _score_pictures(request: Request, against: str, registry: Registry, waiting:
         seed=0,
         draw=images,
         data=real,
-        protocol={"pictures": str(request.path), "torch": torch.__version__},
     )
     return measured(metrics, evaluation)
 
@@ -155,7 +178,7 @@ def _pictures(folder: Path, problem: Problem, registry: Registry) -> Data:
     if height != width:
         raise MisfitError(f"pictures are read as squares, and these images are {height}×{width}")
     settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
-    overrides = [f"root={folder}", *(f"{name}={value}" for name, value in settings.items())]
+    overrides = [f"root={json.dumps(str(folder))}", *(f"{name}={value}" for name, value in settings.items())]
     choice = choose("data", FOLDER_DATA, registry, overrides)
     data: Data = choice.offer.component(choice.settings)
     return data

@@ -109,7 +109,7 @@ class TrainingState:
                 if slot.average is not None:
                     slot.average.module.load_state_dict(weights[f"{name}.averaged"])
                 slot.optimizer.load_state_dict(progress["optimizers"][name])
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
+            self.seconds = float(progress["seconds"])
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error
-        self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
-        self.seconds = float(progress["seconds"])

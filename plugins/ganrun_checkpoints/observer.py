@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import Field
 
 import ganrun
 from ganrun import (
-    DamagedCheckpoint,
     NonFiniteError,
+    RequestError,
     Run,
-    RunError,
     Score,
     checkpoint_path,
     checkpoints_in,
-    load_checkpoint,
+    latest_checkpoint,
     observes,
     save_checkpoint,
+    step_of,
 )
 
 log = logging.getLogger("ganrun")
@@ -42,7 +41,8 @@ class Checkpoints(ganrun.Observer):
 
         best: str | None = None
         """A score, such as `fid`: the state with its best value is kept too, as checkpoints/best. Which direction is
-        better, the score knows. Only states that were scored can be: see [train] evaluate_every_steps."""
+        better, the score knows; one on other terms than before, such as another number of samples, starts anew. Only
+        states that were scored can be kept: see [train] evaluate_every_steps."""
 
     settings: Settings
     essential = True
@@ -50,23 +50,26 @@ class Checkpoints(ganrun.Observer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._best: float | None = None
+        self._best: Score | None = None
+        self._missed: str | None = None
+        """What was looked for among the scores in vain, and told."""
 
     @observes
     def run_starting(self, run: Run) -> None:
-        """Take up the latest sound checkpoint of a run that is continued."""
-        if not run.resumed:
-            return
-        for folder in reversed(checkpoints_in(run.directory.path)):
-            try:
-                checkpoint = load_checkpoint(folder)
-            except DamagedCheckpoint as error:
-                log.warning("%s; it is removed, and the one before it taken", error)
-                shutil.rmtree(folder)
-                continue
-            run.restore(checkpoint.weights, checkpoint.progress)
+        """Take up the latest sound checkpoint of a run that is continued.
+
+        Raises:
+            RequestError: if the best state is wanted, and nothing tells which that is.
+        """
+        if self.settings.best is not None and not run.metrics:
+            raise RequestError(f'[checkpoints] best = "{self.settings.best}" needs a [[metric]] that measures it')
+        found = latest_checkpoint(run.directory.path) if run.resumed else None
+        if found is not None:
+            run.restore(found.weights, found.progress)
+            for folder in checkpoints_in(run.directory.path):
+                if folder > checkpoint_path(run.directory.path, run.step):
+                    shutil.rmtree(folder)  # damaged, or it had been taken; it will be written anew
             self._take_up_best(run)
-            return
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
@@ -76,12 +79,15 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
-        """Keep the state if none before it scored better; and save it if somebody has ended training by now."""
+        """Keep the state if none before it scored better; save it if somebody has ended training by now."""
+        named = {score.name: score for score in scores}
+        if self.settings.best not in {None, self._missed, *named}:
+            log.warning("no best checkpoint: %s was not measured, but %s", self.settings.best, ", ".join(named))
+            self._missed = self.settings.best
         for score in scores:
-            if score.name == self.settings.best and (self._best is None or score.is_better_than(self._best)):
-                self._best = score.value
-                self._write(run, checkpoint_path(run.directory.path))
-                run.note("best", {"metric": score.name, "value": score.value, "step": step})
+            if score.name == self.settings.best and score.improves_on(self._best):
+                save_checkpoint(run.state, checkpoint_path(run.directory.path))
+                self._note_best(run, step, score)
         if run.stopped:
             self._save(run)
 
@@ -94,34 +100,23 @@ class Checkpoints(ganrun.Observer):
             except NonFiniteError as fault:
                 log.warning("no checkpoint was written: %s", fault)
 
-    @observes
-    def run_ended(self, run: Run, status: str) -> None:
-        """Say so where there is no best state."""
-        if status == "finished" and self.settings.best is not None and self._best is None:
-            measured = ", ".join(sorted(run.scores)) or "no scores"
-            run.tell(f"no best checkpoint: {self.settings.best} was not measured; this run has {measured}")
-
     def _take_up_best(self, run: Run) -> None:
-        """Go on from the best value until the step that was restored; a later one is reached again."""
+        """Go on from the best value before the step that was restored, if the state that had it is the one kept."""
+        best: tuple[int, Score] | None = None
         for step, score in run.past_scores(self.settings.best or ""):
-            if self._best is None or score.is_better_than(self._best):
-                self._best = score.value
-                run.note("best", {"metric": score.name, "value": score.value, "step": step})
+            if score.improves_on(best and best[1]):
+                best = step, score
+        if best is not None and best[0] == step_of(checkpoint_path(run.directory.path)):
+            self._note_best(run, *best)
+
+    def _note_best(self, run: Run, step: int, score: Score) -> None:
+        self._best = score
+        run.note("best", {"metric": score.name, "value": score.value, "step": step})
 
     def _save(self, run: Run) -> None:
         folder = checkpoint_path(run.directory.path, run.step)
         if folder not in checkpoints_in(run.directory.path):
-            self._write(run, folder)
-            self._prune(run)
-        run.announce(folder, "checkpoint")
-
-    def _write(self, run: Run, folder: Path) -> None:
-        try:
             save_checkpoint(run.state, folder)
-        except OSError as error:
-            raise RunError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
-
-    def _prune(self, run: Run) -> None:
-        """Remove all but the latest."""
-        for folder in checkpoints_in(run.directory.path)[: -self.settings.keep]:
-            shutil.rmtree(folder)
+            for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
+                shutil.rmtree(superseded)
+        run.announce(folder, "checkpoint")

@@ -23,6 +23,7 @@ from ganrun import (
     isolated_random,
     to_unit_range,
 )
+from ganrun_fidelity.features import count_of
 from ganrun_fidelity.precision import exact_convolutions
 from ganrun_fidelity.stored import digest_of, digest_of_text, load_stored, store
 
@@ -65,7 +66,8 @@ class ClassifierFeatures(Extractor):
         train, held_out = _parts(data)
         with isolated_random(torch.device("cpu"), SEED):
             self._network = Classifier(self.problem).to(device)
-        key = digest_of_text(VERSION, SEED, self.problem.sample_shape, str(self._network), data.fingerprint())
+        prints = [data.fingerprint(name) for name in ("train", "test") if count_of(data, name)]
+        key = digest_of_text(VERSION, SEED, self.problem.sample_shape, str(self._network), prints)
         accuracy = _restored(self._network, key)
         if accuracy is None:
             accuracy = _trained(self._network, train, held_out, device)
@@ -92,7 +94,8 @@ class ClassifierFeatures(Extractor):
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """`features` `(batch, 64)` and `logits` `(batch, classes)` of uint8 images."""
-        features = self._network.features(images)
+        with exact_convolutions():
+            features = self._network.features(images)
         return {"features": features, "logits": self._network.head(features)}
 
 
@@ -169,9 +172,10 @@ def _restored(network: Classifier, key: str) -> float | None:
 
 def _trained(network: Classifier, train: Part, held_out: Part, device: torch.device) -> float:
     """Train from scratch; the accuracy on what was held out, in [0, 1]."""
-    with isolated_random(device, SEED), torch.enable_grad(), exact_convolutions():
-        _fit(network.train(), train, device)
-    return _accuracy(network.eval(), held_out, device)
+    with exact_convolutions():
+        with isolated_random(device, SEED), torch.enable_grad():
+            _fit(network.train(), train, device)
+        return _accuracy(network.eval(), held_out, device)
 
 
 def _fit(network: Classifier, train: Part, device: torch.device) -> None:

@@ -62,6 +62,8 @@ class Clip(Pretrained):
     file's SHA-256 is the published one. `weights` names a plain state dict instead.
     """
 
+    package = "torch-fidelity"
+
     @classmethod
     def network(cls, path: Path) -> nn.Module:
         """torch-fidelity's network of the shape that the weights have."""

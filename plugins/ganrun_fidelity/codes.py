@@ -10,9 +10,23 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Extractor, Factor, FeatureMetric, Features, MisfitError, Problem, Score, Settings
+from ganrun import (
+    Data,
+    Evaluation,
+    Extractor,
+    Factor,
+    FeatureMetric,
+    Features,
+    MisfitError,
+    PreflightError,
+    Problem,
+    Score,
+    Settings,
+)
 from ganrun_fidelity.features import count_of
 from ganrun_fidelity.neighbours import share_error
+
+ADVICE = 'say features = "classifier", which learns them from the labels'
 
 How = Mapping[str, str | int | float | bool]
 
@@ -44,9 +58,20 @@ class CodeAccuracy(FeatureMetric):
             raise MisfitError("this loss has no categorical code; leave the metric out")
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """See which images were held out."""
-        self._split = "test" if count_of(data, "test") else "train"
+        """See which images were held out, and whether the extractor tells the data's classes.
+
+        Raises:
+            PreflightError: if it tells others.
+        """
+        self._split = "test" if count_of(data, "test") and data.split("test").labels is not None else "train"
         self._held_out = count_of(data, self._split)
+        self._digest = data.fingerprint(self._split)
+        first = torch.from_numpy(np.ascontiguousarray(data.split("train").images[:1])).to(device)
+        told = self.extractor(first)["logits"].shape[1]
+        if told != self.problem.classes:
+            raise PreflightError(
+                f"its features tell {told} classes, and this data has {self.problem.classes}; {ADVICE}"
+            )
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for samples' latents and classes; and for those of held-out images where the model reads them."""
@@ -62,7 +87,7 @@ class CodeAccuracy(FeatureMetric):
         seen: How = {**self.extractor.protocol, "generated": count}
         scores = list(self._scores("sample_accuracy", self._shown, count, seen))
         if self._read is not None:
-            about: How = {"real": self._held_out, "split": self._split}
+            about: How = {"real": self._held_out, "split": self._split, "real_digest": self._digest}
             scores += self._scores("code_accuracy", self._read, self._held_out, about)
         return scores
 

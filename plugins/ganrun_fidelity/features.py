@@ -24,8 +24,8 @@ from ganrun import (
 )
 from ganrun_fidelity.stored import digest_of_text, load_stored, store
 
-VERSION = 1
-"""Raised whenever what is computed of real images changes: statistics cached before are then computed anew."""
+VERSION = 2
+"""Raised whenever what is computed changes: what was cached is then computed anew, and protocols tell scores apart."""
 
 
 class FidelitySettings(Settings):
@@ -72,22 +72,21 @@ class FidelityMetric(FeatureMetric, Generic[G]):
     settings: FidelitySettings
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Look which real images are held out, for the floor."""
+        """See whether as many real images as samples are held out, for the floor."""
         self._floors: Mapping[str, float] | None = None
         self._split = "test" if self.reference_split == "train" else "train"
-        available = count_of(data, self._split)
-        self._floor_count = min(available, self.settings.samples)
-        self._has_floor = self._floor_count >= self.least
+        self._has_floor = count_of(data, self._split) >= max(self.settings.samples, self.least)
         if self._has_floor:
             settings = self.settings.model_dump(mode="json", exclude={"features"})
-            prints = [data.fingerprint(split) for split in sorted({self._split, self.reference_split})]
-            about = (type(self).__name__, VERSION, settings, self.extractor.key, prints, self._floor_count)
+            self._floor_digest = data.fingerprint(self._split)
+            prints = (self._floor_digest, data.fingerprint(self.reference_split))
+            about = (type(self).__name__, VERSION, settings, self.extractor.key, prints)
             self._floor_key = digest_of_text("floor", *about, torch.__version__)
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for the features of samples; and, once per data set, for those of held-out real images."""
         count, by = self.settings.samples, self.extractor
-        self._generated = evaluation.collect(self.gather(count), *self.reads, count=count, extractor=by)
+        self._generated: G = evaluation.collect(self.gather(count), *self.reads, count=count, extractor=by)
         self._held_out: G | None = None
         if self._floors is None and not self._has_floor:
             self._floors = {}
@@ -95,9 +94,8 @@ class FidelityMetric(FeatureMetric, Generic[G]):
             stored = load_stored("floors", self._floor_key)
             self._floors = stored and {name: float(value) for name, value in stored.facts.items()}
         if self._floors is None:
-            into, count = self.gather(self._floor_count), self._floor_count
-            evaluation.collect_real(into, *self.reads, count=count, split=self._split, extractor=by)
-            self._held_out = into
+            into = self.gather(count)
+            self._held_out = evaluation.collect_real(into, *self.reads, count=count, split=self._split, extractor=by)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """The scores, each beside its floor."""
@@ -105,13 +103,16 @@ class FidelityMetric(FeatureMetric, Generic[G]):
             self._floors = {each.name: each.value for each in self.values(self._held_out)}
             store("floors", self._floor_key, {}, self._floors)
         floors = self._floors or {}
-        return [self._score(each, floors.get(each.name)) for each in self.values(self._generated)]
+        scores = [self._score(each, floors.get(each.name)) for each in self.values(self._generated)]
+        del self._generated, self._held_out
+        return scores
 
     def _score(self, value: Value, floor: float | None) -> Score:
         suffix = f"_{self.extractor.suffix}" if self.extractor.suffix else ""
-        protocol = {**self.extractor.protocol, "generated": self.settings.samples, **self.protocol}
+        about = {"ganrun_fidelity": VERSION, "generated": self.settings.samples}
+        protocol = {**self.extractor.protocol, **about, **self.protocol}
         if floor is not None:
-            protocol |= {"floor_images": self._floor_count, "floor_split": self._split}
+            protocol |= {"floor_split": self._split, "floor_digest": self._floor_digest}
         name, number, higher_is_better, error = value
         return Score(f"{name}{suffix}", number, higher_is_better, protocol, error, floor)
 
@@ -154,7 +155,7 @@ class ReferenceMetric(FidelityMetric[G]):
             )
         count = wanted or self.usual_count(available)
         if count < self.least:
-            raise PreflightError(f'it needs at least {self.least} real images, but split "{split}" has {count}')
+            raise PreflightError(f'it needs at least {self.least} real images, but split "{split}" has {available}')
         self.reference_split = split
         self.real = RealFeatures(self.summary_of_real, self.extractor, data, split, count)
         self.protocol = {**self.protocol, "real": count, "split": split, "real_digest": data.fingerprint(split)}
@@ -195,7 +196,11 @@ class Summary(Protocol):
 
 
 class Rows(Kept):
-    """All features, row by row."""
+    """All features, row by row, in float32."""
+
+    def add(self, *batch: Tensor) -> None:
+        """Take features `(batch, n)`."""
+        super().add(batch[0].float())
 
     def state(self) -> dict[str, Tensor]:
         """`features` `(count, n)`."""

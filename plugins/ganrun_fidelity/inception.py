@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,7 @@ class Inception(Pretrained):
     name = "inception-v3-compat"
     side = SIDE
     published = WEIGHTS
-
-    @property
-    def protocol(self) -> Mapping[str, str | int | float | bool]:
-        """Network, weights, resizing, channels, and the version of torch-fidelity."""
-        return {**super().protocol, "torch_fidelity": version("torch-fidelity")}
+    package = "torch-fidelity"
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:

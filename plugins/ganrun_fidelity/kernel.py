@@ -38,8 +38,9 @@ def _kernel(first: Tensor, second: Tensor) -> Tensor:
 class KernelInceptionDistance(ReferenceMetric[Rows]):
     """KID: squared maximum mean discrepancy between generated and real features; lower is better, 0 for equal ones.
 
-    The mean over random subsets, each of `subset_size` of either side; its error is their standard deviation over the
-    root of their number, and leaves out that subsets overlap. Keeps all features in memory.
+    The mean over random subsets, each of `subset_size` of either side. Its error is told by how much they differ, given
+    that subsets of m among n samples overlap: their variance is m / (n - m) times too large for that of all n. The part
+    that the real images have in it is not taken out, so it errs upwards. Keeps all features in memory.
     """
 
     class Settings(ReferenceSettings):
@@ -78,8 +79,13 @@ class KernelInceptionDistance(ReferenceMetric[Rows]):
             squared_mmd(*(self._subset(features, random) for features in (generated, real)))
             for _ in range(self.settings.subsets)
         ]
-        error = float(np.std(distances, ddof=1) / len(distances) ** 0.5) if len(distances) > 1 else None
-        return [Value("kid", float(np.mean(distances)), higher_is_better=False, error=error)]
+        return [Value("kid", float(np.mean(distances)), higher_is_better=False, error=self._error(distances))]
+
+    def _error(self, distances: Sequence[float]) -> float | None:
+        left_out = self.settings.samples - self.settings.subset_size
+        if len(distances) < 2 or not left_out:
+            return None
+        return float(np.std(distances, ddof=1) * (self.settings.subset_size / left_out) ** 0.5)
 
     def _subset(self, features: Tensor, random: np.random.RandomState) -> Tensor:
         chosen = random.choice(len(features), self.settings.subset_size, replace=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ganrun import Data, Evaluation, Extractor, PreflightError, Problem, Score
@@ -33,7 +34,8 @@ def radii(features: Tensor, neighbours: int) -> Tensor:
 
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     """Euclidean distances, some rows of `first` at a time: `(rows, len(second))`."""
-    return (torch.cdist(part, second) for part in torch.split(first, ROWS_AT_A_TIME))
+    centre = second.mean(0)  # distances are differences of squares, whose digits a common offset would eat
+    return (torch.cdist(part - centre, second - centre) for part in torch.split(first, ROWS_AT_A_TIME))
 
 
 def share_within(features: Tensor, centres: Tensor, radius: Tensor) -> float:
@@ -59,9 +61,21 @@ def nearest_distance(features: Tensor, others: Tensor) -> Tensor:
     return torch.cat([near.min(1).values for near in _distances(features, others)])
 
 
+def share_farther(values: Tensor, others: Tensor) -> Tensor:
+    """For each of the values `(count,)`, which share of the others is larger; equal ones count one half."""
+    ordered = others.sort().values
+    below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return 1 - (below + up_to) / (2 * len(others))
+
+
 def share_error(share: float, count: int) -> float:
     """Standard error of a share of `count` independent samples."""
     return float((max(share * (1 - share), 0.0) / count) ** 0.5)
+
+
+def mean_error(values: Tensor) -> float:
+    """Standard error of the mean of independent values `(count,)`."""
+    return float(values.std() / len(values) ** 0.5)
 
 
 # ── The metrics ───────────────────────────────────────────────────────────────────────────────────────────
@@ -73,8 +87,15 @@ class NeighbourSettings(ReferenceSettings):
     real_samples: int | None = Field(None, ge=2)
     """Real images, always the same ones; without it, as many as samples, or all of the split where it has fewer."""
 
-    neighbours: int = Field(3, ge=1)
+    neighbours: int = Field(3, ge=1, validate_default=True)
     """k, the neighbour whose distance is a ball's radius."""
+
+    @field_validator("neighbours")
+    @classmethod
+    def _enough_samples(cls, neighbours: int, info: ValidationInfo) -> int:
+        if neighbours >= (samples := info.data.get("samples", neighbours + 1)):
+            raise ValueError(f"{samples} samples have no {neighbours} neighbours each; raise samples")
+        return neighbours
 
 
 class NeighbourMetric(ReferenceMetric[Rows]):
@@ -117,7 +138,7 @@ class PrecisionRecall(NeighbourMetric):
         recall = share_within(real, generated, radii(generated, self.settings.neighbours))
         return [
             Value("precision", precision, True, share_error(precision, len(generated))),
-            Value("recall", recall, True, share_error(recall, len(real))),
+            Value("recall", recall, True),
         ]
 
 
@@ -129,7 +150,7 @@ class DensityCoverage(NeighbourMetric):
     """
 
     class Settings(NeighbourSettings):
-        neighbours: int = Field(5, ge=1)
+        neighbours: int = Field(5, ge=1, validate_default=True)
         """k, the neighbour whose distance is a ball's radius."""
 
     settings: Settings
@@ -138,25 +159,25 @@ class DensityCoverage(NeighbourMetric):
         """`density` and `coverage`"""
         generated, real = gathered.state()["features"], self.real.state()["features"]
         radius = radii(real, self.settings.neighbours)
-        covered = coverage(generated, real, radius)
         return [
             Value("density", density(generated, real, radius, self.settings.neighbours), True),
-            Value("coverage", covered, True, share_error(covered, len(real))),
+            Value("coverage", coverage(generated, real, radius), True),
         ]
 
 
 class NearestNeighbours(FidelityMetric[Rows]):
     """Memorisation: are samples nearer to training images than unseen real images are?
 
-    `memorised` is the share of samples whose nearest training image is nearer than their nearest held-out one, of
-    equally many: one half where the model knows no more of the one than of the other, 1 where it copies.
-    `nearest_distance` is the samples' mean distance to their nearest training image, over that of the held-out images:
-    1 where samples are as new as unseen images, 0 where they are copies. Keeps all features in memory.
+    `memorised` is how often a sample lies nearer to its nearest training image than a held-out real image does to its
+    own: one half where samples are as new as unseen images, 1 where they are copies. Meehan et al. 2020
+    (arXiv:2004.05675, section 3) test for data copying by it. `nearest_distance` is the samples' mean distance to their
+    nearest training image, over that of held-out images: 1 and 0 likewise. Neither sees quality, for noise is new too.
+    Keeps all features in memory.
     """
 
     class Settings(FidelitySettings):
-        real_samples: int | None = Field(None, ge=2)
-        """Images of either split to look among; without it, as many as the smaller one has."""
+        real_samples: int | None = Field(None, ge=1)
+        """Training images to look among; without it, all. A copy of one that is left out goes unseen."""
 
     settings: Settings
 
@@ -164,18 +185,18 @@ class NearestNeighbours(FidelityMetric[Rows]):
         """Check that images were held out, which the model has not seen.
 
         Raises:
-            PreflightError: if there are none.
+            PreflightError: if there are none, or fewer training images than asked for.
         """
-        available = min(count_of(data, "train"), count_of(data, "test"))
-        wanted = self.settings.real_samples
-        if available < 2:
+        held_out, available, wanted = count_of(data, "test"), count_of(data, "train"), self.settings.real_samples
+        if held_out < 2:
             raise PreflightError("it compares training images with held-out ones, and this data has no test split")
         if wanted is not None and wanted > available:
-            raise PreflightError(f"real_samples = {wanted}, but the smaller split has {available} images")
+            raise PreflightError(f"real_samples = {wanted}, but there are {available} training images")
         count = wanted or available
-        self.protocol = {"real": count, "real_digest": data.fingerprint("train")}
+        prints = {"real_digest": data.fingerprint("train"), "held_out_digest": data.fingerprint("test")}
+        self.protocol = {"real": count, "held_out": held_out, **prints}
         self._train = RealFeatures(Rows, self.extractor, data, "train", count)
-        self._test = RealFeatures(Rows, self.extractor, data, "test", count)
+        self._test = RealFeatures(Rows, self.extractor, data, "test", held_out)
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for features of samples and of both splits."""
@@ -186,7 +207,9 @@ class NearestNeighbours(FidelityMetric[Rows]):
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`memorised` and `nearest_distance`."""
-        return [self._score(each, None) for each in self.values(self._generated)]
+        scores = [self._score(each, None) for each in self.values(self._generated)]
+        del self._generated
+        return scores
 
     def gather(self, count: int) -> Rows:
         """All features."""
@@ -194,12 +217,14 @@ class NearestNeighbours(FidelityMetric[Rows]):
 
     def values(self, gathered: Rows) -> Sequence[Value]:
         """`memorised` and `nearest_distance`"""
-        train, test = (side.state()["features"] for side in (self._train, self._test))
-        samples = gathered.state()["features"]
-        to_train, unseen = nearest_distance(samples, train), nearest_distance(test, train)
-        memorised = float((to_train < nearest_distance(samples, test)).double().mean())
-        ratio = float(to_train.double().mean() / unseen.double().mean().clamp_min(1e-12))
+        samples = nearest_distance(gathered.state()["features"], self._train.state()["features"]).double()
+        farther, unseen = share_farther(samples, self._unseen), self._unseen.mean().clamp_min(1e-12)
         return [
-            Value("memorised", memorised, False, share_error(memorised, len(samples))),
-            Value("nearest_distance", ratio, True),
+            Value("memorised", float(farther.mean()), False, mean_error(farther)),
+            Value("nearest_distance", float(samples.mean() / unseen), True, mean_error(samples / unseen)),
         ]
+
+    @cached_property
+    def _unseen(self) -> Tensor:
+        """Distance of each held-out image to its nearest training image."""
+        return nearest_distance(self._test.state()["features"], self._train.state()["features"]).double()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,6 +37,8 @@ class Pretrained(Extractor):
     side: ClassVar[int]
     """Pixels of its input in either direction."""
     published: ClassVar[Published]
+    package: ClassVar[str] = ""
+    """The package whose network it is, where it is not this one's."""
 
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__(settings, problem)
@@ -55,18 +58,19 @@ class Pretrained(Extractor):
 
     @property
     def key(self) -> str:
-        """Name and weights."""
-        return f"{self.name}/{self._sha256}"
+        """Name, weights, and the version of the network's package."""
+        return f"{self.name}/{self._sha256}/{version(self.package) if self.package else ''}"
 
     @property
     def protocol(self) -> Mapping[str, str | int | float | bool]:
-        """Network, weights, resizing and channels."""
-        return {
+        """Network, weights, resizing, channels, and the version of the network's package."""
+        about: dict[str, str] = {
             "extractor": self.name,
             "weights": self._sha256[:16],
             "resize": f"bilinear to {self.side}×{self.side}, as TensorFlow 1",
             "channels": "3; grey repeated",
         }
+        return {**about, self.package: version(self.package)} if self.package else about
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:

@@ -27,21 +27,21 @@ class Stored(NamedTuple):
 
 
 def load_stored(folder: str, key: str) -> Stored | None:
-    """What was stored under `key`; None where there is nothing, or the file is damaged."""
+    """What was stored under `key`; None where there is nothing, or the file is damaged or another's."""
     try:
         with safe_open(_path(folder, key), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             header = file.metadata() or {}
         facts = json.loads(header["facts"])
-        return Stored(tensors, facts) if header["digest"] == _seal(tensors, facts) else None
-    except (OSError, SafetensorError, KeyError, ValueError):
+        return Stored(tensors, facts) if header["digest"] == _seal(key, tensors, facts) else None
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError):
         return None
 
 
 def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Store under `key`. A cache that cannot be written costs time later, and nothing else."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"facts": json.dumps(facts), "digest": _seal(plain, facts)}
+    header = {"facts": json.dumps(facts), "digest": _seal(key, plain, facts)}
     with suppress(OSError), atomic_path(_path(folder, key)) as partial:
         partial.write_bytes(save(plain, header))
 
@@ -61,8 +61,8 @@ def digest_of_text(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def _seal(tensors: Mapping[str, Tensor], facts: Facts) -> str:
-    return digest_of_text(digest_of(tensors), sorted(facts.items()))
+def _seal(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> str:
+    return digest_of_text(key, digest_of(tensors), sorted(facts.items()))
 
 
 def _path(folder: str, key: str) -> Path:

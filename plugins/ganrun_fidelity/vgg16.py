@@ -22,6 +22,7 @@ class Vgg16(Pretrained):
     suffix = name = "vgg16"
     side = 224
     published = WEIGHTS
+    package = "torchvision"
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:

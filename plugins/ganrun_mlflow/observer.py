@@ -84,9 +84,7 @@ class Mlflow(ganrun.Observer):
     def evaluated(self, step: int, scores: Sequence[Score]) -> None:
         """Send the scores at once, each with the protocol by which it was made."""
         if self._outbox:
-            self._outbox.add_metrics(step, {f"eval/{score.name}": score.value for score in scores})
-            errors = {score.name: score.error for score in scores if score.error is not None}
-            self._outbox.add_metrics(step, {f"error/{name}": error for name, error in errors.items()})
+            _add_scores(self._outbox, step, scores)
             self._outbox.add_tags(labels.score_tags(scores))
             self._outbox.flush()
 
@@ -98,8 +96,13 @@ class Mlflow(ganrun.Observer):
         with store.refusals_told(self._uri):
             found = self._earlier(run, client)
         if found:
-            self._outbox = Outbox(client, found.info.run_id, lambda: store.reach(self._uri))
-            self.evaluated(step, scores)
+            outbox = Outbox(client, found.info.run_id, lambda: store.reach(self._uri))
+            _add_scores(outbox, step, scores)
+            # MLflow shows a score as it was at its last step, and tags must tell how that one was made.
+            is_last = step == run.directory.read_json("summary.json").get("steps")
+            shown = [] if is_last else found.data.metrics
+            outbox.add_tags(labels.score_tags([each for each in scores if f"eval/{each.name}" not in shown]))
+            outbox.flush()
 
     @observes
     def file_written(self, run: Run, path: Path, role: str) -> None:
@@ -211,6 +214,11 @@ class Mlflow(ganrun.Observer):
             run.tell(f"  and open {page}")
         else:
             run.tell(f"compare in MLflow: {page}")
+
+
+def _add_scores(outbox: Outbox, step: int, scores: Sequence[Score]) -> None:
+    outbox.add_metrics(step, {f"eval/{score.name}": score.value for score in scores})
+    outbox.add_metrics(step, {f"error/{score.name}": score.error for score in scores if score.error is not None})
 
 
 def _folder_of(run: Run, path: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,7 +235,7 @@ def test_the_run_directory_holds_what_the_design_says(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["steps"] == 6 and summary["images_seen"] == 72
     assert summary["scores"] == {"brightness": run.scores["brightness"].value}
-    of_run = {"ema_decay": 0.9, "seed": 0, "precision": "f32", "torch": torch.__version__}
+    of_run = {"ema_decay": 0.9, "seed": 0, "sample_shape": "1×8×8", "precision": "f32", "torch": torch.__version__}
     assert summary["protocols"] == {"brightness": {"samples": 300, **of_run}}
     assert summary["seconds"] > 0 and summary["images_per_second"] == pytest.approx(72 / summary["seconds"], rel=0.05)
     for role in ("samples", "checkpoint"):
@@ -289,6 +290,49 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
     assert_same_weights(whole, resumed)
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert steps == [2, 4, 6]
+
+
+@pytest.mark.parametrize("deed", ["newer format", "every one damaged"])
+def test_resume_touches_nothing_where_the_checkpoints_cannot_be_read(tmp_path, deed):
+    recipe = tables(steps=4, checkpoints={"every_steps": 2})
+    train(recipe, tmp_path / "run", Plugin())
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        if deed == "newer format":
+            manifest = json.loads((folder / "manifest.json").read_text())
+            (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+        else:
+            (folder / "progress.pt").write_bytes(b"")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(RequestError, match=r"has format 2, .* reads format 1|every checkpoint in .* is damaged"):
+        train(recipe, tmp_path / "run", Plugin(), resume=True)
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    kept = {path for path in before if path.name != "environment.json"}
+    assert all(after[path] == before[path] for path in kept), "recipe, records, summary and checkpoints"
+
+
+def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_told_twice(tmp_path):
+    recipe = tables(steps=6, metric=[{"use": "brightness"}], checkpoints={"every_steps": 2, "keep": 3})
+    recipe["train"]["evaluate_every_steps"] = 2
+    whole = train(recipe, tmp_path / "run", Plugin())
+    expected = [record for record in whole.directory.records() if "protocols" in record]
+    assert [record["step"] for record in expected] == [2, 4, 6]
+
+    def of(records):
+        return [(record["step"], record["eval/brightness"]) for record in records if "protocols" in record]
+
+    def scores_told(directory):
+        return of(json.loads(line) for line in (directory / "metrics.jsonl").open())
+
+    for _ in range(2):
+        train(recipe, tmp_path / "run", Plugin(), resume=True)
+        assert scores_told(tmp_path / "run") == of(expected)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not ("protocols" in line and json.loads(line)["step"] == 4)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(kept))
+    for folder in (tmp_path / "run" / "checkpoints").glob("*6"):
+        shutil.rmtree(folder)
+    train(recipe, tmp_path / "run", Plugin(), resume=True)
+    assert scores_told(tmp_path / "run") == of(expected)
 
 
 def test_a_finished_run_is_resumed_to_no_effect_and_can_be_prolonged(tmp_path):

@@ -98,6 +98,44 @@ def test_other_data_gives_the_score_another_name(run: Run) -> None:
     assert [key for key in rescored(run)[0] if key.startswith("eval/")] == ["eval/fid_classifier@synthetic"]
 
 
+def test_what_is_the_runs_own_data_is_told_by_the_pictures_and_not_by_the_name(run: Run, tmp_path: Path) -> None:
+    import tomli_w
+
+    recipe = tmp_path / "same.toml"
+    recipe.write_text(tomli_w.dumps(RECIPE))
+    for against in (recipe, "digits"):
+        assert ganrun("eval", run.directory.path, "--against", against).exit_code == 0
+    other = ["--set", "data.use=synthetic", "--set", "data.classes=10", "--set", "data.channels=1"]
+    assert ganrun("eval", run.directory.path, *other).exit_code == 0
+    names = [key for record in rescored(run) for key in record if key.startswith("eval/")]
+    assert names == ["eval/fid_classifier", "eval/fid_classifier", "eval/fid_classifier@synthetic"]
+
+
+def test_what_was_trained_is_not_scored_as_something_else(run: Run) -> None:
+    result = ganrun("eval", run.directory.path, "--set", "ema.decay=0.5")
+    assert result.exit_code == 2 and "ema.decay: 0.999 in the run, 0.5 now" in result.output
+    result = ganrun("eval", run.directory.path, "--against", "synthetic")
+    assert result.exit_code == 2 and "data synthetic is 3×8×8 with" in result.output and rescored(run) == []
+
+
+def test_a_damaged_last_checkpoint_is_told_and_the_one_before_it_named(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run.directory / "checkpoints/step_00000003/progress.pt").write_bytes(b"")
+    result = ganrun("eval", run.directory.path)
+    assert result.exit_code == 0 and "preparing samples of step 2" in result.output
+    assert "step_00000003/progress.pt is damaged" in result.output and rescored(run)[0]["step"] == 2
+    named = ganrun("eval", run.directory / "checkpoints/step_00000003")
+    assert named.exit_code == 2 and "is damaged" in named.output
+
+
+def test_a_line_that_a_crash_cut_short_spoils_no_other(run: Run) -> None:
+    with (run.directory / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 4, "loss\xff')
+    assert ganrun("eval", run.directory.path).exit_code == 0
+    assert len(rescored(run)) == 1
+
+
 def test_scores_reach_the_mlflow_run_without_changing_its_times(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -115,6 +153,13 @@ def test_scores_reach_the_mlflow_run_without_changing_its_times(tmp_path: Path) 
     history = client.get_metric_history(note["run_id"], "eval/fid_classifier")
     assert len(history) == 2 and history[-1].value == rescored(run)[0]["eval/fid_classifier"]
     assert json.loads(after.data.tags["protocol/fid_classifier"])["generated"] == 256
+    earlier = ["eval", tmp_path / "run/checkpoints/step_00000002", "--set", "metric.0.samples=200"]
+    assert ganrun(*earlier).exit_code == 0
+    tags = client.get_run(note["run_id"]).data.tags
+    assert json.loads(tags["protocol/fid_classifier"])["generated"] == 256, "MLflow shows the last step's value"
+    kid = ["--metric", "kid", "--set", "metric.0.features=classifier", "--set", "metric.0.samples=1000"]
+    assert ganrun("eval", tmp_path / "run/checkpoints/step_00000002", *kid).exit_code == 0
+    assert "protocol/kid_classifier" in client.get_run(note["run_id"]).data.tags
 
 
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +183,18 @@ def test_a_folder_of_a_runs_pictures_has_the_runs_own_score(run: Run, tmp_path: 
     assert again.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
 
 
+def test_fewer_pictures_than_there_are_do_not_depend_on_their_order(run: Run, tmp_path: Path) -> None:
+    """Pictures lie class by class in many folders; the first few of them would be one class."""
+    digits = run.data.split("train")
+    folder = tmp_path / "500"
+    folder.mkdir()
+    for number, row in enumerate(digits.labels.argsort(kind="stable")):
+        Image.fromarray(digits.images[row][0]).save(folder / f"{number:04}.png")
+    against = ["--against", run.directory / "recipe.toml"]
+    told = ganrun("eval", folder, *against, "--set", "metric.0.samples=400").stdout.split()
+    assert told[0] == "fid_classifier" and float(told[1]) < 1, "the data's own images"
+
+
 def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> None:
     against = ["--against", run.directory / "recipe.toml"]
     folder = as_pngs(run, 20, tmp_path / "pictures")
@@ -147,7 +204,7 @@ def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> No
         assert result.exit_code == 2 and "Traceback" not in result.output, result.output
         return result.output
 
-    assert "it asks for 300 samples, and there are 20; lower its samples" in fault(folder, *against)
+    assert "metric.0: it asks for 300 samples, and there are 20; say samples = 20" in fault(folder, *against)
     Image.new("L", (9, 8)).save(folder / "wide.png")
     assert "wide.png" in (told := fault(folder, *against)) and "9×8 pixels, not 8×8" in told
     (folder / "wide.png").write_bytes(b"no picture")
@@ -191,6 +248,24 @@ def test_replicates_are_trained_side_by_side_grouped_and_summed_up(tmp_path: Pat
     runs = [MlflowClient(note["uri"]).get_run(note["run_id"]) for note in notes]
     assert [each.data.tags["replicates"] for each in runs] == ["both", "both"]
     assert [each.info.run_name for each in runs] == ["small, seed 4", "small, seed 7"]
+
+
+def test_one_bad_replicate_costs_no_other(tmp_path: Path) -> None:
+    import tomli_w
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(tomli_w.dumps({**RECIPE, "mlflow": False}))
+    folder = tmp_path / "all"
+    (folder / "seed_5").mkdir(parents=True)
+    (folder / "seed_5" / "summary.json").touch()
+    result = ganrun(recipe, "--seeds", "4,5", "--output", folder)
+    assert result.exit_code == 2 and "so it is no run" in result.output and not (folder / "seed_4").exists()
+    (folder / "seed_5" / "summary.json").unlink()
+    (folder / "seed_4").mkdir()
+    (folder / "seed_4" / "checkpoints").write_text("no folder")
+    result = ganrun(recipe, "--seeds", "4,5", "--output", folder)
+    assert result.exit_code == 1 and "1 of 2 replicates failed: seeds 4" in result.output, result.output
+    assert "1 replicates, seeds 4,5" in result.stdout and "n = 1" in result.stdout
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))

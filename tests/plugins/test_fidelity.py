@@ -28,6 +28,7 @@ from ganrun import (
     Features,
     Kept,
     MisfitError,
+    NonFiniteError,
     PreflightError,
     Problem,
     Run,
@@ -43,7 +44,7 @@ from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
 from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
 from ganrun_fidelity.inception import WEIGHTS
 from ganrun_fidelity.inception_score import ClassShares
-from ganrun_fidelity.neighbours import coverage, density, radii, share_within
+from ganrun_fidelity.neighbours import coverage, density, radii, share_farther, share_within
 from ganrun_fidelity.reconstruction import Reconstruction, ssim
 from ganrun_fidelity.resizing import resize
 
@@ -239,7 +240,7 @@ def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(weig
             [
                 prepared("fid", data, counted, samples=10),
                 prepared("inception-score", data, counted, samples=10, splits=3),
-                prepared("kid", data, counted, samples=10, subsets=7, subset_size=6),
+                prepared("kid", data, counted, samples=10, subsets=7, subset_size=5),
                 prepared("precision-recall", data, counted, samples=10, real_samples=12),
             ],
             evaluation(data, generated),
@@ -252,7 +253,7 @@ def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(weig
         **dict.fromkeys(("fid", "isc", "kid", "prc"), True),
         isc_splits=3,
         kid_subsets=7,
-        kid_subset_size=6,
+        kid_subset_size=5,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(path),
         cuda=False,
@@ -266,7 +267,7 @@ def test_scores_on_inception_are_those_of_torch_fidelitys_calculate_metrics(weig
     protocol = ours["fid"].protocol
     assert (protocol["generated"], protocol["real"], protocol["split"]) == (10, 12, "train")
     assert protocol["extractor"] == "inception-v3-compat" and "grey repeated" in str(protocol["channels"])
-    assert ours["kid"].error == pytest.approx(theirs["kernel_inception_distance_std"] / 6**0.5, rel=1e-3)
+    assert ours["kid"].error == pytest.approx(theirs["kernel_inception_distance_std"] * (7 / 6) ** 0.5, rel=1e-3)
     assert ours["inception_score"].error == pytest.approx(theirs["inception_score_std"] / 2**0.5, rel=1e-4)
 
 
@@ -546,18 +547,18 @@ def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(
             "loss": {"use": "gan", "latent_size": 4},
             "generator": {"use": "mlp", "hidden": [8]},
             "discriminator": {"use": "mlp", "hidden": [8]},
-            "metric": [{"use": "fid", "features": "mean-colour", "samples": 400, **fid}, {"use": "spread"}],
+            "metric": [{"use": "fid", "features": "mean-colour", "samples": 300, **fid}, {"use": "spread"}],
             **dict.fromkeys(("mlflow", "samples", "progress", "checkpoints"), False),
         }
         return train(tables, tmp_path / name, ColourPlugin()), sum(MeanColour.shown)
 
     first, shown = run("first")
-    assert shown == 400 + 1437 + 360, "samples, real images, held-out ones for the floor: each once"
+    assert shown == 300 + 1437 + 300, "samples, real images, held-out ones for the floor: each once"
     assert set(first.scores) == {"fid_colour", "spread"} and first.scores["fid_colour"].floor is not None
     second, shown = run("second")
-    assert shown == 400 and second.scores["fid_colour"] == first.scores["fid_colour"]
+    assert shown == 300 and second.scores["fid_colour"] == first.scores["fid_colour"]
     other, shown = run("other", real_samples=1000)
-    assert shown == 400 + 1000 + 360 and other.scores["fid_colour"].value != first.scores["fid_colour"].value
+    assert shown == 300 + 1000 + 300 and other.scores["fid_colour"].value != first.scores["fid_colour"].value
     assert other.scores["spread"] == first.scores["spread"]
 
 
@@ -582,11 +583,11 @@ def test_the_floor_is_the_score_of_held_out_images_on_the_same_terms() -> None:
     assert len(scores) == 6
     for score, best in zip(scores, perfect, strict=True):
         assert score.floor == pytest.approx(best.value) == best.floor, score.name
-        assert score.protocol["floor_images"] == 397 and score.protocol["floor_split"] == "test"
+        assert score.protocol["floor_split"] == "test" and score.protocol["generated"] == 397
+        assert score.protocol["floor_digest"] == data.fingerprint("test")
         assert (score.value < score.floor) == score.higher_is_better
-    few = prepared("kid", data, classifier, samples=1000)
-    (score,) = measured([few], evaluation(data, bad))
-    assert score.floor is None and "floor_images" not in score.protocol, "397 images make no subset of 1,000"
+    (score,) = measured([prepared("fid", data, classifier, samples=398)], evaluation(data, bad))
+    assert score.floor is None and "floor_split" not in score.protocol, "397 images are not as many as 398"
 
 
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
@@ -610,20 +611,84 @@ def test_neighbourhoods_are_counted_as_the_papers_define_them(reals: int, fakes:
     assert coverage(fake, real, radius) == pytest.approx(sum(any(each) for each in zip(*inside, strict=True)) / reals)
 
 
-def test_copies_of_training_images_are_seen_as_memorised_and_unseen_ones_are_not() -> None:
+@pytest.mark.parametrize("held_out", [599, 100])
+def test_copies_of_training_images_are_seen_as_memorised_and_unseen_ones_are_not(held_out: int) -> None:
     whole = digits(8).train
     order = np.random.default_rng(0).permutation(1797)
-    train, test, fresh = (whole.images[order[low : low + 599]] for low in (0, 599, 1198))
+    train, test, fresh = (
+        whole.images[order[low:high]] for low, high in ((0, 599), (599, 599 + held_out), (1198, 1797))
+    )
     data = Arrays(train, whole.labels[order[:599]], test)
     classifier = extractor("classifier", data)
 
-    def found(generated: np.ndarray) -> dict[str, float]:
+    def found(generated: np.ndarray) -> dict[str, Score]:
         metric = prepared("nearest-neighbours", data, classifier, samples=599)
-        return {score.name: score.value for score in measured([metric], evaluation(data, generated))}
+        return {score.name: score for score in measured([metric], evaluation(data, generated))}
 
     copied, new = found(train), found(fresh)
-    assert copied["memorised_classifier"] > 0.99 and copied["nearest_distance_classifier"] < 0.02
-    assert 0.4 < new["memorised_classifier"] < 0.65 and 0.85 < new["nearest_distance_classifier"] < 1.15
+    half = found(np.concatenate([train[:300], fresh[:299]]))
+    assert copied["memorised_classifier"].value > 0.99 and copied["nearest_distance_classifier"].value < 0.02
+    for name, low, high in (("memorised_classifier", 0.4, 0.6), ("nearest_distance_classifier", 0.85, 1.15)):
+        assert low < new[name].value < high
+        middle = (copied[name].value + new[name].value) / 2
+        assert half[name].value == pytest.approx(middle, abs=0.05), "half of them copied"
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.lists(st.integers(0, 9), min_size=1, max_size=20))
+def test_shares_that_are_farther_are_those_of_all_pairs(values: list[int], others: list[int]) -> None:
+    expected = [sum((b > a) + (b == a) / 2 for b in others) / len(others) for a in values]
+    found = share_farther(torch.tensor(values, dtype=torch.float64), torch.tensor(others, dtype=torch.float64))
+    assert found.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("name", "of"), [("precision-recall", "precision"), ("inception-score", "inception_score")])
+def test_an_error_is_what_other_samples_make_of_the_score(name: str, of: str) -> None:
+    data = digits(8)
+    classifier, random = extractor("classifier", data), np.random.default_rng(0)
+    metric = prepared(name, data, classifier, samples=400)
+    noise = random.normal(0, 40, (12_000, 1, 8, 8))
+    pool = (data.train.images[random.integers(0, 1797, 12_000)] + noise).clip(0, 255).astype(np.uint8)
+    scores = [
+        next(score for score in measured([metric], evaluation(data, part)) if score.name == f"{of}_classifier")
+        for part in np.split(pool, 30)
+    ]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert np.mean([score.error for score in scores]) == pytest.approx(spread, rel=0.4)
+
+
+def test_the_error_of_kid_is_no_less_than_what_other_samples_make_of_it() -> None:
+    data = digits(8)
+    classifier, random = extractor("classifier", data), np.random.default_rng(0)
+    metric = prepared("kid", data, classifier, samples=400, subsets=20, subset_size=100)
+    pool = random.integers(0, 1797, (40, 400))
+    for shown, largest in ((255 - data.train.images, 2), (data.train.images, 6)):
+        scores = [measured([metric], evaluation(data, shown[rows]))[0] for rows in pool]
+        spread = np.std([score.value for score in scores], ddof=1)
+        assert 0.8 * spread < np.mean([score.error for score in scores]) < largest * spread
+    all_of_them = prepared("kid", data, classifier, samples=100, subsets=20, subset_size=100)
+    assert measured([all_of_them], evaluation(data, data.train.images))[0].error is None
+
+
+def test_what_a_score_depends_on_stands_in_its_protocol() -> None:
+    images, labels = pictures(300, 1, 8, 8), np.arange(300) % 2
+    one, other = (Arrays(images, labels, pictures(100, 1, 8, 8, seed=seed)) for seed in (1, 2))
+    classifier = extractor("classifier", one)
+    for name in ("nearest-neighbours", "fid", "inception-score"):
+        first, second = (
+            measured([prepared(name, data, classifier, samples=100)], evaluation(data, images[:100]))[0].protocol
+            for data in (one, other)
+        )
+        assert first != second, f"{name}: other held-out images"
+        assert first["generated"] == 100 and first["sample_shape"] == "1×8×8" and first["precision"] == "f32"
+        assert first["torch"] == torch.__version__ and first["weights"]
+
+
+def test_samples_that_are_no_numbers_are_never_scored() -> None:
+    data = digits(8)
+    spoilt = evaluation(data, data.train.images[:1])
+    spoilt._draw = lambda count: (torch.zeros(count, 1), torch.full((count, 1, 8, 8), math.nan))
+    with pytest.raises(NonFiniteError, match="samples at step 1 are not finite"):
+        measured([prepared("fid", data, samples=20)], spoilt)
 
 
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
@@ -670,7 +735,8 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
     lost = np.minimum(images[300:].astype(int), 51) / 255
     assert darker["mse"].value == pytest.approx((lost**2).mean(), rel=1e-6)
     assert darker["psnr"].value == pytest.approx(np.mean(-10 * np.log10((lost**2).mean((1, 2, 3)))), rel=1e-6)
-    assert darker["mse"].protocol == {"real": 300, "split": "test", "real_digest": data.fingerprint("test")}
+    of_data = {"real": 300, "split": "test", "real_digest": data.fingerprint("test")}
+    assert darker["mse"].protocol.items() >= of_data.items()
 
 
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────
@@ -712,6 +778,8 @@ def test_what_cannot_be_scored_is_told_without_any_data() -> None:
         ("kid", {"samples": 500}, "samples = 500 are fewer than a subset"),
         ("kid", {"real_samples": 999}, "real_samples = 999 are fewer than a subset"),
         ("fid", {"samples": 1}, "greater than or equal to 2"),
+        ("precision-recall", {"samples": 3, "real_samples": 100}, "3 samples have no 3 neighbours each; raise samples"),
+        ("density-coverage", {"samples": 5}, "5 samples have no 5 neighbours"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from PIL import Image
 
 from ganrun import (
     DamagedCheckpoint,
     Metric,
+    RequestError,
+    RunError,
     Score,
     checkpoints_in,
     hookimpl,
     load_checkpoint,
     save_checkpoint,
+    step_of,
     to_uint8,
 )
 from ganrun.runner import execute
@@ -99,9 +105,22 @@ def test_a_checkpoint_that_could_not_be_finished_leaves_nothing(run, tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match=r"cannot write the checkpoint .*step_3: .*No space left"):
         save_checkpoint(run.state, tmp_path / "step_3")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blocks", [1, 16])
+def test_a_full_disk_ends_a_run_with_one_line(tmp_path, blocks):
+    """A limit on the size of files does to a run what a full disk does: of its records, and of its weights."""
+    kept = {"every_steps": 3} if blocks > 1 else False
+    recipe = {**SMALL, "generator": {"use": "mlp", "hidden": [64]}, "checkpoints": kept, "samples": False}
+    recipe["train"] = {**SMALL["train"], "steps": 60}
+    (tmp_path / "small.toml").write_text(tomli_w.dumps(recipe))
+    limited = f"ulimit -f {blocks}; trap '' XFSZ; exec {sys.executable} -m ganrun.cli small.toml --output run"
+    done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert ("cannot write the checkpoint" if blocks > 1 else "cannot write") in done.stderr
 
 
 def test_only_the_latest_are_kept(tmp_path):
@@ -150,9 +169,28 @@ def test_the_best_state_survives_a_run_that_was_killed_and_is_continued(tmp_path
     assert load_checkpoint(tmp_path / "run/checkpoints/best").progress["step"] == 3
 
 
-def test_a_best_that_was_never_measured_is_told(tmp_path):
-    run = train(scored(steps=2, checkpoints={"best": "fid"}), tmp_path / "run", ByStepPlugin())
-    assert "no best checkpoint: fid was not measured; this run has error, merit" in run.messages
+def test_a_best_that_is_not_measured_is_told_at_the_first_evaluation(tmp_path, caplog):
+    train(scored(steps=2, checkpoints={"best": "fid"}), tmp_path / "run", ByStepPlugin())
+    assert caplog.messages.count("no best checkpoint: fid was not measured, but error, merit") == 1
+    with pytest.raises(RequestError, match=r'best = "fid" needs a \[\[metric\]\]'):
+        train(scored(metric=[], checkpoints={"best": "fid"}), tmp_path / "none", ByStepPlugin())
+
+
+def test_a_best_state_that_was_not_kept_is_not_claimed(tmp_path):
+    short = scored(steps=4, checkpoints={"every_steps": 1})
+    train(short, tmp_path / "run", ByStepPlugin())
+    longer = train(scored(checkpoints={"best": "error"}), tmp_path / "run", ByStepPlugin(), resume=True)
+    assert longer.notes["best"] == {"metric": "error", "value": 3.0, "step": 6}, "3 was better, but its state is gone"
+    assert step_of(tmp_path / "run/checkpoints/best") == 6
+
+
+def test_scores_on_other_terms_are_no_better_and_no_worse():
+    first = Score("fid", 5.0, False, {"generated": 100})
+    assert first.improves_on(None) and not first.improves_on(first)
+    assert Score("fid", 4.0, False, {"generated": 100}).improves_on(first)
+    assert not Score("fid", 6.0, False, {"generated": 100}).improves_on(first)
+    assert Score("fid", 6.0, False, {"generated": 20}).improves_on(first), "it starts anew"
+    assert not Score("fid", float("nan"), False, {"generated": 20}).improves_on(None)
 
 
 # ── Early stopping ────────────────────────────────────────────────────────────────────────────────────────
@@ -184,11 +222,27 @@ def test_steady_progress_stops_nothing(tmp_path):
         scored(steps=3, **{"early-stopping": {"metric": "error", "patience": 1}}), tmp_path / "run", ByStepPlugin()
     )
     assert run.step == 3 and run.stopped is None
-    other = train(
-        scored(steps=2, **{"early-stopping": {"metric": "fid", "patience": 1}}), tmp_path / "r2", ByStepPlugin()
+
+
+def test_patience_with_nothing_is_told_at_once(tmp_path, caplog):
+    patient = {"early-stopping": {"metric": "fid", "patience": 1}}
+    assert train(scored(steps=2, **patient), tmp_path / "run", ByStepPlugin()).step == 2
+    assert '"early-stopping" failed at evaluated' in caplog.text
+    assert "fid was not measured, but error, merit" in caplog.text
+    never = scored(steps=2, **patient)
+    del never["train"]["evaluate_every_steps"]
+    train(never, tmp_path / "never", ByStepPlugin())
+    assert "it needs a [[metric]] and [train] evaluate_every_steps" in caplog.text
+
+
+def test_patience_that_runs_out_with_the_run_ends_nothing(tmp_path):
+    run = train(
+        scored(steps=5, **{"early-stopping": {"metric": "error", "patience": 2}}), tmp_path / "run", ByStepPlugin()
     )
-    assert other.step == 2
-    assert "early-stopping had nothing to judge: fid was not measured, but error, merit" in other.messages
+    assert run.step == 5 and run.stopped is None
+    longer = scored(**{"early-stopping": {"metric": "error", "patience": 3}})
+    for _ in range(2):
+        assert train(longer, tmp_path / "run", ByStepPlugin(), resume=True).step == 6, "each evaluation counts once"
 
 
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
