@@ -19,7 +19,6 @@ from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, new_run
 from ganrun.environment import describe_environment
 from ganrun.errors import GanrunError, MisfitError, RequestError
 from ganrun.events import Events
-from ganrun.files import write_text
 from ganrun.losses import Loss
 from ganrun.networks import check_output, seeded_network
 from ganrun.randomness import derived_seed, isolated_random
@@ -47,7 +46,7 @@ def build_run(
     resumed = _continues(directory, recipe, resume)
     run = assemble(recipe, directory, resumed=resumed, waiting=waiting)
     directory.create()
-    write_text(directory / RECIPE, tomli_w.dumps(recipe.resolved()))
+    directory.write_text(RECIPE, tomli_w.dumps(recipe.resolved()))
     directory.write_json(ENVIRONMENT, run.environment)
     return run
 

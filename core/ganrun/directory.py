@@ -70,14 +70,18 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Write a JSON file, atomically; its path.
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file, atomically.
 
         Raises:
             RunError: if it cannot be written.
         """
         with self._faults_told(name):
-            write_text(self / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            write_text(self / name, text)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a JSON file, likewise; its path."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return self / name
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -115,8 +119,7 @@ class RunDirectory:
         kept = [
             record for record in self.records() if record["step"] < step or (record["step"] == step and _stays(record))
         ]
-        with self._faults_told(METRICS):
-            write_text(self / METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        self.write_text(METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
     @contextmanager
     def _faults_told(self, name: str) -> Iterator[None]:

@@ -17,7 +17,8 @@ CORE = ROOT / "core/ganrun"
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("ganrun_"))
 
 LAYERS = """
-    errors suggestions markers settings files caches checkups randomness averaging recipes
+    errors
+    suggestions markers settings files caches checkups randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
     losses evaluation conditioning batches state events plugins
     networks phases registry checkpoints

@@ -219,7 +219,8 @@ class Mean(Metric):
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"), [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "has no protocol")]
+    ("fault", "message"),
+    [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "no protocol of its own")],
 )
 def test_a_metric_that_breaks_a_clause_is_told_which(fault, message):
     assert_conforms("metric", Mean)

@@ -318,6 +318,11 @@ def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
         ),
         (
             'use = "critic"\n',
+            'use = "critic"\n[[metric]]\nuse = "count"\nsamples = 1\n[[metric]]\nuse = "count"\nsamples = 2',
+            ["r.toml:15: [[metric]] is count once more, and its scores would have the same names"],
+        ),
+        (
+            'use = "critic"',
             'use = "critic"\n[[metric]]\nuse = "distance"\n[[metric]]\nuse = "distance"\nfeatures = "blobs"',
             ["r.toml:14: [[metric]] is distance on blobs once more, and its scores would have the same names"],
         ),
@@ -505,9 +510,10 @@ def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path)
 WORDS = st.text(string.printable, min_size=1).filter(str.strip)
 
 
-def _extractor_of(metric: dict[str, Any]) -> object:
+def _names_of(metric: dict[str, Any]) -> object:
+    """What decides the names of its scores: the metric, and whose features it reads."""
     features = metric.get("features", "blobs")
-    return metric.get("samples") or (features if isinstance(features, str) else features["use"])
+    return metric["use"], features if isinstance(features, str) else features["use"]
 
 
 RECIPES = st.fixed_dictionaries(
@@ -549,7 +555,7 @@ RECIPES = st.fixed_dictionaries(
                 },
             ),
             max_size=3,
-            unique_by=_extractor_of,
+            unique_by=_names_of,
         ),
         "optimizer": st.fixed_dictionaries(
             {},
