@@ -114,12 +114,12 @@ class RunDirectory:
                     continue
         return found
 
-    def rewind(self, step: int) -> None:
-        """Forget what was recorded after `step`, and the scores at it: the run goes on from there."""
-        kept = [
-            record for record in self.records() if record["step"] < step or (record["step"] == step and _stays(record))
-        ]
+    def rewind(self, step: int) -> bool:
+        """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
+        until = [record for record in self.records() if record["step"] <= step]
+        kept = [record for record in until if record["step"] < step or not _is_evaluation(record)]
         self.write_text(METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        return len(kept) < len(until)
 
     @contextmanager
     def _faults_told(self, name: str) -> Iterator[None]:
@@ -132,9 +132,9 @@ class RunDirectory:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
 
 
-def _stays(record: Mapping[str, Any]) -> bool:
-    """Whether it is not what an evaluation during the run found, which a run that is continued repeats."""
-    return bool(record.get("rescored")) or "protocols" not in record
+def _is_evaluation(record: Mapping[str, Any]) -> bool:
+    """Whether it holds scores that were measured during the run, not by `ganrun eval` afterwards."""
+    return "protocols" in record and not record.get("rescored")
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

@@ -155,7 +155,7 @@ class Run:
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
         """What was measured by that name before this step, with the step, in order.
 
-        Of the step itself, a run that is continued is told by `evaluated`: it is measured anew.
+        What was measured of the step itself is measured anew where a run is continued, and told by `evaluated`.
         """
         found = []
         for record in self.directory.records():

@@ -36,13 +36,12 @@ def execute(run: Run) -> None:
         try:
             run.emit("run_starting")
             is_untouched = False
-            if run.resumed:
-                _rewind(run)
+            is_due = run.resumed and _rewind(run)
             run.announce(run.directory / RECIPE, "recipe")
             run.announce(run.directory / ENVIRONMENT, "environment")
             run.write_summary("running")
             run.emit("run_started")
-            _train(run)
+            _train(run, is_due)
             status = "finished"
         except (Interrupted, KeyboardInterrupt) as wish:
             status = "interrupted"
@@ -57,20 +56,22 @@ def execute(run: Run) -> None:
             run.emit("run_ended", status=status)
 
 
-def _rewind(run: Run) -> None:
-    """Forget what was recorded after the step that was restored."""
+def _rewind(run: Run) -> bool:
+    """Forget what was recorded after the step that was restored; whether that step is to be scored again."""
     if run.step == 0:
         log.warning("%s holds no checkpoint; the run starts again from step 0", run.directory.path)
-    run.directory.rewind(run.step)
+    had_scores = run.directory.rewind(run.step)
+    return had_scores or (run.step > 0 and _is_due(run))
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, is_due: bool) -> None:
+    """Take the steps that are left, with an evaluation before them if one is due that a break may have cut short."""
     train = run.recipe.train
     measurements = Measurements()
     take_step = build_step(run, measurements)
     last_read = (run.step, run.state.seconds, run.images_seen)
     scored_at = None
-    if run.step and _is_due(run):  # an evaluation that a break may have cut short
+    if is_due:
         evaluate(run)
         scored_at = run.step
     while run.step < run.steps and run.stopped is None:

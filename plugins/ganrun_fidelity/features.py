@@ -73,6 +73,7 @@ class FidelityMetric(FeatureMetric, Generic[G]):
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """See whether as many real images as samples are held out, for the floor."""
+        self.device = device
         self._floors: Mapping[str, float] | None = None
         self._split = "test" if self.reference_split == "train" else "train"
         self._has_floor = count_of(data, self._split) >= max(self.settings.samples, self.least)

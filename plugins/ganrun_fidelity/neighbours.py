@@ -35,12 +35,13 @@ def radii(features: Tensor, neighbours: int) -> Tensor:
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     """Euclidean distances, some rows of `first` at a time: `(rows, len(second))`."""
     centre = second.mean(0)  # distances are differences of squares, whose digits a common offset would eat
-    return (torch.cdist(part - centre, second - centre) for part in torch.split(first, ROWS_AT_A_TIME))
+    centred = second - centre
+    return (torch.cdist(part - centre, centred) for part in torch.split(first, ROWS_AT_A_TIME))
 
 
 def share_within(features: Tensor, centres: Tensor, radius: Tensor) -> float:
     """Share of features `(count, n)` in at least one of the balls around `centres` `(m, n)` of `radius` `(m,)`."""
-    inside = [(near <= radius).any(1) for near in _distances(features, centres)]
+    inside = [(near <= radius).any(1).cpu() for near in _distances(features, centres)]
     return float(torch.cat(inside).double().mean())
 
 
@@ -52,8 +53,7 @@ def density(features: Tensor, centres: Tensor, radius: Tensor, neighbours: int) 
 
 def coverage(features: Tensor, centres: Tensor, radius: Tensor) -> float:
     """Share of the balls that hold at least one of the features."""
-    nearest = torch.cat([near.min(1).values for near in _distances(centres, features)])
-    return float((nearest <= radius).double().mean())
+    return float((nearest_distance(centres, features) <= radius).cpu().double().mean())
 
 
 def nearest_distance(features: Tensor, others: Tensor) -> Tensor:
@@ -117,6 +117,11 @@ class NeighbourMetric(ReferenceMetric[Rows]):
         """All features."""
         return Rows()
 
+    def features(self, gathered: Rows) -> tuple[Tensor, Tensor]:
+        """Those of the samples and of the real images, where distances are fast."""
+        generated, real = (side.state()["features"].to(self.device) for side in (gathered, self.real))
+        return generated, real
+
 
 class PrecisionRecall(NeighbourMetric):
     """Improved precision and recall: do samples look real, and do they reach all that is real? Higher is better.
@@ -133,7 +138,7 @@ class PrecisionRecall(NeighbourMetric):
 
     def values(self, gathered: Rows) -> Sequence[Value]:
         """`precision` and `recall`"""
-        generated, real = gathered.state()["features"], self.real.state()["features"]
+        generated, real = self.features(gathered)
         precision = share_within(generated, real, radii(real, self.settings.neighbours))
         recall = share_within(real, generated, radii(generated, self.settings.neighbours))
         return [
@@ -157,7 +162,7 @@ class DensityCoverage(NeighbourMetric):
 
     def values(self, gathered: Rows) -> Sequence[Value]:
         """`density` and `coverage`"""
-        generated, real = gathered.state()["features"], self.real.state()["features"]
+        generated, real = self.features(gathered)
         radius = radii(real, self.settings.neighbours)
         return [
             Value("density", density(generated, real, radius, self.settings.neighbours), True),
@@ -192,7 +197,7 @@ class NearestNeighbours(FidelityMetric[Rows]):
             raise PreflightError("it compares training images with held-out ones, and this data has no test split")
         if wanted is not None and wanted > available:
             raise PreflightError(f"real_samples = {wanted}, but there are {available} training images")
-        count = wanted or available
+        count, self.device = wanted or available, device
         prints = {"real_digest": data.fingerprint("train"), "held_out_digest": data.fingerprint("test")}
         self.protocol = {"real": count, "held_out": held_out, **prints}
         self._train = RealFeatures(Rows, self.extractor, data, "train", count)
@@ -217,7 +222,7 @@ class NearestNeighbours(FidelityMetric[Rows]):
 
     def values(self, gathered: Rows) -> Sequence[Value]:
         """`memorised` and `nearest_distance`"""
-        samples = nearest_distance(gathered.state()["features"], self._train.state()["features"]).double()
+        samples = self._to_training(gathered.state()["features"])
         farther, unseen = share_farther(samples, self._unseen), self._unseen.mean().clamp_min(1e-12)
         return [
             Value("memorised", float(farther.mean()), False, mean_error(farther)),
@@ -226,5 +231,10 @@ class NearestNeighbours(FidelityMetric[Rows]):
 
     @cached_property
     def _unseen(self) -> Tensor:
-        """Distance of each held-out image to its nearest training image."""
-        return nearest_distance(self._test.state()["features"], self._train.state()["features"]).double()
+        """Of each held-out image: as `_to_training`."""
+        return self._to_training(self._test.state()["features"])
+
+    def _to_training(self, features: Tensor) -> Tensor:
+        """Distance of each to the nearest training image: `(count,)` in float64."""
+        training = self._train.state()["features"].to(self.device)
+        return nearest_distance(features.to(self.device), training).cpu().double()

@@ -334,6 +334,11 @@ def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_told_twice(tmp_
     train(recipe, tmp_path / "run", Plugin(), resume=True)
     assert scores_told(tmp_path / "run") == of(expected)
 
+    odd = {**recipe, "train": {**recipe["train"], "steps": 5}}
+    train(odd, tmp_path / "odd", Plugin())
+    train(recipe, tmp_path / "odd", Plugin(), resume=True)
+    assert [step for step, _ in scores_told(tmp_path / "odd")] == [2, 4, 5, 6], "nothing that was measured is lost"
+
 
 def test_a_finished_run_is_resumed_to_no_effect_and_can_be_prolonged(tmp_path):
     train(tables(steps=4), tmp_path / "run", Plugin())

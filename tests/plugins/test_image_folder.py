@@ -553,17 +553,13 @@ def test_what_a_killed_process_has_left_is_neither_used_nor_kept(tmp_path, large
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path, large):
-    def interrupt() -> None:
-        wait_for(lambda: is_halfway(tmp_path))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        prepared(large, size=64)
-    thread.join()
+    process = stopped_halfway(large, tmp_path)
+    assert len(cache_files(tmp_path, ".*.partial")) == 1
+    for number in (signal.SIGINT, signal.SIGCONT):
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")
     assert [path.suffix for path in cache_files(tmp_path, "*")] in ([], [".lock"])
-    assert not any(thread.name.startswith("decoding") for thread in threading.enumerate())
 
 
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
