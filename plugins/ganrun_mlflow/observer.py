@@ -217,8 +217,9 @@ class Mlflow(ganrun.Observer):
 
 
 def _add_scores(outbox: Outbox, step: int, scores: Sequence[Score]) -> None:
+    """The scores; and their errors, by a name that MLflow's charts put behind them."""
     outbox.add_metrics(step, {f"eval/{score.name}": score.value for score in scores})
-    outbox.add_metrics(step, {f"error/{score.name}": score.error for score in scores if score.error is not None})
+    outbox.add_metrics(step, {f"eval_error/{score.name}": score.error for score in scores if score.error is not None})
 
 
 def _folder_of(run: Run, path: Path) -> str | None:

@@ -176,7 +176,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
         json.loads(data.tags["protocol/brightness"]).items()
         >= {"samples": 4, "split": "test", "seed": run.seed}.items()
     )
-    assert history(client, found, "error/brightness") == [(4, 0.125)] and data.tags["floor/brightness"] == "0.5"
+    assert history(client, found, "eval_error/brightness") == [(4, 0.125)] and data.tags["floor/brightness"] == "0.5"
 
     assert data.tags["purpose"] == "test"
     assert data.tags["data_fingerprint"] == run.environment["data_fingerprint"]
