@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,19 @@ from ganrun.environment import describe_environment
 from ganrun.errors import GanrunError, MisfitError, RequestError
 from ganrun.events import Events
 from ganrun.losses import Loss
-from ganrun.networks import check_output, seeded_network
+from ganrun.networks import check_output, mixes_samples, seeded_network
 from ganrun.randomness import derived_seed, isolated_random
 from ganrun.recipe import Choice, Recipe
 from ganrun.run import Run
 from ganrun.source import Key, header
 from ganrun.state import SlotState, TrainingState
+
+log = logging.getLogger("ganrun")
+
+MIXED = (
+    "%s: an output of the %s %s depends on the other samples of its batch, as it does with batch norm, and %s looks at"
+    ' each sample alone; take a network without it, by norm = "layer" or "none" where it has that setting'
+)
 
 
 def build_run(
@@ -177,6 +185,8 @@ def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device:
             else:
                 inputs, expected = torch.zeros(2, *facts.sample_shape, device=device), (facts.out_features,)
             check_output(module, inputs, expected, name, facts.labelled)
+            if slot.per_sample and mixes_samples(module, torch.randn(4, *facts.sample_shape, device=device)):
+                log.warning(MIXED, recipe.where(choice.key), name, choice.offer, recipe.loss.use)
     decay = recipe.ema.decay if recipe.ema and slot.averaged else None
     settings = recipe.optimizers[name][1]
     optimizer = settings.build((p for p in module.parameters() if p.requires_grad), device)

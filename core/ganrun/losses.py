@@ -48,6 +48,10 @@ class Slot:
     labelled: bool = False
     """Whether objectives call it with labels. A network that makes nothing of them is refused."""
 
+    per_sample: bool = False
+    """Whether an output is meant to depend on its own sample alone, as where gradients are penalised sample by sample.
+    Of a network with batch norm, where that is not so, the user is warned."""
+
 
 @dataclass(frozen=True)
 class Batch:

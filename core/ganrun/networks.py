@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -36,6 +37,17 @@ def network_view(module: nn.Module, device: torch.device, precision: str) -> Net
             return module(inputs, labels).float()  # type: ignore[no-any-return]
 
     return in_bf16
+
+
+def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:
+    """Whether, in training mode, an output depends on other samples of its batch, as it does with batch norm.
+
+    Tried on a copy, whose running statistics may change; on at least three samples, since batch norm makes ±1 of two.
+    """
+    inputs = inputs.clone().requires_grad_()
+    first = copy.deepcopy(module).train()(inputs, None)[0].sum()
+    (gradient,) = torch.autograd.grad(first, inputs, allow_unused=True)
+    return gradient is not None and bool(gradient[1:].any())
 
 
 @torch.no_grad()

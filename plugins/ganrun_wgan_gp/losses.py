@@ -50,6 +50,8 @@ class PenalisedWassersteinGan(_CriticGan):
     penalty is meant sample by sample; layer norm is allowed.
     """
 
+    slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator", per_sample=True)}
+
     class Settings(_CriticGan.Settings):
         penalty_weight: float = Field(10.0, ge=0)
         """λ, the weight of the gradient penalty."""

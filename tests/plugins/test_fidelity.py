@@ -493,6 +493,12 @@ def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depe
     assert seen == 500 and other.value != fresh.value and other.protocol["real"] == 500
     assert looked_at(Arrays(data.train.images[::-1].copy(), data.train.labels))[1] == 1797, "other data"
 
+    files = list((tmp_path / "cache/statistics").iterdir())
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+    assert looked_at(data) == (fresh, 1797), "sound statistics of something else are not trusted"
+
     for file in (tmp_path / "cache/statistics").iterdir():
         file.write_bytes(file.read_bytes()[:-3])
     assert looked_at(data) == (fresh, 1797), "a damaged cache is computed anew"

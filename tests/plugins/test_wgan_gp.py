@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 import ganrun_wgan_gp
 from ganrun import Batch, MisfitError, Nets, Problem
 from ganrun.settings import parse_settings
-from ganrun.testing import assert_conforms, train
+from ganrun.testing import assert_conforms, build, train
 from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
 from ganrun_wgan_gp.networks import ResnetCritic, ResnetGenerator
 from ganrun_wgan_gp.penalties import distance_from_one, dragan, gradient_norms, interpolates, r1, r2
@@ -216,6 +216,27 @@ def test_a_penalised_critic_trains_in_bf16_and_in_parts(tmp_path, sided):
     last = records(run)[-1]
     assert {"loss/critic.wasserstein", "loss/critic.gradient_norm", "loss/critic.penalty"} <= set(last)
     assert all(weight.isfinite().all() for weights in run.state.weights().values() for weight in weights.values())
+
+
+NORMS = [
+    ("conv", {"norm": "batch", "stages": 2}),
+    ("conv", {"norm": "none", "stages": 2}),
+    *[("dcgan", {"norm": norm}) for norm in ("batch", "layer", "instance", "spectral", "none")],
+]
+
+
+@pytest.mark.parametrize("loss", ["wgan-gp", "hinge"])
+@pytest.mark.parametrize(("use", "chosen"), NORMS)
+def test_a_critic_that_mixes_samples_is_told_before_training(tmp_path, caplog, loss, use, chosen):
+    """The penalty is on each sample's own gradient, which batch norm takes away: section 4 of the paper."""
+    tables = recipe({"use": loss})
+    tables["data"]["size"] = 16
+    tables["discriminator"] = {"use": use, "feature_maps": 4, **chosen}
+    run = build(tables, tmp_path / "run", ganrun_wgan_gp)
+    is_told = "depends on the other samples of its batch" in caplog.text
+    assert is_told == (loss == "wgan-gp" and chosen["norm"] == "batch")
+    critic = run.state.slots["discriminator"].module
+    assert all(not buffer.any() for name, buffer in critic.named_buffers() if name.endswith("running_mean"))
 
 
 def test_the_penalty_alone_holds_the_gradient_near_norm_one(tmp_path):
