@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def _train_replicates(
         try:
             run = _train(recipe, folder / f"seed_{seed}", resume, group=folder.name, again=again)
             scores.append(list(run.scores.values()))
-        except RunError as error:
+        except (RequestError, RunError) as error:
             click.echo(f"error: {error}", err=True)
             failed.append(str(seed))
     click.echo(f"{len(scores)} replicates, seeds {seeds}, in {_shown(folder)}")
@@ -159,7 +160,7 @@ def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = N
     from ganrun.builder import build_run
     from ganrun.runner import execute
 
-    run = build_run(recipe, output, resume=resume, waiting=lambda what: click.echo(f"preparing {what}", err=True))
+    run = build_run(recipe, output, resume=resume, waiting=lambda what: _say(f"preparing {what}", err=True))
     run.group = group
     try:
         execute(run)
@@ -169,7 +170,7 @@ def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = N
         raise
     finally:
         for message in run.messages:
-            click.echo(message)
+            _say(message)
     return run
 
 
@@ -394,6 +395,14 @@ def _set_up_logging() -> None:
     logger = logging.getLogger("ganrun")
     logger.handlers = [handler]
     logger.propagate = False
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print a line. Where nobody reads any more, as after `| head`, no training is lost for it."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def _shown(path: Path) -> Path:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from ganrun.settings import Settings
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a running mean."""
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 
@@ -61,7 +64,7 @@ class OptimizerSettings(Settings):
 class Adam(OptimizerSettings):
     """Adam (Kingma and Ba, arXiv:1412.6980)."""
 
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Beta, Beta] = (0.5, 0.999)
     """Decay of the running means of the gradient and of its square. The defaults are DCGAN's."""
 
     eps: float = Field(1e-8, gt=0)

@@ -287,7 +287,8 @@ def _pictures_in(place: Path) -> Path | None:
         return place
     archives = [path for path in (place / ARCHIVE, place / "Img" / ARCHIVE) if is_file(path)]
     whole = [path for path in archives if zipfile.is_zipfile(path)]
-    folders = [path for path in (place / FOLDER, place / "Img" / FOLDER, place) if _holds_pictures(path)]
+    usual = (place / FOLDER, place / FOLDER / FOLDER, place / "Img" / FOLDER, place)  # some unpackers nest it
+    folders = [path for path in usual if _holds_pictures(path)]
     return next(iter([*whole, *folders, *archives]), None)
 
 
@@ -398,7 +399,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise ganrun.DataError(f"{path} cannot be read: {error.strerror}") from error
     if is_web_page(content):
         raise ganrun.DataError(f"{path} is a web page, saved in place of the file; get it again in a browser")
-    lines = content.decode("utf-8", "replace").splitlines()
+    lines = content.decode("utf-8-sig", "replace").splitlines()
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -6,6 +6,7 @@ instead: the pixels are its one long string, and the labels the list of small in
 
 from __future__ import annotations
 
+import logging
 import pickletools
 import tarfile
 import zlib
@@ -25,7 +26,10 @@ from ganrun_datasets.published_data import Images, PublishedData
 SIZE = 32
 PIXELS = 3 * SIZE * SIZE
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+COUNTS = {"train": 50_000, "test": 10_000}
 NAMES = [name for names in BATCHES.values() for name in names]
+
+log = logging.getLogger("ganrun.datasets")
 
 Batch = tuple[Images, npt.NDArray[np.int64]]
 """Images `(count, 3, 32, 32)` and labels `(count,)`."""
@@ -77,7 +81,11 @@ class Cifar10(PublishedData):
         """50,000 and 10,000 images."""
         form = self._form(place)
         contents = _contents(place, form)
-        return {split: _joined([form.read(*contents[name]) for name in names]) for split, names in BATCHES.items()}
+        splits = {split: _joined([form.read(*contents[name]) for name in names]) for split, names in BATCHES.items()}
+        for split, expected in COUNTS.items():
+            if (count := len(splits[split])) != expected:
+                log.warning("%s: %s has %d images, where CIFAR-10 has %d", place, split, count, expected)
+        return splits
 
     def identified(self, place: Path) -> Mapping[Path, str | None]:
         """The archive, or the batches; nobody has published sums of the binary batches."""
@@ -122,9 +130,11 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                file = archive.extractfile(member)
+                file = archive.extractfile(member) if member.isfile() else None
                 if file is not None:
                     yield member.name.rpartition("/")[2], file.read()
+    except PermissionError:
+        raise
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(_damage(path, error)) from error
 
@@ -135,7 +145,8 @@ def _damage(path: Path, error: Exception) -> str:
     if is_web_page(start):
         return f"{path} is a web page, saved in place of the archive; replace it with a fresh copy"
     size = path.stat().st_size
-    return f"{path} was cut short or damaged: it has {size:,} bytes ({error}); replace it with a fresh copy"
+    reason = " ".join(str(error).split())
+    return f"{path} was cut short or damaged: it has {size:,} bytes ({reason}); replace it with a fresh copy"
 
 
 def _read_binary(name: str, content: bytes) -> Batch:

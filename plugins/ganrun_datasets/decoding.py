@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 import ganrun
-from ganrun_datasets.decoding_progress import message_console, shown_progress
+from ganrun_datasets.decoding_progress import shown_progress
 from ganrun_datasets.pictures import Picture, Pixels, Source, Transform, UnreadableError, opened
 
 Unreadable = Literal["refuse", "skip"]
@@ -292,7 +292,9 @@ def _locked(path: Path, data: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        message_console().print(f"{data}: another process is decoding these pictures; waiting for it", soft_wrap=True)
+        ganrun.message_console().print(
+            f"{data}: another process is decoding these pictures; waiting for it", soft_wrap=True
+        )
         lock.acquire()
     try:
         yield

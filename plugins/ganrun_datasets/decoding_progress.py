@@ -10,6 +10,8 @@ from rich import progress as bars
 from rich.console import Console
 from rich.text import Text
 
+from ganrun import message_console
+
 SECONDS_PER_LINE = 10.0
 
 
@@ -53,8 +55,3 @@ class _Lines:
         rate = self._done / (now - self._start)
         text = f"{self._data}: {self._done:,} of {self._total:,}, {rate:,.0f} pictures/s"
         self._console.print(f"{text}, {(self._total - self._done) / rate:,.0f} s left", soft_wrap=True)
-
-
-def message_console() -> Console:
-    """Where messages to the user go: the error stream."""
-    return Console(stderr=True, highlight=False)

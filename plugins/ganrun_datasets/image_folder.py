@@ -22,6 +22,10 @@ from ganrun_datasets.places import expanded
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 """Folders that may hold the test split; the first of these that there is does."""
 
+USUAL_FILES = ("thumbs.db", "desktop.ini", "readme", "license", "licence")
+USUAL_ENDS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf", ".npy", ".pt")
+"""Of files that may lie beside pictures without a word."""
+
 SPLIT_FOLDERS = {"train", *TEST_FOLDERS}
 
 log = logging.getLogger("ganrun.datasets")
@@ -85,6 +89,7 @@ class ImageFolder(ganrun.Data):
         if self.settings.channels == 3:
             _warn(record.grey, count, "are grey, and become colour")
         _warn(record.enlarged, count, f"are smaller than {self.settings.size} pixels, and are enlarged")
+        self._tell_left_out()
         for name in self._layout.splits:
             self._check_classes(name)
 
@@ -136,6 +141,13 @@ class ImageFolder(ganrun.Data):
         labels = self._layout.labels
         return None if labels is None else labels[self._decoded.numbers[rows]]
 
+    def _tell_left_out(self) -> None:
+        """Files that are no pictures by their names: notes are usual, photographs of a format unknown here are not."""
+        left_out = [name for name in self._source.stamps if not is_picture(name) and not _is_usual(name)]
+        if left_out:
+            text = "%s files of %s are left out, since their names are no pictures'; the first is %s"
+            log.warning(text, f"{len(left_out):,}", self._source.path, shown(left_out[0]))
+
     def _check_classes(self, name: str) -> None:
         """Skipping must not empty a split or a class."""
         rows = self._rows(name)
@@ -145,6 +157,11 @@ class ImageFolder(ganrun.Data):
         absent = set(range(len(classes))) - set([] if labels is None else np.unique(labels).tolist())
         if absent:
             raise ganrun.DataError(f'no picture of class "{classes[min(absent)]}" in the {name} split can be read')
+
+
+def _is_usual(name: str) -> bool:
+    """Whether a file is one that lies beside pictures: a note, a table, a system's own."""
+    return name.rpartition("/")[2].lower() in USUAL_FILES or name.lower().endswith(USUAL_ENDS)
 
 
 def _warn(tally: Tally, total: int, fact: str) -> None:
@@ -222,8 +239,15 @@ def _outer_folder(source: Source, names: list[str]) -> str:
 def _parts(names: list[str], prefix: str) -> dict[str, _Part]:
     """The pictures of each split."""
     whole = _Part(names, prefix)
-    folders = {folder.lower(): folder for folder in whole.folders()}
-    if not folders.keys() <= SPLIT_FOLDERS:
+    found = whole.folders()
+    folders = {folder.lower(): folder for folder in found}
+    others = [folder for folder in found if folder.lower() not in SPLIT_FOLDERS]
+    listed = ", ".join(shown(each) or "the root itself" for each in found)
+    if len(folders) < len(found) or (others and "train" in folders and not folders.keys().isdisjoint(TEST_FOLDERS)):
+        raise ganrun.DataError(f"{listed} lie side by side, so which are splits is not clear; move some of them away")
+    if others and "train" in folders:
+        log.warning("%s are taken for classes; if train is a split, move what lies beside it away", listed)
+    if others:
         return {"train": whole}
     if "train" not in folders:
         raise ganrun.DataError(f"there is a folder {next(iter(folders.values()))}, but none that is called train")

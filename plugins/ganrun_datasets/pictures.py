@@ -220,7 +220,7 @@ class Folder:
 
     @cached_property
     def stamps(self) -> Mapping[str, str]:
-        """Size and time of change by name."""
+        """Size and times of change by name; the second time is the system's own, which nobody can set back."""
         try:
             return dict(_walk(self.path, "", frozenset()))
         except OSError as error:
@@ -252,9 +252,9 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
         facts = _facts(entry.path)
         if facts is None:
             yield prefix + entry.name, "absent"
-        elif not stat.S_ISDIR(facts.st_mode):
-            yield prefix + entry.name, f"{facts.st_size} {facts.st_mtime_ns}"
-        elif (facts.st_dev, facts.st_ino) not in above:
+        elif stat.S_ISREG(facts.st_mode):
+            yield prefix + entry.name, f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+        elif stat.S_ISDIR(facts.st_mode) and (facts.st_dev, facts.st_ino) not in above:
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above)
 
 
@@ -288,8 +288,8 @@ class Archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
             raise DataError(no_zip(self.path, f"({error})")) from error
-        shown = [each for each in members if not each.is_dir() and not any(map(_is_hidden, each.filename.split("/")))]
-        return {each.filename: each for each in sorted(shown, key=lambda member: member.filename)}
+        named = {each.filename.replace("\\", "/"): each for each in members if not each.is_dir()}  # some write C:\'s
+        return {name: named[name] for name in sorted(named) if not any(map(_is_hidden, name.split("/")))}
 
     def reader(self, closing: ExitStack) -> Reader:
         """Reads members, inflated and checked by their CRC-32."""
@@ -303,9 +303,11 @@ class Archive:
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     if member.file_size > LARGEST_FILE_BYTES:
         raise UnreadableError(_too_large(member.file_size))
+    if member.flag_bits & 1:
+        raise UnreadableError("the zip is encrypted; unpack it, and name the folder")
     try:
         return archive.read(member)
-    except RuntimeError as error:  # it is encrypted, or compressed in a way that zipfile does not know
+    except RuntimeError as error:  # it is compressed in a way that zipfile does not know
         raise UnreadableError(f"the zip does not give it: {error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         raise UnreadableError(f"the zip is damaged here: {error}") from error

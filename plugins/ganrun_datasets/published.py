@@ -41,7 +41,9 @@ def identify(data: str, files: Mapping[Path, str | None]) -> Identity:
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of a file in hexadecimal; of a .gz, that of what is packed in it."""
-    # What is in a .gz is what counts: gzip writes a date and a file's name too, and everybody packs anew.
-    with gzip.open(path) if path.suffix == ".gz" and ".tar" not in path.suffixes else path.open("rb") as file:
+    """The MD5 of a file in hexadecimal; of one packed by gzip, unless it is a .tar, that of what is in it."""
+    # gzip writes a date and a file's name too, and everybody packs anew; browsers unpack, and keep the name.
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b" and ".tar" not in path.suffixes
+    with gzip.open(path) if is_packed else path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tarfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,14 @@ from ganrun_datasets.published import Identity, identify
 from ganrun_datasets.resample import resampled
 
 Images = npt.NDArray[np.uint8]
+
+
+@contextmanager
+def _unreadable_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ganrun.DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error
 
 
 class PublishedData(ganrun.Data):
@@ -143,7 +152,8 @@ class PublishedData(ganrun.Data):
     def _splits(self) -> dict[str, ganrun.Split]:
         if self.settings.download:
             self.fetch()
-        found = self.read(self.locate())
+        with _unreadable_told():
+            found = self.read(self.locate())
         return {name: ganrun.Split(self._resized(name, split.images), split.labels) for name, split in found.items()}
 
     def _resized(self, split: str, images: Images) -> Images:
@@ -154,7 +164,8 @@ class PublishedData(ganrun.Data):
 
     @cached_property
     def _identity(self) -> Identity:
-        return identify(self.name, self.identified(self.locate()))
+        with _unreadable_told():
+            return identify(self.name, self.identified(self.locate()))
 
     def _missing(self, folder: Path) -> list[str]:
         return [name for name in self.digests if self.file(folder, name) is None]

@@ -68,6 +68,8 @@ def _read(path: Path) -> tuple[Images, npt.NDArray[np.int64]]:
 
     try:
         content = loadmat(str(path))
+    except PermissionError:
+        raise
     except Exception as error:  # SciPy fails in as many ways as there are damages
         size = path.stat().st_size
         raise DataError(

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 from rich import progress as bars
-from rich.console import Console
 from rich.table import Column
 
 import ganrun
-from ganrun import Run, Score, observes
+from ganrun import Run, Score, message_console, observes
 
 
 class Progress(ganrun.Observer):
@@ -28,7 +27,7 @@ class Progress(ganrun.Observer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._console = Console(stderr=True, highlight=False)
+        self._console = message_console()
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
         self._losses = ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pydantic import Field
 
 import ganrun
 from ganrun import Run, Score, observes
+
+log = logging.getLogger("ganrun")
 
 
 class Target(ganrun.Observer):
@@ -32,9 +35,18 @@ class Target(ganrun.Observer):
 
     settings: Settings
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._missed: str | None = None
+        """What was looked for in vain, and told."""
+
     @observes
     def evaluated(self, run: Run, scores: Sequence[Score]) -> None:
-        """Judge the newest score."""
+        """Judge the newest score; say so at once if it is not there."""
+        names = [score.name for score in scores]
+        if self.settings.metric not in {*names, self._missed}:
+            log.warning("no verdict on the target: %s is not measured, but %s", self.settings.metric, ", ".join(names))
+            self._missed = self.settings.metric
         for score in scores:
             if score.name == self.settings.metric:
                 stated = self.settings.model_dump()

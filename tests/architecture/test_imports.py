@@ -18,7 +18,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name
 
 LAYERS = """
     errors
-    suggestions markers settings files caches checkups randomness averaging recipes
+    suggestions markers settings files caches console checkups randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
     losses evaluation conditioning batches state events plugins
     networks phases registry checkpoints

@@ -261,9 +261,10 @@ def test_one_bad_replicate_costs_no_other(tmp_path: Path) -> None:
     result = ganrun(recipe, "--seeds", "4,5", "--output", folder)
     assert result.exit_code == 2 and "so it is no run" in result.output and not (folder / "seed_4").exists()
     (folder / "seed_5" / "summary.json").unlink()
-    (folder / "seed_4").mkdir()
-    (folder / "seed_4" / "checkpoints").write_text("no folder")
-    result = ganrun(recipe, "--seeds", "4,5", "--output", folder)
+    assert ganrun(recipe, "--seeds", "4,5", "--output", folder).exit_code == 0
+    for checkpoint in (folder / "seed_4" / "checkpoints").iterdir():
+        (checkpoint / "progress.pt").write_bytes(b"")
+    result = ganrun(recipe, "--seeds", "4,5", "--output", folder, "--resume")
     assert result.exit_code == 1 and "1 of 2 replicates failed: seeds 4" in result.output, result.output
     assert "1 replicates, seeds 4,5" in result.stdout and "n = 1" in result.stdout
 

@@ -107,6 +107,7 @@ def test_a_crop_beyond_the_picture_is_refused():
 LAYOUTS = {
     "torchvision's root": ("celeba/img_align_celeba", False, "celeba"),
     "the folder with all": ("img_align_celeba", False, ""),
+    "a folder within its like": ("img_align_celeba/img_align_celeba", False, ""),
     "a flat folder": ("", False, ""),
     "the zip beside the tables": ("", True, ""),
     "the zip below torchvision's root": ("celeba", True, "celeba"),

@@ -562,6 +562,63 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, large):
     assert [path.suffix for path in cache_files(tmp_path, "*")] in ([], [".lock"])
 
 
+# ── What is easily overlooked ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_pictures_of_equal_size_and_age_that_change_places_are_read_anew(tmp_path):
+    root = tmp_path / "root"
+    for folder, colour in (("cat", "red"), ("dog", "blue")):
+        save(Image.new("RGB", (16, 16), colour), root / folder / "0.bmp")
+        os.utime(root / folder / "0.bmp", (1e9, 1e9))
+    assert prepared(root, size=16).split("train").images[0, :, 0, 0].tolist() == [255, 0, 0]
+    (root / "cat" / "0.bmp").rename(root / "aside.bmp")
+    (root / "dog" / "0.bmp").rename(root / "cat" / "0.bmp")
+    (root / "aside.bmp").rename(root / "dog" / "0.bmp")
+    assert prepared(root, size=16).split("train").images[0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_files_that_are_left_out_are_told_and_notes_are_not(tmp_path, caplog):
+    root = write_tree(tmp_path / "root")
+    (root / "cat" / "notes.txt").write_text("black, mostly")
+    prepared(root)
+    assert "left out" not in caplog.text
+    (root / "fox").mkdir()
+    for number in range(2):
+        (root / "fox" / f"{number}.xyz").write_bytes(b"of a camera of tomorrow")
+    prepared(root)
+    assert "2 files of" in caplog.text and "the first is fox/0.xyz" in caplog.text
+
+
+def test_splits_beside_something_else_are_refused_or_told(tmp_path, caplog):
+    told = refusal(write_tree(tmp_path / "a", "train/cat test/cat unlabeled"))
+    assert "test, train, unlabeled lie side by side" in told
+    assert "Train, train lie side by side" in refusal(write_tree(tmp_path / "b", "Train/cat train/cat"))
+    vehicles = prepared(write_tree(tmp_path / "c", "bus train"))
+    assert vehicles.class_names() == ("bus", "train")
+    assert "bus, train are taken for classes; if train is a split" in caplog.text
+
+
+def test_a_pipe_among_pictures_holds_nothing_up(tmp_path):
+    root = write_tree(tmp_path / "root")
+    os.mkfifo(root / "cat" / "pipe.png")
+    assert len(prepared(root).split("train")) == 6
+
+
+def test_a_zip_made_with_backslashes_has_classes_and_a_locked_one_is_told(tmp_path):
+    root = write_tree(tmp_path / "root")
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for file in root.rglob("*.png"):
+            archive.writestr(str(file.relative_to(root)).replace("/", "\\"), file.read_bytes())
+    assert prepared(tmp_path / "windows.zip").class_names() == ("cat", "dog")
+    locked = bytearray(zipped(write_tree(tmp_path / "other", "fox owl"), tmp_path / "locked.zip").read_bytes())
+    place = locked.find(b"PK\x01\x02")
+    while place >= 0:
+        locked[place + 8] |= 1
+        place = locked.find(b"PK\x01\x02", place + 1)
+    (tmp_path / "locked.zip").write_bytes(locked)
+    assert "the zip is encrypted; unpack it, and name the folder" in refusal(tmp_path / "locked.zip")
+
+
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -292,3 +292,13 @@ def test_a_bar_where_there_is_one(tmp_path, capfd, monkeypatch):
     errors = capfd.readouterr().err
     assert "3/3" in errors and "images/s" in errors and "finished at step 3" in errors
     assert "\x1b[" in errors
+
+
+def test_nobody_reading_costs_no_training(tmp_path):
+    """As after `| head -1`: the pipe is closed before the first step."""
+    (tmp_path / "small.toml").write_text(tomli_w.dumps({**SMALL, "samples": False, "progress": {"seconds": 0.001}}))
+    command = f"{sys.executable} -m ganrun.cli small.toml --output run 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    assert '"status": "finished"' in (tmp_path / "run" / "summary.json").read_text()
+    assert [folder.name for folder in checkpoints_in(tmp_path / "run")] == ["step_00000003"]

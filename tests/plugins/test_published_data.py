@@ -6,7 +6,10 @@ import hashlib
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from ganrun_datasets.svhn import Svhn
 
 PER_BATCH = 12
 """Pictures in each batch of the small CIFAR-10."""
+
+STL = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
 
 MALICE = []
 """What would be filled if a pickle were executed."""
@@ -321,3 +326,52 @@ def test_files_are_published_if_their_sums_are_those_that_were_published(tmp_pat
     assert identify("x", right) == ({path.name: digest for path, digest in right.items()}, True)
     assert identify("x", {**right, tmp_path / "b": None}).published is None
     assert identify("x", {**right, tmp_path / "b": "0" * 32}).published is False
+
+
+def test_what_is_packed_is_told_from_the_bytes_and_not_from_the_name(tmp_path):
+    import gzip
+
+    (tmp_path / "plain.gz").write_bytes(b"digits")
+    (tmp_path / "packed").write_bytes(gzip.compress(b"digits"))
+    expected = hashlib.md5(b"digits", usedforsecurity=False).hexdigest()
+    found = identify("mnist", {tmp_path / "plain.gz": expected, tmp_path / "packed": expected})
+    assert found.published and set(found.files.values()) == {expected}
+
+
+def test_an_archive_with_links_in_it_is_read(tmp_path):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        link = tarfile.TarInfo("cifar-10-batches-py/latest")
+        link.type, link.linkname = tarfile.LNKTYPE, "cifar-10-batches-py/gone"
+        archive.addfile(link)
+        for number, name in enumerate(NAMES):
+            content = python3(number)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    data = made(Cifar10, tmp_path)
+    data.prepare()
+    assert len(data.split("train")) == 5 * PER_BATCH
+
+
+@pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
+def test_files_that_may_not_be_read_are_told(component):
+    """As another user, since root may read everything; nobody else may look into the tests' own folder."""
+    code = f"""
+import os, sys, scipy.io
+from ganrun import DataError
+from {component.__module__} import {component.__name__} as Data
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    Data(Data.Settings(root=sys.argv[1])).prepare()
+except DataError as error:
+    print(error)
+"""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        for name in (*(f"{name}.bin" for name in NAMES), "train_32x32.mat", "test_32x32.mat", *STL):
+            (Path(root) / name).write_bytes(b"0" * 27_648)
+            (Path(root) / name).chmod(0)
+        done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+    assert "cannot be read: Permission denied" in done.stdout, done.stderr
