@@ -27,11 +27,13 @@ from ganrun_datasets.image_folder import ImageFolder
 from ganrun_datasets.pictures import UnreadableError, opened
 
 DECODE = """
+import signal
 import sys
 from pathlib import Path
 from ganrun_datasets.decoding import Job, decoded
 from ganrun_datasets.pictures import Transform, source_at
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 source = source_at(Path(sys.argv[1]))
 print(decoded(Job("image-folder", source, sorted(source.stamps), Transform(64)), "refuse").record.row_digests)
 """
