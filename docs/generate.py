@@ -145,7 +145,10 @@ def _commands() -> str:
 
 def _all_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
     """Every command of a group and of the groups in it, by its full name."""
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        assert command
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from _all_commands(command, f"{path} {name}")

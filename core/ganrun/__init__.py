@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ganrun.conditioning import LabelledLatents as LabelledLatents
     from ganrun.console import message_console as message_console
     from ganrun.directory import RunDirectory as RunDirectory
+    from ganrun.directory import open_run as open_run
     from ganrun.errors import ContractError as ContractError
     from ganrun.errors import DataError as DataError
     from ganrun.errors import GanrunError as GanrunError
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
     from ganrun.evaluation import Kept as Kept
     from ganrun.files import atomic_folder as atomic_folder
     from ganrun.files import atomic_path as atomic_path
+    from ganrun.loading import Trained as Trained
+    from ganrun.loading import find_trained as find_trained
+    from ganrun.loading import load as load
+    from ganrun.loading import locate as locate
     from ganrun.losses import Batch as Batch
     from ganrun.losses import Loss as Loss
     from ganrun.losses import Nets as Nets
@@ -59,11 +64,14 @@ if TYPE_CHECKING:
     from ganrun.losses import Terms as Terms
     from ganrun.markers import hookimpl as hookimpl
     from ganrun.markers import observes as observes
+    from ganrun.model import Model as Model
     from ganrun.randomness import derived_seed as derived_seed
     from ganrun.randomness import isolated_random as isolated_random
+    from ganrun.registry import load_registry as load_registry
     from ganrun.run import Run as Run
     from ganrun.settings import Settings as Settings
     from ganrun.state import TrainingState as TrainingState
+    from ganrun.trackers import Tracker as Tracker
 
 _HOMES = {
     "caches": "cache_directory",
@@ -74,17 +82,21 @@ _HOMES = {
     "components": "Data Discriminator Extractor Factor FeatureMetric Features Generator Metric Observer Problem Score "
     "Split no_such_split to_uint8 to_unit_range",
     "conditioning": "Conditioning LabelledImages LabelledLatents",
-    "directory": "RunDirectory",
+    "directory": "RunDirectory open_run",
     "errors": "ContractError DataError GanrunError Interrupted MisfitError NonFiniteError PreflightError RequestError "
     "RunError",
     "evaluation": "Evaluation Kept",
     "files": "atomic_folder atomic_path",
+    "loading": "Trained find_trained load locate",
     "losses": "Batch Loss Nets Phase Slot Terms",
     "markers": "hookimpl observes",
+    "model": "Model",
     "randomness": "derived_seed isolated_random",
+    "registry": "load_registry",
     "run": "Run",
     "settings": "Settings",
     "state": "TrainingState",
+    "trackers": "Tracker",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import tomli_w
 import torch
+from torch import nn
 
 from ganrun.averaging import average_or_none
 from ganrun.components import Data, Extractor, Metric, Problem
@@ -103,8 +104,15 @@ def check_recipe(recipe: Recipe) -> None:
     build_events(recipe)
 
 
-class Chosen(Protocol):
-    """What says which data and which metrics: a recipe, or less."""
+class Placed(Protocol):
+    """What knows where its tables were written: a recipe, or a part of one."""
+
+    def where(self, key: Key) -> str:
+        """File and line of a table or key."""
+
+
+class Chosen(Placed, Protocol):
+    """What says which data and which metrics."""
 
     @property
     def data(self) -> Choice:
@@ -114,8 +122,17 @@ class Chosen(Protocol):
     def metrics(self) -> tuple[Choice, ...]:
         """The metrics."""
 
-    def where(self, key: Key) -> str:
-        """File and line of a table or key."""
+
+class Parts(Placed, Protocol):
+    """What says of which parts a model is made."""
+
+    @property
+    def loss(self) -> Choice:
+        """The loss."""
+
+    @property
+    def networks(self) -> dict[str, Choice]:
+        """The networks, by slot."""
 
 
 def build_data(recipe: Chosen) -> Data:
@@ -143,13 +160,18 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[Problem, Loss]:
         problem = data.problem()
         if recipe.train.horizontal_flip and len(problem.sample_shape) != 3:
             raise MisfitError("its samples are no images, so [train] horizontal_flip cannot mirror them")
-    with placed(recipe, recipe.loss):
-        loss: Loss = recipe.loss.offer.component(recipe.loss.settings, problem)
+    return loss_for(recipe, problem)
+
+
+def loss_for(parts: Parts, problem: Problem) -> tuple[Problem, Loss]:
+    """The loss for a data set's problem; and the problem with what the loss adds to it."""
+    with placed(parts, parts.loss):
+        loss: Loss = parts.loss.offer.component(parts.loss.settings, problem)
         if loss.latent_size < 1:
             raise MisfitError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
         if any(slot.labelled for slot in loss.slots.values()) and problem.classes < 2:
             count = f"{problem.classes} class" if problem.classes else "no labels"
-            raise MisfitError(f"it needs labels of at least 2 classes, and data {recipe.data.use} has {count}")
+            raise MisfitError(f"it needs labels of at least 2 classes, and the data has {count}")
     return dataclasses.replace(
         problem,
         latent_size=loss.latent_size,
@@ -175,10 +197,10 @@ def build_events(recipe: Recipe) -> Events:
 
 def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device: torch.device) -> SlotState:
     slot, choice = loss.slots[name], recipe.networks[name]
-    facts = _facts(problem, loss, name)
+    facts = facts_of(problem, loss, name)
     with placed(recipe, choice):
         seed = derived_seed(recipe.train.seed, "weights", name)
-        module = seeded_network(lambda: choice.offer.component(choice.settings, facts), device, seed)
+        module = empty_network(choice, facts, device, seed)
         with isolated_random(device, seed):
             if slot.kind == "generator":
                 inputs, expected = torch.randn(2, facts.latent_size, device=device), facts.sample_shape
@@ -193,12 +215,18 @@ def _build_slot(recipe: Recipe, loss: Loss, name: str, problem: Problem, device:
     return SlotState(name, module, average_or_none(module, decay), optimizer, settings)
 
 
-def _facts(problem: Problem, loss: Loss, name: str) -> Problem:
+def facts_of(problem: Problem, loss: Loss, name: str) -> Problem:
     """The problem as the network in one slot meets it."""
     slot = loss.slots[name]
     if slot.kind == "generator":
         return dataclasses.replace(problem, latent_size=loss.in_features(name), labelled=slot.labelled)
     return dataclasses.replace(problem, out_features=loss.out_features(name), labelled=slot.labelled)
+
+
+def empty_network(choice: Choice, facts: Problem, device: torch.device, seed: int = 0) -> nn.Module:
+    """A network as its author initialises it."""
+    network: nn.Module = seeded_network(lambda: choice.offer.component(choice.settings, facts), device, seed)
+    return network
 
 
 def build_extractor(recipe: Chosen, choice: Choice, problem: Problem) -> Extractor | None:
@@ -260,7 +288,7 @@ def _choose_device(recipe: Recipe) -> torch.device:
 
 
 @contextmanager
-def placed(recipe: Chosen, choice: Choice) -> Iterator[None]:
+def placed(recipe: Placed, choice: Choice) -> Iterator[None]:
     """A block whose errors are placed at the recipe's table and carry the component's name."""
     try:
         yield

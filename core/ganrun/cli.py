@@ -20,12 +20,20 @@ _NO_PLUGIN = click.option("--no-plugin", "blocked", multiple=True, metavar="NAME
 
 
 class RecipeGroup(click.Group):
-    """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`."""
+    """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and any(arg.endswith(".toml") for arg in args):
+        if any(arg.endswith(".toml") for arg in args) and self.get_command(ctx, args[0]) is None:
             args = ["train", *args]
         return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, *sorted(self._added(ctx))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in self.commands or name.startswith("-") or name.endswith(".toml"):
+            return self.commands.get(name)
+        return self._added(ctx).get(name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
@@ -33,8 +41,27 @@ class RecipeGroup(click.Group):
         except click.UsageError:
             from ganrun.suggestions import did_you_mean
 
-            hint = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
-            ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}')
+            known = self.list_commands(ctx)
+            hint = did_you_mean(args[0], known) or f"; there are {', '.join(known)}"
+            broken = self._plugins(ctx).broken().items()
+            faults = "".join(f'\n  the plugin "{name}" is broken: {why}' for name, why in broken)
+            ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _told_errors():
+            return super().invoke(ctx)
+
+    def _added(self, ctx: click.Context) -> dict[str, click.Command]:
+        commands: dict[str, click.Command] = self._plugins(ctx).commands(taken=self.commands)
+        return commands
+
+    def _plugins(self, ctx: click.Context) -> Any:
+        """The registry, loaded once, where something is asked that is no command of ganrun's own."""
+        if "ganrun.registry" not in ctx.meta:
+            from ganrun.registry import load_registry
+
+            ctx.meta["ganrun.registry"] = load_registry()
+        return ctx.meta["ganrun.registry"]
 
 
 @click.group(cls=RecipeGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,19 +110,18 @@ def train(
     resume: bool,
 ) -> None:
     """Train the model of each recipe in turn; `ganrun RECIPE.toml` is short for this."""
-    with _told_errors():
-        if output and len(recipes) > 1:
-            raise RequestError("--output names one run's directory, so it takes one recipe")
-        if resume and not output:
-            raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
-        if seeds is not None and seed is not None:
-            raise RequestError("say --seed N for one run, or --seeds 0,1,2 for replicates, but not both")
-        if seeds is None:
-            for recipe in _load(recipes, blocked, _all_overrides(overrides, device, seed)):
-                _train(recipe, output, resume)
-        else:
-            for recipe in recipes:
-                _train_replicates(recipe, seeds, _all_overrides(overrides, device, None), blocked, output, resume)
+    if output and len(recipes) > 1:
+        raise RequestError("--output names one run's directory, so it takes one recipe")
+    if resume and not output:
+        raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
+    if seeds is not None and seed is not None:
+        raise RequestError("say --seed N for one run, or --seeds 0,1,2 for replicates, but not both")
+    if seeds is None:
+        for recipe in _load(recipes, blocked, _all_overrides(overrides, device, seed)):
+            _train(recipe, output, resume)
+    else:
+        for recipe in recipes:
+            _train_replicates(recipe, seeds, _all_overrides(overrides, device, None), blocked, output, resume)
 
 
 def _train_replicates(
@@ -133,11 +159,10 @@ def _train_replicates(
 @_recipe_options
 def resume(run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]) -> None:
     """Continue the run in a run directory from its last checkpoint."""
-    with _told_errors():
-        from ganrun.directory import RECIPE, open_run
+    from ganrun.directory import RECIPE, open_run
 
-        recipe = open_run(run) / RECIPE
-        _train(_load([recipe], blocked, _all_overrides(overrides, device, seed))[0], run, True)
+    recipe = open_run(run) / RECIPE
+    _train(_load([recipe], blocked, _all_overrides(overrides, device, seed))[0], run, True)
 
 
 def _all_overrides(overrides: Sequence[str], device: str | None, seed: int | None) -> list[str]:
@@ -195,12 +220,11 @@ def evaluate(
     ganrun eval runs/wgan-… --metric kid --metric precision-recall
     ganrun eval pictures/ --against fashion-mnist --set data.size=32 --metric fid
     """
-    with _told_errors():
-        from ganrun.scoring import Request, score
+    from ganrun.scoring import Request, score
 
-        request = Request(what, against, metrics, overrides, device)
-        for each in score(request, _registry(blocked), lambda it: click.echo(f"preparing {it}", err=True)):
-            click.echo(each)
+    request = Request(what, against, metrics, overrides, device)
+    for each in score(request, _registry(blocked), lambda it: click.echo(f"preparing {it}", err=True)):
+        click.echo(each)
 
 
 # ── Looking ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,13 +235,12 @@ def evaluate(
 @_NO_PLUGIN
 def list_components(kind: str | None, blocked: Sequence[str]) -> None:
     """List the components that recipes can use, of one KIND or all; or the recipes that travel with ganrun."""
-    with _told_errors():
-        from ganrun.descriptions import component_table, recipe_table
+    from ganrun.descriptions import component_table, recipe_table
 
-        if kind == "recipes":
-            click.echo(recipe_table())
-        else:
-            click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
+    if kind == "recipes":
+        click.echo(recipe_table())
+    else:
+        click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
 
 
 @main.command()
@@ -231,10 +254,9 @@ def show(kind: str, name: str | None) -> None:
     ganrun show train
     ganrun show optimizer adam
     """
-    with _told_errors():
-        from ganrun.descriptions import describe
+    from ganrun.descriptions import describe
 
-        click.echo(describe(_registry(()), kind, name))
+    click.echo(describe(_registry(()), kind, name))
 
 
 @main.command()
@@ -244,50 +266,46 @@ def check(
     recipes: Sequence[Path], overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
 ) -> None:
     """Check recipes without training: settings, components, and that the networks fit."""
-    with _told_errors():
-        from ganrun.builder import check_recipe
+    from ganrun.builder import check_recipe
 
-        faults: list[str] = []
-        for path in recipes:
-            try:
-                check_recipe(_load([path], blocked, _all_overrides(overrides, device, seed))[0])
-                click.echo(f"{path}: ok")
-            except GanrunError as error:
-                faults.append(str(error))
-        if faults:
-            raise RecipeError(faults)
+    faults: list[str] = []
+    for path in recipes:
+        try:
+            check_recipe(_load([path], blocked, _all_overrides(overrides, device, seed))[0])
+            click.echo(f"{path}: ok")
+        except GanrunError as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError(faults)
 
 
 @main.command()
 @_NO_PLUGIN
 def plugins(blocked: Sequence[str]) -> None:
     """List the installed plugins with version and status."""
-    with _told_errors():
-        from ganrun.descriptions import plugin_table
-        from ganrun.plugins import discover
+    from ganrun.descriptions import plugin_table
+    from ganrun.plugins import discover
 
-        click.echo(plugin_table(discover(blocked)))
+    click.echo(plugin_table(discover(blocked)))
 
 
 @main.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("ganrun.schema.json"), show_default=True)
 def schema(output: Path) -> None:
     """Write a JSON Schema of recipes with the installed components' settings, for completion in an editor."""
-    with _told_errors():
-        from ganrun.schema import write_schema
+    from ganrun.schema import write_schema
 
-        write_schema(_registry(()), output)
-        click.echo(f"wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}")
+    write_schema(_registry(()), output)
+    click.echo(f"wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}")
 
 
 @main.command()
 def doctor() -> None:
     """Check this machine: packages, devices, plugins, data, weights, tracking store."""
-    with _told_errors():
-        from ganrun.doctor import examine
+    from ganrun.doctor import examine
 
-        for line in examine(_registry(())):
-            click.echo(line)
+    for line in examine(_registry(())):
+        click.echo(line)
 
 
 # ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,48 +331,44 @@ def _data_options(function: Callable[..., None]) -> Callable[..., None]:
 @_NO_PLUGIN
 def list_data(blocked: Sequence[str]) -> None:
     """List the data sets, and where their files are."""
-    with _told_errors():
-        from ganrun.datasets import data_table
+    from ganrun.datasets import data_table
 
-        click.echo(data_table(_registry(blocked)))
+    click.echo(data_table(_registry(blocked)))
 
 
 @data.command("check", no_args_is_help=True)
 @_data_options
 def check_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Read a data set whole, as a run would: decode it, check it, and say what it holds."""
-    with _told_errors():
-        from ganrun.datasets import manifest_text, opened
+    from ganrun.datasets import manifest_text, opened
 
-        with opened(name, _registry(blocked), overrides) as found:
-            found.prepare()
-            click.echo(manifest_text(found))
+    with opened(name, _registry(blocked), overrides) as found:
+        found.prepare()
+        click.echo(manifest_text(found))
 
 
 @data.command("fetch", no_args_is_help=True)
 @_data_options
 def fetch_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Download a data set, unless it is there; where no program may, say how to do it by hand."""
-    with _told_errors():
-        from ganrun.datasets import opened
+    from ganrun.datasets import opened
 
-        with opened(name, _registry(blocked), overrides) as found:
-            found.fetch()
-            click.echo(found.locate() or f"{name} needs no files")
+    with opened(name, _registry(blocked), overrides) as found:
+        found.fetch()
+        click.echo(found.locate() or f"{name} needs no files")
 
 
 @data.command("path", no_args_is_help=True)
 @_data_options
 def data_path(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Print where a data set's files are."""
-    with _told_errors():
-        from ganrun.datasets import opened
+    from ganrun.datasets import opened
 
-        with opened(name, _registry(blocked), overrides) as found:
-            path = found.locate()
-        if path is None:
-            raise RequestError(f"data {name} has no path: it needs no files")
-        click.echo(path.absolute())
+    with opened(name, _registry(blocked), overrides) as found:
+        path = found.locate()
+    if path is None:
+        raise RequestError(f"data {name} has no path: it needs no files")
+    click.echo(path.absolute())
 
 
 # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────

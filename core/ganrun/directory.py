@@ -12,10 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ganrun.errors import RequestError, RunError
 from ganrun.files import write_text
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
+LOCK = ".lock"
+"""Held by the process that trains: the kernel lets go of it however that process ends."""
 
 
 class RunDirectory:
@@ -43,6 +47,32 @@ class RunDirectory:
             return (self / RECIPE).is_file()
         except OSError as error:  # a name too long, a folder that may not be read
             raise self._unwritable(error) from error
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
+        `unknown` where nothing tells."""
+        told = str(self.read_json(SUMMARY).get("status", "unknown"))
+        return "killed" if told == "running" and not self._is_occupied() else told
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """A block in which this process alone trains the run.
+
+        Raises:
+            RequestError: if another process does.
+        """
+        lock = FileLock(self / LOCK)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            raise RequestError(f"{self.path} is being trained by another process") from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def check_free(self) -> None:
         """Make sure that a new run would write over nothing.
@@ -120,6 +150,15 @@ class RunDirectory:
         kept = [record for record in until if record["step"] < step or not _is_evaluation(record)]
         self.write_text(METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         return len(kept) < len(until)
+
+    def _is_occupied(self) -> bool:
+        try:
+            with FileLock(self / LOCK, blocking=False):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that may only be read
+            return False
 
     @contextmanager
     def _faults_told(self, name: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from ganrun.recipe import Recipe
 
 def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
     """Versions, commit, device, plugins and data, as JSON."""
-    manifest = dict(data.manifest())
+    manifest, problem = dict(data.manifest()), data.problem()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -33,6 +33,11 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "plugins": {choice.offer.plugin.name: str(choice.offer.plugin) for choice in _choices(recipe)},
         "data_fingerprint": manifest["fingerprint"],
         "data": manifest,
+        "problem": {
+            "sample_shape": list(problem.sample_shape),
+            "classes": problem.classes,
+            "class_names": list(data.class_names()),
+        },
     }
 
 

@@ -32,10 +32,13 @@ from typing import TYPE_CHECKING
 from ganrun.markers import eventspec, hookspec
 
 if TYPE_CHECKING:
+    import click
+
     from ganrun.checkups import Checkup
     from ganrun.components import Data, Discriminator, Extractor, Generator, Metric, Observer, Score
     from ganrun.losses import Loss
     from ganrun.run import Run
+    from ganrun.trackers import Tracker
 
 
 # ── Components ────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,6 +90,24 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-bo
     A recipe's table of the same name holds its settings: `[mlflow] experiment = "celeba64"`. An `automatic`
     one takes part without a table; `mlflow = false` leaves it out.
     """
+
+
+# ── Beyond recipes ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@hookspec
+def ganrun_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
+    """Commands of `ganrun` itself, by name.
+
+    Import whatever is slow within the command. It raises errors of ganrun's own family, which are told without a
+    traceback and end the program with their status, and finds what was trained by `ganrun.find_trained`. No name of
+    ganrun's own commands can be taken.
+    """
+
+
+@hookspec
+def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
+    """Places where runs are known by names of their own, so that commands take these names too."""
 
 
 # ── Health ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,6 +96,35 @@ def load_scoring(against: str, registry: Registry, overrides: Sequence[str] = ()
     return Scoring(source, data, metrics)
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a trained model is made of."""
+
+    source: Source
+    loss: Choice
+    networks: dict[str, Choice]
+    """By slot."""
+
+    def where(self, key: Key) -> str:
+        """File and line of a table or key."""
+        return self.source.where(key)
+
+
+def load_parts(path: Path, registry: Registry) -> Parts:
+    """The loss and the networks of a recipe; the rest of it may name what is not installed here.
+
+    Raises:
+        RequestError: if the file cannot be read.
+        RecipeError: with every fault of these tables.
+    """
+    reader = _Reader(read_source(path), registry)
+    loss = reader.component(("loss",), "loss")
+    networks = reader.networks(reader.slots() or {})
+    if reader.problems or loss is None:
+        raise RecipeError(reader.problems)
+    return Parts(reader.source, loss, networks)
+
+
 class _Reader:
     """Reads one recipe; collects problems instead of stopping at the first."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from inspect import isabstract
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ from ganrun.settings import Settings
 from ganrun.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    import click
+
     from ganrun.checkups import Checkup
+    from ganrun.trackers import Tracker
 
 HOOK_OF = {
     "generator": "ganrun_generators",
@@ -93,6 +96,25 @@ class Registry:
             found.update({f"{plugin.name}: {name}": check for name, check in offered.items()})
         return found
 
+    def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
+        """The commands that plugins add, by name. A plugin that offers a name which is `taken`, or another's, is told
+        to be at fault, and that command of it is left out."""
+        found: dict[str, click.Command] = {}
+        for plugin, offered in self._call("ganrun_commands"):
+            for name, command in offered.items():
+                if name in taken or name in found:
+                    self.faults[plugin.name] = f'ganrun_commands offers "{name}", which is a command already'
+                else:
+                    found[name] = command
+        return found
+
+    def trackers(self) -> dict[str, Tracker]:
+        """The places that know runs by names of their own, by plugin and name."""
+        found: dict[str, Tracker] = {}
+        for plugin, offered in self._call("ganrun_trackers"):
+            found.update({f"{plugin.name}: {name}": tracker for name, tracker in offered.items()})
+        return found
+
     def _collect(self, kind: str) -> list[Offer]:
         found = []
         for plugin, offered in self._call(HOOK_OF[kind]):
@@ -107,7 +129,8 @@ class Registry:
     def _call(self, hook: str) -> list[tuple[Plugin, dict[str, Any]]]:
         """Call each plugin's implementation on its own, so that a fault and a component carry the plugin's name."""
         results = []
-        for implementation in getattr(self.plugins.manager.hook, hook).get_hookimpls():
+        implementations = getattr(self.plugins.manager.hook, hook).get_hookimpls()
+        for implementation in sorted(implementations, key=lambda each: str(each.plugin_name)):
             try:
                 offered = dict(implementation.function())
             except (Exception, SystemExit) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from ganrun.directory import METRICS, SUMMARY, RunDirectory
 from ganrun.evaluation import Evaluation
 from ganrun.events import Events
 from ganrun.interruption import Interruption
-from ganrun.losses import Loss, Nets
-from ganrun.randomness import derived_seed, isolated_random
+from ganrun.losses import Loss
+from ganrun.model import Model
 from ganrun.recipe import Recipe
 from ganrun.state import TrainingState
 
@@ -26,8 +26,8 @@ class Run:
 
     They read `recipe` (validated, with `recipe.resolved()` as tables), `directory` (where files of the run go),
     `device`, `data` and its `problem`, `loss`, `state` (networks and optimisers), `environment` (as in
-    environment.json) and `scores` (the latest of each name); and they call `samples`, `fixed_latents`, `restore`,
-    `past_scores`, `stop`, `announce`, `note` and `tell`.
+    environment.json), `model` (it samples and reconstructs, without disturbing training) and `scores` (the latest of
+    each name); and they call `restore`, `past_scores`, `stop`, `announce`, `note` and `tell`.
     """
 
     def __init__(
@@ -70,7 +70,10 @@ class Run:
         """Why training ends before the recipe's last step, if somebody said so."""
         self.messages: list[str] = []
         """What observers want the user to read when the run has ended."""
-        self._shown = Nets({name: slot.shown for name, slot in state.slots.items()})
+        self.model = Model(
+            problem, loss, {name: slot.shown for name, slot in state.slots.items()}, device, recipe.train.seed
+        )
+        """What is trained, as it is scored and shown."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,29 +109,6 @@ class Run:
 
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
-    def fixed_latents(self, count: int) -> Tensor:
-        """`count` latents that depend on the seed alone: `(count, latent_size)`."""
-        with isolated_random(self.device, derived_seed(self.seed, "fixed latents")):
-            return self.loss.latents(count, self.device)
-
-    def samples(self, latents: Tensor) -> Tensor:
-        """Samples in [-1, 1] of these latents, from the averaged weights where there are any: `(count, *sample_shape)`.
-
-        Draws nothing from training's random stream.
-        """
-        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "samples")):
-            return self.loss.generate(self._shown, latents)
-
-    def reconstructions(self, images: Tensor) -> Tensor | None:
-        """What the model makes of real images in [-1, 1], from the averaged weights; None where it has no encoder."""
-        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
-            return self.loss.reconstruct(self._shown, images.to(self.device))
-
-    def encodings(self, images: Tensor) -> Tensor | None:
-        """Latents that the model reads off images in [-1, 1], from the averaged weights; None where it reads none."""
-        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
-            return self.loss.encode(self._shown, images.to(self.device))
-
     def evaluation(self) -> Evaluation:
         """What metrics are measured on, as of now."""
         return Evaluation(
@@ -136,9 +116,9 @@ class Run:
             device=self.device,
             step=self.step,
             seed=self.seed,
-            draw=self._draw,
-            encode=self.encodings,
-            reconstruct=self.reconstructions,
+            draw=self.model.draw,
+            encode=self.model.encode,
+            reconstruct=self.model.reconstruct,
             data=self.data,
             protocol=self._protocol(),
             between_batches=self.interruption.check,
@@ -190,16 +170,22 @@ class Run:
 
     def record(self, **content: Any) -> None:
         """Add a line to metrics.jsonl."""
-        head = {"step": self.step, "images_seen": self.images_seen, "seconds": round(self.state.seconds, 3)}
+        head = {
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "seconds": round(self.state.seconds, 3),
+            "time": round(time.time(), 3),
+        }
         self.directory.append_record({**head, **content})
 
-    def write_summary(self, status: str) -> None:
-        """Write summary.json as of now."""
+    def write_summary(self, status: str, error: BaseException | None = None) -> None:
+        """Write summary.json as of now; with the `error` that stopped the run, if one did."""
         self.directory.write_json(
             SUMMARY,
             {
                 "name": self.name,
                 "status": status,
+                **({} if error is None else {"error": str(error) or type(error).__name__}),
                 "steps": self.step,
                 "images_seen": self.images_seen,
                 "seconds": round(self.state.seconds, 3),
@@ -219,24 +205,6 @@ class Run:
         """What is scored: which seed's model, and whether its average."""
         averaged = any(slot.average is not None for slot in self.state.slots.values())
         return {"ema_decay": self.recipe.ema.decay if averaged and self.recipe.ema else 0.0, "seed": self.seed}
-
-    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
-        latents = self.loss.latents(count, self.device)
-        with self._showing():
-            return latents, self.loss.generate(self._shown, latents)
-
-    @contextmanager
-    def _showing(self) -> Iterator[None]:
-        """No gradients, and evaluation mode for networks that have no average."""
-        live = [slot.module for slot in self.state.slots.values() if slot.average is None]
-        for module in live:
-            module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for module in live:
-                module.train()
 
 
 def score_tables(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:

@@ -28,11 +28,12 @@ def execute(run: Run) -> None:
 
     Raises:
         Interrupted: on the first Ctrl-C or SIGTERM, after the step at hand.
+        RequestError: if another process trains it.
         RunError: if the run cannot go on.
     """
-    status = "failed"
+    status, fault = "failed", None
     is_untouched = run.resumed
-    with run.interruption:
+    with run.directory.occupied(), run.interruption:
         try:
             run.emit("run_starting")
             is_untouched = False
@@ -48,11 +49,12 @@ def execute(run: Run) -> None:
             run.emit("run_failed", error=wish)
             raise
         except Exception as error:
+            fault = error
             run.emit("run_failed", error=error)
             raise
         finally:
             if not is_untouched:
-                run.write_summary(status)
+                run.write_summary(status, fault)
             run.emit("run_ended", status=status)
 
 

@@ -64,15 +64,15 @@ class Samples(ganrun.Observer):
 
     def _grid(self, run: Run) -> npt.NDArray[np.uint8]:
         count, columns = self.settings.count, self.settings.columns
-        latents = run.fixed_latents(max(count, columns))
+        latents = run.model.fixed_latents(max(count, columns))
         rows = row_by_row(latents, run.problem.factors, columns)
-        samples = run.samples(latents[:count] if rows is None else rows)
+        samples = run.model.decode(latents[:count] if rows is None else rows)
         return image_grid(to_uint8(samples).cpu(), columns).numpy()
 
     def _pairs(self, run: Run) -> npt.NDArray[np.uint8] | None:
         """Rows of real images, each above its reconstructions."""
         real = _held_out(run, PAIRED_ROWS * self.settings.columns)
-        made = run.reconstructions(to_unit_range(real))
+        made = run.model.reconstruct(to_unit_range(real))
         if made is None:
             return None
         columns = min(self.settings.columns, len(real))
@@ -82,7 +82,7 @@ class Samples(ganrun.Observer):
 
 
 def _scatter(run: Run) -> npt.NDArray[np.uint8]:
-    return scatter(_held_out(run, POINTS), run.samples(run.fixed_latents(POINTS)).cpu())
+    return scatter(_held_out(run, POINTS), run.model.decode(run.model.fixed_latents(POINTS)).cpu())
 
 
 def _held_out(run: Run, count: int) -> Tensor:

@@ -35,7 +35,7 @@ TESTS = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests").rgl
 
 
 def test_the_hooks_are_those_that_the_registry_calls() -> None:
-    assert set(HOOKS) == {*HOOK_OF.values(), "ganrun_checkups"}
+    assert set(HOOKS) == {*HOOK_OF.values(), "ganrun_checkups", "ganrun_commands", "ganrun_trackers"}
 
 
 @pytest.mark.parametrize("name", SPECS)

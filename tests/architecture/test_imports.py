@@ -18,15 +18,15 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name
 
 LAYERS = """
     errors
-    suggestions markers settings files caches console checkups randomness averaging recipes
+    suggestions markers settings files caches console checkups trackers randomness averaging recipes
     components interruption measurements devices directory optimizers hookspecs source
     losses evaluation conditioning batches state events plugins
-    networks phases registry checkpoints
+    networks phases registry checkpoints model
     recipe
     reader environment descriptions schema run
     datasets
     builder runner doctor
-    scoring replicates
+    scoring replicates loading
     testing.conformance testing.runs
     testing cli
 """

@@ -140,9 +140,9 @@ def _metrics(recipe: str) -> int:
 
 def _keep_samples(run: Run, path: Path) -> None:
     """A strip of samples; a VAE's has a second row of test images, and a third of their reconstructions."""
-    rows = [to_uint8(run.samples(run.fixed_latents(SHOWN))).cpu()]
+    rows = [to_uint8(run.model.decode(run.model.fixed_latents(SHOWN))).cpu()]
     real = torch.from_numpy(run.data.split("test").images[:SHOWN])
-    made = run.reconstructions(real.float() / 127.5 - 1)
+    made = run.model.reconstruct(real.float() / 127.5 - 1)
     if made is not None:
         rows += [real, to_uint8(made).cpu()]
     strips = [torch.cat(list(row), dim=2)[0] for row in rows]

@@ -9,9 +9,11 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 import ganrun
 from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
+from ganrun.cli import main
 from ganrun.errors import PluginError, RecipeError
 from ganrun.plugins import DISABLE_VARIABLE, Plugin, discover, unknown_blocked
 from ganrun.reader import load_recipe
@@ -279,3 +281,55 @@ def plugin(name: str, **hooks: Callable[[], Any]) -> object:
 
 def _taking_nothing(function: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: function()
+
+
+# ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────
+
+COMMANDS = """
+    import click
+    from ganrun import RequestError, hookimpl
+
+    @click.command()
+    @click.argument("what", default="nothing")
+    def greet(what):
+        "Say a word."
+        if what == "nothing":
+            raise RequestError("there is nobody to greet; say: ganrun greet NAME")
+        click.echo(f"good day, {what}")
+
+    @hookimpl
+    def ganrun_commands():
+        return {"greet": greet}
+"""
+
+
+def test_a_plugins_command_is_one_of_ganruns_own(install: Install) -> None:
+    install("ganrun-polite", COMMANDS, entry="polite")
+    assert "greet" in command_line("--help").output and "Say a word." in command_line("--help").output
+    assert command_line("greet", "recipes.toml").output == "good day, recipes.toml\n", (
+        "a command, and no recipe to train"
+    )
+    refused = command_line("greet")
+    assert refused.exit_code == 2 and refused.output == "error: there is nobody to greet; say: ganrun greet NAME\n"
+    assert 'did you mean "greet"?' in command_line("great").output
+
+
+def test_a_command_takes_nobodys_name(install: Install) -> None:
+    install("ganrun-first", COMMANDS, entry="first")
+    install("ganrun-second", COMMANDS, entry="second")
+    install("ganrun-third", COMMANDS.replace('"greet": greet', '"train": greet'), entry="third")
+    registry = load_registry()
+    assert list(registry.commands(taken=main.commands)).count("greet") == 1
+    assert registry.broken()["third"] == 'ganrun_commands offers "train", which is a command already'
+    (loser,) = {"first", "second"} & set(registry.broken())
+    assert loser == "second", "in the order of names"
+
+
+def test_a_broken_plugins_commands_are_missed_with_the_reason(install: Install) -> None:
+    install("ganrun-bad", "import no_such_module", entry="bad")
+    told = command_line("greet")
+    assert told.exit_code == 2 and 'the plugin "bad" is broken' in told.output
+
+
+def command_line(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)

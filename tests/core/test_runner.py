@@ -146,7 +146,7 @@ class Saboteur(Observer):
     def step_ended(self, run, step):
         if self.settings.deed == "noise":
             torch.rand(17)
-            run.samples(run.fixed_latents(5))
+            run.model.decode(run.model.fixed_latents(5))
         elif step == self.settings.at_step and self.settings.deed == "poison":
             run.state.slots["generator"].module.layers[0].weight.data.fill_(math.nan)
         elif step == self.settings.at_step:
@@ -366,23 +366,23 @@ def test_evaluation_and_observers_leave_training_as_it_would_have_been(tmp_path)
 def test_seeds_decide_everything(tmp_path):
     runs = [train(tables(train={"seed": seed}), tmp_path / f"{i}", Plugin()) for i, seed in enumerate((1, 1, 2))]
     assert_same_weights(runs[0], runs[1])
-    assert torch.equal(runs[0].fixed_latents(4), runs[1].fixed_latents(4))
+    assert torch.equal(runs[0].model.sample(4), runs[1].model.sample(4))
     assert not torch.equal(weights(runs[0])["generator.layers.0.weight"], weights(runs[2])["generator.layers.0.weight"])
-    assert not torch.equal(runs[0].fixed_latents(4), runs[2].fixed_latents(4))
+    assert torch.equal(runs[0].model.fixed_latents(4), runs[2].model.fixed_latents(4)), "but for what is compared"
 
 
 def test_scores_and_pictures_come_from_the_averaged_weights_in_evaluation_mode(tmp_path):
     run = train(tables(), tmp_path / "run", Plugin())
-    latents = run.fixed_latents(6)
+    latents = run.model.fixed_latents(6)
     average = run.state.slots["generator"].average.module
-    assert torch.equal(run.samples(latents), average(latents))
-    assert not torch.equal(run.samples(latents), run.state.slots["generator"].module.eval()(latents))
+    assert torch.equal(run.model.decode(latents), average(latents))
+    assert not torch.equal(run.model.decode(latents), run.state.slots["generator"].module.eval()(latents))
 
 
 def test_without_an_average_the_live_network_is_shown_in_evaluation_mode_and_trains_on(tmp_path):
     run = train(tables(ema=False), tmp_path / "run", Plugin())
-    latents = run.fixed_latents(6)
-    assert torch.equal(run.samples(latents), run.samples(latents)), "no dropout"
+    latents = run.model.fixed_latents(6)
+    assert torch.equal(run.model.decode(latents), run.model.decode(latents)), "no dropout"
     assert run.state.slots["generator"].module.training
 
 

@@ -260,7 +260,7 @@ class Reader:
                 raise result.exception
             return result.output
         if words[0] == "ls":
-            return "  ".join(sorted(path.name for path in Path(words[1]).iterdir()))
+            return "  ".join(sorted(each.name for each in Path(words[1]).iterdir() if not each.name.startswith(".")))
         if words[:3] == ["pip", "install", "--editable"]:
             return self._install(Path(words[3]).resolve())
         assert words[:3] == ["python", "-m", "pytest"], f"the tests cannot run {shlex.join(words)}"

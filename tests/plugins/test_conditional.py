@@ -126,10 +126,10 @@ def recipe(use: str, generator: str = "mlp") -> dict:
 def test_a_run_gives_each_network_what_its_slot_says(use, tmp_path):
     run = train(recipe(use), tmp_path / "run")
     assert run.problem.factors == (Factor("noise", 6, "noise"), Factor("class", 10, "categorical"))
-    latents = run.fixed_latents(4)
+    latents = run.model.fixed_latents(4)
     assert latents.shape == (4, 16)
     others = torch.cat([latents[:, :6], latents[:, 6:].roll(1, dims=1)], dim=1)
-    assert not torch.equal(run.samples(latents), run.samples(others)), "another class, another sample"
+    assert not torch.equal(run.model.decode(latents), run.model.decode(others)), "another class, another sample"
 
 
 class Deaf(Generator):
@@ -176,11 +176,11 @@ class UnlabelledPlugin:
 
 def test_a_single_class_is_no_condition(tmp_path):
     tables = recipe("cgan") | {"data": {"use": "synthetic", "size": 8, "classes": 1}}
-    with pytest.raises(RequestError, match=r"\[loss\] cgan.*needs labels of at least 2.*synthetic has 1 class$"):
+    with pytest.raises(RequestError, match=r"\[loss\] cgan.*needs labels of at least 2.*the data has 1 class$"):
         build(tables, tmp_path / "run")
 
 
 def test_data_without_labels_is_refused_before_training(tmp_path):
     tables = recipe("acgan") | {"data": {"use": "unlabelled"}}
-    with pytest.raises(RequestError, match=r"\[loss\] acgan.*needs labels.*unlabelled has no labels"):
+    with pytest.raises(RequestError, match=r"\[loss\] acgan.*needs labels.*the data has no labels"):
         build(tables, tmp_path / "run", UnlabelledPlugin())

@@ -269,7 +269,7 @@ def test_small_grids_are_enlarged_by_whole_pixels_and_colour_is_kept():
 def test_grids_show_the_averaged_weights_samples_of_the_same_latents(run):
     pictures = sorted((run.directory / "samples").iterdir())
     assert [path.name for path in pictures] == [f"step_{step:08d}.png" for step in (1, 2, 3)]
-    expected = image_grid(to_uint8(run.samples(run.fixed_latents(6))), 3).numpy()
+    expected = image_grid(to_uint8(run.model.decode(run.model.fixed_latents(6))), 3).numpy()
     assert np.array_equal(np.asarray(Image.open(pictures[-1])), expected)
 
 

@@ -52,8 +52,8 @@ def test_without_a_code_that_fits_there_are_no_rows(factor):
 
 def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run")
-    rows = row_by_row(run.fixed_latents(64), run.problem.factors, 3)
-    expected = image_grid(to_uint8(run.samples(rows)), 3).numpy()
+    rows = row_by_row(run.model.fixed_latents(64), run.problem.factors, 3)
+    expected = image_grid(to_uint8(run.model.decode(rows)), 3).numpy()
     assert np.array_equal(picture(run, "samples"), expected)
     factor = expected.shape[1] // (3 * (8 + GAP) + GAP)
     assert expected.shape[0] == factor * (10 * (8 + GAP) + GAP), "ten rows of eight pixels"
@@ -83,7 +83,7 @@ def test_a_run_on_points_draws_them_over_real_ones(tmp_path):
     tables = {**ADVERSARIAL, "data": {"use": "gaussians", "count": 300}, "loss": {"use": "gan", "latent_size": 2}}
     run = train(tables, tmp_path / "run")
     real = run.evaluation().real(2000, "test")
-    assert np.array_equal(picture(run, "samples"), scatter(real, run.samples(run.fixed_latents(2000))))
+    assert np.array_equal(picture(run, "samples"), scatter(real, run.model.decode(run.model.fixed_latents(2000))))
 
 
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +93,7 @@ def test_reconstructions_stand_below_their_images(tmp_path):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}}
     run = train(tables, tmp_path / "run")
     real = run.evaluation().real(12, "test")
-    made = to_uint8(run.reconstructions(to_unit_range(real)))
+    made = to_uint8(run.model.reconstruct(to_unit_range(real)))
     rows = [part for pair in zip(real.split(3), made.split(3), strict=True) for part in pair]
     assert np.array_equal(picture(run, "reconstructions"), image_grid(torch.cat(rows), 3).numpy())
 

@@ -53,4 +53,4 @@ def test_it_trains(tmp_path: Path) -> None:
     }
     run = train(recipe, tmp_path / "run")
     assert run.step == 2
-    assert run.samples(run.fixed_latents(4)).shape == (4, 1, 8, 8)
+    assert run.model.decode(run.model.fixed_latents(4)).shape == (4, 1, 8, 8)

@@ -1,0 +1,158 @@
+"""From what training left behind to a model in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ganrun.builder import empty_network, facts_of, loss_for, placed, prepared_data
+from ganrun.checkpoints import latest_checkpoint, load_checkpoint, run_of
+from ganrun.components import Data, Problem
+from ganrun.devices import choose_device
+from ganrun.directory import ENVIRONMENT, RECIPE, RunDirectory
+from ganrun.errors import RequestError
+from ganrun.model import Model
+from ganrun.reader import load_parts, load_scoring
+from ganrun.registry import Registry, load_registry
+from ganrun.source import read_source
+
+FORMAT = 1
+CARD = "config.json"
+"""What tells an exported folder: the facts that its networks were built for."""
+
+
+def load(what: str | Path, device: str = "auto") -> Model:
+    """A trained model, ready to use.
+
+        model = ganrun.load("runs/wgan-…")
+        images = model.sample(64)
+
+    Nothing that is read is executed: weights are safetensors, and the networks are those of the installed plugins.
+
+    Args:
+        what: A run directory (its latest checkpoint), a checkpoint, an exported folder, or a tracker's id of
+            a run.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        RequestError: if there is no such thing, it is damaged, or it needs a plugin that is not installed.
+    """
+    return find_trained(what).model(device)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left of one model, on the CPU."""
+
+    folder: Path
+    """The run directory, or the exported folder."""
+
+    step: int
+    """Steps done."""
+
+    seed: int
+    """The run's seed."""
+
+    problem: Problem
+    """The data's."""
+
+    weights: Mapping[str, Mapping[str, Tensor]]
+    """By slot; the averages where there are any."""
+
+    registry: Registry
+
+    def model(self, device: str = "auto") -> Model:
+        """The model.
+
+        Raises:
+            RequestError: if a component is not installed, or the weights are another's.
+        """
+        place = choose_device(device)
+        parts = load_parts(self.folder / RECIPE, self.registry)
+        problem, loss = loss_for(parts, self.problem)
+        networks = {}
+        for slot, choice in parts.networks.items():
+            with placed(parts, choice):
+                networks[slot] = self._filled(slot, empty_network(choice, facts_of(problem, loss, slot), place))
+        return Model(problem, loss, networks, place, self.seed)
+
+    def data(self) -> Data:
+        """The data set of the recipe, prepared.
+
+        Raises:
+            DataError: with the steps that mend it.
+        """
+        return prepared_data(load_scoring(str(self.folder / RECIPE), self.registry))
+
+    def _filled(self, slot: str, network: nn.Module) -> nn.Module:
+        try:
+            network.load_state_dict(self.weights[slot])
+        except (KeyError, RuntimeError) as error:
+            raise RequestError(f"the weights in {self.folder} are those of another network: {error}") from error
+        return network.requires_grad_(False).eval()
+
+
+def find_trained(what: str | Path, registry: Registry | None = None) -> Trained:
+    """What `load` loads, before it is put to use.
+
+    Raises:
+        RequestError: if there is no such thing, or it is damaged.
+    """
+    registry = registry or load_registry()
+    folder = locate(what, registry)
+    if (folder / CARD).is_file():
+        return _exported(folder, registry)
+    run = run_of(folder)
+    if run is None and not (folder / RECIPE).is_file():
+        raise RequestError(f"{folder} is no run directory, no checkpoint, and nothing that ganrun exported")
+    checkpoint = load_checkpoint(folder) if run else latest_checkpoint(folder)
+    if checkpoint is None:
+        raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+    networks = [name for name in checkpoint.weights if not name.endswith(".averaged")]
+    weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in networks}
+    return _trained(run or folder, ENVIRONMENT, int(checkpoint.progress["step"]), weights, registry)
+
+
+def locate(what: str | Path, registry: Registry) -> Path:
+    """A place that is there: of that name, or of the run that a tracker knows by it.
+
+    Raises:
+        RequestError: if there is none.
+    """
+    path = Path(what)
+    if path.exists():
+        return path
+    for tracker in registry.trackers().values():
+        found = tracker.find(str(what))
+        if found is not None:
+            return found
+    raise RequestError(f"there is no {what}; name a run directory, a checkpoint, an exported folder, or a tracker's id")
+
+
+def _exported(folder: Path, registry: Registry) -> Trained:
+    facts = RunDirectory(folder).read_json(CARD)
+    if facts.get("format") != FORMAT:
+        found = f"{folder / CARD} has format {facts.get('format')!r}, and this version of ganrun reads format {FORMAT}"
+        raise RequestError(f"{found}; use the version that wrote it")
+    try:
+        weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"the weights in {folder} are damaged: {error}") from error
+    return _trained(folder, CARD, int(facts.get("step", 0)), weights, registry)
+
+
+def _trained(
+    folder: Path, facts: str, step: int, weights: Mapping[str, Mapping[str, Tensor]], registry: Registry
+) -> Trained:
+    try:
+        told = RunDirectory(folder).read_json(facts)["problem"]
+        problem = Problem(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
+        seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
+    return Trained(folder, step, seed, problem, weights, registry)

@@ -1,0 +1,167 @@
+"""What was trained, in use again: the same samples, from wherever it lies, and nothing foreign executed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import ganrun
+from ganrun import Run, Tracker, find_trained, hookimpl, to_uint8
+from ganrun.errors import MisfitError, RequestError
+from ganrun.runner import execute
+from ganrun.testing import build, registry_with, train
+
+RECIPE = {
+    "name": "small",
+    "train": {"steps": 3, "batch_size": 8, "device": "cpu", "seed": 5},
+    "data": {"use": "digits", "size": 8},
+    "loss": {"use": "gan", "latent_size": 4},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "discriminator": {"use": "mlp", "hidden": [8]},
+    "checkpoints": {"every_steps": 1, "keep": 3},
+    **dict.fromkeys(("samples", "progress", "mlflow"), False),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(RECIPE, tmp_path_factory.mktemp("loading") / "run")
+
+
+# ── The same samples ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_its_samples_are_those_that_are_scored(run: Run) -> None:
+    model = ganrun.load(run.directory.path, "cpu")
+    scored = run.evaluation().generated(300)
+    assert torch.equal(to_uint8(model.sample(300)), scored)
+    assert torch.equal(model.sample(7), model.sample(300)[:7])
+    assert not torch.equal(model.sample(7, seed=6), model.sample(7))
+
+
+def test_a_checkpoint_gives_the_weights_of_its_own_step(run: Run) -> None:
+    places = [run.directory / "checkpoints" / f"step_{step:08d}" for step in (1, 3)]
+    early, late = (find_trained(place) for place in places)
+    assert (early.step, late.step, early.seed) == (1, 3, 5)
+    latents = run.model.fixed_latents(4)
+    assert torch.equal(late.model("cpu").decode(latents), run.model.decode(latents)), "the averaged weights"
+    assert not torch.equal(early.model("cpu").decode(latents), run.model.decode(latents))
+
+
+def test_neither_data_nor_other_plugins_than_the_models_are_needed(run: Run, tmp_path: Path) -> None:
+    moved = shutil.copytree(run.directory.path, tmp_path / "moved")
+    recipe = (moved / "recipe.toml").read_text()
+    (moved / "recipe.toml").write_text(recipe.replace('"digits"', '"lost"') + '\n[not-installed-here]\nsecret = "x"\n')
+    assert torch.equal(ganrun.load(moved, "cpu").sample(3), run.model.sample(3))
+
+
+def test_using_a_model_in_training_leaves_its_mode_and_its_random_stream_alone(run: Run) -> None:
+    generator = run.state.slots["generator"].module.train()
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    run.model.sample(3)
+    run.model.decode(run.model.fixed_latents(2))
+    assert torch.rand(1) == expected and generator.training
+
+
+def test_one_class_is_asked_of_a_model_that_knows_classes(tmp_path: Path, run: Run) -> None:
+    model = train({**RECIPE, "loss": {"use": "acgan", "noise_size": 4}}, tmp_path / "run").model
+    (factor,) = [each for each in model.problem.factors if each.name == "class"]
+    for latents, _ in model.batches(300, label=3):
+        assert (latents[:, model.place(factor)].argmax(1) == 3).all()
+        assert (latents[:, model.place(factor)].sum(1) == 1).all()
+    with pytest.raises(MisfitError, match="the classes are 0 to 9"):
+        model.sample(1, label=10)
+    with pytest.raises(MisfitError, match="knows no classes"):
+        run.model.sample(1, label=0)
+
+
+# ── What is not there ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
+    """What puts one text in another's place in a file of a folder."""
+    return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
+        (lambda folder: (folder / "recipe.toml").unlink(), "no run directory, no checkpoint"),
+        (lambda folder: (folder / "environment.json").write_text("{}"), "environment.json is damaged"),
+        (edited("environment.json", '"sample_shape"', '"shape"'), "environment.json is damaged"),
+        (edited("recipe.toml", " 8,", " 9,"), "another"),
+        (edited("recipe.toml", '"mlp"', '"mpl"'), "mpl"),
+    ],
+    ids=["no weights", "no recipe", "no facts", "half the facts", "other networks", "no such component"],
+)
+def test_what_cannot_be_loaded_says_why(run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    spoil(copy)
+    with pytest.raises(RequestError, match=told):
+        ganrun.load(copy, "cpu")
+
+
+class Elsewhere(Tracker):
+    """Knows one run by the name of `abc`."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def find(self, run_id: str) -> Path | None:
+        return self.place if run_id == "abc" else None
+
+    def runs_of(self, experiment: str) -> None:
+        return None
+
+    @hookimpl
+    def ganrun_trackers(self):
+        return {"elsewhere": self}
+
+
+def test_a_trackers_name_for_a_run_is_as_good_as_its_directory(run: Run) -> None:
+    registry = registry_with(Elsewhere(run.directory.path))
+    assert find_trained("abc", registry).folder == run.directory.path
+    with pytest.raises(RequestError, match="there is no xyz; name a run directory"):
+        find_trained("xyz", registry)
+
+
+# ── Who is at work ────────────────────────────────────────────────────────────────────────────────────────
+
+TRAIN = """
+import sys
+from pathlib import Path
+from ganrun.testing import train
+train({recipe}, Path(sys.argv[1]))
+"""
+
+
+def test_a_run_whose_process_was_killed_is_told_from_one_that_is_running(tmp_path: Path) -> None:
+    long = {**RECIPE, "train": {**RECIPE["train"], "steps": 10_000_000}, "checkpoints": False}
+    place = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", TRAIN.format(recipe=repr(long)), place])
+    try:
+        directory = ganrun.RunDirectory(place)
+        deadline = time.monotonic() + 60
+        while not (place / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert directory.status == "running"
+        with pytest.raises(RequestError, match="is being trained by another process"):
+            execute(build(long, place, resume=True))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert json.loads((place / "summary.json").read_text())["status"] == "running"
+    assert directory.status == "killed"
+    assert ganrun.RunDirectory(tmp_path / "none").status == "unknown"
