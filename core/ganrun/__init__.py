@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from ganrun.loading import Trained as Trained
     from ganrun.loading import find_trained as find_trained
     from ganrun.loading import load as load
-    from ganrun.loading import locate as locate
     from ganrun.losses import Batch as Batch
     from ganrun.losses import Loss as Loss
     from ganrun.losses import Nets as Nets
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     from ganrun.randomness import derived_seed as derived_seed
     from ganrun.randomness import isolated_random as isolated_random
     from ganrun.registry import load_registry as load_registry
+    from ganrun.registry import locate as locate
     from ganrun.run import Run as Run
     from ganrun.settings import Settings as Settings
     from ganrun.state import TrainingState as TrainingState
@@ -87,12 +87,12 @@ _HOMES = {
     "RunError",
     "evaluation": "Evaluation Kept",
     "files": "atomic_folder atomic_path",
-    "loading": "Trained find_trained load locate",
+    "loading": "Trained find_trained load",
     "losses": "Batch Loss Nets Phase Slot Terms",
     "markers": "hookimpl observes",
     "model": "Model",
     "randomness": "derived_seed isolated_random",
-    "registry": "load_registry",
+    "registry": "load_registry locate",
     "run": "Run",
     "settings": "Settings",
     "state": "TrainingState",

@@ -117,7 +117,8 @@ def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
 def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:  # type: ignore[empty-body]
     """Questions that `ganrun doctor` asks: are the weights there, is the tracking server reachable?
 
-    Each callable answers within seconds, changes nothing, and returns a `ganrun.Checkup`.
+    Each callable answers within seconds and returns a `ganrun.Checkup`. It changes nothing, but may set right what is
+    certainly wrong, and says so.
     """
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from inspect import isabstract
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganrun.errors import PluginError
+from ganrun.errors import PluginError, RequestError
 from ganrun.plugins import Plugin, Plugins, describe_fault, discover
 from ganrun.settings import Settings
 from ganrun.suggestions import did_you_mean
@@ -158,6 +159,22 @@ class Registry:
 def load_registry(blocked: tuple[str, ...] = ()) -> Registry:
     """The registry of this environment, without the plugins in `blocked`."""
     return Registry(discover(blocked))
+
+
+def locate(what: str | Path, registry: Registry) -> Path:
+    """A place that is there: of that name, or of the run that a tracker knows by it.
+
+    Raises:
+        RequestError: if there is none.
+    """
+    path = Path(what)
+    if path.exists():
+        return path
+    for tracker in registry.trackers().values():
+        found = tracker.find(str(what))
+        if found is not None:
+            return found
+    raise RequestError(f"there is no {what}, and no tracker knows a run by that name")
 
 
 def _fault_of(kind: str, name: Any, component: Any) -> str | None:

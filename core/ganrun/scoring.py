@@ -20,7 +20,7 @@ from ganrun.errors import MisfitError, RequestError, RunError
 from ganrun.evaluation import Evaluation, measured
 from ganrun.reader import choose, load_recipe, load_scoring
 from ganrun.recipes import find_recipe
-from ganrun.registry import Registry
+from ganrun.registry import Registry, locate
 from ganrun.run import Run, score_tables
 
 log = logging.getLogger("ganrun")
@@ -36,7 +36,7 @@ class Request:
     """What is to be scored, and how.
 
     Args:
-        path: A run directory, a checkpoint in one, or a folder of pictures.
+        path: A run directory or a tracker's name for one, a checkpoint, or a folder of pictures.
         against: Data set or recipe whose real images are compared with; where None, a run's own.
         metrics: Names; where there are none, those of the recipe.
         overrides: Typed after `--set`.
@@ -61,7 +61,7 @@ def score(request: Request, registry: Registry, waiting: Callable[[str], None] =
     Raises:
         RequestError: if what is asked for is not there or does not fit.
     """
-    folder = request.path
+    folder = locate(request.path, registry)
     if (folder / RECIPE).is_file():
         found = latest_checkpoint(folder)
         if found is None:
@@ -70,8 +70,6 @@ def score(request: Request, registry: Registry, waiting: Callable[[str], None] =
     run = run_of(folder)
     if run is not None:
         return _score_run(request, open_run(run), load_checkpoint(folder), registry, waiting)
-    if not folder.exists():
-        raise RequestError(f"there is no {folder}; name a run directory, a checkpoint, or a folder of pictures")
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"

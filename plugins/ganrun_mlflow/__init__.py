@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
-    from ganrun import Checkup, Observer
+    import click
+
+    from ganrun import Checkup, Observer, Tracker
 
 
 @hookimpl
@@ -19,7 +21,21 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:
 
 
 @hookimpl
+def ganrun_commands() -> Mapping[str, click.Command]:
+    from ganrun_mlflow.commands import sync, ui
+
+    return {"sync": sync, "ui": ui}
+
+
+@hookimpl
+def ganrun_trackers() -> Mapping[str, Tracker]:
+    from ganrun_mlflow.tracker import MlflowTracker
+
+    return {"mlflow": MlflowTracker()}
+
+
+@hookimpl
 def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
-    from ganrun_mlflow.store import check_store
+    from ganrun_mlflow.tracker import check_store
 
     return {"tracking store": check_store}

@@ -1,17 +1,14 @@
-"""What a run is labelled with in MLflow: parameters, tags, a description and its data set."""
+"""What a run is labelled with in MLflow: parameters, tags, a description and its data set, as plain data."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ganrun import Run, Score
-
-if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+from ganrun import Run
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 """MLflow's limits; 5000 is what its older servers take."""
@@ -112,14 +109,15 @@ def tags_of(run: Run) -> dict[str, str]:
     return {key: value[:TAG_LENGTH] for key, value in tags.items() if value}
 
 
-def score_tags(scores: Iterable[Score]) -> dict[str, str]:
-    """How each score was made, for scores of unlike protocols must not be ranked together; and its floor."""
-    tags = {}
-    for score in scores:
-        text = json.dumps(dict(score.protocol), sort_keys=True, ensure_ascii=False)
-        tags[key_text(f"protocol/{score.name}")] = text[:TAG_LENGTH]
-        if score.floor is not None:
-            tags[key_text(f"floor/{score.name}")] = f"{score.floor:.4g}"
+def score_tags(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """For each score of a line of metrics.jsonl: how it was made, for scores of unlike protocols must not be ranked
+    together; and its floor."""
+    tags: dict[str, dict[str, str]] = {}
+    for name, protocol in record.get("protocols", {}).items():
+        text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
+        tags[name] = {key_text(f"protocol/{name}"): text[:TAG_LENGTH]}
+    for name, floor in record.get("floors", {}).items():
+        tags[name][key_text(f"floor/{name}")] = f"{floor:.4g}"
     return tags
 
 
@@ -145,17 +143,14 @@ def _user() -> str | None:
 # ── Data set ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def dataset_of(run: Run) -> DatasetInput:
+def dataset_of(run: Run) -> dict[str, str]:
     """The entry of MLflow's Dataset column: name, fingerprint and shape, without the data itself."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     images = run.data.split("train").images
     profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.problem.classes}
-    dataset = Dataset(
-        name=run.recipe.data.use,
-        digest=str(run.environment["data_fingerprint"])[:36],
-        source_type="local",
-        source=json.dumps(run.recipe.data.table()),
-        profile=json.dumps(profile),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return {
+        "name": run.recipe.data.use,
+        "digest": str(run.environment["data_fingerprint"])[:36],
+        "source_type": "local",
+        "source": json.dumps(run.recipe.data.table()),
+        "profile": json.dumps(profile),
+    }

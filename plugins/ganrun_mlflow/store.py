@@ -19,7 +19,7 @@ from ssl import SSLError
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ganrun import Checkup, RunError
+from ganrun import GanrunError, RunError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,8 +31,6 @@ PATIENCE_SECONDS = 3
 
 MAKING_SECONDS = 120
 """How long another process may take to make a SQLite store; seconds, on most machines."""
-
-NOTHING_LOST = "the run's own metrics.jsonl holds everything"
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -63,6 +61,12 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
+def with_password(uri: str) -> str:
+    """A URI as it was stored; as the environment has it where that is the same store."""
+    here = tracking_uri()
+    return here if without_password(here) == uri else uri
+
+
 def is_server(uri: str) -> bool:
     """Whether the store is an MLflow server, and no database or folder."""
     return urlsplit(uri).scheme in ("http", "https")
@@ -82,22 +86,7 @@ def reach(uri: str) -> None:
     except (OSError, sqlite3.Error, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         what = "server" if is_server(uri) else "store"
-        raise RunError(
-            f"the MLflow {what} at {without_password(uri)} cannot be reached: {reason}; {NOTHING_LOST}"
-        ) from error
-
-
-def check_store() -> Checkup:
-    """For `ganrun doctor`: whether the store of a recipe that names none can be used."""
-    uri = tracking_uri()
-    try:
-        reach(uri)
-    except RunError as error:
-        remedy = f"; start it, or set {URI_VARIABLE}" if is_server(uri) else f"; repair it, or set {URI_VARIABLE}"
-        return Checkup(False, error.message.removesuffix(f"; {NOTHING_LOST}") + remedy)
-    database = sqlite_path(uri)
-    will_be = database is not None and not database.exists()
-    return Checkup(True, without_password(uri) + (" (made by the first run)" if will_be else ""))
+        raise RunError(f"the MLflow {what} at {without_password(uri)} cannot be reached: {reason}") from error
 
 
 def _knock(uri: str) -> None:
@@ -153,22 +142,22 @@ def connect(uri: str) -> MlflowClient:
         with _alone(sqlite_path(uri)):
             return MlflowClient(uri)
     except Exception as error:  # Each database driver raises errors of its own.
-        raise _refusal(uri, error) from error
+        raise refusal(uri, error) from error
 
 
 @contextmanager
 def refusals_told(uri: str) -> Iterator[None]:
-    """A block in which MLflow's own errors, and those of files, become one clear one.
+    """A block in which the errors of MLflow, and of the libraries of its stores, become one clear one.
 
     Raises:
         RunError: in their place.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
-    except (MlflowException, OSError) as error:
-        raise _refusal(uri, error) from error
+    except GanrunError:
+        raise
+    except Exception as error:  # each kind of artifact store raises errors of a library of its own
+        raise refusal(uri, error) from error
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
@@ -194,13 +183,18 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def how_to_open(uri: str, experiment_id: str) -> tuple[str | None, str]:
-    """The command that has to run first, if any, and the address where the experiment's runs are compared."""
-    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    shown = without_password(uri)
+def page_of(uri: str, experiment_id: str) -> str:
+    """Where an experiment's runs are compared, on a server at `uri`: its charts, and not what MLflow opens with."""
+    server = without_password(uri).rstrip("/")
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+
+def invitation(uri: str, experiment_id: str) -> list[str]:
+    """What tells a person how an experiment's runs are compared."""
     if is_server(uri):
-        return None, shown.rstrip("/") + page
-    return f"{_program()} ui --backend-store-uri {shlex.quote(shown)}", f"http://127.0.0.1:5000{page}"
+        return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
+    command = f"{_program()} ui --backend-store-uri {shlex.quote(without_password(uri))}"
+    return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
 
 
 def _program() -> str:
@@ -212,8 +206,9 @@ def _program() -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message without the chain of causes that MLflow adds."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """An error's message without the chain of causes that MLflow adds, and the remarks of SQLAlchemy before it."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
@@ -239,8 +234,9 @@ def _quieten() -> None:
         os.environ.setdefault(variable, value)
 
 
-def _refusal(uri: str, error: Exception) -> RunError:
-    return RunError(f"MLflow at {without_password(uri)} did not take the run: {first_line(error)}; {NOTHING_LOST}")
+def refusal(uri: str, error: Exception) -> RunError:
+    """The error for whatever MLflow says of a store."""
+    return RunError(f"MLflow at {without_password(uri)} says: {first_line(error)}")
 
 
 def _artifacts(uri: str, experiment: str) -> str | None:

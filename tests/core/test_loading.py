@@ -133,7 +133,7 @@ class Elsewhere(Tracker):
 def test_a_trackers_name_for_a_run_is_as_good_as_its_directory(run: Run) -> None:
     registry = registry_with(Elsewhere(run.directory.path))
     assert find_trained("abc", registry).folder == run.directory.path
-    with pytest.raises(RequestError, match="there is no xyz; name a run directory"):
+    with pytest.raises(RequestError, match="there is no xyz, and no tracker knows a run by that name"):
         find_trained("xyz", registry)
 
 

@@ -82,6 +82,11 @@ def _make_environment(folder: Path) -> None:
 # ── What it must leave behind ─────────────────────────────────────────────────────────────────────────────
 
 
+def _mlflow(clone: Path) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((clone / "out" / "mlflow.json").read_text(encoding="utf-8"))
+    return note
+
+
 def _summary(clone: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((clone / "out" / "summary.json").read_text(encoding="utf-8"))
     return summary
@@ -110,8 +115,7 @@ def test_samples_are_drawn_at_several_steps(answer: Answer) -> None:
 
 
 def test_mlflow_holds_the_run(answer: Answer) -> None:
-    summary = _summary(answer[0])
-    where = summary["mlflow"]
+    summary, where = _summary(answer[0]), _mlflow(answer[0])
     assert where["uri"] == f"sqlite:///{answer[0] / 'mlflow.db'}"
     client = MlflowClient(where["uri"])
     run = client.get_run(where["run_id"])
@@ -127,7 +131,7 @@ def test_mlflow_holds_the_run(answer: Answer) -> None:
 
 
 def test_mlflow_holds_the_files_and_pictures(answer: Answer) -> None:
-    where = _summary(answer[0])["mlflow"]
+    where = _mlflow(answer[0])
     client = MlflowClient(where["uri"])
     papers = {each.path for each in client.list_artifacts(where["run_id"])}
     assert {"recipe.toml", "environment.json", "metrics.jsonl", "summary.json"} <= papers
@@ -137,7 +141,5 @@ def test_mlflow_holds_the_files_and_pictures(answer: Answer) -> None:
 
 def test_it_says_how_to_open_the_comparison(answer: Answer) -> None:
     clone, printed = answer
-    where = _summary(clone)["mlflow"]
-    assert where["command"] in printed
-    assert where["page"] in printed
-    assert f"/#/experiments/{where['experiment_id']}/runs" in where["page"]
+    assert f"mlflow ui --backend-store-uri sqlite:///{clone / 'mlflow.db'}" in printed
+    assert f"/#/experiments/{_mlflow(clone)['experiment_id']}/runs?workflowType=machine_learning" in printed

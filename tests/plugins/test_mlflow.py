@@ -1,8 +1,10 @@
 """The MLflow observer: real runs, read back from real stores."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -14,17 +16,25 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
+import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
+from PIL import Image
 
-from ganrun import Interrupted, Metric, NonFiniteError, Observer, Score, hookimpl, observes
+import ganrun
+from ganrun import Interrupted, Metric, NonFiniteError, Observer, RunError, Score, hookimpl, observes
 from ganrun.builder import build_run
+from ganrun.cli import main
 from ganrun.plugins import Plugin
 from ganrun.reader import load_recipe
 from ganrun.registry import load_registry
 from ganrun.runner import execute
-from ganrun_mlflow.outbox import Outbox
-from ganrun_mlflow.store import check_store, connect, tracking_uri
+from ganrun_mlflow.mirror import Mirror
+from ganrun_mlflow.note import Note
+from ganrun_mlflow.store import connect, tracking_uri
+from ganrun_mlflow.tracker import check_store
 
 RECIPE = """\
 #:schema ./ganrun.schema.json
@@ -122,6 +132,7 @@ def uri(tmp_path_factory):
 def build(registry, tmp_path, monkeypatch):
     """Builds a run of the tiny recipe; `mlflow` is its table's text."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 1e9)
 
     def build(mlflow, *overrides, steps=4, lr=1e-3, samples="false", resume=False):
         path = tmp_path / "tiny.toml"
@@ -193,7 +204,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     assert shown == {int(path.stem.removeprefix("step_")) for path in (run.directory / "samples").glob("*.png")}
     assert not client.list_artifacts(found.info.run_id, "checkpoints")
 
-    note = run.directory.read_json("summary.json")["mlflow"]
+    note = run.directory.read_json("mlflow.json")
     assert (note["run_id"], note["uri"]) == (found.info.run_id, uri)
     assert f"mlflow ui --backend-store-uri {uri}" in "\n".join(run.messages)
     assert f"/#/experiments/{found.info.experiment_id}/runs?" in "\n".join(run.messages)
@@ -206,21 +217,18 @@ def test_an_interrupted_run_is_killed_and_goes_on_as_the_same_one(build, uri):
     threading.Thread(target=terminate_at_step_3, args=[run], daemon=True).start()
     with pytest.raises(Interrupted):
         execute(run)
-    client, killed = mirrored(uri, run)
+    _, killed = mirrored(uri, run)
     assert killed.info.status == "KILLED"
-    assert killed.data.tags["error"] == "interrupted"
-
     steps = run.step + 5
     again = build(table, steps=steps, resume=True)
     execute(again)
-    client, found = mirrored(uri, again)
+    _, found = mirrored(uri, again)
     assert found.info.run_id == killed.info.run_id
     assert found.info.status == "FINISHED"
-    assert "error" not in found.data.tags
     assert found.data.params["train.steps"] == "1000000"
-    seen = history(client, found, "images_seen")
-    assert seen == [(record["step"], record["images_seen"]) for record in again.directory.records()]
-    assert seen[-1][0] == steps
+    assert found.info.start_time == killed.info.start_time
+    assert_level(uri, again)
+    assert max(again.directory.records(), key=lambda record: record["step"])["step"] == steps
 
 
 def terminate_at_step_3(run):
@@ -238,21 +246,122 @@ def test_a_failed_run_is_failed_and_says_why(build, uri):
     assert "finite" in found.data.tags["error"]
 
 
-def test_a_dead_server_stops_nothing_and_is_made_up_for_on_resume(build, uri, caplog):
-    run = build(f'uri = "http://ann:secret@127.0.0.1:{free_port()}"', steps=4)
+# ── Level, whatever happens ───────────────────────────────────────────────────────────────────────────────
+
+
+def assert_level(uri, run):
+    """Everything that metrics.jsonl holds is in the store, each point at its own time and but once."""
+    client, found = mirrored(uri, run)
+    expected = {}
+    for record in run.directory.records():
+        for name, value in record.items():
+            if "/" in name and math.isfinite(value):
+                expected.setdefault(name, []).append((record["step"], value, int(1000 * record["time"])))
+    assert expected
+    for name, points in expected.items():
+        kept = client.get_metric_history(found.info.run_id, name)
+        assert sorted((point.step, point.value, point.timestamp) for point in kept) == sorted(points), name
+
+
+def test_a_dead_server_stops_nothing_and_sync_makes_up_for_it(build, uri, caplog):
+    run = build(f'uri = "http://ann:secret@127.0.0.1:{free_port()}"', 'metric=[{use="brightness"}]', steps=4)
     started = time.monotonic()
     execute(run)
+    ended = time.time()
     assert time.monotonic() - started < 10
     assert run.directory.read_json("summary.json")["status"] == "finished"
-    (warning,) = [record.getMessage() for record in caplog.records if "mlflow" in record.getMessage()]
-    assert "cannot be reached" in warning
-    assert "metrics.jsonl" in warning
-    assert "secret" not in warning
+    (warning,) = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
+    assert "cannot be reached" in warning and "run directory holds everything" in warning
+    told = "\n".join(run.messages)
+    assert f"to send the rest: ganrun sync {run.directory.path}" in told
+    assert "secret" not in warning + told + (run.directory / "mlflow.json").read_text()
 
-    again = build(f'uri = "{uri}"', steps=6, resume=True)
-    execute(again)
-    client, found = mirrored(uri, again)
-    assert [step for step, _ in history(client, found, "loss/generator")] == [2, 4, 6]
+    time.sleep(1)
+    done = ganrun_command("sync", run.directory.path, "--uri", uri)
+    assert done.exit_code == 0, done.output
+    assert_level(uri, run)
+    _, found = mirrored(uri, run)
+    assert found.info.status == "FINISHED"
+    assert abs(found.info.end_time / 1000 - ended) < 0.9, "when the run ended, not when it was sent"
+    assert json.loads(found.data.tags["protocol/brightness"])["samples"] == 4
+
+
+def test_a_server_that_dies_in_mid_run_and_comes_back_lacks_nothing(build, uri, tmp_path, monkeypatch):
+    monkeypatch.setattr("ganrun_mlflow.courier.SECONDS_BETWEEN_CALLS", 0.1)
+    monkeypatch.setattr("ganrun_mlflow.courier.FIRST_PAUSE_SECONDS", 0.1)
+    with served(uri, tmp_path) as (address, process):
+        run = build(f'uri = "{address}"\nexperiment = "served"', "train.log_every_steps=20", steps=1_000_000)
+        training = threading.Thread(target=execute, args=[run])
+        training.start()
+        await_truth(lambda: sent(run) > 0)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        before = sent(run)
+        await_truth(lambda: len(run.directory.records()) > before + 50)
+        assert not run.stopped and training.is_alive(), "training goes on"
+    with served(uri, tmp_path, port=int(address.rpartition(":")[2])):
+        await_truth(lambda: sent(run) > before + 50)
+        run.stop("enough")
+        training.join(60)
+        assert_level(uri, run)
+        client, found = mirrored(uri, run)
+        assert found.info.status == "FINISHED"
+        assert (
+            len(
+                client.search_runs([found.info.experiment_id], "tags.run_directory = '" + str(run.directory.path) + "'")
+            )
+            == 1
+        )
+
+
+def sent(run):
+    """Lines of metrics.jsonl that MLflow has."""
+    known = run.directory.read_json("mlflow.json").get("bytes_sent")
+    return (run.directory / "metrics.jsonl").read_bytes()[:known].count(b"\n") if known else 0
+
+
+def await_truth(question, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.02)
+
+
+def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatch):
+    monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        run = build(f'uri = "http://127.0.0.1:{listening.getsockname()[1]}"', steps=10)
+        execute(run)
+    assert run.state.seconds < 1.5
+    assert "ganrun sync" in "\n".join(run.messages)
+
+
+def test_a_break_between_sending_and_noting_does_no_harm(build, uri):
+    run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', steps=8)
+    execute(run)
+    note = Note.of(run.directory)
+    _, before = mirrored(uri, run)
+    Mirror(run.directory, uri, replace(note, bytes_sent=0, digest="")).level("finished")
+    assert_level(uri, run)
+    _, after = mirrored(uri, run)
+    assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+
+
+def test_what_the_store_did_not_take_is_sent_again(build, uri):
+    run = build(f'uri = "{uri}"', steps=2)
+    execute(run)
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
+        store.execute("CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(FAIL, 'no space'); END")
+    run.directory.append_record({"step": 3, "images_seen": 24, "time": time.time(), "loss/generator": 0.5})
+    mirror = Mirror(run.directory, uri, Note.of(run.directory))
+    try:
+        with pytest.raises(RunError, match="no space"):
+            mirror.level("finished")
+    finally:
+        with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
+            store.execute("DROP TRIGGER refuse")
+    mirror.level("finished")
+    assert_level(uri, run)
 
 
 def test_a_run_that_the_store_has_lost_is_written_anew(build, uri, caplog):
@@ -268,43 +377,155 @@ def test_a_run_that_the_store_has_lost_is_written_anew(build, uri, caplog):
     assert lost.info.run_id in caplog.text
 
 
-def test_what_the_store_did_not_take_is_sent_again(uri, tmp_path, caplog):
-    client = MlflowClient(uri)
-    run_id = client.create_run(client.create_experiment("outage", (tmp_path / "artifacts").as_uri())).info.run_id
-    outbox = Outbox(client, run_id, lambda: None)
-    store = sqlite3.connect(uri.removeprefix("sqlite:///"))
-    store.execute("CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(FAIL, 'no space'); END")
-    outbox.add_metrics(1, {"loss/a": 1.0, "loss/b": math.inf})
-    outbox.flush()
-    assert "sent again later" in caplog.text
-    outbox.add_metrics(2, {"loss/a": 2.0})
-    started = time.monotonic()
-    outbox.flush()
-    assert time.monotonic() - started < 0.1, "a store that did not answer is left alone for a while"
-    store.execute("DROP TRIGGER refuse")
-    store.close()
-    outbox.close("FINISHED")
-    found = client.get_run(run_id)
-    assert history(client, found, "loss/a") == [(1, 1.0), (2, 2.0)]
-    assert found.info.status == "FINISHED"
-    assert "loss/b" not in found.data.metrics
+def test_more_points_than_one_call_takes(build, uri):
+    run = build(f'uri = "{uri}"', "train.log_every_steps=1", steps=400)
+    execute(run)
+    assert_level(uri, run)
+    assert sum("/" in name for record in run.directory.records() for name in record) > 2000
 
 
-def test_more_points_than_one_call_takes(uri):
-    client = MlflowClient(uri)
-    run_id = client.create_run("0").info.run_id
-    outbox = Outbox(client, run_id, lambda: None)
-    for step in range(1100):
-        outbox.add_metrics(step, {"loss/a": float(step)})
-    outbox.add_tags({"why": "many"})
-    outbox.close("FINISHED")
-    found = client.get_run(run_id)
-    assert history(client, found, "loss/a") == [(step, step) for step in range(1100)]
-    assert found.data.tags["why"] == "many"
+# ── Killed ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("how", ["doctor", "sync"])
+def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypatch, how):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    build("", steps=10)
+    place = tmp_path / "killed"
+    command = [sys.executable, "-m", "ganrun.cli", tmp_path / "tiny.toml", "--output", place]
+    process = subprocess.Popen([*command, "--set", "train.steps=10000000"], stderr=subprocess.DEVNULL)
+    directory = ganrun.RunDirectory(place)
+    await_truth(lambda: directory.read_json("mlflow.json").get("bytes_sent"), 120)
+    run_id = Note.of(directory).run_id
+    assert check_store().ok and "killed" not in check_store().text, "it is running"
+    assert ganrun_command("sync", place).exit_code == 2
+    process.kill()
+    process.wait()
+    last = max(record["time"] for record in directory.records())
+    time.sleep(1.5)
+    if how == "doctor":
+        assert "ended there, for they were killed: tiny gan" in check_store().text
+        assert "killed" not in check_store().text, "once is enough"
+    else:
+        assert ganrun_command("sync", place).exit_code == 0
+    info = MlflowClient(uri).get_run(run_id).info
+    assert info.status == "KILLED"
+    assert abs(info.end_time / 1000 - last) < 1.4, "when it was killed, not when that was found"
+
+
+# ── As MLflow knows it ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_found_by_its_mlflow_id_here_and_elsewhere(build, uri, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+    run = build("experiment = 'found'\nlog_checkpoints = true", steps=2)
+    execute(run)
+    run_id = Note.of(run.directory).run_id
+    expected = run.model.sample(3)
+    assert torch.equal(ganrun.load(run_id, "cpu").sample(3), expected)
+    (tracker,) = load_registry().trackers().values()
+    assert tracker.runs_of("found") == [run.directory.path] and tracker.runs_of("no such one") is None
+    assert tracker.find("a-folder") is None
+
+    shutil.rmtree(run.directory.path)
+    assert torch.equal(ganrun.load(run_id, "cpu").sample(3), expected), "from what was uploaded"
+    with pytest.raises(ganrun.RequestError, match=f"knows no run {'0' * 32}"):
+        ganrun.load("0" * 32)
+
+
+def test_a_run_that_left_no_weights_says_so(build, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run = build("", steps=2)
+    execute(run)
+    run_id = Note.of(run.directory).run_id
+    shutil.rmtree(run.directory.path)
+    with pytest.raises(ganrun.RequestError, match=r"train with \[mlflow\] log_checkpoints = true"):
+        ganrun.load(run_id)
+
+
+def test_samples_of_the_same_latents_stand_side_by_side(build, uri, tmp_path):
+    tables = []
+    for seed in (1, 2):
+        run = build(f'uri = "{uri}"', f"train.seed={seed}", steps=2)
+        execute(run)
+        client, found = mirrored(uri, run)
+        run_id = found.info.run_id
+        mlflow.set_tracking_uri(uri)  # which its search asks
+        table = client.load_table(found.info.experiment_id, "compare/samples.json", run_ids=[run_id])
+        assert list(table.columns[:2]) == ["sample", "image"], "MLflow makes a grid of exactly these"
+        tables.append(table)
+        expected = ganrun.to_uint8(run.model.decode(run.model.fixed_latents(16)))
+        for number, cell in enumerate(table["image"]):
+            kept = Image.open(client.download_artifacts(run_id, cell["filepath"], str(tmp_path)))
+            assert (
+                kept.resize(expected.shape[:1:-1], Image.Resampling.BOX).tobytes() == expected[number].numpy().tobytes()
+            )
+        shutil.rmtree(run.directory.path)
+    assert list(tables[0]["sample"]) == list(tables[1]["sample"])
+
+
+def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
+    run = build(f'uri = "{uri}"\nlog_model = true', steps=2)
+    execute(run)
+    client, found = mirrored(uri, run)
+    assert found.info.status == "FINISHED" and not [line for line in run.messages if "lacks" in line]
+    (output,) = client.get_run(found.info.run_id).outputs.model_outputs
+    mlflow.set_tracking_uri(uri)
+    loaded = mlflow.pytorch.load_model(f"models:/{output.model_id}")
+    latents = run.model.fixed_latents(5)
+    assert torch.allclose(loaded(latents), run.model.decode(latents), atol=1e-6)
+    signature = mlflow.models.get_model_info(f"models:/{output.model_id}").signature
+    assert signature.inputs.inputs[0].shape == (-1, run.problem.latent_size)
+
+
+def test_the_machines_load_is_recorded(build, uri, monkeypatch):
+    run = build(f'uri = "{uri}"', steps=4)
+    monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 0.0)
+    execute(run)
+    (first, *_) = [record for record in run.directory.records() if "system/cpu_utilization_percentage" in record]
+    assert 0 < first["system/system_memory_usage_percentage"] < 100
+    assert_level(uri, run)
+
+
+def test_a_store_of_another_mlflow_says_how_it_is_migrated(build, uri, tmp_path):
+    shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "old.db")
+    with sqlite3.connect(tmp_path / "old.db") as store:
+        store.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    run = build(f'uri = "sqlite:///{tmp_path}/old.db"', steps=2)
+    execute(run)
+    assert "mlflow db upgrade" in "\n".join(run.messages)
+
+
+def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path):
+    run = build(f'uri = "{uri}"\nexperiment = "shown"', steps=2)
+    execute(run)
+    port = free_port()
+    command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--port", str(port), "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        line = process.stdout.readline()
+        found = Note.of(run.directory).experiment_id
+        assert line.startswith(f"MLflow: http://127.0.0.1:{port}/#/experiments/{found}/runs?")
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+        taken = ganrun_command("ui", run.directory.path, "--port", port, "--no-browser")
+        assert taken.exit_code == 2 and "say --port with another number" in taken.output
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    absent = ganrun_command("ui", run.directory.path, "--experiment", "none", "--no-browser")
+    assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
+
+
+def ganrun_command(*arguments):
+    return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
+
+
+# ── A server ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_server_gets_numbers_and_files(build, server):
-    run = build(f'uri = "{server}"\nlog_checkpoints = true', steps=2)
+    run = build(f'uri = "{server}"\nexperiment = "served"\nlog_checkpoints = true', steps=2)
     execute(run)
     client, found = mirrored(server, run)
     assert found.info.status == "FINISHED"
@@ -318,17 +539,27 @@ def test_a_server_gets_numbers_and_files(build, server):
 @pytest.fixture
 def server(tmp_path, uri):
     """A real tracking server over the shared store, on the loopback."""
-    port = free_port()
+    with served(uri, tmp_path) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def served(uri, tmp_path, port=None):
+    """A block in which a tracking server answers; its address and process."""
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", str(tmp_path / "served")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env={**os.environ, **quiet}, cwd=tmp_path, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env={**os.environ, **quiet}, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         await_server(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
 
 

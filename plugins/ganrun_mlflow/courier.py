@@ -1,0 +1,60 @@
+"""A thread that keeps MLflow level while training goes on, so that a store that is slow or away costs no step."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ganrun import GanrunError
+from ganrun_mlflow.mirror import Mirror
+
+log = logging.getLogger("ganrun")
+
+SECONDS_BETWEEN_CALLS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
+
+
+class Courier:
+    """Levels a mirror every few seconds; after a fault it lets the store alone for a while that doubles each time.
+
+    Args:
+        mirror: Used by this thread alone until `close`.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
+        self.fault: Exception | None = None
+        """What the store did not take at the last time, if anything."""
+        self._ended: str | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ganrun-mlflow", daemon=True)
+        self._thread.start()
+
+    def close(self, ended: str) -> None:
+        """Have all that is left sent, and wait for it; afterwards `fault` tells whether it was taken.
+
+        Args:
+            ended: How the run ended.
+        """
+        self._ended = ended
+        self._closing.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        pause = 0.0
+        while not self._closing.is_set():
+            self._try()
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if self.fault else 0.0
+            self._closing.wait(pause or SECONDS_BETWEEN_CALLS)
+        self._try()
+
+    def _try(self) -> None:
+        was_well = self.fault is None
+        try:
+            self.mirror.level(self._ended)
+            self.fault = None
+        except Exception as error:  # each kind of artifact store raises errors of a library of its own
+            self.fault = error
+            if was_well and not self._closing.is_set():
+                text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
+                log.warning("%s; it is tried again later, and the run directory holds everything", text)

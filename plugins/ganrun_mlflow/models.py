@@ -1,0 +1,54 @@
+"""A run's generator as an MLflow model."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import ganrun
+
+NAME = "generator"
+EXAMPLES = 2
+"""Latents in the input example; with one alone, torch.export would take the batch size for a constant."""
+
+
+class Decoder(nn.Module):
+    """Latents to samples, as the run's scores see them."""
+
+    def __init__(self, model: ganrun.Model) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(model.networks)
+        self._loss = model.loss
+        self._nets = ganrun.Nets(model.networks)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self._loss.generate(self._nets, latents)
+
+
+def log_generator(uri: str, run_id: str, directory: Path) -> None:
+    """Log the model of a run's last checkpoint, as a program that nothing has to be unpickled for."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    model = ganrun.load(directory, "cpu")
+    decoder = Decoder(model).eval()
+    latents = model.fixed_latents(EXAMPLES)
+    with torch.no_grad():
+        signature = infer_signature(latents.numpy(), decoder(latents).numpy())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pytorch.log_model(
+                decoder,
+                name=NAME,
+                signature=signature,
+                input_example=latents.numpy(),
+                pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "mlflow")],
+                serialization_format="pt2",
+            )
+    finally:
+        mlflow.set_tracking_uri(before)
