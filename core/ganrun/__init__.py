@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ganrun.conditioning import Conditioning as Conditioning
     from ganrun.conditioning import LabelledImages as LabelledImages
     from ganrun.conditioning import LabelledLatents as LabelledLatents
+    from ganrun.console import Waiting as Waiting
     from ganrun.console import message_console as message_console
     from ganrun.directory import RunDirectory as RunDirectory
     from ganrun.directory import open_run as open_run
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "caches": "cache_directory",
-    "console": "message_console",
+    "console": "Waiting message_console",
     "checkpoints": "DamagedCheckpoint checkpoint_path checkpoints_in latest_checkpoint load_checkpoint save_checkpoint "
     "step_of",
     "checkups": "Checkup",

@@ -67,7 +67,7 @@ class Evaluation:
         encode: `encode(images)` gives the latents that the model reads off images in [-1, 1], or None.
         reconstruct: `reconstruct(images)` gives what the model makes of images in [-1, 1], or None.
         protocol: What else the samples depend on, for every score.
-        between_batches: Called between batches; may raise to stop the evaluation.
+        told: `told(what, done, total)` hears after each batch how far it is; it may raise to stop the evaluation.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Evaluation:
         encode: Callable[[Tensor], Tensor | None] = lambda _: None,
         reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
         protocol: Mapping[str, str | int | float | bool] | None = None,
-        between_batches: Callable[[], None] = lambda: None,
+        told: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         self.problem = problem
         self.device = device
@@ -94,7 +94,7 @@ class Evaluation:
         self._data = data
         self._encode = encode
         self._reconstruct = reconstruct
-        self._between_batches = between_batches
+        self.told = told
         self._wishes: dict[str | None, list[_Wish]] = {}
         """By split; None stands for generated samples."""
 
@@ -183,13 +183,15 @@ class Evaluation:
         for wish in wishes:
             if wish.extractor is not None:
                 needed[wish.extractor.key] = max(wish.count, needed.get(wish.extractor.key, 0))
+        done = 0
         for batch in self._batches(split, count):
             batch.needed = needed
             for wish in wishes:
                 rows = batch.ranks < wish.count
                 if rows.any():
                     wish.into.add(*(batch.output(name, wish.extractor, wish.count) for name in wish.outputs))
-            self._between_batches()
+            done = min(done + len(batch.ranks), count)
+            self.told("samples" if split is None else f"{split} images", done, count)
 
     def _batches(self, split: str | None, count: int) -> Iterator[_Batch]:
         if split is not None:
@@ -251,7 +253,10 @@ def measured(metrics: Sequence[Metric], evaluation: Evaluation) -> list[Score]:
         except PreflightError as error:
             raise error.located(f"metric.{place}") from None
     evaluation.run()
-    scores = [score for metric in metrics for score in metric.measure(evaluation)]
+    scores: list[Score] = []
+    for place, metric in enumerate(metrics):
+        scores += metric.measure(evaluation)
+        evaluation.told("scores", place + 1, len(metrics))
     names = [score.name for score in scores]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")

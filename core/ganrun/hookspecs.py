@@ -129,7 +129,7 @@ class RunEvents:
     """The events of one run, in the order in which they fire:
 
         run_starting → run_started
-          → per step: [measured] → step_ended → [evaluated]
+          → per step: [measured] → step_ended → [evaluating … → evaluated]
         → [run_failed] → run_ended
 
     `file_written` comes at any time between. An observer implements any of them as a method marked with
@@ -178,6 +178,17 @@ class RunEvents:
         """
 
     @eventspec
+    def evaluating(self, run: Run, what: str, done: int, total: int) -> None:
+        """While samples are drawn, images read and scores computed, after each batch of them.
+
+        Args:
+            run: The run.
+            what: `samples`, `train images`, `test images` or `scores`.
+            done: How many of them are done.
+            total: How many there are.
+        """
+
+    @eventspec
     def evaluated(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
         """Every `train.evaluate_every_steps`, and after the last step, where the recipe has metrics.
 
@@ -190,7 +201,8 @@ class RunEvents:
 
     @eventspec
     def rescored(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
-        """A run that had ended was scored again, by `ganrun eval`. No other event comes with it.
+        """A run that had ended was scored again, by `ganrun eval`. Of the other events, only `evaluating` comes
+        with it.
 
         Args:
             run: The run, with the weights of a checkpoint; it is not trained on.

@@ -121,7 +121,7 @@ class Run:
             reconstruct=self.model.reconstruct,
             data=self.data,
             protocol=self._protocol(),
-            between_batches=self.interruption.check,
+            told=self._evaluating,
         )
 
     def restore(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
@@ -200,6 +200,10 @@ class Run:
         if (self.directory / METRICS).is_file():
             self.announce(self.directory / METRICS, "metrics")
         self.announce(self.directory / SUMMARY, "summary")
+
+    def _evaluating(self, what: str, done: int, total: int) -> None:
+        self.interruption.check()
+        self.events.emit("evaluating", run=self, what=what, done=done, total=total)
 
     def _protocol(self) -> dict[str, str | int | float | bool]:
         """What is scored: which seed's model, and whether its average."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ganrun.builder import assemble, differences_from, placed, prepared_data, prepared_metrics
 from ganrun.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, run_of
 from ganrun.components import Data, Problem, Score
+from ganrun.console import Waiting
 from ganrun.devices import choose_device
 from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, open_run
 from ganrun.errors import MisfitError, RequestError, RunError
@@ -159,15 +160,9 @@ def _score_pictures(request: Request, against: str, registry: Registry, waiting:
     waiting(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)
     metrics = prepared_metrics(chosen, real, problem, device, waiting)
-    evaluation = Evaluation(
-        problem=problem,
-        device=device,
-        step=0,
-        seed=0,
-        draw=images,
-        data=real,
-    )
-    return measured(metrics, evaluation)
+    with Waiting() as told:
+        evaluation = Evaluation(problem=problem, device=device, step=0, seed=0, draw=images, data=real, told=told)
+        return measured(metrics, evaluation)
 
 
 def _pictures(folder: Path, problem: Problem, registry: Registry) -> Data:

@@ -29,7 +29,6 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 import ganrun
-from ganrun_datasets.decoding_progress import shown_progress
 from ganrun_datasets.pictures import Picture, Pixels, Source, Transform, UnreadableError, opened
 
 Unreadable = Literal["refuse", "skip"]
@@ -342,13 +341,16 @@ def _decode_into(file: IO[bytes], job: Job) -> Record:
     """Write the pictures that can be read as an array in NumPy's format, and return what is known of them."""
     record, contents, digests = Record(), hashlib.blake2b(digest_size=DIGEST_BYTES), bytearray()
     _write_header(file, len(job.names), job)
-    with shown_progress(job.data, len(job.names)) as advance, closing(_chunks(job)) as chunks:
+    ganrun.message_console().print(f"{job.data}: decoding {len(job.names):,} pictures, once and for all", soft_wrap=True)
+    done = 0
+    with ganrun.Waiting() as told, closing(_chunks(job)) as chunks:
         for chunk in chunks:
             file.write(chunk.pixels.data)
             digests += chunk.row_digests
             contents.update(chunk.contents)
             record = chunk.added_to(record)
-            advance(len(chunk.pixels) + len(chunk.unreadable))
+            done += len(chunk.pixels) + len(chunk.unreadable)
+            told(f"{job.data}: decoding pictures", done, len(job.names))
     count = len(job.names) - len(record.unreadable)
     if not count:
         _tell_unreadable(record.unreadable, job.names, "refuse")

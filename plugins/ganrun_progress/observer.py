@@ -10,7 +10,7 @@ from rich import progress as bars
 from rich.table import Column
 
 import ganrun
-from ganrun import Run, Score, message_console, observes
+from ganrun import Run, Score, Waiting, message_console, observes
 
 
 class Progress(ganrun.Observer):
@@ -28,6 +28,7 @@ class Progress(ganrun.Observer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._console = message_console()
+        self._waiting = Waiting(self._console)
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
         self._losses = ""
@@ -44,6 +45,7 @@ class Progress(ganrun.Observer):
             self._bar = bars.Progress(*_columns(run.steps), console=self._console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")
             self._bar.start()
+            self._waiting = Waiting(self._console, self._bar)
 
     @observes
     def step_ended(self, step: int) -> None:
@@ -65,6 +67,11 @@ class Progress(ganrun.Observer):
             self._console.print(f"step {step}/{run.steps}  {self._losses}  {speed}  {left} left", soft_wrap=True)
 
     @observes
+    def evaluating(self, what: str, done: int, total: int) -> None:
+        """Show how far an evaluation is that takes its time."""
+        self._waiting(what, done, total)
+
+    @observes
     def evaluated(self, step: int, scores: Sequence[Score]) -> None:
         """Show the scores."""
         self._scores = "  ".join(f"{score.name} {score.value:.4g}" for score in scores)
@@ -75,6 +82,7 @@ class Progress(ganrun.Observer):
     @observes(trylast=True)
     def run_ended(self, run: Run, status: str) -> None:
         """Close the bar, and sum up."""
+        self._waiting.close()
         if self._bar is not None:
             self._bar.stop()
         self._console.print(

@@ -97,6 +97,10 @@ class Diary(Observer):
         Diary.entries.append(f"step_ended {step}")
 
     @observes
+    def evaluating(self, what, done, total):
+        Diary.entries.append(f"evaluating {what} {done}/{total}")
+
+    @observes
     def evaluated(self, step, scores):
         Diary.entries.append(f"evaluated {step} {[score.name for score in scores]}")
 
@@ -219,12 +223,18 @@ def test_the_exact_order_of_events(tmp_path):
         "step_ended 2",
         "file_written checkpoint",
         "step_ended 3",
+        "evaluating samples 256/300",
+        "evaluating samples 300/300",
+        "evaluating scores 1/1",
         "evaluated 3 ['brightness']",
         "measured 4 48",
         "step_ended 4",
         "measured 5 60",
         "file_written checkpoint",
         "step_ended 5",
+        "evaluating samples 256/300",
+        "evaluating samples 300/300",
+        "evaluating scores 1/1",
         "evaluated 5 ['brightness']",
         "run_ended finished",
     ]
