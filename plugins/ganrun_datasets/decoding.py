@@ -341,7 +341,8 @@ def _decode_into(file: IO[bytes], job: Job) -> Record:
     """Write the pictures that can be read as an array in NumPy's format, and return what is known of them."""
     record, contents, digests = Record(), hashlib.blake2b(digest_size=DIGEST_BYTES), bytearray()
     _write_header(file, len(job.names), job)
-    ganrun.message_console().print(f"{job.data}: decoding {len(job.names):,} pictures, once and for all", soft_wrap=True)
+    title = f"{job.data}: decoding {len(job.names):,} pictures, once and for all"
+    ganrun.message_console().print(title, soft_wrap=True)
     done = 0
     with ganrun.Waiting() as told, closing(_chunks(job)) as chunks:
         for chunk in chunks:
