@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ganrun import Run, atomic_path, to_uint8
 from ganrun_mlflow.mirror import COMPARED
 
-COUNT = 16
-SMALLEST_SIDE = 128
-"""Smaller pictures are enlarged by a whole factor, so that they can be looked at."""
+ROWS = 4
+"""Rows of MLflow's table."""
+
+COLUMNS, LINES = 4, 2
+"""Samples in a cell of it."""
+
+SIDE, MARGIN = 688, 8
+"""Pixels of a cell's picture, and between samples. MLflow makes a square of it, of which a row shows the upper half."""
 
 
 def write_compared(run: Run) -> None:
-    """Write `compare/sample_00.png`, … into the run directory; nothing where samples are no images."""
+    """Write `compare/samples_01_to_08.png`, … into the run directory; nothing where samples are no images."""
     if len(run.problem.sample_shape) != 3:
         return
-    folder = run.directory / COMPARED
-    folder.mkdir(exist_ok=True)
-    samples = to_uint8(run.model.decode(run.model.fixed_latents(COUNT))).cpu()
-    factor = -(-SMALLEST_SIDE // min(run.problem.sample_shape[1:]))
-    for number, sample in enumerate(samples.repeat_interleave(factor, 2).repeat_interleave(factor, 3)):
-        pixels = sample.permute(1, 2, 0).numpy()
-        with atomic_path(folder / f"sample_{number:02}.png") as partial:
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(partial, "PNG")
+    (run.directory / COMPARED).mkdir(exist_ok=True)
+    in_cell = COLUMNS * LINES
+    latents = run.model.fixed_latents(ROWS * in_cell)
+    samples = to_uint8(run.model.decode(latents)).cpu().permute(0, 2, 3, 1).numpy()
+    for start in range(0, len(samples), in_cell):
+        name = f"samples_{start + 1:02}_to_{start + in_cell:02}.png"
+        with atomic_path(run.directory / COMPARED / name) as partial:
+            cell(samples[start : start + in_cell]).save(partial, "PNG")
+
+
+def cell(samples: npt.NDArray[np.uint8]) -> Image.Image:
+    """Samples `(8, height, width, channels)` in the upper half of a square that is else transparent."""
+    canvas = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    pitch = SIDE // COLUMNS
+    for index, sample in enumerate(samples):
+        grey = sample.shape[2] == 1
+        picture = Image.fromarray(sample[..., 0] if grey else sample).convert("RGB")
+        larger = picture.width < pitch
+        fitted = picture.resize(
+            (pitch - MARGIN, pitch - MARGIN), Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
+        )
+        canvas.paste(fitted, (index % COLUMNS * pitch, index // COLUMNS * pitch))
+    return canvas

@@ -455,12 +455,14 @@ def test_samples_of_the_same_latents_stand_side_by_side(build, uri, tmp_path):
         table = client.load_table(found.info.experiment_id, "compare/samples.json", run_ids=[run_id])
         assert list(table.columns[:2]) == ["sample", "image"], "MLflow makes a grid of exactly these"
         tables.append(table)
-        expected = ganrun.to_uint8(run.model.decode(run.model.fixed_latents(16)))
-        for number, cell in enumerate(table["image"]):
-            kept = Image.open(client.download_artifacts(run_id, cell["filepath"], str(tmp_path)))
-            assert (
-                kept.resize(expected.shape[:1:-1], Image.Resampling.BOX).tobytes() == expected[number].numpy().tobytes()
+        expected = ganrun.to_uint8(run.model.decode(run.model.fixed_latents(32)))
+        assert len(table) == 4
+        kept = Image.open(client.download_artifacts(run_id, table["image"][1]["filepath"], str(tmp_path)))
+        for number, (left, top) in enumerate((left, top) for top in (0, 172) for left in (0, 172, 344, 516)):
+            shown = (
+                kept.crop((left, top, left + 164, top + 164)).convert("L").resize((32, 32), Image.Resampling.NEAREST)
             )
+            assert shown.tobytes() == expected[8 + number].numpy().tobytes()
         shutil.rmtree(run.directory.path)
     assert list(tables[0]["sample"]) == list(tables[1]["sample"])
 
