@@ -55,7 +55,7 @@ def build_run(
     resumed = _continues(directory, recipe, resume)
     run = assemble(recipe, directory, resumed=resumed, waiting=waiting)
     directory.create()
-    directory.write_text(RECIPE, tomli_w.dumps(recipe.resolved()))
+    directory.write_text(RECIPE, f"{recipe.source.preamble}\n{tomli_w.dumps(recipe.resolved())}".lstrip())
     directory.write_json(ENVIRONMENT, run.environment)
     return run
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from ganrun.builder import empty_network, facts_of, loss_for, placed, prepared_data
@@ -18,7 +21,7 @@ from ganrun.directory import ENVIRONMENT, RECIPE, RunDirectory
 from ganrun.errors import RequestError
 from ganrun.model import Model
 from ganrun.reader import load_parts, load_scoring
-from ganrun.registry import Registry, load_registry
+from ganrun.registry import Registry, load_registry, locate
 from ganrun.source import read_source
 
 FORMAT = 1
@@ -58,8 +61,17 @@ class Trained:
     seed: int
     """The run's seed."""
 
+    images_seen: int
+    """Real images consumed until then."""
+
+    seconds: float
+    """Time spent in those steps."""
+
     problem: Problem
     """The data's."""
+
+    class_names: tuple[str, ...]
+    """One for each class of the data."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
     """By slot; the averages where there are any."""
@@ -89,6 +101,29 @@ class Trained:
         """
         return prepared_data(load_scoring(str(self.folder / RECIPE), self.registry))
 
+    def save(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
+
+        Args:
+            folder: Is there already, and holds nothing of these names.
+            about: What config.json shall tell besides, as JSON.
+
+        Raises:
+            RunError: if the facts cannot be written.
+            OSError: if the recipe or the weights cannot.
+        """
+        for slot, tensors in self.weights.items():
+            # save_file would keep others from reading what is made to be handed over.
+            (folder / f"{slot}.safetensors").write_bytes(serialised(dict(tensors), metadata={"format": "pt"}))
+        shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
+        problem = {
+            "sample_shape": list(self.problem.sample_shape),
+            "classes": self.problem.classes,
+            "class_names": list(self.class_names),
+        }
+        progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
+        RunDirectory(folder).write_json(CARD, {"format": FORMAT, **about, **progress, "problem": problem})
+
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
         try:
             network.load_state_dict(self.weights[slot])
@@ -115,23 +150,7 @@ def find_trained(what: str | Path, registry: Registry | None = None) -> Trained:
         raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
     networks = [name for name in checkpoint.weights if not name.endswith(".averaged")]
     weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in networks}
-    return _trained(run or folder, ENVIRONMENT, int(checkpoint.progress["step"]), weights, registry)
-
-
-def locate(what: str | Path, registry: Registry) -> Path:
-    """A place that is there: of that name, or of the run that a tracker knows by it.
-
-    Raises:
-        RequestError: if there is none.
-    """
-    path = Path(what)
-    if path.exists():
-        return path
-    for tracker in registry.trackers().values():
-        found = tracker.find(str(what))
-        if found is not None:
-            return found
-    raise RequestError(f"there is no {what}; name a run directory, a checkpoint, an exported folder, or a tracker's id")
+    return _trained(run or folder, ENVIRONMENT, checkpoint.progress, weights, registry)
 
 
 def _exported(folder: Path, registry: Registry) -> Trained:
@@ -143,16 +162,22 @@ def _exported(folder: Path, registry: Registry) -> Trained:
         weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
-    return _trained(folder, CARD, int(facts.get("step", 0)), weights, registry)
+    return _trained(folder, CARD, facts, weights, registry)
 
 
 def _trained(
-    folder: Path, facts: str, step: int, weights: Mapping[str, Mapping[str, Tensor]], registry: Registry
+    folder: Path,
+    facts: str,
+    progress: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]],
+    registry: Registry,
 ) -> Trained:
     try:
+        step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
         told = RunDirectory(folder).read_json(facts)["problem"]
         problem = Problem(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
+        names = tuple(str(name) for name in told["class_names"])
         seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
-    return Trained(folder, step, seed, problem, weights, registry)
+    return Trained(folder, step, seed, images_seen, seconds, problem, names, weights, registry)

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ class Source:
                 if at[: len(place)] == place:
                     return f"--set {override}"
         return str(self.path)
+
+    @property
+    def preamble(self) -> str:
+        """The comment that the text begins with, which says what the recipe is."""
+        comment = takewhile(lambda line: line.startswith("#"), self.text.splitlines(keepends=True))
+        return "".join(line for line in comment if not line.startswith("#:"))  # which schema to complete from
 
 
 def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:

@@ -1,1 +1,18 @@
 """Hand over: a trained model as a folder that can be used elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def ganrun_commands() -> Mapping[str, click.Command]:
+    from ganrun_export.command import export
+
+    return {"export": export}

@@ -1,1 +1,18 @@
 """Compare: runs side by side, in a table and in a page that can be mailed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ganrun import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def ganrun_commands() -> Mapping[str, click.Command]:
+    from ganrun_report.commands import compare, report
+
+    return {"compare": compare, "report": report}

@@ -1,4 +1,4 @@
-"""Sample grids: pictures of a run's progress, from latents that never change."""
+"""Pictures: of a run's progress, from latents that never change; and of what was trained, by commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
+    import click
+
     from ganrun import Observer
 
 
@@ -16,3 +18,10 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:
     from ganrun_samples.observer import Samples
 
     return {"samples": Samples}
+
+
+@hookimpl
+def ganrun_commands() -> Mapping[str, click.Command]:
+    from ganrun_samples.commands import COMMANDS
+
+    return COMMANDS

@@ -5,19 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ganrun import to_uint8
+
 MARGIN = 2
 """Pixels between images, before enlarging."""
 
-SMALLEST_SIDE = 512
-"""Grids with a shorter side than this are enlarged by a whole factor, so that small images can be looked at."""
+SMALLEST_SIDE, LARGEST_SIDE = 512, 2048
+"""Pictures with a shorter side than the first are enlarged by a whole factor, so that small images can be looked at;
+but not so far that the longer side goes beyond the second."""
 
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
     """uint8 `(count, channels, height, width)` to one uint8 picture `(height', width', 3)`, row by row on white.
 
-    Grey images become colour; pixels are repeated, never blurred.
+    Grey images become colour; pixels are repeated, never blurred. There are no more columns than images.
     """
+    tiles = tiled(images, columns)
+    return enlarged(tiles, enlargement(*tiles.shape[:2]))
+
+
+def tiled(images: Tensor, columns: int) -> Tensor:
+    """The same before it is enlarged."""
     count, channels, height, width = images.shape
+    columns = min(columns, count)
     rows = -(-count // columns)
     canvas = torch.full(
         (3, rows * (height + MARGIN) + MARGIN, columns * (width + MARGIN) + MARGIN), 255, dtype=torch.uint8
@@ -27,5 +37,20 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
         top = MARGIN + (index // columns) * (height + MARGIN)
         left = MARGIN + (index % columns) * (width + MARGIN)
         canvas[:, top : top + height, left : left + width] = image
-    factor = -(-SMALLEST_SIDE // min(canvas.shape[1:]))
-    return canvas.repeat_interleave(factor, 1).repeat_interleave(factor, 2).permute(1, 2, 0)
+    return canvas.permute(1, 2, 0)
+
+
+def enlargement(height: int, width: int) -> int:
+    """The factor for a picture of so many pixels."""
+    shorter, longer = sorted((height, width))
+    return max(1, min(-(-SMALLEST_SIDE // shorter), LARGEST_SIDE // longer))
+
+
+def enlarged(picture: Tensor, factor: int) -> Tensor:
+    """A picture `(height, width, 3)`, each of its pixels so many times as high and wide."""
+    return picture.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+
+
+def shown(images: Tensor) -> Tensor:
+    """Images in [-1, 1], or uint8 already, as uint8 on the CPU."""
+    return (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()

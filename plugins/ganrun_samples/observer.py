@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from math import isqrt
+from pathlib import Path
+from typing import Literal, get_args
+
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 import ganrun
-from ganrun import DataError, Run, atomic_path, observes, to_uint8, to_unit_range
-from ganrun_samples.grid import image_grid
+from ganrun import Run, atomic_path, observes, to_unit_range
+from ganrun_samples import pictures
+from ganrun_samples.curves import curves
+from ganrun_samples.grid import image_grid, shown
+from ganrun_samples.latents import chosen_lines, code_lines, most_active
+from ganrun_samples.pictures import Picture, held_out
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import scatter
+from ganrun_samples.timelapse import frames, save_time_lapse
 
 POINTS = 2_000
 """Points of each kind in a picture of the plane."""
 
 PAIRED_ROWS = 4
 """Rows of real images in a picture of reconstructions."""
+
+ROWS = 8
+"""Of samples beside their neighbours, interpolations, and lines of a traversal."""
+
+STEPS = 10
+"""Columns of interpolations and traversals, so that a code of ten values fills a row."""
+
+Extra = Literal["real-and-generated", "neighbours", "interpolation", "traversal", "curves", "time-lapse"]
+OF_ANY_END: tuple[Extra, ...] = ("curves", "time-lapse")
+"""What is worth having of a run that was stopped, too; it needs neither the model nor much time."""
 
 
 class Samples(ganrun.Observer):
@@ -29,7 +45,7 @@ class Samples(ganrun.Observer):
     5, 10, 20, 50, … up to the cadence, then at the cadence and after the last step. Images are laid out in a grid;
     where the loss has a class or another categorical code, each row is one value of it. Points in the plane are drawn
     over real ones. Models that reconstruct write `reconstructions/step_00000500.png` too: real images, each row above
-    what the model makes of it.
+    what the model makes of it. At the end come those of `at_end` that the model allows, each in a folder of its name.
     """
 
     class Settings(ganrun.Settings):
@@ -42,60 +58,132 @@ class Samples(ganrun.Observer):
         columns: int = Field(8, ge=1)
         """Samples in a row."""
 
+        at_end: tuple[Extra, ...] = get_args(Extra)
+        """Pictures of the finished run. real-and-generated: side by side; neighbours: samples beside the training
+        images nearest to them in pixels, which shows copies; interpolation: from one sample to another; traversal:
+        along each code, or a VAE's most active latents; curves: losses and scores; time-lapse: the grids as
+        `time-lapse.gif`. A run that was stopped has the last two."""
+
     settings: Settings
     automatic = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._first_step: int | None = None
+        """Where training began; None before it did."""
+
+    @observes
+    def run_started(self, run: Run) -> None:
+        """Remember where."""
+        self._first_step = run.step
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
         """Write the pictures where they are due."""
-        if not self._is_due(step, run.steps):
+        if self._is_due(step, run.steps):
+            self._write_progress(run)
+
+    @observes
+    def run_ended(self, run: Run, status: str) -> None:
+        """Write what was asked for at the end."""
+        if self._first_step is None:
             return
-        if len(run.problem.sample_shape) == 3:
-            _write(run, "samples", self._grid(run))
-            pairs = self._pairs(run)
-            if pairs is not None:
-                _write(run, "reconstructions", pairs)
-        elif run.problem.sample_shape == (2,):
-            _write(run, "samples", _scatter(run))
+        if status == "finished" and not _place(run, "samples").exists():  # somebody ended training early
+            self._write_progress(run)
+        for extra in self.settings.at_end:
+            if extra == "time-lapse":
+                self._write_time_lapse(run)
+            elif status == "finished" or extra in OF_ANY_END:
+                picture = self._extra(run, extra)
+                if picture is not None:
+                    self._write(run, extra, picture)
 
     def _is_due(self, step: int, steps: int) -> bool:
         every = self.settings.every_steps
         return step == steps or step % every == 0 or (step < every and str(step).rstrip("0") in ("1", "2", "5"))
 
-    def _grid(self, run: Run) -> npt.NDArray[np.uint8]:
+    # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _grid(self, run: Run) -> Picture:
         count, columns = self.settings.count, self.settings.columns
         latents = run.model.fixed_latents(max(count, columns))
         rows = row_by_row(latents, run.problem.factors, columns)
-        samples = run.model.decode(latents[:count] if rows is None else rows)
-        return image_grid(to_uint8(samples).cpu(), columns).numpy()
+        return image_grid(shown(run.model.decode(latents[:count] if rows is None else rows)), columns).numpy()
 
-    def _pairs(self, run: Run) -> npt.NDArray[np.uint8] | None:
-        """Rows of real images, each above its reconstructions."""
-        real = _held_out(run, PAIRED_ROWS * self.settings.columns)
+    def _pairs(self, run: Run) -> Picture:
+        real = held_out(run.evaluation(), PAIRED_ROWS * self.settings.columns)
         made = run.model.reconstruct(to_unit_range(real))
-        if made is None:
+        assert made is not None, "problem.reconstructs"
+        return pictures.pairs(real, made, self.settings.columns)
+
+    def _extra(self, run: Run, extra: Extra) -> Picture | None:
+        """A picture of the end; None where this model has none."""
+        if extra == "curves":
+            return curves(run.directory.records())
+        if not _shows_images(run):
             return None
-        columns = min(self.settings.columns, len(real))
-        whole = len(real) // columns * columns
-        rows = zip(torch.split(real[:whole], columns), torch.split(to_uint8(made[:whole]).cpu(), columns), strict=True)
-        return image_grid(torch.cat([each for pair in rows for each in pair]), columns).numpy()
+        if extra == "real-and-generated":
+            side = max(1, isqrt(self.settings.count // 2))  # of each a square
+            real = held_out(run.evaluation(), side * side)
+            return pictures.real_and_generated(real, _samples(run, side * side), side)
+        if extra == "neighbours":
+            return pictures.beside_nearest(_samples(run, min(ROWS, self.settings.count)), run.data.split("train"))
+        if extra == "interpolation":
+            latents = run.model.fixed_latents(2 * ROWS)
+            return pictures.strip(pictures.interpolations(run.model, latents, STEPS), "from one sample to another")
+        return _traversal(run)
+
+    # ── Files ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _write_progress(self, run: Run) -> None:
+        if _shows_images(run):
+            self._write(run, "samples", self._grid(run))
+            if run.problem.reconstructs:
+                self._write(run, "reconstructions", self._pairs(run))
+        elif run.problem.sample_shape == (2,):
+            self._write(run, "samples", _scatter(run))
+
+    def _write(self, run: Run, role: str, picture: Picture) -> None:
+        path = _place(run, role)
+        if path.exists() and run.step == self._first_step:
+            return  # a run that was continued at its end; trackers have the picture
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as partial:
+            Image.fromarray(picture).save(partial, "PNG")
+        run.announce(path, role)
+
+    def _write_time_lapse(self, run: Run) -> None:
+        written = sorted((run.directory / "samples").glob("step_*.png"))
+        found = frames([path for path in written if int(path.stem.removeprefix("step_")) <= run.step])
+        path = run.directory / "time-lapse.gif"
+        if len(found) > 1 and not (path.exists() and run.step == self._first_step):
+            with atomic_path(path) as partial:
+                save_time_lapse(found, partial)
+            run.announce(path, "time-lapse")
 
 
-def _scatter(run: Run) -> npt.NDArray[np.uint8]:
-    return scatter(_held_out(run, POINTS), run.model.decode(run.model.fixed_latents(POINTS)).cpu())
+def _place(run: Run, role: str) -> Path:
+    return run.directory / role / f"step_{run.step:08d}.png"
 
 
-def _held_out(run: Run, count: int) -> Tensor:
-    """Always the same real samples, of the test split where there is one."""
-    try:
-        return run.evaluation().real(count, "test")
-    except DataError:
-        return run.evaluation().real(count, "train")
+def _traversal(run: Run) -> Picture | None:
+    lines = code_lines(run.model, STEPS)[:ROWS]
+    if not lines and run.problem.reconstructs:
+        lines = chosen_lines(run.model, most_active(run.model, ROWS), STEPS)
+    if not lines:
+        return None
+    rows, names = pictures.traversals(run.model, run.model.fixed_latents(max(1, ROWS // len(lines))), lines)
+    return pictures.strip(rows, "one latent at a time", names)
 
 
-def _write(run: Run, role: str, picture: npt.NDArray[np.uint8]) -> None:
-    path = run.directory / role / f"step_{run.step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
-    with atomic_path(path) as partial:
-        Image.fromarray(picture).save(partial, "PNG")
-    run.announce(path, role)
+def _shows_images(run: Run) -> bool:
+    return len(run.problem.sample_shape) == 3
+
+
+def _samples(run: Run, count: int) -> Tensor:
+    return run.model.decode(run.model.fixed_latents(count))
+
+
+def _scatter(run: Run) -> Picture:
+    real = held_out(run.evaluation(), POINTS)
+    return scatter(real, run.model.decode(run.model.fixed_latents(POINTS)).cpu())

@@ -1,18 +1,41 @@
-"""The pictures that show more than samples: rows of a class, points in the plane, reconstructions."""
+"""The pictures of a run: rows of a class, points in the plane, reconstructions, and what is made at the end."""
 
 from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from ganrun import Factor, to_uint8, to_unit_range
+from ganrun import (
+    Factor,
+    Interrupted,
+    MisfitError,
+    Observer,
+    RequestError,
+    RunDirectory,
+    hookimpl,
+    observes,
+    to_uint8,
+    to_unit_range,
+)
 from ganrun.testing import train
+from ganrun_samples import neighbours
+from ganrun_samples.captions import BAND
+from ganrun_samples.curves import curves
+from ganrun_samples.grid import LARGEST_SIDE, image_grid
 from ganrun_samples.grid import MARGIN as GAP
-from ganrun_samples.grid import image_grid
+from ganrun_samples.latents import chosen_lines, code_lines, most_active, paths, slerp
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import LIMIT, MARGIN, SIDE, scatter
+from ganrun_samples.timelapse import frames, save_time_lapse
 
 SMALL = {
     "train": {"steps": 2, "batch_size": 8, "device": "cpu"},
@@ -101,3 +124,305 @@ def test_reconstructions_stand_below_their_images(tmp_path):
 def test_a_gan_reconstructs_nothing(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 2}}, tmp_path / "run")
     assert not (run.directory / "reconstructions").exists()
+
+
+# ── Grids ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "side", "columns"),
+    [(1, 1, 8, 8), (5, 3, 8, 9), (7, 1, 28, 3), (13, 3, 128, 4), (64, 1, 8, 64), (2, 1, 128, 1)],
+)
+def test_a_grid_of_any_size_can_be_looked_at_and_holds_every_image(count, channels, side, columns):
+    images = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
+    drawn = image_grid(images, columns)
+    across = min(count, columns)
+    factor = drawn.shape[1] // (across * (side + GAP) + GAP)
+    assert drawn.shape[1] == factor * (across * (side + GAP) + GAP), "no column is empty from top to bottom"
+    assert factor == 1 or max(drawn.shape) <= LARGEST_SIDE
+    assert min(drawn.shape[:2]) >= 512 or max(drawn.shape) > LARGEST_SIDE / 2
+    small = drawn[::factor, ::factor]
+    for index, image in enumerate(images):
+        top, left = (GAP + place * (side + GAP) for place in divmod(index, across))
+        shown = small[top : top + side, left : left + side].permute(2, 0, 1)
+        assert torch.equal(shown, image.expand(3, side, side))
+
+
+# ── Ways through the latents ──────────────────────────────────────────────────────────────────────────────
+
+coordinates = st.floats(-5, 5, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
+vectors = st.lists(coordinates, min_size=3, max_size=3).map(torch.tensor)
+shares = st.floats(0, 1)
+
+
+def angle_between(first: torch.Tensor, second: torch.Tensor) -> float:
+    cosine = torch.dot(first.double(), second.double()) / (first.double().norm() * second.double().norm())
+    return math.acos(max(-1.0, min(1.0, float(cosine))))
+
+
+@given(shares)
+def test_between_perpendicular_vectors_slerp_is_a_quarter_of_a_circle(share):
+    x, y = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
+    expected = [3 * math.cos(share * math.pi / 2), 3 * math.sin(share * math.pi / 2)]
+    assert slerp(x, y, share).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@given(vectors, vectors, shares)
+def test_slerp_turns_and_grows_evenly_begins_and_ends_exactly_and_is_the_same_backwards(start, end, share):
+    assert torch.equal(slerp(start, end, 0.0), start) and torch.equal(slerp(start, end, 1.0), end)
+    between = slerp(start, end, share)
+    assert torch.allclose(between, slerp(end, start, 1 - share), atol=1e-5)
+    if start.norm() == 0 or end.norm() == 0 or math.sin(angle := angle_between(start, end)) < 1e-3:
+        assert between.isfinite().all()
+        return
+    assert float(between.norm()) == pytest.approx(float(torch.lerp(start.norm(), end.norm(), share)), rel=1e-4)
+    assert angle_between(start, between) == pytest.approx(share * angle, abs=1e-3)
+    assert angle_between(between, end) == pytest.approx((1 - share) * angle, abs=1e-3)
+
+
+@pytest.mark.parametrize("end", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]])
+def test_where_no_great_circle_is_the_only_one_slerp_is_straight(end):
+    start = torch.tensor([1.0, 2.0])
+    for share in (0.0, 0.25, 0.5, 1.0):
+        expected = torch.lerp(start, torch.tensor(end), share)
+        assert torch.allclose(slerp(start, torch.tensor(end), share), expected)
+
+
+CODES = (Factor("noise", 4, "noise"), Factor("code_1", 3, "categorical"), Factor("pair", 2, "continuous"))
+
+
+def test_a_path_turns_its_noise_moves_its_codes_straight_and_keeps_its_class():
+    starts, ends = torch.randn(5, 9), torch.randn(5, 9)
+    found = paths(starts, ends, CODES, 4)
+    assert found.shape == (5, 4, 9)
+    for step in range(4):
+        share = step / 3
+        assert torch.allclose(found[:, step, :4], slerp(starts[:, :4], ends[:, :4], share), atol=1e-6)
+        assert torch.equal(found[:, step, 4:7], starts[:, 4:7])
+        assert torch.allclose(found[:, step, 7:], torch.lerp(starts[:, 7:], ends[:, 7:], share))
+    assert torch.equal(found[:, -1, :4], ends[:, :4])
+
+
+INFOGAN = {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 5, "categorical": [3, 4], "continuous": 2}}
+
+
+def test_a_row_of_a_traversal_changes_only_the_code_that_it_names(tmp_path):
+    model = train(INFOGAN, tmp_path / "run").model
+    lines = code_lines(model, 6)
+    assert [line.name for line in lines] == [
+        "code_1: 0 to 2", "code_2: 0 to 3", "continuous 1: -2 to 2", "continuous 2: -2 to 2",
+    ]  # fmt: skip
+    latents = model.fixed_latents(2)
+    values = [torch.eye(3), torch.eye(4), torch.linspace(-2, 2, 6)[:, None], torch.linspace(-2, 2, 6)[:, None]]
+    starts = [5, 8, 12, 13]
+    for line, start, expected in zip(lines, starts, values, strict=True):
+        varied, here = line.of(latents), slice(start, start + expected.shape[1])
+        assert torch.equal(varied[:, :, here], expected.expand(2, *expected.shape))
+        others = [place for place in range(14) if not here.start <= place < here.stop]
+        assert torch.equal(varied[:, :, others], latents[:, None, others].expand(2, len(expected), len(others)))
+    named = [line.name for line in chosen_lines(model, [13, 9, 1, 8], 5)]
+    assert named == ["continuous 2: -2 to 2", "code_2: 0 to 3", "latent 1: -1 to 1"], "its noise is uniform on (-1, 1)"
+
+
+def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
+    run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 6}}, tmp_path / "run")
+    weights = next(layer for layer in run.model.networks["generator"].modules() if isinstance(layer, torch.nn.Linear))
+    with torch.no_grad():
+        weights.weight[:] = torch.tensor([0.0, 3.0, 0.0, 9.0, 0.1, 1.0]).mul(weights.weight.sign())
+    assert most_active(run.model, 3) == [3, 1, 5]
+    assert [line.name for line in chosen_lines(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
+    with pytest.raises(MisfitError, match="there is no latent 6; the model has 6, counted from 0"):
+        chosen_lines(run.model, [0, 6], 5)
+
+
+# ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "NUMBERS_AT_A_TIME", 192 * 50)  # parts of fifty, and a last one of thirty
+    numbers = np.random.default_rng(0)
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (230, 3, 8, 8))
+    images[:] = numbers.integers(0, 256, images.shape)
+    samples = torch.from_numpy(numbers.uniform(-1, 1, (9, 3, 8, 8)).astype(np.float32))
+    samples[4] = to_unit_range(torch.from_numpy(images[217]))
+    found = neighbours.nearest(samples, images, 6)
+    every = np.linalg.norm(
+        to_uint8(samples.clone()).numpy().reshape(9, 1, -1).astype(float) - images.reshape(230, -1), axis=2
+    )
+    assert np.array_equal(found.numpy(), every.argsort(1)[:, :6])
+    assert found[4, 0] == 217 and every[4, 217] == 0
+    as_floats = to_unit_range(torch.from_numpy(np.asarray(images))).numpy()
+    assert torch.equal(neighbours.nearest(samples, as_floats, 6), found)
+
+
+# ── Curves ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def recorded(steps: int) -> list[dict]:
+    return [{"step": step, "loss/critic": 1 / step, "loss/critic.penalty": step / 9.0} for step in range(1, steps + 1)]
+
+
+def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
+    script = "from ganrun_samples.curves import curves; print(curves([{'step': 1, 'loss/a': 2.0}]).shape)"
+    without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**without, "MPLBACKEND": "tkagg"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "(278, 1020, 3)"
+    assert curves([]) is None and curves([{"step": 1, "perf/images_per_second": 3.0}]) is None
+    losses = recorded(3)
+    score = {"step": 3, "eval/fid": float("nan"), "protocols": {"fid": {}}, "floors": {"fid": 2.0}}
+    alone, scored = curves(losses), curves([*losses, score])
+    assert alone is not None and scored is not None and not np.array_equal(alone, scored)
+    assert np.array_equal(curves([*losses, {**score, "rescored": True}]), alone)
+    many = [{"step": 1, **{f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)}}]
+    assert curves(many).shape == (834, 1020, 3), "three rows, the last of one"
+
+
+# ── Time-lapse ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_which_stays(tmp_path):
+    written = []
+    for step in range(1, 151):
+        side = 40 if step == 1 else 700  # a setting was changed after the first
+        path = tmp_path / f"step_{step:08d}.png"
+        Image.new("RGB", (side, side), (step, 0, 0) if step % 2 else (step,) * 3).save(path)
+        written.append(path)
+    found = frames(written)
+    assert len(found) == 59, "sixty but for the one of another size"
+    save_time_lapse(found, tmp_path / "time-lapse.gif")
+    with Image.open(tmp_path / "time-lapse.gif") as moving:
+        assert moving.format == "GIF" and moving.n_frames == 59 and max(moving.size) <= 680
+        moving.seek(58)
+        assert moving.info["duration"] == 2500 and moving.convert("RGB").getpixel((300, 300)) == (150, 150, 150)
+        moving.seek(57)
+        assert moving.info["duration"] == 250
+        red, green, blue = moving.convert("RGB").getpixel((300, 300))
+        assert red > 130 and green == blue < 20
+    assert frames([]) == []
+
+
+# ── At the end ────────────────────────────────────────────────────────────────────────────────────────────
+
+ALWAYS = {"samples", "curves", "time-lapse.gif"}
+IMAGES = {*ALWAYS, "real-and-generated", "neighbours", "interpolation"}
+LOSSES = {
+    "gan": ({"use": "gan", "latent_size": 4}, IMAGES),
+    "infogan": (INFOGAN["loss"], {*IMAGES, "traversal"}),
+    "vae": ({"use": "vae", "latent_size": 2}, {*IMAGES, "traversal", "reconstructions"}),
+}
+
+
+def pictures_of(directory) -> set[str]:
+    return {path.name for path in directory.path.iterdir() if path.suffix == ".gif" or list(path.glob("*.png"))}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_finished_run_has_the_pictures_that_its_model_allows(tmp_path, name):
+    loss, expected = LOSSES[name]
+    second = {"encoder" if name == "vae" else "discriminator": {"use": "mlp", "hidden": [8]}}
+    run = train({**SMALL, "loss": loss, **second}, tmp_path / "run")
+    assert pictures_of(run.directory) == expected
+    assert {*run.last_files} >= {name.removesuffix(".gif") for name in expected}, "all were announced"
+    for role in expected - {"time-lapse.gif"}:
+        drawn = picture(run, role)
+        assert drawn.ndim == 3 and min(drawn.shape[:2]) > 250 and drawn.std() > 10
+
+
+def test_points_have_curves_and_a_time_lapse(tmp_path):
+    tables = {**ADVERSARIAL, "data": {"use": "gaussians", "count": 300}, "loss": {"use": "gan", "latent_size": 2}}
+    assert pictures_of(train(tables, tmp_path / "run").directory) == ALWAYS
+
+
+def test_what_is_made_at_the_end_is_chosen_and_a_word_that_is_none_is_told(tmp_path):
+    chosen = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["neighbours"]}}
+    assert pictures_of(train(chosen, tmp_path / "run").directory) == {"samples", "neighbours"}
+    with pytest.raises(RequestError, match=r"at_end.*neighbours"):
+        train({**chosen, "samples": {"at_end": ["neighbors"]}}, tmp_path / "other")
+
+
+class Breaker(Observer):
+    """Stops a run in its third step."""
+
+    essential = True
+
+    @observes
+    def step_ended(self, step):
+        if step == 3:
+            raise Interrupted(2)
+
+
+class Breaking:
+    @hookimpl
+    def ganrun_observers(self):
+        return {"breaker": Breaker}
+
+
+def test_a_run_that_was_stopped_has_curves_and_a_time_lapse_and_all_once_it_is_finished(tmp_path):
+    tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "checkpoints": {"every_steps": 1}}
+    tables["train"] = {**SMALL["train"], "steps": 4, "log_every_steps": 1}
+    stopped = {**tables, "breaker": {}}
+    with pytest.raises(Interrupted):
+        train(stopped, tmp_path / "run", Breaking())
+    directory = RunDirectory(tmp_path / "run")
+    assert pictures_of(directory) == ALWAYS
+    run = train(tables, tmp_path / "run", resume=True)
+    assert pictures_of(directory) == IMAGES
+    assert {path.name for path in (tmp_path / "run/curves").iterdir()} == {"step_00000003.png", "step_00000004.png"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")}
+    again = train(tables, tmp_path / "run", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")} == before
+    assert "curves" in run.last_files and "curves" not in again.last_files
+
+
+class Stopper(Observer):
+    """Ends training in the third step, as early stopping does."""
+
+    @observes
+    def step_ended(self, run, step):
+        if step == 3:
+            run.stop("enough")
+
+
+class Stopping:
+    @hookimpl
+    def ganrun_observers(self):
+        return {"stopper": Stopper}
+
+
+def test_a_run_that_ends_early_has_a_grid_of_its_last_step(tmp_path):
+    tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "stopper": {}}
+    tables["train"] = {**SMALL["train"], "steps": 9}
+    run = train(tables, tmp_path / "run", Stopping())
+    assert (run.directory / "samples/step_00000003.png").is_file(), "no cadence asks for a picture of step 3"
+    assert (run.directory / "neighbours/step_00000003.png").is_file()
+
+
+def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
+    run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}, tmp_path / "run")
+    made = to_uint8(run.model.decode(run.model.fixed_latents(8)))
+    beside = picture(run, "neighbours")
+    training = run.data.split("train").images
+    nearest = np.square(made[:, None].numpy().astype(float) - training).sum((2, 3, 4)).argsort(1)[:, 0]
+
+    def shown(left: int, row: int, image: np.ndarray) -> bool:
+        """Whether an image stands in a row at so many pixels from the left, enlarged sevenfold."""
+        size, factor = 8, (beside.shape[0] - BAND) // (8 * (8 + GAP) + GAP)
+        top = BAND + factor * (GAP + row * (size + GAP))
+        part = beside[top : top + factor * size : factor, left : left + factor * size : factor, 0]
+        return np.array_equal(part, image[0])
+
+    lefts = [
+        left for left in range(beside.shape[1] - 60) if all(shown(left, row, made[row].numpy()) for row in range(8))
+    ]
+    rights = [
+        left
+        for left in range(beside.shape[1] - 60)
+        if all(shown(left, row, training[nearest[row]]) for row in range(8))
+    ]
+    assert lefts and rights and max(lefts) < min(rights)

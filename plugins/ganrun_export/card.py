@@ -1,0 +1,70 @@
+"""The model card: README.md, with metadata in the form that model hubs read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
+from math import isfinite
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+TEMPLATE = "card.md.jinja"
+
+
+def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
+    """The card's text, in Markdown.
+
+    Args:
+        facts: As config.json has them.
+        recipe: The run's recipe, as text.
+        files: The names of the files that it lies beside.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    shape = facts["problem"]["sample_shape"]
+    factors = facts["factors"]
+    words, tables = _parted(recipe)
+    return environment.get_template(TEMPLATE).render(
+        **facts,
+        recipe=tables,
+        words=words,
+        files=files,
+        is_image=len(shape) == 3,
+        noun="images" if len(shape) == 3 else "samples",
+        shape="×".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers each",
+        batch_shape=(64, *shape),
+        parts=", ".join(f"{slot} `{network['use']}`" for slot, network in facts["networks"].items()),
+        packages=", ".join(sorted(set(facts["plugins"].values()))),
+        tags=_tags(facts),
+        measured={name: score for name, score in facts["scores"].items() if isfinite(score["value"])},
+        latents=list(_latents(factors, facts["problem"]["class_names"])),
+        factor_names=[factor["name"] for factor in factors],
+        number=lambda value: f"{value:.4g}",
+    )
+
+
+def _parted(recipe: str) -> tuple[str, str]:
+    """What the recipe says of itself, as a quotation; and its tables."""
+    comment = list(takewhile(lambda line: line.startswith("#"), recipe.splitlines()))
+    words = "\n".join(f"> {line.removeprefix('#').strip()}".rstrip() for line in comment)
+    return words, "\n".join(recipe.splitlines()[len(comment) :]).strip()
+
+
+def _tags(facts: Mapping[str, Any]) -> list[str]:
+    is_conditional = any(factor["name"] == "class" for factor in facts["factors"])
+    components = [facts["loss"]["use"], *(network["use"] for network in facts["networks"].values())]
+    return [*dict.fromkeys(components), *(["class-conditional"] if is_conditional else [])]
+
+
+def _latents(factors: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each factor's place in a latent vector, and what it means."""
+    start = 0
+    for factor in factors:
+        last = start + factor["size"] - 1
+        meaning = {"categorical": "one of them 1, the others 0", "continuous": "each in (-1, 1)", "noise": "noise"}
+        classes = f": {', '.join(class_names)}" if factor["name"] == "class" else ""
+        name = "" if factor["name"] == "noise" else f"{factor['name']}, "
+        yield f"{start} to {last}", f"{name}{meaning[factor['kind']]}{classes}"
+        start = last + 1

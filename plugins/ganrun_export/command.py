@@ -1,0 +1,33 @@
+"""`ganrun export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ganrun import message_console
+
+
+@click.command(no_args_is_help=True)
+@click.argument("run", metavar="RUN|CHECKPOINT")
+@click.option("--output", type=click.Path(path_type=Path), help="A new folder. Default: exports/<run>-step-<steps>.")
+@click.option("--onnx", is_flag=True, help="Write the programs as ONNX too; needs ganrun[onnx].")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where the programs will run: cpu, cuda, cuda:1 or mps."
+)
+def export(run: str, output: Path | None, onnx: bool, device: str) -> None:
+    """Hand over a trained model: a folder with weights, facts, programs and a model card.
+
+    RUN is a run directory (its latest checkpoint is taken), a checkpoint, or a tracker's id of a run.
+
+    \b
+    ganrun export runs/wgan-…
+    ganrun export runs/wgan-…/checkpoints/best --output models/faces --onnx
+    """
+    with message_console().status("loading PyTorch") as status:
+        from ganrun_export.exporting import Request, export_run
+
+        folder = export_run(Request(run, output, onnx, device), status.update)
+    click.echo(f"exported to {folder}; the model card is {folder / 'README.md'}")
+    click.echo(f'  in Python: import ganrun; images = ganrun.load("{folder}").sample(64)')

@@ -1,0 +1,172 @@
+"""What a model computes, as programs that need neither ganrun nor the networks' code: torch.export, and ONNX."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ganrun import Model, Nets, RequestError, isolated_random
+
+Method = Callable[[Nets, Tensor], Tensor | None]
+"""What a loss makes of a batch by its networks: `generate` or `encode`."""
+
+EXAMPLES, TRIED = 3, 2
+"""Sizes of the batch that a program is made from, and of another that it is tried with. None is 1, which torch.export
+takes for a constant."""
+
+TOLERANCE = 1e-5
+"""Largest difference, absolute and relative, between what a program gives and what the model gives."""
+
+NAMES = {"latents": ("count", "latents"), "generator": ("latents", "samples"), "encoder": ("images", "latents")}
+"""What goes into each program and what comes out, as ONNX calls it."""
+
+
+def latents_of(model: Model) -> ExportedProgram:
+    """From how many, an int64 scalar, to as many latents `(count, latent_size)`, drawn from torch's random stream."""
+    return _program(_Latents(model), torch.tensor(EXAMPLES), torch.tensor(TRIED), None, model.device)
+
+
+def generator_of(model: Model) -> ExportedProgram:
+    """`Model.decode`: latents `(count, latent_size)` to samples `(count, *sample_shape)` in [-1, 1]."""
+    return _batched(model, model.loss.generate, model.fixed_latents(EXAMPLES))
+
+
+def encoder_of(model: Model) -> ExportedProgram | None:
+    """`Model.encode`: images `(count, *sample_shape)` in [-1, 1] to latents; None where the model reads none."""
+    images = model.decode(model.fixed_latents(EXAMPLES))
+    return None if model.encode(images) is None else _batched(model, model.loss.encode, images)
+
+
+PROGRAMS: Mapping[str, Callable[[Model], ExportedProgram | None]] = {
+    "latents": latents_of,
+    "generator": generator_of,
+    "encoder": encoder_of,
+}
+"""By the names of their files."""
+
+
+def write_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program as torch.export keeps it."""
+    with warnings.catch_warnings():
+        # Said of weights that lie channels last; they come back as they were.
+        warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
+        torch.export.save(program, path)
+
+
+def write_onnx(name: str, program: ExportedProgram, path: Path) -> None:
+    """Write one of `PROGRAMS` as ONNX, weights and all in one file.
+
+    Raises:
+        RequestError: if ONNX has no words for it.
+    """
+    source, result = NAMES[name]
+    try:
+        torch.onnx.export(
+            program,
+            f=path,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=[source],
+            output_names=[result],
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise RequestError(f"{name} cannot be written as ONNX: {_first_line(error)}; leave out --onnx") from error
+
+
+def check_onnx() -> None:
+    """Make sure that ONNX can be written.
+
+    Raises:
+        RequestError: if a package is absent.
+    """
+    absent = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
+    if absent:
+        raise RequestError(f'--onnx needs {" and ".join(absent)}; say: pip install "ganrun[onnx]"')
+
+
+# ── Making one ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Method(nn.Module):
+    """A loss's method with the networks that it calls."""
+
+    def __init__(self, method: Method, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self._method = method
+
+    def forward(self, inputs: Tensor) -> Tensor | None:
+        return self._method(Nets(dict(self.networks.items())), inputs)
+
+
+class _Latents(nn.Module):
+    """A loss's latents."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._draw, self._device = model.loss.latents, model.device
+
+    def forward(self, count: Tensor) -> Tensor:
+        size: int = count.item()  # type: ignore[assignment]  # int() would make a constant of it
+        torch._check(size >= 0)
+        return self._draw(size, self._device)
+
+
+def _batched(model: Model, method: Method, inputs: Tensor) -> ExportedProgram:
+    """A program for batches of any size."""
+    module = _Method(method, _called(model, method, inputs))
+    return _program(module, inputs, inputs[:TRIED], {0: Dim("batch")}, model.device)
+
+
+def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module]:
+    """The networks that a method calls: a program holds the weights of all that it is given."""
+    called: set[str] = set()
+    hooks = [
+        network.register_forward_hook(lambda *_, name=name: called.add(name))
+        for name, network in model.networks.items()
+    ]
+    try:
+        with torch.no_grad():
+            method(Nets(model.networks), inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: network for name, network in model.networks.items() if name in called}
+
+
+def _program(
+    module: nn.Module, inputs: Tensor, trial: Tensor, sizes: Mapping[int, Dim] | None, device: torch.device
+) -> ExportedProgram:
+    """The module as a program, which gives on `trial` what the module gives.
+
+    Raises:
+        RequestError: if torch.export cannot make one, or makes another.
+    """
+    try:
+        with torch.no_grad():
+            # Not strict, it would take len(inputs) for a constant.
+            program = torch.export.export(module.eval(), (inputs,), dynamic_shapes=(sizes,), strict=True)
+            given, expected = _seeded(program.module(), trial, device), _seeded(module, trial, device)
+    except Exception as error:  # whatever a network's code does under torch.export
+        told = f"torch.export can make no program of this model: {_first_line(error)}"
+        raise RequestError(f"{told}\n  the code of its networks must not branch on the values of tensors") from error
+    if not torch.allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        raise RequestError("torch.export makes a program of this model that gives something else than the model")
+    return program
+
+
+def _seeded(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
+    with isolated_random(device, 0):
+        output: Tensor = module(inputs)
+    return output
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

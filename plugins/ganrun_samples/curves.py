@@ -1,0 +1,109 @@
+"""What a run recorded, as curves: its losses and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS_PER_ROW = {1: 1, 2: 2, 4: 2}
+"""By their number; else three."""
+WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 10.2, 2.6, 100
+"""The first two in inches: a picture is 1,020 pixels wide; a panel is so high without its legend."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which the colour-blind can tell apart; yellow is left out, which nobody sees on white."""
+
+LETTER, HANDLE, LINE = 0.065, 0.5, 0.18
+"""Inches: a legend's letter, what stands beside its words, and its line."""
+
+STYLES = ("-", "--", ":")
+"""For more curves than colours."""
+
+Curve = tuple[list[int], list[float]]
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.uint8] | None:
+    """The lines of metrics.jsonl as one picture, uint8 `(height, width, 3)`; None where there is nothing to draw.
+
+    A panel for each score of the run's own evaluations, with real images' score as a dashed line, then one for each
+    phase of the loss with its terms. Needs no display.
+    """
+    from matplotlib.figure import Figure
+
+    own = [record for record in records if not record.get("rescored")]
+    panels = _panels(own)
+    if not panels:
+        return None
+    across = PANELS_PER_ROW.get(len(panels), 3)
+    down = -(-len(panels) // across)
+    columns = [_legend_columns(lines, WIDTH / across) for lines in panels.values()]
+    legend = max(-(-len(lines) // each) for lines, each in zip(panels.values(), columns, strict=True))
+    figure = Figure((WIDTH, down * (PANEL_HEIGHT + LINE * legend)), dpi=DOTS_PER_INCH, layout="constrained")
+    for number, (title, lines) in enumerate(panels.items()):
+        _draw(figure.add_subplot(down, across, number + 1), title, lines, columns[number])
+    figure.supxlabel("step", fontsize=9)
+    return _pixels(figure)
+
+
+def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """Curves by panel and name; scores first."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for key in sorted({key for record in records for key in record}, key=lambda key: (key.startswith("loss/"), key)):
+        kind, _, name = key.partition("/")
+        if kind == "eval":
+            panels[name] = {"generated": _curve(records, key)} | _floor(records, name)
+        elif kind == "loss":
+            phase, _, term = name.partition(".")
+            panels.setdefault(f"loss: {phase}", {})[term or "sum"] = _curve(records, key)
+    return panels
+
+
+def _curve(records: Sequence[Mapping[str, Any]], key: str) -> Curve:
+    found = [record for record in records if key in record]
+    return [record["step"] for record in found], [record[key] for record in found]
+
+
+def _floor(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Curve]:
+    """What real images score, where that is known."""
+    found = [record for record in records if name in record.get("floors", {})]
+    return {REAL: ([record["step"] for record in found], [record["floors"][name] for record in found])} if found else {}
+
+
+REAL = "real images"
+
+
+def _legend_columns(lines: Mapping[str, Curve], width: float) -> int:
+    """How many names stand side by side below a panel of so many inches."""
+    return max(1, int(width / (LETTER * max(map(len, lines)) + HANDLE)))
+
+
+def _draw(axes: Axes, title: str, lines: Mapping[str, Curve], legend_columns: int) -> None:
+    axes.set_title(title, fontsize=10)
+    for number, (name, (steps, values)) in enumerate(lines.items()):
+        if name == REAL:
+            axes.axhline(values[-1], color="0.4", linestyle="--", linewidth=1, label=name)
+            continue
+        style = STYLES[number // len(PALETTE) % len(STYLES)]
+        dots = "o" if len(steps) < 20 else ""
+        colour = PALETTE[number % len(PALETTE)]
+        axes.plot(steps, values, style, marker=dots, markersize=3, color=colour, linewidth=1.2, label=name)
+    axes.grid(color="0.9")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=legend_columns)
+
+
+def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file).convert("RGB"))

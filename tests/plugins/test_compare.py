@@ -1,0 +1,378 @@
+"""`ganrun compare`: what is read, what is grouped, what is ranked with what, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ganrun import GanrunError, Tracker, hookimpl
+from ganrun.cli import main
+from ganrun.testing import registry_with, train
+from ganrun_report import reading
+from ganrun_report.ranking import compared, difference
+from ganrun_report.reading import PastRun, find_runs, read_run
+from ganrun_report.reading import Result as Scored
+from ganrun_report.table import Column, _bands, score_text
+
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "train": {"steps": 4, "batch_size": 8, "device": "cpu", "log_every_steps": 1, "evaluate_every_steps": 2},
+    "data": {"use": "digits", "size": 16},
+    "loss": {"use": "vae", "latent_size": 4},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "encoder": {"use": "mlp", "hidden": [8]},
+    "metric": [{"use": "reconstruction", "real_samples": 64}],
+    "samples": False,
+    "checkpoints": False,
+    "progress": False,
+    "mlflow": False,
+}
+FEWER = [{"use": "reconstruction", "real_samples": 32}]
+
+
+def changed(**tables: Any) -> dict[str, Any]:
+    """The recipe with entries of its tables changed, or whole tables."""
+    merge = {
+        name: {**RECIPE.get(name, {}), **table} if isinstance(table, dict) else table for name, table in tables.items()
+    }
+    return {**RECIPE, **merge}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: two replicates, a wider one, one that was scored on fewer samples, one that was not scored, and
+    one that failed."""
+    folder = tmp_path_factory.mktemp("work") / "runs"
+    for seed in (0, 1):
+        train(changed(train={"seed": seed}), folder / f"small/seed_{seed}")
+    train(changed(name="wide", generator={"hidden": [16]}), folder / "wide")
+    train(changed(name="fewer", generator={"hidden": [6]}, metric=FEWER), folder / "fewer")
+    train(changed(name="unscored", generator={"hidden": [5]}, metric=[]), folder / "unscored")
+    with pytest.raises(GanrunError):
+        train(changed(name="failed", optimizer={"use": "adam", "lr": 1e30}, metric=[]), folder / "failed")
+    return folder
+
+
+def ganrun(*arguments: object) -> Result:
+    return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
+
+
+def told(*arguments: object) -> dict[str, Any]:
+    result = ganrun("compare", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    facts: dict[str, Any] = json.loads(result.stdout)
+    return facts
+
+
+def final(run: Path, score: str = "mse") -> float:
+    return float(json.loads((run / "summary.json").read_text())["scores"][score])
+
+
+# ── What is compared with what ────────────────────────────────────────────────────────────────────────────
+
+
+def test_replicates_are_one_row_and_unlike_protocols_are_not_ranked_together(runs: Path) -> None:
+    facts = told(runs)
+    first, other = facts["rankings"]
+    assert facts["by"] == "mse" and first["protocol"]["real"] == 64
+    assert {row["name"] for row in first["rows"]} == {"small", "wide"}
+    assert [row["rank"] for row in first["rows"]] == [1, 2]
+    assert [row["name"] for row in other["rows"]] == ["fewer"] and other["protocol"]["real"] == 32
+    assert {row["name"] for row in facts["unscored"]} == {"unscored", "failed"}
+    (small,) = (row for row in first["rows"] if row["name"] == "small")
+    values = [final(runs / f"small/seed_{seed}") for seed in (0, 1)]
+    cell = small["scores"]["mse"]
+    assert cell["mean"] == pytest.approx(statistics.mean(values)) and cell["n"] == 2
+    assert cell["std"] == pytest.approx(statistics.stdev(values))
+    assert [run["seed"] for run in small["runs"]] == [0, 1]
+    means = [row["scores"]["mse"]["mean"] for row in first["rows"]]
+    assert means == sorted(means)
+
+
+def test_the_table_says_what_differs_and_nothing_else(runs: Path) -> None:
+    result = ganrun("compare", runs)
+    assert result.exit_code == 0 and "\x1b" not in result.output and "─" not in result.output
+    assert "6 runs of 5 recipes, ranked by mse, lower is better" in result.stdout
+    heading = "Not ranked with the others (mse: real 32 ≠ 64)"
+    before, after = result.stdout.split(heading)
+    assert "small" in before and "wide" in before and "fewer" not in before and "fewer" in after.split("\n\n")[1]
+    *_, head = after.split("What differs in the recipes\n\n")
+    keys = {line.split()[0] for line in head.strip().splitlines()[1:]}
+    own = {"generator.hidden", "metric.reconstruction.real_samples"}
+    assert own <= keys and not {"name", "train.seed", "data.size", "train.steps", "loss.use"} & keys
+    assert all(key.startswith(("optimizer.", "metric.")) for key in keys - own)
+
+
+def test_another_score_ranks_by_its_own_direction_and_unlike_columns_are_marked(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "wide", tmp_path / "copied")
+    text = (copied / "metrics.jsonl").read_text()
+    (copied / "metrics.jsonl").write_text(text.replace('"mse": {"real": 64', '"mse": {"real": 63'))
+    recipe = (copied / "recipe.toml").read_text()
+    (copied / "recipe.toml").write_text(recipe.replace("16,", "17,").replace('"wide"', '"copied"'))
+    named = [runs / "small", runs / "wide", copied]
+    (ranking,) = told(*named, "--by", "psnr")["rankings"]
+    means = [row["scores"]["psnr"]["mean"] for row in ranking["rows"]]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
+    assert sorted(row["rank"] for row in ranking["rows"][:2]) in ([1, 1], [1, 2]), "equal means share a rank"
+    letter = next(row["group"] for row in ranking["rows"] if row["name"] == "copied")
+    assert f"≠ mse of {letter}: real 63 ≠ 64" in ganrun("compare", *named, "--by", "psnr").stdout
+    result = ganrun("compare", runs, "--by", "fid")
+    assert result.exit_code == 2 and "--by fid: these runs have mse, psnr, ssim" in result.output
+
+
+def test_errors_and_what_real_images_score_are_told(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "wide", tmp_path / "copied")
+    record = json.loads((copied / "metrics.jsonl").read_text().splitlines()[-1])
+    record |= {"errors": {"mse": 0.0123}, "floors": {"mse": 0.000456}}
+    (copied / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    text = ganrun("compare", copied).stdout
+    assert f"{final(copied):.4g} se 0.012 " in text and "se: standard error of one run's score" in text
+    floor = next(line for line in text.splitlines() if line.strip().startswith("real images"))
+    assert floor.split() == ["real", "images", "0.000456"]
+    cell = told(copied)["rankings"][0]["rows"][0]["scores"]["mse"]
+    assert (cell["error"], cell["floor"], cell["std"], cell["n"]) == (0.0123, 0.000456, None, 1)
+
+
+def test_one_run_alone_and_a_run_named_twice(runs: Path) -> None:
+    result = ganrun("compare", runs / "wide", runs / "wide")
+    assert result.exit_code == 0 and "1 run of 1 recipe," in result.stdout and "What differs" not in result.stdout
+    assert f"{final(runs / 'wide'):.4g}" in result.stdout
+
+
+def test_a_later_score_of_other_terms_parts_a_group(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "small", tmp_path / "small")
+    metrics = copied / "seed_1/metrics.jsonl"
+    record = json.loads(metrics.read_text().splitlines()[-1])
+    record["protocols"]["mse"]["torch"] = "9.0"
+    record["rescored"] = True
+    with metrics.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    text = ganrun("compare", copied).stdout
+    assert "torch 9.0 ≠ " in text and "2 runs of 1 recipe" in text and "(n = 1)" not in text
+    run = read_run(copied / "seed_1")
+    assert len(run.curves["eval/mse"]) == 2, "curves are of training alone"
+    assert run.results["mse"].terms["torch"] == "9.0"
+
+
+def test_what_only_watches_or_looks_more_often_makes_no_other_recipe(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "wide", tmp_path / "again")
+    recipe = copied / "recipe.toml"
+    text = recipe.read_text().replace('name = "wide"', 'name = "renamed"').replace('"cpu"', '"auto"')
+    text = text.replace("log_every_steps = 1", "log_every_steps = 3")
+    text = text.replace("samples = false", "").replace("mlflow = false", "")
+    recipe.write_text(text + "\n[samples]\nevery_steps = 7\n\n[mlflow]\nexperiment = 'x'\n")
+    assert "2 runs of 1 recipe," in ganrun("compare", runs / "wide", copied).stdout
+    recipe.write_text(recipe.read_text() + "\n[early-stopping]\nmetric = 'mse'\npatience = 3\n")
+    assert "2 runs of 2 recipes," in ganrun("compare", runs / "wide", copied).stdout
+
+
+# ── Properties ────────────────────────────────────────────────────────────────────────────────────────────
+
+TERMS = [{"generated": n, "better": better} for n in (100, 200) for better in ("lower", "higher")]
+VALUES = st.floats(-1e6, 1e6) | st.just(math.nan) | st.integers(-3, 3).map(float)
+SCORED = st.builds(
+    Scored, value=VALUES, step=st.just(1), terms=st.sampled_from(TERMS), error=st.none(), floor=st.none()
+)
+
+
+@st.composite
+def past_runs(draw: st.DrawFn) -> list[PastRun]:
+    """Runs of up to four recipes, with up to two scores each, on any of four terms."""
+    found = []
+    for number in range(draw(st.integers(1, 9))):
+        recipe = {"train": {"seed": number}, "loss": {"beta": draw(st.integers(0, 3))}}
+        results = draw(st.dictionaries(st.sampled_from(["fid", "kid"]), SCORED, max_size=2))
+        place = Path(f"/runs/{number}")
+        found.append(
+            PastRun(place, "x", "finished", None, "", recipe, {}, 1, 8, 1.0, results, {}, {}, pictures={}, notes=())
+        )
+    return found
+
+
+@settings(deadline=None)
+@given(past_runs())
+def test_every_ranking_is_in_order_and_of_one_protocol_and_every_run_is_somewhere(runs: list[PastRun]) -> None:
+    comparison = compared(runs)
+    assert sorted(run.path for row in comparison.rows for run in row.runs) == sorted(run.path for run in runs)
+    seen = []
+    for block in comparison.blocks:
+        assert block.terms not in seen
+        seen.append(block.terms)
+        sign = -1 if block.terms["better"] == "higher" else 1
+        cells = [row.cells[comparison.by or ""] for row in block.rows]
+        assert all(cell.terms == block.terms for cell in cells)
+        numbers = [sign * cell.mean for cell in cells if not math.isnan(cell.mean)]
+        assert numbers == sorted(numbers) and list(block.ranks[len(numbers) :]) == [None] * (len(cells) - len(numbers))
+        assert list(block.ranks[: len(numbers)]) == [1 + sum(each < own for each in numbers) for own in numbers]
+    assert all(comparison.by not in row.cells for row in comparison.unscored)
+
+
+@settings(deadline=None)
+@given(past_runs())
+def test_mean_and_deviation_are_those_of_the_runs_on_equal_terms(runs: list[PastRun]) -> None:
+    comparison = compared(runs)
+    by = comparison.by or ""
+    expected: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        if by in run.results:
+            expected[json.dumps([run.recipe["loss"], run.results[by].terms])].append(run.results[by].value)
+    shown = [row for block in comparison.blocks for row in block.rows]
+    assert len(shown) == len(expected)
+    for row in shown:
+        values = expected[json.dumps([row.runs[0].recipe["loss"], row.cells[by].terms])]
+        assert row.cells[by].n == len(values)
+        assert row.cells[by].mean == pytest.approx(statistics.fmean(values), nan_ok=True)
+        if len(values) > 1 and not any(map(math.isnan, values)):
+            assert row.cells[by].std == pytest.approx(statistics.stdev(values))
+        else:
+            assert row.cells[by].std is None
+
+
+@given(st.lists(st.integers(1, 40), min_size=3, max_size=12), st.integers(20, 120))
+def test_no_column_is_lost_on_a_narrow_terminal(widths: list[int], width: int) -> None:
+    columns = [Column("x" * each, [f"{number}"]) for number, each in enumerate(widths)]
+    bands = list(_bands(columns, 2, width))
+    assert [column for band in bands for column in band[2:]] == columns[2:]
+    assert all(band[:2] == columns[:2] for band in bands)
+    assert all(len(band) == 3 or sum(column.width + 3 for column in band) <= width for band in bands)
+
+
+def test_differences_are_named_from_both_sides() -> None:
+    assert difference({"a": 1, "b": True}, {"a": 2, "c": "x"}) == "a 1 ≠ 2, b true ≠ –, c – ≠ x"
+    assert difference({"a": 1}, {"a": 1}) == ""
+    assert score_text(None, 1) == "–"
+
+
+# ── A terminal ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_terminal_gets_tables_of_its_own_width(runs: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    result = ganrun("compare", runs)
+    lines = [line for line in _plain(result.stdout).splitlines() if "…/" not in line]
+    assert "─" in result.stdout and max(map(len, lines)) <= width
+    squeezed = "".join("".join(lines).split())
+    assert "mse↓" in squeezed or width == 40
+    assert f"{final(runs / 'wide'):.4g}" in squeezed
+
+
+def test_a_pipe_that_knows_no_arrows_gets_the_numbers(runs: Path) -> None:
+    result = CliRunner(charset="ascii", catch_exceptions=False).invoke(main, ["compare", str(runs / "wide")])
+    assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and "mse ?" in result.stdout
+
+
+def _plain(text: str) -> str:
+    """Without what makes it bold."""
+    import re
+
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+# ── What cannot be read ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_no_run_is_told(runs: Path, tmp_path: Path) -> None:
+    def fault(*arguments: object) -> str:
+        result = ganrun("compare", *arguments)
+        assert result.exit_code == 2 and "Traceback" not in result.output and result.stdout == "", result.output
+        return result.output
+
+    (tmp_path / "empty").mkdir()
+    assert "empty is no run directory and holds none: there is no recipe.toml in it" in fault(tmp_path / "empty")
+    assert "there is no " in fault(tmp_path / "nowhere") and "there is no 0123abcd" in fault(runs, "0123abcd")
+    assert "is a file; name the run's directory" in fault(runs / "wide/recipe.toml")
+    (runs / "wide/elsewhere").mkdir()
+    assert f"; {runs / 'wide'} is one" in fault(runs / "wide/elsewhere")
+    assert "no tracker knows an experiment called" in fault("--experiment", "nobody made this")
+    assert "say which runs" in fault("--by", "fid")
+
+
+def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(runs: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(runs / "wide", tmp_path / "whole")
+    broken = shutil.copytree(runs / "wide", tmp_path / "broken")
+    (broken / "recipe.toml").write_text('name = "half wri')
+    result = ganrun("compare", tmp_path)
+    assert result.exit_code == 0 and f"{broken / 'recipe.toml'} is damaged, so its run is left out" in result.stderr
+    assert "1 run of 1 recipe" in result.stdout and str(whole) not in result.stderr
+    alone = ganrun("compare", broken)
+    assert alone.exit_code == 2 and "recipe.toml is damaged" in alone.output and "Traceback" not in alone.output
+
+
+def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> None:
+    killed = shutil.copytree(runs / "wide", tmp_path / "killed")
+    summary = json.loads((killed / "summary.json").read_text())
+    (killed / "summary.json").write_text(json.dumps({**summary, "status": "running", "steps": 0, "scores": {}}))
+    lines = (killed / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    upto = next(number for number, line in enumerate(lines) if b"protocols" in line) + 1
+    foreign = b'5\n{"step": "two"}\n{"step": 2, "images_seen": 1, "seconds": 1, "eval/odd": 3}\n'
+    (killed / "metrics.jsonl").write_bytes(b"".join(lines[:upto]) + foreign + lines[-1][:40] + b"\xff")
+    result = ganrun("compare", killed)
+    assert result.exit_code == 0 and "killed" in result.stdout and "2 of 4" in result.stdout
+    assert f"{killed}: 4 lines of metrics.jsonl left out as damaged" in result.stderr
+    assert "odd" not in result.stdout and "mse ↓" in result.stdout
+    for name in ("summary.json", "environment.json", "metrics.jsonl"):
+        (killed / name).unlink()
+    result = ganrun("compare", killed)
+    assert result.exit_code == 0 and "summary.json is missing" in result.stderr and "unknown" in result.stdout
+    assert "none was scored: ganrun eval RUN --metric NAME does it afterwards" in result.stdout
+
+
+def test_a_run_of_a_newer_version_is_told(runs: Path, tmp_path: Path) -> None:
+    newer = shutil.copytree(runs / "wide", tmp_path / "newer")
+    environment = json.loads((newer / "environment.json").read_text())
+    environment["packages"]["ganrun"] = "99.1"
+    (newer / "environment.json").write_text(json.dumps(environment))
+    result = ganrun("compare", newer)
+    assert result.exit_code == 0 and "newer: written by ganrun 99.1, and this is 0." in result.stderr
+    environment["packages"] = ["unheard of"]
+    (newer / "environment.json").write_text(json.dumps(environment))
+    assert ganrun("compare", newer).exit_code == 0
+
+
+def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "wide", tmp_path / "nan")
+    metrics = copied / "metrics.jsonl"
+    record = json.loads(metrics.read_text().splitlines()[-1])
+    metrics.write_text(json.dumps(record | {"eval/mse": math.nan, "step": 5}) + "\n")
+    recipe = (copied / "recipe.toml").read_text().replace("16,", "17,")
+    (copied / "recipe.toml").write_text(recipe)
+    facts = told(runs / "wide", copied)
+    assert [row["rank"] for row in facts["rankings"][0]["rows"]] == [1, None]
+    assert facts["rankings"][0]["rows"][1]["scores"]["mse"]["mean"] is None
+
+
+# ── Trackers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shelf(Tracker):
+        def find(self, run_id: str) -> Path | None:
+            return runs / "wide" if run_id == "shelf-7" else None
+
+        def runs_of(self, experiment: str) -> list[Path] | None:
+            return {"all": [runs / "wide", runs / "fewer"], "none": []}.get(experiment)
+
+    class ShelfPlugin:
+        @hookimpl
+        def ganrun_trackers(self) -> dict[str, Tracker]:
+            return {"shelf": Shelf()}
+
+    monkeypatch.setattr(reading, "load_registry", lambda: registry_with(ShelfPlugin(), installed=False))
+    assert find_runs(["shelf-7"]) == [runs / "wide"]
+    assert find_runs(["shelf-7"], "all") == [runs / "wide", runs / "fewer"]
+    with pytest.raises(GanrunError, match="holds no runs yet"):
+        find_runs([], "none")
+    with pytest.raises(GanrunError, match="no tracker knows"):
+        find_runs([], "other")

@@ -1,0 +1,388 @@
+"""What is handed over: the same pictures as the run's, in ganrun, without it, and in ONNX; and a card that is true."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+
+import ganrun
+from ganrun import Run, to_uint8
+from ganrun.cli import main
+from ganrun.testing import train
+
+QUIET = dict.fromkeys(("samples", "progress", "mlflow"), False)
+MLP = {"use": "mlp", "hidden": [8]}
+IMAGES = {
+    "name": "small",
+    "train": {"steps": 2, "batch_size": 8, "device": "cpu", "seed": 5},
+    "data": {"use": "digits", "size": 16},
+    "loss": {"use": "gan", "latent_size": 4},
+    "generator": MLP,
+    "discriminator": MLP,
+    **QUIET,
+}
+
+
+def conv(**settings: Any) -> dict[str, Any]:
+    return {"use": "conv", "feature_maps": 2, "stages": 2, **settings}
+
+
+def dcgan(**settings: Any) -> dict[str, Any]:
+    return {"use": "dcgan", "feature_maps": 2, **settings}
+
+
+VAE = {key: value for key, value in IMAGES.items() if key != "discriminator"} | {
+    "loss": {"use": "vae", "latent_size": 4, "likelihood": "bernoulli"},
+    "encoder": dcgan(norm="spectral"),
+}
+FAMILIES = {
+    "mlp": IMAGES | {"generator": MLP | {"norm": "batch"}},
+    "conv": IMAGES | {"generator": conv(), "discriminator": conv(norm="batch", dropout=0.5)},
+    "dcgan": IMAGES | {"generator": dcgan(), "discriminator": dcgan(norm="spectral"), "ema": False},
+    "wgan-gp": IMAGES
+    | {
+        "loss": {"use": "wgan-gp", "latent_size": 4, "n_critic": 1},
+        "generator": {"use": "wgan-gp-resnet", "widths": [4, 4, 4]},
+        "discriminator": {"use": "wgan-gp-resnet", "widths": [4], "flat_blocks": 1},
+    },
+    "vae": VAE,
+    "infogan": IMAGES
+    | {
+        "data": {"use": "digits", "size": 8},
+        "loss": {"use": "infogan", "noise_size": 3, "categorical": [3, 2], "continuous": 2},
+        "generator": {"use": "infogan-mnist"},
+    },
+    "cgan": IMAGES | {"loss": {"use": "cgan", "noise_size": 4}, "generator": dcgan(labels="embedding")},
+    "acgan": IMAGES | {"loss": {"use": "acgan", "noise_size": 4}},
+    "points": IMAGES | {"data": {"use": "gaussians", "count": 100, "test_count": 10}},
+}
+
+
+def export(run: str | Path, *options: str | Path) -> str:
+    result = CliRunner().invoke(main, ["export", str(run), *map(str, options)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(run: str | Path, *options: str | Path) -> str:
+    result = CliRunner().invoke(main, ["export", str(run), *map(str, options)], catch_exceptions=False)
+    assert result.exit_code == 2
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    metric = [{"use": "reconstruction", "real_samples": 50}, {"use": "fid", "features": "classifier", "samples": 50}]
+    tables = VAE | {"train": VAE["train"] | {"evaluate_every_steps": 1}, "metric": metric}
+    return train(tables | {"checkpoints": {"every_steps": 1, "keep": 2}}, tmp_path_factory.mktemp("export") / "run")
+
+
+@pytest.fixture(scope="module")
+def handed(run: Run) -> Path:
+    """The run's export, with ONNX, where it goes unless another place is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.directory.path.parent)
+        assert export("run", "--onnx").startswith("exported to exports/run-step-2;")
+    return run.directory.path.parent / "exports" / "run-step-2"
+
+
+# ── The same pictures ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) -> None:
+    run = train(FAMILIES[family], tmp_path / "run")
+    export(tmp_path / "run", "--output", tmp_path / "out")
+    expected, model = run.model, ganrun.load(tmp_path / "out", "cpu")
+    assert torch.equal(model.sample(9), expected.sample(9))
+    generator, latents = (
+        torch.export.load(tmp_path / "out" / f"{name}.pt2").module() for name in ("generator", "latents")
+    )
+    for count in (1, 7):
+        fixed = expected.fixed_latents(count)
+        assert torch.equal(model.decode(fixed), expected.decode(fixed))
+        torch.testing.assert_close(generator(fixed), expected.decode(fixed), rtol=0, atol=1e-6)
+        torch.manual_seed(count)
+        drawn = latents(torch.tensor(count))
+        torch.manual_seed(count)
+        assert torch.equal(drawn, run.loss.latents(count, torch.device("cpu")))
+    assert (tmp_path / "out" / "encoder.pt2").exists() == run.problem.encodes
+    if run.problem.encodes:
+        images = expected.sample(7)
+        encoder = torch.export.load(tmp_path / "out" / "encoder.pt2").module()
+        assert torch.equal(model.encode(images), expected.encode(images))
+        torch.testing.assert_close(encoder(images), expected.encode(images), rtol=0, atol=1e-6)
+    if run.problem.reconstructs:
+        assert torch.equal(model.reconstruct(images), expected.reconstruct(images))
+    assert (tmp_path / "out" / "samples.png").exists() == (family != "points")
+
+
+def test_a_program_holds_the_weights_that_it_uses_and_the_folder_all(run: Run, handed: Path) -> None:
+    assert {path.stem for path in handed.glob("*.safetensors")} == {"generator", "encoder"}
+    assert set(load_file(handed / "generator.safetensors")) == set(run.state.slots["generator"].module.state_dict())
+    program = torch.export.load(handed / "generator.pt2")
+    assert {name.split(".")[1] for name in program.state_dict} == {"generator"}
+
+
+ELSEWHERE = """
+import sys
+for name in ("ganrun", "ganrun_vae", "ganrun_vanilla", "ganrun_dcgan"):
+    sys.modules[name] = None  # importing it is an error
+import torch
+from safetensors.torch import load_file
+expected = load_file("expected.safetensors")
+generator, encoder = (torch.export.load(f"{name}.pt2").module() for name in ("generator", "encoder"))
+for count in (1, 7):
+    images = generator(expected["latents"][:count])
+    torch.testing.assert_close(images, expected["images"][:count], rtol=0, atol=1e-6)
+    torch.testing.assert_close(encoder(images), expected["encodings"][:count], rtol=0, atol=1e-5)
+"""
+
+
+def test_the_programs_run_where_ganrun_is_not(run: Run, handed: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    place = shutil.copytree(handed, tmp_path / "there")
+    latents = run.model.fixed_latents(7)
+    images = run.model.decode(latents)
+    encodings = run.model.encode(images)
+    assert encodings is not None
+    tensors = {"latents": latents, "images": images, "encodings": encodings}
+    save_file({name: each.contiguous() for name, each in tensors.items()}, place / "expected.safetensors")
+    script = ELSEWHERE + scripts_of(handed)[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_of_the_programs_nothing_is_unpickled_but_tensors(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_load = torch.load
+
+    def careful_load(*arguments: Any, weights_only: bool = True, **named: Any) -> Any:
+        assert weights_only
+        return torch_load(*arguments, weights_only=True, **named)
+
+    monkeypatch.setattr(torch, "load", careful_load)
+    monkeypatch.setattr(pickle, "loads", None)
+    for name in ("latents", "generator", "encoder"):
+        torch.export.load(handed / f"{name}.pt2")
+
+
+def test_onnx_gives_the_same_numbers(run: Run, handed: Path) -> None:
+    import onnxruntime
+
+    latents, generator, encoder = (
+        onnxruntime.InferenceSession(handed / f"{name}.onnx") for name in ("latents", "generator", "encoder")
+    )
+    for count in (1, 7):
+        fixed = run.model.fixed_latents(count)
+        images = run.model.decode(fixed)
+        (given,) = generator.run(["samples"], {"latents": fixed.numpy()})
+        np.testing.assert_allclose(given, images.numpy(), rtol=0, atol=1e-5)
+        (read,) = encoder.run(["latents"], {"images": images.numpy()})
+        np.testing.assert_allclose(read, run.model.encode(images), rtol=0, atol=1e-5)
+    drawn = [latents.run(["latents"], {"count": np.array(2_000)})[0] for _ in range(2)]
+    assert drawn[0].shape == (2_000, 4) and not np.array_equal(*drawn)
+    assert abs(drawn[0].mean()) < 0.05 and abs(drawn[0].std() - 1) < 0.05
+
+
+def test_without_the_packages_for_onnx_nothing_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    told = refused(run.directory.path, "--output", tmp_path / "out", "--onnx")
+    assert told == 'error: --onnx needs onnxscript; say: pip install "ganrun[onnx]"'
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── The card ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def scripts_of(folder: Path) -> list[str]:
+    """The card's blocks of Python: with ganrun, without it, with ONNX Runtime."""
+    return re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.M | re.S)
+
+
+def test_the_cards_python_runs_as_it_stands(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(handed)
+    scripts = scripts_of(handed)
+    assert len(scripts) == 3
+    for script in scripts:
+        names: dict[str, Any] = {}
+        exec(script, names)
+        assert tuple(names["images"].shape) == (64, 1, 16, 16) and -1 <= names["images"].min() < names["images"].max()
+
+
+def test_a_hub_can_read_the_cards_metadata(run: Run, handed: Path) -> None:
+    _, head, _ = (handed / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(head)
+    assert told["library_name"] == "ganrun" and told["pipeline_tag"] == "unconditional-image-generation"
+    (model,) = told["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "small" and result["dataset"] == {"type": "digits", "name": "digits"}
+    assert {each["type"]: each["value"] for each in result["metrics"]} == {
+        name: pytest.approx(score.value) for name, score in run.scores.items()
+    }
+
+
+def test_scores_are_those_of_the_weights_that_are_handed_over(run: Run, handed: Path, tmp_path: Path) -> None:
+    export(run.directory / "checkpoints" / "step_00000001", "--output", tmp_path / "early")
+    early, late = (json.loads((place / "config.json").read_text()) for place in (tmp_path / "early", handed))
+    assert (early["step"], early["images_seen"], late["step"], late["images_seen"]) == (1, 8, 2, 16)
+    for step, told in ((1, early), (2, late)):
+        (record,) = [each for each in run.directory.records() if each["step"] == step and "protocols" in each]
+        assert {name: score["value"] for name, score in told["scores"].items()} == {
+            name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")
+        }
+        assert told["scores"]["fid_classifier"]["protocol"] == record["protocols"]["fid_classifier"]
+    assert early["scores"]["mse"]["value"] != late["scores"]["mse"]["value"]
+    assert not torch.equal(ganrun.load(tmp_path / "early").sample(2), ganrun.load(handed).sample(2))
+
+
+def test_what_is_told_holds_nothing_of_the_machine(run: Run, handed: Path) -> None:
+    environment = run.directory.read_json("environment.json")
+    for name in ("README.md", "config.json"):
+        text = (handed / name).read_text()
+        assert environment["host"] not in text.split() and str(run.directory.path) not in text
+        assert environment["data_fingerprint"] in text and environment["packages"]["torch"] in text
+
+
+def test_the_recipes_own_words_are_the_cards(tmp_path: Path) -> None:
+    comment = "# Small numbers.\n#\n# Made to be handed over.\n"
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(f"#:schema ./ganrun.schema.json\n{comment}\n{TEXT}", encoding="utf-8")
+    trained = CliRunner().invoke(main, [str(recipe), "--output", str(tmp_path / "run")], catch_exceptions=False)
+    assert trained.exit_code == 0
+    export(tmp_path / "run", "--output", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\n\n> Small numbers.\n>\n> Made to be handed over.\n\n" in card and "schema" not in card
+    assert "Nothing was measured of these weights." in card and "model-index" not in card
+    assert rows_are_classes(tmp_path / "out")
+
+
+def rows_are_classes(folder: Path) -> bool:
+    """Whether the picture in row 3, column 5 of the grid is what the model makes of that class and that noise."""
+    grid = np.asarray(Image.open(folder / "samples.png"))
+    factor = grid.shape[1] // (8 * 10 + 2)
+    assert grid.shape == ((10 * 10 + 2) * factor, (8 * 10 + 2) * factor, 3)
+    model = ganrun.load(folder, "cpu")
+    expected = to_uint8(model.decode(model.with_class(model.fixed_latents(8), 3)))[5, 0].numpy()
+    return np.array_equal(grid[::factor, ::factor][32:40, 52:60, 0], expected)
+
+
+TEXT = """
+name = "words"
+mlflow = false
+progress = false
+
+[train]
+steps = 1
+batch_size = 8
+device = "cpu"
+
+[data]
+use = "digits"
+size = 8
+
+[loss]
+use = "acgan"
+noise_size = 4
+
+[generator]
+use = "mlp"
+hidden = [8]
+
+[discriminator]
+use = "mlp"
+hidden = [8]
+"""
+
+
+# ── Where it goes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_there_is_left_as_it_is(run: Run, handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(handed.parents[1])
+    assert refused("run") == "error: exports/run-step-2 is there already; choose another --output"
+    assert [path.name for path in handed.parent.iterdir()] == ["run-step-2"]
+
+
+def damaged(run: Path) -> None:
+    for path in (run / "checkpoints").glob("*/generator.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (shutil.rmtree, "there is no"),
+        (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
+        (damaged, "every checkpoint in"),
+        (lambda folder: (folder / "recipe.toml").unlink(), "is no run directory, no checkpoint"),
+        (lambda folder: (folder / "environment.json").write_text('{"problem": 3}'), "environment.json is damaged"),
+    ],
+    ids=["nothing", "no weights", "damaged weights", "no run", "no facts"],
+)
+def test_what_cannot_be_handed_over_says_why(
+    run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str
+) -> None:
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    spoil(copy)
+    assert told in refused(copy, "--output", tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_what_was_handed_over_and_places_that_cannot_be_written_are_refused(
+    run: Run, handed: Path, tmp_path: Path
+) -> None:
+    assert "was exported already; name the run that it came from" in refused(handed, "--output", tmp_path / "out")
+    (tmp_path / "file").touch()
+    assert "is there already" in refused(run.directory.path, "--output", tmp_path / "file")
+    assert "cannot write" in refused(run.directory.path, "--output", tmp_path / "file" / "out")
+    assert "device cuda:99 was asked for" in refused(
+        run.directory.path, "--output", tmp_path / "out", "--device", "cuda:99"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# ── A network that torch.export cannot follow ─────────────────────────────────────────────────────────────
+
+
+class Fickle(ganrun.Generator):
+    """Its code looks at the values of its latents."""
+
+    def __init__(self, settings: ganrun.Settings, problem: ganrun.Problem) -> None:
+        super().__init__(settings, problem)
+        self.layer = torch.nn.Linear(problem.latent_size, 256)
+
+    def forward(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        samples = self.layer(latents).tanh().view(-1, 1, 16, 16)
+        return samples if samples.mean() > 0 else -samples
+
+
+class Fickles:
+    @ganrun.hookimpl
+    def ganrun_generators(self) -> dict[str, type[ganrun.Generator]]:
+        return {"fickle": Fickle}
+
+
+def test_a_network_that_torch_export_cannot_follow_is_told(tmp_path: Path) -> None:
+    from ganrun_export.programs import generator_of
+
+    model = train(IMAGES | {"generator": {"use": "fickle"}}, tmp_path / "run", Fickles()).model
+    with pytest.raises(ganrun.RequestError, match="can make no program of this model"):
+        generator_of(model)

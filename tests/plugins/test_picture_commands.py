@@ -1,0 +1,252 @@
+"""`ganrun sample`, `interpolate`, `traverse` and `reconstruct`: what they write of a real run, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from ganrun import Run, load, to_uint8, to_unit_range
+from ganrun.cli import main
+from ganrun.testing import train
+from ganrun_samples.grid import image_grid
+from ganrun_samples.latents import code_lines, paths
+from ganrun_samples.scatter import scatter
+
+SMALL = {
+    "name": "small",
+    "train": {"steps": 2, "batch_size": 8, "device": "cpu", "seed": 3},
+    "data": {"use": "digits", "size": 8},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "checkpoints": {"every_steps": 1, "keep": 2},
+    **dict.fromkeys(("samples", "progress", "mlflow"), False),
+}
+ADVERSARIAL = {**SMALL, "discriminator": {"use": "mlp", "hidden": [8]}}
+RECIPES = {
+    "gan": {
+        **ADVERSARIAL,
+        "loss": {"use": "gan", "latent_size": 4},
+        "metric": [{"use": "fid", "features": "classifier", "samples": 300}],
+    },
+    "cgan": {**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}},
+    "infogan": {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 3, "categorical": [4], "continuous": 1}},
+    "vae": {**SMALL, "loss": {"use": "vae", "latent_size": 3}, "encoder": {"use": "mlp", "hidden": [8]}},
+    "colour": {
+        **ADVERSARIAL,
+        "data": {"use": "synthetic", "size": 16, "channels": 3},
+        "loss": {"use": "gan", "latent_size": 4},
+    },
+    "points": {**ADVERSARIAL, "data": {"use": "gaussians", "count": 300}, "loss": {"use": "gan", "latent_size": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory):
+    """A trained run of each recipe, made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def run_of(name: str) -> Run:
+        if name not in made:
+            made[name] = train(RECIPES[name], folder / name)
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANRUN_CACHE", str(folder / "cache"))
+        yield run_of
+
+
+def ganrun(*arguments: object) -> Result:
+    return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def written(*arguments: object) -> np.ndarray:
+    """The one picture that a command says it wrote."""
+    result = ganrun(*arguments)
+    assert result.exit_code == 0 and result.stdout.startswith("wrote "), result.output
+    return pixels(Path(result.stdout.removeprefix("wrote ").strip()))
+
+
+# ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_folder_of_samples_has_the_runs_own_score(runs, tmp_path):
+    run = runs("gan")
+    folder = tmp_path / "new" / "pictures"
+    result = ganrun("sample", run.directory.path, "-n", 300, "--output", folder)
+    assert result.exit_code == 0 and result.stdout == f"wrote 300 pictures to {folder}\n"
+    assert sorted(path.name for path in folder.iterdir()) == [f"{number:05}.png" for number in range(300)]
+    scored = ganrun("eval", folder, "--against", run.directory / "recipe.toml")
+    assert str(run.scores["fid_classifier"]) in scored.stdout, scored.output
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "columns"), [("gan", 1, 1), ("gan", 7, 3), ("colour", 300, 18), ("cgan", 9, 3)]
+)
+def test_a_grid_of_samples_shows_the_first_of_those_that_are_scored(runs, name, count, columns):
+    run = runs(name)
+    drawn = written("sample", run.directory.path, "-n", count)
+    assert np.array_equal(drawn, image_grid(run.evaluation().generated(count), columns).numpy())
+    assert (run.directory / "pictures" / "sample_step_00000002.png").is_file()
+
+
+def test_other_samples_and_one_class_are_asked_for(runs, tmp_path):
+    run = runs("cgan")
+    drawn = written("sample", run.directory.path, "-n", 6, "--label", 3, "--seed", 8, "--columns", 9)
+    expected = load(run.directory.path, "cpu").sample(6, seed=8, label=3)
+    assert np.array_equal(drawn, image_grid(to_uint8(expected), 6).numpy())
+    assert (run.directory / "pictures" / "sample_step_00000002_seed_8_label_3.png").is_file()
+    early = written("sample", run.directory / "checkpoints/step_00000001", "-n", 6, "--output", tmp_path / "early.PNG")
+    assert not np.array_equal(early, written("sample", run.directory.path, "-n", 6))
+
+
+def test_colours_stay_colours_in_a_folder(runs, tmp_path):
+    run = runs("colour")
+    assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, "an empty folder will do"
+    found = np.stack([pixels(path) for path in sorted(tmp_path.iterdir())])
+    assert np.array_equal(found.transpose(0, 3, 1, 2), run.evaluation().generated(3))
+
+
+def test_points_are_drawn_over_real_ones(runs):
+    run = runs("points")
+    expected = scatter(run.evaluation().real(50, "test"), run.evaluation().generated(50))
+    assert np.array_equal(written("sample", run.directory.path, "-n", 50), expected)
+
+
+# ── Strips ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_interpolation_is_a_strip_or_a_folder_of_its_steps(runs, tmp_path):
+    run = runs("infogan")
+    strip = written("interpolate", run.directory.path, "-n", 3, "--columns", 5)
+    assert strip.ndim == 3
+    assert (
+        ganrun("interpolate", run.directory.path, "-n", 3, "--columns", 5, "--output", tmp_path / "steps").exit_code
+        == 0
+    )
+    steps = sorted((tmp_path / "steps").iterdir())
+    assert len(steps) == 5
+    starts, ends = run.model.fixed_latents(6).chunk(2)
+    between = paths(starts, ends, run.problem.factors, 5)
+    for number, path in enumerate(steps):
+        made = to_uint8(run.model.decode(between[:, number]))
+        assert np.array_equal(pixels(path), image_grid(made, 2).numpy())
+
+
+def test_a_traversal_goes_along_the_codes_or_along_what_is_chosen(runs, tmp_path):
+    run = runs("infogan")
+    place = run.directory.path
+    rows = written("traverse", place, "-n", 2)
+    assert not np.array_equal(rows, written("traverse", place, "-n", 2, "--dimensions", "0,1"))
+    assert np.array_equal(rows, written("traverse", place, "-n", 2, "--dimensions", "4,7")), "both codes"
+    assert np.array_equal(written("traverse", place), written("traverse", place, "-n", 5)), "ten rows"
+    folder = tmp_path / "steps"
+    assert ganrun("traverse", place, "-n", 1, "--columns", 3, "--output", folder).exit_code == 0
+    latents = run.model.fixed_latents(1)
+    code, continuous = (to_uint8(run.model.decode(line.of(latents)[0])) for line in code_lines(run.model, 3))
+    expected = [torch.stack([code[step], continuous[step]]) for step in range(3)]
+    expected.append(torch.stack([code[3], torch.full_like(code[3], 255)]))
+    found = [pixels(path) for path in sorted(folder.iterdir())]
+    assert len(found) == 4
+    for drawn, images in zip(found, expected, strict=True):
+        assert np.array_equal(drawn, image_grid(images, 2).numpy())
+
+
+@pytest.mark.parametrize("name", ["gan", "vae"])
+def test_a_model_without_codes_is_traversed_along_its_latents(runs, name):
+    assert written("traverse", runs(name).directory.path, "--columns", 4).std() > 10
+
+
+def test_one_class_is_interpolated_within_and_another_seed_shows_others(runs):
+    place = runs("cgan").directory.path
+    pictures = [written("interpolate", place, *more) for more in ([], ["--label", 2], ["--seed", 4], ["--seed", 5])]
+    for index, one in enumerate(pictures):
+        assert not any(np.array_equal(one, other) for other in pictures[:index])
+
+
+# ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
+    run = runs("vae")
+    real = run.evaluation().real(7, "test")
+    made = to_uint8(run.model.reconstruct(to_unit_range(real)))
+    white = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+    rows = [real[:3], made[:3], real[3:6], made[3:6], torch.cat([real[6:], white]), torch.cat([made[6:], white])]
+    drawn = written("reconstruct", run.directory.path, "-n", 7, "--columns", 3)
+    assert np.array_equal(drawn, image_grid(torch.cat(rows), 3).numpy())
+    assert ganrun("reconstruct", run.directory.path, "-n", 7, "--output", tmp_path / "pairs").exit_code == 0
+    pairs = [pixels(path) for path in sorted((tmp_path / "pairs").iterdir())]
+    assert len(pairs) == 7
+    assert np.array_equal(pairs[4], image_grid(torch.stack([real[4], made[4]]), 1).numpy())
+    of_training = written("reconstruct", run.directory.path, "-n", 7, "--split", "train", "--columns", 3)
+    assert not np.array_equal(of_training, drawn)
+
+
+# ── Refusals ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("gan", ["reconstruct"], "the model has no encoder, so it cannot reconstruct images"),
+        ("gan", ["sample", "--label", "3"], "knows no classes"),
+        ("cgan", ["sample", "--label", "10"], "the classes are 0 to 9"),
+        ("gan", ["sample", "-n", "0"], "0 is not in the range"),
+        ("gan", ["interpolate", "--columns", "1"], "1 is not in the range"),
+        ("gan", ["sample", "-n", "5000"], "5,000 samples are too many for one picture, which takes 4,096; for more"),
+        ("gan", ["interpolate", "-n", "500"], "500 rows are too many for one picture"),
+        ("gan", ["traverse", "--dimensions", "0,4"], "there is no latent 4; the model has 4, counted from 0"),
+        ("gan", ["traverse", "--dimensions", "0;4"], '"0;4" is no list of numbers'),
+        ("gan", ["sample", "--device", "gpu"], 'device "gpu" is unknown'),
+        ("gan", ["sample", "--output", "grid.jpg"], "pictures are written as PNG"),
+        ("points", ["sample", "--output", "folder"], "samples of shape (2,), which are no grey or colour images"),
+        ("points", ["interpolate"], "which are no grey or colour images"),
+        ("points", ["traverse"], "which are no grey or colour images"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_nothing_is_written(runs, tmp_path, monkeypatch, name, arguments, told):
+    run = runs(name)
+    before = {*run.directory.path.rglob("*")}
+    monkeypatch.chdir(tmp_path)
+    command, *options = arguments
+    result = ganrun(command, run.directory.path, *options)
+    assert result.exit_code == 2 and told in result.output and "Traceback" not in result.output, result.output
+    assert not list(tmp_path.iterdir()) and {*run.directory.path.rglob("*")} == before
+
+
+def test_what_is_there_is_not_written_over(runs, tmp_path):
+    place = runs("gan").directory.path
+    (tmp_path / "kept.txt").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    taken = {".": "is there already", "kept.txt": "is there already", "folder.png": "is a folder"}
+    for output, told in {**taken, "kept.txt/a.png": "cannot write to"}.items():
+        result = ganrun("sample", place, "-n", 2, "--output", tmp_path / output)
+        assert result.exit_code == 2 and told in result.output, result.output
+    assert (tmp_path / "kept.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("command", ["sample", "interpolate", "traverse", "reconstruct"])
+def test_what_is_no_run_is_told(runs, tmp_path, command):
+    def told(place: Path) -> str:
+        result = ganrun(command, place)
+        assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+        return result.output
+
+    assert "there is no " in told(tmp_path / "nowhere")
+    assert "is no run directory, no checkpoint, and nothing that ganrun exported" in told(tmp_path)
+    run = shutil.copytree(runs("vae").directory.path, tmp_path / "copy")
+    newest = run / "checkpoints" / "step_00000002" / "manifest.json"
+    newest.write_text(json.dumps({**json.loads(newest.read_text()), "format": 99}))
+    assert "has format 99" in (found := told(run)) and "use the version that wrote it" in found
+    shutil.rmtree(run / "checkpoints")
+    assert "holds no checkpoint" in told(run)
