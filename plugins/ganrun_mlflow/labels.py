@@ -31,14 +31,15 @@ def key_text(name: str) -> str:
 def params_of(run: Run) -> dict[str, str]:
     """The settings that tell runs apart; the whole recipe is an artifact.
 
-    Components are told in full. Of the engine's tables, what is at its default is left out, and so are tables of
-    observers, which do not touch the mathematics.
+    The loss is told in full. Of all else, what is at its default is left out: MLflow prints every parameter above every
+    picture. Tables of observers are left out whole, for they do not touch the mathematics.
     """
     recipe, tables = run.recipe, run.recipe.resolved()
-    components = {name: tables[name] for name in ("loss", *recipe.networks, "data")}
+    components = {**recipe.networks, "data": recipe.data}
     chosen = {
         "train": _notable(tables["train"], recipe.train, ALWAYS["train"]),
-        **components,
+        "loss": tables["loss"],
+        **{name: _notable(tables[name], each.settings, ("use",)) for name, each in components.items()},
         "optimizer": _shared({slot: _optimizer(run, slot) for slot in recipe.optimizers}),
         "ema": tables["ema"],
         "metric": ", ".join(choice.use for choice in recipe.metrics),
@@ -53,7 +54,7 @@ def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...]) -
     return {
         name: value
         for name, value in table.items()
-        if name in always or (name not in HIDDEN and getattr(settings, name) != fields[name].default)
+        if name in always or (name not in HIDDEN and getattr(settings, name) != fields[name].get_default())
     }
 
 

@@ -86,6 +86,7 @@ class Mirror:
         self._send_records(client)
         self._send_files(client, is_ended=ended is not None)
         if ended is not None:
+            self._send_last_pictures(client)
             self._send_compared(client)
             self._send_checkpoint(client)
             self._show_status(client, STATUS[ended])
@@ -221,24 +222,46 @@ class Mirror:
             self._send_once(name, [self.directory / name], partial(self._send_file, client, name))
 
     def _files(self, is_ended: bool) -> Iterator[str]:
-        """Names of the files that are to be sent, relative to the directory."""
+        """Names of the files that are to be sent, relative to the directory.
+
+        A folder's only picture waits for the next: those of several steps stand beside the scores, with a slider.
+        """
         for path in self.directory.path.iterdir():
             if path.name.startswith(".") or path.name in (*NOT_SENT, COMPARED):
                 continue
-            for file in [path] if path.is_file() else path.rglob("[!.]*"):
-                if file.is_file() and (is_ended or file.name not in UNTIL_THE_END):
-                    yield file.relative_to(self.directory.path).as_posix()
+            files = [path] if path.is_file() else [each for each in path.rglob("[!.]*") if each.is_file()]
+            if not is_ended and (path.name in UNTIL_THE_END or (path.is_dir() and len(files) == 1)):
+                continue
+            for file in files:
+                yield file.relative_to(self.directory.path).as_posix()
 
     def _send_file(self, client: MlflowClient, name: str) -> None:
         picture = STEP_PICTURE.fullmatch(name)
         if picture:
-            from PIL import Image
-
-            key, step = f"eval/{key_text(picture['role'])}", int(picture["step"])
-            with Image.open(self.directory / name) as image:
-                client.log_image(self.note.run_id, image.convert("RGB"), key=key, step=step, synchronous=True)
+            section = "eval" if len(self._pictures(picture["role"])) > 1 else "pictures"
+            self._send_picture(client, self.directory / name, f"{section}/{picture['role']}", int(picture["step"]))
         else:
             client.log_artifact(self.note.run_id, str(self.directory / name), name.rpartition("/")[0] or None)
+
+    def _send_last_pictures(self, client: MlflowClient) -> None:
+        """Once more what came last of each series: MLflow's sliders begin at step 0, where a series shows nothing."""
+        for folder in self.directory.path.iterdir():
+            pictures = self._pictures(folder.name)
+            if len(pictures) > 1:
+                key = f"eval/last_{folder.name}"
+                self._send_once(key, pictures[-1:], partial(self._send_picture, client, pictures[-1], key, 0))
+
+    def _pictures(self, role: str) -> list[Path]:
+        """Those of a role, by step."""
+        return sorted(
+            path for path in (self.directory / role).glob("step_*") if STEP_PICTURE.fullmatch(f"{role}/{path.name}")
+        )
+
+    def _send_picture(self, client: MlflowClient, path: Path, key: str, step: int) -> None:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            client.log_image(self.note.run_id, image.convert("RGB"), key=key_text(key), step=step, synchronous=True)
 
     def _send_once(self, name: str, files: list[Path], send: Callable[[], object]) -> None:
         """Send what is in these files, unless it was sent as it is now."""

@@ -22,6 +22,9 @@ PICTURE = re.compile(r"step_(\d+)\.png")
 DEEPEST = 3
 """Folders below one that was named, in which runs are looked for."""
 
+WHAT_WAS_SCORED = ("seed", "ema_decay")
+"""Entries of a protocol that tell which model was scored rather than how."""
+
 Terms = Mapping[str, str | int | float | bool]
 """What a score's value depends on: scores of unlike terms are not ranked together."""
 
@@ -45,8 +48,7 @@ class Result:
     step: int
 
     terms: Terms
-    """On what terms it was measured: its protocol, and which direction is `better`. But for the seed, which tells what
-    was scored rather than how."""
+    """On what terms it was measured: its protocol, and which direction is `better`; but for `WHAT_WAS_SCORED`."""
 
     error: float | None
     floor: float | None
@@ -332,15 +334,15 @@ def _results(lines: Iterable[Line]) -> dict[str, Result]:
             found[name] = Result(
                 value=value,
                 step=line.step,
-                terms={**_without_seed(line.protocols[name]), "better": line.directions[name]},
+                terms={**_terms(line.protocols[name]), "better": line.directions[name]},
                 error=line.errors.get(name),
                 floor=line.floors.get(name),
             )
     return found
 
 
-def _without_seed(protocol: Terms) -> Terms:
-    return {key: value for key, value in protocol.items() if key != "seed"}
+def _terms(protocol: Terms) -> Terms:
+    return {key: value for key, value in protocol.items() if key not in WHAT_WAS_SCORED}
 
 
 def _curves(lines: Iterable[Line]) -> dict[str, list[Point]]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from math import ceil, sqrt
 from pathlib import Path
 
 import torch
-from rich import progress as bars
 from torch import Tensor
 
-from ganrun import Evaluation, MisfitError, Model, RequestError, find_trained, message_console, to_unit_range
+from ganrun import Evaluation, MisfitError, Model, RequestError, Waiting, find_trained, to_unit_range
 from ganrun_samples import pictures
 from ganrun_samples.grid import image_grid, shown
 from ganrun_samples.latents import Line, chosen_lines, code_lines, most_active
@@ -27,8 +24,6 @@ MOST_ROWS = 128
 
 LINES = 10
 """Rows of a traversal, where nothing else was said."""
-
-SECONDS_BEFORE_BAR = 1.0
 
 
 class Maker:
@@ -67,8 +62,7 @@ class Maker:
             generated = torch.cat([made.cpu() for made in batches])
             target.write(scatter(pictures.held_out(self._evaluation(), count), generated))
             return 1
-        with progress("samples", count) as advance:
-            images = [shown(made) for made in _counted(batches, advance)]
+        images = [shown(made) for made in _counted(batches, count)]
         target.write(image_grid(torch.cat(images), columns or ceil(sqrt(count))).numpy())
         return 1
 
@@ -122,8 +116,8 @@ class Maker:
             raise MisfitError(f"the model makes samples of shape {shape}, which are no grey or colour images; {told}")
 
     def _write_each(self, target: Target, batches: Iterator[Tensor], count: int) -> int:
-        with target.folder() as pages, progress("samples", count) as advance:
-            for made in _counted(batches, advance):
+        with target.folder() as pages:
+            for made in _counted(batches, count):
                 for image in shown(made).permute(0, 2, 3, 1).numpy():
                     pages.add(image.squeeze(2) if image.shape[2] == 1 else image)
         return pages.count
@@ -181,28 +175,11 @@ def _numbers(text: str) -> list[int]:
         raise RequestError(f'--dimensions "{text}" is no list of numbers; say 0,3,7, for instance') from None
 
 
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, if it takes longer than a second; the block gets what takes how many more are done."""
-    columns = (bars.TextColumn(what), bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
-    console = message_console()
-    bar = bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task(what, total=total)
-    began = time.monotonic()
-
-    def advance(count: int) -> None:
-        bar.advance(task, count)
-        if time.monotonic() - began > SECONDS_BEFORE_BAR:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-def _counted(batches: Iterator[Tensor], advance: Callable[[int], None]) -> Iterator[Tensor]:
-    for batch in batches:
-        yield batch
-        advance(len(batch))
+def _counted(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """The batches, whose number is shown where they take their time."""
+    done = 0
+    with Waiting() as told:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            told("samples", done, count)

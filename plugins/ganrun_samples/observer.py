@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Literal, get_args
@@ -34,8 +36,6 @@ STEPS = 10
 """Columns of interpolations and traversals, so that a code of ten values fills a row."""
 
 Extra = Literal["real-and-generated", "neighbours", "interpolation", "traversal", "curves", "time-lapse"]
-OF_ANY_END: tuple[Extra, ...] = ("curves", "time-lapse")
-"""What is worth having of a run that was stopped, too; it needs neither the model nor much time."""
 
 
 class Samples(ganrun.Observer):
@@ -61,8 +61,9 @@ class Samples(ganrun.Observer):
         at_end: tuple[Extra, ...] = get_args(Extra)
         """Pictures of the finished run. real-and-generated: side by side; neighbours: samples beside the training
         images nearest to them in pixels, which shows copies; interpolation: from one sample to another; traversal:
-        along each code, or a VAE's most active latents; curves: losses and scores; time-lapse: the grids as
-        `time-lapse.gif`. A run that was stopped has the last two."""
+        along each code, or a VAE's most active latents; curves: losses and scores, as `curves.png`; time-lapse: the
+        grids, as `time-lapse.gif`. A run that was stopped has the last two, which need neither the model nor much
+        time."""
 
     settings: Settings
     automatic = True
@@ -93,7 +94,9 @@ class Samples(ganrun.Observer):
         for extra in self.settings.at_end:
             if extra == "time-lapse":
                 self._write_time_lapse(run)
-            elif status == "finished" or extra in OF_ANY_END:
+            elif extra == "curves":
+                self._write_curves(run)
+            elif status == "finished":
                 picture = self._extra(run, extra)
                 if picture is not None:
                     self._write(run, extra, picture)
@@ -118,8 +121,6 @@ class Samples(ganrun.Observer):
 
     def _extra(self, run: Run, extra: Extra) -> Picture | None:
         """A picture of the end; None where this model has none."""
-        if extra == "curves":
-            return curves(run.directory.records())
         if not _shows_images(run):
             return None
         if extra == "real-and-generated":
@@ -144,22 +145,31 @@ class Samples(ganrun.Observer):
             self._write(run, "samples", _scatter(run))
 
     def _write(self, run: Run, role: str, picture: Picture) -> None:
-        path = _place(run, role)
-        if path.exists() and run.step == self._first_step:
-            return  # a run that was continued at its end; trackers have the picture
-        path.parent.mkdir(exist_ok=True)
-        with atomic_path(path) as partial:
-            Image.fromarray(picture).save(partial, "PNG")
-        run.announce(path, role)
+        self._keep(run, role, _place(run, role), partial(_save, Image.fromarray(picture)))
+
+    def _write_curves(self, run: Run) -> None:
+        picture = curves(run.directory.records())
+        if picture is not None:
+            self._keep(run, "curves", run.directory / "curves.png", partial(_save, Image.fromarray(picture)))
 
     def _write_time_lapse(self, run: Run) -> None:
         written = sorted((run.directory / "samples").glob("step_*.png"))
         found = frames([path for path in written if int(path.stem.removeprefix("step_")) <= run.step])
-        path = run.directory / "time-lapse.gif"
-        if len(found) > 1 and not (path.exists() and run.step == self._first_step):
-            with atomic_path(path) as partial:
-                save_time_lapse(found, partial)
-            run.announce(path, "time-lapse")
+        if len(found) > 1:
+            self._keep(run, "time-lapse", run.directory / "time-lapse.gif", partial(save_time_lapse, found))
+
+    def _keep(self, run: Run, role: str, path: Path, save: Callable[[Path], None]) -> None:
+        """Have a picture written and told, unless the run was continued at its end, where it is there already."""
+        if path.exists() and run.step == self._first_step:
+            return
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as unfinished:
+            save(unfinished)
+        run.announce(path, role)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    picture.save(path, "PNG")
 
 
 def _place(run: Run, role: str) -> Path:

@@ -309,7 +309,7 @@ def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_whic
 
 # ── At the end ────────────────────────────────────────────────────────────────────────────────────────────
 
-ALWAYS = {"samples", "curves", "time-lapse.gif"}
+ALWAYS = {"samples", "curves.png", "time-lapse.gif"}
 IMAGES = {*ALWAYS, "real-and-generated", "neighbours", "interpolation"}
 LOSSES = {
     "gan": ({"use": "gan", "latent_size": 4}, IMAGES),
@@ -373,7 +373,6 @@ def test_a_run_that_was_stopped_has_curves_and_a_time_lapse_and_all_once_it_is_f
     assert pictures_of(directory) == ALWAYS
     run = train(tables, tmp_path / "run", resume=True)
     assert pictures_of(directory) == IMAGES
-    assert {path.name for path in (tmp_path / "run/curves").iterdir()} == {"step_00000003.png", "step_00000004.png"}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")}
     again = train(tables, tmp_path / "run", resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")} == before
