@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
-from ganrun import GanrunError
+from ganrun import GanrunError, RunError
 from ganrun_mlflow.mirror import Mirror
 
 log = logging.getLogger("ganrun")
@@ -23,38 +24,42 @@ class Courier:
 
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
-        self.fault: Exception | None = None
-        """What the store did not take at the last time, if anything."""
+        self._fault: Exception | None = None
         self._ended: str | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ganrun-mlflow", daemon=True)
         self._thread.start()
 
-    def close(self, ended: str) -> None:
-        """Have all that is left sent, and wait for it; afterwards `fault` tells whether it was taken.
+    def close(self, ended: str, is_left: Callable[[], bool]) -> Exception | None:
+        """Have all that is left sent, and wait for it; why it was not, or None if it was.
 
         Args:
             ended: How the run ended.
+            is_left: Whether nobody wants to wait any longer.
         """
         self._ended = ended
         self._closing.set()
-        self._thread.join()
+        while self._thread.is_alive():
+            if is_left():
+                return RunError("sending was broken off")
+            self._thread.join(0.2)
+        return self._fault
 
     def _work(self) -> None:
         pause = 0.0
         while not self._closing.is_set():
             self._try()
-            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if self.fault else 0.0
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if self._fault else 0.0
             self._closing.wait(pause or SECONDS_BETWEEN_CALLS)
         self._try()
 
     def _try(self) -> None:
-        was_well = self.fault is None
+        was_well = self._fault is None
         try:
             self.mirror.level(self._ended)
-            self.fault = None
+            self._fault = None
         except Exception as error:  # each kind of artifact store raises errors of a library of its own
-            self.fault = error
+            self._fault = error
             if was_well and not self._closing.is_set():
                 text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
                 log.warning("%s; it is tried again later, and the run directory holds everything", text)

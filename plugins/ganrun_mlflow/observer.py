@@ -78,10 +78,11 @@ class Mlflow(ganrun.Observer):
         if self._courier:
             if status != "failed":
                 write_compared(run)
+            signals = run.interruption.signal_number
             with message_console().status("sending what is left to MLflow; Ctrl-C leaves it to: ganrun sync"):
-                self._courier.close(status)
-            fault, note = self._courier.fault, self._courier.mirror.note
-            for line in _not_level(run, fault) if fault else store.invitation(self._uri, note.experiment_id):
+                fault = self._courier.close(status, lambda: run.interruption.signal_number != signals)
+            experiment = self._courier.mirror.note.experiment_id
+            for line in _not_level(run, fault) if fault else store.invitation(self._uri, experiment):
                 run.tell(line)
 
     @observes

@@ -79,10 +79,11 @@ class Progress(ganrun.Observer):
             self._bar.update(self._task, text=self._text())
         self._console.print(f"step {step}: {'  '.join(map(str, scores))}", soft_wrap=True)
 
-    @observes(trylast=True)
+    @observes(tryfirst=True)
     def run_ended(self, run: Run, status: str) -> None:
-        """Close the bar, and sum up."""
+        """Close the bar, and sum up, before others show what they wait for."""
         self._waiting.close()
+        self._waiting = Waiting(self._console)
         if self._bar is not None:
             self._bar.stop()
         self._console.print(

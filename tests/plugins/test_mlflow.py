@@ -336,6 +336,23 @@ def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatc
     assert "ganrun sync" in "\n".join(run.messages)
 
 
+def test_who_does_not_want_to_wait_for_the_store_leaves_the_rest_to_sync(build, uri, monkeypatch):
+    run = build(f'uri = "{uri}"', steps=2)
+    level = Mirror.level
+
+    def slow(mirror, ended):
+        if ended:
+            run.interruption.signal_number = signal.SIGINT  # as Ctrl-C does
+            time.sleep(1)
+        level(mirror, ended)
+
+    monkeypatch.setattr(Mirror, "level", slow)
+    started = time.monotonic()
+    execute(run)
+    assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60
+    assert run.directory.read_json("summary.json")["status"] == "finished"
+
+
 def test_a_break_between_sending_and_noting_does_no_harm(build, uri):
     run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', steps=8)
     execute(run)
