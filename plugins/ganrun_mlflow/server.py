@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,10 +11,11 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import click
 
-from ganrun import RequestError, RunError, message_console
+from ganrun import Interrupted, RequestError, RunError, message_console
 from ganrun_mlflow import store
 
 STARTING_SECONDS = 120
@@ -60,14 +63,21 @@ def _served(uri: str, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
     if _answers(port):
         raise RequestError(f"something answers at port {port} already; say --port with another number")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    calm = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes for what nobody asks of it
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=calm)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with message_console().status("starting MLflow"):
             _await(process, port)
         yield process
     finally:
+        signal.signal(signal.SIGTERM, before)
         process.terminate()
         process.wait()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def _await(process: subprocess.Popen[bytes], port: int) -> None:

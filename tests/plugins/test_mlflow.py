@@ -530,8 +530,10 @@ def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path):
         taken = ganrun_command("ui", run.directory.path, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and "say --port with another number" in taken.output
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        with pytest.raises(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
     absent = ganrun_command("ui", run.directory.path, "--experiment", "none", "--no-browser")
     assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
 

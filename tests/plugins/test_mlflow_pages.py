@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -55,12 +53,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[
             str(port),
             "--no-browser",
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout
             yield process.stdout.readline().removeprefix("MLflow: ").strip(), runs
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
             process.wait(timeout=60)
 
 
