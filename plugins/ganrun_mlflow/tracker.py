@@ -44,6 +44,9 @@ class MlflowTracker(Tracker):
     def runs_of(self, experiment: str) -> Sequence[Path] | None:
         """The directories that are on this machine, the newest last."""
         uri = store.tracking_uri()
+        database = store.sqlite_path(uri)
+        if database and not database.exists():
+            return None
         client = _existing(uri)
         with store.refusals_told(uri):
             found = client.get_experiment_by_name(experiment)
