@@ -9,7 +9,7 @@ from typing import Any
 import pluggy
 
 from ganrun.components import Observer
-from ganrun.errors import GanrunError, PluginError
+from ganrun.errors import GanrunError, Interrupted, PluginError
 from ganrun.hookspecs import RunEvents
 from ganrun.markers import EVENTS
 
@@ -44,7 +44,8 @@ class Events:
             except Exception as error:
                 if self._observers[name].essential:
                     raise
-                self._silence(name, event, error)
+                if not isinstance(error, Interrupted):  # a wish of the user, which the loop heeds by itself
+                    self._silence(name, event, error)
 
     def names(self) -> tuple[str, ...]:
         """Every event there is."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -44,3 +47,16 @@ class Interruption:
         if self.signal_number is not None:
             raise KeyboardInterrupt
         self.signal_number = number
+
+
+@contextmanager
+def unwound_by_sigterm() -> Iterator[None]:
+    """A block that SIGTERM leaves as an exception does, so that what is half done is taken away; exit status 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -53,9 +53,11 @@ def execute(run: Run) -> None:
             run.emit("run_failed", error=error)
             raise
         finally:
-            if not is_untouched:
-                run.write_summary(status, fault)
-            run.emit("run_ended", status=status)
+            try:
+                if not is_untouched:
+                    run.write_summary(status, fault)
+            finally:  # also where the disk is full
+                run.emit("run_ended", status=status)
 
 
 def _rewind(run: Run) -> bool:

@@ -1,9 +1,12 @@
-"""The engine's small parts against closed forms: averages, schedules, measurements, batches, random streams."""
+"""The engine's small parts against closed forms: averages, schedules, measurements, batches, random streams,
+files."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from ganrun.averaging import Average
 from ganrun.batches import RealBatches, Shuffle
 from ganrun.components import Split, to_uint8, to_unit_range
 from ganrun.errors import ContractError, NonFiniteError
+from ganrun.files import atomic_folder, atomic_path
 from ganrun.measurements import Measurements
 from ganrun.optimizers import OPTIMIZERS, SGD, Adam
 from ganrun.randomness import derived_seed, isolated_random, set_random_stream
@@ -203,3 +207,38 @@ def test_an_isolated_block_repeats_and_leaves_the_stream_outside_alone():
 def test_each_purpose_has_a_seed_of_its_own(purposes):
     seeds = {derived_seed(seed, name, number) for seed, name, number in purposes}
     assert len(seeds) == len(purposes) and all(0 <= seed < 2**63 for seed in seeds)
+
+
+# ── Files ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(KeyError), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise KeyError
+    assert path.read_text() == "before" and [*tmp_path.iterdir()] == [path]
+    with atomic_path(path) as partial:
+        partial.write_text("after")
+    assert path.read_text() == "after" and [*tmp_path.iterdir()] == [path]
+
+
+def test_what_is_no_file_keeps_its_place(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no file"), atomic_path(pipe):
+        pytest.fail("nothing is to be made for nothing")
+    assert pipe.is_fifo()
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "folder"
+    for text in ("before", "half", "after"):
+        with suppress(KeyError), atomic_folder(folder) as partial:
+            for number in range(40):
+                (partial / str(number)).write_text(text)
+            if text == "half":
+                raise KeyError
+        assert {each.read_text() for each in folder.iterdir()} == {"before" if text == "half" else text}
+        assert len([*folder.iterdir()]) == 40 and [*tmp_path.iterdir()] == [folder]

@@ -19,7 +19,7 @@ from torch import nn
 
 import ganrun
 from ganrun import Data, Discriminator, Generator, Metric, Observer, Problem, Score, Split, hookimpl, observes
-from ganrun.errors import Interrupted, NonFiniteError, RequestError
+from ganrun.errors import Interrupted, NonFiniteError, RequestError, RunError
 from ganrun.runner import execute
 from ganrun.testing import build, train
 
@@ -157,6 +157,20 @@ class Saboteur(Observer):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class Viewer(Observer):
+    """Looks at real images after each step, and once more at the end."""
+
+    heard: list[str] = []
+
+    @observes
+    def step_ended(self, run, step):
+        run.evaluation().real(20, "train")
+
+    @observes
+    def run_ended(self, status):
+        Viewer.heard.append(status)
+
+
 class Plugin:
     @hookimpl
     def ganrun_data(self):
@@ -176,7 +190,7 @@ class Plugin:
 
     @hookimpl
     def ganrun_observers(self):
-        return {"diary": Diary, "faulty": Faulty, "essential": Essential, "saboteur": Saboteur}
+        return {"diary": Diary, "faulty": Faulty, "essential": Essential, "saboteur": Saboteur, "viewer": Viewer}
 
 
 def tables(steps: int = 6, **more):
@@ -403,6 +417,14 @@ def test_a_fault_in_an_observer_is_told_by_name_and_the_run_goes_on(tmp_path, ca
     assert Diary.entries[-1] == "run_ended finished"
 
 
+def test_an_interruption_is_no_fault_of_the_observer_that_it_meets(tmp_path, caplog):
+    run = build(tables(saboteur={"at_step": 3, "deed": "interrupt"}, viewer={}), tmp_path / "run", Plugin())
+    Viewer.heard = []
+    with pytest.raises(Interrupted):
+        execute(run)
+    assert run.step == 3 and Viewer.heard == ["interrupted"] and "viewer" not in caplog.text
+
+
 def test_a_fault_in_an_essential_observer_stops_the_run_and_a_checkpoint_is_kept(tmp_path):
     run = build(tables(essential={}, diary={}), tmp_path / "run", Plugin())
     with pytest.raises(ValueError, match="disk of the tracker"):
@@ -410,6 +432,14 @@ def test_a_fault_in_an_essential_observer_stops_the_run_and_a_checkpoint_is_kept
     assert Diary.entries[-2:] == ["run_failed ValueError", "run_ended failed"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "run" / "checkpoints" / "step_00000002").is_dir()
+
+
+def test_observers_hear_the_end_of_a_run_whose_summary_cannot_be_written(tmp_path):
+    run = build(tables(diary={}), tmp_path / "run", Plugin())
+    (tmp_path / "run" / "summary.json").mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*summary\.json"):
+        execute(run)
+    assert Diary.entries[-2:] == ["run_failed RunError", "run_ended failed"]
 
 
 def test_a_non_finite_loss_stops_the_run_says_when_and_keeps_the_last_sound_checkpoint(tmp_path):
