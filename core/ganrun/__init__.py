@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ganrun.conditioning import LabelledLatents as LabelledLatents
     from ganrun.console import Waiting as Waiting
     from ganrun.console import message_console as message_console
+    from ganrun.console import spinner as spinner
     from ganrun.directory import RunDirectory as RunDirectory
     from ganrun.directory import open_run as open_run
     from ganrun.errors import ContractError as ContractError
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "caches": "cache_directory",
-    "console": "Waiting message_console",
+    "console": "Waiting message_console spinner",
     "checkpoints": "DamagedCheckpoint checkpoint_path checkpoints_in latest_checkpoint load_checkpoint save_checkpoint "
     "step_of",
     "checkups": "Checkup",

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ganrun.errors import RequestError, RunError
@@ -54,11 +55,22 @@ def save_checkpoint(state: TrainingState, folder: Path) -> None:
 
 def _write(weights: Mapping[str, Mapping[str, Tensor]], state: TrainingState, folder: Path) -> None:
     for network, tensors in weights.items():
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / f"{network}.safetensors")
+        write_weights(folder / f"{network}.safetensors", tensors)
     torch.save(state.progress(), folder / PROGRESS)
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     manifest = {"format": FORMAT, "step": state.step, "images_seen": state.images_seen, "sha256": checksums}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one network's weights, as safetensors, for whoever may read other files of the run.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    # safetensors' own save_file gives its files to their owner alone, whatever the umask says.
+    whole = {name: value.contiguous() for name, value in tensors.items()}
+    path.write_bytes(serialised(whole, metadata={"format": "pt"}))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
+from ganrun.interruption import unwound_by_sigterm
 
 KINDS = ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer")
 
@@ -48,7 +49,7 @@ class RecipeGroup(click.Group):
             ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _told_errors():
+        with _told_errors(), unwound_by_sigterm():
             return super().invoke(ctx)
 
     def _added(self, ctx: click.Context) -> dict[str, click.Command]:
@@ -171,11 +172,14 @@ def _all_overrides(overrides: Sequence[str], device: str | None, seed: int | Non
 
 
 def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str]) -> list[Any]:
-    from ganrun.reader import load_recipe
-    from ganrun.recipes import find_recipe
+    from ganrun.console import spinner
 
-    registry = _registry(blocked)
-    recipes = [load_recipe(find_recipe(path), registry, overrides) for path in paths]
+    with spinner("loading PyTorch"):
+        from ganrun.reader import load_recipe
+        from ganrun.recipes import find_recipe
+
+        registry = _registry(blocked)
+        recipes = [load_recipe(find_recipe(path), registry, overrides) for path in paths]
     for name, reason in registry.broken().items():
         click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
     return recipes
@@ -183,9 +187,11 @@ def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str
 
 def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = None, again: str | None = None) -> Any:
     from ganrun.builder import build_run
+    from ganrun.console import spinner
     from ganrun.runner import execute
 
-    run = build_run(recipe, output, resume=resume, waiting=lambda what: _say(f"preparing {what}", err=True))
+    with spinner("preparing") as told:
+        run = build_run(recipe, output, resume=resume, waiting=lambda what: told(f"preparing {what}"))
     run.group = group
     try:
         execute(run)
@@ -220,10 +226,14 @@ def evaluate(
     ganrun eval runs/wgan-… --metric kid --metric precision-recall
     ganrun eval pictures/ --against fashion-mnist --set data.size=32 --metric fid
     """
-    from ganrun.scoring import Request, score
+    from ganrun.console import spinner
 
-    request = Request(what, against, metrics, overrides, device)
-    for each in score(request, _registry(blocked), lambda it: click.echo(f"preparing {it}", err=True)):
+    with spinner("loading PyTorch") as told:
+        from ganrun.scoring import Request, score
+
+        request = Request(what, against, metrics, overrides, device)
+        scores = score(request, _registry(blocked), lambda it: told(f"preparing {it}"))
+    for each in scores:
         click.echo(each)
 
 
@@ -235,12 +245,12 @@ def evaluate(
 @_NO_PLUGIN
 def list_components(kind: str | None, blocked: Sequence[str]) -> None:
     """List the components that recipes can use, of one KIND or all; or the recipes that travel with ganrun."""
+    from ganrun.console import spinner
     from ganrun.descriptions import component_table, recipe_table
 
-    if kind == "recipes":
-        click.echo(recipe_table())
-    else:
-        click.echo(component_table(_registry(blocked), [kind] if kind else KINDS))
+    with spinner("loading PyTorch"):
+        table = recipe_table() if kind == "recipes" else component_table(_registry(blocked), [kind] if kind else KINDS)
+    click.echo(table)
 
 
 @main.command()
@@ -254,9 +264,12 @@ def show(kind: str, name: str | None) -> None:
     ganrun show train
     ganrun show optimizer adam
     """
+    from ganrun.console import spinner
     from ganrun.descriptions import describe
 
-    click.echo(describe(_registry(()), kind, name))
+    with spinner("loading PyTorch"):
+        text = describe(_registry(()), kind, name)
+    click.echo(text)
 
 
 @main.command()
@@ -331,20 +344,28 @@ def _data_options(function: Callable[..., None]) -> Callable[..., None]:
 @_NO_PLUGIN
 def list_data(blocked: Sequence[str]) -> None:
     """List the data sets, and where their files are."""
-    from ganrun.datasets import data_table
+    from ganrun.console import spinner
 
-    click.echo(data_table(_registry(blocked)))
+    with spinner("loading PyTorch"):
+        from ganrun.datasets import data_table
+
+        table = data_table(_registry(blocked))
+    click.echo(table)
 
 
 @data.command("check", no_args_is_help=True)
 @_data_options
 def check_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Read a data set whole, as a run would: decode it, check it, and say what it holds."""
-    from ganrun.datasets import manifest_text, opened
+    from ganrun.console import spinner
 
-    with opened(name, _registry(blocked), overrides) as found:
-        found.prepare()
-        click.echo(manifest_text(found))
+    with spinner(f"reading data {name}"):
+        from ganrun.datasets import manifest_text, opened
+
+        with opened(name, _registry(blocked), overrides) as found:
+            found.prepare()
+            text = manifest_text(found)
+    click.echo(text)
 
 
 @data.command("fetch", no_args_is_help=True)
@@ -404,19 +425,27 @@ def _told_errors() -> Iterator[None]:
 def _set_up_logging() -> None:
     import logging
 
-    handler = logging.StreamHandler()
+    class Messages(logging.Handler):
+        """Prints above whatever moves on the terminal."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            from ganrun.console import message_console
+
+            message_console().print(self.format(record), soft_wrap=True)
+
+    handler = Messages()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("ganrun")
     logger.handlers = [handler]
     logger.propagate = False
 
 
-def _say(text: str, err: bool = False) -> None:
+def _say(text: str) -> None:
     """Print a line. Where nobody reads any more, as after `| head`, no training is lost for it."""
     try:
-        click.echo(text, err=err)
+        click.echo(text)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shown(path: Path) -> Path:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, Self
 
 from rich import progress as bars
 from rich.console import Console
 
 
+@cache
 def message_console() -> Console:
-    """A console on the error stream, which falls silent where nobody reads it any more: no message is worth a run."""
-    return _Unfailing(stderr=True, highlight=False)
+    """A console on the error stream, which falls silent where nobody reads it any more: no message is worth a run.
+
+    The same one for all, so that bars and spinners stand below each other, and lines above them.
+    """
+    return _Unfailing(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class _Unfailing(Console):
@@ -29,6 +36,22 @@ class _Unfailing(Console):
             super().print(*objects, **options)
         except OSError:
             self.quiet = True
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[Callable[[str], None]]:
+    """A block that may take a while: on a terminal, a spinner says what is being done and for how long.
+
+    Elsewhere each further text that it is told is a line.
+    """
+    console = message_console()
+    if not console.is_terminal:
+        yield lambda told: console.print(told, soft_wrap=True)
+        return
+    named = bars.TextColumn("{task.description}", markup=False)
+    with bars.Progress(bars.SpinnerColumn(), named, bars.TimeElapsedColumn(), console=console, transient=True) as shown:
+        task = shown.add_task(text)
+        yield lambda told: shown.reset(task, description=told)
 
 
 SECONDS_UNSEEN = 1.0
@@ -49,15 +72,13 @@ class Waiting:
 
     Args:
         console: Where to.
-        bar: One that is shown already, for a further line in it.
     """
 
-    def __init__(self, console: Console | None = None, bar: bars.Progress | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or message_console()
-        self._bar = bar
-        self._own: bars.Progress | None = None
-        self._task: bars.TaskID | None = None
+        self._bar: bars.Progress | None = None
         self._what = ""
+        self._first = 0
         self._began = self._next_line = 0.0
 
     def __enter__(self) -> Self:
@@ -71,38 +92,37 @@ class Waiting:
         now = time.monotonic()
         if what != self._what:
             self.close()
-            self._what, self._began, self._next_line = what, now, now + SECONDS_PER_LINE
+            # What was done before the first word took a time that is not known.
+            self._what, self._first, self._began, self._next_line = what, done, now, now + SECONDS_PER_LINE
+        rate = (done - self._first) / max(now - self._began, 1e-9)
         if self._console.is_terminal:
-            self._move(done, total, now)
+            if self._bar is not None or now - self._began >= SECONDS_UNSEEN:
+                self._move(done, total, rate)
         elif now >= self._next_line and done < total:
             self._next_line = now + SECONDS_PER_LINE
-            rate = done / (now - self._began)
             left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-            self._console.print(f"{what}: {done:,} of {total:,}, {rate:,.0f}/s{left}", soft_wrap=True)
+            self._console.print(f"{what}: {done:,} of {total:,}, {_speed(rate)}{left}", soft_wrap=True)
         if done >= total:
             self.close()
 
     def close(self) -> None:
         """Take away what is shown."""
-        if self._task is not None and self._bar is not None:
-            self._bar.remove_task(self._task)
-        if self._own is not None:
-            self._own.stop()
-            self._bar = self._own = None
-        self._task, self._what = None, ""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._what = None, ""
 
-    def _move(self, done: int, total: int, now: float) -> None:
-        if self._task is None and now - self._began < SECONDS_UNSEEN:
-            return
-        speed = f"{done / max(now - self._began, 1e-9):,.0f}/s"
+    def _move(self, done: int, total: int, rate: float) -> None:
         if self._bar is None:
-            self._bar = self._own = bars.Progress(*_columns(), console=self._console, transient=True)
-        if self._task is None:
-            self._task = self._bar.add_task(self._what, total=total, completed=done, speed=speed, text=self._what)
+            self._bar = bars.Progress(*_columns(), console=self._console, transient=True)
+            self._bar.add_task(self._what, completed=done, total=total, speed=_speed(rate))
             self._bar.start()
-        self._bar.update(self._task, completed=done, total=total, speed=speed)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, speed=_speed(rate))
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
 def _columns() -> tuple[bars.ProgressColumn, ...]:
-    named, speed = bars.TextColumn("{task.description}"), bars.TextColumn("{task.fields[speed]}")
+    named, speed = bars.TextColumn("{task.description}", markup=False), bars.TextColumn("{task.fields[speed]}")
     return named, bars.BarColumn(bar_width=16), bars.MofNCompleteColumn(), speed, bars.TimeRemainingColumn()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from packaging.version import Version
 
 from ganrun.errors import RequestError, RunError
 from ganrun.files import write_text
+
+log = logging.getLogger("ganrun")
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 LOCK = ".lock"
@@ -51,7 +56,8 @@ class RunDirectory:
     @property
     def status(self) -> str:
         """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
-        `unknown` where nothing tells."""
+        `unknown` where nothing tells. Where the lock may not be tried, as in another user's folder, what was told last.
+        """
         told = str(self.read_json(SUMMARY).get("status", "unknown"))
         return "killed" if told == "running" and not self._is_occupied() else told
 
@@ -134,14 +140,17 @@ class RunDirectory:
             file.write(b"\n" + line if is_cut else line)
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a line cut short by a crash is left out."""
+        """The lines of metrics.jsonl, each with its `step`; a line cut short by a crash is left out."""
         found = []
         if (self / METRICS).is_file():
-            for line in (self / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
+            # Not splitlines, which parts lines at characters that JSON lets stand within a text.
+            for line in (self / METRICS).read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
-                    found.append(json.loads(line))
+                    record = json.loads(line)
                 except ValueError:
                     continue
+                if isinstance(record, dict) and "step" in record:
+                    found.append(record)
         return found
 
     def rewind(self, step: int) -> bool:
@@ -155,10 +164,8 @@ class RunDirectory:
         try:
             with FileLock(self / LOCK, blocking=False):
                 return False
-        except Timeout:
+        except (Timeout, OSError):  # an OSError where the folder may only be read
             return True
-        except OSError:  # a folder that may only be read
-            return False
 
     @contextmanager
     def _faults_told(self, name: str) -> Iterator[None]:
@@ -182,8 +189,21 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
     return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def warn_of_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
+    """Say where a newer ganrun made what is read here: what seems wrong in it may only be new."""
+    told = directory.read_json(facts)
+    here = version("ganrun")
+    try:
+        made = str(told["ganrun"] if "ganrun" in told else told["packages"]["ganrun"])
+        is_newer = Version(made) > Version(here)
+    except (KeyError, TypeError, ValueError):
+        return
+    if is_newer:
+        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
+
+
 def open_run(path: Path) -> RunDirectory:
-    """An existing run.
+    """An existing run; where a newer ganrun made it, a warning says so.
 
     Raises:
         RequestError: if there is none at `path`.
@@ -192,4 +212,5 @@ def open_run(path: Path) -> RunDirectory:
     if not directory.holds_run:
         missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
         raise RequestError(f"{path} is no run directory: it {missing}")
+    warn_of_newer(directory)
     return directory

@@ -10,14 +10,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from ganrun.builder import empty_network, facts_of, loss_for, placed, prepared_data
-from ganrun.checkpoints import latest_checkpoint, load_checkpoint, run_of
+from ganrun.checkpoints import latest_checkpoint, load_checkpoint, run_of, write_weights
 from ganrun.components import Data, Problem
 from ganrun.devices import choose_device
-from ganrun.directory import ENVIRONMENT, RECIPE, RunDirectory
+from ganrun.directory import ENVIRONMENT, RECIPE, RunDirectory, warn_of_newer
 from ganrun.errors import RequestError
 from ganrun.model import Model
 from ganrun.reader import load_parts, load_scoring
@@ -77,6 +76,7 @@ class Trained:
     """By slot; the averages where there are any."""
 
     registry: Registry
+    """Where its parts are found."""
 
     def model(self, device: str = "auto") -> Model:
         """The model.
@@ -113,8 +113,7 @@ class Trained:
             OSError: if the recipe or the weights cannot.
         """
         for slot, tensors in self.weights.items():
-            # save_file would keep others from reading what is made to be handed over.
-            (folder / f"{slot}.safetensors").write_bytes(serialised(dict(tensors), metadata={"format": "pt"}))
+            write_weights(folder / f"{slot}.safetensors", tensors)
         shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
         problem = {
             "sample_shape": list(self.problem.sample_shape),
@@ -125,9 +124,11 @@ class Trained:
         RunDirectory(folder).write_json(CARD, {"format": FORMAT, **about, **progress, "problem": problem})
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
+        if slot not in self.weights:
+            raise RequestError(f"{self.folder} holds no weights of the {slot}")
         try:
             network.load_state_dict(self.weights[slot])
-        except (KeyError, RuntimeError) as error:
+        except RuntimeError as error:
             raise RequestError(f"the weights in {self.folder} are those of another network: {error}") from error
         return network.requires_grad_(False).eval()
 
@@ -155,8 +156,10 @@ def find_trained(what: str | Path, registry: Registry | None = None) -> Trained:
 
 def _exported(folder: Path, registry: Registry) -> Trained:
     facts = RunDirectory(folder).read_json(CARD)
-    if facts.get("format") != FORMAT:
-        found = f"{folder / CARD} has format {facts.get('format')!r}, and this version of ganrun reads format {FORMAT}"
+    if "format" not in facts:
+        raise RequestError(f"{folder / CARD} is damaged, or it is no file of ganrun's: it does not tell its format")
+    if facts["format"] != FORMAT:
+        found = f"{folder / CARD} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
         weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
@@ -172,12 +175,16 @@ def _trained(
     weights: Mapping[str, Mapping[str, Tensor]],
     registry: Registry,
 ) -> Trained:
+    warn_of_newer(RunDirectory(folder), facts)
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
         told = RunDirectory(folder).read_json(facts)["problem"]
         problem = Problem(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
         names = tuple(str(name) for name in told["class_names"])
-        seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
+    try:
+        seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{folder / RECIPE} is damaged: it does not tell the seed, as a run's does") from error
     return Trained(folder, step, seed, images_seen, seconds, problem, names, weights, registry)

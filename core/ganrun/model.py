@@ -47,7 +47,7 @@ class Model:
 
         Args:
             count: How many.
-            seed: Which ones; unless given, those that the run's scores are made of.
+            seed: Which; unless given, those that the run's scores are made of. Another kind of device draws others.
             label: The class that all of them shall have, of a model that knows classes.
 
         Raises:
@@ -77,16 +77,17 @@ class Model:
     # ── Latents ───────────────────────────────────────────────────────────────────────────────────────
 
     def fixed_latents(self, count: int) -> Tensor:
-        """The first `count` of a series of latents that no seed changes: `(count, latent_size)`.
+        """The first `count` of a series of latents that no seed and no device changes: `(count, latent_size)`.
 
         Whatever two models have in common of their latents, they have in common here, so that pictures of one can be
         held beside pictures of the other.
         """
+        cpu = torch.device("cpu")
         batches = []
         for number in range(ceil(count / SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(0, "fixed latents", number)):
-                batches.append(self.loss.latents(SAMPLES_PER_BATCH, self.device))
-        return torch.cat(batches)[:count]
+            with isolated_random(cpu, derived_seed(0, "fixed latents", number)):
+                batches.append(self.loss.latents(SAMPLES_PER_BATCH, cpu))
+        return torch.cat(batches)[:count].to(self.device)
 
     def place(self, factor: Factor) -> slice:
         """Where a factor of the problem stands in a latent vector."""

@@ -168,8 +168,11 @@ def locate(what: str | Path, registry: Registry) -> Path:
         RequestError: if there is none.
     """
     path = Path(what)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise RequestError(f"cannot read {what}: {error.strerror}") from error
     for tracker in registry.trackers().values():
         found = tracker.find(str(what))
         if found is not None:

@@ -23,6 +23,8 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
     environment = Environment(
         loader=PackageLoader(__package__, "."), undefined=StrictUndefined, keep_trailing_newline=True
     )
+    # YAML does not read JSON's pairs of escapes, as of an emoji, for one character.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     shape = facts["problem"]["sample_shape"]
     factors = facts["factors"]
     words, tables = _parted(recipe)
@@ -38,7 +40,7 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
         parts=", ".join(f"{slot} `{network['use']}`" for slot, network in facts["networks"].items()),
         packages=", ".join(sorted(set(facts["plugins"].values()))),
         tags=_tags(facts),
-        measured={name: score for name, score in facts["scores"].items() if isfinite(score["value"])},
+        measured=_measured(facts),
         latents=list(_latents(factors, facts["problem"]["class_names"])),
         factor_names=[factor["name"] for factor in factors],
         number=lambda value: f"{value:.4g}",
@@ -56,6 +58,16 @@ def _tags(facts: Mapping[str, Any]) -> list[str]:
     is_conditional = any(factor["name"] == "class" for factor in facts["factors"])
     components = [facts["loss"]["use"], *(network["use"] for network in facts["networks"].values())]
     return [*dict.fromkeys(components), *(["class-conditional"] if is_conditional else [])]
+
+
+def _measured(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The scores that metadata can hold, by the data that they compare with and by name."""
+    found: dict[str, dict[str, float]] = {}
+    for name, score in facts["scores"].items():
+        metric, _, other = name.partition("@")
+        if isfinite(score["value"]):
+            found.setdefault(other or facts["data"]["use"], {})[metric] = score["value"]
+    return found
 
 
 def _latents(factors: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ganrun import message_console
+from ganrun import spinner
 
 
 @click.command(no_args_is_help=True)
@@ -25,9 +25,9 @@ def export(run: str, output: Path | None, onnx: bool, device: str) -> None:
     ganrun export runs/wgan-…
     ganrun export runs/wgan-…/checkpoints/best --output models/faces --onnx
     """
-    with message_console().status("loading PyTorch") as status:
+    with spinner("loading PyTorch") as told:
         from ganrun_export.exporting import Request, export_run
 
-        folder = export_run(Request(run, output, onnx, device), status.update)
+        folder = export_run(Request(run, output, onnx, device), told)
     click.echo(f"exported to {folder}; the model card is {folder / 'README.md'}")
     click.echo(f'  in Python: import ganrun; images = ganrun.load("{folder}").sample(64)')

@@ -20,31 +20,29 @@ def facts_of(trained: Trained, model: Model) -> dict[str, Any]:
     Nothing of the machine that trained it but its device: no host, no paths, no command line.
 
     Raises:
-        RequestError: if the run's environment.json is damaged.
+        RequestError: if the run's recipe, environment.json or metrics.jsonl is damaged.
     """
     run = RunDirectory(trained.folder)
     tables = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
     environment = run.read_json("environment.json")
-    averaged = [slot for slot, each in model.loss.slots.items() if each.averaged and tables["ema"]]
     try:
-        training = _training(environment)
-        data = {"use": tables["data"]["use"], **_without_paths(environment["data"])}
+        averaged = [slot for slot, each in model.loss.slots.items() if each.averaged and tables["ema"]]
+        return {
+            "name": tables["name"],
+            "ganrun": version("ganrun"),
+            "plugins": environment["plugins"],
+            "loss": tables["loss"],
+            "networks": {slot: {**tables[slot], "averaged": slot in averaged} for slot in model.networks},
+            "latent_size": model.problem.latent_size,
+            "factors": [asdict(factor) for factor in model.problem.factors],
+            "device": str(model.device),
+            "seed": trained.seed,
+            "data": {"use": tables["data"]["use"], **_without_paths(environment["data"])},
+            "training": _training(environment),
+            "scores": scores_at(run, trained.step),
+        }
     except KeyError as error:
-        raise RequestError(f"{run / 'environment.json'} is damaged: it does not tell {error}") from error
-    return {
-        "name": tables["name"],
-        "ganrun": version("ganrun"),
-        "plugins": environment["plugins"],
-        "loss": tables["loss"],
-        "networks": {slot: {**tables[slot], "averaged": slot in averaged} for slot in model.networks},
-        "latent_size": model.problem.latent_size,
-        "factors": [asdict(factor) for factor in model.problem.factors],
-        "device": str(model.device),
-        "seed": trained.seed,
-        "data": data,
-        "training": training,
-        "scores": scores_at(run, trained.step),
-    }
+        raise RequestError(f"{run.path} is damaged: none of its files tells {error}") from error
 
 
 def scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
@@ -54,7 +52,7 @@ def scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for record in run.records():
-        if record.get("step") == step:
+        if record["step"] == step:
             for name, protocol in record.get("protocols", {}).items():
                 found[name] = {
                     "value": record[f"eval/{name}"],

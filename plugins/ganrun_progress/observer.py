@@ -45,7 +45,6 @@ class Progress(ganrun.Observer):
             self._bar = bars.Progress(*_columns(run.steps), console=self._console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")
             self._bar.start()
-            self._waiting = Waiting(self._console, self._bar)
 
     @observes
     def step_ended(self, step: int) -> None:
@@ -83,7 +82,6 @@ class Progress(ganrun.Observer):
     def run_ended(self, run: Run, status: str) -> None:
         """Close the bar, and sum up, before others show what they wait for."""
         self._waiting.close()
-        self._waiting = Waiting(self._console)
         if self._bar is not None:
             self._bar.stop()
         self._console.print(
@@ -103,7 +101,9 @@ def _columns(steps: int) -> Sequence[bars.ProgressColumn]:
         bars.MofNCompleteColumn(table_column=Column(min_width=2 * len(str(steps)) + 1)),
         bars.TimeRemainingColumn(table_column=Column(min_width=7)),
         bars.TextColumn("{task.fields[speed]}", table_column=Column(min_width=16, no_wrap=True)),
-        bars.TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        bars.TextColumn(
+            "{task.fields[text]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -74,6 +75,16 @@ def test_using_a_model_in_training_leaves_its_mode_and_its_random_stream_alone(r
     assert torch.rand(1) == expected and generator.training
 
 
+def test_fixed_latents_are_drawn_where_every_machine_draws_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run.model.fixed_latents(300)
+    assert torch.equal(run.model.fixed_latents(5), expected[:5])
+    model = ganrun.load(run.directory.path, "cpu")
+    model.device = torch.device("meta")  # stands for a GPU, whose random stream is another
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: drawn.append(tensor) or tensor)
+    assert torch.equal(model.fixed_latents(300), expected) and drawn
+
+
 def test_one_class_is_asked_of_a_model_that_knows_classes(tmp_path: Path, run: Run) -> None:
     model = train({**RECIPE, "loss": {"use": "acgan", "noise_size": 4}}, tmp_path / "run").model
     (factor,) = [each for each in model.problem.factors if each.name == "class"]
@@ -101,16 +112,46 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
         (lambda folder: (folder / "recipe.toml").unlink(), "no run directory, no checkpoint"),
         (lambda folder: (folder / "environment.json").write_text("{}"), "environment.json is damaged"),
         (edited("environment.json", '"sample_shape"', '"shape"'), "environment.json is damaged"),
+        (lambda folder: os.truncate(folder / "recipe.toml", 0), "recipe.toml is damaged"),
+        (lambda folder: os.truncate(folder / "recipe.toml", 400), r"recipe.toml:\d+: is no valid TOML"),
         (edited("recipe.toml", " 8,", " 9,"), "another"),
         (edited("recipe.toml", '"mlp"', '"mpl"'), "mpl"),
     ],
-    ids=["no weights", "no recipe", "no facts", "half the facts", "other networks", "no such component"],
+    ids=[
+        *("no weights", "no recipe", "no facts", "half the facts", "empty recipe", "half a recipe"),
+        *("other networks", "no such component"),
+    ],
 )
 def test_what_cannot_be_loaded_says_why(run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
     spoil(copy)
     with pytest.raises(RequestError, match=told):
         ganrun.load(copy, "cpu")
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("999.0", True), (None, False)])
+def test_of_a_newer_ganruns_run_it_is_said_that_what_seems_wrong_may_be_new(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str | None, is_told: bool
+) -> None:
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    if version:
+        facts = run.directory.read_json("environment.json")
+        facts["packages"]["ganrun"] = version
+        (copy / "environment.json").write_text(json.dumps(facts))
+    edited("recipe.toml", "[loss]\n", "[loss]\nnew = 3\n")(copy)
+    for read in (ganrun.load, lambda place: ganrun.load(place / "checkpoints" / "step_00000003")):
+        caplog.clear()
+        with pytest.raises(RequestError, match='has no key "new"'):
+            read(copy)
+        assert (f"{copy} was made by ganrun 999.0" in caplog.text) == is_told
+    caplog.clear()
+    ganrun.open_run(copy)
+    assert ("was made by ganrun 999.0" in caplog.text) == is_told
+
+
+def test_what_can_be_no_path_is_no_run() -> None:
+    with pytest.raises(RequestError, match="File name too long"):
+        ganrun.load("x" * 300)
 
 
 class Elsewhere(Tracker):
@@ -135,6 +176,30 @@ def test_a_trackers_name_for_a_run_is_as_good_as_its_directory(run: Run) -> None
     assert find_trained("abc", registry).folder == run.directory.path
     with pytest.raises(RequestError, match="there is no xyz, and no tracker knows a run by that name"):
         find_trained("xyz", registry)
+
+
+# ── On disk ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_weights_may_be_read_by_whoever_may_read_the_rest(run: Run, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        ganrun.save_checkpoint(run.state, tmp_path / "run" / "step_3")
+    finally:
+        os.umask(before)
+    files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run" / "step_3").iterdir()}
+    assert "generator.averaged.safetensors" in files and files == dict.fromkeys(files, 0o666 & ~mask)
+
+
+def test_records_are_lines_and_nothing_else_is_a_record(run: Run, tmp_path: Path) -> None:
+    directory = ganrun.RunDirectory(tmp_path)
+    odd = {"step": 1, "protocols": {"fid": {"pictures": "a\u2028b\x85c\x0b"}}}
+    directory.append_record(odd)
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('3\n[]\n{"no": "step"}\n{"step": 2, "loss')
+    directory.append_record({"step": 3})
+    assert directory.records() == [odd, {"step": 3}]
 
 
 # ── Who is at work ────────────────────────────────────────────────────────────────────────────────────────
@@ -165,3 +230,13 @@ def test_a_run_whose_process_was_killed_is_told_from_one_that_is_running(tmp_pat
     assert json.loads((place / "summary.json").read_text())["status"] == "running"
     assert directory.status == "killed"
     assert ganrun.RunDirectory(tmp_path / "none").status == "unknown"
+
+
+def test_a_lock_that_may_not_be_tried_kills_no_run(run: Run, tmp_path: Path) -> None:
+    """As of another user's run, whose lock this one may not open."""
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    edited("summary.json", '"finished"', '"running"')(copy)
+    assert ganrun.RunDirectory(copy).status == "killed"
+    (copy / ".lock").unlink()
+    (copy / ".lock").mkdir()
+    assert ganrun.RunDirectory(copy).status == "running"

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
+from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, cli, hookimpl
 from ganrun.cli import main
 from ganrun.errors import PluginError, RecipeError
 from ganrun.plugins import DISABLE_VARIABLE, Plugin, discover, unknown_blocked
 from ganrun.reader import load_recipe
-from ganrun.registry import Registry, load_registry
+from ganrun.registry import KINDS, Registry, load_registry
 from ganrun.testing import registry_with
 
 Install = Callable[..., None]
@@ -312,6 +312,11 @@ def test_a_plugins_command_is_one_of_ganruns_own(install: Install) -> None:
     refused = command_line("greet")
     assert refused.exit_code == 2 and refused.output == "error: there is nobody to greet; say: ganrun greet NAME\n"
     assert 'did you mean "greet"?' in command_line("great").output
+
+
+def test_the_command_line_knows_every_kind() -> None:
+    """It has a list of its own, as loading the registry would slow down what needs none."""
+    assert cli.KINDS == KINDS
 
 
 def test_a_command_takes_nobodys_name(install: Install) -> None:

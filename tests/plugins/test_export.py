@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -76,7 +77,7 @@ FAMILIES = {
 def export(run: str | Path, *options: str | Path) -> str:
     result = CliRunner().invoke(main, ["export", str(run), *map(str, options)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def refused(run: str | Path, *options: str | Path) -> str:
@@ -166,7 +167,7 @@ def test_the_programs_run_where_ganrun_is_not(run: Run, handed: Path, tmp_path: 
     save_file({name: each.contiguous() for name, each in tensors.items()}, place / "expected.safetensors")
     script = ELSEWHERE + scripts_of(handed)[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_of_the_programs_nothing_is_unpickled_but_tensors(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +238,24 @@ def test_a_hub_can_read_the_cards_metadata(run: Run, handed: Path) -> None:
     assert {each["type"]: each["value"] for each in result["metrics"]} == {
         name: pytest.approx(score.value) for name, score in run.scores.items()
     }
+
+
+def test_metadata_holds_any_name_and_whose_data_was_compared_with(handed: Path) -> None:
+    from ganrun_export.card import card
+
+    facts = json.loads((handed / "config.json").read_text())
+    facts["name"] = name = "wörter 🙂: 'a' # \"b\" <c> & d"
+    facts["scores"] = {
+        "fid": facts["scores"]["fid_classifier"],
+        "fid@celeba": facts["scores"]["fid_classifier"] | {"value": 7.0},
+        "psnr": facts["scores"]["psnr"] | {"value": float("inf")},
+    }
+    (told,) = yaml.safe_load(card(facts, "", ()).split("---\n", 2)[1])["model-index"]
+    assert told["name"] == name
+    assert [(each["dataset"]["name"], each["metrics"]) for each in told["results"]] == [
+        ("digits", [{"type": "fid", "value": facts["scores"]["fid"]["value"]}]),
+        ("celeba", [{"type": "fid", "value": 7.0}]),
+    ]
 
 
 def test_scores_are_those_of_the_weights_that_are_handed_over(run: Run, handed: Path, tmp_path: Path) -> None:
@@ -317,8 +336,13 @@ hidden = [8]
 
 def test_what_is_there_is_left_as_it_is(run: Run, handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(handed.parents[1])
-    assert refused("run") == "error: exports/run-step-2 is there already; choose another --output"
+    assert refused("run").endswith("error: exports/run-step-2 is there already; choose another --output")
     assert [path.name for path in handed.parent.iterdir()] == ["run-step-2"]
+
+
+def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
+    """What puts one text in another's place in a file of a folder."""
+    return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
 
 
 def damaged(run: Path) -> None:
@@ -334,8 +358,14 @@ def damaged(run: Path) -> None:
         (damaged, "every checkpoint in"),
         (lambda folder: (folder / "recipe.toml").unlink(), "is no run directory, no checkpoint"),
         (lambda folder: (folder / "environment.json").write_text('{"problem": 3}'), "environment.json is damaged"),
+        (edited("environment.json", '"plugins"', '"extensions"'), "copy is damaged: none of its files tells 'plugins'"),
+        (edited("recipe.toml", "name =", "title ="), "copy is damaged: none of its files tells 'name'"),
+        (edited("metrics.jsonl", '"errors"', '"deviations"'), "copy is damaged: none of its files tells 'errors'"),
     ],
-    ids=["nothing", "no weights", "damaged weights", "no run", "no facts"],
+    ids=[
+        *("nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name"),
+        "half the scores",
+    ],
 )
 def test_what_cannot_be_handed_over_says_why(
     run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str
@@ -344,6 +374,34 @@ def test_what_cannot_be_handed_over_says_why(
     spoil(copy)
     assert told in refused(copy, "--output", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            edited("config.json", '"format": 1', '"format": 2'),
+            "has format 2, and this version of ganrun reads format 1",
+        ),
+        (
+            lambda folder: os.truncate(folder / "config.json", 200),
+            "config.json is damaged, or it is no file of ganrun's",
+        ),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or it is no file of ganrun's"),
+        (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not tell what"),
+        (lambda folder: (folder / "encoder.safetensors").unlink(), "holds no weights of the encoder"),
+        (lambda folder: os.truncate(folder / "generator.safetensors", 300), "the weights in .* are damaged"),
+        (lambda folder: (folder / "recipe.toml").unlink(), "recipe.toml: no such file"),
+    ],
+    ids=["newer", "half", "somebody else's", "half the facts", "weights gone", "half the weights", "no recipe"],
+)
+def test_what_was_handed_over_and_spoilt_says_why_it_cannot_be_loaded(
+    handed: Path, tmp_path: Path, spoil: Callable[[Path], object], told: str
+) -> None:
+    copy = shutil.copytree(handed, tmp_path / "copy")
+    spoil(copy)
+    with pytest.raises(ganrun.RequestError, match=told):
+        ganrun.load(copy, "cpu")
 
 
 def test_what_was_handed_over_and_places_that_cannot_be_written_are_refused(
