@@ -40,7 +40,7 @@ def _options(
 _SEED = click.option("--seed", type=click.IntRange(0), help="Which ones. Default: always the same.")
 _LABEL = click.option("--label", type=click.IntRange(0), help="The class of all, of a model that knows classes.")
 _COLUMNS = click.option("--columns", type=click.IntRange(1), help="Pictures in a row. Default: about a square.")
-_STEPS = click.option("--columns", type=click.IntRange(2), default=10, show_default=True, help="Steps of a row.")
+_STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show_default=True, help="Steps of a row.")
 
 
 @_options("sample", 64)
@@ -75,7 +75,7 @@ def interpolate(
 ) -> None:
     """Go from samples of RUN to others: a row for each pair; in a folder, a picture for each step.
 
-    Noise moves along a great circle (slerp), continuous codes straight; classes and categorical codes stay.
+    Noise moves along a great circle (slerp), what is uniform straight; classes and categorical codes stay.
 
     \b
     ganrun interpolate runs/wgan-…

@@ -22,6 +22,10 @@ WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 10.2, 2.6, 100
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which the colour-blind can tell apart; yellow is left out, which nobody sees on white."""
 
+LEFT, RIGHT, TOP, BOTTOM = 0.6, 0.15, 0.3, 0.35
+"""Inches around a panel's axes: for the scale, for nothing, for the title, for steps. They are told and not left to
+matplotlib, which would draw everything twice to find them."""
+
 LETTER, HANDLE, LINE = 0.065, 0.5, 0.18
 """Inches: a legend's letter, what stands beside its words, and its line."""
 
@@ -47,10 +51,13 @@ def curves(records: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.uint8] | None
     down = -(-len(panels) // across)
     columns = [_legend_columns(lines, WIDTH / across) for lines in panels.values()]
     legend = max(-(-len(lines) // each) for lines, each in zip(panels.values(), columns, strict=True))
-    figure = Figure((WIDTH, down * (PANEL_HEIGHT + LINE * legend)), dpi=DOTS_PER_INCH, layout="constrained")
+    width, height = WIDTH / across, PANEL_HEIGHT + LINE * legend
+    figure = Figure((WIDTH, down * height), dpi=DOTS_PER_INCH)
+    inner = (width - LEFT - RIGHT) / WIDTH, (PANEL_HEIGHT - TOP - BOTTOM) / (down * height)
     for number, (title, lines) in enumerate(panels.items()):
-        _draw(figure.add_subplot(down, across, number + 1), title, lines, columns[number])
-    figure.supxlabel("step", fontsize=9)
+        row, column = divmod(number, across)
+        left, bottom = (column * width + LEFT) / WIDTH, 1 - (row * height + PANEL_HEIGHT - BOTTOM) / (down * height)
+        _draw(figure.add_axes((left, bottom, *inner)), title, lines, columns[number])
     return _pixels(figure)
 
 
@@ -88,6 +95,7 @@ def _legend_columns(lines: Mapping[str, Curve], width: float) -> int:
 
 def _draw(axes: Axes, title: str, lines: Mapping[str, Curve], legend_columns: int) -> None:
     axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=8, loc="right", labelpad=0)
     for number, (name, (steps, values)) in enumerate(lines.items()):
         if name == REAL:
             axes.axhline(values[-1], color="0.4", linestyle="--", linewidth=1, label=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,13 @@ SMALLEST_SIDE, LARGEST_SIDE = 512, 2048
 but not so far that the longer side goes beyond the second."""
 
 
+def are_images(sample_shape: Sequence[int]) -> bool:
+    """Whether samples of this shape are grey or colour images, which can be drawn."""
+    return len(sample_shape) == 3 and sample_shape[0] in (1, 3)
+
+
 def image_grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 `(count, channels, height, width)` to one uint8 picture `(height', width', 3)`, row by row on white.
+    """uint8 `(count, 1 or 3, height, width)` to one uint8 picture `(height', width', 3)`, row by row on white.
 
     Grey images become colour; pixels are repeated, never blurred. There are no more columns than images.
     """
@@ -26,14 +33,13 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
 
 def tiled(images: Tensor, columns: int) -> Tensor:
     """The same before it is enlarged."""
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
     canvas = torch.full(
         (3, rows * (height + MARGIN) + MARGIN, columns * (width + MARGIN) + MARGIN), 255, dtype=torch.uint8
     )
-    colour = images.expand(count, 3, height, width) if channels == 1 else images[:, :3]
-    for index, image in enumerate(colour):
+    for index, image in enumerate(images.expand(count, 3, height, width)):
         top = MARGIN + (index // columns) * (height + MARGIN)
         left = MARGIN + (index % columns) * (width + MARGIN)
         canvas[:, top : top + height, left : left + width] = image

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganrun import Evaluation, MisfitError, Model, RequestError, Waiting, find_trained, to_unit_range
+from ganrun import MisfitError, RequestError, Waiting, find_trained, to_unit_range
 from ganrun_samples import pictures
-from ganrun_samples.grid import image_grid, shown
+from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Line, chosen_lines, code_lines, most_active
 from ganrun_samples.scatter import scatter
 from ganrun_samples.target import Target
@@ -19,8 +19,13 @@ from ganrun_samples.target import Target
 MOST_IN_A_GRID = 4096
 """More samples in one picture are not to be looked at, and could outgrow memory."""
 
+FOR_MORE = "; for more, name a folder: --output FOLDER"
+
 MOST_ROWS = 128
 """Rows of a strip, for the same reasons."""
+
+IMAGES_AT_A_TIME = 256
+"""So many are reconstructed at once."""
 
 LINES = 10
 """Rows of a traversal, where nothing else was said."""
@@ -42,7 +47,7 @@ class Maker:
         self._model = self._trained.model(device)
 
     def target(self, command: str, output: Path | None, **told: object) -> Target:
-        """Where its pictures go: to `output`, or to a PNG among the run's own, named for all that was asked of it."""
+        """Where its pictures go: to `output`, or to a PNG among the run's own, whose name says what was `told`."""
         asked = "".join(f"_{name}_{value}" for name, value in told.items() if value is not None)
         name = f"{command}_step_{self._trained.step:08d}{asked}.png"
         return Target(output or self._trained.folder / "pictures" / name)
@@ -57,12 +62,12 @@ class Maker:
             self._check_images()
         if target.is_folder:
             return self._write_each(target, batches, count)
-        _check_size(count, MOST_IN_A_GRID, "samples", "; for more, name a folder: --output FOLDER")
+        _check_size(count, MOST_IN_A_GRID, "samples", "" if is_plane else FOR_MORE)
         if is_plane:
             generated = torch.cat([made.cpu() for made in batches])
-            target.write(scatter(pictures.held_out(self._evaluation(), count), generated))
+            target.write(scatter(self._real(count), generated))
             return 1
-        images = [shown(made) for made in _counted(batches, count)]
+        images = [shown(made) for made in _counted("samples", batches, count)]
         target.write(image_grid(torch.cat(images), columns or ceil(sqrt(count))).numpy())
         return 1
 
@@ -95,15 +100,16 @@ class Maker:
         if not self._model.problem.reconstructs:
             raise MisfitError("the model has no encoder, so it cannot reconstruct images; a vae can")
         self._check_images()
-        _check_size(count, MOST_IN_A_GRID, "images")
-        evaluation = self._evaluation()
-        real = pictures.held_out(evaluation, count) if split is None else evaluation.real(count, split)
-        made = torch.cat([shown(self._reconstructed(part)) for part in torch.split(real, 256)])
         if not target.is_folder:
-            target.write(pictures.pairs(real, made, columns or ceil(sqrt(2 * len(real)))))
+            _check_size(count, MOST_IN_A_GRID, "images", FOR_MORE)
+        real = self._real(count, split)
+        made = _counted("images", map(self._reconstructed, torch.split(real, IMAGES_AT_A_TIME)), len(real))
+        if not target.is_folder:
+            target.write(pictures.pairs(real, torch.cat([*made]), columns or ceil(sqrt(2 * len(real)))))
             return 1
-        with target.folder() as pages:
-            for pair in zip(torch.split(real, 1), torch.split(made, 1), strict=True):
+        singles = (image for part in made for image in torch.split(part, 1))
+        with target.folder(len(real)) as pages:
+            for pair in zip(torch.split(real, 1), singles, strict=True):
                 pages.add(pictures.pairs(*pair, 1))
         return pages.count
 
@@ -111,13 +117,13 @@ class Maker:
 
     def _check_images(self) -> None:
         shape = self._model.problem.sample_shape
-        if len(shape) != 3 or shape[0] not in (1, 3):
+        if not are_images(shape):
             told = "sample draws them: --output NAME.png" if shape == (2,) else "no picture can show them"
             raise MisfitError(f"the model makes samples of shape {shape}, which are no grey or colour images; {told}")
 
     def _write_each(self, target: Target, batches: Iterator[Tensor], count: int) -> int:
-        with target.folder() as pages:
-            for made in _counted(batches, count):
+        with target.folder(count) as pages:
+            for made in _counted("samples", batches, count):
                 for image in shown(made).permute(0, 2, 3, 1).numpy():
                     pages.add(image.squeeze(2) if image.shape[2] == 1 else image)
         return pages.count
@@ -135,21 +141,13 @@ class Maker:
         codes = code_lines(self._model, columns)
         return codes or chosen_lines(self._model, most_active(self._model, LINES), columns)
 
+    def _real(self, count: int, split: str | None = None) -> Tensor:
+        return pictures.real_samples(self._model, self._trained.data(), count, split)
+
     def _reconstructed(self, real: Tensor) -> Tensor:
         made = self._model.reconstruct(to_unit_range(real))
         assert made is not None, "problem.reconstructs"
-        return made
-
-    def _evaluation(self) -> Evaluation:
-        model: Model = self._model
-        return Evaluation(
-            problem=model.problem,
-            device=model.device,
-            step=self._trained.step,
-            seed=model.seed,
-            draw=model.draw,
-            data=self._trained.data(),
-        )
+        return shown(made)
 
 
 def _write_strip(target: Target, rows: Tensor, title: str, names: Sequence[str] = ()) -> int:
@@ -157,7 +155,7 @@ def _write_strip(target: Target, rows: Tensor, title: str, names: Sequence[str] 
     if not target.is_folder:
         target.write(pictures.strip(rows, title, names))
         return 1
-    with target.folder() as pages:
+    with target.folder(rows.shape[1]) as pages:
         for images in rows.unbind(1):
             pages.add(image_grid(images, ceil(sqrt(len(images)))).numpy())
     return pages.count
@@ -175,11 +173,11 @@ def _numbers(text: str) -> list[int]:
         raise RequestError(f'--dimensions "{text}" is no list of numbers; say 0,3,7, for instance') from None
 
 
-def _counted(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+def _counted(what: str, batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
     """The batches, whose number is shown where they take their time."""
     done = 0
     with Waiting() as told:
         for batch in batches:
             yield batch
             done += len(batch)
-            told("samples", done, count)
+            told(what, done, count)

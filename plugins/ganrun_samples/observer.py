@@ -16,9 +16,9 @@ import ganrun
 from ganrun import Run, atomic_path, observes, to_unit_range
 from ganrun_samples import pictures
 from ganrun_samples.curves import curves
-from ganrun_samples.grid import image_grid, shown
+from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import chosen_lines, code_lines, most_active
-from ganrun_samples.pictures import Picture, held_out
+from ganrun_samples.pictures import Picture, real_samples
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import scatter
 from ganrun_samples.timelapse import frames, save_time_lapse
@@ -114,21 +114,22 @@ class Samples(ganrun.Observer):
         return image_grid(shown(run.model.decode(latents[:count] if rows is None else rows)), columns).numpy()
 
     def _pairs(self, run: Run) -> Picture:
-        real = held_out(run.evaluation(), PAIRED_ROWS * self.settings.columns)
+        real = real_samples(run.model, run.data, PAIRED_ROWS * self.settings.columns)
         made = run.model.reconstruct(to_unit_range(real))
         assert made is not None, "problem.reconstructs"
         return pictures.pairs(real, made, self.settings.columns)
 
     def _extra(self, run: Run, extra: Extra) -> Picture | None:
         """A picture of the end; None where this model has none."""
-        if not _shows_images(run):
+        if not are_images(run.problem.sample_shape):
             return None
         if extra == "real-and-generated":
             side = max(1, isqrt(self.settings.count // 2))  # of each a square
-            real = held_out(run.evaluation(), side * side)
+            real = real_samples(run.model, run.data, side * side)
             return pictures.real_and_generated(real, _samples(run, side * side), side)
         if extra == "neighbours":
-            return pictures.beside_nearest(_samples(run, min(ROWS, self.settings.count)), run.data.split("train"))
+            samples, mirrored = _samples(run, min(ROWS, self.settings.count)), run.recipe.train.horizontal_flip
+            return pictures.beside_nearest(samples, run.data.split("train"), mirrored=mirrored)
         if extra == "interpolation":
             latents = run.model.fixed_latents(2 * ROWS)
             return pictures.strip(pictures.interpolations(run.model, latents, STEPS), "from one sample to another")
@@ -137,7 +138,7 @@ class Samples(ganrun.Observer):
     # ── Files ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _write_progress(self, run: Run) -> None:
-        if _shows_images(run):
+        if are_images(run.problem.sample_shape):
             self._write(run, "samples", self._grid(run))
             if run.problem.reconstructs:
                 self._write(run, "reconstructions", self._pairs(run))
@@ -153,7 +154,7 @@ class Samples(ganrun.Observer):
             self._keep(run, "curves", run.directory / "curves.png", partial(_save, Image.fromarray(picture)))
 
     def _write_time_lapse(self, run: Run) -> None:
-        written = sorted((run.directory / "samples").glob("step_*.png"))
+        written = sorted((run.directory / "samples").glob(f"step_{8 * '[0-9]'}.png"))
         found = frames([path for path in written if int(path.stem.removeprefix("step_")) <= run.step])
         if len(found) > 1:
             self._keep(run, "time-lapse", run.directory / "time-lapse.gif", partial(save_time_lapse, found))
@@ -186,14 +187,10 @@ def _traversal(run: Run) -> Picture | None:
     return pictures.strip(rows, "one latent at a time", names)
 
 
-def _shows_images(run: Run) -> bool:
-    return len(run.problem.sample_shape) == 3
-
-
 def _samples(run: Run, count: int) -> Tensor:
     return run.model.decode(run.model.fixed_latents(count))
 
 
 def _scatter(run: Run) -> Picture:
-    real = held_out(run.evaluation(), POINTS)
+    real = real_samples(run.model, run.data, POINTS)
     return scatter(real, run.model.decode(run.model.fixed_latents(POINTS)).cpu())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun import DataError, Evaluation, Model, Split
+from ganrun import Data, DataError, Evaluation, Model, Split
 from ganrun_samples.captions import Grid, captioned
 from ganrun_samples.grid import image_grid, shown
 from ganrun_samples.latents import Line, paths
@@ -21,12 +21,18 @@ NEIGHBOURS = 6
 """Training images beside each sample."""
 
 
-def held_out(evaluation: Evaluation, count: int) -> Tensor:
-    """Always the same real samples, as the data holds them, of the test split where there is one."""
+def real_samples(model: Model, data: Data, count: int, split: str | None = None) -> Tensor:
+    """Always the same real samples, as the data holds them; of the test split where there is one, unless told.
+
+    They are read by an evaluation of their own: a run's breaks off at Ctrl-C, and a picture that is begun is finished.
+    """
+    source = Evaluation(problem=model.problem, device=model.device, step=0, seed=model.seed, draw=model.draw, data=data)
     try:
-        return evaluation.real(count, "test")
+        return source.real(count, split or "test")
     except DataError:
-        return evaluation.real(count, "train")
+        if split is not None:
+            raise
+        return source.real(count, "train")
 
 
 def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture:
@@ -47,10 +53,10 @@ def _rows(images: Tensor, columns: int) -> tuple[Tensor, ...]:
     return torch.split(torch.cat([images, white]), columns)
 
 
-def beside_nearest(samples: Tensor, training: Split) -> Picture:
-    """Samples, each with the training images nearest to it in pixels, the nearest first."""
+def beside_nearest(samples: Tensor, training: Split, *, mirrored: bool) -> Picture:
+    """Samples, each with the training images nearest to it in pixels, the nearest first; `mirrored` as in `nearest`."""
     count = min(NEIGHBOURS, len(training))
-    places = nearest(samples, training.images, count).flatten().numpy()
+    places = nearest(samples, training.images, count, mirrored=mirrored).flatten().numpy()
     images = shown(torch.from_numpy(np.ascontiguousarray(training.images[places])))
     return captioned([Grid("generated", shown(samples), 1), Grid("nearest training images", images, count)])
 
@@ -61,8 +67,7 @@ def beside_nearest(samples: Tensor, training: Split) -> Picture:
 def interpolations(model: Model, latents: Tensor, columns: int) -> Tensor:
     """Samples on the ways from the first half of some latents to the second: uint8 `(rows, columns, *sample_shape)`."""
     starts, ends = latents.cpu().chunk(2)
-    between = paths(starts, ends, model.problem.factors, columns)
-    return _made(model, between)
+    return _made(model, paths(model, starts, ends, columns))
 
 
 def traversals(model: Model, latents: Tensor, lines: Sequence[Line]) -> tuple[Tensor, list[str]]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +16,14 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ganrun import Run, load, to_uint8, to_unit_range
+from ganrun import RequestError, Run, load, to_uint8, to_unit_range
 from ganrun.cli import main
 from ganrun.testing import train
+from ganrun_samples import making
 from ganrun_samples.grid import image_grid
 from ganrun_samples.latents import code_lines, paths
 from ganrun_samples.scatter import scatter
+from ganrun_samples.target import Target
 
 SMALL = {
     "name": "small",
@@ -136,7 +142,7 @@ def test_an_interpolation_is_a_strip_or_a_folder_of_its_steps(runs, tmp_path):
     steps = sorted((tmp_path / "steps").iterdir())
     assert len(steps) == 5
     starts, ends = run.model.fixed_latents(6).chunk(2)
-    between = paths(starts, ends, run.problem.factors, 5)
+    between = paths(run.model, starts, ends, 5)
     for number, path in enumerate(steps):
         made = to_uint8(run.model.decode(between[:, number]))
         assert np.array_equal(pixels(path), image_grid(made, 2).numpy())
@@ -192,6 +198,72 @@ def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
     assert not np.array_equal(of_training, drawn)
 
 
+def test_a_folder_takes_more_pairs_than_one_picture(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "MOST_IN_A_GRID", 5)
+    monkeypatch.setattr(making, "IMAGES_AT_A_TIME", 3)
+    run = runs("vae")
+    assert ganrun("reconstruct", run.directory.path, "-n", 7, "--output", tmp_path / "pairs").exit_code == 0
+    real = run.evaluation().real(7, "test")
+    made = to_uint8(run.model.reconstruct(to_unit_range(real)))
+    for number, path in enumerate(sorted((tmp_path / "pairs").iterdir())):
+        assert np.array_equal(pixels(path), image_grid(torch.stack([real[number], made[number]]), 1).numpy())
+    assert number == 6
+    refused = ganrun("reconstruct", run.directory.path, "-n", 7)
+    told = "7 images are too many for one picture, which takes 5; for more, name a folder"
+    assert refused.exit_code == 2 and told in refused.output
+
+
+# ── Where pictures go ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("count", "last"), [(1, "00000.png"), (100_000, "99999.png"), (100_001, "100000.png")])
+def test_pictures_of_a_folder_sort_in_their_order_however_many_there_are(tmp_path, count, last):
+    with Target(tmp_path / "folder").folder(count) as pages:
+        for pages.count in (0, count - 1):  # the first and the last will do
+            pages.add(np.zeros((2, 2), np.uint8))
+    found = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert found[-1] == last and {len(name) for name in found} == {len(last)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number):
+    folder = tmp_path / "pictures"
+    command = [sys.executable, "-m", "ganrun.cli", "sample", str(runs("gan").directory.path), "-n", "1000000"]
+    with subprocess.Popen([*command, "--output", str(folder)], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not [*tmp_path.glob(".pictures.*/*.png")]:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in errors
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_may_be_a_link_but_not_the_one_that_one_is_in(runs, tmp_path, monkeypatch):
+    place = runs("gan").directory.path
+    (tmp_path / "here").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "new").symlink_to("far/away")
+    monkeypatch.chdir(tmp_path / "here")
+    for link, target in {"link": "empty", "new": "far/away"}.items():
+        result = ganrun("sample", place, "-n", 2, "--output", f"../{link}")
+        assert result.exit_code == 0 and result.stdout == f"wrote 2 pictures to ../{link}\n", result.output
+        assert (tmp_path / link).is_symlink() and len([*(tmp_path / target).iterdir()]) == 2
+    result = ganrun("sample", place, "-n", 2, "--output", ".")
+    assert result.exit_code == 2 and ". is the folder you are in" in result.output, result.output
+
+
+def test_a_fault_without_a_number_is_told_too(tmp_path):
+    with (
+        pytest.raises(RequestError, match="folder: encoder error; choose another"),
+        Target(tmp_path / "folder").folder(1),
+    ):
+        raise OSError("encoder error")  # as PIL says it of a full disk
+    assert not list(tmp_path.iterdir())
+
+
 # ── Refusals ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,6 +275,7 @@ def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
         ("cgan", ["sample", "--label", "10"], "the classes are 0 to 9"),
         ("gan", ["sample", "-n", "0"], "0 is not in the range"),
         ("gan", ["interpolate", "--columns", "1"], "1 is not in the range"),
+        ("gan", ["traverse", "--columns", "513"], "513 is not in the range"),
         ("gan", ["sample", "-n", "5000"], "5,000 samples are too many for one picture, which takes 4,096; for more"),
         ("gan", ["interpolate", "-n", "500"], "500 rows are too many for one picture"),
         ("gan", ["traverse", "--dimensions", "0,4"], "there is no latent 4; the model has 4, counted from 0"),
@@ -210,6 +283,7 @@ def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
         ("gan", ["sample", "--device", "gpu"], 'device "gpu" is unknown'),
         ("gan", ["sample", "--output", "grid.jpg"], "pictures are written as PNG"),
         ("points", ["sample", "--output", "folder"], "samples of shape (2,), which are no grey or colour images"),
+        ("points", ["sample", "-n", "5000"], "which takes 4,096\n"),
         ("points", ["interpolate"], "which are no grey or colour images"),
         ("points", ["traverse"], "which are no grey or colour images"),
     ],

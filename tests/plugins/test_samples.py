@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -15,24 +16,29 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ganrun import (
+    Data,
     Factor,
     Interrupted,
     MisfitError,
     Observer,
+    Problem,
     RequestError,
     RunDirectory,
+    Settings,
+    Split,
     hookimpl,
     observes,
     to_uint8,
     to_unit_range,
 )
-from ganrun.testing import train
+from ganrun.testing import build, train
 from ganrun_samples import neighbours
 from ganrun_samples.captions import BAND
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import LARGEST_SIDE, image_grid
 from ganrun_samples.grid import MARGIN as GAP
 from ganrun_samples.latents import chosen_lines, code_lines, most_active, paths, slerp
+from ganrun_samples.pictures import beside_nearest
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import LIMIT, MARGIN, SIDE, scatter
 from ganrun_samples.timelapse import frames, save_time_lapse
@@ -107,6 +113,39 @@ def test_a_run_on_points_draws_them_over_real_ones(tmp_path):
     run = train(tables, tmp_path / "run")
     real = run.evaluation().real(2000, "test")
     assert np.array_equal(picture(run, "samples"), scatter(real, run.model.decode(run.model.fixed_latents(2000))))
+
+
+# ── Neither ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bands(Data):
+    """Images of a satellite, say."""
+
+    class Settings(Settings):
+        channels: int
+        """Of each."""
+
+    def problem(self):
+        return Problem((self.settings.channels, 8, 8))
+
+    def prepare(self):
+        pass
+
+    def split(self, name):
+        return Split(np.zeros((20, self.settings.channels, 8, 8), np.uint8))
+
+
+class Orbiting:
+    @hookimpl
+    def ganrun_data(self):
+        return {"bands": Bands}
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_path, caplog, channels):
+    data = {"use": "bands", "channels": channels}
+    run = train({**ADVERSARIAL, "data": data, "loss": {"use": "gan", "latent_size": 2}}, tmp_path / "run", Orbiting())
+    assert pictures_of(run.directory) == {"curves.png"} and not caplog.records
 
 
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
@@ -188,22 +227,28 @@ def test_where_no_great_circle_is_the_only_one_slerp_is_straight(end):
         assert torch.allclose(slerp(start, torch.tensor(end), share), expected)
 
 
-CODES = (Factor("noise", 4, "noise"), Factor("code_1", 3, "categorical"), Factor("pair", 2, "continuous"))
-
-
-def test_a_path_turns_its_noise_moves_its_codes_straight_and_keeps_its_class():
-    starts, ends = torch.randn(5, 9), torch.randn(5, 9)
-    found = paths(starts, ends, CODES, 4)
-    assert found.shape == (5, 4, 9)
+def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
+    model = build({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run").model
+    starts, ends = model.fixed_latents(10).chunk(2)
+    found = paths(model, starts, ends, 4)
+    assert found.shape == (5, 4, 14)
     for step in range(4):
-        share = step / 3
-        assert torch.allclose(found[:, step, :4], slerp(starts[:, :4], ends[:, :4], share), atol=1e-6)
-        assert torch.equal(found[:, step, 4:7], starts[:, 4:7])
-        assert torch.allclose(found[:, step, 7:], torch.lerp(starts[:, 7:], ends[:, 7:], share))
+        assert torch.allclose(found[:, step, :4], slerp(starts[:, :4], ends[:, :4], step / 3), atol=1e-6)
+        assert torch.equal(found[:, step, 4:], starts[:, 4:])
     assert torch.equal(found[:, -1, :4], ends[:, :4])
 
 
 INFOGAN = {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 5, "categorical": [3, 4], "continuous": 2}}
+
+
+def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_model_was_trained(tmp_path):
+    model = build(INFOGAN, tmp_path / "run").model
+    starts, ends = model.fixed_latents(128).chunk(2)
+    found = paths(model, starts, ends, 5)
+    assert found.abs().max() <= 1
+    straight = torch.stack([torch.lerp(starts, ends, step / 4) for step in range(5)], 1)
+    straight[:, :, 5:12] = starts[:, None, 5:12]
+    assert torch.allclose(found, straight, atol=1e-6)
 
 
 def test_a_row_of_a_traversal_changes_only_the_code_that_it_names(tmp_path):
@@ -253,6 +298,17 @@ def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_
     assert found[4, 0] == 217 and every[4, 217] == 0
     as_floats = to_unit_range(torch.from_numpy(np.asarray(images))).numpy()
     assert torch.equal(neighbours.nearest(samples, as_floats, 6), found)
+    samples[7] = to_unit_range(torch.from_numpy(images[99, :, :, ::-1].copy()))
+    mirror = to_uint8(samples.clone()).numpy()[..., ::-1].reshape(9, 1, -1).astype(float)
+    either = np.minimum(
+        np.linalg.norm(
+            to_uint8(samples.clone()).numpy().reshape(9, 1, -1).astype(float) - images.reshape(230, -1), axis=2
+        ),
+        np.linalg.norm(mirror - images.reshape(230, -1), axis=2),
+    )
+    both = neighbours.nearest(samples, images, 6, mirrored=True)
+    assert np.array_equal(both.numpy(), either.argsort(1)[:, :6])
+    assert both[7, 0] == 99 and both[4, 0] == 217
 
 
 # ── Curves ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,6 +337,26 @@ def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
     assert np.array_equal(curves([*losses, {**score, "rescored": True}]), alone)
     many = [{"step": 1, **{f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)}}]
     assert curves(many).shape == (834, 1020, 3), "three rows, the last of one"
+
+
+def test_every_panel_of_curves_is_within_the_picture_with_its_words():
+    lines = {f"loss/phase_{number}.{term}": -123456.0 for number in range(5) for term in ("", "a", "b" * 20, "c" * 20)}
+    drawn = curves([{"step": 100_000, **lines}, {"step": 200_000, **dict.fromkeys(lines, -123457.0)}]).min(2)
+    border = np.concatenate([drawn[:2].ravel(), drawn[-2:].ravel(), drawn[:, :2].ravel(), drawn[:, -2:].ravel()])
+    assert border.min() == 255, "nothing is cut off"
+    height, width = drawn.shape[0] // 2, drawn.shape[1] // 3
+    inked = [drawn[row * height :][:height, column * width :][:, :width].min() for row in (0, 1) for column in range(3)]
+    assert [ink < 128 for ink in inked] == [True] * 5 + [False]
+
+
+# ── When ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pictures_come_thick_and_fast_at_first_then_evenly_and_at_the_last_step(tmp_path):
+    tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"every_steps": 12, "at_end": []}}
+    run = train({**tables, "train": {**SMALL["train"], "steps": 25}}, tmp_path / "run")
+    steps = sorted(int(path.stem.removeprefix("step_")) for path in (run.directory / "samples").iterdir())
+    assert steps == [1, 2, 5, 10, 12, 24, 25]
 
 
 # ── Time-lapse ────────────────────────────────────────────────────────────────────────────────────────────
@@ -380,6 +456,38 @@ def test_a_run_that_was_stopped_has_curves_and_a_time_lapse_and_all_once_it_is_f
     assert "curves" in run.last_files and "curves" not in again.last_files
 
 
+class Alarm(Observer):
+    """Ctrl-C in the first step, before the pictures of that step are drawn."""
+
+    @observes
+    def step_ended(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+class Alarming:
+    @hookimpl
+    def ganrun_observers(self):
+        return {"alarm": Alarm}
+
+
+def test_ctrl_c_breaks_off_no_picture_and_the_curves_still_come(tmp_path, caplog):
+    tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}, "alarm": {}}
+    tables["train"] = {**SMALL["train"], "log_every_steps": 1}
+    with pytest.raises(Interrupted):
+        train(tables, tmp_path / "run", Alarming())
+    assert (tmp_path / "run/reconstructions/step_00000001.png").is_file() and (tmp_path / "run/curves.png").is_file()
+    assert not caplog.records
+
+
+def test_a_picture_that_somebody_copied_is_no_frame(tmp_path):
+    tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["time-lapse"]}}
+    (tmp_path / "run/samples").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "run/samples/step_00000001 copy.png")
+    run = train(tables, tmp_path / "run")
+    with Image.open(run.directory / "time-lapse.gif") as moving:
+        assert moving.n_frames == 2
+
+
 class Stopper(Observer):
     """Ends training in the third step, as early stopping does."""
 
@@ -426,3 +534,16 @@ def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
         if all(shown(left, row, training[nearest[row]]) for row in range(8))
     ]
     assert lefts and rights and max(lefts) < min(rights)
+
+
+def test_where_training_mirrors_images_their_mirror_images_are_neighbours_too(tmp_path):
+    mirroring = {**ADVERSARIAL["train"], "horizontal_flip": True}
+    tables = {**ADVERSARIAL, "train": mirroring, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}
+    mirrored = train(tables, tmp_path / "mirrored")
+    drawn = mirrored.model.decode(mirrored.model.fixed_latents(8))
+    assert np.array_equal(
+        picture(mirrored, "neighbours"), beside_nearest(drawn, mirrored.data.split("train"), mirrored=True)
+    )
+    assert not np.array_equal(
+        picture(mirrored, "neighbours"), beside_nearest(drawn, mirrored.data.split("train"), mirrored=False)
+    )
