@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ganrun_report.ranking import Comparison, Group, difference, terms_key
+from ganrun_report.ranking import ABSENT, Comparison, Group, difference, terms_key
 from ganrun_report.reading import PastRun, Point, Terms
 
-WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 46, 396, 12, 228
-"""Where the axes lie; the letters of the lines stand right of them."""
+"""Where the axes lie in a viewBox of 420 × 260; the letters of the lines stand right of them."""
 
 MOST_POINTS = 200
 """Of one line; of longer curves every so many-th point is drawn."""
@@ -24,9 +23,6 @@ MOST_DECADES = 6
 
 APART = 13
 """Between two letters."""
-
-COLOURS, DASHES = 6, 4
-"""Kinds of line that the style sheet knows."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,13 @@ def _owned(comparison: Comparison, key: str) -> Iterator[tuple[PastRun, Curve]]:
 
 def run_label(comparison: Comparison, group: Group, run: PastRun) -> str:
     """`A`; `A, seed 1` where its group has several runs."""
-    return comparison.letter(group) + (f", seed {run.seed}" if len(group.runs) > 1 else "")
+    return comparison.letter(group) + (f", {seed_label(group, run)}" if len(group.runs) > 1 else "")
+
+
+def seed_label(group: Group, run: PastRun) -> str:
+    """`seed 1`; `seed 1 (2)` for its group's second run of that seed."""
+    number = 1 + [each.path for each in group.runs if each.seed == run.seed].index(run.path)
+    return f"seed {ABSENT if run.seed is None else run.seed}{f' ({number})' if number > 1 else ''}"
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
@@ -180,15 +182,19 @@ def _line(axis: Axis, curve: Curve, x: Scale, y: Scale) -> Line:
 
 
 def _letters(lines: Sequence[Line]) -> list[tuple[float, Curve]]:
-    """One for each group, at the mean end of its lines, and no two over each other."""
+    """One for each group, at the mean end of its lines, within the axes and no two over each other; none where there
+    are more than have room."""
     ends: dict[str, list[float]] = {}
     for line in lines:
         ends.setdefault(line.curve.letter, []).append(line.places[-1][1])
     curves = {line.curve.letter: line.curve for line in lines}
+    room = BOTTOM - (len(ends) - 1) * APART
+    if room < TOP:
+        return []
     placed: list[tuple[float, Curve]] = []
     for height, letter in sorted((sum(each) / len(each), letter) for letter, each in ends.items()):
-        lowest = placed[-1][0] + APART if placed else TOP
-        placed.append((max(height, lowest), curves[letter]))
+        highest = placed[-1][0] + APART if placed else TOP
+        placed.append((min(max(height, highest), room + len(placed) * APART), curves[letter]))
     return placed
 
 

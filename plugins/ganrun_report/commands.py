@@ -60,12 +60,13 @@ def report(runs: Sequence[str], experiment: str | None, by: str | None, output: 
     """
     from ganrun_report.page import write_page
     from ganrun_report.ranking import compared
+    from ganrun_report.reading import one_line
 
     found = _read(runs, experiment)
     path = output or ((found[0].path if len(found) == 1 else Path()) / "report.html")
     for note in write_page(path, compared(found, by), pictures):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    click.echo(f"wrote {one_line(str(path))} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 def _read(names: Sequence[str], experiment: str | None) -> list[PastRun]:

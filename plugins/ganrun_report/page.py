@@ -16,16 +16,16 @@ from markupsafe import Markup, escape
 
 from ganrun import RequestError, atomic_path
 from ganrun_report import charts
-from ganrun_report.charts import loss_charts, run_label, score_charts
+from ganrun_report.charts import loss_charts, run_label, score_charts, seed_label
 from ganrun_report.pictures import Strip, strip_of
-from ganrun_report.ranking import ABSENT, Block, Comparison, Group, flat
+from ganrun_report.ranking import ABSENT, Comparison, Group, flat
 from ganrun_report.reading import PastRun
 from ganrun_report.table import (
     Column,
-    columns_of,
     difference_columns,
     duration_text,
     legend,
+    rankings,
     row_name,
     steps_text,
     summary_text,
@@ -99,7 +99,7 @@ def write_page(path: Path, comparison: Comparison, most_pictures: int) -> list[s
     html = page(comparison, most_pictures)
     try:
         with atomic_path(path.absolute()) as partial:
-            partial.write_text(html, encoding="utf-8")
+            partial.write_text(html, encoding="utf-8", errors="replace")  # names of files need not be text
     except OSError as error:
         raise RequestError(f"cannot write {path}: {error.strerror}; choose another --output") from error
     return list(_notes(comparison, len(html)))
@@ -119,8 +119,7 @@ def page(comparison: Comparison, most_pictures: int) -> str:
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
-        blocks=[(_heading(comparison, block), block_columns(comparison, block)) for block in comparison.blocks],
-        unscored=_unscored_columns(comparison),
+        rankings=[(heading, columns[:-1]) for heading, columns in rankings(comparison)],  # without folders
         legend=legend(comparison),
         by=comparison.by,
         runs=runs,
@@ -194,8 +193,7 @@ def _shown(comparison: Comparison) -> list[Shown]:
     found = []
     for kind, group in enumerate(comparison.groups):
         for run in group.runs:
-            seed = f", seed {run.seed}" if run.seed is not None else ""
-            title = f"{comparison.letter(group)} · {run.name}{seed}"
+            title = f"{comparison.letter(group)} · {run.name}, {seed_label(group, run)}"
             found.append(Shown(run, group, run_label(comparison, group, run), kind, title))
     return found
 
@@ -208,20 +206,6 @@ def _roles(runs: Sequence[Shown], most: int) -> list[Role]:
         for name in names
     ]
     return [role for role in roles if role.steps]
-
-
-def _heading(comparison: Comparison, block: Block) -> str:
-    return f"Not ranked with the others: {comparison.by} has {block.unlike}" if block.unlike else ""
-
-
-def block_columns(comparison: Comparison, block: Block) -> list[Column]:
-    """As on a terminal, without the folders: the page is read elsewhere."""
-    return columns_of(comparison, block.rows, block.ranks)[:-1]
-
-
-def _unscored_columns(comparison: Comparison) -> list[Column]:
-    rows = comparison.unscored
-    return columns_of(comparison, rows, [None] * len(rows))[:-1] if rows else []
 
 
 def _environments(runs: Sequence[Shown]) -> dict[str, list[Column]]:

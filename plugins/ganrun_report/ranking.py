@@ -8,10 +8,11 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ganrun import RequestError
-from ganrun_report.reading import PastRun, Result, Terms
+from ganrun_report.reading import PastRun, Terms, one_line
 
 WATCHERS = ("checkpoints", "mlflow", "progress", "samples", "target")
 """Tables of a recipe that only look on. `early-stopping` is none: it decides how long a run trains."""
@@ -46,12 +47,14 @@ class Cell:
     """One score of one row: of those of its runs that were scored on the same terms."""
 
     mean: float
-    """NaN where one of the values was no finite number."""
+    """Over seeds; NaN where one of the values was no finite number."""
 
     std: float | None
-    """The sample's standard deviation, over n - 1; None for one run."""
+    """The sample's standard deviation, over n - 1; None for one seed."""
 
     n: int
+    """Seeds. Runs of the same one are no replicates: they count once, with their mean."""
+
     error: float | None
     """The standard error of the score, where there is one run and it is known."""
 
@@ -68,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A group; or some runs of one, where its replicates were not all scored on the same terms."""
+    """A group; or some runs of one, where its replicates were not all scored on the same terms and equally far."""
 
     group: Group
     runs: tuple[PastRun, ...]
@@ -165,7 +168,7 @@ def value_text(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 # ── Groups ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,13 +225,14 @@ def _chosen(by: str | None, groups: Sequence[Group]) -> str | None:
 
 
 def _rows(group: Group, by: str | None) -> Iterator[Row]:
-    """One for each set of terms on which the group's runs have the score that ranks; runs without it go with the
-    first."""
-    parts: dict[str, list[PastRun]] = {}
+    """One for each set of terms on which the group's runs have the score that ranks, and for each step at which
+    unfinished ones were scored; runs without it go with the first."""
+    parts: dict[tuple[str, int | None], list[PastRun]] = {}
     without = []
     for run in group.runs:
         if by is not None and by in run.results:
-            parts.setdefault(terms_key(run.results[by].terms), []).append(run)
+            until = None if run.status == "finished" else run.results[by].step
+            parts.setdefault((terms_key(run.results[by].terms), until), []).append(run)
         else:
             without.append(run)
     first, *others = parts.values() or [[]]
@@ -238,19 +242,23 @@ def _rows(group: Group, by: str | None) -> Iterator[Row]:
 
 def _cells(runs: Sequence[PastRun]) -> Iterator[tuple[str, Cell]]:
     for name in dict.fromkeys(name for run in runs for name in run.results):
-        results = [run.results[name] for run in runs if name in run.results]
-        usual = _most_common([result.terms for result in results])
-        yield name, _cell([result for result in results if terms_key(result.terms) == terms_key(usual)])
+        scored = [run for run in runs if name in run.results]
+        usual = terms_key(_most_common([run.results[name].terms for run in scored]))
+        yield name, _cell(name, [run for run in scored if terms_key(run.results[name].terms) == usual])
 
 
-def _cell(results: Sequence[Result]) -> Cell:
-    values = [result.value for result in results]
+def _cell(name: str, runs: Sequence[PastRun]) -> Cell:
+    results = [run.results[name] for run in runs]
+    by_seed: dict[int | Path, list[float]] = {}
+    for run, result in zip(runs, results, strict=True):
+        by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(result.value)
+    values = [statistics.fmean(each) for each in by_seed.values()]
     floors = [result.floor for result in results if result.floor is not None]
     return Cell(
         mean=statistics.fmean(values),
         std=statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None,
         n=len(values),
-        error=results[0].error if len(values) == 1 else None,
+        error=results[0].error if len(results) == 1 else None,
         floor=statistics.fmean(floors) if floors else None,
         terms=results[0].terms,
     )

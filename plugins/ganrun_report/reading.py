@@ -8,14 +8,15 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
-from ganrun import RequestError, RunDirectory, load_registry, open_run
+from ganrun import RequestError, RunDirectory, Waiting, load_registry
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 PICTURE = re.compile(r"step_(\d+)\.png")
@@ -87,7 +88,7 @@ class PastRun:
     """`loss/…` and `eval/…`, in order; what `ganrun eval` measured afterwards is in `results` alone."""
 
     curve_terms: Mapping[str, Terms]
-    """For each of the curves `eval/…`, the terms of its last point."""
+    """For each of the curves `eval/…`, the terms of its points."""
 
     pictures: Mapping[str, Mapping[int, Path]]
     """By role, such as `samples`, and step."""
@@ -125,7 +126,12 @@ class PastRun:
 
 def shown(path: Path) -> str:
     """A path from the working directory where it lies there, else in full."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return one_line(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def one_line(text: str) -> str:
+    """A text in which nothing ends a line or moves a terminal's cursor: such characters are spelled, as in `\\n`."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 # ── Which runs ────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +152,10 @@ def find_runs(names: Sequence[str], experiment: str | None = None) -> list[Path]
     found = [run for name in names for run in _runs_at(name)]
     if experiment is not None:
         found += _runs_of(experiment)
-    return list(dict.fromkeys(path.absolute() for path in found))
+    places: dict[Path, Path] = {}
+    for path in found:  # one run has many names: links, and ways through ".."
+        places.setdefault(path.resolve(), path.absolute())
+    return list(places.values())
 
 
 def _runs_at(name: str) -> list[Path]:
@@ -161,23 +170,27 @@ def _runs_at(name: str) -> list[Path]:
 
 
 def _located(name: str) -> Path:
-    if Path(name).exists():
-        return Path(name)
+    try:
+        if Path(name).exists():
+            return Path(name)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise RequestError(f"cannot look at {name}: {error.strerror}") from error
     from ganrun import locate  # imports torch, which a path that exists can do without
 
     return locate(name, load_registry())
 
 
 def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
-    if (folder / RECIPE).is_file():
+    """A folder that may not be looked into counts as a run: reading it then tells why it cannot be."""
+    try:
+        is_run = (folder / RECIPE).is_file()
+        children = [] if is_run or not depth else sorted(filter(Path.is_dir, folder.iterdir()), key=_natural)
+    except OSError:
+        is_run, children = True, []
+    if is_run:
         yield folder
-    elif depth:
-        try:
-            children = sorted((each for each in folder.iterdir() if each.is_dir()), key=_natural)
-        except OSError as error:
-            raise RequestError(f"cannot look into {folder}: {error.strerror}") from error
-        for child in children:
-            yield from _runs_in(child, depth - 1)
+    for child in children:
+        yield from _runs_in(child, depth - 1)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -199,18 +212,20 @@ def _runs_of(experiment: str) -> list[Path]:
 # ── One run ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[PastRun], list[str]]:
+def read_runs(paths: Sequence[Path]) -> tuple[list[PastRun], list[str]]:
     """The runs that can be read, and why the others cannot.
 
     Raises:
         RequestError: if none can.
     """
     runs, faults = [], []
-    for path in paths:
-        try:
-            runs.append(read_run(path))
-        except RequestError as error:
-            faults.append(str(error))
+    with Waiting() as told:
+        for done, path in enumerate(paths, start=1):
+            try:
+                runs.append(read_run(path))
+            except RequestError as error:
+                faults.append(str(error))
+            told("reading runs", done, len(paths))
     if not runs:
         raise RequestError("\n".join(faults))
     return runs, faults
@@ -220,16 +235,18 @@ def read_run(path: Path) -> PastRun:
     """One run directory.
 
     Raises:
-        RequestError: if it is none, or its recipe cannot be read.
+        RequestError: if its recipe cannot be read.
     """
-    directory = open_run(path)
+    directory = RunDirectory(path)
     text, recipe = _recipe(directory)
     summary, environment = directory.read_json(SUMMARY), directory.read_json(ENVIRONMENT)
     lines, damaged = _lines(directory)
+    trained = [line for line in lines if not line.rescored]
+    latest = _results(trained)
     last = lines[-1] if lines else Line(step=0, images_seen=0, seconds=0.0)
     return PastRun(
         path=directory.path,
-        name=str(recipe.get("name") or directory.path.name),
+        name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
         fault=str(summary["error"]) if "error" in summary else None,
         recipe_text=text,
@@ -239,8 +256,8 @@ def read_run(path: Path) -> PastRun:
         images_seen=int(max(last.images_seen, _number(summary, "images_seen"))),
         seconds=max(last.seconds, _number(summary, "seconds")),
         results=_results(lines),
-        curves=_curves(lines),
-        curve_terms={f"eval/{name}": each.terms for name, each in _results(_in_training(lines)).items()},
+        curves=_curves(trained, latest),
+        curve_terms={f"eval/{name}": each.terms for name, each in latest.items()},
         pictures=_pictures(directory),
         notes=tuple(_notes(directory, summary, environment, damaged)),
     )
@@ -253,23 +270,28 @@ class Line(BaseModel):
 
     step: int
     images_seen: int
-    seconds: float
+    seconds: FiniteFloat
     rescored: bool = False
     directions: dict[str, Literal["higher", "lower"]] = {}
     protocols: dict[str, dict[str, str | int | float | bool]] = {}
     errors: dict[str, float] = {}
     floors: dict[str, float] = {}
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """`loss/…` and `eval/…`; NaN for what is no finite number."""
         told = {key: each for key, each in (self.model_extra or {}).items() if key.startswith(("loss/", "eval/"))}
         return {key: _finite(each) for key, each in told.items()}
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, float]:
         """The values of the scores, by name."""
         return {key.removeprefix("eval/"): each for key, each in self.values.items() if key.startswith("eval/")}
+
+    def terms(self, score: str) -> Terms:
+        """On what terms a score was measured."""
+        protocol = {key: value for key, value in self.protocols[score].items() if key not in WHAT_WAS_SCORED}
+        return {**protocol, "better": self.directions[score]}
 
     @model_validator(mode="after")
     def _scores_are_whole(self) -> Line:
@@ -284,10 +306,14 @@ def _finite(value: Any) -> float:
     return float(value) if is_number and math.isfinite(value) else math.nan
 
 
+def _finite_or_none(value: Any) -> float | None:
+    number = _finite(value)
+    return None if math.isnan(number) else number
+
+
 def _number(table: Mapping[str, Any], key: str) -> float:
     """A number of a table; 0 where it has none."""
-    value = _finite(table.get(key))
-    return 0.0 if math.isnan(value) else value
+    return _finite_or_none(table.get(key)) or 0.0
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -322,10 +348,6 @@ def _lines(directory: RunDirectory) -> tuple[list[Line], int]:
     return lines, damaged
 
 
-def _in_training(lines: Iterable[Line]) -> list[Line]:
-    return [line for line in lines if not line.rescored]
-
-
 def _results(lines: Iterable[Line]) -> dict[str, Result]:
     """Each score at the latest step at which it was measured, as it was measured last."""
     found: dict[str, Result] = {}
@@ -334,22 +356,20 @@ def _results(lines: Iterable[Line]) -> dict[str, Result]:
             found[name] = Result(
                 value=value,
                 step=line.step,
-                terms={**_terms(line.protocols[name]), "better": line.directions[name]},
-                error=line.errors.get(name),
-                floor=line.floors.get(name),
+                terms=line.terms(name),
+                error=_finite_or_none(line.errors.get(name)),
+                floor=_finite_or_none(line.floors.get(name)),
             )
     return found
 
 
-def _terms(protocol: Terms) -> Terms:
-    return {key: value for key, value in protocol.items() if key not in WHAT_WAS_SCORED}
-
-
-def _curves(lines: Iterable[Line]) -> dict[str, list[Point]]:
+def _curves(lines: Iterable[Line], latest: Mapping[str, Result]) -> dict[str, list[Point]]:
+    """Scores on their latest terms alone: a run may have been resumed on others."""
     curves: dict[str, list[Point]] = defaultdict(list)
-    for line in _in_training(lines):
+    for line in lines:
+        unlike = {f"eval/{name}" for name in line.scores if line.terms(name) != latest[name].terms}
         for key, value in line.values.items():
-            if not math.isnan(value):
+            if not math.isnan(value) and key not in unlike:
                 curves[key].append(Point(line.step, line.images_seen, line.seconds, value))
     return dict(curves)
 

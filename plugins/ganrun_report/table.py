@@ -45,14 +45,10 @@ def print_comparison(comparison: Comparison) -> None:
     screen = _Screen()
     others = f"; --by takes {', '.join(comparison.scores[1:])} too" if comparison.scores[1:] else ""
     screen.say(summary_text(comparison) + others)
-    for block in comparison.blocks:
-        if block.unlike:
-            screen.say(f"Not ranked with the others ({comparison.by}: {block.unlike})")
-        screen.table(columns_of(comparison, block.rows, block.ranks), keys=2)
-    if comparison.unscored:
-        if comparison.by:
-            screen.say(f"Without {comparison.by}")
-        screen.table(columns_of(comparison, comparison.unscored, [None] * len(comparison.unscored)), keys=2)
+    for heading, columns in rankings(comparison):
+        if heading:
+            screen.say(heading)
+        screen.table(columns, keys=2)
     screen.notes(legend(comparison))
     if len(comparison.groups) > 1:
         screen.say("What differs in the recipes" if comparison.differences else "The recipes do not differ")
@@ -140,7 +136,7 @@ def legend(comparison: Comparison) -> list[str]:
     cells = [cell for row in comparison.rows for cell in row.cells.values()]
     signs = []
     if any(cell.std is not None for cell in cells):
-        signs.append("± standard deviation over the runs of a row (n - 1)")
+        signs.append("± standard deviation over the seeds of a row (n - 1)")
     if any(cell.error is not None for cell in cells):
         signs.append("se: standard error of one run's score")
     if any(cell.floor is not None for cell in cells):
@@ -175,7 +171,7 @@ def _unlike_lines(comparison: Comparison) -> list[str]:
 
 
 def score_text(cell: Cell | None, runs: int) -> str:
-    """`12.31 ± 0.45`, `8.21 se 0.06`; n where not all `runs` of the row count; – for what is not there."""
+    """`12.31 ± 0.45`, `8.21 se 0.06`; n where it is not that of the row's `runs`; – for what is not there."""
     if cell is None or math.isnan(cell.mean):
         return ABSENT
     spread = f" ± {cell.std:.2g}" if cell.std is not None else f" se {cell.error:.2g}" if cell.error is not None else ""
@@ -222,8 +218,18 @@ def where_text(runs: Sequence[PastRun]) -> str:
 # ── Columns ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def columns_of(comparison: Comparison, rows: Sequence[Row], ranks: Sequence[int | None]) -> list[Column]:
-    """Of one block; what says the same of all rows of the comparison, and nothing new, is left out."""
+def rankings(comparison: Comparison) -> Iterator[tuple[str, list[Column]]]:
+    """A heading, empty for the first, and the columns of each ranking; then of the rows without the score."""
+    for block in comparison.blocks:
+        heading = f"Not ranked with the others ({comparison.by}: {block.unlike})" if block.unlike else ""
+        yield heading, _columns(comparison, block.rows, block.ranks)
+    if comparison.unscored:
+        heading = f"Without {comparison.by}" if comparison.by else ""
+        yield heading, _columns(comparison, comparison.unscored, [None] * len(comparison.unscored))
+
+
+def _columns(comparison: Comparison, rows: Sequence[Row], ranks: Sequence[int | None]) -> list[Column]:
+    """Of one ranking; what says the same of all rows of the comparison, and nothing new, is left out."""
     everywhere = comparison.rows
     runs = [row.runs for row in rows]
     floors = [_floor_text(rows, score) for score in comparison.scores]

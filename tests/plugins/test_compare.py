@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import statistics
 from collections import defaultdict
@@ -149,6 +151,43 @@ def test_one_run_alone_and_a_run_named_twice(runs: Path) -> None:
     assert f"{final(runs / 'wide'):.4g}" in result.stdout
 
 
+def test_a_run_reached_by_several_ways_is_one(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(runs / "wide")
+    ways = [runs / "wide", runs / "small/../wide", tmp_path / "link", runs / "wide/."]
+    assert find_runs([str(way) for way in ways]) == [runs / "wide"]
+    assert find_runs([str(tmp_path)]) == [tmp_path / "link"], "it keeps the name that was given"
+
+
+def test_runs_of_one_seed_are_no_replicates(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs / "small", tmp_path / "small")
+    again = shutil.copytree(folder / "seed_0", folder / "seed_0_again")
+    metrics = (again / "metrics.jsonl").read_text()
+    (again / "metrics.jsonl").write_text(metrics.replace(f'"eval/mse": {final(folder / "seed_0")}', '"eval/mse": 9.0'))
+    (row,) = told(folder)["rankings"][0]["rows"]
+    seeds = [(final(folder / "seed_0") + 9) / 2, final(folder / "seed_1")]
+    cell = row["scores"]["mse"]
+    assert len(row["runs"]) == 3 and cell["n"] == 2
+    assert (cell["mean"], cell["std"]) == pytest.approx((statistics.fmean(seeds), statistics.stdev(seeds)))
+    (row,) = told(folder / "seed_0", again)["rankings"][0]["rows"]
+    assert row["scores"]["mse"]["n"] == 1 and row["scores"]["mse"]["std"] is None
+    assert "(n = 1)" in ganrun("compare", folder / "seed_0", again).stdout
+
+
+def test_replicates_that_were_stopped_early_are_no_part_of_a_mean(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs / "small", tmp_path / "small")
+    killed = folder / "seed_1"
+    lines = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (killed / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 2))
+    (killed / "summary.json").write_text('{"status": "running", "steps": 2}')
+    rows = told(folder)["rankings"][0]["rows"]
+    assert sorted((row["runs"][0]["status"], row["scores"]["mse"]["n"]) for row in rows) == [
+        ("finished", 1),
+        ("killed", 1),
+    ]
+    whole = next(row for row in rows if row["runs"][0]["status"] == "finished")
+    assert whole["scores"]["mse"]["mean"] == final(folder / "seed_0")
+
+
 def test_a_later_score_of_other_terms_parts_a_group(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "small", tmp_path / "small")
     metrics = copied / "seed_1/metrics.jsonl"
@@ -162,6 +201,17 @@ def test_a_later_score_of_other_terms_parts_a_group(runs: Path, tmp_path: Path) 
     run = read_run(copied / "seed_1")
     assert len(run.curves["eval/mse"]) == 2, "curves are of training alone"
     assert run.results["mse"].terms["torch"] == "9.0"
+
+
+def test_a_curve_of_a_run_that_was_resumed_on_other_terms_has_the_latest_alone(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "wide", tmp_path / "copied")
+    lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if "protocols" in line)
+    lines[first] = lines[first].replace('"mse": {"real": 64', '"mse": {"real": 63').replace('"seed": 0', '"seed": 5')
+    (copied / "metrics.jsonl").write_text("".join(lines))
+    run = read_run(copied)
+    assert [point.step for point in run.curves["eval/mse"]] == [4] and run.curve_terms["eval/mse"]["real"] == 64
+    assert [point.step for point in run.curves["eval/psnr"]] == [2, 4], "a seed is no term"
 
 
 def test_what_only_watches_or_looks_more_often_makes_no_other_recipe(runs: Path, tmp_path: Path) -> None:
@@ -190,7 +240,7 @@ def past_runs(draw: st.DrawFn) -> list[PastRun]:
     """Runs of up to four recipes, with up to two scores each, on any of four terms."""
     found = []
     for number in range(draw(st.integers(1, 9))):
-        recipe = {"train": {"seed": number}, "loss": {"beta": draw(st.integers(0, 3))}}
+        recipe = {"train": {"seed": draw(st.integers(0, 3))}, "loss": {"beta": draw(st.integers(0, 3))}}
         results = draw(st.dictionaries(st.sampled_from(["fid", "kid"]), SCORED, max_size=2))
         place = Path(f"/runs/{number}")
         found.append(
@@ -222,10 +272,11 @@ def test_every_ranking_is_in_order_and_of_one_protocol_and_every_run_is_somewher
 def test_mean_and_deviation_are_those_of_the_runs_on_equal_terms(runs: list[PastRun]) -> None:
     comparison = compared(runs)
     by = comparison.by or ""
-    expected: dict[str, list[float]] = defaultdict(list)
+    scored: dict[str, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if by in run.results:
-            expected[json.dumps([run.recipe["loss"], run.results[by].terms])].append(run.results[by].value)
+            scored[json.dumps([run.recipe["loss"], run.results[by].terms])][run.seed].append(run.results[by].value)
+    expected = {key: [statistics.fmean(each) for each in seeds.values()] for key, seeds in scored.items()}
     shown = [row for block in comparison.blocks for row in block.rows]
     assert len(shown) == len(expected)
     for row in shown:
@@ -292,6 +343,7 @@ def test_what_is_no_run_is_told(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty is no run directory and holds none: there is no recipe.toml in it" in fault(tmp_path / "empty")
     assert "there is no " in fault(tmp_path / "nowhere") and "there is no 0123abcd" in fault(runs, "0123abcd")
+    assert "cannot look at xxx" in fault("x" * 300)
     assert "is a file; name the run's directory" in fault(runs / "wide/recipe.toml")
     (runs / "wide/elsewhere").mkdir()
     assert f"; {runs / 'wide'} is one" in fault(runs / "wide/elsewhere")
@@ -308,6 +360,41 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(runs: Path, tmp_p
     assert "1 run of 1 recipe" in result.stdout and str(whole) not in result.stderr
     alone = ganrun("compare", broken)
     assert alone.exit_code == 2 and "recipe.toml is damaged" in alone.output and "Traceback" not in alone.output
+
+
+def test_a_folder_that_may_not_be_looked_into_costs_no_other(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs / "wide", tmp_path / "wide")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    stat = os.stat
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        """As the kernel does for everybody but root."""
+        if locked in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert sorted(find_runs([str(tmp_path)])) == [locked, tmp_path / "wide"]
+    result = ganrun("compare", tmp_path)
+    assert result.exit_code == 0 and "1 run of 1 recipe" in result.stdout, result.output
+    assert f"{locked / 'recipe.toml'} cannot be read: " in result.stderr
+    result = ganrun("compare", locked)
+    assert result.exit_code == 2 and f"{locked / 'recipe.toml'} cannot be read: " in result.output
+
+
+def test_names_that_would_break_lines_or_move_the_cursor_are_spelled(runs: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(runs / "wide", tmp_path / "odd\n\udcff")
+    recipe = (odd / "recipe.toml").read_text()
+    (odd / "recipe.toml").write_text(recipe.replace('name = "wide"', 'name = "a\\nb\\u001b[31m"'))
+    text = ganrun("compare", odd).stdout
+    assert "A · a\\nb\\x1b[31m" in text and "odd\\n\\udcff\n" in text and "\x1b" not in text
+    (odd / "recipe.toml").write_text(recipe.replace('name = "wide"', ""))
+    (odd / "samples" / "\udcff").mkdir(parents=True)
+    result = ganrun("report", odd)
+    assert result.exit_code == 0 and "odd\\n\\udcff" in (odd / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> None:
@@ -345,12 +432,17 @@ def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Pat
     copied = shutil.copytree(runs / "wide", tmp_path / "nan")
     metrics = copied / "metrics.jsonl"
     record = json.loads(metrics.read_text().splitlines()[-1])
-    metrics.write_text(json.dumps(record | {"eval/mse": math.nan, "step": 5}) + "\n")
+    odd = {"eval/mse": math.nan, "errors": {"ssim": math.nan}, "floors": {"ssim": math.inf, "psnr": 30.0}}
+    endless = record | {"step": 6, "seconds": math.inf}
+    metrics.write_text("".join(json.dumps(each) + "\n" for each in (record | odd | {"step": 5}, endless)))
     recipe = (copied / "recipe.toml").read_text().replace("16,", "17,")
     (copied / "recipe.toml").write_text(recipe)
     facts = told(runs / "wide", copied)
+    assert "nan" not in ganrun("compare", copied).stdout.replace(str(copied), "")
     assert [row["rank"] for row in facts["rankings"][0]["rows"]] == [1, None]
-    assert facts["rankings"][0]["rows"][1]["scores"]["mse"]["mean"] is None
+    scores = facts["rankings"][0]["rows"][1]["scores"]
+    assert scores["mse"]["mean"] is None and (scores["ssim"]["error"], scores["ssim"]["floor"]) == (None, None)
+    assert scores["psnr"]["floor"] == 30
 
 
 # ── Trackers ──────────────────────────────────────────────────────────────────────────────────────────────

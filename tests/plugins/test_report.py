@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from ganrun import GanrunError
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_report import page
-from ganrun_report.charts import APART, Curve, Line, Scale, _letters
+from ganrun_report.charts import APART, BOTTOM, TOP, Curve, Line, Scale, _letters
 from ganrun_report.pictures import spread
 
-NAUGHTY = "<script>document.title='taken'</script> & \"co\" <img src=x onerror=\"document.title='taken'\">"
+NAUGHTY = (
+    "long" * 60 + "<script>document.title='taken'</script> & \"co\" <img src=x onerror=\"document.title='taken'\">"
+)
 RECIPE: dict[str, Any] = {
     "name": "vae",
     "train": {"steps": 4, "batch_size": 8, "device": "cpu", "log_every_steps": 1, "evaluate_every_steps": 2},
@@ -199,9 +202,7 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(visit: Any) -> None:
         opened = visit(viewport={"width": 360, "height": 800}, color_scheme=scheme)
         opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert opened.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
-        colours[scheme] = opened.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, inks()]" if False else INKS
-        )
+        colours[scheme] = opened.evaluate(INKS)
         assert all(contrast(ink, paper) >= least for ink, paper, least in colours[scheme])
     assert all(day[:2] != night[:2] for day, night in zip(*colours.values(), strict=True))
 
@@ -242,9 +243,17 @@ def test_it_can_be_read_by_a_machine_and_heard(visit: Any) -> None:
 
 def test_without_scripts_it_shows_the_last_pictures_of_every_kind(visit: Any) -> None:
     opened = visit(java_script_enabled=False)
-    assert opened.locator(".role:visible").count() == 3 and opened.locator("input[type=range]:visible").count() == 0
+    assert opened.locator(".role:visible").count() == 3 and opened.locator("input:visible").count() == 0
     assert opened.locator(".strip img:visible").count() == opened.locator(".strip").count()
     assert opened.locator(".chart svg[role=img]:visible").count() == opened.locator(".chart:visible").count() > 3
+
+
+def test_on_paper_no_column_is_cut_off(visit: Any) -> None:
+    opened = visit(viewport={"width": 720, "height": 1000})
+    cut = "[...document.querySelectorAll('.ranking')].some(each => each.getBoundingClientRect().right > innerWidth)"
+    assert opened.evaluate(cut), "on a screen it scrolls"
+    opened.emulate_media(media="print")
+    assert not opened.evaluate(cut) and opened.locator("nav:visible, .controls:visible").count() == 0
 
 
 # ── What it says ──────────────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +270,7 @@ def test_it_is_one_file_that_names_no_other(report: Path) -> None:
 
 def test_it_tells_rankings_failures_differences_and_environments(report: Path, runs: Path) -> None:
     text = report.read_text(encoding="utf-8")
-    assert "Not ranked with the others: mse has " in text and " 32 ≠ 64" in text
+    assert "Not ranked with the others (mse: real 32 ≠ 64)" in text
     assert "Without mse" in text
     error = json.loads((runs / "failed/summary.json").read_text())["error"].splitlines()[0]
     assert "failed at step" in text and error[:40].split("'")[0] in text
@@ -351,8 +360,20 @@ def test_an_axis_holds_every_value_in_order(values: list[float], may_be_logarith
     assert 1 <= len(scale.ticks(4)) <= 40 and all(10 <= place <= 200 for place, _ in scale.ticks(4))
 
 
-@given(st.lists(st.floats(12, 228), min_size=1, max_size=8))
-def test_letters_at_the_ends_of_lines_do_not_cover_each_other(ends: list[float]) -> None:
-    lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip("ABCDEFGH", ends, strict=False)]
-    heights = [height for height, _ in _letters(lines)]
+@given(st.lists(st.floats(12, 228), min_size=1, max_size=26))
+def test_letters_at_the_ends_of_lines_cover_neither_each_other_nor_the_axis(ends: list[float]) -> None:
+    lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip(ascii_uppercase, ends, strict=False)]
+    placed = _letters(lines)
+    heights = [height for height, _ in placed]
     assert all(below - above >= APART - 1e-6 for above, below in pairwise(heights))
+    assert all(TOP <= height <= BOTTOM for height in heights)
+    assert len(placed) == (len(ends) if len(ends) <= 17 else 0)
+    alone = all(abs(one - other) >= APART for one, other in combinations(ends, 2))
+    assert not alone or sorted(ends) == heights
+
+
+def test_runs_of_one_seed_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "vae/seed_0", tmp_path / "vae/again")
+    assert ganrun("report", runs / "vae", tmp_path / "vae", "--output", tmp_path / "r.html").exit_code == 0
+    titles = re.findall(r"<summary>(A · [^<]+?) <", (tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert titles == ["A · vae, seed 0", "A · vae, seed 1", "A · vae, seed 0 (2)"]
