@@ -72,7 +72,7 @@ class RunDirectory:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            raise RequestError(f"{self.path} is being trained by another process") from None
+            raise RequestError(f"{self.path} is in use by another process") from None
         except OSError as error:
             raise self._unwritable(error) from error
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from ganrun_mlflow.mirror import Mirror
 
 log = logging.getLogger("ganrun")
 
-SECONDS_BETWEEN_CALLS = 5.0
+SECONDS_BETWEEN_CALLS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
 
 
@@ -25,6 +26,8 @@ class Courier:
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
         self._fault: Exception | None = None
+        self._told = ""
+        """The fault of which the user knows."""
         self._ended: str | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ganrun-mlflow", daemon=True)
@@ -39,11 +42,12 @@ class Courier:
         """
         self._ended = ended
         self._closing.set()
-        while self._thread.is_alive():
-            if is_left():
-                return RunError("sending was broken off")
-            self._thread.join(0.2)
-        return self._fault
+        with contextlib.suppress(KeyboardInterrupt):  # which a run that was interrupted already hears at once
+            while not is_left():
+                self._thread.join(0.2)
+                if not self._thread.is_alive():
+                    return self._fault
+        return RunError("sending was broken off")
 
     def _work(self) -> None:
         pause = 0.0
@@ -54,12 +58,12 @@ class Courier:
         self._try()
 
     def _try(self) -> None:
-        was_well = self._fault is None
         try:
             self.mirror.level(self._ended)
-            self._fault = None
+            self._fault, self._told = None, ""
         except Exception as error:  # each kind of artifact store raises errors of a library of its own
             self._fault = error
-            if was_well and not self._closing.is_set():
-                text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
+            text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
+            if text != self._told and not self._closing.is_set():
+                self._told = text
                 log.warning("%s; it is tried again later, and the run directory holds everything", text)

@@ -21,8 +21,9 @@ HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
 
 
 def key_text(name: str) -> str:
-    """A name in the characters and the length that MLflow takes."""
-    return re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH]
+    """A name in the characters and the length that MLflow takes, and without the parts that it takes for folders."""
+    parts = re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH].split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
 
 
 # ── Parameters ────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,7 +108,12 @@ def tags_of(run: Run) -> dict[str, str]:
         "run_directory": str(run.directory.path),
         "replicates": run.group,
     }
-    return {key: value[:TAG_LENGTH] for key, value in tags.items() if value}
+    return tags_from({key: value for key, value in tags.items() if value})
+
+
+def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as MLflow takes them."""
+    return {key_text(key): value[:TAG_LENGTH] for key, value in tags.items()}
 
 
 def score_tags(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -13,12 +13,12 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ganrun import RunDirectory, checkpoints_in
+from ganrun import RunDirectory, RunError, checkpoints_in
 from ganrun_mlflow import store
 from ganrun_mlflow.labels import PARAMS_PER_CALL, TAG_LENGTH, key_text, score_tags
 from ganrun_mlflow.note import NAME, Note
@@ -33,7 +33,16 @@ METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 POINTS_PER_CALL = 800
 """MLflow takes 1000 points and tags together."""
 
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED"}
+SECONDS_BETWEEN_POINTS = 1.0
+"""Of a curve. MLflow takes 0.3 ms for each point: all those of a run of short steps would cost it more than a hundredth
+of its time, for charts in which they could not be told apart."""
+
+STATUS = {"finished": "FINISHED", "failed": "FAILED"}
+"""MLflow's words for how a run ended; KILLED for whatever else."""
+
+REFUSALS = 5
+"""So many files are left out where the store does not take them; then the fault is the store's, and it is let alone."""
+
 UNTIL_THE_END = (METRICS, SUMMARY)
 """Files that grow or change until the run has ended."""
 
@@ -43,6 +52,28 @@ STEP_PICTURE = re.compile(r"(?P<role>[^/]+)/step_(?P<step>\d+)\.(png|jpe?g)")
 
 COMPARED = "compare"
 """The folder of samples from latents that are the same in every run."""
+
+
+def bring_level(directory: RunDirectory, uri: str | None = None) -> Note:
+    """Send MLflow what it lacks of a run that no process trains; how far it is then.
+
+    Args:
+        directory: Of the run.
+        uri: Another store than the one that the run was mirrored in, where it is then written anew.
+
+    Raises:
+        RequestError: if another process trains or sends it, or it was not mirrored.
+        RunError: if the store does not take it; what it took is noted.
+    """
+    status = directory.status
+    with directory.occupied():
+        note = Note.of(directory)
+        place = store.tracking_uri(uri) if uri else store.with_password(note.uri)
+        if store.without_password(place) != note.uri:
+            note = note.anew(store.without_password(place))
+        mirror = Mirror(directory, place, note)
+        mirror.level(status)
+    return mirror.note
 
 
 class Mirror:
@@ -63,6 +94,8 @@ class Mirror:
         """Of the bytes of metrics.jsonl that were sent."""
         self._seen: dict[str, tuple[int, int]] = {}
         """Size and time of the files that were looked at, so that none is read again for nothing."""
+        self._refused: dict[str, str] = {}
+        """Why files could not be sent, by their names."""
 
     def level(self, ended: str | None) -> None:
         """Send whatever MLflow does not have yet.
@@ -83,13 +116,24 @@ class Mirror:
     def _level(self, client: MlflowClient, ended: str | None) -> None:
         if ended is None:
             self._show_status(client, "RUNNING")
+            self._send_records(client)
+            self._send_files(client, is_ended=False)
+            return
+        try:
+            self._send_all(client)
+        finally:
+            self._show_status(client, STATUS.get(ended, "KILLED"))
+
+    def _send_all(self, client: MlflowClient) -> None:
+        """What is there when the run has ended; files that were refused before are tried once more."""
+        self._refused.clear()
         self._send_records(client)
-        self._send_files(client, is_ended=ended is not None)
-        if ended is not None:
-            self._send_last_pictures(client)
-            self._send_compared(client)
-            self._send_checkpoint(client)
-            self._show_status(client, STATUS[ended])
+        self._send_files(client, is_ended=True)
+        self._send_last_pictures(client)
+        self._send_compared(client)
+        self._send_checkpoint(client)
+        if self._refused:
+            raise RunError("; ".join(f"{name} could not be sent: {why}" for name, why in self._refused.items()))
 
     # ── Opening ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,7 +232,8 @@ class Mirror:
     # ── Curves and scores ─────────────────────────────────────────────────────────────────────────────
 
     def _send_records(self, client: MlflowClient) -> None:
-        for call in _calls(self._new_lines()):
+        lines = list(self._new_lines())
+        for call in _calls(lines, _thinned([_record(line) for line in lines])):
             client.log_batch(self.note.run_id, metrics=call.points, tags=self._tags(call.records))
             self._sent.update(call.text)
             self.note.bytes_sent += len(call.text)
@@ -229,7 +274,7 @@ class Mirror:
         for path in self.directory.path.iterdir():
             if path.name.startswith(".") or path.name in (*NOT_SENT, COMPARED):
                 continue
-            files = [path] if path.is_file() else [each for each in path.rglob("[!.]*") if each.is_file()]
+            files = [path] if path.is_file() else list(_visible_files(path))
             if not is_ended and (path.name in UNTIL_THE_END or (path.is_dir() and len(files) == 1)):
                 continue
             for file in files:
@@ -264,7 +309,15 @@ class Mirror:
             client.log_image(self.note.run_id, image.convert("RGB"), key=key_text(key), step=step, synchronous=True)
 
     def _send_once(self, name: str, files: list[Path], send: Callable[[], object]) -> None:
-        """Send what is in these files, unless it was sent as it is now."""
+        """Send what is in these files, unless it was sent as it is now. A file at fault keeps back no other."""
+        if name in self._refused:
+            return
+        try:
+            self._send_changed(name, files, send)
+        except Exception as error:  # of the file, of the picture in it, or of any kind of artifact store
+            self._refuse(name, error)
+
+    def _send_changed(self, name: str, files: list[Path], send: Callable[[], object]) -> None:
         stamps = [file.stat() for file in files]
         seen = (sum(each.st_size for each in stamps), max(each.st_mtime_ns for each in stamps))
         if self._seen.get(name) == seen:
@@ -275,6 +328,14 @@ class Mirror:
             self.note.files[name] = digest
             self.note.write(self.directory)
         self._seen[name] = seen
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        """Leave a file out until the run has ended, where the store is there all the same."""
+        store.reach(self.uri)
+        if len(self._refused) == REFUSALS:
+            raise error
+        self._refused[name] = store.first_line(error)
+        log.warning("%s is not sent to MLflow: %s", self.directory / name, self._refused[name])
 
     def _send_checkpoint(self, client: MlflowClient) -> None:
         """The last one, and its generator as a model, where that was wished."""
@@ -289,8 +350,8 @@ class Mirror:
     def _send_model(self) -> None:
         from ganrun_mlflow.models import log_generator
 
+        self.note.status = ""  # MLflow's own way to log a model ends the run, as of now
         log_generator(self.uri, self.note.run_id, self.directory.path)
-        self.note.status = "FINISHED"  # MLflow's own way to log a model ends the run
 
     def _send_compared(self, client: MlflowClient) -> None:
         """Samples as a table of two columns, of which MLflow makes a grid of samples and runs."""
@@ -310,19 +371,25 @@ class Mirror:
         client.set_tag(self.note.run_id, "mlflow.loggedArtifacts", json.dumps([{"path": table, "type": "table"}]))
 
 
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, without those that are still being written, whose folder or name begins with a dot."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
 class _Call(NamedTuple):
     """Lines of metrics.jsonl that go to the store together."""
 
     text: bytes
-    records: list[dict[str, Any]]
+    records: list[Mapping[str, Any]]
     points: list[Metric]
 
 
-def _calls(lines: Iterable[bytes]) -> Iterator[_Call]:
-    """The lines in as few calls as the store takes."""
+def _calls(lines: Iterable[bytes], records: Iterable[Mapping[str, Any]]) -> Iterator[_Call]:
+    """The lines in as few calls as the store takes, with what is to be sent of each."""
     call = _Call(b"", [], [])
-    for line in lines:
-        record = _record(line)
+    for line, record in zip(lines, records, strict=True):
         points = list(_points(record))
         if len(call.points) + len(points) > POINTS_PER_CALL:
             yield call
@@ -338,7 +405,27 @@ def _record(line: bytes) -> dict[str, Any]:
         content = json.loads(line)
     except ValueError:
         return {}
-    return content if isinstance(content, dict) and "step" in content else {}
+    is_record = isinstance(content, dict) and {"step", "images_seen", "time"} <= content.keys()
+    return content if is_record else {}
+
+
+def _thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records, empty in place of those that would make curves too dense. The last point of a curve is kept."""
+    kept: list[Mapping[str, Any]] = []
+    shown_at = math.inf
+    for record in reversed(records):
+        if _is_of_curves(record):
+            if abs(shown_at - record["time"]) < SECONDS_BETWEEN_POINTS:
+                record = {}
+            else:
+                shown_at = record["time"]
+        kept.append(record)
+    return kept[::-1]
+
+
+def _is_of_curves(record: Mapping[str, Any]) -> bool:
+    """Whether it was measured every so many steps, and is no score."""
+    return any(name.startswith("loss/") for name in record)
 
 
 def _points(record: Mapping[str, Any]) -> Iterator[Metric]:
@@ -346,7 +433,7 @@ def _points(record: Mapping[str, Any]) -> Iterator[Metric]:
     from mlflow.entities import Metric
 
     numbers = {name: value for name, value in record.items() if "/" in name}
-    if any(name.startswith("loss/") for name in numbers):
+    if _is_of_curves(record):
         numbers["images_seen"] = record["images_seen"]
     # An error's name has a prefix that MLflow's charts put behind the scores.
     numbers |= {f"eval_error/{name}": error for name, error in record.get("errors", {}).items()}

@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import Field
 
 import ganrun
-from ganrun import Run, message_console, observes
+from ganrun import Run, observes, spinner
 from ganrun_mlflow import labels, store
 from ganrun_mlflow.compared import write_compared
 from ganrun_mlflow.courier import Courier
 from ganrun_mlflow.machine import Machine
-from ganrun_mlflow.mirror import Mirror
+from ganrun_mlflow.mirror import Mirror, bring_level
 from ganrun_mlflow.note import NAME, Note
 
 
@@ -76,20 +76,26 @@ class Mlflow(ganrun.Observer):
     def run_ended(self, run: Run, status: str) -> None:
         """Have what is left sent, and say where the run is compared with others."""
         if self._courier:
-            if status != "failed":
-                write_compared(run)
-            signals = run.interruption.signal_number
-            with message_console().status("sending what is left to MLflow; Ctrl-C leaves it to: ganrun sync"):
-                fault = self._courier.close(status, lambda: run.interruption.signal_number != signals)
-            experiment = self._courier.mirror.note.experiment_id
-            for line in _not_level(run, fault) if fault else store.invitation(self._uri, experiment):
-                run.tell(line)
+            try:
+                if status != "failed":
+                    write_compared(run)
+            finally:
+                self._send_rest(run, status, self._courier)
 
     @observes
     def rescored(self, run: Run) -> None:
-        """Add the scores to the MLflow run that mirrors the run; its times and status stay as they are."""
-        if (run.directory / NAME).exists():
-            Mirror(run.directory, self._uri, Note.of(run.directory)).level(run.directory.status)
+        """Add the scores to the MLflow run that mirrors the run, in whichever store it is; its times and status stay as
+        they are. Where a process trains the run, that one sends them."""
+        if (run.directory / NAME).exists() and run.directory.status != "running":
+            bring_level(run.directory)
+
+    def _send_rest(self, run: Run, status: str, courier: Courier) -> None:
+        signals = run.interruption.signal_number
+        with spinner("sending what is left to MLflow; Ctrl-C leaves it to: ganrun sync"):
+            fault = courier.close(status, lambda: run.interruption.signal_number != signals)
+        experiment = courier.mirror.note.experiment_id
+        for line in _not_level(run, fault) if fault else store.invitation(self._uri, experiment):
+            run.tell(line)
 
     # ── Labels ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,7 +108,7 @@ class Mlflow(ganrun.Observer):
             name=f"{name}, seed {run.seed}" if run.group else name,
             started=round(time.time(), 3),
             params=labels.params_of(run),
-            tags={**labels.tags_of(run), **{labels.key_text(key): text for key, text in self.settings.tags.items()}},
+            tags=labels.tags_of(run) | labels.tags_from(self.settings.tags),
             dataset=labels.dataset_of(run),
             description=labels.description_of(run.recipe.source.text),
             log_checkpoints=self.settings.log_checkpoints,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +12,10 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import click
 
-from ganrun import Interrupted, RequestError, RunError, message_console
+from ganrun import RequestError, RunError, spinner
 from ganrun_mlflow import store
 
 STARTING_SECONDS = 120
@@ -31,8 +31,8 @@ def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
     page = _page(uri, experiment, port)
     with _served(uri, port) as server:
         click.echo(f"MLflow: {page}")
-        if browser:
-            webbrowser.open(page)
+        if browser and not webbrowser.open(page):
+            click.echo("no browser can be opened here; open the address yourself")
         if server:
             click.echo("Ctrl-C ends it")
             server.wait()
@@ -60,31 +60,32 @@ def _served(uri: str, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
     if store.is_server(uri):
         yield None
         return
-    if _answers(port):
-        raise RequestError(f"something answers at port {port} already; say --port with another number")
+    _check_free(port)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
     calm = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes for what nobody asks of it
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=calm)
-    before = signal.signal(signal.SIGTERM, _stop)
     try:
-        with message_console().status("starting MLflow"):
-            _await(process, port)
+        with spinner("starting MLflow"):
+            _await(process, command, port)
         yield process
     finally:
-        signal.signal(signal.SIGTERM, before)
         process.terminate()
         process.wait()
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
+def _check_free(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise RequestError(f"port {port} cannot be used: {reason}; say --port with another number") from error
 
 
-def _await(process: subprocess.Popen[bytes], port: int) -> None:
+def _await(process: subprocess.Popen[bytes], command: list[str], port: int) -> None:
     deadline = time.monotonic() + STARTING_SECONDS
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RunError(f"MLflow does not start; to see why, say: {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
+            raise RunError(f"MLflow does not start; to see why, say: {shlex.join(command)}")
         time.sleep(0.2)
 
 

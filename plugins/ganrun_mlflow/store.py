@@ -100,6 +100,8 @@ def _knock(uri: str) -> None:
 
 
 def _open_sqlite(database: Path) -> None:
+    if "?" in str(database):
+        raise ValueError("its path holds a question mark, behind which a SQLite address has options")
     if not database.exists():
         folder = next(parent for parent in database.parents if parent.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK)):

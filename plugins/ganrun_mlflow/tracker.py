@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ganrun import Checkup, RequestError, RunDirectory, RunError, Tracker, atomic_folder, cache_directory
+from ganrun import Checkup, GanrunError, RequestError, RunDirectory, Tracker, atomic_folder, cache_directory
 from ganrun_mlflow import store
-from ganrun_mlflow.mirror import Mirror
-from ganrun_mlflow.note import Note
+from ganrun_mlflow.mirror import bring_level
+from ganrun_mlflow.note import NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,8 +65,8 @@ def check_store() -> Checkup:
         database = store.sqlite_path(uri)
         if database and not database.exists():
             return Checkup(True, f"{uri} (made by the first run)")
-        ended = [run.info.run_name for run in _left_running(store.connect(uri)) if _end(uri, run)]
-    except RunError as error:
+        ended = [run.info.run_name for run in _left_running(store.connect(uri)) if _end(run)]
+    except GanrunError as error:
         remedy = "start it" if store.is_server(uri) else "repair it"
         return Checkup(False, f"{error.message}; {remedy}, or set {store.URI_VARIABLE}")
     killed = f"; ended there, for they were killed: {', '.join(ended)}" if ended else ""
@@ -84,15 +84,14 @@ def _left_running(client: MlflowClient) -> Iterator[Run]:
             yield run
 
 
-def _end(uri: str, run: Run) -> bool:
+def _end(run: Run) -> bool:
     """Whether a run had ended without a word, as one that is killed does; then MLflow has been told."""
     directory = RunDirectory(Path(run.data.tags["run_directory"]))
     if not directory.holds_run or directory.status == "running":
         return False
-    note = Note.of(directory)
-    if note.run_id != run.info.run_id:
+    if directory.read_json(NAME).get("run_id") != run.info.run_id:
         return False
-    Mirror(directory, uri, note).level(directory.status)
+    bring_level(directory)
     return True
 
 
@@ -120,8 +119,15 @@ def _all_runs(client: MlflowClient, experiments: list[str], which: str = "", ord
 
 def _directory(run: Run) -> Path | None:
     """Where a run's directory is, if it is on this machine."""
-    place = Path(run.data.tags.get("run_directory", ""))
-    return place if (place / "recipe.toml").is_file() else None
+    directory = RunDirectory(Path(run.data.tags.get("run_directory", "")))
+    return directory.path if directory.holds_run and _started(directory) == run.info.start_time else None
+
+
+def _started(directory: RunDirectory) -> int | None:
+    """When the run of a directory began, in milliseconds. By this it is known, wherever it is mirrored: the directory
+    may have been used again for another."""
+    started = directory.read_json(NAME).get("started")
+    return int(1000 * started) if isinstance(started, int | float) else None
 
 
 def _fetched(client: MlflowClient, uri: str, run_id: str) -> Path:

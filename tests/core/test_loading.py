@@ -222,7 +222,7 @@ def test_a_run_whose_process_was_killed_is_told_from_one_that_is_running(tmp_pat
         while not (place / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert directory.status == "running"
-        with pytest.raises(RequestError, match="is being trained by another process"):
+        with pytest.raises(RequestError, match="is in use by another process"):
             execute(build(long, place, resume=True))
     finally:
         process.send_signal(signal.SIGKILL)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
+import mlflow.pytorch
 import pytest
 import torch
 from click.testing import CliRunner
@@ -133,6 +134,7 @@ def build(registry, tmp_path, monkeypatch):
     """Builds a run of the tiny recipe; `mlflow` is its table's text."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 1e9)
+    monkeypatch.setattr("ganrun_mlflow.mirror.SECONDS_BETWEEN_POINTS", 0.0)
 
     def build(mlflow, *overrides, steps=4, lr=1e-3, samples="false", resume=False):
         path = tmp_path / "tiny.toml"
@@ -394,11 +396,123 @@ def test_a_run_that_the_store_has_lost_is_written_anew(build, uri, caplog):
     assert lost.info.run_id in caplog.text
 
 
+def test_what_mlflow_does_not_take_keeps_back_nothing_else(build, uri, caplog):
+    run = build(f'uri = "{uri}"\ntags = {{ "a//b" = "c" }}', "zz-report={}", steps=2)
+    (run.directory / "pictures").mkdir()
+    cut = run.directory / "pictures" / "step_1.png"
+    cut.write_bytes(b"\x89PNG")
+    (run.directory / "notes" / ".being-written").mkdir(parents=True)
+    (run.directory / "notes" / ".being-written" / "half.txt").write_text("")
+    run.directory.append_record({"step": 0, "images_seen": 0, "time": time.time(), "loss//./odd": 0.5})
+    execute(run)
+    told = "\n".join(run.messages)
+    assert "pictures/step_1.png could not be sent: cannot identify image file" in told and "ganrun sync" in told
+    client, found = mirrored(uri, run)
+    assert found.info.status == "FINISHED" and found.data.tags["a/b"] == "c"
+    assert found.data.metrics["loss/odd"] == 0.5 and found.data.metrics["images_seen"] == 16
+    kept = {each.path for each in client.list_artifacts(found.info.run_id)}
+    assert kept >= {"report.html", "summary.json", "metrics.jsonl", "compare"} and "notes" not in kept
+
+    assert ganrun_command("sync", run.directory.path).exit_code == 1, "it is tried again, and told again"
+    Image.new("RGB", (8, 8)).save(cut)
+    assert ganrun_command("sync", run.directory.path).exit_code == 0
+    assert any(each.path.endswith(".png") for each in client.list_artifacts(found.info.run_id, "images"))
+
+
+def test_a_run_ends_in_mlflow_whatever_fails_at_its_end(build, uri, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no such operator")
+
+    run = build(f'uri = "{uri}"\nlog_model = true', steps=2)
+    (run.directory / "compare").write_text("a file, where samples are to be written")
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.pytorch, "log_model", fail)
+        execute(run)
+    _, found = mirrored(uri, run)
+    assert found.info.status == "FINISHED"
+    assert "model could not be sent: no such operator" in "\n".join(run.messages)
+    time.sleep(1)
+    assert ganrun_command("sync", run.directory.path).exit_code == 0
+    _, again = mirrored(uri, run)
+    assert again.outputs.model_outputs
+    assert (again.info.status, again.info.end_time) == ("FINISHED", found.info.end_time), "not when the model was sent"
+
+
+def test_who_was_interrupted_and_does_not_want_to_wait_is_told_of_sync(build, uri, monkeypatch):
+    run = build(f'uri = "{uri}"', steps=1_000_000)
+    level = Mirror.level
+
+    def slow(mirror, ended):
+        if ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        level(mirror, ended)
+
+    monkeypatch.setattr(Mirror, "level", slow)
+    threading.Thread(target=terminate_at_step_3, args=[run], daemon=True).start()
+    with pytest.raises(Interrupted):
+        execute(run)
+    assert "ganrun sync" in "\n".join(run.messages)
+
+
+def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run = build("", steps=2)
+    execute(run)
+    before = Note.of(run.directory)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    again = build("", steps=2, resume=True)
+    again.record(rescored=True, **{"eval/late": 0.75})
+    with run.directory.occupied():
+        run.directory.write_json("summary.json", {"status": "running"})
+        again.emit("rescored", scores=[])
+        assert Note.of(run.directory).bytes_sent == before.bytes_sent, "who trains it sends them"
+    run.directory.write_json("summary.json", {"status": "finished"})
+    again.emit("rescored", scores=[])
+    _, found = mirrored(uri, again)
+    assert found.info.run_id == before.run_id and found.data.metrics["eval/late"] == 0.75
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
+def test_one_run_that_cannot_be_sent_keeps_back_no_other(build, uri, tmp_path):
+    run = build(f'uri = "{uri}"', steps=2)
+    execute(run)
+    shutil.copytree(run.directory.path, tmp_path / "untold")
+    untold = ganrun.RunDirectory(tmp_path / "untold")
+    replace(Note.of(untold), run_id="", status="", started=run.state.seconds).write(untold)
+    (untold / "summary.json").unlink()
+    shutil.copytree(run.directory.path, tmp_path / "held")
+    (tmp_path / "folder").mkdir()
+    with ganrun.RunDirectory(tmp_path / "held").occupied():
+        done = ganrun_command("sync", tmp_path / "folder", tmp_path / "held", tmp_path / "untold", run.directory.path)
+    assert done.exit_code == 1 and "2 of 4 could not be sent" in done.output
+    assert "holds no recipe.toml" in done.output and "another process" in done.output
+    assert done.output.count("level with MLflow run") == 2
+    client = MlflowClient(uri)
+    assert client.get_run(Note.of(run.directory).run_id).info.status == "FINISHED"
+    assert client.get_run(Note.of(untold).run_id).info.status == "KILLED", "nothing tells how it ended"
+
+
 def test_more_points_than_one_call_takes(build, uri):
     run = build(f'uri = "{uri}"', "train.log_every_steps=1", steps=400)
     execute(run)
     assert_level(uri, run)
     assert sum("/" in name for record in run.directory.records() for name in record) > 2000
+
+
+def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
+    monkeypatch.setattr("ganrun_mlflow.mirror.SECONDS_BETWEEN_POINTS", 0.2)
+    every = ("train.log_every_steps=1", "train.evaluate_every_steps=100")
+    run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', *every, steps=400)
+    execute(run)
+    client, found = mirrored(uri, run)
+    curve = sorted(each.timestamp / 1000 for each in client.get_metric_history(found.info.run_id, "loss/generator"))
+    measured = [record["time"] for record in run.directory.records() if "loss/generator" in record]
+    assert curve[-1] == pytest.approx(measured[-1], abs=0.001) and found.data.metrics["images_seen"] == run.images_seen
+    assert len(curve) < len(measured) / 4
+    assert all(any(-0.001 <= shown - time < 0.201 for shown in curve) for time in measured), "at least five a second"
+    scores = client.get_metric_history(found.info.run_id, "eval/brightness")
+    assert sorted(each.step for each in scores) == [100, 200, 300, 400]
 
 
 # ── Killed ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -430,6 +544,18 @@ def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypa
     assert abs(info.end_time / 1000 - last) < 1.4, "when it was killed, not when that was found"
 
 
+def test_a_damaged_run_directory_is_told_by_the_checkup(uri, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    directory = ganrun.RunDirectory(tmp_path)
+    tags = {"host": platform.node(), "run_directory": str(tmp_path)}
+    client = MlflowClient(uri)
+    created = client.create_run("0", tags=tags)
+    directory.write_text("recipe.toml", "")
+    directory.write_json("mlflow.json", {"run_id": created.info.run_id})
+    assert not check_store().ok and f"{tmp_path}/mlflow.json is absent or damaged" in check_store().text
+    client.delete_run(created.info.run_id)
+
+
 # ── As MLflow knows it ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -449,6 +575,22 @@ def test_a_run_is_found_by_its_mlflow_id_here_and_elsewhere(build, uri, monkeypa
     assert torch.equal(ganrun.load(run_id, "cpu").sample(3), expected), "from what was uploaded"
     with pytest.raises(ganrun.RequestError, match=f"knows no run {'0' * 32}"):
         ganrun.load("0" * 32)
+
+
+def test_a_directory_that_was_used_again_is_not_taken_for_the_run_that_was_there(build, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    ids = []
+    for _ in range(2):
+        run = build("experiment = 'again'", steps=2)
+        execute(run)
+        ids.append(Note.of(run.directory).run_id)
+        if len(ids) == 1:
+            shutil.rmtree(run.directory.path)
+    (tracker,) = load_registry().trackers().values()
+    assert tracker.find(ids[1]) == run.directory.path
+    with pytest.raises(ganrun.RequestError, match="not on this machine"):
+        tracker.find(ids[0])
+    assert tracker.runs_of("again") == [run.directory.path]
 
 
 def test_a_run_that_left_no_weights_says_so(build, uri, monkeypatch):
@@ -516,16 +658,20 @@ def test_a_store_of_another_mlflow_says_how_it_is_migrated(build, uri, tmp_path)
     assert "mlflow db upgrade" in "\n".join(run.messages)
 
 
-def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path):
+def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path, monkeypatch):
     run = build(f'uri = "{uri}"\nexperiment = "shown"', steps=2)
     execute(run)
     port = free_port()
-    command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--port", str(port), "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--port", str(port)]
+    no_display = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "TERM")}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**no_display, "BROWSER": "no-such-browser"}
+    )
     try:
         line = process.stdout.readline()
         found = Note.of(run.directory).experiment_id
         assert line.startswith(f"MLflow: http://127.0.0.1:{port}/#/experiments/{found}/runs?")
+        assert process.stdout.readline() == "no browser can be opened here; open the address yourself\n"
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
         taken = ganrun_command("ui", run.directory.path, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and "say --port with another number" in taken.output
@@ -534,6 +680,10 @@ def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path):
         assert process.wait(timeout=60) == 143
         with pytest.raises(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+    with socket.create_server(("127.0.0.1", port)):  # which speaks no HTTP
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        taken = ganrun_command("ui", Note.of(run.directory).run_id, "--port", port, "--no-browser")
+        assert taken.exit_code == 2 and f"port {port} cannot be used: Address already in use" in taken.output
     absent = ganrun_command("ui", run.directory.path, "--experiment", "none", "--no-browser")
     assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
 
@@ -605,6 +755,9 @@ def test_the_checkup_is_quick_and_changes_nothing(tmp_path, monkeypatch):
     damaged = check_store()
     assert not damaged.ok
     assert str(tmp_path / "mlflow.db") in damaged.text
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///what?/mlflow.db")
+    assert not check_store().ok and "question mark" in check_store().text
 
     dead = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)

@@ -86,12 +86,14 @@ def test_the_page_opens_on_charts_with_scores_and_pictures_of_both_runs(shown, p
     assert page.get_by_text("eval/neighbours").count() == 0, "what has no slider stands behind the scores"
 
 
-def test_the_table_tells_the_runs_apart(shown, page: Page) -> None:
+def test_the_table_shows_each_run_beside_its_data(shown, page: Page) -> None:
     address, runs = shown
     page.goto(address.replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
-    for run in runs:
-        visible(page.get_by_role("link", name=run.name).first)
-    visible(page.get_by_text(f"digits ({runs[0].environment['data_fingerprint']})").first)
+    data = page.get_by_text(f"digits ({runs[0].environment['data_fingerprint']})", exact=True)
+    expect(data).to_have_count(len(runs), timeout=PATIENCE_MILLISECONDS)
+    beside = sorted(middle(data.nth(index)) for index in range(len(runs)))
+    # The newest stands first.
+    assert [middle(page.get_by_role("link", name=run.name)) for run in reversed(runs)] == pytest.approx(beside, abs=4)
 
 
 def test_samples_of_the_same_latents_stand_side_by_side(shown, page: Page) -> None:
@@ -107,6 +109,13 @@ def test_samples_of_the_same_latents_stand_side_by_side(shown, page: Page) -> No
     assert row and first["y"] + first["height"] / 2 <= row["y"] + row["height"], (
         "the upper half, with all samples, shows"
     )
+
+
+def middle(what) -> float:
+    """How far down the page its middle is, in pixels."""
+    box = what.bounding_box()
+    assert box
+    return float(box["y"] + box["height"] / 2)
 
 
 def visible(what) -> None:
