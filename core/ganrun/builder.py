@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import tomli_w
 import torch
 from torch import nn
 
 from ganrun.averaging import average_or_none
 from ganrun.components import Data, Extractor, Metric, Problem
 from ganrun.devices import choose_device
-from ganrun.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, new_run_path
+from ganrun.directory import RECIPE, SUMMARY, RunDirectory, new_run_path
 from ganrun.environment import describe_environment
 from ganrun.errors import GanrunError, MisfitError, RequestError
 from ganrun.events import Events
@@ -40,7 +39,7 @@ MIXED = (
 def build_run(
     recipe: Recipe, output: Path | None = None, *, resume: bool = False, waiting: Callable[[str], None] = lambda _: None
 ) -> Run:
-    """Build a run, and as the very last thing make its directory.
+    """Build a run, and as the very last thing make its directory, in which nothing is written until it starts.
 
     Args:
         recipe: What to build.
@@ -55,15 +54,13 @@ def build_run(
     resumed = _continues(directory, recipe, resume)
     run = assemble(recipe, directory, resumed=resumed, waiting=waiting)
     directory.create()
-    directory.write_text(RECIPE, f"{recipe.source.preamble}\n{tomli_w.dumps(recipe.resolved())}".lstrip())
-    directory.write_json(ENVIRONMENT, run.environment)
     return run
 
 
 def assemble(
     recipe: Recipe, directory: RunDirectory, *, resumed: bool, waiting: Callable[[str], None] = lambda _: None
 ) -> Run:
-    """Everything of `build_run` but the directory: nothing is written.
+    """Everything of `build_run` but the directory.
 
     Raises:
         RequestError: as `build_run`.
@@ -75,7 +72,7 @@ def assemble(
     state = TrainingState(build_slots(recipe, loss, problem, device))
     metrics = prepared_metrics(recipe, data, problem, device, waiting)
     events = build_events(recipe)
-    environment = describe_environment(recipe, data, device)
+    environment = describe_environment(recipe, data, device, directory)
     return Run(
         recipe=recipe,
         directory=directory,

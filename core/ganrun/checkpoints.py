@@ -112,14 +112,21 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         RequestError: if there are some, and none is sound or one cannot be read.
     """
-    folders = checkpoints_in(run)
-    for folder in reversed(folders):
+    damaged: list[DamagedCheckpoint] = []
+    for folder in reversed(checkpoints_in(run)):
         try:
-            return load_checkpoint(folder)
+            found = load_checkpoint(folder)
         except DamagedCheckpoint as error:
-            log.warning("%s; the one before it is taken", error)
-    if folders:
-        raise RequestError(f"every checkpoint in {run} is damaged; to train it anew, move that directory away")
+            damaged.append(error)
+        else:
+            for each in damaged:
+                log.warning("%s; one before it is taken, step %d", each, step_of(folder))
+            return found
+    if damaged:
+        listed = "\n".join(f"  {each}" for each in damaged)
+        raise RequestError(
+            f"every checkpoint in {run} is damaged; to train it anew, move that directory away:\n{listed}"
+        )
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
-from ganrun.interruption import unwound_by_sigterm
+from ganrun.interruption import unwinding
 
 KINDS = ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer")
 
@@ -24,7 +24,8 @@ class RecipeGroup(click.Group):
     """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if any(arg.endswith(".toml") for arg in args) and self.get_command(ctx, args[0]) is None:
+        is_short = args and (args[0].endswith(".toml") or args[0].startswith("-"))
+        if is_short and any(arg.endswith(".toml") for arg in args):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
@@ -49,7 +50,7 @@ class RecipeGroup(click.Group):
             ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _told_errors(), unwound_by_sigterm():
+        with _told_errors(), unwinding():
             return super().invoke(ctx)
 
     def _added(self, ctx: click.Context) -> dict[str, click.Command]:
@@ -279,7 +280,10 @@ def check(
     recipes: Sequence[Path], overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
 ) -> None:
     """Check recipes without training: settings, components, and that the networks fit."""
-    from ganrun.builder import check_recipe
+    from ganrun.console import spinner
+
+    with spinner("loading PyTorch"):
+        from ganrun.builder import check_recipe
 
     faults: list[str] = []
     for path in recipes:
@@ -306,18 +310,24 @@ def plugins(blocked: Sequence[str]) -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("ganrun.schema.json"), show_default=True)
 def schema(output: Path) -> None:
     """Write a JSON Schema of recipes with the installed components' settings, for completion in an editor."""
-    from ganrun.schema import write_schema
+    from ganrun.console import spinner
 
-    write_schema(_registry(()), output)
+    with spinner("loading PyTorch"):
+        from ganrun.schema import write_schema
+
+        write_schema(_registry(()), output)
     click.echo(f"wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}")
 
 
 @main.command()
 def doctor() -> None:
     """Check this machine: packages, devices, plugins, data, weights, tracking store."""
+    from ganrun.console import spinner
     from ganrun.doctor import examine
 
-    for line in examine(_registry(())):
+    with spinner("looking around"):
+        lines = list(examine(_registry(())))
+    for line in lines:
         click.echo(line)
 
 
@@ -420,6 +430,8 @@ def _told_errors() -> Iterator[None]:
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # nobody reads any more, as after `| head`
+        _silence_stdout()
 
 
 def _set_up_logging() -> None:
@@ -445,7 +457,11 @@ def _say(text: str) -> None:
     try:
         click.echo(text)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shown(path: Path) -> Path:

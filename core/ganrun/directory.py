@@ -149,7 +149,7 @@ class RunDirectory:
                     record = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(record, dict) and "step" in record:
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
                     found.append(record)
         return found
 
@@ -202,6 +202,11 @@ def warn_of_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
         log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
 
 
+def _run_around(path: Path) -> str:
+    """A hint, where a folder is part of a run, as a checkpoint is."""
+    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")
+
+
 def open_run(path: Path) -> RunDirectory:
     """An existing run; where a newer ganrun made it, a warning says so.
 
@@ -211,6 +216,6 @@ def open_run(path: Path) -> RunDirectory:
     directory = RunDirectory(path)
     if not directory.holds_run:
         missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
-        raise RequestError(f"{path} is no run directory: it {missing}")
+        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
     warn_of_newer(directory)
     return directory

@@ -14,10 +14,11 @@ from packaging.requirements import Requirement
 
 from ganrun.components import Data
 from ganrun.devices import device_text
+from ganrun.directory import ENVIRONMENT, RECIPE, RunDirectory
 from ganrun.recipe import Recipe
 
 
-def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
+def describe_environment(recipe: Recipe, data: Data, device: torch.device, directory: RunDirectory) -> dict[str, Any]:
     """Versions, commit, device, plugins and data, as JSON."""
     manifest, problem = dict(data.manifest()), data.problem()
     return {
@@ -26,7 +27,7 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "host": platform.node(),
         "command": sys.argv,
         "packages": package_versions(),
-        "git": git_state(recipe.source.path.parent),
+        "git": _origin(recipe, directory),
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
@@ -39,6 +40,13 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
             "class_names": list(data.class_names()),
         },
     }
+
+
+def _origin(recipe: Recipe, directory: RunDirectory) -> dict[str, Any] | None:
+    """The state of the repository that the recipe is in; of a run's own copy, what was told when the run began."""
+    if recipe.source.path.absolute() == directory / RECIPE:
+        return directory.read_json(ENVIRONMENT).get("git")
+    return git_state(recipe.source.path.parent)
 
 
 def required_packages() -> list[str]:

@@ -149,7 +149,11 @@ class RunEvents:
 
     @eventspec
     def run_starting(self, run: Run) -> None:
-        """Everything is built and checked, the run directory exists, no step is done. The place to `run.restore`."""
+        """Everything is built and checked, the run directory exists, no step is done. The place to `run.restore`.
+
+        What cannot be started or continued is refused here, by a `RequestError`: nothing has been written yet, and no
+        other event follows.
+        """
 
     @eventspec
     def run_started(self, run: Run) -> None:

@@ -50,13 +50,29 @@ class Interruption:
 
 
 @contextmanager
-def unwound_by_sigterm() -> Iterator[None]:
-    """A block that SIGTERM leaves as an exception does, so that what is half done is taken away; exit status 143."""
+def unwinding() -> Iterator[None]:
+    """A block that Ctrl-C and SIGTERM leave by an exception, so that what is half done is taken away.
+
+    Raises:
+        SystemExit: on SIGTERM; and at the end for a signal that was swallowed, as some libraries do while imported.
+        KeyboardInterrupt: on SIGINT.
+    """
+    came: list[int] = []
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    previous = {number: signal.signal(number, leave) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if came:
+        sys.exit(128 + came[0])

@@ -78,6 +78,11 @@ class Trained:
     registry: Registry
     """Where its parts are found."""
 
+    @property
+    def is_run(self) -> bool:
+        """Whether `folder` is a run's, and no exported one."""
+        return (self.folder / ENVIRONMENT).is_file()
+
     def model(self, device: str = "auto") -> Model:
         """The model.
 

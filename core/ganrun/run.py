@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 from torch import Tensor
 
 from ganrun.components import Data, Metric, Problem, Score
-from ganrun.directory import METRICS, SUMMARY, RunDirectory
+from ganrun.directory import ENVIRONMENT, METRICS, RECIPE, SUMMARY, RunDirectory
 from ganrun.evaluation import Evaluation
 from ganrun.events import Events
 from ganrun.interruption import Interruption
@@ -167,6 +168,14 @@ class Run:
     def emit(self, event: str, **arguments: Any) -> None:
         """Tell the observers, with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def write_facts(self) -> None:
+        """Write recipe.toml and environment.json: what is being trained, and with what."""
+        text = f"{self.recipe.source.preamble}\n{tomli_w.dumps(self.recipe.resolved())}".lstrip()
+        self.directory.write_text(RECIPE, text)
+        self.directory.write_json(ENVIRONMENT, self.environment)
+        self.announce(self.directory / RECIPE, "recipe")
+        self.announce(self.directory / ENVIRONMENT, "environment")
 
     def record(self, **content: Any) -> None:
         """Add a line to metrics.jsonl."""

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 from ganrun.batches import RealBatches
-from ganrun.directory import ENVIRONMENT, RECIPE
-from ganrun.errors import Interrupted, NonFiniteError
+from ganrun.errors import Interrupted, NonFiniteError, RequestError
 from ganrun.evaluation import measured
 from ganrun.losses import Batch, Nets, Phase
 from ganrun.measurements import Measurements
@@ -28,18 +27,16 @@ def execute(run: Run) -> None:
 
     Raises:
         Interrupted: on the first Ctrl-C or SIGTERM, after the step at hand.
-        RequestError: if another process trains it.
+        RequestError: if another process trains it, or it cannot be continued as it is; nothing was written then.
         RunError: if the run cannot go on.
     """
     status, fault = "failed", None
-    is_untouched = run.resumed
     with run.directory.occupied(), run.interruption:
+        run.emit("run_starting")
+        _check_steps(run)
         try:
-            run.emit("run_starting")
-            is_untouched = False
+            run.write_facts()
             is_due = run.resumed and _rewind(run)
-            run.announce(run.directory / RECIPE, "recipe")
-            run.announce(run.directory / ENVIRONMENT, "environment")
             run.write_summary("running")
             run.emit("run_started")
             _train(run, is_due)
@@ -54,10 +51,15 @@ def execute(run: Run) -> None:
             raise
         finally:
             try:
-                if not is_untouched:
-                    run.write_summary(status, fault)
+                run.write_summary(status, fault)
             finally:  # also where the disk is full
                 run.emit("run_ended", status=status)
+
+
+def _check_steps(run: Run) -> None:
+    if run.step > run.steps:
+        told = f"the run has done {run.step} steps already; to train on, say more of them: --set train.steps=N"
+        raise RequestError(told).located(run.recipe.where(("train", "steps")))
 
 
 def _rewind(run: Run) -> bool:

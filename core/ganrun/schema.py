@@ -25,8 +25,10 @@ def write_schema(registry: Registry, path: Path) -> None:
     """Write the schema to a file, atomically.
 
     Raises:
-        RequestError: if the file cannot be written.
+        RequestError: if the file cannot be written, or is not named `.json`.
     """
+    if path.suffix.lower() != ".json":
+        raise RequestError(f"{path}: a schema is JSON; say --output NAME.json")
     text = json.dumps(recipe_schema(registry), indent=2, ensure_ascii=False)
     try:
         write_text(path, text + "\n")

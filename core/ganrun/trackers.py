@@ -27,3 +27,11 @@ class Tracker(ABC):
         Raises:
             RequestError: if they cannot be had.
         """
+
+    @abstractmethod
+    def experiments(self) -> Sequence[str]:
+        """The names of the experiments that it knows.
+
+        Raises:
+            RequestError: if they cannot be had.
+        """

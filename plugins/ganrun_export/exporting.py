@@ -55,16 +55,21 @@ def export_run(request: Request, tell: Tell = lambda _: None) -> Path:
         check_onnx()
     tell("loading the weights")
     trained = find_trained(request.what)
-    if not (trained.folder / "environment.json").is_file():
+    if not trained.is_run:
         raise RequestError(f"{trained.folder} was exported already; name the run that it came from")
-    place = request.output or Path("exports") / f"{trained.folder.resolve().name}-step-{trained.step}"
+    place = request.output or Path("exports") / f"{_name(trained.folder.resolve())}-step-{trained.step}"
     try:
         _check_free(place)
         with atomic_folder(place.absolute()) as folder:
             _write(trained, trained.model(request.device), folder, request.onnx, tell)
     except OSError as error:
-        raise RequestError(f"cannot write {place}: {error}; choose another --output") from error
+        raise RequestError(f"cannot write {place}: {error.strerror or error}; choose another --output") from error
     return place
+
+
+def _name(run: Path) -> str:
+    """A run directory's; with that of the folder in which it stands beside its replicates."""
+    return f"{run.parent.name}-{run.name}" if run.name.startswith("seed_") else run.name
 
 
 def _check_free(place: Path) -> None:

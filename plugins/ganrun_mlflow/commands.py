@@ -22,12 +22,13 @@ def sync(runs: Sequence[str], uri: str | None) -> None:
     ganrun sync runs/* --uri http://127.0.0.1:5000
     """
     from ganrun import GanrunError, RunError, spinner
-    from ganrun_mlflow.mirror import bring_level
 
     faults = []
     for run in runs:
         try:
             with spinner(f"sending {run} to MLflow"):
+                from ganrun_mlflow.mirror import bring_level
+
                 note = bring_level(_directory(run), uri)
             click.echo(f"{run}: level with MLflow run {note.run_id}")
         except GanrunError as error:

@@ -65,7 +65,8 @@ class Note:
             return cls(**{name: value for name, value in content.items() if name in known})
         except TypeError:
             raise RequestError(
-                f"{directory / NAME} is absent or damaged: the run was trained without MLflow, or by an older ganrun"
+                f"{directory / NAME} is absent or damaged; only what was trained with MLflow can be sent to it, "
+                "nothing that was trained without (mlflow = false, --no-plugin mlflow)"
             ) from None
 
     def write(self, directory: RunDirectory) -> None:

@@ -28,7 +28,8 @@ def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
         RequestError: if the store holds no such experiment, or the port is taken.
         RunError: if the store cannot be used.
     """
-    page = _page(uri, experiment, port)
+    with spinner("looking for the experiment"):
+        page = _page(uri, experiment, port)
     with _served(uri, port) as server:
         click.echo(f"MLflow: {page}")
         if browser and not webbrowser.open(page):
@@ -40,9 +41,8 @@ def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
 
 def _page(uri: str, experiment: str | None, port: int) -> str:
     store.reach(uri)
-    database = store.sqlite_path(uri)
-    if database and not database.exists():
-        raise RequestError(f"there are no runs yet: {database} is made by the first one")
+    if not store.is_made(uri):
+        raise RequestError(f"there are no runs yet: {store.sqlite_path(uri)} is made by the first one")
     client = store.connect(uri)
     with store.refusals_told(uri):
         known = client.search_experiments(order_by=["last_update_time DESC"])

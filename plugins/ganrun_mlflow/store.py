@@ -55,6 +55,12 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)).expanduser().absolute() if uri.startswith(SQLITE) else None
 
 
+def is_made(uri: str) -> bool:
+    """Whether the store is there, as far as a look at this machine's files can tell."""
+    database = sqlite_path(uri)
+    return database is None or database.exists()
+
+
 def without_password(uri: str) -> str:
     """The URI as it may be shown and stored."""
     parts = urlsplit(uri)

@@ -44,8 +44,7 @@ class MlflowTracker(Tracker):
     def runs_of(self, experiment: str) -> Sequence[Path] | None:
         """The directories that are on this machine, the newest last."""
         uri = store.tracking_uri()
-        database = store.sqlite_path(uri)
-        if database and not database.exists():
+        if not store.is_made(uri):
             return None
         client = _existing(uri)
         with store.refusals_told(uri):
@@ -55,6 +54,15 @@ class MlflowTracker(Tracker):
             runs = list(_all_runs(client, [found.experiment_id], order="attributes.start_time"))
         return [place for place in map(_directory, runs) if place]
 
+    def experiments(self) -> Sequence[str]:
+        """Those of the store; none where there is no store yet."""
+        uri = store.tracking_uri()
+        if not store.is_made(uri):
+            return []
+        client = _existing(uri)
+        with store.refusals_told(uri):
+            return [each.name for each in client.search_experiments()]
+
 
 def check_store() -> Checkup:
     """For `ganrun doctor`: whether the store of a recipe that names none can be used; runs that were killed are ended
@@ -62,8 +70,7 @@ def check_store() -> Checkup:
     uri = store.tracking_uri()
     try:
         store.reach(uri)
-        database = store.sqlite_path(uri)
-        if database and not database.exists():
+        if not store.is_made(uri):
             return Checkup(True, f"{uri} (made by the first run)")
         ended = [run.info.run_name for run in _left_running(store.connect(uri)) if _end(run)]
     except GanrunError as error:
@@ -101,9 +108,9 @@ def _end(run: Run) -> bool:
 def _existing(uri: str) -> MlflowClient:
     """A client of a store that is there; none is made for a question."""
     store.reach(uri)
-    database = store.sqlite_path(uri)
-    if database and not database.exists():
-        raise RequestError(f"there is no MLflow store at {database}; say where it is by {store.URI_VARIABLE}")
+    if not store.is_made(uri):
+        place = store.sqlite_path(uri)
+        raise RequestError(f"there is no MLflow store at {place}; say where it is by {store.URI_VARIABLE}")
     return store.connect(uri)
 
 

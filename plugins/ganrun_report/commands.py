@@ -58,15 +58,18 @@ def report(runs: Sequence[str], experiment: str | None, by: str | None, output: 
     \b
     ganrun report runs/gan runs/vae --output gan-or-vae.html
     """
+    from ganrun import RequestError
     from ganrun_report.page import write_page
     from ganrun_report.ranking import compared
     from ganrun_report.reading import one_line
 
+    if output and output.suffix.lower() not in (".html", ".htm"):
+        raise RequestError(f"{output}: a report is a page; say --output NAME.html")
     found = _read(runs, experiment)
     path = output or ((found[0].path if len(found) == 1 else Path()) / "report.html")
     for note in write_page(path, compared(found, by), pictures):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"wrote {one_line(str(path))} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    click.echo(f"wrote {one_line(str(path))} ({max(1, path.stat().st_size // 1000):,} kB); open it in a browser")
 
 
 def _read(names: Sequence[str], experiment: str | None) -> list[PastRun]:

@@ -199,10 +199,14 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _runs_of(experiment: str) -> list[Path]:
-    answers = [tracker.runs_of(experiment) for tracker in load_registry().trackers().values()]
+    trackers = load_registry().trackers().values()
+    answers = [tracker.runs_of(experiment) for tracker in trackers]
     known = [answer for answer in answers if answer is not None]
     if not known:
-        raise RequestError(f'no tracker knows an experiment called "{experiment}"; name the runs\' directories instead')
+        there = ", ".join(f'"{name}"' for tracker in trackers for name in tracker.experiments()) or "none"
+        raise RequestError(
+            f'no tracker knows an experiment called "{experiment}"; they know {there}; or name the runs\' directories'
+        )
     runs = [path for answer in known for path in answer]
     if not runs:
         raise RequestError(f'the experiment "{experiment}" holds no runs yet')
@@ -241,6 +245,8 @@ def read_run(path: Path) -> PastRun:
     text, recipe = _recipe(directory)
     summary, environment = directory.read_json(SUMMARY), directory.read_json(ENVIRONMENT)
     lines, damaged = _lines(directory)
+    are_scored = any(line.scores for line in lines)
+    lines += [] if are_scored else _summed_up(summary)
     trained = [line for line in lines if not line.rescored]
     latest = _results(trained)
     last = lines[-1] if lines else Line(step=0, images_seen=0, seconds=0.0)
@@ -259,7 +265,7 @@ def read_run(path: Path) -> PastRun:
         curves=_curves(trained, latest),
         curve_terms={f"eval/{name}": each.terms for name, each in latest.items()},
         pictures=_pictures(directory),
-        notes=tuple(_notes(directory, summary, environment, damaged)),
+        notes=tuple(_notes(directory, summary, environment, damaged, are_scored)),
     )
 
 
@@ -335,9 +341,8 @@ def _lines(directory: RunDirectory) -> tuple[list[Line], int]:
     """The lines of metrics.jsonl that are sound, and how many are not."""
     lines, damaged = [], 0
     try:
-        written = (directory / METRICS).read_bytes().splitlines()
-    except FileNotFoundError:  # stopped before the first measurement
-        written = []
+        is_there = (directory / METRICS).is_file()  # it is not where a run stopped before the first measurement
+        written = (directory / METRICS).read_bytes().splitlines() if is_there else []
     except OSError as error:
         raise RequestError(f"{directory / METRICS} cannot be read: {error.strerror}") from error
     for text in filter(None, written):
@@ -346,6 +351,17 @@ def _lines(directory: RunDirectory) -> tuple[list[Line], int]:
         except ValidationError:
             damaged += 1
     return lines, damaged
+
+
+def _summed_up(summary: Mapping[str, Any]) -> list[Line]:
+    """The scores of summary.json as a line; none where it has none."""
+    told = {name: _table(summary, name) for name in ("directions", "protocols", "errors", "floors")}
+    scores = {f"eval/{name}": value for name, value in _table(summary, "scores").items()}
+    facts = {"step": summary.get("steps"), "images_seen": summary.get("images_seen"), "seconds": summary.get("seconds")}
+    try:
+        return [Line.model_validate({**facts, **told, **scores})] if scores else []
+    except ValidationError:
+        return []
 
 
 def _results(lines: Iterable[Line]) -> dict[str, Result]:
@@ -384,7 +400,7 @@ def _pictures(directory: RunDirectory) -> dict[str, dict[int, Path]]:
 
 
 def _notes(
-    directory: RunDirectory, summary: Mapping[str, Any], environment: Mapping[str, Any], damaged: int
+    directory: RunDirectory, summary: Mapping[str, Any], environment: Mapping[str, Any], damaged: int, are_scored: bool
 ) -> Iterator[str]:
     newer = _newer_version(environment)
     if newer:
@@ -394,6 +410,8 @@ def _notes(
             yield f"{name} is {'damaged' if (directory / name).exists() else 'missing'}"
     if damaged:
         yield f"{damaged} {'line' if damaged == 1 else 'lines'} of {METRICS} left out as damaged"
+    if _table(summary, "scores") and not are_scored:
+        yield f"{METRICS} has no scores; those of {SUMMARY} are shown"
 
 
 def _newer_version(environment: Mapping[str, Any]) -> str | None:

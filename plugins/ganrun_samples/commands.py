@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from ganrun_samples.making import Maker
     from ganrun_samples.target import Target
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -59,9 +60,7 @@ def sample(
     ganrun sample runs/wgan-… -n 64
     ganrun sample runs/wgan-…/checkpoints/best -n 5000 --output pictures/
     """
-    from ganrun_samples.making import Maker
-
-    maker = Maker(run, device)
+    maker = _maker(run, device)
     target = maker.target("sample", output, seed=seed, label=label)
     _tell(target, maker.sample(target, count, columns, seed, label))
 
@@ -81,9 +80,7 @@ def interpolate(
     ganrun interpolate runs/wgan-…
     ganrun interpolate runs/wgan-… -n 16 --columns 60 --output frames/
     """
-    from ganrun_samples.making import Maker
-
-    maker = Maker(run, device)
+    maker = _maker(run, device)
     target = maker.target("interpolate", output, seed=seed, label=label)
     _tell(target, maker.interpolate(target, count, columns, seed, label))
 
@@ -114,9 +111,7 @@ def traverse(
     ganrun traverse runs/infogan-… -n 3
     ganrun traverse runs/vae-… --dimensions 0,3,7
     """
-    from ganrun_samples.making import Maker
-
-    maker = Maker(run, device)
+    maker = _maker(run, device)
     target = maker.target("traverse", output, seed=seed, label=label)
     _tell(target, maker.traverse(target, count, columns, dimensions, seed, label))
 
@@ -130,11 +125,18 @@ def reconstruct(run: str, count: int, output: Path | None, device: str, columns:
     \b
     ganrun reconstruct runs/vae-… -n 16
     """
-    from ganrun_samples.making import Maker
-
-    maker = Maker(run, device)
+    maker = _maker(run, device)
     target = maker.target("reconstruct", output, split=split)
     _tell(target, maker.reconstruct(target, count, columns, split))
+
+
+def _maker(run: str, device: str) -> Maker:
+    from ganrun import spinner
+
+    with spinner("loading PyTorch"):
+        from ganrun_samples.making import Maker
+
+        return Maker(run, device)
 
 
 def _tell(target: Target, pictures: int) -> None:

@@ -47,10 +47,12 @@ class Maker:
         self._model = self._trained.model(device)
 
     def target(self, command: str, output: Path | None, **told: object) -> Target:
-        """Where its pictures go: to `output`, or to a PNG among the run's own, whose name says what was `told`."""
+        """Where its pictures go: to `output`, or to a PNG whose name says what was `told`, among the run's own; of what
+        was exported, in the working directory."""
         asked = "".join(f"_{name}_{value}" for name, value in told.items() if value is not None)
         name = f"{command}_step_{self._trained.step:08d}{asked}.png"
-        return Target(output or self._trained.folder / "pictures" / name)
+        folder = self._trained.folder
+        return Target(output or (folder / "pictures" / name if self._trained.is_run else Path(f"{folder.name}_{name}")))
 
     # ── The commands: each returns how many pictures it wrote ─────────────────────────────────────────
 

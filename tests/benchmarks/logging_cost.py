@@ -3,7 +3,8 @@
     python tests/benchmarks/logging_cost.py [PAIRS]       a bit more than a minute a pair
 
 Small dense networks, in one process. Each run is timed once it has warmed up, for long enough that the store is brought
-level a few times.
+level a few times. Where torch has one thread, the share of a core is told too that all threads but the training one
+took: that of MLflow's, and the most that it can have kept from training.
 """
 
 from __future__ import annotations
@@ -32,19 +33,28 @@ class Clock(Observer):
     milliseconds = 0.0
     """A step of the last run."""
 
+    beside = 0.0
+    """Share of a core that the other threads took."""
+
     @observes
     def run_started(self) -> None:
         self._first = 0
-        self._began = time.perf_counter()
+        self._began, self._others = time.perf_counter(), 0.0
 
     @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
         elapsed = time.perf_counter() - self._began
         if not self._first and elapsed > WARM_UP_SECONDS:
-            self._first, self._began = step, time.perf_counter()
+            self._first, self._began, self._others = step, time.perf_counter(), _others()
         elif self._first and elapsed > TIMED_SECONDS:
             Clock.milliseconds = 1000 * elapsed / (step - self._first)
+            Clock.beside = (_others() - self._others) / elapsed
             run.stop("enough")
+
+
+def _others() -> float:
+    """Processor seconds of all threads but this one."""
+    return time.process_time() - time.thread_time()
 
 
 class Plugin:
@@ -74,10 +84,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arms = {"with": {"uri": f"sqlite:///{folder}/mlflow.db"}, "without": False}
         times: dict[str, list[float]] = {arm: [] for arm in arms}
+        shares: dict[str, list[float]] = {arm: [] for arm in arms}
         for number in range(pairs + 1):
             for arm, tracking in arms.items():
                 execute(build(recipe(tracking), Path(folder) / f"{arm}-{number}", Plugin()))
                 times[arm].append(Clock.milliseconds)
+                shares[arm].append(Clock.beside)
             print(*(f"{arm} {times[arm][-1]:.3f} ms" for arm in arms), sep=", ", flush=True)
     with_it, without = times["with"][1:], times["without"][1:]  # the first run makes the store
     ratios = sorted(a / b for a, b in zip(with_it, without, strict=True))
@@ -86,6 +98,9 @@ def main() -> None:
         f"with MLflow {statistics.median(with_it):.3f} ms a step, without {statistics.median(without):.3f} ms, "
         f"ratio {statistics.median(ratios):.4f} (quartiles {spread}, n = {pairs} pairs of runs)"
     )
+    if torch.get_num_threads() == 1:
+        told = (f"{arm} MLflow {100 * statistics.median(shares[arm][1:]):.2f} % of a core" for arm in arms)
+        print("beside the thread that trains:", *told)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ WRONG = {
     "resume no run": (["resume", "foreign"], "error: foreign is no run directory: it holds no recipe.toml"),
     "second recipe": (["r.toml", "syntax.toml"], "syntax.toml:2: is no valid TOML: "),
     "no command": (["trian"], '"trian" is neither a command nor a recipe (NAME.toml); did you mean "train"?'),
+    "no command, but a recipe": (["trian", "r.toml"], '"trian" is neither a command nor a recipe (NAME.toml); did you'),
     "no option": (["r.toml", "--outptu", "x"], "No such option"),
     "check": (["check", "r.toml", "absent.toml", "syntax.toml"], "syntax.toml:2: is no valid TOML: "),
     "check a misfit": (["check", "r.toml", "--set", "generator={use='conv', stages=4}"], "[generator] conv (ganrun "),
@@ -155,6 +156,7 @@ WRONG = {
     "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are acgan, cgan, gan, "),
     "show no optimizer": (["show", "optimizer", "adma"], 'error: no optimizer is called "adma"; did you mean "adam"?'),
     "list no kind": (["list", "losses"], "is not one of"),
+    "schema of no JSON": (["schema", "--output", "r.toml"], "error: r.toml: a schema is JSON; say --output NAME.json"),
     "schema to nowhere": (["schema", "--output", "absent/x.json"], "error: absent/x.json cannot be written"),
 }  # fmt: skip
 
@@ -208,6 +210,14 @@ def test_a_wrong_request_has_exit_status_2_and_nothing_on_standard_output() -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: absent is no run directory: it does not exist\n"
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    command = [sys.executable, "-m", "ganrun.cli", "plugins"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.wait(60) == 0 and process.stderr.read() == ""
 
 
 def test_help_and_plugins_answer_without_torch() -> None:
@@ -273,6 +283,23 @@ def test_an_output_is_continued_only_if_asked_and_only_if_it_is_the_same_run(fol
     (folder / "run/recipe.toml").write_bytes(b"steps = \xff")
     damaged = ganrun("r.toml", *output, "--resume")
     assert damaged.exit_code == 2 and "recipe.toml is damaged" in damaged.stderr
+
+
+def test_a_run_that_goes_on_keeps_the_commit_that_it_began_with(folder: Path) -> None:
+    def commit() -> str:
+        for words in ("init -q", "add r.toml", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m c"):
+            subprocess.run(["git", *words.split()], check=True, timeout=60)
+        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+    def told() -> str:
+        return json.loads((folder / "run/environment.json").read_text(encoding="utf-8"))["git"]["commit"]
+
+    first = commit()
+    assert ganrun("r.toml", "--output", "run").exit_code == 0 and told() == first
+    second = commit()
+    assert ganrun("resume", "run", "--set", "train.steps=3").exit_code == 0 and told() == first != second
+    assert ganrun("r.toml", "--output", "run", "--resume", "--set", "train.steps=4").exit_code == 0
+    assert told() == second, "the recipe was taken from there"
 
 
 def test_several_recipes_are_trained_in_turn(folder: Path) -> None:

@@ -166,6 +166,9 @@ class Elsewhere(Tracker):
     def runs_of(self, experiment: str) -> None:
         return None
 
+    def experiments(self) -> list[str]:
+        return []
+
     @hookimpl
     def ganrun_trackers(self):
         return {"elsewhere": self}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import nn
 import ganrun
 from ganrun import Data, Discriminator, Generator, Metric, Observer, Problem, Score, Split, hookimpl, observes
 from ganrun.errors import Interrupted, NonFiniteError, RequestError, RunError
+from ganrun.interruption import unwinding
 from ganrun.runner import execute
 from ganrun.testing import build, train
 
@@ -316,22 +318,30 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
     assert steps == [2, 4, 6]
 
 
-@pytest.mark.parametrize("deed", ["newer format", "every one damaged"])
-def test_resume_touches_nothing_where_the_checkpoints_cannot_be_read(tmp_path, deed):
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("newer format", "has format 2, .* reads format 1"),
+        ("every one damaged", r"every checkpoint in .* is damaged; .*anew(.|\n)*step_00000004.* is damaged"),
+        ("fewer steps", "has done 4 steps already; to train on, say more"),
+    ],
+)
+def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, told):
     recipe = tables(steps=4, checkpoints={"every_steps": 2})
     train(recipe, tmp_path / "run", Plugin())
+    recipe = tables(steps=3 if deed == "fewer steps" else 5, checkpoints={"every_steps": 2}, diary={})
+    Diary.entries = []
     for folder in (tmp_path / "run" / "checkpoints").iterdir():
         if deed == "newer format":
             manifest = json.loads((folder / "manifest.json").read_text())
             (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-        else:
+        elif deed == "every one damaged":
             (folder / "progress.pt").write_bytes(b"")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RequestError, match=r"has format 2, .* reads format 1|every checkpoint in .* is damaged"):
+    with pytest.raises(RequestError, match=told):
         train(recipe, tmp_path / "run", Plugin(), resume=True)
-    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    kept = {path for path in before if path.name != "environment.json"}
-    assert all(after[path] == before[path] for path in kept), "recipe, records, summary and checkpoints"
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert {*Diary.entries} <= {"run_starting"}, "nobody is told the end of what did not begin"
 
 
 def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_told_twice(tmp_path):
@@ -423,6 +433,14 @@ def test_an_interruption_is_no_fault_of_the_observer_that_it_meets(tmp_path, cap
     with pytest.raises(Interrupted):
         execute(run)
     assert run.step == 3 and Viewer.heard == ["interrupted"] and "viewer" not in caplog.text
+
+
+def test_a_signal_that_a_library_swallows_ends_the_program_all_the_same():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        with pytest.raises(SystemExit) as end, unwinding(), suppress(KeyboardInterrupt, SystemExit):
+            os.kill(os.getpid(), number)
+        assert end.value.code == 128 + number and signal.getsignal(number) is before
 
 
 def test_a_fault_in_an_essential_observer_stops_the_run_and_a_checkpoint_is_kept(tmp_path):

@@ -416,6 +416,21 @@ def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> 
     assert "none was scored: ganrun eval RUN --metric NAME does it afterwards" in result.stdout
 
 
+@pytest.mark.parametrize("left", ["nothing", "half", "a device without end"])
+def test_scores_outlive_metrics_jsonl(runs: Path, tmp_path: Path, left: str) -> None:
+    bereft = shutil.copytree(runs / "wide", tmp_path / "bereft")
+    metrics = bereft / "metrics.jsonl"
+    losses = [line for line in metrics.read_text().splitlines(keepends=True) if "protocols" not in line]
+    metrics.unlink()
+    if left == "half":
+        metrics.write_text("".join(losses))
+    elif left == "a device without end":
+        metrics.symlink_to("/dev/zero")
+    facts, whole = told(bereft)["rankings"][0]["rows"][0], told(runs / "wide")["rankings"][0]["rows"][0]
+    assert facts["scores"] == whole["scores"]
+    assert "metrics.jsonl has no scores; those of summary.json are shown" in ganrun("compare", bereft).stderr
+
+
 def test_a_run_of_a_newer_version_is_told(runs: Path, tmp_path: Path) -> None:
     newer = shutil.copytree(runs / "wide", tmp_path / "newer")
     environment = json.loads((newer / "environment.json").read_text())
@@ -456,6 +471,9 @@ def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypa
         def runs_of(self, experiment: str) -> list[Path] | None:
             return {"all": [runs / "wide", runs / "fewer"], "none": []}.get(experiment)
 
+        def experiments(self) -> list[str]:
+            return ["all", "none"]
+
     class ShelfPlugin:
         @hookimpl
         def ganrun_trackers(self) -> dict[str, Tracker]:
@@ -466,5 +484,5 @@ def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypa
     assert find_runs(["shelf-7"], "all") == [runs / "wide", runs / "fewer"]
     with pytest.raises(GanrunError, match="holds no runs yet"):
         find_runs([], "none")
-    with pytest.raises(GanrunError, match="no tracker knows"):
+    with pytest.raises(GanrunError, match='no tracker knows an experiment called "other"; they know "all", "none"; or'):
         find_runs([], "other")

@@ -340,6 +340,12 @@ def test_what_is_there_is_left_as_it_is(run: Run, handed: Path, monkeypatch: pyt
     assert [path.name for path in handed.parent.iterdir()] == ["run-step-2"]
 
 
+def test_replicates_do_not_stand_in_each_others_way(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run.directory.path, tmp_path / "faces" / "seed_1")
+    assert export("faces/seed_1").startswith("exported to exports/faces-seed_1-step-2;")
+
+
 def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
     """What puts one text in another's place in a file of a folder."""
     return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))

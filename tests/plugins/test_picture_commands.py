@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ganrun import RequestError, Run, load, to_uint8, to_unit_range
+from ganrun import RequestError, Run, find_trained, load, to_uint8, to_unit_range
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_samples import making
@@ -238,6 +238,16 @@ def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in errors
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    find_trained(runs("gan").directory.path).save(tmp_path / "model", {})
+    before = {*(tmp_path / "model").iterdir()}
+    drawn = written("sample", "model", "-n", 4)
+    assert np.array_equal(drawn, written("sample", runs("gan").directory.path, "-n", 4))
+    assert (tmp_path / "model_sample_step_00000002.png").is_file() and {*(tmp_path / "model").iterdir()} == before
 
 
 def test_a_folder_may_be_a_link_but_not_the_one_that_one_is_in(runs, tmp_path, monkeypatch):

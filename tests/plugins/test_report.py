@@ -309,9 +309,16 @@ def test_several_runs_report_into_the_working_directory(
 
 
 def test_what_cannot_be_written_or_read_is_told(runs: Path, tmp_path: Path) -> None:
-    for output in (tmp_path, tmp_path / "no/such/folder/report.html"):
-        result = ganrun("report", runs / "vae", "--output", output)
-        assert result.exit_code == 2 and f"cannot write {output}: " in result.output and "--output" in result.output
+    output = tmp_path / "no/such/folder/report.html"
+    result = ganrun("report", runs / "vae", "--output", output)
+    assert result.exit_code == 2 and f"cannot write {output}: " in result.output and "--output" in result.output
+    notes = tmp_path / "notes.md"
+    notes.write_text("mine")
+    for other in (tmp_path, notes):
+        result = ganrun("report", runs / "vae", "--output", other)
+        assert result.exit_code == 2 and f"{other}: a report is a page; say --output NAME.html" in result.output
+    assert notes.read_text() == "mine"
+    notes.unlink()
     result = ganrun("report", tmp_path)
     assert result.exit_code == 2 and "is no run directory and holds none" in result.output
     assert list(tmp_path.iterdir()) == [], "nothing half-written is left"
