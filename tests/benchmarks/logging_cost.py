@@ -86,8 +86,8 @@ def main() -> None:
         times: dict[str, list[float]] = {arm: [] for arm in arms}
         shares: dict[str, list[float]] = {arm: [] for arm in arms}
         for number in range(pairs + 1):
-            for arm, tracking in arms.items():
-                execute(build(recipe(tracking), Path(folder) / f"{arm}-{number}", Plugin()))
+            for arm in sorted(arms, reverse=number % 2 == 0):  # now the one first, now the other
+                execute(build(recipe(arms[arm]), Path(folder) / f"{arm}-{number}", Plugin()))
                 times[arm].append(Clock.milliseconds)
                 shares[arm].append(Clock.beside)
             print(*(f"{arm} {times[arm][-1]:.3f} ms" for arm in arms), sep=", ", flush=True)
