@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ganrun import Run, atomic_path, to_uint8
 from ganrun_mlflow.mirror import COMPARED
@@ -40,9 +40,8 @@ def cell(samples: npt.NDArray[np.uint8]) -> Image.Image:
     for index, sample in enumerate(samples):
         grey = sample.shape[2] == 1
         picture = Image.fromarray(sample[..., 0] if grey else sample).convert("RGB")
-        larger = picture.width < pitch
-        fitted = picture.resize(
-            (pitch - MARGIN, pitch - MARGIN), Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
-        )
+        is_small = max(picture.size) < pitch
+        method = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+        fitted = ImageOps.contain(picture, (pitch - MARGIN, pitch - MARGIN), method)
         canvas.paste(fitted, (index % COLUMNS * pitch, index // COLUMNS * pitch))
     return canvas

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pytorch
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -32,6 +33,7 @@ from ganrun.plugins import Plugin
 from ganrun.reader import load_recipe
 from ganrun.registry import load_registry
 from ganrun.runner import execute
+from ganrun_mlflow.compared import cell
 from ganrun_mlflow.mirror import Mirror
 from ganrun_mlflow.note import Note
 from ganrun_mlflow.store import connect, tracking_uri
@@ -624,6 +626,14 @@ def test_samples_of_the_same_latents_stand_side_by_side(build, uri, tmp_path):
             assert shown.tobytes() == expected[8 + number].numpy().tobytes()
         shutil.rmtree(run.directory.path)
     assert list(tables[0]["sample"]) == list(tables[1]["sample"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 20), (20, 10), (300, 150)])
+def test_samples_that_are_no_squares_keep_their_shape(height, width):
+    samples = np.full((8, height, width, 1), 200, np.uint8)
+    shown = np.asarray(cell(samples).crop((0, 0, 172, 172)))[..., 3] > 0
+    rows, columns = shown.any(1).sum(), shown.any(0).sum()
+    assert max(rows, columns) == 164 and rows / columns == pytest.approx(height / width)
 
 
 def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
