@@ -24,20 +24,24 @@ class RecipeGroup(click.Group):
     """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `train` before a recipe that comes first."""
         is_short = args and (args[0].endswith(".toml") or args[0].startswith("-"))
         if is_short and any(arg.endswith(".toml") for arg in args):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ganrun's own, then those of plugins by name."""
         return [*self.commands, *sorted(self._added(ctx))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """One of ganrun's own, else of a plugin; plugins are looked at only then."""
         if name in self.commands or name.startswith("-") or name.endswith(".toml"):
             return self.commands.get(name)
         return self._added(ctx).get(name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does; what is no command is told with the likeliest one and the plugins that are broken."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -50,6 +54,7 @@ class RecipeGroup(click.Group):
             ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; its errors are printed, and signals unwind it."""
         with _told_errors(), unwinding():
             return super().invoke(ctx)
 

@@ -11,31 +11,24 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ganrun import RunDirectory, RunError, checkpoints_in
 from ganrun_mlflow import store
 from ganrun_mlflow.labels import PARAMS_PER_CALL, TAG_LENGTH, key_text, score_tags
 from ganrun_mlflow.note import NAME, Note
+from ganrun_mlflow.points import calls
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 log = logging.getLogger("ganrun")
 
 METRICS, SUMMARY = "metrics.jsonl", "summary.json"
-POINTS_PER_CALL = 800
-"""MLflow takes 1000 points and tags together."""
-
-SECONDS_BETWEEN_POINTS = 1.0
-"""Of a curve. MLflow takes 0.3 ms for each point: all those of a run of short steps would cost it more than a hundredth
-of its time, for charts in which they could not be told apart."""
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 """MLflow's words for how a run ended; KILLED for whatever else."""
@@ -232,8 +225,7 @@ class Mirror:
     # ── Curves and scores ─────────────────────────────────────────────────────────────────────────────
 
     def _send_records(self, client: MlflowClient) -> None:
-        lines = list(self._new_lines())
-        for call in _calls(lines, _thinned([_record(line) for line in lines])):
+        for call in calls(list(self._new_lines())):
             client.log_batch(self.note.run_id, metrics=call.points, tags=self._tags(call.records))
             self._sent.update(call.text)
             self.note.bytes_sent += len(call.text)
@@ -376,67 +368,3 @@ def _visible_files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path
-
-
-class _Call(NamedTuple):
-    """Lines of metrics.jsonl that go to the store together."""
-
-    text: bytes
-    records: list[Mapping[str, Any]]
-    points: list[Metric]
-
-
-def _calls(lines: Iterable[bytes], records: Iterable[Mapping[str, Any]]) -> Iterator[_Call]:
-    """The lines in as few calls as the store takes, with what is to be sent of each."""
-    call = _Call(b"", [], [])
-    for line, record in zip(lines, records, strict=True):
-        points = list(_points(record))
-        if len(call.points) + len(points) > POINTS_PER_CALL:
-            yield call
-            call = _Call(b"", [], [])
-        call = _Call(call.text + line, [*call.records, record], [*call.points, *points])
-    if call.text:
-        yield call
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """A line's content; nothing where a crash spoilt it."""
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return {}
-    is_record = isinstance(content, dict) and {"step", "images_seen", "time"} <= content.keys()
-    return content if is_record else {}
-
-
-def _thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records, empty in place of those that would make curves too dense. The last point of a curve is kept."""
-    kept: list[Mapping[str, Any]] = []
-    shown_at = math.inf
-    for record in reversed(records):
-        if _is_of_curves(record):
-            if abs(shown_at - record["time"]) < SECONDS_BETWEEN_POINTS:
-                record = {}
-            else:
-                shown_at = record["time"]
-        kept.append(record)
-    return kept[::-1]
-
-
-def _is_of_curves(record: Mapping[str, Any]) -> bool:
-    """Whether it was measured every so many steps, and is no score."""
-    return any(name.startswith("loss/") for name in record)
-
-
-def _points(record: Mapping[str, Any]) -> Iterator[Metric]:
-    """The numbers of a record, as MLflow takes them. NaN and infinities, which ruin its charts, are left out."""
-    from mlflow.entities import Metric
-
-    numbers = {name: value for name, value in record.items() if "/" in name}
-    if _is_of_curves(record):
-        numbers["images_seen"] = record["images_seen"]
-    # An error's name has a prefix that MLflow's charts put behind the scores.
-    numbers |= {f"eval_error/{name}": error for name, error in record.get("errors", {}).items()}
-    for name, value in numbers.items():
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield Metric(key_text(name), float(value), int(1000 * record["time"]), record["step"])

@@ -136,7 +136,7 @@ def build(registry, tmp_path, monkeypatch):
     """Builds a run of the tiny recipe; `mlflow` is its table's text."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 1e9)
-    monkeypatch.setattr("ganrun_mlflow.mirror.SECONDS_BETWEEN_POINTS", 0.0)
+    monkeypatch.setattr("ganrun_mlflow.points.SECONDS_BETWEEN_POINTS", 0.0)
 
     def build(mlflow, *overrides, steps=4, lr=1e-3, samples="false", resume=False):
         path = tmp_path / "tiny.toml"
@@ -503,7 +503,7 @@ def test_more_points_than_one_call_takes(build, uri):
 
 
 def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
-    monkeypatch.setattr("ganrun_mlflow.mirror.SECONDS_BETWEEN_POINTS", 0.2)
+    monkeypatch.setattr("ganrun_mlflow.points.SECONDS_BETWEEN_POINTS", 0.2)
     every = ("train.log_every_steps=1", "train.evaluate_every_steps=100")
     run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', *every, steps=400)
     execute(run)
