@@ -19,13 +19,15 @@ from typing import Any
 import click
 
 import ganrun
-from ganrun import hookspecs
-from ganrun.cli import KINDS, main
-from ganrun.optimizers import OPTIMIZERS
-from ganrun.plugins import HOOKS
-from ganrun.recipe import EmaSettings, TrainSettings
-from ganrun.registry import Offer, load_registry
-from ganrun.settings import Settings, settings_help
+from ganrun.cli import main
+from ganrun.contracts import hookspecs
+from ganrun.contracts.optimizers import OPTIMIZERS
+from ganrun.contracts.settings import Settings, settings_help
+from ganrun.discovery.kinds import KINDS
+from ganrun.discovery.plugins import HOOKS
+from ganrun.discovery.registry import RegisteredComponent, load_registry
+from ganrun.recipe.recipe import EmaSettings, TrainSettings
+from ganrun.training.lifecycle import RunEvents
 
 FOLDER = Path(__file__).resolve().parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py from the code. Change the code's docstrings, not this page. -->"
@@ -71,8 +73,8 @@ def _hooks() -> str:
     for name in HOOKS:
         function = getattr(hookspecs, name)
         parts += [f"### {name}", _code(f"def {name}{_signature(function)}"), _markdown(function)]
-    parts += ["## Events of a run", _markdown(hookspecs.RunEvents)]
-    for name, function in _functions(hookspecs.RunEvents):
+    parts += ["## Events of a run", _markdown(RunEvents)]
+    for name, function in _functions(RunEvents):
         parts += [f"### {name}", _code(f"def {name}{_signature(function)}"), _markdown(function)]
     return "\n\n".join(parts)
 
@@ -93,7 +95,7 @@ def _components() -> str:
     return "\n\n".join(parts)
 
 
-def _facts(offer: Offer) -> Iterator[str]:
+def _facts(offer: RegisteredComponent) -> Iterator[str]:
     """What a component declares beside its settings."""
     component = offer.component
     if offer.kind == "loss":
@@ -189,8 +191,16 @@ def _described(name: str, thing: Any) -> Iterator[str]:
         yield _code(f"def {name}{_signature(thing)}")
         yield _markdown(thing)
     else:
-        home = Path(inspect.getfile(ganrun)).with_name(f"{ganrun._HOME_OF[name]}.py")
-        yield _attribute_docs(home.read_text(encoding="utf-8"))[name]
+        yield _attribute_docs(_home(name).read_text(encoding="utf-8"))[name]
+
+
+def _home(name: str) -> Path:
+    """The module that defines a public name, as the stub of `ganrun` says."""
+    package = Path(inspect.getfile(ganrun)).parent
+    for node in ast.parse((package / "__init__.pyi").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return (package / str(node.module).replace(".", "/")).with_suffix(".py")
+    raise LookupError(name)
 
 
 def _class_head(name: str, thing: type) -> str:

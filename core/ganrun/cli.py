@@ -11,11 +11,9 @@ from typing import Any
 
 import click
 
-from ganrun.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
-from ganrun.interruption import unwinding
-
-KINDS = ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer")
-
+from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
+from ganrun.base.signals import unwinding
+from ganrun.discovery.kinds import KINDS
 
 _NO_PLUGIN = click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
 
@@ -45,7 +43,7 @@ class RecipeGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from ganrun.suggestions import did_you_mean
+            from ganrun.base.suggestions import did_you_mean
 
             known = self.list_commands(ctx)
             hint = did_you_mean(args[0], known) or f"; there are {', '.join(known)}"
@@ -65,7 +63,7 @@ class RecipeGroup(click.Group):
     def _plugins(self, ctx: click.Context) -> Any:
         """The registry, loaded once, where something is asked that is no command of ganrun's own."""
         if "ganrun.registry" not in ctx.meta:
-            from ganrun.registry import load_registry
+            from ganrun.discovery.registry import load_registry
 
             ctx.meta["ganrun.registry"] = load_registry()
         return ctx.meta["ganrun.registry"]
@@ -135,9 +133,9 @@ def _train_replicates(
     path: Path, seeds: str, overrides: Sequence[str], blocked: Sequence[str], output: Path | None, resume: bool
 ) -> None:
     """One run for each seed, side by side in one directory; then what their scores say together."""
-    from ganrun.builder import check_place
-    from ganrun.directory import new_run_path
-    from ganrun.replicates import parse_seeds, summary_of
+    from ganrun.rundir.directory import new_run_path
+    from ganrun.trained.replicates import parse_seeds, summary_of
+    from ganrun.training.builder import check_place
 
     loaded = {seed: _load([path], blocked, [*overrides, f"train.seed={seed}"])[0] for seed in parse_seeds(seeds)}
     folder = (output or new_run_path(next(iter(loaded.values())).name)).absolute()
@@ -166,7 +164,7 @@ def _train_replicates(
 @_recipe_options
 def resume(run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]) -> None:
     """Continue the run in a run directory from its last checkpoint."""
-    from ganrun.directory import RECIPE, open_run
+    from ganrun.rundir.directory import RECIPE, open_run
 
     recipe = open_run(run) / RECIPE
     _train(_load([recipe], blocked, _all_overrides(overrides, device, seed))[0], run, True)
@@ -178,11 +176,11 @@ def _all_overrides(overrides: Sequence[str], device: str | None, seed: int | Non
 
 
 def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str]) -> list[Any]:
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner("loading PyTorch"):
-        from ganrun.reader import load_recipe
-        from ganrun.recipes import find_recipe
+        from ganrun.recipe.reader import load_recipe
+        from ganrun.recipe.shipped import find_recipe
 
         registry = _registry(blocked)
         recipes = [load_recipe(find_recipe(path), registry, overrides) for path in paths]
@@ -192,9 +190,9 @@ def _load(paths: Sequence[Path], blocked: Sequence[str], overrides: Sequence[str
 
 
 def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = None, again: str | None = None) -> Any:
-    from ganrun.builder import build_run
-    from ganrun.console import spinner
-    from ganrun.runner import execute
+    from ganrun.base.console import spinner
+    from ganrun.training.builder import build_run
+    from ganrun.training.runner import execute
 
     with spinner("preparing") as told:
         run = build_run(recipe, output, resume=resume, waiting=lambda what: told(f"preparing {what}"))
@@ -232,10 +230,10 @@ def evaluate(
     ganrun eval runs/wgan-… --metric kid --metric precision-recall
     ganrun eval pictures/ --against fashion-mnist --set data.size=32 --metric fid
     """
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner("loading PyTorch") as told:
-        from ganrun.scoring import Request, score
+        from ganrun.trained.scoring import Request, score
 
         request = Request(what, against, metrics, overrides, device)
         scores = score(request, _registry(blocked), lambda it: told(f"preparing {it}"))
@@ -251,8 +249,8 @@ def evaluate(
 @_NO_PLUGIN
 def list_components(kind: str | None, blocked: Sequence[str]) -> None:
     """List the components that recipes can use, of one KIND or all; or the recipes that travel with ganrun."""
-    from ganrun.console import spinner
-    from ganrun.descriptions import component_table, recipe_table
+    from ganrun.base.console import spinner
+    from ganrun.commands.descriptions import component_table, recipe_table
 
     with spinner("loading PyTorch"):
         table = recipe_table() if kind == "recipes" else component_table(_registry(blocked), [kind] if kind else KINDS)
@@ -270,8 +268,8 @@ def show(kind: str, name: str | None) -> None:
     ganrun show train
     ganrun show optimizer adam
     """
-    from ganrun.console import spinner
-    from ganrun.descriptions import describe
+    from ganrun.base.console import spinner
+    from ganrun.commands.descriptions import describe
 
     with spinner("loading PyTorch"):
         text = describe(_registry(()), kind, name)
@@ -285,10 +283,10 @@ def check(
     recipes: Sequence[Path], overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]
 ) -> None:
     """Check recipes without training: settings, components, and that the networks fit."""
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner("loading PyTorch"):
-        from ganrun.builder import check_recipe
+        from ganrun.training.builder import check_recipe
 
     faults: list[str] = []
     for path in recipes:
@@ -305,8 +303,8 @@ def check(
 @_NO_PLUGIN
 def plugins(blocked: Sequence[str]) -> None:
     """List the installed plugins with version and status."""
-    from ganrun.descriptions import plugin_table
-    from ganrun.plugins import discover
+    from ganrun.commands.descriptions import plugin_table
+    from ganrun.discovery.plugins import discover
 
     click.echo(plugin_table(discover(blocked)))
 
@@ -315,10 +313,10 @@ def plugins(blocked: Sequence[str]) -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("ganrun.schema.json"), show_default=True)
 def schema(output: Path) -> None:
     """Write a JSON Schema of recipes with the installed components' settings, for completion in an editor."""
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner("loading PyTorch"):
-        from ganrun.schema import write_schema
+        from ganrun.recipe.schema import write_schema
 
         write_schema(_registry(()), output)
     click.echo(f"wrote {output}; put this line at the head of a recipe:  #:schema ./{output.name}")
@@ -327,8 +325,8 @@ def schema(output: Path) -> None:
 @main.command()
 def doctor() -> None:
     """Check this machine: packages, devices, plugins, data, weights, tracking store."""
-    from ganrun.console import spinner
-    from ganrun.doctor import examine
+    from ganrun.base.console import spinner
+    from ganrun.commands.doctor import examine
 
     with spinner("looking around"):
         lines = list(examine(_registry(())))
@@ -359,10 +357,10 @@ def _data_options(function: Callable[..., None]) -> Callable[..., None]:
 @_NO_PLUGIN
 def list_data(blocked: Sequence[str]) -> None:
     """List the data sets, and where their files are."""
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner("loading PyTorch"):
-        from ganrun.datasets import data_table
+        from ganrun.commands.datasets import data_table
 
         table = data_table(_registry(blocked))
     click.echo(table)
@@ -372,10 +370,10 @@ def list_data(blocked: Sequence[str]) -> None:
 @_data_options
 def check_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Read a data set whole, as a run would: decode it, check it, and say what it holds."""
-    from ganrun.console import spinner
+    from ganrun.base.console import spinner
 
     with spinner(f"reading data {name}"):
-        from ganrun.datasets import manifest_text, opened
+        from ganrun.commands.datasets import manifest_text, opened
 
         with opened(name, _registry(blocked), overrides) as found:
             found.prepare()
@@ -387,7 +385,7 @@ def check_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> N
 @_data_options
 def fetch_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Download a data set, unless it is there; where no program may, say how to do it by hand."""
-    from ganrun.datasets import opened
+    from ganrun.commands.datasets import opened
 
     with opened(name, _registry(blocked), overrides) as found:
         found.fetch()
@@ -398,7 +396,7 @@ def fetch_data(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> N
 @_data_options
 def data_path(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> None:
     """Print where a data set's files are."""
-    from ganrun.datasets import opened
+    from ganrun.commands.datasets import opened
 
     with opened(name, _registry(blocked), overrides) as found:
         path = found.locate()
@@ -411,8 +409,8 @@ def data_path(name: str, overrides: Sequence[str], blocked: Sequence[str]) -> No
 
 
 def _registry(blocked: Sequence[str]) -> Any:
-    from ganrun.plugins import unknown_blocked
-    from ganrun.registry import load_registry
+    from ganrun.discovery.plugins import unknown_blocked
+    from ganrun.discovery.registry import load_registry
 
     registry = load_registry(tuple(blocked))
     unknown = unknown_blocked(blocked, registry.plugins)
@@ -446,7 +444,7 @@ def _set_up_logging() -> None:
         """Prints above whatever moves on the terminal."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            from ganrun.console import message_console
+            from ganrun.base.console import message_console
 
             message_console().print(self.format(record), soft_wrap=True)
 

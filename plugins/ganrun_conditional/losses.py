@@ -26,12 +26,12 @@ class _LabelledGan(Loss):
     @property
     def latent_size(self) -> int:
         """Noise and one-hot class together."""
-        return self.settings.noise_size + self.problem.classes
+        return self.settings.noise_size + self.spec.classes
 
     def factors(self) -> Sequence[Factor]:
         """The noise and the data's classes."""
         noise = Factor("noise", self.settings.noise_size, "noise")
-        return noise, Factor("class", self.problem.classes, "categorical")
+        return noise, Factor("class", self.spec.classes, "categorical")
 
     def in_features(self, slot: str) -> int:
         """The generator takes the noise; the class reaches it as a label."""
@@ -40,8 +40,8 @@ class _LabelledGan(Loss):
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise and classes, drawn independently: `(size, latent_size)`."""
         noise = torch.randn(size, self.settings.noise_size, device=device)
-        classes = torch.randint(self.problem.classes, (size,), device=device)
-        return torch.cat([noise, one_hot(classes, self.problem.classes).float()], dim=1)
+        classes = torch.randint(self.spec.classes, (size,), device=device)
+        return torch.cat([noise, one_hot(classes, self.spec.classes).float()], dim=1)
 
     def generate(self, nets: Nets, latents: Tensor) -> Tensor:
         """A sample of the class that the latents say."""
@@ -49,7 +49,7 @@ class _LabelledGan(Loss):
 
     def parted(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The noise `(size, noise_size)` and the classes `(size,)`, int64, of these latents."""
-        noise, code = torch.split(latents, [self.settings.noise_size, self.problem.classes], dim=1)
+        noise, code = torch.split(latents, [self.settings.noise_size, self.spec.classes], dim=1)
         return noise, code.argmax(dim=1)
 
     def phases(self) -> Sequence[Phase]:
@@ -113,7 +113,7 @@ class AuxiliaryClassifierGan(_LabelledGan):
 
     def out_features(self, slot: str) -> int:
         """One logit for real, one for each class."""
-        return 1 + self.problem.classes
+        return 1 + self.spec.classes
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−L_S − L_C, both over real images and samples."""

@@ -119,9 +119,9 @@ class Celeba(ganrun.Data):
 
     settings: Settings
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """Colour images; two classes where an attribute is chosen."""
-        return ganrun.Problem(self._transform.shape, classes=2 if self.settings.attribute else 0)
+        return ganrun.DataSpec(self._transform.shape, classes=2 if self.settings.attribute else 0)
 
     def class_names(self) -> tuple[str, ...]:
         """Without the attribute, and with it."""
@@ -208,7 +208,7 @@ class Celeba(ganrun.Data):
 
     def _rows(self, name: str) -> slice:
         if name not in self._order.splits:
-            raise ganrun.no_such_split(name, self._order.splits)
+            raise ganrun.unknown_split(name, self._order.splits)
         return self._decoded.rows(*self._order.splits[name])
 
     def _labels_of(self, rows: slice) -> npt.NDArray[np.int64] | None:

@@ -344,7 +344,7 @@ def _decode_into(file: IO[bytes], job: Job) -> Record:
     title = f"{job.data}: decoding {len(job.names):,} pictures, once and for all"
     ganrun.message_console().print(title, soft_wrap=True)
     done = 0
-    with ganrun.Waiting() as told, closing(_chunks(job)) as chunks:
+    with ganrun.ProgressReporter() as told, closing(_chunks(job)) as chunks:
         for chunk in chunks:
             file.write(chunk.pixels.data)
             digests += chunk.row_digests

@@ -30,9 +30,9 @@ class Digits(ganrun.Data):
 
     settings: Settings
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """Grey images of ten classes."""
-        return ganrun.Problem((1, self.settings.size, self.settings.size), classes=10)
+        return ganrun.DataSpec((1, self.settings.size, self.settings.size), classes=10)
 
     def prepare(self) -> None:
         """Read and resample the images, in well under a second."""
@@ -41,7 +41,7 @@ class Digits(ganrun.Data):
     def split(self, name: str) -> ganrun.Split:
         """`train` (1,437 images) or `test` (360)."""
         if name not in self._splits:
-            raise ganrun.no_such_split(name, self._splits)
+            raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
 
     @cached_property

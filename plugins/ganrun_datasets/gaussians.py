@@ -60,9 +60,9 @@ class Gaussians(Data):
 
     settings: Settings
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """Points in the plane, with as many classes as there are modes."""
-        return ganrun.Problem((2,), classes=len(self.centres))
+        return ganrun.DataSpec((2,), classes=len(self.centres))
 
     def prepare(self) -> None:
         """Nothing: drawing the points takes milliseconds."""
@@ -70,7 +70,7 @@ class Gaussians(Data):
     def split(self, name: str) -> ganrun.Split:
         """`train` or `test`: float32 `(count, 2)`, drawn independently."""
         if name not in self._splits:
-            raise ganrun.no_such_split(name, self._splits)
+            raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
 
     @property
@@ -129,7 +129,7 @@ class ModesCovered(ganrun.Metric):
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for the samples."""
-        self._samples = evaluation.collect(ganrun.Kept(), "samples", count=self.settings.samples)
+        self._samples = evaluation.collect(ganrun.Buffer(), "samples", count=self.settings.samples)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`modes_covered`, `high_quality` and `mode_kl`."""

@@ -69,9 +69,9 @@ class ImageFolder(ganrun.Data):
 
     settings: Settings
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """Shape from the settings; classes from the names of the files, none of which is opened."""
-        return ganrun.Problem(self._transform.shape, classes=len(self._layout.classes))
+        return ganrun.DataSpec(self._transform.shape, classes=len(self._layout.classes))
 
     def class_names(self) -> tuple[str, ...]:
         """The folders' names, sorted."""
@@ -134,7 +134,7 @@ class ImageFolder(ganrun.Data):
 
     def _rows(self, name: str) -> slice:
         if name not in self._layout.splits:
-            raise ganrun.no_such_split(name, self._layout.splits)
+            raise ganrun.unknown_split(name, self._layout.splits)
         return self._decoded.rows(*self._layout.splits[name])
 
     def _labels(self, rows: slice) -> npt.NDArray[np.int64] | None:

@@ -88,10 +88,10 @@ class PublishedData(ganrun.Data):
 
     # ── What follows from it ──────────────────────────────────────────────────────────────────────────
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """The shape, by the settings alone."""
         size = self.settings.size
-        return ganrun.Problem((self.channels, size, size), classes=len(self.class_names()))
+        return ganrun.DataSpec((self.channels, size, size), classes=len(self.class_names()))
 
     def class_names(self) -> tuple[str, ...]:
         """What the labels mean."""
@@ -126,7 +126,7 @@ class PublishedData(ganrun.Data):
     def split(self, name: str) -> ganrun.Split:
         """The split `train` or `test`."""
         if name not in self._splits:
-            raise ganrun.no_such_split(name, self._splits)
+            raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
 
     def manifest(self) -> Mapping[str, Any]:

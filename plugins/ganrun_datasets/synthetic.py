@@ -50,10 +50,10 @@ class Synthetic(ganrun.Data):
 
     settings: Settings
 
-    def problem(self) -> ganrun.Problem:
+    def spec(self) -> ganrun.DataSpec:
         """Shape and classes as the settings say."""
         size = self.settings.size
-        return ganrun.Problem((self.settings.channels, size, size), classes=self.settings.classes)
+        return ganrun.DataSpec((self.settings.channels, size, size), classes=self.settings.classes)
 
     def class_names(self) -> tuple[str, ...]:
         """The shapes."""
@@ -66,7 +66,7 @@ class Synthetic(ganrun.Data):
     def split(self, name: str) -> ganrun.Split:
         """`train` or `test`, drawn independently."""
         if name not in self._splits:
-            raise ganrun.no_such_split(name, self._splits)
+            raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
 
     @cached_property
@@ -78,7 +78,7 @@ class Synthetic(ganrun.Data):
         # RandomState's numbers are frozen for good; those of numpy's newer generators may change between releases.
         random = np.random.RandomState(seed)
         labels = random.permutation(np.arange(count, dtype=np.int64) % self.settings.classes)
-        images = np.empty((count, *self.problem().sample_shape), np.uint8)
+        images = np.empty((count, *self.spec().sample_shape), np.uint8)
         for rows in _batches(labels):
             shape = list(SHAPES.values())[labels[rows[0]]]
             images[rows] = _pictures(shape, len(rows), images.shape[1:], random)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, LabelledImages, LabelledLatents, MisfitError, Problem
+from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
 from ganrun_dcgan.spectral import SpectralConv2d
 
 LEAK = 0.2
@@ -57,12 +57,12 @@ class DcganGenerator(Generator):
         """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
         that are learned for each class."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels, start, doublings = _layout(problem)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels, start, doublings = _layout(spec)
         widths = _widths(settings.feature_maps, doublings)[::-1]
         norm = NORMS.get(settings.norm)
-        self.inputs = LabelledLatents(problem, settings.labels)
+        self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
             Projection(self.inputs.features, widths[0], start, bias=norm is None),
             *_activated(widths[0], norm),
@@ -97,15 +97,15 @@ class DcganDiscriminator(Discriminator):
         """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
         embedding adds one channel, learned for each class pixel by pixel."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        _, start, doublings = _layout(problem)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        _, start, doublings = _layout(spec)
         widths = _widths(settings.feature_maps, doublings)
-        self.inputs = LabelledImages(problem, settings.labels)
+        self.inputs = LabelledImages(spec, settings.labels)
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
         self.layers = nn.Sequential(
             *_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)),
-            convolution(widths[-1], problem.out_features, start),
+            convolution(widths[-1], spec.out_features, start),
             nn.Flatten(),
         )
         self.apply(_initial_weights)
@@ -148,17 +148,17 @@ def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | N
         yield nn.LeakyReLU(LEAK)
 
 
-def _layout(problem: Problem) -> tuple[int, int, int]:
+def _layout(spec: ModelSpec) -> tuple[int, int, int]:
     """(channels, size of the smallest map, doublings from there to the image).
 
     Raises:
-        MisfitError: if the images have a size that doubling does not reach.
+        IncompatibleError: if the images have a size that doubling does not reach.
     """
-    channels, height, width = problem.image_shape
+    channels, height, width = spec.image_shape
     start = 7 if height == 28 else 4
     doublings = (height // start).bit_length() - 1
     if height != width or doublings < 2 or start << doublings != height:
-        raise MisfitError(
+        raise IncompatibleError(
             f"takes 16×16, 28×28, 32×32, 64×64 and further powers of two, not {height}×{width}; "
             "change the size in [data] or take another network"
         )

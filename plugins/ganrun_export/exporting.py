@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from ganrun import Model, RequestError, RunDirectory, Trained, atomic_folder, find_trained, to_uint8
+from ganrun import Model, RequestError, RunDirectory, SavedModel, atomic_folder, find_saved_model, to_uint8
 from ganrun_export.card import card
 from ganrun_export.facts import facts_of
 from ganrun_export.programs import PROGRAMS, check_onnx, write_onnx, write_program
@@ -54,7 +54,7 @@ def export_run(request: Request, tell: Tell = lambda _: None) -> Path:
     if request.onnx:
         check_onnx()
     tell("loading the weights")
-    trained = find_trained(request.what)
+    trained = find_saved_model(request.what)
     if not trained.is_run:
         raise RequestError(f"{trained.folder} was exported already; name the run that it came from")
     place = request.output or Path("exports") / f"{_name(trained.folder.resolve())}-step-{trained.step}"
@@ -77,7 +77,7 @@ def _check_free(place: Path) -> None:
         raise RequestError(f"{place} is there already; choose another --output")
 
 
-def _write(trained: Trained, model: Model, folder: Path, onnx: bool, tell: Tell) -> None:
+def _write(trained: SavedModel, model: Model, folder: Path, onnx: bool, tell: Tell) -> None:
     """Every file of the folder."""
     trained.save(folder, facts_of(trained, model))
     for name, make in PROGRAMS.items():
@@ -88,7 +88,7 @@ def _write(trained: Trained, model: Model, folder: Path, onnx: bool, tell: Tell)
             if onnx:
                 tell(f"making {name}.onnx")
                 write_onnx(name, program, folder / f"{name}.onnx")
-    if len(model.problem.sample_shape) == 3:
+    if len(model.spec.sample_shape) == 3:
         tell("drawing samples")
         _grid(model).save(folder / "samples.png")
     facts, recipe = RunDirectory(folder).read_json("config.json"), (folder / "recipe.toml").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def _write(trained: Trained, model: Model, folder: Path, onnx: bool, tell: Tell)
 def _grid(model: Model) -> Image.Image:
     """Samples of the same latents in every export; where the model knows classes, a row for each of the first."""
     latents = model.fixed_latents(GRID_ROWS * GRID_COLUMNS)
-    classes = next((factor.size for factor in model.problem.factors if factor.name == "class"), 0)
+    classes = next((factor.size for factor in model.spec.factors if factor.name == "class"), 0)
     if classes:
         row = latents[:GRID_COLUMNS]
         latents = torch.cat([model.with_class(row, label) for label in range(min(classes, MOST_CLASSES))])

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from ganrun import Model, RequestError, RunDirectory, Trained
+from ganrun import Model, RequestError, RunDirectory, SavedModel
 
 PACKAGES = ("ganrun", "torch", "torchvision")
 """Packages whose versions may change what a run gives."""
 
 
-def facts_of(trained: Trained, model: Model) -> dict[str, Any]:
+def facts_of(trained: SavedModel, model: Model) -> dict[str, Any]:
     """What config.json tells beside what `ganrun.load` needs, as JSON.
 
     Nothing of the machine that trained it but its device: no host, no paths, no command line.
@@ -33,8 +33,8 @@ def facts_of(trained: Trained, model: Model) -> dict[str, Any]:
             "plugins": environment["plugins"],
             "loss": tables["loss"],
             "networks": {slot: {**tables[slot], "averaged": slot in averaged} for slot in model.networks},
-            "latent_size": model.problem.latent_size,
-            "factors": [asdict(factor) for factor in model.problem.factors],
+            "latent_size": model.spec.latent_size,
+            "factors": [asdict(factor) for factor in model.spec.factors],
             "device": str(model.device),
             "seed": trained.seed,
             "data": {"use": tables["data"]["use"], **_without_paths(environment["data"])},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ganrun import hookimpl
 
 if TYPE_CHECKING:
-    from ganrun import Checkup, Extractor, Metric
+    from ganrun import Extractor, HealthCheck, Metric
 
 
 @hookimpl
@@ -47,7 +47,7 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:
 
 
 @hookimpl
-def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
+def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
     from ganrun_fidelity.inception import WEIGHTS
 
-    return {"inception weights": WEIGHTS.checkup}
+    return {"inception weights": WEIGHTS.health_check}

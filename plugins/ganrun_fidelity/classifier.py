@@ -16,9 +16,9 @@ from ganrun import (
     Data,
     DataError,
     Extractor,
-    MisfitError,
+    IncompatibleError,
+    ModelSpec,
     PreflightError,
-    Problem,
     Split,
     isolated_random,
     to_unit_range,
@@ -51,11 +51,11 @@ class ClassifierFeatures(Extractor):
     outputs = ("features", "logits")
     suffix = "classifier"
 
-    def __init__(self, settings: Any, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        _ = problem.image_shape
-        if problem.classes < 2:
-            raise MisfitError(f"it learns from labels of at least 2 classes, and this data has none; {ADVICE}")
+    def __init__(self, settings: Any, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        _ = spec.image_shape
+        if spec.classes < 2:
+            raise IncompatibleError(f"it learns from labels of at least 2 classes, and this data has none; {ADVICE}")
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """Load the classifier, or train it.
@@ -65,9 +65,9 @@ class ClassifierFeatures(Extractor):
         """
         train, held_out = _parts(data)
         with isolated_random(torch.device("cpu"), SEED):
-            self._network = Classifier(self.problem).to(device)
+            self._network = Classifier(self.spec).to(device)
         prints = [data.fingerprint(name) for name in ("train", "test") if count_of(data, name)]
-        key = digest_of_text(VERSION, SEED, self.problem.sample_shape, str(self._network), prints)
+        key = digest_of_text(VERSION, SEED, self.spec.sample_shape, str(self._network), prints)
         accuracy = _restored(self._network, key)
         if accuracy is None:
             accuracy = _trained(self._network, train, held_out, device)
@@ -102,9 +102,9 @@ class ClassifierFeatures(Extractor):
 class Classifier(nn.Module):
     """Strided convolutions down to 4×4 or less, a dense layer of 64 features, a logit per class."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        channels, height, width = problem.image_shape
+        channels, height, width = spec.image_shape
         stages: list[nn.Module] = []
         maps = 16
         while max(height, width) > 4:
@@ -113,7 +113,7 @@ class Classifier(nn.Module):
         # The last norm gives features unit variance on real images, and with it distances a scale.
         dense = nn.Linear(channels * height * width, FEATURES, bias=False)
         self.trunk = nn.Sequential(*stages, nn.Flatten(), dense, nn.BatchNorm1d(FEATURES, affine=False))
-        self.head = nn.Linear(FEATURES, problem.classes)
+        self.head = nn.Linear(FEATURES, spec.classes)
 
     def features(self, images: Tensor) -> Tensor:
         """`(batch, 64)` of uint8 images, or of images in [-1, 1]."""

@@ -17,9 +17,9 @@ from ganrun import (
     Factor,
     FeatureMetric,
     Features,
-    MisfitError,
+    IncompatibleError,
+    ModelSpec,
     PreflightError,
-    Problem,
     Score,
     Settings,
 )
@@ -52,10 +52,10 @@ class CodeAccuracy(FeatureMetric):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, problem: Problem, extractor: Extractor) -> None:
-        super().__init__(settings, problem, extractor)
-        if not any(factor.kind == "categorical" for factor in problem.factors):
-            raise MisfitError("this loss has no categorical code; leave the metric out")
+    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
+        super().__init__(settings, spec, extractor)
+        if not any(factor.kind == "categorical" for factor in spec.factors):
+            raise IncompatibleError("this loss has no categorical code; leave the metric out")
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """See which images were held out, and whether the extractor tells the data's classes.
@@ -68,17 +68,15 @@ class CodeAccuracy(FeatureMetric):
         self._digest = data.fingerprint(self._split)
         first = torch.from_numpy(np.ascontiguousarray(data.split("train").images[:1])).to(device)
         told = self.extractor(first)["logits"].shape[1]
-        if told != self.problem.classes:
-            raise PreflightError(
-                f"its features tell {told} classes, and this data has {self.problem.classes}; {ADVICE}"
-            )
+        if told != self.spec.classes:
+            raise PreflightError(f"its features tell {told} classes, and this data has {self.spec.classes}; {ADVICE}")
 
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for samples' latents and classes; and for those of held-out images where the model reads them."""
         count, wanted = self.settings.samples, ("latents", "logits")
         self._shown = evaluation.collect(self._tables(), *wanted, count=count, extractor=self.extractor)
         self._read: Agreements | None = None
-        if self.problem.encodes:
+        if self.spec.encodes:
             self._read = evaluation.collect_real(self._tables(), "encodings", "labels", split=self._split)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
@@ -92,7 +90,7 @@ class CodeAccuracy(FeatureMetric):
         return scores
 
     def _tables(self) -> Agreements:
-        return Agreements(dict(categorical_columns(self.problem)), self.problem.classes)
+        return Agreements(dict(categorical_columns(self.spec)), self.spec.classes)
 
     def _scores(self, name: str, found: Agreements, count: int, protocol: How) -> Iterator[Score]:
         for factor, table in found.tables.items():
@@ -122,10 +120,10 @@ class Agreements:
             np.add.at(self.tables[factor], (latents[:, columns].argmax(1).numpy(), labels.numpy()), 1)
 
 
-def categorical_columns(problem: Problem) -> Iterator[tuple[Factor, slice]]:
+def categorical_columns(spec: ModelSpec) -> Iterator[tuple[Factor, slice]]:
     """The categorical factors of a latent vector, each with its columns."""
     start = 0
-    for factor in problem.factors:
+    for factor in spec.factors:
         if factor.kind == "categorical":
             yield factor, slice(start, start + factor.size)
         start += factor.size

@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ganrun import (
+    Buffer,
     Data,
     DataError,
     Evaluation,
     Extractor,
     FeatureMetric,
     Features,
-    Kept,
     PreflightError,
     Score,
     Settings,
@@ -196,7 +196,7 @@ class Summary(Protocol):
         """What was collected, on the CPU."""
 
 
-class Rows(Kept):
+class Rows(Buffer):
     """All features, row by row, in float32."""
 
     def add(self, *batch: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Extractor, Problem
+from ganrun import Extractor, ModelSpec
 from ganrun_fidelity.features import FidelityMetric, FidelitySettings, Value
 
 SHUFFLE_SEED = 2020
@@ -27,7 +27,7 @@ class ClassShares:
 
     Args:
         count: Pictures in all, at least `parts`.
-        parts: Parts, whose scores are averaged; p(y) is each part's own.
+        parts: ModelConfig, whose scores are averaged; p(y) is each part's own.
     """
 
     def __init__(self, count: int, parts: int) -> None:
@@ -70,7 +70,7 @@ class InceptionScore(FidelityMetric[ClassShares]):
 
     class Settings(FidelitySettings):
         splits: int = Field(10, ge=1, validate_default=True)
-        """Parts of the samples whose scores are averaged."""
+        """ModelConfig of the samples whose scores are averaged."""
 
         @field_validator("splits")
         @classmethod
@@ -82,8 +82,8 @@ class InceptionScore(FidelityMetric[ClassShares]):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, problem: Problem, extractor: Extractor) -> None:
-        super().__init__(settings, problem, extractor)
+    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
+        super().__init__(settings, spec, extractor)
         self.protocol = {"splits": settings.splits}
         self.least = max(2, settings.splits)
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Extractor, Problem
+from ganrun import Extractor, ModelSpec
 from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Rows, Value
 
 SUBSET_SEED = 2020
@@ -62,8 +62,8 @@ class KernelInceptionDistance(ReferenceMetric[Rows]):
     settings: Settings
     summary_of_real = Rows
 
-    def __init__(self, settings: Settings, problem: Problem, extractor: Extractor) -> None:
-        super().__init__(settings, problem, extractor)
+    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
+        super().__init__(settings, spec, extractor)
         self.protocol = {"subsets": settings.subsets, "subset_size": settings.subset_size}
         self.least = settings.subset_size
 

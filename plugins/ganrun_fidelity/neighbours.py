@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Extractor, PreflightError, Problem, Score
+from ganrun import Data, Evaluation, Extractor, ModelSpec, PreflightError, Score
 from ganrun_fidelity.features import (
     FidelityMetric,
     FidelitySettings,
@@ -104,8 +104,8 @@ class NeighbourMetric(ReferenceMetric[Rows]):
     settings: NeighbourSettings
     summary_of_real = Rows
 
-    def __init__(self, settings: NeighbourSettings, problem: Problem, extractor: Extractor) -> None:
-        super().__init__(settings, problem, extractor)
+    def __init__(self, settings: NeighbourSettings, spec: ModelSpec, extractor: Extractor) -> None:
+        super().__init__(settings, spec, extractor)
         self.protocol = {"neighbours": settings.neighbours}
         self.least = settings.neighbours + 1
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Data, Extractor, MisfitError, Problem
+from ganrun import Data, Extractor, IncompatibleError, ModelSpec
 from ganrun_fidelity.precision import exact_convolutions
 from ganrun_fidelity.resizing import resize
 from ganrun_fidelity.weights import Published
@@ -40,12 +40,12 @@ class Pretrained(Extractor):
     package: ClassVar[str] = ""
     """The package whose network it is, where it is not this one's."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels = problem.image_shape[0]
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels = spec.image_shape[0]
         if channels not in (1, 3):
             name = self.published.network
-            raise MisfitError(f'{name} takes 1 or 3 channels, not {channels}; say features = "classifier"')
+            raise IncompatibleError(f'{name} takes 1 or 3 channels, not {channels}; say features = "classifier"')
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """Load the weights.

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Metric, MisfitError, PreflightError, Problem, Score, Settings
+from ganrun import Data, Evaluation, IncompatibleError, Metric, ModelSpec, PreflightError, Score, Settings
 from ganrun_fidelity.features import count_of
 
 WINDOW, SIGMA = 11, 1.5
@@ -37,13 +37,13 @@ class Reconstruction(Metric):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        _, height, width = problem.image_shape
-        if not problem.reconstructs:
-            raise MisfitError("this loss has no encoder to reconstruct images with; leave the metric out")
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        _, height, width = spec.image_shape
+        if not spec.reconstructs:
+            raise IncompatibleError("this loss has no encoder to reconstruct images with; leave the metric out")
         if min(height, width) < WINDOW:
-            raise MisfitError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and the images are {height}×{width}")
+            raise IncompatibleError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and the images are {height}×{width}")
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """Count the images.

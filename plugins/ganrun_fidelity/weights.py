@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrun import Checkup, PreflightError
+from ganrun import HealthCheck, PreflightError
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Published:
             raise PreflightError(self._altered(path))
         return path, sha256
 
-    def checkup(self) -> Checkup:
+    def health_check(self) -> HealthCheck:
         """For `ganrun doctor`: whether the published file is where a run looks for it."""
         try:
             path, _ = self.found(None)
         except PreflightError as error:
-            return Checkup(False, error.message)
-        return Checkup(True, str(path))
+            return HealthCheck(False, error.message)
+        return HealthCheck(True, str(path))
 
     def state(self, path: Path) -> dict[str, Tensor]:
         """A state dict, read so that nothing in the file is executed.

@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ganrun import Discriminator, Generator, MisfitError, Problem, Settings
+from ganrun import Discriminator, Generator, IncompatibleError, ModelSpec, Settings
 
 LEAK = 0.1
 """Slope of leaky ReLU for negative inputs (appendix C)."""
@@ -29,12 +29,12 @@ class MnistGenerator(Generator):
     that 4 divides will do.
     """
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels, height, width = _quartered(problem)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels, height, width = _quartered(spec)
         start = (128, height, width)
         self.layers = nn.Sequential(
-            nn.Linear(problem.latent_size, 1024, bias=False),
+            nn.Linear(spec.latent_size, 1024, bias=False),
             nn.BatchNorm1d(1024),
             nn.ReLU(),
             nn.Linear(1024, prod(start), bias=False),
@@ -61,9 +61,9 @@ class MnistDiscriminator(Discriminator):
     with a loss that asks for one output there is no Q. Any height and width that 4 divides will do.
     """
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels, height, width = _quartered(problem)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels, height, width = _quartered(spec)
         self.trunk = nn.Sequential(
             nn.Conv2d(channels, 64, 4, stride=2, padding=1),
             nn.LeakyReLU(LEAK),
@@ -76,7 +76,7 @@ class MnistDiscriminator(Discriminator):
             nn.LeakyReLU(LEAK),
         )
         self.logit = nn.Linear(1024, 1)
-        self.recognition = _recognition(problem.out_features - 1) if problem.out_features > 1 else None
+        self.recognition = _recognition(spec.out_features - 1) if spec.out_features > 1 else None
         self.apply(_authors_weights)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -93,15 +93,15 @@ def _recognition(outputs: int) -> nn.Module:
     )
 
 
-def _quartered(problem: Problem) -> tuple[int, int, int]:
+def _quartered(spec: ModelSpec) -> tuple[int, int, int]:
     """(channels, height / 4, width / 4).
 
     Raises:
-        MisfitError: if they are no whole numbers.
+        IncompatibleError: if they are no whole numbers.
     """
-    channels, height, width = problem.image_shape
+    channels, height, width = spec.image_shape
     if height % SHRINKAGE or width % SHRINKAGE:
-        raise MisfitError(f"it takes sizes divisible by {SHRINKAGE}, such as MNIST's 28×28, not {height}×{width}")
+        raise IncompatibleError(f"it takes sizes divisible by {SHRINKAGE}, such as MNIST's 28×28, not {height}×{width}")
     return channels, height // SHRINKAGE, width // SHRINKAGE
 
 

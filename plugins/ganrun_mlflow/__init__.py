@@ -10,7 +10,7 @@ from ganrun import hookimpl
 if TYPE_CHECKING:
     import click
 
-    from ganrun import Checkup, Observer, Tracker
+    from ganrun import HealthCheck, Observer, Tracker
 
 
 @hookimpl
@@ -35,7 +35,7 @@ def ganrun_trackers() -> Mapping[str, Tracker]:
 
 
 @hookimpl
-def ganrun_checkups() -> Mapping[str, Callable[[], Checkup]]:
+def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
     from ganrun_mlflow.tracker import check_store
 
     return {"tracking store": check_store}

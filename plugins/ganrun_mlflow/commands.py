@@ -27,9 +27,9 @@ def sync(runs: Sequence[str], uri: str | None) -> None:
     for run in runs:
         try:
             with spinner(f"sending {run} to MLflow"):
-                from ganrun_mlflow.mirror import bring_level
+                from ganrun_mlflow.mirror import sync
 
-                note = bring_level(_directory(run), uri)
+                note = sync(_directory(run), uri)
             click.echo(f"{run}: level with MLflow run {note.run_id}")
         except GanrunError as error:
             faults.append(error)

@@ -16,7 +16,7 @@ SECONDS_BETWEEN_CALLS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
 
 
-class Courier:
+class SyncThread:
     """Levels a mirror every few seconds; after a fault it lets the store alone for a while that doubles each time.
 
     Args:

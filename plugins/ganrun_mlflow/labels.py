@@ -153,7 +153,7 @@ def _user() -> str | None:
 def dataset_of(run: Run) -> dict[str, str]:
     """The entry of MLflow's Dataset column: name, fingerprint and shape, without the data itself."""
     images = run.data.split("train").images
-    profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.problem.classes}
+    profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.spec.classes}
     return {
         "name": run.recipe.data.use,
         "digest": str(run.environment["data_fingerprint"])[:36],

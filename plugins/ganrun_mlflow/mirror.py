@@ -47,7 +47,7 @@ COMPARED = "compare"
 """The folder of samples from latents that are the same in every run."""
 
 
-def bring_level(directory: RunDirectory, uri: str | None = None) -> Note:
+def sync(directory: RunDirectory, uri: str | None = None) -> Note:
     """Send MLflow what it lacks of a run that no process trains; how far it is then.
 
     Args:

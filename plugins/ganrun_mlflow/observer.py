@@ -12,9 +12,9 @@ import ganrun
 from ganrun import Run, observes, spinner
 from ganrun_mlflow import labels, store
 from ganrun_mlflow.compared import write_compared
-from ganrun_mlflow.courier import Courier
+from ganrun_mlflow.courier import SyncThread
 from ganrun_mlflow.machine import Machine
-from ganrun_mlflow.mirror import Mirror, bring_level
+from ganrun_mlflow.mirror import Mirror, sync
 from ganrun_mlflow.note import NAME, Note
 
 
@@ -53,7 +53,7 @@ class Mlflow(ganrun.Observer):
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self._uri = store.tracking_uri(settings.uri)
-        self._courier: Courier | None = None
+        self._courier: SyncThread | None = None
         self._machine = Machine()
 
     # ── Events ────────────────────────────────────────────────────────────────────────────────────────
@@ -63,7 +63,7 @@ class Mlflow(ganrun.Observer):
         """Begin to mirror it, in the MLflow run that the directory names if it does."""
         note = self._note(run)
         note.write(run.directory)
-        self._courier = Courier(Mirror(run.directory, self._uri, note))
+        self._courier = SyncThread(Mirror(run.directory, self._uri, note))
 
     @observes
     def measured(self, run: Run) -> None:
@@ -87,9 +87,9 @@ class Mlflow(ganrun.Observer):
         """Add the scores to the MLflow run that mirrors the run, in whichever store it is; its times and status stay as
         they are. Where a process trains the run, that one sends them."""
         if (run.directory / NAME).exists() and run.directory.status != "running":
-            bring_level(run.directory)
+            sync(run.directory)
 
-    def _send_rest(self, run: Run, status: str, courier: Courier) -> None:
+    def _send_rest(self, run: Run, status: str, courier: SyncThread) -> None:
         signals = run.interruption.signal_number
         with spinner("sending what is left to MLflow; Ctrl-C leaves it to: ganrun sync"):
             fault = courier.close(status, lambda: run.interruption.signal_number != signals)

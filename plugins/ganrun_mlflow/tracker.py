@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ganrun import Checkup, GanrunError, RequestError, RunDirectory, Tracker, atomic_folder, cache_directory
+from ganrun import GanrunError, HealthCheck, RequestError, RunDirectory, Tracker, atomic_folder, cache_directory
 from ganrun_mlflow import store
-from ganrun_mlflow.mirror import bring_level
+from ganrun_mlflow.mirror import sync
 from ganrun_mlflow.note import NAME
 
 if TYPE_CHECKING:
@@ -64,20 +64,20 @@ class MlflowTracker(Tracker):
             return [each.name for each in client.search_experiments()]
 
 
-def check_store() -> Checkup:
+def check_store() -> HealthCheck:
     """For `ganrun doctor`: whether the store of a recipe that names none can be used; runs that were killed are ended
     there, for nobody else will."""
     uri = store.tracking_uri()
     try:
         store.reach(uri)
         if not store.is_made(uri):
-            return Checkup(True, f"{uri} (made by the first run)")
+            return HealthCheck(True, f"{uri} (made by the first run)")
         ended = [run.info.run_name for run in _left_running(store.connect(uri)) if _end(run)]
     except GanrunError as error:
         remedy = "start it" if store.is_server(uri) else "repair it"
-        return Checkup(False, f"{error.message}; {remedy}, or set {store.URI_VARIABLE}")
+        return HealthCheck(False, f"{error.message}; {remedy}, or set {store.URI_VARIABLE}")
     killed = f"; ended there, for they were killed: {', '.join(ended)}" if ended else ""
-    return Checkup(True, store.without_password(uri) + killed)
+    return HealthCheck(True, store.without_password(uri) + killed)
 
 
 # ── Runs left running ─────────────────────────────────────────────────────────────────────────────────────
@@ -98,7 +98,7 @@ def _end(run: Run) -> bool:
         return False
     if directory.read_json(NAME).get("run_id") != run.info.run_id:
         return False
-    bring_level(directory)
+    sync(directory)
     return True
 
 

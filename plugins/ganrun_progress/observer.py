@@ -10,7 +10,7 @@ from rich import progress as bars
 from rich.table import Column
 
 import ganrun
-from ganrun import Run, Score, Waiting, message_console, observes
+from ganrun import ProgressReporter, Run, Score, message_console, observes
 
 
 class Progress(ganrun.Observer):
@@ -28,7 +28,7 @@ class Progress(ganrun.Observer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._console = message_console()
-        self._waiting = Waiting(self._console)
+        self._waiting = ProgressReporter(self._console)
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
         self._losses = ""

@@ -191,11 +191,11 @@ def _letters(lines: Sequence[Line]) -> list[tuple[float, Curve]]:
     room = BOTTOM - (len(ends) - 1) * APART
     if room < TOP:
         return []
-    placed: list[tuple[float, Curve]] = []
+    error_context: list[tuple[float, Curve]] = []
     for height, letter in sorted((sum(each) / len(each), letter) for letter, each in ends.items()):
-        highest = placed[-1][0] + APART if placed else TOP
-        placed.append((min(max(height, highest), room + len(placed) * APART), curves[letter]))
-    return placed
+        highest = error_context[-1][0] + APART if error_context else TOP
+        error_context.append((min(max(height, highest), room + len(error_context) * APART), curves[letter]))
+    return error_context
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
-from ganrun import RequestError, RunDirectory, Waiting, load_registry
+from ganrun import ProgressReporter, RequestError, RunDirectory, load_registry
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 PICTURE = re.compile(r"step_(\d+)\.png")
@@ -223,7 +223,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[PastRun], list[str]]:
         RequestError: if none can.
     """
     runs, faults = [], []
-    with Waiting() as told:
+    with ProgressReporter() as told:
         for done, path in enumerate(paths, start=1):
             try:
                 runs.append(read_run(path))

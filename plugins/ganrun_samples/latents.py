@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun import Factor, MisfitError, Model
+from ganrun import Factor, IncompatibleError, Model
 from ganrun_samples.rows import MOST_ROWS
 
 SMALLEST_SINE = 1e-7
@@ -72,8 +72,8 @@ def paths(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
     """
     shares = torch.linspace(0, 1, steps)[:, None]
     parts = []
-    for factor in model.problem.factors:
-        place = model.place(factor)
+    for factor in model.spec.factors:
+        place = model.spec.place(factor)
         parts.append(_way(model, factor)(starts[:, None, place], ends[:, None, place], shares))
     return torch.cat(parts, -1)
 
@@ -90,7 +90,7 @@ def _held(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 def _is_uniform(model: Model, factor: Factor) -> bool:
     """Whether none lies beyond two standard deviations: of uniform numbers all lie within √3, of normal ones 95 %."""
-    drawn = model.fixed_latents(DRAWS)[:, model.place(factor)]
+    drawn = model.fixed_latents(DRAWS)[:, model.spec.place(factor)]
     return bool(drawn.abs().max() < 2 * drawn.std())
 
 
@@ -119,7 +119,7 @@ class Line:
 
 def code_lines(model: Model, columns: int) -> list[Line]:
     """One for each categorical code, over its values, and one for each continuous code; none without codes."""
-    codes = [factor for factor in model.problem.factors if factor.kind != "noise"]
+    codes = [factor for factor in model.spec.factors if factor.kind != "noise"]
     return [line for factor in codes for line in _lines(model, factor, columns)]
 
 
@@ -127,13 +127,13 @@ def chosen_lines(model: Model, dimensions: Sequence[int], columns: int) -> list[
     """Those of the latents at these places, counted from 0; of a categorical code all of it.
 
     Raises:
-        MisfitError: if a latent vector is not that long.
+        IncompatibleError: if a latent vector is not that long.
     """
-    lines = [line for factor in model.problem.factors for line in _lines(model, factor, columns)]
+    lines = [line for factor in model.spec.factors for line in _lines(model, factor, columns)]
     line_at = {place: line for line in lines for place in range(line.place.start, line.place.stop)}
     for dimension in dimensions:
         if dimension not in line_at:
-            raise MisfitError(f"there is no latent {dimension}; the model has {len(line_at)}, counted from 0")
+            raise IncompatibleError(f"there is no latent {dimension}; the model has {len(line_at)}, counted from 0")
     chosen = [line_at[dimension] for dimension in dimensions]
     return [line for index, line in enumerate(chosen) if line not in chosen[:index]]
 
@@ -144,7 +144,7 @@ def most_active(model: Model, count: int) -> list[int]:
     Needs no data. In a VAE a latent that the encoder has given up, whose mean is the same for all images, is one that
     the decoder no longer heeds; so these are the active ones there too.
     """
-    size = model.problem.latent_size
+    size = model.spec.latent_size
     probes = model.fixed_latents(max(1, PROBES // size))
     changes = []
     for place in range(size):
@@ -157,7 +157,7 @@ def most_active(model: Model, count: int) -> list[int]:
 
 
 def _lines(model: Model, factor: Factor, columns: int) -> Iterator[Line]:
-    place = model.place(factor)
+    place = model.spec.place(factor)
     if factor.kind == "categorical":
         values = one_hot(torch.arange(min(factor.size, MOST_ROWS)), factor.size)
         yield Line(f"{factor.name}: 0 to {len(values) - 1}", place, values)

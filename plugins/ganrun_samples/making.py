@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganrun import MisfitError, RequestError, Waiting, find_trained, to_unit_range
+from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, to_unit_range
 from ganrun_samples import pictures
 from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Line, chosen_lines, code_lines, most_active
@@ -43,7 +43,7 @@ class Maker:
     """
 
     def __init__(self, run: str, device: str) -> None:
-        self._trained = find_trained(run)
+        self._trained = find_saved_model(run)
         self._model = self._trained.model(device)
 
     def target(self, command: str, output: Path | None, **told: object) -> Target:
@@ -59,7 +59,7 @@ class Maker:
     def sample(self, target: Target, count: int, columns: int | None, seed: int | None, label: int | None) -> int:
         """Samples as a grid or one by one; points as a scatter over real ones."""
         batches = (made for _, made in self._model.batches(count, seed=seed, label=label))
-        is_plane = self._model.problem.sample_shape == (2,)
+        is_plane = self._model.spec.sample_shape == (2,)
         if target.is_folder or not is_plane:
             self._check_images()
         if target.is_folder:
@@ -99,8 +99,8 @@ class Maker:
 
     def reconstruct(self, target: Target, count: int, columns: int | None, split: str | None) -> int:
         """Real images above what is made of them."""
-        if not self._model.problem.reconstructs:
-            raise MisfitError("the model has no encoder, so it cannot reconstruct images; a vae can")
+        if not self._model.spec.reconstructs:
+            raise IncompatibleError("the model has no encoder, so it cannot reconstruct images; a vae can")
         self._check_images()
         if not target.is_folder:
             _check_size(count, MOST_IN_A_GRID, "images", FOR_MORE)
@@ -118,10 +118,12 @@ class Maker:
     # ── What they have in common ──────────────────────────────────────────────────────────────────────
 
     def _check_images(self) -> None:
-        shape = self._model.problem.sample_shape
+        shape = self._model.spec.sample_shape
         if not are_images(shape):
             told = "sample draws them: --output NAME.png" if shape == (2,) else "no picture can show them"
-            raise MisfitError(f"the model makes samples of shape {shape}, which are no grey or colour images; {told}")
+            raise IncompatibleError(
+                f"the model makes samples of shape {shape}, which are no grey or colour images; {told}"
+            )
 
     def _write_each(self, target: Target, batches: Iterator[Tensor], count: int) -> int:
         with target.folder(count) as pages:
@@ -178,7 +180,7 @@ def _numbers(text: str) -> list[int]:
 def _counted(what: str, batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
     """The batches, whose number is shown where they take their time."""
     done = 0
-    with Waiting() as told:
+    with ProgressReporter() as told:
         for batch in batches:
             yield batch
             done += len(batch)

@@ -110,7 +110,7 @@ class Samples(ganrun.Observer):
     def _grid(self, run: Run) -> Picture:
         count, columns = self.settings.count, self.settings.columns
         latents = run.model.fixed_latents(max(count, columns))
-        rows = row_by_row(latents, run.problem.factors, columns)
+        rows = row_by_row(latents, run.spec.factors, columns)
         return image_grid(shown(run.model.decode(latents[:count] if rows is None else rows)), columns).numpy()
 
     def _pairs(self, run: Run) -> Picture:
@@ -121,7 +121,7 @@ class Samples(ganrun.Observer):
 
     def _extra(self, run: Run, extra: Extra) -> Picture | None:
         """A picture of the end; None where this model has none."""
-        if not are_images(run.problem.sample_shape):
+        if not are_images(run.spec.sample_shape):
             return None
         if extra == "real-and-generated":
             side = max(1, isqrt(self.settings.count // 2))  # of each a square
@@ -138,11 +138,11 @@ class Samples(ganrun.Observer):
     # ── Files ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _write_progress(self, run: Run) -> None:
-        if are_images(run.problem.sample_shape):
+        if are_images(run.spec.sample_shape):
             self._write(run, "samples", self._grid(run))
-            if run.problem.reconstructs:
+            if run.spec.reconstructs:
                 self._write(run, "reconstructions", self._pairs(run))
-        elif run.problem.sample_shape == (2,):
+        elif run.spec.sample_shape == (2,):
             self._write(run, "samples", _scatter(run))
 
     def _write(self, run: Run, role: str, picture: Picture) -> None:
@@ -179,7 +179,7 @@ def _place(run: Run, role: str) -> Path:
 
 def _traversal(run: Run) -> Picture | None:
     lines = code_lines(run.model, STEPS)[:ROWS]
-    if not lines and run.problem.reconstructs:
+    if not lines and run.spec.reconstructs:
         lines = chosen_lines(run.model, most_active(run.model, ROWS), STEPS)
     if not lines:
         return None

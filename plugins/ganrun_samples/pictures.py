@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun import Data, DataError, Evaluation, Model, Split
+from ganrun import Data, DataError, Model, Split, real_images
 from ganrun_samples.captions import Grid, captioned
 from ganrun_samples.grid import image_grid, shown
 from ganrun_samples.latents import Line, paths
@@ -26,13 +26,12 @@ def real_samples(model: Model, data: Data, count: int, split: str | None = None)
 
     They are read by an evaluation of their own: a run's breaks off at Ctrl-C, and a picture that is begun is finished.
     """
-    source = Evaluation(problem=model.problem, device=model.device, step=0, seed=model.seed, draw=model.draw, data=data)
     try:
-        return source.real(count, split or "test")
+        return real_images(data, count, split or "test")
     except DataError:
         if split is not None:
             raise
-        return source.real(count, "train")
+        return real_images(data, count)
 
 
 def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 import ganrun
-from ganrun import Batch, Loss, MisfitError, Nets, Phase, Problem, Slot, Terms
+from ganrun import Batch, IncompatibleError, Loss, ModelSpec, Nets, Phase, Slot, Terms
 
 SMALLEST_GAP = 2.0**-24
 """Distance from 1 to the next smaller float32: a sample nearer to ±1 than this has rounded to ±1."""
@@ -65,11 +65,11 @@ class VariationalAutoencoder(Loss):
 
     slots = {"generator": Slot("generator", averaged=True), "encoder": Slot("discriminator", averaged=True)}
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        if settings.likelihood == "bernoulli" and len(problem.sample_shape) != 3:
-            raise MisfitError(
-                f'likelihood "bernoulli" is of pixels, not of samples of shape {problem.sample_shape}; say "gaussian"'
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        if settings.likelihood == "bernoulli" and len(spec.sample_shape) != 3:
+            raise IncompatibleError(
+                f'likelihood "bernoulli" is of pixels, not of samples of shape {spec.sample_shape}; say "gaussian"'
             )
 
     def out_features(self, slot: str) -> int:

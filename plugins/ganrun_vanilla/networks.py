@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, LabelledImages, LabelledLatents, MisfitError, Problem
+from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
 
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs, as in DCGAN (arXiv:1511.06434)."""
@@ -39,16 +39,16 @@ class MlpGenerator(Generator):
         """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
         that are learned for each class."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        self.inputs = LabelledLatents(problem, settings.labels)
-        sizes = _checked((self.inputs.features, *settings.hidden, prod(problem.sample_shape)))
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        self.inputs = LabelledLatents(spec, settings.labels)
+        sizes = _checked((self.inputs.features, *settings.hidden, prod(spec.sample_shape)))
         self.layers = nn.Sequential(*_dense(sizes, settings.norm == "batch"))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
         samples = self.layers(self.inputs(latents, labels)).float().tanh()
-        return samples.unflatten(1, self.problem.sample_shape)  # type: ignore[no-any-return]
+        return samples.unflatten(1, self.spec.sample_shape)  # type: ignore[no-any-return]
 
 
 class MlpDiscriminator(Discriminator):
@@ -68,11 +68,11 @@ class MlpDiscriminator(Discriminator):
         """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
         that are learned for each class."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        flat = replace(problem, latent_size=prod(problem.sample_shape))
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        flat = replace(spec, latent_size=prod(spec.sample_shape))
         self.inputs = LabelledLatents(flat, settings.labels)
-        sizes = _checked((self.inputs.features, *settings.hidden, problem.out_features))
+        sizes = _checked((self.inputs.features, *settings.hidden, spec.out_features))
         self.layers = nn.Sequential(*_dense(sizes, False, settings.dropout))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -106,13 +106,13 @@ class ConvGenerator(Generator):
         """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
         that are learned for each class."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels, height, width = _divided(problem, settings.stages)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels, height, width = _divided(spec, settings.stages)
         hidden = settings.stages + (settings.output == "convolution")
         widths = [settings.feature_maps << k for k in reversed(range(hidden))]
         start = (widths[0], height, width)
-        self.inputs = LabelledLatents(problem, settings.labels)
+        self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
             nn.Linear(self.inputs.features, prod(start), bias=False),
             nn.Unflatten(1, start),
@@ -156,15 +156,15 @@ class ConvDiscriminator(Discriminator):
         """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
         embedding adds one channel, learned for each class pixel by pixel."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        height, width = _halved(problem, settings.stages, settings.kernel_size)
-        self.inputs = LabelledImages(problem, settings.labels)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        height, width = _halved(spec, settings.stages, settings.kernel_size)
+        self.inputs = LabelledImages(spec, settings.labels)
         widths = [self.inputs.shape[0], *(settings.feature_maps << k for k in range(settings.stages))]
         self.layers = nn.Sequential(
             *_halving(widths, settings.kernel_size, settings.norm == "batch", settings.dropout),
             nn.Flatten(),
-            nn.Linear(widths[-1] * height * width, problem.out_features),
+            nn.Linear(widths[-1] * height * width, spec.out_features),
         )
         self.apply(_dcgan_weights)
 
@@ -226,33 +226,35 @@ def _dcgan_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
-def _halved(problem: Problem, stages: int, kernel_size: int) -> tuple[int, int]:
+def _halved(spec: ModelSpec, stages: int, kernel_size: int) -> tuple[int, int]:
     """(height, width) of what is left of an image after so many halvings.
 
     Raises:
-        MisfitError: if an even kernel meets a size that is no multiple of 2 ** stages.
+        IncompatibleError: if an even kernel meets a size that is no multiple of 2 ** stages.
     """
     if kernel_size % 2 == 0:
-        _, height, width = _divided(problem, stages, " (kernel_size = 3 or 5 takes any)")
+        _, height, width = _divided(spec, stages, " (kernel_size = 3 or 5 takes any)")
         return height, width
-    _, height, width = problem.image_shape
+    _, height, width = spec.image_shape
     return ceil(height / 2**stages), ceil(width / 2**stages)
 
 
-def _divided(problem: Problem, stages: int, advice: str = "") -> tuple[int, int, int]:
+def _divided(spec: ModelSpec, stages: int, advice: str = "") -> tuple[int, int, int]:
     """(channels, height / 2 ** stages, width / 2 ** stages).
 
     Raises:
-        MisfitError: if they are no whole numbers.
+        IncompatibleError: if they are no whole numbers.
     """
-    channels, height, width = problem.image_shape
+    channels, height, width = spec.image_shape
     factor = 2**stages
     if height % factor or width % factor:
-        raise MisfitError(f"with stages = {stages} it takes sizes divisible by {factor}, not {height}×{width}{advice}")
+        raise IncompatibleError(
+            f"with stages = {stages} it takes sizes divisible by {factor}, not {height}×{width}{advice}"
+        )
     return channels, height // factor, width // factor
 
 
 def _checked(sizes: tuple[int, ...]) -> tuple[int, ...]:
     if min(sizes) < 1:
-        raise MisfitError(f"layers need at least 1 unit, not {min(sizes)}")
+        raise IncompatibleError(f"layers need at least 1 unit, not {min(sizes)}")
     return sizes

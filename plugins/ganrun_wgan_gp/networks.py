@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, LabelledImages, LabelledLatents, MisfitError, Problem
+from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Norm = Literal["none", "batch", "layer"]
@@ -38,11 +38,11 @@ class ResnetGenerator(Generator):
         """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
         that are learned for each class."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        channels, height, width = _divided(problem, len(settings.widths) - 1)
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        channels, height, width = _divided(spec, len(settings.widths) - 1)
         start = (settings.widths[0], height, width)
-        self.inputs = LabelledLatents(problem, settings.labels)
+        self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
             _glorot(nn.Linear(self.inputs.features, prod(start))),
             nn.Unflatten(1, start),
@@ -79,11 +79,11 @@ class ResnetCritic(Discriminator):
         """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
         embedding adds one channel, learned for each class pixel by pixel."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        _divided(problem, len(settings.widths))
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        _divided(spec, len(settings.widths))
         first, last = settings.widths[0], settings.widths[-1]
-        self.inputs = LabelledImages(problem, settings.labels)
+        self.inputs = LabelledImages(spec, settings.labels)
         self.layers = nn.Sequential(
             _FirstDownBlock(self.inputs.shape[0], first),
             *(_DownBlock(*pair, settings.norm) for pair in pairwise(settings.widths)),
@@ -91,7 +91,7 @@ class ResnetCritic(Discriminator):
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            _glorot(nn.Linear(last, problem.out_features)),
+            _glorot(nn.Linear(last, spec.out_features)),
         )
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -173,16 +173,16 @@ def _glorot(layer: L, gain: float = 1.0) -> L:
     return layer
 
 
-def _divided(problem: Problem, halvings: int) -> tuple[int, int, int]:
+def _divided(spec: ModelSpec, halvings: int) -> tuple[int, int, int]:
     """(channels, height / 2 ** halvings, width / 2 ** halvings).
 
     Raises:
-        MisfitError: if they are no whole numbers.
+        IncompatibleError: if they are no whole numbers.
     """
-    channels, height, width = problem.image_shape
+    channels, height, width = spec.image_shape
     factor = 2**halvings
     if height % factor or width % factor:
-        raise MisfitError(
+        raise IncompatibleError(
             f"its widths halve the size {halvings} times, so it takes sizes divisible by {factor}, "
             f"not {height}×{width}; leave out some widths or change the data's size"
         )

@@ -12,9 +12,9 @@ import pytest
 
 import ganrun
 import ganrun.testing
-from ganrun import hookspecs
-from ganrun.hookspecs import RunEvents
-from ganrun.registry import HOOK_OF
+from ganrun.contracts import hookspecs
+from ganrun.discovery.kinds import KINDS
+from ganrun.training.lifecycle import RunEvents
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 60
@@ -35,7 +35,12 @@ TESTS = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests").rgl
 
 
 def test_the_hooks_are_those_that_the_registry_calls() -> None:
-    assert set(HOOKS) == {*HOOK_OF.values(), "ganrun_checkups", "ganrun_commands", "ganrun_trackers"}
+    assert set(HOOKS) == {
+        *(kind.hook for kind in KINDS.values()),
+        "ganrun_health_checks",
+        "ganrun_commands",
+        "ganrun_trackers",
+    }
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -72,11 +77,15 @@ def test_a_public_name_is_there_and_documented(module: Any, name: str) -> None:
         assert [method.__name__ for method in methods if not inspect.getdoc(method)] == []
 
 
-def test_type_checkers_see_the_names_that_python_sees() -> None:
-    tree = ast.parse((ROOT / "core/ganrun/__init__.py").read_text(encoding="utf-8"))
-    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: node.module for node in imported for alias in node.names if "ganrun." in str(node.module)}
-    assert sorted(homes) == ganrun.__all__
+def test_the_list_of_public_names_says_where_each_is_defined() -> None:
+    tree = ast.parse((ROOT / "core/ganrun/__init__.pyi").read_text(encoding="utf-8"))
+    homes = {
+        each.name: f"ganrun.{node.module}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    }
+    assert sorted(homes) == sorted(ganrun.__all__)
     things = {name: getattr(ganrun, name) for name in ganrun.__all__}
     classes = {name: thing.__module__ for name, thing in things.items() if inspect.isclass(thing)}
     assert classes == {name: homes[name] for name in classes}
@@ -95,4 +104,5 @@ def test_a_function_fits_on_a_screen(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(ROOT)) for file in FILES])
 def test_a_module_says_what_it_is(file: Path) -> None:
-    assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    text = file.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)) or (file.name == "__init__.py" and not text), "or a room's empty door"

@@ -23,14 +23,14 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ganrun.builder import build_run
-from ganrun.components import to_uint8
-from ganrun.devices import device_text
-from ganrun.reader import load_recipe
-from ganrun.recipes import find_recipe
-from ganrun.registry import load_registry
-from ganrun.run import Run
-from ganrun.runner import execute
+from ganrun.base.devices import device_text
+from ganrun.contracts.data import to_uint8
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import find_recipe
+from ganrun.training.builder import build_run
+from ganrun.training.run import Run
+from ganrun.training.runner import execute
 
 NARROW = ("generator.feature_maps=24", "discriminator.feature_maps=24")
 SHORT = ("ema.decay=0.995", "train.batch_size=64")

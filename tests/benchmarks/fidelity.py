@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ganrun import Problem
-from ganrun.devices import device_text
+from ganrun import ModelSpec
+from ganrun.base.devices import device_text
 from ganrun_fidelity.inception import Inception
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def their_extractor(weights: Path) -> Callable[[Tensor], Tensor]:
 
 
 def our_extractor(weights: Path, size: int) -> Callable[[Tensor], Tensor]:
-    extractor = Inception(Inception.Settings(weights=str(weights)), Problem((3, size, size)))
+    extractor = Inception(Inception.Settings(weights=str(weights)), ModelSpec((3, size, size)))
     extractor.prepare(None, CPU)
     return lambda pictures: extractor(pictures)["features"]
 

@@ -21,8 +21,8 @@ import mlflow
 import torch
 
 from ganrun import Observer, Run, hookimpl, observes
-from ganrun.runner import execute
 from ganrun.testing import build
+from ganrun.training.runner import execute
 
 WARM_UP_SECONDS, TIMED_SECONDS = 3.0, 31.0
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/runner_overhead.py            both cases, about three minutes on two cores
     python tests/benchmarks/runner_overhead.py mlp
 
-The runner is `ganrun.runner.execute` itself. An observer stops it every so many steps and lets the hand-written loop
+The runner is `ganrun.training.runner.execute` itself. An observer stops it every few steps and lets the hand-written loop
 make as many: A B A B … Both take uint8 images in memory, freeze the discriminator in the generator's update, use
 fused Adam and channels last. Printed: median milliseconds per step of each, and the median of the ratios by pair.
 """
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
-from ganrun import Data, Observer, Problem, Split, hookimpl, observes
-from ganrun.runner import execute
+from ganrun import Data, DataSpec, Observer, Split, hookimpl, observes
 from ganrun.testing import build
+from ganrun.training.runner import execute
 
 SHAPES = {"mlp": (1, 28, 28), "dcgan64": (3, 64, 64)}
 NETWORKS = {
@@ -42,8 +42,8 @@ class Noise(Data):
 
     case = "mlp"
 
-    def problem(self) -> Problem:
-        return Problem(SHAPES[Noise.case])
+    def spec(self) -> DataSpec:
+        return DataSpec(SHAPES[Noise.case])
 
     def prepare(self) -> None:
         pass

@@ -22,16 +22,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ganrun.builder import build_run, prepared_data
-from ganrun.components import Data
-from ganrun.devices import device_text
-from ganrun.evaluation import Evaluation, measured
-from ganrun.measurements import Measurements
-from ganrun.reader import load_recipe
-from ganrun.recipes import find_recipe
-from ganrun.registry import load_registry
-from ganrun.runner import build_step, execute
-from ganrun.settings import parse_settings
+from ganrun.base.devices import device_text
+from ganrun.contracts.data import Data
+from ganrun.contracts.settings import parse_settings
+from ganrun.discovery.registry import load_registry
+from ganrun.inference.evaluation import measured
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import find_recipe
+from ganrun.testing import evaluation_on
+from ganrun.training.builder import build_run, prepared_data
+from ganrun.training.measurements import Measurements
+from ganrun.training.runner import build_step, execute
 
 SAMPLES = 10_000
 CPU = torch.device("cpu")
@@ -101,14 +102,14 @@ def scores(registry, data: Data, draw: Callable[[int], Tensor], seed: int) -> di
         with torch.no_grad():
             return torch.zeros(count, 1), draw(count)
 
-    extractor = registry.find("extractor", "classifier").component(None, data.problem())
+    extractor = registry.find("extractor", "classifier").component(None, data.spec())
     extractor.prepare(data, CPU)
     metrics = []
     for name in ("fid", "inception-score"):
         component = registry.find("metric", name).component
-        metrics.append(component(parse_settings(component.Settings, {"samples": SAMPLES}), data.problem(), extractor))
+        metrics.append(component(parse_settings(component.Settings, {"samples": SAMPLES}), data.spec(), extractor))
         metrics[-1].prepare(data, CPU)
-    evaluation = Evaluation(problem=data.problem(), device=CPU, step=0, seed=seed, draw=drawn, data=data)
+    evaluation = evaluation_on(data, drawn, seed=seed)
     return {score.name: score.value for score in measured(metrics, evaluation)}
 
 

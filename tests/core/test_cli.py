@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from ganrun.cli import main
-from ganrun.registry import load_registry
+from ganrun.discovery.registry import load_registry
 
 RECIPE = """\
 name = "Small Digits"
@@ -44,11 +44,11 @@ hidden = [8]
 """
 
 BAD_PLUGIN = """
-    from ganrun import Data, DataError, Generator, Metric, PreflightError, Problem, hookimpl, Observer, observes
+    from ganrun import Data, DataError, Generator, Metric, PreflightError, ModelSpec, hookimpl, Observer, observes
 
     class Absent(Data):
         "Data that is not there."
-        def problem(self): return Problem((1, 8, 8))
+        def spec(self): return DataSpec((1, 8, 8))
         def prepare(self): raise DataError("is not in /data; fetch it with: get-data")
         def split(self, name): raise AssertionError
 
@@ -59,10 +59,10 @@ BAD_PLUGIN = """
 
     class Long(Generator):
         "A generator of a wrong shape."
-        def __init__(self, settings, problem):
-            super().__init__(settings, problem)
+        def __init__(self, settings, spec):
+            super().__init__(settings, spec)
             import torch
-            self.layer = torch.nn.Linear(problem.latent_size, 3)
+            self.layer = torch.nn.Linear(spec.latent_size, 3)
         def forward(self, latents, labels=None): return self.layer(latents)
 
     class Deaf(Observer):

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from ganrun import ContractError, LabelledImages, LabelledLatents, Problem
+from ganrun import ContractError, LabelledImages, LabelledLatents, ModelSpec
 
 SHAPES = [(3, 5, 4), (1, 1, 1), (2,)]
 
 
 def labelled(shape=(3, 5, 4), classes=4, latent_size=6):
-    return Problem(shape, classes, latent_size, labelled=True)
+    return ModelSpec(shape, classes, latent_size, labelled=True)
 
 
 # ── Concatenation: nothing is learned ─────────────────────────────────────────────────────────────────────
@@ -58,11 +58,11 @@ def test_images_keep_their_precision():
 
 def added(kind: str, shape=(3, 5, 4), labels=(2, 0, 2)):
     """The way in, and what it adds beside zeros."""
-    problem, labels = labelled(shape), torch.tensor(labels)
+    spec, labels = labelled(shape), torch.tensor(labels)
     if kind == "latents":
-        way_in = LabelledLatents(problem, "embedding", embedding_size=11)
+        way_in = LabelledLatents(spec, "embedding", embedding_size=11)
         return way_in, way_in(torch.zeros(len(labels), 6), labels)[:, 6:]
-    way_in = LabelledImages(problem, "embedding")
+    way_in = LabelledImages(spec, "embedding")
     return way_in, way_in(torch.zeros(len(labels), *shape), labels)[:, shape[0] :]
 
 
@@ -103,8 +103,8 @@ def test_what_is_beside_an_embedding_passes_unchanged(kind):
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 1])])
 def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, labels):
     before = torch.get_rng_state()
-    problem = Problem((3, 5, 4), classes=4, latent_size=6)
-    latents, images = LabelledLatents(problem, conditioning), LabelledImages(problem, conditioning)
+    spec = ModelSpec((3, 5, 4), classes=4, latent_size=6)
+    latents, images = LabelledLatents(spec, conditioning), LabelledImages(spec, conditioning)
     assert torch.equal(torch.get_rng_state(), before), "a network's other weights stay what they were for a seed"
     assert (latents.features, images.shape) == (6, (3, 5, 4))
     assert not latents.state_dict() and not images.state_dict()

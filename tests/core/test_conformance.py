@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Loss, Metric, Observer, Phase, Problem, Score, Slot, Split, Terms
+from ganrun import Data, DataSpec, Discriminator, Generator, Loss, Metric, Observer, Phase, Score, Slot, Split, Terms
 from ganrun.testing import assert_conforms
 
 
 class Sound(Generator):
     """A generator without fault."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
-        self.layer = nn.Linear(problem.latent_size, math.prod(problem.sample_shape))
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.layer = nn.Linear(spec.latent_size, math.prod(spec.sample_shape))
 
     def forward(self, latents, labels=None):
-        return self.layer(latents).tanh().unflatten(1, self.problem.sample_shape)
+        return self.layer(latents).tanh().unflatten(1, self.spec.sample_shape)
 
 
 class Loud(Sound):
@@ -49,16 +49,16 @@ class Deaf(Sound):
 class Idle(Sound):
     """Has a layer that it does not use."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
         self.unused = nn.Linear(2, 2)
 
 
 class Unseeded(Sound):
     """Draws its weights from somewhere else."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
         self.layer.weight.data = torch.from_numpy(np.random.default_rng().normal(size=self.layer.weight.shape)).float()
 
 
@@ -79,10 +79,10 @@ class Undocumented(Sound):
 class Probability(Discriminator):
     """Ends in a sigmoid."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
-        size = math.prod(problem.sample_shape)
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, problem.out_features), nn.Sigmoid())
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        size = math.prod(spec.sample_shape)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, spec.out_features), nn.Sigmoid())
 
     def forward(self, images, labels=None):
         return self.layers(images)
@@ -182,8 +182,8 @@ class Dots(Data):
         fault: str = ""
         """What is wrong."""
 
-    def problem(self):
-        return Problem((1, 4, 4), classes=2)
+    def spec(self):
+        return DataSpec((1, 4, 4), classes=2)
 
     def prepare(self):
         pass

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from ganrun import Waiting, cli, message_console, spinner
+from ganrun import ProgressReporter, cli, message_console, spinner
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr("ganrun.console.time", found)
+    monkeypatch.setattr("ganrun.base.console.time", found)
     return found
 
 
@@ -46,7 +46,7 @@ def plain(shown: str) -> str:
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds_with_rate_and_time_left(clock: Clock) -> None:
     place = console(terminal=False)
-    with Waiting(place) as told:
+    with ProgressReporter(place) as told:
         for second in range(0, 26):
             clock.now = second
             told("samples", 40 * second, 1000)
@@ -59,7 +59,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_with_rate_and_time
 def test_what_was_done_before_the_first_word_counts_for_no_speed(clock: Clock) -> None:
     """As of an evaluation, which is heard of when its first batch is done: 256 samples in each 20 seconds."""
     place = console(terminal=False)
-    with Waiting(place) as told:
+    with ProgressReporter(place) as told:
         for batch in range(1, 5):
             clock.now = 20 * batch
             told("samples", 256 * batch, 1024)
@@ -71,7 +71,7 @@ def test_what_was_done_before_the_first_word_counts_for_no_speed(clock: Clock) -
 
 def test_what_takes_seconds_each_has_a_speed_too(clock: Clock) -> None:
     place = console(terminal=False)
-    with Waiting(place) as told:
+    with ProgressReporter(place) as told:
         for done in range(3):
             clock.now = 20 * done
             told("scores", done, 3)
@@ -80,7 +80,7 @@ def test_what_takes_seconds_each_has_a_speed_too(clock: Clock) -> None:
 
 def test_what_is_done_within_a_second_is_not_shown(clock: Clock) -> None:
     place = console(terminal=True)
-    with Waiting(place) as told:
+    with ProgressReporter(place) as told:
         for done in range(1, 11):
             clock.now += 0.09
             told("samples", done, 10)
@@ -89,7 +89,7 @@ def test_what_is_done_within_a_second_is_not_shown(clock: Clock) -> None:
 
 def test_on_a_terminal_a_bar_comes_after_a_second_and_goes_when_it_is_done(clock: Clock) -> None:
     place = console(terminal=True)
-    with Waiting(place) as told:
+    with ProgressReporter(place) as told:
         for what in ("samples", "train images"):
             for done in range(0, 5):
                 clock.now += 0.6
@@ -122,8 +122,8 @@ def test_a_spinner_tells_what_is_done_and_for_how_long_with_bars_and_lines_besid
     with spinner("loading PyTorch") as told:
         told("preparing data [b]")
         logger.warning("odd [/b] thing")
-        monkeypatch.setattr("ganrun.console.SECONDS_UNSEEN", 0)
-        with Waiting() as waiting:
+        monkeypatch.setattr("ganrun.base.console.SECONDS_UNSEEN", 0)
+        with ProgressReporter() as waiting:
             for done in range(1, 4):
                 waiting("decoding", done, 4)
                 time.sleep(0.15)

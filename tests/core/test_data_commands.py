@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from ganrun import RequestError
 from ganrun.cli import main
-from ganrun.reader import load_recipe
-from ganrun.recipes import shipped_recipes
-from ganrun.registry import load_registry
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import shipped_recipes
 
 FOREIGN = '''
 from pathlib import Path
@@ -28,8 +28,8 @@ class Album(ganrun.Data):
         side: int = 4
         """Pixels."""
 
-    def problem(self):
-        return ganrun.Problem((3, self.settings.side, self.settings.side), classes=2)
+    def spec(self):
+        return ganrun.DataSpec((3, self.settings.side, self.settings.side), classes=2)
 
     def locate(self):
         path = Path(self.settings.root)
@@ -45,7 +45,7 @@ class Album(ganrun.Data):
 
     def split(self, name):
         if name != "train":
-            raise ganrun.no_such_split(name, ["train"])
+            raise ganrun.unknown_split(name, ["train"])
         side = self.settings.side
         return ganrun.Split(np.zeros((1200, 3, side, side), np.uint8), np.arange(1200) % 2)
 

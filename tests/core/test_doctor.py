@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ganrun.doctor import examine
-from ganrun.registry import load_registry
+from ganrun.commands.doctor import examine
+from ganrun.discovery.registry import load_registry
 
 PATIENT = '''
 from pathlib import Path
@@ -18,8 +18,8 @@ import numpy as np
 class Flat(ganrun.Data):
     """Grey pictures of nothing."""
 
-    def problem(self):
-        return ganrun.Problem((1, 4, 4))
+    def spec(self):
+        return ganrun.DataSpec((1, 4, 4))
 
     def prepare(self):
         pass
@@ -66,10 +66,10 @@ def crash():
     raise RuntimeError("no answer")
 
 @ganrun.hookimpl
-def ganrun_checkups():
+def ganrun_health_checks():
     return {
-        "fine": lambda: ganrun.Checkup(True, "all is well"),
-        "weights": lambda: ganrun.Checkup(False, "weights are absent\\nfetch them"),
+        "fine": lambda: ganrun.HealthCheck(True, "all is well"),
+        "weights": lambda: ganrun.HealthCheck(False, "weights are absent\\nfetch them"),
         "crash": crash,
     }
 '''

@@ -9,16 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Extractor, Kept, Problem, Split, to_uint8
+from ganrun import Buffer, Data, DataSpec, Extractor, ModelSpec, Split, to_uint8
+from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.testing import evaluation_on
 
 CPU = torch.device("cpu")
-PROBLEM = Problem((1, 2, 2), classes=7)
+PROBLEM = ModelSpec((1, 2, 2), classes=7)
 
 
 class Numbered(Data):
     """700 images for training and 300 for tests; image i of a split holds the number i in its first two pixels."""
 
-    def problem(self) -> Problem:
+    def spec(self) -> DataSpec:
         return PROBLEM
 
     def prepare(self) -> None:
@@ -53,20 +55,18 @@ def number_of(images: Tensor) -> Tensor:
     return images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1]
 
 
-def evaluation(seed: int = 0) -> Evaluation:
+def evaluation(seed: int = 0) -> SharedEvaluation:
     """Sample i is drawn at random; its latent is its mean brightness."""
 
     def draw(count: int) -> tuple[Tensor, Tensor]:
         samples = torch.rand(count, 1, 2, 2) * 2 - 1
         return samples.flatten(1).mean(1, keepdim=True), samples
 
-    return Evaluation(
-        problem=PROBLEM,
-        device=CPU,
+    return evaluation_on(
+        Numbered(None),
+        draw,
         step=3,
         seed=seed,
-        draw=draw,
-        data=Numbered(None),
         encode=lambda images: images.flatten(1)[:, :1],
         reconstruct=lambda images: -images,
     )
@@ -80,7 +80,7 @@ counts = st.lists(st.integers(1, 900), min_size=1, max_size=4)
 def test_all_get_the_same_first_samples_in_one_pass(asked: list[int]) -> None:
     moment, extractor = evaluation(), Numbers()
     kept = [
-        moment.collect(Kept(), "samples", "latents", "features", count=count, extractor=extractor) for count in asked
+        moment.collect(Buffer(), "samples", "latents", "features", count=count, extractor=extractor) for count in asked
     ]
     moment.run()
     expected = evaluation().generated(max(asked))
@@ -97,7 +97,7 @@ def test_all_get_the_same_first_samples_in_one_pass(asked: list[int]) -> None:
 def test_all_get_the_same_real_images_in_one_pass(asked: list[int], split: str) -> None:
     moment, extractor = evaluation(), Numbers()
     outputs = ("images", "labels", "encodings", "reconstructions", "features")
-    kept = [moment.collect_real(Kept(), *outputs, count=count, split=split, extractor=extractor) for count in asked]
+    kept = [moment.collect_real(Buffer(), *outputs, count=count, split=split, extractor=extractor) for count in asked]
     moment.run()
     available = len(Numbered(None).split(split))
     found = [set(number_of(each.tensors()[0]).tolist()) for each in kept]
@@ -119,7 +119,7 @@ def test_extractors_with_one_key_are_one_and_what_is_left_out_is_not_made() -> N
     moment = evaluation()
     first, twin, other = Numbers(), Numbers(), Numbers("other")
     for extractor, count in ((first, 10), (twin, 300), (other, 20)):
-        moment.collect(Kept(), "features", count=count, extractor=extractor)
+        moment.collect(Buffer(), "features", count=count, extractor=extractor)
     moment.run()
     assert first.shown + twin.shown == 300 and other.shown == 20
     moment.run()
@@ -132,10 +132,10 @@ def test_another_seed_gives_other_samples() -> None:
 
 def test_what_is_not_there_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match='no output "logits" here; there are features, latents, samples'):
-        evaluation().collect(Kept(), "logits", count=3, extractor=Numbers())
+        evaluation().collect(Buffer(), "logits", count=3, extractor=Numbers())
     with pytest.raises(ValueError, match='no output "latents"'):
-        evaluation().collect_real(Kept(), "latents")
-    blind = Evaluation(problem=PROBLEM, device=CPU, step=0, seed=0, draw=lambda _: (), data=Numbered(None))
-    blind.collect_real(Kept(), "encodings")
+        evaluation().collect_real(Buffer(), "latents")
+    blind = evaluation_on(Numbered(None), lambda _: ())
+    blind.collect_real(Buffer(), "encodings")
     with pytest.raises(ValueError, match="there are no encodings"):
         blind.run()

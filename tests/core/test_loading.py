@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import ganrun
-from ganrun import Run, Tracker, find_trained, hookimpl, to_uint8
-from ganrun.errors import MisfitError, RequestError
-from ganrun.runner import execute
+from ganrun import Run, Tracker, find_saved_model, hookimpl, to_uint8
+from ganrun.base.errors import IncompatibleError, RequestError
 from ganrun.testing import build, registry_with, train
+from ganrun.training.runner import execute
 
 RECIPE = {
     "name": "small",
@@ -51,7 +51,7 @@ def test_its_samples_are_those_that_are_scored(run: Run) -> None:
 
 def test_a_checkpoint_gives_the_weights_of_its_own_step(run: Run) -> None:
     places = [run.directory / "checkpoints" / f"step_{step:08d}" for step in (1, 3)]
-    early, late = (find_trained(place) for place in places)
+    early, late = (find_saved_model(place) for place in places)
     assert (early.step, late.step, early.seed) == (1, 3, 5)
     latents = run.model.fixed_latents(4)
     assert torch.equal(late.model("cpu").decode(latents), run.model.decode(latents)), "the averaged weights"
@@ -87,13 +87,13 @@ def test_fixed_latents_are_drawn_where_every_machine_draws_the_same(run: Run, mo
 
 def test_one_class_is_asked_of_a_model_that_knows_classes(tmp_path: Path, run: Run) -> None:
     model = train({**RECIPE, "loss": {"use": "acgan", "noise_size": 4}}, tmp_path / "run").model
-    (factor,) = [each for each in model.problem.factors if each.name == "class"]
+    (factor,) = [each for each in model.spec.factors if each.name == "class"]
     for latents, _ in model.batches(300, label=3):
-        assert (latents[:, model.place(factor)].argmax(1) == 3).all()
-        assert (latents[:, model.place(factor)].sum(1) == 1).all()
-    with pytest.raises(MisfitError, match="the classes are 0 to 9"):
+        assert (latents[:, model.spec.place(factor)].argmax(1) == 3).all()
+        assert (latents[:, model.spec.place(factor)].sum(1) == 1).all()
+    with pytest.raises(IncompatibleError, match="the classes are 0 to 9"):
         model.sample(1, label=10)
-    with pytest.raises(MisfitError, match="knows no classes"):
+    with pytest.raises(IncompatibleError, match="knows no classes"):
         run.model.sample(1, label=0)
 
 
@@ -176,9 +176,9 @@ class Elsewhere(Tracker):
 
 def test_a_trackers_name_for_a_run_is_as_good_as_its_directory(run: Run) -> None:
     registry = registry_with(Elsewhere(run.directory.path))
-    assert find_trained("abc", registry).folder == run.directory.path
+    assert find_saved_model("abc", registry).folder == run.directory.path
     with pytest.raises(RequestError, match="there is no xyz, and no tracker knows a run by that name"):
-        find_trained("xyz", registry)
+        find_saved_model("xyz", registry)
 
 
 # ── On disk ───────────────────────────────────────────────────────────────────────────────────────────────

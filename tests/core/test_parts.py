@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ganrun.averaging import Average
-from ganrun.batches import RealBatches, Shuffle
-from ganrun.components import Split, to_uint8, to_unit_range
-from ganrun.errors import ContractError, NonFiniteError
-from ganrun.files import atomic_folder, atomic_path
-from ganrun.measurements import Measurements
-from ganrun.optimizers import OPTIMIZERS, SGD, Adam
-from ganrun.randomness import derived_seed, isolated_random, set_random_stream
+from ganrun.base.errors import ContractError, NonFiniteError
+from ganrun.base.files import atomic_folder, atomic_path
+from ganrun.base.randomness import derived_seed, isolated_random, set_random_stream
+from ganrun.contracts.data import Split, to_uint8, to_unit_range
+from ganrun.contracts.optimizers import OPTIMIZERS, SGD, Adam
+from ganrun.training.averaging import Average
+from ganrun.training.batches import RealBatches, Shuffle
+from ganrun.training.measurements import Measurements
 
 CPU = torch.device("cpu")
 

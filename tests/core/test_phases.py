@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
-from ganrun.components import Problem
-from ganrun.errors import ContractError
-from ganrun.measurements import Measurements
-from ganrun.networks import network_view
-from ganrun.optimizers import SGD, Adam, OptimizerSettings
-from ganrun.phases import Update
-from ganrun.state import SlotState
+from ganrun.base.errors import ContractError
+from ganrun.contracts.optimizers import SGD, Adam, OptimizerSettings
+from ganrun.contracts.specs import ModelSpec
+from ganrun.training.measurements import Measurements
+from ganrun.training.networks import network_view
+from ganrun.training.phases import Update
+from ganrun.training.state import SlotState
 
 CPU = torch.device("cpu")
 
@@ -195,7 +195,7 @@ def test_the_default_latents_are_standard_normal():
     class Sized(Minimal):
         latent_size = 3
 
-    latents = Sized(None, Problem((1,))).latents(20_000, CPU)
+    latents = Sized(None, ModelSpec((1,))).latents(20_000, CPU)
     assert latents.shape == (20_000, 3)
     torch.testing.assert_close(latents.mean(0), torch.zeros(3), rtol=0, atol=0.03)
     torch.testing.assert_close(latents.T.cov(), torch.eye(3), rtol=0, atol=0.04)

@@ -28,11 +28,11 @@ from ganrun import (
     Slot,
     hookimpl,
 )
-from ganrun.errors import RecipeError
-from ganrun.plugins import Plugins
-from ganrun.reader import load_recipe
-from ganrun.recipe import Recipe
-from ganrun.registry import Registry
+from ganrun.base.errors import RecipeError
+from ganrun.discovery.plugins import Plugins
+from ganrun.discovery.registry import Registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.recipe import Recipe
 from ganrun.testing import registry_with
 
 # ── A plugin ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,7 +41,7 @@ from ganrun.testing import registry_with
 class Points(Data):
     """Points."""
 
-    problem = prepare = split = None  # type: ignore[assignment]
+    spec = prepare = split = None  # type: ignore[assignment]
 
     class Settings(ganrun.Settings):
         size: int = Field(8, ge=1)
@@ -591,4 +591,4 @@ def faults(folder: Path, text: str, *overrides: str, registry: Registry = REGIST
     """The problems, without the folder."""
     with pytest.raises(RecipeError) as caught:
         load(folder, text, *overrides, registry=registry)
-    return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
+    return [spec.replace(f"{folder}/", "") for spec in caught.value.problems]

@@ -19,18 +19,18 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Metric, Observer, Problem, Score, Split, hookimpl, observes
-from ganrun.errors import Interrupted, NonFiniteError, RequestError, RunError
-from ganrun.interruption import unwinding
-from ganrun.runner import execute
+from ganrun import Data, DataSpec, Discriminator, Generator, Metric, Observer, Score, Split, hookimpl, observes
+from ganrun.base.errors import Interrupted, NonFiniteError, RequestError, RunError
+from ganrun.base.signals import unwinding
 from ganrun.testing import build, train
+from ganrun.training.runner import execute
 
 
 class Stripes(Data):
     """Forty images of random stripes, labelled by direction."""
 
-    def problem(self) -> Problem:
-        return Problem((1, 8, 8), classes=2)
+    def spec(self) -> DataSpec:
+        return DataSpec((1, 8, 8), classes=2)
 
     def prepare(self) -> None:
         pass
@@ -45,10 +45,10 @@ class Stripes(Data):
 class Up(Generator):
     """Dropout and batch norm, so that random streams and running statistics matter."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
         self.layers = nn.Sequential(
-            nn.Linear(problem.latent_size, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 64)
+            nn.Linear(spec.latent_size, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 64)
         )
 
     def forward(self, latents, labels=None):
@@ -58,8 +58,8 @@ class Up(Generator):
 class Down(Discriminator):
     """The same, downwards."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LeakyReLU(), nn.Dropout(0.2), nn.Linear(32, 1))
 
     def forward(self, images, labels=None):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from ganrun.errors import RecipeError, RequestError
-from ganrun.reader import load_recipe
-from ganrun.registry import Registry, load_registry
-from ganrun.schema import recipe_schema, write_schema
-from ganrun.source import read_source
+from ganrun.base.errors import RecipeError, RequestError
+from ganrun.discovery.registry import Registry, load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.schema import recipe_schema, write_schema
+from ganrun.recipe.source import read_source
 
 RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").glob("*.toml"))
 
@@ -60,14 +60,14 @@ class Warped(ganrun.Data):
         """Another lens; none unless given."""
         mode: Mode = Mode.NEAR
 
-    def problem(self):
-        return ganrun.Problem((1, 8, 8))
+    def spec(self):
+        return ganrun.DataSpec((1, 8, 8))
 
     def prepare(self):
         pass
 
     def split(self, name):
-        raise ganrun.no_such_split(name, [])
+        raise ganrun.unknown_split(name, [])
 
 class Digits(Warped):
     """The same name as a built-in one."""

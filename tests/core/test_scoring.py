@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ganrun import Run, Score
+from ganrun.base.errors import RequestError
 from ganrun.cli import main
-from ganrun.errors import RequestError
-from ganrun.replicates import parse_seeds, summary_of
 from ganrun.testing import train
+from ganrun.trained.replicates import parse_seeds, summary_of
 
 FID = {"use": "fid", "features": "classifier", "samples": 300}
 RECIPE = {

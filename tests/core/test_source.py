@@ -10,8 +10,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganrun.errors import GanrunError, RecipeError, RequestError
-from ganrun.source import parse_override, read_source
+from ganrun.base.errors import GanrunError, RecipeError, RequestError
+from ganrun.recipe.source import parse_override, read_source
 
 RECIPE = """\
 name = "lines"

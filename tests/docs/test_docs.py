@@ -30,8 +30,8 @@ import pytest
 from click.testing import CliRunner
 
 from ganrun.cli import main
-from ganrun.reader import load_recipe
-from ganrun.registry import load_registry
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=lambda path: path.relative_to(ROOT).as_posix())

@@ -148,7 +148,7 @@ def test_the_usual_places_are_looked_in(tmp_path, monkeypatch, place):
 
 def test_absent_files_give_the_steps_and_nothing_is_fetched(tmp_path):
     found = data(tmp_path / "nowhere", attribute="Smiling")
-    assert (found.problem().sample_shape, found.problem().classes) == ((3, 64, 64), 2)
+    assert (found.spec().sample_shape, found.spec().classes) == ((3, 64, 64), 2)
     for ask in (found.locate, found.fetch, found.prepare):
         with pytest.raises(DataError) as caught:
             ask()

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun import Evaluation, Factor, MisfitError, Problem, to_uint8
-from ganrun.evaluation import measured
-from ganrun.registry import load_registry
-from ganrun.settings import parse_settings
+from ganrun import Factor, IncompatibleError, ModelSpec, to_uint8
+from ganrun.contracts.settings import parse_settings
+from ganrun.discovery.registry import load_registry
+from ganrun.inference.evaluation import measured
+from ganrun.testing import evaluation_on
 from ganrun_fidelity.classifier import ClassifierFeatures
 from ganrun_fidelity.codes import Agreements, CodeAccuracy, categorical_columns
 
@@ -35,7 +36,7 @@ def digits():
 def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
     """Of a model that shows a real digit of class `shown[code]`, and reads `read[class]` off a real image."""
     facts = {"factors": (Factor("noise", 3, "noise"), factor), "latent_size": 3 + factor.size}
-    problem = replace(digits.problem(), **facts, encodes=read is not None)
+    spec = replace(digits.spec(), **facts, encodes=read is not None)
     train, test = digits.split("train"), digits.split("test")
     pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
 
@@ -51,11 +52,11 @@ def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> 
         codes = torch.tensor(read)[torch.tensor(seen)]
         return torch.cat([torch.zeros(len(images), 3), 0.6 * one_hot(codes, factor.size) + 0.04], dim=1)
 
-    extractor = ClassifierFeatures(None, problem)
-    metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), problem, extractor)
+    extractor = ClassifierFeatures(None, spec)
+    metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), spec, extractor)
     for part in (extractor, metric):
         part.prepare(digits, CPU)
-    evaluation = Evaluation(problem=problem, device=CPU, step=0, seed=0, draw=draw, data=digits, encode=encode)
+    evaluation = evaluation_on(digits, draw, spec=spec, encode=encode)
     return {score.name: score.value for score in measured([metric], evaluation)}
 
 
@@ -101,12 +102,12 @@ def test_the_columns_of_each_code():
         Factor("b", 2, "continuous"),
         Factor("c", 4, "categorical"),
     )
-    found = {factor.name: columns for factor, columns in categorical_columns(Problem((2,), factors=factors))}
+    found = {factor.name: columns for factor, columns in categorical_columns(ModelSpec((2,), factors=factors))}
     assert found == {"a": slice(5, 8), "c": slice(10, 14)}
     assert np.arange(14)[found["c"]].tolist() == [10, 11, 12, 13]
 
 
 def test_a_loss_without_codes_is_refused():
-    problem = Problem((1, 8, 8), classes=10, factors=(Factor("noise", 9, "noise"),))
-    with pytest.raises(MisfitError, match="no categorical code"):
-        CodeAccuracy(CodeAccuracy.Settings(), problem, ClassifierFeatures(None, problem))
+    spec = ModelSpec((1, 8, 8), classes=10, factors=(Factor("noise", 9, "noise"),))
+    with pytest.raises(IncompatibleError, match="no categorical code"):
+        CodeAccuracy(CodeAccuracy.Settings(), spec, ClassifierFeatures(None, spec))

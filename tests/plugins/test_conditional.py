@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Batch, Factor, Generator, Nets, Problem, RequestError
+from ganrun import Batch, DataSpec, Factor, Generator, ModelSpec, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
 CPU = torch.device("cpu")
-POINT = Problem((1,), classes=3)
+POINT = ModelSpec((1,), classes=3)
 NOISE = torch.tensor([[0.5], [-3.0]])
 ASKED = torch.tensor([2, 0])
 IMAGES, LABELS = torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 2])
@@ -35,8 +35,8 @@ def loss(component, **settings):
 
 @pytest.mark.parametrize("component", [ConditionalGan, AuxiliaryClassifierGan])
 def test_the_losses_conform(component):
-    assert_conforms("loss", component, {"noise_size": 5}, Problem((3, 8, 8), classes=4))
-    assert_conforms("loss", component, {}, Problem((2,), classes=2))
+    assert_conforms("loss", component, {"noise_size": 5}, ModelSpec((3, 8, 8), classes=4))
+    assert_conforms("loss", component, {}, ModelSpec((2,), classes=2))
 
 
 def test_a_latent_is_noise_and_one_equally_likely_class():
@@ -125,7 +125,7 @@ def recipe(use: str, generator: str = "mlp") -> dict:
 @pytest.mark.parametrize("use", ["cgan", "acgan"])
 def test_a_run_gives_each_network_what_its_slot_says(use, tmp_path):
     run = train(recipe(use), tmp_path / "run")
-    assert run.problem.factors == (Factor("noise", 6, "noise"), Factor("class", 10, "categorical"))
+    assert run.spec.factors == (Factor("noise", 6, "noise"), Factor("class", 10, "categorical"))
     latents = run.model.fixed_latents(4)
     assert latents.shape == (4, 16)
     others = torch.cat([latents[:, :6], latents[:, 6:].roll(1, dims=1)], dim=1)
@@ -135,9 +135,9 @@ def test_a_run_gives_each_network_what_its_slot_says(use, tmp_path):
 class Deaf(Generator):
     """Takes labels and makes nothing of them."""
 
-    def __init__(self, settings, problem):
-        super().__init__(settings, problem)
-        self.layer = nn.Linear(problem.latent_size, 64)
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.layer = nn.Linear(spec.latent_size, 64)
 
     def forward(self, latents, labels=None):
         return self.layer(latents).tanh().unflatten(1, (1, 8, 8))
@@ -158,8 +158,8 @@ def test_a_network_that_ignores_the_class_is_refused_before_training(tmp_path):
 class Unlabelled(ganrun.Data):
     """Noise without labels."""
 
-    def problem(self):
-        return Problem((1, 8, 8))
+    def spec(self):
+        return DataSpec((1, 8, 8))
 
     def prepare(self):
         return None

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from ganrun import DataError
-from ganrun.registry import load_registry
+from ganrun.discovery.registry import load_registry
 from ganrun_datasets.digits import Digits
 from ganrun_datasets.idx import read_idx
 from ganrun_datasets.mnist import DEBIAN, FILES, FashionMnist, Mnist
@@ -94,9 +94,9 @@ def test_digits_splits_are_stratified_and_typed():
 
 def test_digits_problem_comes_from_the_settings_alone_and_is_what_the_images_are():
     data = Digits(Digits.Settings(size=20))
-    problem = data.problem()
+    spec = data.spec()
     assert "_splits" not in vars(data)
-    assert (problem.sample_shape, problem.classes) == (data.split("train").images.shape[1:], 10)
+    assert (spec.sample_shape, spec.classes) == (data.split("train").images.shape[1:], 10)
 
 
 def test_digits_fingerprint_is_known_and_changes_with_the_size():
@@ -212,8 +212,8 @@ def test_root_may_be_the_folder_or_torchvisions_root(tmp_path, layout, suffix):
     assert (train.images.shape, train.images.dtype) == ((20, 1, 28, 28), np.uint8)
     assert train.labels.tolist() == [*range(10), *range(10)]
     assert len(data.split("test")) == 10
-    assert data.problem().sample_shape == (1, 28, 28)
-    assert len(data.class_names()) == data.problem().classes == 10
+    assert data.spec().sample_shape == (1, 28, 28)
+    assert len(data.class_names()) == data.spec().classes == 10
 
 
 @pytest.mark.parametrize("place", ["given/fashion-mnist", "here/data/fashion-mnist", "cache/data/FashionMNIST/raw"])

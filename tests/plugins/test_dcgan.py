@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import ganrun_dcgan
-from ganrun import MisfitError, Problem
+from ganrun import IncompatibleError, ModelSpec
 from ganrun.testing import assert_conforms, train
 from ganrun_dcgan.networks import DcganDiscriminator, DcganGenerator, Projection
 from ganrun_dcgan.spectral import SpectralConv2d
 
-PAPER = Problem((3, 64, 64), latent_size=100)
-SMALL = Problem((3, 16, 16), latent_size=8, out_features=5)
+PAPER = ModelSpec((3, 64, 64), latent_size=100)
+SMALL = ModelSpec((3, 16, 16), latent_size=8, out_features=5)
 NORMS = ("batch", "layer", "instance", "spectral", "none")
 
 
-def generator(problem: Problem = SMALL, **settings: object) -> DcganGenerator:
-    return DcganGenerator(DcganGenerator.Settings(**settings), problem)
+def generator(spec: ModelSpec = SMALL, **settings: object) -> DcganGenerator:
+    return DcganGenerator(DcganGenerator.Settings(**settings), spec)
 
 
-def discriminator(problem: Problem = SMALL, **settings: object) -> DcganDiscriminator:
-    return DcganDiscriminator(DcganDiscriminator.Settings(**settings), problem)
+def discriminator(spec: ModelSpec = SMALL, **settings: object) -> DcganDiscriminator:
+    return DcganDiscriminator(DcganDiscriminator.Settings(**settings), spec)
 
 
 def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
@@ -82,8 +82,8 @@ def test_the_projection_is_a_transposed_convolution_of_a_map_of_one_pixel(bias):
 @pytest.mark.parametrize("norm", ["batch", "spectral"])
 def test_the_weights_start_as_the_paper_says(norm):
     torch.manual_seed(0)
-    problem = Problem((3, 32, 32), latent_size=100)
-    modules = [*generator(problem).modules(), *discriminator(problem, norm=norm).modules()]
+    spec = ModelSpec((3, 32, 32), latent_size=100)
+    modules = [*generator(spec).modules(), *discriminator(spec, norm=norm).modules()]
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             accuracy = 5 / math.sqrt(2 * module.weight.numel())
@@ -101,27 +101,27 @@ def test_the_weights_start_as_the_paper_says(norm):
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [16, 28, 32, 64, 128])
 def test_every_size_conforms(size, channels):
-    problem = Problem((channels, size, size), latent_size=7, out_features=3)
-    assert_conforms("generator", DcganGenerator, {"feature_maps": 2}, problem)
-    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 2}, problem)
+    spec = ModelSpec((channels, size, size), latent_size=7, out_features=3)
+    assert_conforms("generator", DcganGenerator, {"feature_maps": 2}, spec)
+    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 2}, spec)
 
 
 @pytest.mark.parametrize("size", [16, 28])
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_conforms(norm, size):
-    problem = Problem((3, size, size), latent_size=16, out_features=5)
-    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 4, "norm": norm}, problem)
+    spec = ModelSpec((3, size, size), latent_size=16, out_features=5)
+    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 4, "norm": norm}, spec)
     if norm in ("batch", "none"):
-        assert_conforms("generator", DcganGenerator, {"feature_maps": 4, "norm": norm}, problem)
+        assert_conforms("generator", DcganGenerator, {"feature_maps": 4, "norm": norm}, spec)
 
 
 @pytest.mark.parametrize("labels", ["concatenation", "embedding"])
 @pytest.mark.parametrize(("size", "norm"), [(16, "batch"), (28, "layer"), (16, "spectral")])
 def test_the_networks_take_labels_either_way(size, norm, labels):
-    problem = Problem((3, size, size), classes=4, latent_size=7, out_features=2, labelled=True)
+    spec = ModelSpec((3, size, size), classes=4, latent_size=7, out_features=2, labelled=True)
     settings = {"feature_maps": 4, "labels": labels}
-    assert_conforms("generator", DcganGenerator, settings, problem)
-    assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, problem)
+    assert_conforms("generator", DcganGenerator, settings, spec)
+    assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, spec)
 
 
 def test_in_bf16_a_sample_close_to_1_is_told_from_1():
@@ -134,24 +134,24 @@ def test_in_bf16_a_sample_close_to_1_is_told_from_1():
 
 
 def test_28_starts_at_7_and_large_images_stay_within_8_times_the_feature_maps():
-    fashion = Problem((1, 28, 28), latent_size=4)
+    fashion = ModelSpec((1, 28, 28), latent_size=4)
     assert maps_of(generator(fashion, feature_maps=2), torch.randn(2, 4)) == [(4, 7, 7), (2, 14, 14), (1, 28, 28)]
     assert maps_of(discriminator(fashion, feature_maps=2), torch.randn(2, 1, 28, 28))[-2:] == [(4, 7, 7), (1, 1, 1)]
-    large = maps_of(generator(Problem((3, 256, 256), latent_size=4), feature_maps=1), torch.randn(2, 4))
+    large = maps_of(generator(ModelSpec((3, 256, 256), latent_size=4), feature_maps=1), torch.randn(2, 4))
     assert [shape[0] for shape in large] == [8, 8, 8, 4, 2, 1, 3]
 
 
 @pytest.mark.parametrize("component", [DcganGenerator, DcganDiscriminator])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 24, 24), (3, 56, 56), (3, 28, 32), (3, 64, 32), (1, 1, 1)])
 def test_other_sizes_are_refused(component, shape):
-    with pytest.raises(MisfitError, match=rf"not {shape[1]}×{shape[2]}; change the size in \[data\]"):
-        component(component.Settings(), Problem(shape, latent_size=4))
+    with pytest.raises(IncompatibleError, match=rf"not {shape[1]}×{shape[2]}; change the size in \[data\]"):
+        component(component.Settings(), ModelSpec(shape, latent_size=4))
 
 
 @pytest.mark.parametrize("component", [DcganGenerator, DcganDiscriminator])
 def test_points_are_refused(component):
-    with pytest.raises(MisfitError, match="works on images"):
-        component(component.Settings(), Problem((2,), latent_size=4))
+    with pytest.raises(IncompatibleError, match="works on images"):
+        component(component.Settings(), ModelSpec((2,), latent_size=4))
 
 
 # ── Norms ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -122,13 +122,13 @@ def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) ->
         drawn = latents(torch.tensor(count))
         torch.manual_seed(count)
         assert torch.equal(drawn, run.loss.latents(count, torch.device("cpu")))
-    assert (tmp_path / "out" / "encoder.pt2").exists() == run.problem.encodes
-    if run.problem.encodes:
+    assert (tmp_path / "out" / "encoder.pt2").exists() == run.spec.encodes
+    if run.spec.encodes:
         images = expected.sample(7)
         encoder = torch.export.load(tmp_path / "out" / "encoder.pt2").module()
         assert torch.equal(model.encode(images), expected.encode(images))
         torch.testing.assert_close(encoder(images), expected.encode(images), rtol=0, atol=1e-6)
-    if run.problem.reconstructs:
+    if run.spec.reconstructs:
         assert torch.equal(model.reconstruct(images), expected.reconstruct(images))
     assert (tmp_path / "out" / "samples.png").exists() == (family != "points")
 
@@ -429,9 +429,9 @@ def test_what_was_handed_over_and_places_that_cannot_be_written_are_refused(
 class Fickle(ganrun.Generator):
     """Its code looks at the values of its latents."""
 
-    def __init__(self, settings: ganrun.Settings, problem: ganrun.Problem) -> None:
-        super().__init__(settings, problem)
-        self.layer = torch.nn.Linear(problem.latent_size, 256)
+    def __init__(self, settings: ganrun.Settings, spec: ganrun.ModelSpec) -> None:
+        super().__init__(settings, spec)
+        self.layer = torch.nn.Linear(spec.latent_size, 256)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         samples = self.layer(latents).tanh().view(-1, 1, 16, 16)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganrun import Extractor, MisfitError, PreflightError, Problem
+from ganrun import Extractor, IncompatibleError, ModelSpec, PreflightError
 from ganrun.testing import assert_conforms
 from ganrun_fidelity import ganrun_extractors
 from ganrun_fidelity.clip import ENCODERS, URL
 from ganrun_fidelity.dinov2 import SHAPES, Shape, Transformer
 
 CPU = torch.device("cpu")
-COLOUR = Problem((3, 40, 40), classes=4, latent_size=2)
+COLOUR = ModelSpec((3, 40, 40), classes=4, latent_size=2)
 EXTRACTORS = ganrun_extractors()
 
 
@@ -126,8 +126,8 @@ def test_absent_weights_and_other_files_are_told_with_the_steps_that_mend_it(nam
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
     with pytest.raises(PreflightError, match=r"other\.pth does not hold"):
         prepared(name, tmp_path / "other.pth")
-    with pytest.raises(MisfitError, match="1 or 3 channels, not 4"):
-        component(component.Settings(), Problem((4, 40, 40)))
+    with pytest.raises(IncompatibleError, match="1 or 3 channels, not 4"):
+        component(component.Settings(), ModelSpec((4, 40, 40)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,27 +19,28 @@ from torch import Tensor, nn
 
 import ganrun
 from ganrun import (
+    Buffer,
     Data,
+    DataSpec,
     Evaluation,
     Extractor,
     Factor,
     FeatureMetric,
     Features,
-    Kept,
-    MisfitError,
+    IncompatibleError,
+    ModelSpec,
     NonFiniteError,
     PreflightError,
-    Problem,
     Run,
     Score,
     Split,
     hookimpl,
-    no_such_split,
+    unknown_split,
 )
-from ganrun.evaluation import measured
-from ganrun.settings import parse_settings
-from ganrun.testing import assert_conforms, train
-from ganrun_fidelity import ganrun_checkups, ganrun_extractors, ganrun_metrics
+from ganrun.contracts.settings import parse_settings
+from ganrun.inference.evaluation import measured
+from ganrun.testing import assert_conforms, evaluation_on, train
+from ganrun_fidelity import ganrun_extractors, ganrun_health_checks, ganrun_metrics
 from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
 from ganrun_fidelity.inception import WEIGHTS
 from ganrun_fidelity.inception_score import ClassShares
@@ -72,16 +72,16 @@ class Arrays(Data):
         self.train = Split(images, labels)
         self.splits = {"train": self.train} | ({} if test is None else {"test": Split(test)})
 
-    def problem(self) -> Problem:
+    def spec(self) -> DataSpec:
         labels = self.train.labels
-        return Problem(self.train.images.shape[1:], 0 if labels is None else int(labels.max()) + 1)
+        return DataSpec(self.train.images.shape[1:], 0 if labels is None else int(labels.max()) + 1)
 
     def prepare(self) -> None:
         return None
 
     def split(self, name: str) -> Split:
         if name not in self.splits:
-            raise no_such_split(name, self.splits)
+            raise unknown_split(name, self.splits)
         return self.splits[name]
 
 
@@ -98,12 +98,12 @@ def evaluation(data: Data, generated: np.ndarray) -> Evaluation:
         rows = [next(numbers) % len(samples) for _ in range(count)]
         return torch.zeros(count, 1), samples[rows]
 
-    return Evaluation(problem=data.problem(), device=CPU, step=1, seed=0, draw=draw, data=data)
+    return evaluation_on(data, draw, step=1)
 
 
 def extractor(use: str, data: Data, **settings: object) -> Extractor:
     component = EXTRACTORS[use]
-    found = component(parse_settings(component.Settings, settings), data.problem())
+    found = component(parse_settings(component.Settings, settings), data.spec())
     found.prepare(data, CPU)
     return found
 
@@ -113,7 +113,7 @@ def prepared(
 ) -> FeatureMetric:
     if isinstance(features, str):
         features = extractor(features, data, **({"weights": weights} if weights else {}))
-    metric = METRICS[name](parse_settings(METRICS[name].Settings, settings), data.problem(), features)
+    metric = METRICS[name](parse_settings(METRICS[name].Settings, settings), data.spec(), features)
     metric.prepare(data, CPU)
     return metric
 
@@ -284,7 +284,7 @@ class Counted(Extractor):
     """Another extractor, and how many pictures it was shown."""
 
     def __init__(self, inner: Extractor) -> None:
-        super().__init__(None, inner.problem)
+        super().__init__(None, inner.spec)
         self.inner, self.outputs, self.suffix, self.seen = inner, inner.outputs, inner.suffix, 0
         self.key, self.protocol = inner.key, inner.protocol
 
@@ -332,7 +332,7 @@ def test_scores_on_an_extractor_of_ones_own_are_torch_fidelitys_on_the_same() ->
     register_feature_extractor("small", Theirs)
     data = Arrays(pictures(1500, 1, 8, 8))
     generated = (pictures(1200, 1, 8, 8, seed=1) * 0.6 + 50).astype(np.uint8)
-    small = Ours(None, data.problem())
+    small = Ours(None, data.spec())
     names = {"fid": {}, "inception-score": {}, "kid": {"subsets": 20}, "precision-recall": {"real_samples": 1500}}
     metrics = [prepared(name, data, small, samples=1200, **more) for name, more in names.items()]
     ours = {score.name: score for score in measured(metrics, evaluation(data, generated))}
@@ -382,8 +382,8 @@ def test_absent_weights_are_told_before_training_with_the_steps_that_mend_it(tmp
     assert "https://github.com/toshas/torch-fidelity/releases/download/" in message
     assert str(tmp_path / "torch/hub/checkpoints") in message
     assert 'features = "classifier"' in message and "weights = " in message
-    checkup = ganrun_checkups()["inception weights"]()
-    assert not checkup.ok and checkup.text == message
+    health_check = ganrun_health_checks()["inception weights"]()
+    assert not health_check.ok and health_check.text == message
 
 
 def test_another_file_by_the_published_name_is_refused(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_another_file_by_the_published_name_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"<html>")
     with pytest.raises(PreflightError, match="not the published file"):
         extractor("inception", Arrays(pictures(4, 3, 8, 8)))
-    assert not ganrun_checkups()["inception weights"]().ok
+    assert not ganrun_health_checks()["inception weights"]().ok
 
 
 class Trap:
@@ -526,7 +526,7 @@ class Spread(FeatureMetric):
         features: Features = "mean-colour"
 
     def watch(self, evaluation: Evaluation) -> None:
-        self.seen = evaluation.collect(Kept(), "features", count=300, extractor=self.extractor)
+        self.seen = evaluation.collect(Buffer(), "features", count=300, extractor=self.extractor)
 
     def measure(self, evaluation: Evaluation) -> list[Score]:
         return [Score("spread", float(self.seen.tensors()[0].std()), True, {"generated": 300})]
@@ -725,14 +725,12 @@ def test_reconstructions_are_measured_as_their_definitions_say() -> None:
 def test_reconstruction_is_scored_on_held_out_images() -> None:
     images = pictures(600, 1, 12, 12)
     data = Arrays(images[:300], None, images[300:])
-    problem = replace(data.problem(), reconstructs=True)
-    metric = Reconstruction(Reconstruction.Settings(), problem)
+    spec = ModelSpec(data.spec().sample_shape, reconstructs=True)
+    metric = Reconstruction(Reconstruction.Settings(), spec)
     metric.prepare(data, CPU)
 
     def of(change: Callable[[Tensor], Tensor]) -> dict[str, Score]:
-        moment = Evaluation(
-            problem=problem, device=CPU, step=1, seed=0, draw=lambda _: (), data=data, reconstruct=change
-        )
+        moment = evaluation_on(data, lambda _: (), spec=spec, step=1, reconstruct=change)
         return {score.name: score for score in measured([metric], moment)}
 
     perfect, darker = of(lambda images: images), of(lambda images: images - 2 * 51 / 255)
@@ -751,7 +749,7 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
 def test_what_the_data_cannot_give_is_told_before_training() -> None:
     images, labels = pictures(40, 1, 8, 8), np.arange(40) % 2
     data = Arrays(images, labels)
-    with pytest.raises(MisfitError, match="labels"):
+    with pytest.raises(IncompatibleError, match="labels"):
         extractor("classifier", Arrays(images))
     with pytest.raises(PreflightError, match="too few"):
         extractor("classifier", Arrays(images[1:2], labels[1:2]))
@@ -769,12 +767,12 @@ def test_what_the_data_cannot_give_is_told_before_training() -> None:
 
 def test_what_cannot_be_scored_is_told_without_any_data() -> None:
     for shape in ((2,), (4, 8, 8)):
-        with pytest.raises(MisfitError):
-            EXTRACTORS["inception"](None, Problem(shape))
-    with pytest.raises(MisfitError, match="no encoder"):
-        Reconstruction(Reconstruction.Settings(), Problem((1, 32, 32)))
-    with pytest.raises(MisfitError, match="window is 11×11"):
-        Reconstruction(Reconstruction.Settings(), Problem((1, 8, 32), reconstructs=True))
+        with pytest.raises(IncompatibleError):
+            EXTRACTORS["inception"](None, ModelSpec(shape))
+    with pytest.raises(IncompatibleError, match="no encoder"):
+        Reconstruction(Reconstruction.Settings(), ModelSpec((1, 32, 32)))
+    with pytest.raises(IncompatibleError, match="window is 11×11"):
+        Reconstruction(Reconstruction.Settings(), ModelSpec((1, 8, 32), reconstructs=True))
 
 
 @pytest.mark.parametrize(
@@ -796,12 +794,12 @@ def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_metrics_conform(name: str) -> None:
     factors = (Factor("noise", 1, "noise"), Factor("class", 1, "categorical"))
-    problem = Problem((3, 32, 32), classes=4, latent_size=2, factors=factors, reconstructs=True)
+    spec = ModelSpec((3, 32, 32), classes=4, latent_size=2, factors=factors, reconstructs=True)
     small = {"kid": {"subset_size": 20}, "reconstruction": {"split": "train"}}
     settings = small.get(name, {}) | ({} if name == "reconstruction" else {"samples": 64})
     if name == "precision-recall" or name == "density-coverage":
         settings |= {"real_samples": 30}
-    assert_conforms("metric", METRICS[name], settings, problem)
+    assert_conforms("metric", METRICS[name], settings, spec)
 
 
 @pytest.mark.parametrize("name", ["classifier", "inception"])

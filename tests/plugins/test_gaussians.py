@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ganrun import Evaluation, PreflightError, Problem
-from ganrun.evaluation import measured
-from ganrun.testing import assert_conforms, train
+from ganrun import ModelSpec, PreflightError
+from ganrun.inference.evaluation import measured
+from ganrun.testing import assert_conforms, evaluation_on, train
 from ganrun_datasets.digits import Digits
 from ganrun_datasets.gaussians import Gaussians, ModesCovered, divergence_from_equal, near_counts
 
@@ -28,17 +28,10 @@ def gaussians(layout: str, **settings) -> Gaussians:
 
 def scores(data: Gaussians, samples: Tensor) -> dict[str, float]:
     """The metric's scores of a generator that gives these samples in turn."""
-    metric = ModesCovered(ModesCovered.Settings(samples=len(samples)), data.problem())
+    metric = ModesCovered(ModesCovered.Settings(samples=len(samples)), data.spec())
     metric.prepare(data, CPU)
     rows = iter(torch.split(torch.cat([samples, samples[:256]]), 256))
-    evaluation = Evaluation(
-        problem=data.problem(),
-        device=CPU,
-        step=0,
-        seed=0,
-        draw=lambda count: (torch.zeros(count, 1), next(rows)),
-        data=data,
-    )
+    evaluation = evaluation_on(data, lambda count: (torch.zeros(count, 1), next(rows)))
     return {score.name: score.value for score in measured([metric], evaluation)}
 
 
@@ -120,7 +113,7 @@ def test_the_divergence_is_that_of_the_histogram_from_a_flat_one(counts):
 
 def test_other_data_has_no_modes_to_count():
     with pytest.raises(PreflightError, match='counts the modes of data "gaussians"'):
-        ModesCovered(ModesCovered.Settings(), Problem((1, 8, 8))).prepare(Digits(Digits.Settings(size=8)), CPU)
+        ModesCovered(ModesCovered.Settings(), ModelSpec((1, 8, 8))).prepare(Digits(Digits.Settings(size=8)), CPU)
 
 
 def test_a_run_is_scored_and_drawn(tmp_path):

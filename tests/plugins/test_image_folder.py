@@ -108,9 +108,9 @@ def test_folders_are_classes_and_pixels_are_pillows(tmp_path):
     (root / "b" / "Thumbs.db").write_bytes(b"nor this")
     (root / "empty").mkdir()
     data = folder(root, size=16)
-    assert data.problem().sample_shape == (3, 16, 16)
-    assert data.problem().classes == 2
-    assert not (tmp_path / "cache").exists(), "the problem is read off the names alone"
+    assert data.spec().sample_shape == (3, 16, 16)
+    assert data.spec().classes == 2
+    assert not (tmp_path / "cache").exists(), "the spec is read off the names alone"
     data.prepare()
     train = data.split("train")
     assert data.class_names() == ("a", "b")
@@ -126,17 +126,17 @@ def test_pictures_beside_each_other_have_no_labels_and_both_ways_at_once_are_ref
     save(pixels(0), tmp_path / "root" / "1.png")
     save(pixels(1), tmp_path / "root" / "2.png")
     data = prepared(tmp_path / "root")
-    assert data.problem().classes == 0
+    assert data.spec().classes == 0
     assert data.split("train").labels is None
     save(pixels(2), tmp_path / "root" / "cat" / "3.png")
     with pytest.raises(DataError, match=r"in a class's folder \(cat/3.png\) and some in none \(1.png\)"):
-        folder(tmp_path / "root").problem()
+        folder(tmp_path / "root").spec()
     assert len(prepared(tmp_path / "root", labelled=False).split("train")) == 3
 
 
 def test_one_folder_is_one_class(tmp_path):
     data = prepared(write_tree(tmp_path / "root", "cat"))
-    assert data.problem().classes == 1
+    assert data.spec().classes == 1
     assert data.split("train").labels.tolist() == [0, 0, 0]
 
 
@@ -154,10 +154,10 @@ def test_folders_called_after_splits_are_the_splits(tmp_path, test_folder):
     assert data.manifest()["counts"] == {"train": 6, "test": 4}
     save(pixels(0), root / test_folder / "zebra" / "1.png")
     with pytest.raises(DataError, match='only the test split has a class "zebra"'):
-        folder(root).problem()
+        folder(root).spec()
     shutil.rmtree(root / "train")
     with pytest.raises(DataError, match="none that is called train"):
-        folder(root).problem()
+        folder(root).spec()
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
@@ -185,7 +185,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
 def test_what_is_no_set_of_pictures_is_told(tmp_path, make, reason):
     make(tmp_path / "root")
     with pytest.raises(DataError, match=reason):
-        folder(tmp_path / "root").problem()
+        folder(tmp_path / "root").spec()
 
 
 # ── Zips ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +209,7 @@ def test_a_zip_that_was_cut_short_is_told_wherever_it_was_cut(tmp_path):
     for length in [1, 4, 40, *range(100, len(whole), len(whole) // 20), len(whole) - 1]:
         cut.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut\.zip (was cut short or damaged: it has|is no zip)"):
-            folder(cut).problem()
+            folder(cut).spec()
 
 
 def test_a_damaged_member_is_unreadable_and_the_others_are_not(tmp_path):

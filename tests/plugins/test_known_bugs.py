@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun import Batch, Evaluation, Nets, Problem
-from ganrun.builder import build_data, build_loss, build_slots
-from ganrun.evaluation import measured
-from ganrun.reader import load_recipe
-from ganrun.recipes import shipped_recipes
-from ganrun.registry import load_registry
-from ganrun.settings import parse_settings
-from ganrun.testing import train
+from ganrun import Batch, ModelSpec, Nets
+from ganrun.contracts.settings import parse_settings
+from ganrun.discovery.registry import load_registry
+from ganrun.inference.evaluation import measured
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import shipped_recipes
+from ganrun.testing import evaluation_on, train
+from ganrun.training.builder import build_data, build_loss, build_slots
 
 CPU = torch.device("cpu")
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
@@ -30,8 +30,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.Lay
 def networks(path) -> dict[str, nn.Module]:
     """The networks of a recipe by slot, as built for drawn shapes, so that no data is needed."""
     recipe = load_recipe(path, load_registry(), ["data.use=synthetic", "metric=[]"])
-    problem, loss = build_loss(recipe, build_data(recipe))
-    return {name: slot.module for name, slot in build_slots(recipe, loss, problem, CPU).items()}
+    spec, loss = build_loss(recipe, build_data(recipe))
+    return {name: slot.module for name, slot in build_slots(recipe, loss, spec, CPU).items()}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -54,7 +54,7 @@ def test_no_critic_under_a_penalty_has_batch_norm_or_a_sigmoid(path):
 def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, settings):
     """Cross-entropy of softmax outputs never falls below ln(1 + (K − 1)/e); of logits, it goes to 0."""
     component = load_registry().find("loss", use).component
-    loss = component(parse_settings(component.Settings, settings), Problem((1,), classes=10))
+    loss = component(parse_settings(component.Settings, settings), ModelSpec((1,), classes=10))
     latents = loss.latents(64, CPU)
     classes = latents[:, 2:12]
 
@@ -69,7 +69,7 @@ def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, set
 def test_least_squares_are_of_the_raw_output():
     """Under a sigmoid the generator's loss at an output of 1 would be ½ (σ(1) − 1)² = 0.036."""
     component = load_registry().find("loss", "lsgan").component
-    loss = component(component.Settings(), Problem((1,)))
+    loss = component(component.Settings(), ModelSpec((1,)))
     ones = Nets({"generator": lambda z: z[:, :1], "discriminator": torch.ones_like})
     assert loss.generator(ones, Batch(torch.randn(4, loss.latent_size))).minimise["fake"].item() == 0.0
     images = Batch(torch.randn(4, loss.latent_size), torch.randn(4, 1))
@@ -115,20 +115,15 @@ def test_pictures_are_scored_as_they_are_and_not_stretched_to_their_own_extremes
     data = digits(digits.Settings(size=8))
     data.prepare()
     images = torch.from_numpy(data.split("train").images).float() / 127.5 - 1
-    extractor = registry.find("extractor", "classifier").component(None, data.problem())
+    extractor = registry.find("extractor", "classifier").component(None, data.spec())
     component = registry.find("metric", "fid").component
-    metric = component(parse_settings(component.Settings, {"samples": 1000}), data.problem(), extractor)
+    metric = component(parse_settings(component.Settings, {"samples": 1000}), data.spec(), extractor)
     for part in (extractor, metric):
         part.prepare(data, CPU)
 
     def score(contrast: float) -> float:
-        evaluation = Evaluation(
-            problem=data.problem(),
-            device=CPU,
-            step=0,
-            seed=0,
-            draw=lambda count: (torch.zeros(count, 1), contrast * images[torch.randperm(len(images))[:count]]),
-            data=data,
+        evaluation = evaluation_on(
+            data, lambda count: (torch.zeros(count, 1), contrast * images[torch.randperm(len(images))[:count]])
         )
         return measured([metric], evaluation)[0].value
 

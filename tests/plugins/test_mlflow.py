@@ -27,12 +27,12 @@ from PIL import Image
 
 import ganrun
 from ganrun import Interrupted, Metric, NonFiniteError, Observer, RunError, Score, hookimpl, observes
-from ganrun.builder import build_run
 from ganrun.cli import main
-from ganrun.plugins import Plugin
-from ganrun.reader import load_recipe
-from ganrun.registry import load_registry
-from ganrun.runner import execute
+from ganrun.discovery.plugins import Plugin
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.training.builder import build_run
+from ganrun.training.runner import execute
 from ganrun_mlflow.compared import cell
 from ganrun_mlflow.mirror import Mirror
 from ganrun_mlflow.note import Note
@@ -647,7 +647,7 @@ def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
     latents = run.model.fixed_latents(5)
     assert torch.allclose(loaded(latents), run.model.decode(latents), atol=1e-6)
     signature = mlflow.models.get_model_info(f"models:/{output.model_id}").signature
-    assert signature.inputs.inputs[0].shape == (-1, run.problem.latent_size)
+    assert signature.inputs.inputs[0].shape == (-1, run.spec.latent_size)
 
 
 def test_the_machines_load_is_recorded(build, uri, monkeypatch):

@@ -26,8 +26,8 @@ from ganrun import (
     step_of,
     to_uint8,
 )
-from ganrun.runner import execute
 from ganrun.testing import assert_conforms, build, registry_with, train
+from ganrun.training.runner import execute
 from ganrun_samples.grid import image_grid
 
 SMALL = {

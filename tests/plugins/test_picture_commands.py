@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ganrun import RequestError, Run, find_trained, load, to_uint8, to_unit_range
+from ganrun import RequestError, Run, find_saved_model, load, to_uint8, to_unit_range
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_samples import making
@@ -243,7 +243,7 @@ def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number
 def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    find_trained(runs("gan").directory.path).save(tmp_path / "model", {})
+    find_saved_model(runs("gan").directory.path).save(tmp_path / "model", {})
     before = {*(tmp_path / "model").iterdir()}
     drawn = written("sample", "model", "-n", 4)
     assert np.array_equal(drawn, written("sample", runs("gan").directory.path, "-n", 4))

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from ganrun import DataError, Problem
+from ganrun import DataError, ModelSpec
 from ganrun.testing import assert_conforms
 from ganrun_datasets.cifar10 import NAMES, Cifar10
 from ganrun_datasets.published import identify
@@ -120,7 +120,7 @@ def test_cifar_is_the_same_in_every_form(tmp_path, folder, packed):
     assert np.array_equal(train.images.reshape(-1, 3072), np.concatenate([pixels for pixels, _ in expected[:5]]))
     assert train.labels.tolist() == [label for _, labels in expected[:5] for label in labels]
     assert np.array_equal(test.images.reshape(-1, 3072), expected[5][0]) and test.labels.tolist() == expected[5][1]
-    assert train.images.shape[1:] == data.problem().sample_shape == (3, 32, 32)
+    assert train.images.shape[1:] == data.spec().sample_shape == (3, 32, 32)
     assert data.manifest()["published"] in (False, None), "these are small ones"
 
 
@@ -270,7 +270,7 @@ def test_stl_is_read_row_by_row_with_labels_from_zero(tmp_path):
 def test_stl_without_labels(tmp_path):
     write_stl(tmp_path)
     data = made(Stl10, tmp_path, train_on="unlabeled")
-    assert data.problem() == Problem((3, 48, 48))
+    assert data.spec() == ModelSpec((3, 48, 48))
     assert data.split("train").labels is None and len(data.split("train")) == 15
     with pytest.raises(DataError, match='no split "test"'):
         data.split("test")
@@ -311,7 +311,7 @@ def test_it_conforms_and_is_told_from_the_published_one(tmp_path, component, cap
 @pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
 def test_where_it_is_absent_the_steps_are_told_and_the_problem_is_known(tmp_path, component):
     data = made(component, tmp_path / "nowhere")
-    assert data.problem().classes == 10
+    assert data.spec().classes == 10
     with pytest.raises(DataError) as caught:
         data.prepare()
     text = str(caught.value)

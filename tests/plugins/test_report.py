@@ -370,11 +370,11 @@ def test_an_axis_holds_every_value_in_order(values: list[float], may_be_logarith
 @given(st.lists(st.floats(12, 228), min_size=1, max_size=26))
 def test_letters_at_the_ends_of_lines_cover_neither_each_other_nor_the_axis(ends: list[float]) -> None:
     lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip(ascii_uppercase, ends, strict=False)]
-    placed = _letters(lines)
-    heights = [height for height, _ in placed]
+    error_context = _letters(lines)
+    heights = [height for height, _ in error_context]
     assert all(below - above >= APART - 1e-6 for above, below in pairwise(heights))
     assert all(TOP <= height <= BOTTOM for height in heights)
-    assert len(placed) == (len(ends) if len(ends) <= 17 else 0)
+    assert len(error_context) == (len(ends) if len(ends) <= 17 else 0)
     alone = all(abs(one - other) >= APART for one, other in combinations(ends, 2))
     assert not alone or sorted(ends) == heights
 

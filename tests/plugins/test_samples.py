@@ -17,11 +17,11 @@ from PIL import Image
 
 from ganrun import (
     Data,
+    DataSpec,
     Factor,
+    IncompatibleError,
     Interrupted,
-    MisfitError,
     Observer,
-    Problem,
     RequestError,
     RunDirectory,
     Settings,
@@ -81,7 +81,7 @@ def test_without_a_code_that_fits_there_are_no_rows(factor):
 
 def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run")
-    rows = row_by_row(run.model.fixed_latents(64), run.problem.factors, 3)
+    rows = row_by_row(run.model.fixed_latents(64), run.spec.factors, 3)
     expected = image_grid(to_uint8(run.model.decode(rows)), 3).numpy()
     assert np.array_equal(picture(run, "samples"), expected)
     factor = expected.shape[1] // (3 * (8 + GAP) + GAP)
@@ -125,8 +125,8 @@ class Bands(Data):
         channels: int
         """Of each."""
 
-    def problem(self):
-        return Problem((self.settings.channels, 8, 8))
+    def spec(self):
+        return DataSpec((self.settings.channels, 8, 8))
 
     def prepare(self):
         pass
@@ -276,7 +276,7 @@ def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
         weights.weight[:] = torch.tensor([0.0, 3.0, 0.0, 9.0, 0.1, 1.0]).mul(weights.weight.sign())
     assert most_active(run.model, 3) == [3, 1, 5]
     assert [line.name for line in chosen_lines(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
-    with pytest.raises(MisfitError, match="there is no latent 6; the model has 6, counted from 0"):
+    with pytest.raises(IncompatibleError, match="there is no latent 6; the model has 6, counted from 0"):
         chosen_lines(run.model, [0, 6], 5)
 
 

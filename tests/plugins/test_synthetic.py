@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ganrun import Problem
+from ganrun import ModelSpec
 from ganrun.testing import assert_conforms
 from ganrun_datasets.synthetic import SHAPES, Synthetic
 
@@ -31,7 +31,7 @@ def test_its_pixels_are_the_same_everywhere():
 
 
 def test_the_problem_is_known_without_drawing():
-    assert synthetic(size=512, channels=1, classes=3, count=10**9).problem() == Problem((1, 512, 512), classes=3)
+    assert synthetic(size=512, channels=1, classes=3, count=10**9).spec() == ModelSpec((1, 512, 512), classes=3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import ganrun_vae
-from ganrun import Batch, Kept, MisfitError, Nets, Problem, RequestError
+from ganrun import Batch, Buffer, IncompatibleError, ModelSpec, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_vae import losses
 from ganrun_vae.losses import VariationalAutoencoder
 
-POINT = Problem((1,), latent_size=1)
-IMAGES = Problem((3, 4, 5), latent_size=2)
+POINT = ModelSpec((1,), latent_size=1)
+IMAGES = ModelSpec((3, 4, 5), latent_size=2)
 
 
-def vae(problem: Problem = POINT, **settings: object) -> VariationalAutoencoder:
-    chosen = {"latent_size": problem.latent_size, **settings}
-    return VariationalAutoencoder(VariationalAutoencoder.Settings(**chosen), problem)
+def vae(spec: ModelSpec = POINT, **settings: object) -> VariationalAutoencoder:
+    chosen = {"latent_size": spec.latent_size, **settings}
+    return VariationalAutoencoder(VariationalAutoencoder.Settings(**chosen), spec)
 
 
 def uniform(*shape: int) -> Tensor:
@@ -114,8 +114,8 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
     encoded = torch.tensor([[1.0, -2.0, math.log(4.0), math.log(0.25)]])
     decoded = []
     nets = Nets({"generator": lambda z: decoded.append(z) or z.tanh(), "encoder": lambda _: encoded})
-    problem = Problem((2,), latent_size=2)
-    loss = vae(problem)
+    spec = ModelSpec((2,), latent_size=2)
+    loss = vae(spec)
     loss.objective(nets, Batch(torch.tensor([[3.0, -1.0]]), torch.zeros(1, 2)))
     loss.reconstruct(nets, torch.zeros(1, 2))
     assert torch.allclose(decoded[0], torch.tensor([[1 + 2 * 3.0, -2 - 0.5]])), "z = μ + ε exp(½ log σ²)"
@@ -124,8 +124,8 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
 
 def test_active_dimensions_are_those_whose_mean_follows_the_image():
     nets = Nets({"generator": lambda z: z[:, :1], "encoder": lambda x: torch.cat([x, 0.05 * x, 0 * x - 9, x, x, x], 1)})
-    problem = Problem((1,), latent_size=3)
-    terms = vae(problem).objective(nets, Batch(torch.zeros(40, 3), uniform(40, 1)))
+    spec = ModelSpec((1,), latent_size=3)
+    terms = vae(spec).objective(nets, Batch(torch.zeros(40, 3), uniform(40, 1)))
     assert terms.report["active_dimensions"].item() == 1
 
 
@@ -236,7 +236,7 @@ def test_sigma_belongs_to_the_fixed_variance(tmp_path, loss, message):
 
 
 def test_bernoulli_is_refused_for_points():
-    with pytest.raises(MisfitError, match=r'not of samples of shape \(1,\); say "gaussian"'):
+    with pytest.raises(IncompatibleError, match=r'not of samples of shape \(1,\); say "gaussian"'):
         vae(likelihood="bernoulli")
 
 
@@ -244,7 +244,7 @@ def test_bernoulli_is_refused_for_points():
 def test_it_learns_to_reconstruct_and_to_draw_digits(tmp_path, likelihood, share):
     run = train(recipe(likelihood=likelihood, warmup_steps=100), tmp_path / "run", ganrun_vae)
     evaluation = run.evaluation()
-    pairs = evaluation.collect_real(Kept(), "images", "reconstructions", split="test")
+    pairs = evaluation.collect_real(Buffer(), "images", "reconstructions", split="test")
     evaluation.run()
     unseen, made = pairs.tensors()
     assert made.dtype == torch.uint8 and made.shape == unseen.shape
@@ -252,7 +252,7 @@ def test_it_learns_to_reconstruct_and_to_draw_digits(tmp_path, likelihood, share
     mean_image = evaluation.real(split="train").float().mean(0)
     assert (made - unseen).square().mean() < share * (mean_image - unseen).square().mean()
     moment = run.evaluation()
-    later = moment.collect_real(Kept(), "reconstructions", split="test")
+    later = moment.collect_real(Buffer(), "reconstructions", split="test")
     moment.run()
     assert torch.equal(made, later.tensors()[0].float()), "nothing of it is drawn at random"
     drawn = evaluation.generated(512).float()

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import ganrun_vanilla
-from ganrun import Batch, MisfitError, Nets, Problem
+from ganrun import Batch, IncompatibleError, ModelSpec, Nets
 from ganrun.testing import assert_conforms, train
 from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 from ganrun_vanilla.networks import ConvDiscriminator, ConvGenerator, MlpDiscriminator, MlpGenerator
 
-POINT = Problem((1,), latent_size=1)
+POINT = ModelSpec((1,), latent_size=1)
 
 
 def nets(slope: float) -> Nets:
@@ -107,7 +107,7 @@ def test_each_update_of_the_discriminator_sees_images_of_its_own(tmp_path, loss)
 @pytest.mark.parametrize("settings", [{}, {"hidden": [], "norm": "none"}, {"hidden": [40, 20], "norm": "batch"}])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 7, 5), (2,)])
 def test_the_dense_generator_conforms_for_any_shape(settings, shape):
-    assert_conforms("generator", MlpGenerator, settings, Problem(shape, latent_size=16))
+    assert_conforms("generator", MlpGenerator, settings, ModelSpec(shape, latent_size=16))
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": []}, {"hidden": [30], "dropout": 0.3}])
@@ -117,38 +117,38 @@ def test_the_dense_discriminator_conforms(settings):
 
 @pytest.mark.parametrize(("stages", "size"), [(1, 6), (2, 28), (3, 32), (4, 16)])
 def test_the_convolutional_networks_conform(stages, size):
-    problem = Problem((3, size, size), latent_size=16, out_features=5)
+    spec = ModelSpec((3, size, size), latent_size=16, out_features=5)
     settings = {"stages": stages, "feature_maps": 4}
-    assert_conforms("generator", ConvGenerator, settings, problem)
+    assert_conforms("generator", ConvGenerator, settings, spec)
     for norm in ("none", "batch"):
-        assert_conforms("discriminator", ConvDiscriminator, {**settings, "norm": norm}, problem)
+        assert_conforms("discriminator", ConvDiscriminator, {**settings, "norm": norm}, spec)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 4, 5])
 @pytest.mark.parametrize("output", ["doubling", "convolution"])
 def test_they_conform_with_every_kernel_and_output(kernel_size, output):
-    problem = Problem((3, 8, 20), latent_size=16, out_features=5)
+    spec = ModelSpec((3, 8, 20), latent_size=16, out_features=5)
     settings = {"stages": 2, "feature_maps": 4, "kernel_size": kernel_size}
-    assert_conforms("generator", ConvGenerator, {**settings, "output": output}, problem)
-    assert_conforms("discriminator", ConvDiscriminator, {**settings, "dropout": 0.3}, problem)
+    assert_conforms("generator", ConvGenerator, {**settings, "output": output}, spec)
+    assert_conforms("discriminator", ConvDiscriminator, {**settings, "dropout": 0.3}, spec)
 
 
 @pytest.mark.parametrize("labels", ["concatenation", "embedding"])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2,)])
 def test_the_networks_take_labels_either_way(shape, labels):
-    problem = Problem(shape, classes=3, latent_size=5, out_features=2, labelled=True)
-    assert_conforms("generator", MlpGenerator, {"hidden": [20], "labels": labels}, problem)
-    assert_conforms("discriminator", MlpDiscriminator, {"hidden": [20], "labels": labels}, problem)
+    spec = ModelSpec(shape, classes=3, latent_size=5, out_features=2, labelled=True)
+    assert_conforms("generator", MlpGenerator, {"hidden": [20], "labels": labels}, spec)
+    assert_conforms("discriminator", MlpDiscriminator, {"hidden": [20], "labels": labels}, spec)
     if len(shape) == 3:
         settings = {"stages": 2, "feature_maps": 4, "labels": labels}
-        assert_conforms("generator", ConvGenerator, settings, problem)
-        assert_conforms("discriminator", ConvDiscriminator, settings, problem)
+        assert_conforms("generator", ConvGenerator, settings, spec)
+        assert_conforms("discriminator", ConvDiscriminator, settings, spec)
 
 
 @pytest.mark.parametrize("component", [MlpGenerator, MlpDiscriminator, ConvGenerator, ConvDiscriminator])
 def test_without_labels_the_way_in_adds_no_weights(component):
-    problem = Problem((1, 8, 8), classes=3, latent_size=5)
-    networks = [component(component.Settings(labels=labels), problem) for labels in ("concatenation", "embedding")]
+    spec = ModelSpec((1, 8, 8), classes=3, latent_size=5)
+    networks = [component(component.Settings(labels=labels), spec) for labels in ("concatenation", "embedding")]
     for network in networks:
         assert all(name.startswith("layers.") for name in network.state_dict())
     first, second = (sum(each.numel() for each in network.parameters()) for network in networks)
@@ -157,7 +157,7 @@ def test_without_labels_the_way_in_adds_no_weights(component):
 
 @pytest.mark.parametrize("component", [MlpGenerator, ConvGenerator])
 def test_in_bf16_a_sample_close_to_1_is_told_from_1(component):
-    generator = component(component.Settings(), Problem((1, 8, 8), latent_size=4))
+    generator = component(component.Settings(), ModelSpec((1, 8, 8), latent_size=4))
     nn.init.constant_(generator.layers[-1].bias, 5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         gap = 1 - generator(torch.randn(6, 4))
@@ -167,16 +167,16 @@ def test_in_bf16_a_sample_close_to_1_is_told_from_1(component):
 
 @pytest.mark.parametrize("component", [ConvGenerator, ConvDiscriminator])
 def test_a_size_that_cannot_be_halved_so_often_is_refused(component):
-    with pytest.raises(MisfitError, match=r"stages = 3 it takes sizes divisible by 8, not 28×28"):
-        component(component.Settings(), Problem((1, 28, 28), latent_size=4))
-    with pytest.raises(MisfitError, match=r"works on images"):
-        component(component.Settings(), Problem((2,), latent_size=4))
+    with pytest.raises(IncompatibleError, match=r"stages = 3 it takes sizes divisible by 8, not 28×28"):
+        component(component.Settings(), ModelSpec((1, 28, 28), latent_size=4))
+    with pytest.raises(IncompatibleError, match=r"works on images"):
+        component(component.Settings(), ModelSpec((2,), latent_size=4))
 
 
 def test_the_convolutional_networks_start_as_dcgan_prescribes():
-    problem = Problem((3, 32, 32), latent_size=64)
-    modules = [*ConvGenerator(ConvGenerator.Settings(), problem).modules()]
-    modules += ConvDiscriminator(ConvDiscriminator.Settings(), problem).modules()
+    spec = ModelSpec((3, 32, 32), latent_size=64)
+    modules = [*ConvGenerator(ConvGenerator.Settings(), spec).modules()]
+    modules += ConvDiscriminator(ConvDiscriminator.Settings(), spec).modules()
     weights = [m.weight for m in modules if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     scales = torch.cat([m.weight for m in modules if isinstance(m, nn.BatchNorm2d)])
     pooled = torch.cat([weight.flatten() for weight in weights])
@@ -186,9 +186,9 @@ def test_the_convolutional_networks_start_as_dcgan_prescribes():
 
 
 def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_input():
-    problem = Problem((3, 32, 32), latent_size=8)
-    generator = list(ConvGenerator(ConvGenerator.Settings(), problem).layers)
-    discriminator = list(ConvDiscriminator(ConvDiscriminator.Settings(), problem).layers)
+    spec = ModelSpec((3, 32, 32), latent_size=8)
+    generator = list(ConvGenerator(ConvGenerator.Settings(), spec).layers)
+    discriminator = list(ConvDiscriminator(ConvDiscriminator.Settings(), spec).layers)
     assert [type(layer) for layer in generator[-2:]] == [nn.ReLU, nn.ConvTranspose2d]
     assert [type(layer) for layer in discriminator[:2]] == [nn.Conv2d, nn.LeakyReLU]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in discriminator) == 2
@@ -196,7 +196,7 @@ def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_
 
 # ── Designs of the field's introductions, counted by hand ─────────────────────────────────────────────────
 
-MNIST = Problem((1, 28, 28), latent_size=100)
+MNIST = ModelSpec((1, 28, 28), latent_size=100)
 
 
 def parameters(network: nn.Module) -> int:
@@ -239,9 +239,9 @@ def test_a_convolutional_generator_whose_hidden_maps_reach_the_images_size():
 @pytest.mark.parametrize("kernel_size", [3, 4, 5])
 @pytest.mark.parametrize("output", ["doubling", "convolution"])
 def test_every_stage_doubles_the_size(kernel_size, output):
-    problem = Problem((2, 24, 40), latent_size=4)
+    spec = ModelSpec((2, 24, 40), latent_size=4)
     settings = ConvGenerator.Settings(kernel_size=kernel_size, output=output, feature_maps=4)
-    maps = maps_of(ConvGenerator(settings, problem), torch.randn(2, 4))
+    maps = maps_of(ConvGenerator(settings, spec), torch.randn(2, 4))
     assert maps[0][1:] == (3, 5) and maps[-1] == (2, 24, 40)
     growth = {(tall / low, wide / narrow) for (_, low, narrow), (_, tall, wide) in pairwise(maps)}
     assert growth == ({(2, 2)} if output == "doubling" else {(2, 2), (1, 1)})
@@ -250,9 +250,9 @@ def test_every_stage_doubles_the_size(kernel_size, output):
 
 @pytest.mark.parametrize(("kernel_size", "size"), [(4, 24), (3, 24), (3, 25), (5, 31), (5, 1)])
 def test_every_stage_halves_the_size_and_an_odd_kernel_rounds_up(kernel_size, size):
-    problem = Problem((2, size, 2 * size), out_features=3)
+    spec = ModelSpec((2, size, 2 * size), out_features=3)
     settings = ConvDiscriminator.Settings(kernel_size=kernel_size, feature_maps=4)
-    maps = maps_of(ConvDiscriminator(settings, problem), torch.randn(2, 2, size, 2 * size))
+    maps = maps_of(ConvDiscriminator(settings, spec), torch.randn(2, 2, size, 2 * size))
     for (_, tall, wide), (_, low, narrow) in pairwise(maps[:-1]):
         assert (low, narrow) == (math.ceil(tall / 2), math.ceil(wide / 2))
     assert [width for width, _, _ in maps[:-1]] == [2, 4, 8] and maps[-1] == (3,)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ganrun.cli import main
-from ganrun.recipes import shipped_recipes
+from ganrun.recipe.shipped import shipped_recipes
 
 RECIPE = str(shipped_recipes() / "wgan_celeba.toml")
 SHORT = ["train.steps=2", "train.batch_size=4", "loss.n_critic=2", "train.device=cpu", "samples.count=4", "metric=[]"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ganrun.builder import build_run, check_recipe
 from ganrun.cli import main
-from ganrun.reader import load_recipe
-from ganrun.recipes import find_recipe, shipped_recipes
-from ganrun.registry import load_registry
-from ganrun.runner import execute
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import find_recipe, shipped_recipes
+from ganrun.training.builder import build_run, check_recipe
+from ganrun.training.runner import execute
 
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
 ROOT = Path(__file__).parents[2]

@@ -9,12 +9,15 @@
         run = train({"train": {"steps": 2}, "generator": {"use": "style"}, …}, tmp_path / "run", my_plugin)
 
 `assert_conforms` holds a component against its contract, numerically; `build` and `train` make real runs of small
-recipes, with plugins that need not be installed.
+recipes, with plugins that need not be installed; `evaluation_on` and `measured` hand a metric samples that a test makes
+up, and give its scores.
 """
 
 from __future__ import annotations
 
+from ganrun.inference.evaluation import measured
 from ganrun.testing.conformance import assert_conforms
+from ganrun.testing.evaluations import evaluation_on
 from ganrun.testing.runs import build, registry_with, train
 
-__all__ = ["assert_conforms", "build", "registry_with", "train"]
+__all__ = ["assert_conforms", "build", "evaluation_on", "measured", "registry_with", "train"]

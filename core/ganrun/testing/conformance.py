@@ -12,32 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.components import (
-    Data,
-    Discriminator,
-    Extractor,
-    FeatureMetric,
-    Generator,
-    Metric,
-    Observer,
-    Problem,
-    Split,
-    to_unit_range,
-)
-from ganrun.evaluation import Evaluation, measured
-from ganrun.events import Events
-from ganrun.losses import Batch, Loss, Nets, Phase, Terms
-from ganrun.networks import seeded_network
-from ganrun.randomness import isolated_random
-from ganrun.settings import parse_settings, settings_help
+from ganrun.base.randomness import isolated_random
+from ganrun.contracts.data import Data, Split, to_unit_range
+from ganrun.contracts.extractors import Extractor
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.metrics import FeatureMetric, Metric
+from ganrun.contracts.networks import Discriminator, Generator
+from ganrun.contracts.observers import Observer
+from ganrun.contracts.settings import parse_settings, settings_help
+from ganrun.contracts.specs import DataSpec, ModelSpec
+from ganrun.inference.evaluation import measured
+from ganrun.testing.evaluations import evaluation_on
+from ganrun.training.events import Events
+from ganrun.training.networks import seeded_network
 
 CPU = torch.device("cpu")
-IMAGES = Problem(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_features=5)
-"""The problem that networks are tried on unless another is given: no dimension equals another."""
+IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_features=5)
+"""The spec that networks are tried on unless another is given: no dimension equals another."""
 
 
 def assert_conforms(
-    kind: str, component: Any, settings: Mapping[str, Any] | None = None, problem: Problem = IMAGES
+    kind: str, component: Any, settings: Mapping[str, Any] | None = None, spec: ModelSpec = IMAGES
 ) -> None:
     """Assert that a component keeps its contract.
 
@@ -45,7 +40,7 @@ def assert_conforms(
         kind: `generator`, `discriminator`, `loss`, `data`, `metric`, `extractor` or `observer`.
         component: The class.
         settings: What a recipe's table would hold.
-        problem: What to build it for.
+        spec: What to build it for.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -54,31 +49,29 @@ def assert_conforms(
     undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
     assert not undocumented, f"settings without a docstring: {undocumented}"
     assert component.summary(), "the class has no docstring, so `ganrun list` has no summary for it"
-    _CHECKS[kind](component, parsed, problem)
+    _CHECKS[kind](component, parsed, spec)
 
 
 # ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_generator(component: type[Generator], settings: Any, problem: Problem) -> None:
-    latents = _noise(6, problem.latent_size)
-    samples = _check_network(lambda: component(settings, problem), problem, latents, problem.sample_shape)
+def _check_generator(component: type[Generator], settings: Any, spec: ModelSpec) -> None:
+    latents = _noise(6, spec.latent_size)
+    samples = _check_network(lambda: component(settings, spec), spec, latents, spec.sample_shape)
     assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
     assert (samples[0] - samples[1]).abs().max() > 0, "two different latents give the same sample"
 
 
-def _check_discriminator(component: type[Discriminator], settings: Any, problem: Problem) -> None:
-    images = _noise(6, *problem.sample_shape).tanh()
-    _check_network(lambda: component(settings, problem), problem, images, (problem.out_features,))
-    last = list(component(settings, problem).modules())[-1]
+def _check_discriminator(component: type[Discriminator], settings: Any, spec: ModelSpec) -> None:
+    images = _noise(6, *spec.sample_shape).tanh()
+    _check_network(lambda: component(settings, spec), spec, images, (spec.out_features,))
+    last = list(component(settings, spec).modules())[-1]
     assert not isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax), "losses work on logits: drop the last layer"
 
 
-def _check_network(
-    make: Callable[[], nn.Module], problem: Problem, inputs: Tensor, expected: tuple[int, ...]
-) -> Tensor:
+def _check_network(make: Callable[[], nn.Module], spec: ModelSpec, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
     """What holds for both kinds; the outputs in evaluation mode."""
-    labels = torch.arange(len(inputs)) % problem.classes if problem.labelled else None
+    labels = torch.arange(len(inputs)) % spec.classes if spec.labelled else None
     module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
     assert same, "two builds under one seed differ: draw from torch's global random stream"
@@ -120,38 +113,38 @@ class _Linear(nn.Module):
         return self.layer(inputs.flatten(1)).tanh().unflatten(1, self.shape)  # type: ignore[no-any-return]
 
 
-def _check_loss(component: type[Loss], settings: Any, problem: Problem) -> None:
-    loss = component(settings, problem)
+def _check_loss(component: type[Loss], settings: Any, spec: ModelSpec) -> None:
+    loss = component(settings, spec)
     latents = loss.latents(6, CPU)
     assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
     described = sum(factor.size for factor in loss.factors())
     assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
-    networks = {name: _stand_in(loss, name, problem) for name in loss.slots}
+    networks = {name: _stand_in(loss, name, spec) for name in loss.slots}
     phases = loss.phases()
     names = [phase.name for phase in phases]
     assert phases and len(set(names)) == len(names), f"phases must have names of their own: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     for phase in phases:
-        _check_phase(phase, networks, loss, problem)
+        _check_phase(phase, networks, loss, spec)
     samples = loss.generate(Nets(networks), latents)
-    assert samples.shape == (6, *problem.sample_shape), f"generate gives {tuple(samples.shape)}"
+    assert samples.shape == (6, *spec.sample_shape), f"generate gives {tuple(samples.shape)}"
     read = loss.encode(Nets(networks), samples)
     assert read is None or read.shape == latents.shape, "encode gives something else than latents"
 
 
-def _stand_in(loss: Loss, slot: str, problem: Problem) -> nn.Module:
+def _stand_in(loss: Loss, slot: str, spec: ModelSpec) -> nn.Module:
     facts = loss.slots[slot]
     if facts.kind == "generator":
-        return _Linear(loss.in_features(slot), problem.sample_shape, facts.labelled)
-    return _Linear(int(np.prod(problem.sample_shape)), (loss.out_features(slot),), facts.labelled)
+        return _Linear(loss.in_features(slot), spec.sample_shape, facts.labelled)
+    return _Linear(int(np.prod(spec.sample_shape)), (loss.out_features(slot),), facts.labelled)
 
 
-def _check_phase(phase: Phase, networks: Mapping[str, nn.Module], loss: Loss, problem: Problem) -> None:
+def _check_phase(phase: Phase, networks: Mapping[str, nn.Module], loss: Loss, spec: ModelSpec) -> None:
     for slot, network in networks.items():
         network.zero_grad()
         network.requires_grad_(slot in phase.trains)
-    batch = _batch(loss, problem, phase.reads_images)
+    batch = _batch(loss, spec, phase.reads_images)
     before = None if batch.real_images is None else batch.real_images.clone()
     terms, again = _objective(phase, networks, batch), _objective(phase, networks, batch)
     values = {**terms.minimise, **terms.report}
@@ -170,36 +163,36 @@ def _objective(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch) ->
         return phase.objective(Nets(dict(networks)), batch)
 
 
-def _batch(loss: Loss, problem: Problem, reads_images: bool) -> Batch:
+def _batch(loss: Loss, spec: ModelSpec, reads_images: bool) -> Batch:
     latents = loss.latents(6, CPU)
     if not reads_images:
         return Batch(latents)
-    labels = torch.arange(6) % problem.classes if problem.classes else None
-    return Batch(latents, _noise(6, *problem.sample_shape).tanh(), labels)
+    labels = torch.arange(6) % spec.classes if spec.classes else None
+    return Batch(latents, _noise(6, *spec.sample_shape).tanh(), labels)
 
 
 # ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_data(component: type[Data], settings: Any, _: Problem) -> None:
+def _check_data(component: type[Data], settings: Any, _: ModelSpec) -> None:
     data, twin = component(settings), component(settings)
     data.prepare()
     twin.prepare()
-    problem, split = data.problem(), data.split("train")
-    assert split.images.shape[1:] == problem.sample_shape, f"images are {split.images.shape[1:]}, not {problem}"
+    spec, split = data.spec(), data.split("train")
+    assert split.images.shape[1:] == spec.sample_shape, f"images are {split.images.shape[1:]}, not {spec}"
     assert split.images.dtype in (np.uint8, np.float32), f"images are {split.images.dtype}, not uint8 or float32"
-    if problem.classes:
+    if spec.classes:
         assert split.labels is not None and split.labels.dtype == np.int64, "labels must be int64"
         assert len(split.labels) == len(split), "there is not one label for each image"
-        assert set(np.unique(split.labels)) == set(range(problem.classes)), "labels must cover [0, classes)"
-        assert len(data.class_names()) == problem.classes, "class_names does not name each class once"
+        assert set(np.unique(split.labels)) == set(range(spec.classes)), "labels must cover [0, classes)"
+        assert len(data.class_names()) == spec.classes, "class_names does not name each class once"
     located = data.locate()
     assert located is None or located.exists(), f"locate() says {located}, where nothing is"
     manifest = json.loads(json.dumps(dict(data.manifest())))
     assert manifest["counts"]["train"] == len(split), "the manifest miscounts the training images"
     assert manifest["fingerprint"] == data.fingerprint(), "the manifest has another fingerprint"
     assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
-    json.dumps(dataclasses.asdict(problem))
+    json.dumps(dataclasses.asdict(spec))
 
 
 # ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────
@@ -208,19 +201,19 @@ def _check_data(component: type[Data], settings: Any, _: Problem) -> None:
 class _NoiseData(Data):
     """Labelled images of noise, for metrics to prepare on."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, spec: DataSpec) -> None:
         super().__init__(None)
-        self._problem = problem
+        self._spec = spec
 
-    def problem(self) -> Problem:
-        return self._problem
+    def spec(self) -> DataSpec:
+        return self._spec
 
     def prepare(self) -> None:
         return None
 
     def split(self, name: str) -> Split:
-        noise = np.random.default_rng(0).integers(0, 256, (64, *self._problem.sample_shape), dtype=np.uint8)
-        return Split(noise, np.arange(64) % max(self._problem.classes, 1))
+        noise = np.random.default_rng(0).integers(0, 256, (64, *self._spec.sample_shape), dtype=np.uint8)
+        return Split(noise, np.arange(64) % max(self._spec.classes, 1))
 
 
 class _MeanPixels(Extractor):
@@ -235,17 +228,21 @@ class _MeanPixels(Extractor):
         pixels = to_unit_range(images).flatten(1)
         mixtures = torch.randn(pixels.shape[1], 8, generator=torch.Generator().manual_seed(2))
         features = pixels @ mixtures
-        return {"features": features, "logits": features[:, : max(self.problem.classes, 2)]}
+        return {"features": features, "logits": features[:, : max(self.spec.classes, 2)]}
 
 
-def _check_metric(component: type[Metric], settings: Any, problem: Problem) -> None:
-    data = _NoiseData(problem)
+def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> None:
+    data = _NoiseData(spec)
     if issubclass(component, FeatureMetric):
-        metric: Metric = component(settings, problem, _MeanPixels(None, problem))
+        metric: Metric = component(settings, spec, _MeanPixels(None, spec))
     else:
-        metric = component(settings, problem)
+        metric = component(settings, spec)
     metric.prepare(data, CPU)
-    moments = [_evaluation(data) for _ in range(2)]
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
+
+    moments = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
     scores, again = (measured([metric], moment) for moment in moments)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]
@@ -258,22 +255,9 @@ def _check_metric(component: type[Metric], settings: Any, problem: Problem) -> N
         json.dumps(dict(score.protocol))
 
 
-def _evaluation(data: Data) -> Evaluation:
-    shape = data.problem().sample_shape
-    return Evaluation(
-        problem=data.problem(),
-        device=CPU,
-        step=1,
-        seed=0,
-        draw=lambda count: (torch.randn(count, 2), torch.randn(count, *shape).tanh()),
-        data=data,
-        reconstruct=lambda images: images / 2,
-    )
-
-
-def _check_extractor(component: type[Extractor], settings: Any, problem: Problem) -> None:
-    data = _NoiseData(problem)
-    extractor, twin = component(settings, problem), component(settings, problem)
+def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec) -> None:
+    data = _NoiseData(spec)
+    extractor, twin = component(settings, spec), component(settings, spec)
     for each in (extractor, twin):
         each.prepare(data, CPU)
     images = torch.from_numpy(data.split("train").images[:5])
@@ -290,12 +274,12 @@ def _check_extractor(component: type[Extractor], settings: Any, problem: Problem
         assert torch.allclose(found[name][:1], alone[name], rtol=1e-3, atol=1e-4), f"{name}: depends on the batch"
 
 
-def _check_observer(component: type[Observer], settings: Any, _: Problem) -> None:
+def _check_observer(component: type[Observer], settings: Any, _: ModelSpec) -> None:
     events = Events({"it": component(settings)})
     assert any(events.hears(event) for event in events.names()), "it hears no event: mark methods with ganrun.observes"
 
 
-_CHECKS: dict[str, Callable[[Any, Any, Problem], None]] = {
+_CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
     "generator": _check_generator,
     "discriminator": _check_discriminator,
     "loss": _check_loss,

@@ -8,12 +8,12 @@ from typing import Any
 
 import tomli_w
 
-from ganrun.builder import build_run
-from ganrun.plugins import Plugin, Plugins, discover
-from ganrun.reader import load_recipe
-from ganrun.registry import Registry
-from ganrun.run import Run
-from ganrun.runner import execute
+from ganrun.discovery.plugins import Plugin, Plugins, discover
+from ganrun.discovery.registry import Registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.training.builder import build_run
+from ganrun.training.run import Run
+from ganrun.training.runner import execute
 
 
 def registry_with(*plugins: object, installed: bool = True) -> Registry:
@@ -38,7 +38,7 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
 
 
 def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
-    """Build the run of a recipe given as tables, ready for `ganrun.runner.execute`.
+    """Build the run of a recipe given as tables, ready for `ganrun.training.runner.execute`.
 
     Args:
         tables: The recipe.

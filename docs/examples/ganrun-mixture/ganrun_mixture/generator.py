@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import MisfitError, Problem
+from ganrun import IncompatibleError, ModelSpec
 
 
 class MixtureGenerator(ganrun.Generator):
@@ -35,11 +35,13 @@ class MixtureGenerator(ganrun.Generator):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings, problem)
-        size = problem.latent_size - 1
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        size = spec.latent_size - 1
         if size < 1:
-            raise MisfitError("needs latents of at least 2 numbers: one picks the component; raise [loss] latent_size")
+            raise IncompatibleError(
+                "needs latents of at least 2 numbers: one picks the component; raise [loss] latent_size"
+            )
         self.means = nn.Parameter(torch.empty(settings.components, size).uniform_(-1, 1))
         self.widths = nn.Parameter(torch.full((settings.components, size), settings.width))
         self.layers = nn.Sequential(
@@ -47,7 +49,7 @@ class MixtureGenerator(ganrun.Generator):
             nn.LeakyReLU(0.2),
             nn.Linear(settings.hidden, settings.hidden),
             nn.LeakyReLU(0.2),
-            nn.Linear(settings.hidden, prod(problem.sample_shape)),
+            nn.Linear(settings.hidden, prod(spec.sample_shape)),
             nn.Tanh(),
         )
 
@@ -55,7 +57,7 @@ class MixtureGenerator(ganrun.Generator):
         """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
         component = self.component(latents)
         start = self.means[component] + self.widths[component] * latents[:, 1:]
-        return self.layers(start).unflatten(1, self.problem.sample_shape)
+        return self.layers(start).unflatten(1, self.spec.sample_shape)
 
     def component(self, latents: Tensor) -> Tensor:
         """Which Gaussian each sample starts from: int64 `(batch,)`, uniform in [0, components).

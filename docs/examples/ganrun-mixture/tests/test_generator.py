@@ -11,10 +11,10 @@ import pytest
 import torch
 from ganrun_mixture.generator import MixtureGenerator
 
-from ganrun import MisfitError, Problem
+from ganrun import IncompatibleError, ModelSpec
 from ganrun.testing import assert_conforms, train
 
-POINTS = Problem(sample_shape=(2,), latent_size=3)
+POINTS = ModelSpec(sample_shape=(2,), latent_size=3)
 
 
 @pytest.mark.parametrize("settings", [{}, {"components": 1}, {"components": 7, "width": 1.0, "hidden": 8}])
@@ -38,8 +38,8 @@ def test_a_sample_starts_from_its_components_mean() -> None:
 
 
 def test_one_latent_number_is_too_few() -> None:
-    with pytest.raises(MisfitError, match="at least 2 numbers"):
-        MixtureGenerator(MixtureGenerator.Settings(), Problem(sample_shape=(2,), latent_size=1))
+    with pytest.raises(IncompatibleError, match="at least 2 numbers"):
+        MixtureGenerator(MixtureGenerator.Settings(), ModelSpec(sample_shape=(2,), latent_size=1))
 
 
 def test_it_trains(tmp_path: Path) -> None:

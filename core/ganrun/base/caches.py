@@ -1,0 +1,25 @@
+"""Where ganrun keeps what several runs share: extractors' weights, statistics, decoded data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from ganrun.base.errors import RequestError
+
+
+def cache_directory(*parts: str) -> Path:
+    """A folder of the cache, made if absent: `$GANRUN_CACHE`, else the platform's usual place.
+
+    Raises:
+        RequestError: if `$GANRUN_CACHE` starts with the home of nobody, `~nobody/…`.
+    """
+    root = os.environ.get("GANRUN_CACHE") or platformdirs.user_cache_dir("ganrun")
+    try:
+        folder = Path(root).expanduser().joinpath(*parts)
+    except RuntimeError as error:
+        raise RequestError(f"GANRUN_CACHE={root}: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

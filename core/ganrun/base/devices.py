@@ -1,0 +1,53 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from ganrun.base.errors import RequestError
+
+NAMES = "auto, cpu, cuda, cuda:1 or mps"
+
+
+def is_device_name(text: str) -> bool:
+    """Whether `text` names a device, be it there or not."""
+    # Not left to torch.device, which reads cuda:200 as index -56.
+    return re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text) is not None
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes CUDA, else MPS, else the CPU; anything else must be there.
+
+    Raises:
+        RequestError: if the device is unknown or absent.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not is_device_name(wanted):
+        raise RequestError(f'device "{wanted}" is unknown; say {NAMES}')
+    name, _, index = wanted.partition(":")
+    if name == "cuda":
+        return _cuda(int(index or 0))
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise RequestError("device mps was asked for, but this machine has no Apple GPU; say --device auto")
+    return torch.device(name)
+
+
+def device_text(device: torch.device) -> str:
+    """The device's name for people: `NVIDIA H200`, or `cpu (2 threads)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' * (threads != 1)})" if device.type == "cpu" else device.type
+
+
+def _cuda(index: int) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        found = (
+            f"this machine has {count}" if count else "PyTorch finds none (look at nvidia-smi and at PyTorch's build)"
+        )
+        raise RequestError(f"device cuda:{index} was asked for, but {found}; say --device auto or --device cpu")
+    return torch.device("cuda", index)

@@ -1,0 +1,83 @@
+"""The one family of errors that ganrun raises on purpose.
+
+Each says what is wrong, where, and what to do. The command line prints them without a traceback;
+anything outside this family is a bug, in ganrun or in a plugin, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class GanrunError(Exception):
+    """Base of the family.
+
+    Args:
+        message: What is wrong and what to do about it; may run over several lines.
+        where: The place to look at, such as `recipes/wgan.toml:14`.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def located(self, where: str) -> Self:
+        """This error, error_context at `where` unless it already has a place of its own."""
+        self.where = self.where or where
+        return self
+
+
+class RequestError(GanrunError):
+    """What was asked for cannot be done; nothing was written. Exit status 2."""
+
+    exit_status = 2
+
+
+class RecipeError(RequestError):
+    """A recipe is wrong in one or more places; all of them are told at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class PluginError(RequestError):
+    """A plugin is broken, absent, or offers a name that another one offers too."""
+
+
+class IncompatibleError(RequestError):
+    """A component cannot be built for this problem: a size, channel count or label that it does not take."""
+
+
+class DataError(RequestError):
+    """Data is absent, incomplete or damaged. The message gives the exact steps that mend it."""
+
+
+class PreflightError(RequestError):
+    """Something that the run will need later, such as an extractor's weights, is not there."""
+
+
+class RunError(GanrunError):
+    """A run that had started could not go on. Exit status 1."""
+
+
+class NonFiniteError(RunError):
+    """A loss, gradient or weight became NaN or infinite."""
+
+
+class ContractError(RunError):
+    """A component broke its contract, such as a network that returns the wrong shape."""
+
+
+class Interrupted(GanrunError):  # noqa: N818 - the user's wish, no fault
+    """The user (SIGINT) or the system (SIGTERM) asked the run to stop. Exit status 128 + signal number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted")
+        self.exit_status = 128 + signal_number

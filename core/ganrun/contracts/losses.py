@@ -1,0 +1,216 @@
+"""The training objective: its slots, its latents and its phases.
+
+The author of a loss writes the maths. The runner owns devices, precision, freezing, accumulation, averaging,
+optimisers and logging; a loss never calls backward.
+
+    class Gan(Loss):
+        slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
+
+        def phases(self):
+            return (
+                Phase("discriminator", self.discriminator, trains=("discriminator",)),
+                Phase("generator", self.generator, trains=("generator",), reads_images=False),
+            )
+
+        def discriminator(self, nets, batch):
+            real = nets.discriminator(batch.images)
+            fake = nets.discriminator(nets.generator(batch.latents))
+            return Terms(minimise={"real": softplus(-real).mean(), "fake": softplus(fake).mean()})
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.base.errors import ContractError
+from ganrun.contracts.components import Component
+from ganrun.contracts.specs import DataSpec, Factor
+
+Network = Callable[..., Tensor]
+"""A network as an objective sees it: `network(inputs, labels=None)`, float32 out whatever the precision inside."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The role a network plays in a loss. The recipe has one table per slot, bearing the slot's name."""
+
+    kind: Literal["generator", "discriminator"]
+    """Which kind of component fills it."""
+
+    averaged: bool = False
+    """Whether an exponential moving average of its weights is kept; that average is what gets scored and shown."""
+
+    labelled: bool = False
+    """Whether objectives call it with labels. A network that makes nothing of them is refused."""
+
+    per_sample: bool = False
+    """Whether an output is meant to depend on its own sample alone, as where gradients are penalised sample by sample.
+    Of a network with batch norm, where that is not so, the user is warned."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a phase's objective is given. Tensors are on the run's device."""
+
+    latents: Tensor
+    """Fresh for every phase, as the loss's `latents` draws them: `(size, latent_size)`."""
+
+    real_images: Tensor | None = None
+    real_labels: Tensor | None = None
+    steps_done: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.latents)
+
+    @property
+    def images(self) -> Tensor:
+        """Real images `(size, *sample_shape)` in [-1, 1].
+
+        Raises:
+            ContractError: in a phase that said `reads_images=False`.
+        """
+        if self.real_images is None:
+            raise ContractError("the objective uses batch.images, but its phase says reads_images=False")
+        return self.real_images
+
+    @property
+    def labels(self) -> Tensor | None:
+        """int64 labels `(size,)` of `images`, or None where the data has none."""
+        return self.real_labels
+
+    @property
+    def step(self) -> Tensor:
+        """Steps done so far, as a float scalar on the batch's device, for weights that change as training goes on."""
+        return torch.tensor(float(self.steps_done), device=self.latents.device)
+
+    def chunks(self, count: int) -> Iterator[Batch]:
+        """The batch in `count` equal parts, for gradient accumulation."""
+        latents = self.latents.chunk(count)
+        images = self.real_images.chunk(count) if self.real_images is not None else [None] * count
+        labels = self.real_labels.chunk(count) if self.real_labels is not None else [None] * count
+        for part in zip(latents, images, labels, strict=True):
+            yield Batch(*part, steps_done=self.steps_done)
+
+
+class Nets:
+    """The networks of a loss by slot: `nets.generator(latents)`.
+
+    Networks that the phase does not train are frozen: their weights get no gradient, and where their inputs
+    need none either, they build no graph. So an objective needs no `detach` and no `no_grad`.
+    """
+
+    def __init__(self, networks: Mapping[str, Network]) -> None:
+        self.__dict__.update(networks)
+
+    def __getattr__(self, slot: str) -> Network:
+        raise ContractError(f'the loss has no slot "{slot}"; its slots are {", ".join(self.__dict__)}')
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective returns: scalars, each a mean over the batch."""
+
+    minimise: Mapping[str, Tensor]
+    """Their sum is minimised. The same names at every call."""
+
+    report: Mapping[str, Tensor] = field(default_factory=dict)
+    """Logged beside them, never differentiated."""
+
+
+Objective = Callable[[Any, Batch], Terms]
+"""`objective(nets, batch) -> Terms`"""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of update within a step."""
+
+    name: str
+    """Appears in the logged names: `loss/<phase>`."""
+
+    objective: Objective
+
+    trains: tuple[str, ...]
+    """The slots whose weights it updates; all others are frozen meanwhile."""
+
+    repeat: int = 1
+    """Updates per step, each with fresh data and latents (n_critic)."""
+
+    every: int = 1
+    """Runs in steps 1, 1 + every, 1 + 2·every, … (lazy regularisation)."""
+
+    reads_images: bool = True
+    """Whether it consumes real images. A GAN's generator update does not."""
+
+    second_order: bool = False
+    """Whether the objective differentiates a gradient (a gradient penalty); such a phase is never compiled."""
+
+    project: Callable[[nn.Module], None] | None = None
+    """Applied to each trained network after each update, without gradients: weight clipping, for instance."""
+
+
+class Loss(Component, ABC):
+    """A training objective, built from its settings and the data's spec.
+
+    Subclasses define `slots` and `phases`; the rest has defaults that suit most.
+    """
+
+    slots: ClassVar[Mapping[str, Slot]]
+    """The networks it needs, by role."""
+
+    def __init__(self, settings: Any, spec: DataSpec) -> None:
+        self.settings = settings
+        self.spec = spec
+
+    @classmethod
+    def class_fault(cls) -> str | None:
+        """A loss without slots trains nothing."""
+        return super().class_fault() or (None if getattr(cls, "slots", None) else "whose class does not define slots")
+
+    @property
+    def latent_size(self) -> int:
+        """Length of a latent vector: the setting `latent_size`, unless overridden."""
+        return int(self.settings.latent_size)
+
+    def factors(self) -> Sequence[Factor]:
+        """What a latent vector is made of, in order: noise alone, unless overridden."""
+        return (Factor("noise", self.latent_size, "noise"),)
+
+    def in_features(self, slot: str) -> int:
+        """How many latents the network in a slot of kind generator takes: all, unless overridden."""
+        return self.latent_size
+
+    def out_features(self, slot: str) -> int:
+        """How many numbers per image the network in a slot of kind discriminator must return."""
+        return 1
+
+    def latents(self, size: int, device: torch.device) -> Tensor:
+        """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""
+        return torch.randn(size, self.latent_size, device=device)
+
+    def generate(self, nets: Nets, latents: Tensor) -> Tensor:
+        """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures."""
+        return nets.generator(latents)
+
+    def encode(self, nets: Nets, images: Tensor) -> Tensor | None:
+        """Latents `(size, latent_size)` as read off real images `(size, *sample_shape)` in [-1, 1].
+
+        A categorical factor as probabilities, and 0 for what cannot be read. None where the model reads nothing.
+        """
+        return None
+
+    def reconstruct(self, nets: Nets, images: Tensor) -> Tensor | None:
+        """What the model makes of real images `(size, *sample_shape)` in [-1, 1]; None where it has no encoder."""
+        return None
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """The phases of a step, in order."""

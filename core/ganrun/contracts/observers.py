@@ -1,0 +1,23 @@
+"""Observers: components that hear the events of a run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ganrun.contracts.components import Component
+
+
+class Observer(Component):
+    """A component that hears the events of one run, in methods marked with `ganrun.observes`.
+
+    See `ganrun.training.lifecycle.RunEvents` for the events; a method takes those of an event's arguments that it needs.
+    """
+
+    essential: ClassVar[bool] = False
+    """Whether a fault of this observer stops the run. One that is not essential is reported and left out."""
+
+    automatic: ClassVar[bool] = False
+    """Whether it takes part in every run unless the recipe says `name = false`."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings

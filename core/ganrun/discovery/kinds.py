@@ -1,0 +1,37 @@
+"""The kinds of components: the hook that offers each, and the class that each is a subclass of."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """One kind of component."""
+
+    hook: str
+    """The hook by which plugins offer it."""
+
+    module: str
+    """The module of its contract, within `ganrun.contracts`."""
+
+    contract_name: str
+    """Its base class there."""
+
+    @property
+    def contract(self) -> type:
+        """The base class; imports torch."""
+        found: type = getattr(import_module(f"ganrun.contracts.{self.module}"), self.contract_name)
+        return found
+
+
+KINDS = {
+    "generator": Kind("ganrun_generators", "networks", "Generator"),
+    "discriminator": Kind("ganrun_discriminators", "networks", "Discriminator"),
+    "loss": Kind("ganrun_losses", "losses", "Loss"),
+    "data": Kind("ganrun_data", "data", "Data"),
+    "metric": Kind("ganrun_metrics", "metrics", "Metric"),
+    "extractor": Kind("ganrun_extractors", "extractors", "Extractor"),
+    "observer": Kind("ganrun_observers", "observers", "Observer"),
+}
+"""By the name that `ganrun list` and messages use."""

@@ -1,0 +1,205 @@
+"""One evaluation: every metric says what it needs; then samples are drawn and real images read, once, in batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ganrun.base.errors import ContractError, PreflightError
+from ganrun.contracts.data import Data
+from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
+from ganrun.contracts.extractors import Extractor
+from ganrun.contracts.metrics import Metric, Score
+from ganrun.contracts.specs import ModelSpec
+from ganrun.inference.sources import ReadsImages, RealImages, Rows, Source
+
+C = TypeVar("C", bound=Collector)
+
+OnProgress = Callable[[str, int, int], None]
+"""`on_progress(what, done, total)`"""
+
+
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """For callers that show none."""
+
+
+class SharedEvaluation(Evaluation):
+    """An evaluation whose passes all metrics share: each source is read once, each extractor computes once.
+
+    Args:
+        spec: The facts of the data and the model.
+        device: Where extractors compute.
+        step: Steps done.
+        seed: The run's seed.
+        samples: Where samples come from.
+        data: The run's data set, prepared.
+        model: What encodes and reconstructs real images, if anything does.
+        protocol: What else the samples depend on, for every score.
+        on_progress: Called after each batch; it may raise to stop the evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        device: torch.device,
+        step: int,
+        seed: int,
+        samples: Source,
+        data: Data,
+        model: ReadsImages | None = None,
+        protocol: Mapping[str, str | int | float | bool] | None = None,
+        on_progress: OnProgress = ignore_progress,
+    ) -> None:
+        super().__init__(spec=spec, device=device, step=step, seed=seed)
+        shape = "×".join(str(side) for side in spec.sample_shape)
+        self.protocol = {"sample_shape": shape, "precision": "f32", "torch": torch.__version__, **(protocol or {})}
+        self.on_progress = on_progress
+        self._samples = samples
+        self._data = data
+        self._model = model
+        self._passes: dict[str, _Pass] = {}
+        """By the source's name."""
+
+    def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
+        """As `Evaluation.collect`."""
+        found = self._samples.available
+        if found is not None and count > found:
+            raise PreflightError(f"it asks for {count:,} samples, and there are {found:,}; say samples = {found}")
+        return self._request(self._samples, into, outputs, count, extractor)
+
+    def collect_real(
+        self,
+        into: C,
+        *outputs: str,
+        count: int | None = None,
+        split: str = "train",
+        extractor: Extractor | None = None,
+    ) -> C:
+        """As `Evaluation.collect_real`."""
+        available = len(self._data.split(split))
+        source = RealImages(self._data, split, self.device, self._model)
+        return self._request(source, into, outputs, available if count is None else min(count, available), extractor)
+
+    def generated(self, count: int) -> Tensor:
+        """As `Evaluation.generated`."""
+        return self._at_once(self.collect(Buffer(), "samples", count=count))
+
+    def real(self, count: int | None = None, split: str = "train") -> Tensor:
+        """As `Evaluation.real`."""
+        return self._at_once(self.collect_real(Buffer(), "images", count=count, split=split))
+
+    def run(self) -> None:
+        """Draw and read everything that was asked for since the last time, once."""
+        passes, self._passes = self._passes, {}
+        for each in passes.values():
+            each.run(self.on_progress)
+
+    def _at_once(self, buffer: Buffer) -> Tensor:
+        self.run()
+        return buffer.tensors()[0]
+
+    def _request(self, source: Source, into: C, outputs: tuple[str, ...], count: int, extractor: Extractor | None) -> C:
+        known = {*source.outputs, *(extractor.outputs if extractor else ())}
+        for output in outputs:
+            if output not in known:
+                raise ValueError(f'there is no output "{output}" here; there are {", ".join(sorted(known))}')
+        self._passes.setdefault(source.name, _Pass(source)).requests.append(_Request(into, outputs, count, extractor))
+        return into
+
+
+def measured(metrics: Sequence[Metric], evaluation: SharedEvaluation) -> list[Score]:
+    """The scores of all metrics, from one pass over each source, each score with the whole of its protocol.
+
+    Raises:
+        PreflightError: if a metric, named by its place, asks for more than there is.
+        ContractError: if two scores have one name.
+    """
+    for place, metric in enumerate(metrics):
+        try:
+            metric.watch(evaluation)
+        except PreflightError as error:
+            raise error.located(f"metric.{place}") from None
+    evaluation.run()
+    scores: list[Score] = []
+    for place, metric in enumerate(metrics):
+        scores += metric.measure(evaluation)
+        evaluation.on_progress("scores", place + 1, len(metrics))
+    names = [score.name for score in scores]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")
+    return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
+
+
+# ── Passes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What one metric asked for."""
+
+    into: Collector
+    outputs: tuple[str, ...]
+    count: int
+    extractor: Extractor | None
+
+
+class _Pass:
+    """One pass over a source, for all requests of it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.requests: list[_Request] = []
+
+    @torch.no_grad()
+    def run(self, on_progress: OnProgress) -> None:
+        """Hand every batch to every request."""
+        total, done = max(request.count for request in self.requests), 0
+        for rows in self.source.batches(total):
+            features = _Features(rows, self._counts())
+            for request in self.requests:
+                self._serve(request, rows, features)
+            done = min(done + len(rows.ranks), total)
+            on_progress(self.source.name, done, total)
+
+    def _serve(self, request: _Request, rows: Rows, features: _Features) -> None:
+        wanted = rows.ranks < request.count
+        if not wanted.any():
+            return
+        batch = []
+        for name in request.outputs:
+            if name in self.source.outputs:
+                batch.append(getattr(rows, name)[wanted])
+            else:
+                assert request.extractor is not None, "outputs were checked when they were asked for"
+                batch.append(features.of(request.extractor, name, request.count))
+        request.into.add(*batch)
+
+    def _counts(self) -> dict[str, int]:
+        """The largest count that is asked of each extractor, by its key."""
+        counts: dict[str, int] = {}
+        for request in self.requests:
+            if request.extractor is not None:
+                counts[request.extractor.key] = max(request.count, counts.get(request.extractor.key, 0))
+        return counts
+
+
+class _Features:
+    """What extractors make of one batch: of the rows that anybody asked for, once for each key."""
+
+    def __init__(self, rows: Rows, counts: Mapping[str, int]) -> None:
+        self._rows = rows
+        self._counts = counts
+        self._found: dict[str, Mapping[str, Tensor]] = {}
+
+    def of(self, extractor: Extractor, name: str, count: int) -> Tensor:
+        """One output of an extractor, of the rows of rank below `count`."""
+        ranks = self._rows.ranks
+        seen = ranks < self._counts[extractor.key]
+        if extractor.key not in self._found:
+            self._found[extractor.key] = extractor(self._rows.pictures[seen])
+        return self._found[extractor.key][name][ranks[seen] < count]

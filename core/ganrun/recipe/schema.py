@@ -1,0 +1,221 @@
+"""A JSON Schema of recipes, with the settings of every installed component: completion and checks in an editor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+from ganrun.base.errors import PluginError, RequestError
+from ganrun.base.files import write_text
+from ganrun.contracts.optimizers import OPTIMIZERS
+from ganrun.contracts.settings import Settings
+from ganrun.discovery.registry import RegisteredComponent, Registry
+from ganrun.recipe.recipe import EmaSettings, TrainSettings
+
+Schema = dict[str, Any]
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+DEFAULT_OPTIMIZER = "adam"
+
+
+def write_schema(registry: Registry, path: Path) -> None:
+    """Write the schema to a file, atomically.
+
+    Raises:
+        RequestError: if the file cannot be written, or is not named `.json`.
+    """
+    if path.suffix.lower() != ".json":
+        raise RequestError(f"{path}: a schema is JSON; say --output NAME.json")
+    text = json.dumps(recipe_schema(registry), indent=2, ensure_ascii=False)
+    try:
+        write_text(path, text + "\n")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def recipe_schema(registry: Registry) -> Schema:
+    """The schema (draft 2020-12) of the recipes that these plugins can run.
+
+    It knows each key and each value by itself; whether the parts fit together is for `ganrun check` to say.
+    """
+    definitions: dict[str, Schema] = {}
+    slots = _slots(registry)
+    properties = {
+        **_engine_tables(definitions),
+        "data": _component(registry, "data", definitions),
+        "loss": _component(registry, "loss", definitions),
+        **{slot: _any_of(_component(registry, kind, definitions) for kind in kinds) for slot, kinds in slots.items()},
+        "optimizer": _optimizer(slots, definitions),
+        "metric": {"type": "array", "items": _component(registry, "metric", definitions)},
+        **{name: _observer(registry, name, definitions) for name in registry.names("observer")},
+    }
+    top = _object(properties, required=["train", "data", "loss"], description="A recipe: one experiment of ganrun.")
+    return {"$schema": DRAFT, "title": "ganrun recipe", **top, "$defs": dict(sorted(definitions.items()))}
+
+
+# ── The engine's own tables ───────────────────────────────────────────────────────────────────────────────
+
+
+def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
+    requirements = 'Packages that the recipe needs, such as "ganrun-stylegan>=0.3".'
+    return {
+        "name": {"type": "string", "pattern": r"\S", "description": "Names the run; the file's name unless given."},
+        "requires": {"type": "array", "items": {"type": "string"}, "description": requirements},
+        "train": _define("train", TrainSettings, definitions),
+        "ema": _any_of([_define("ema", EmaSettings, definitions), {"const": False}]),
+    }
+
+
+def _optimizer(slots: Iterable[str], definitions: dict[str, Schema]) -> Schema:
+    """One branch for each optimiser that `[optimizer]` may name, since a slot's table inherits from that one."""
+    for use, settings in OPTIMIZERS.items():
+        key = f"optimizer.{use}"
+        own = _settings_schema(key, settings, definitions)
+        definitions[key] = _with_use(own, [use], required=True)
+        definitions[f"{key}.inherited"] = _with_use(own, [use], required=False)
+    return {"oneOf": [_shared_optimizer(use, slots, definitions) for use in OPTIMIZERS]}
+
+
+def _shared_optimizer(use: str, slots: Iterable[str], definitions: Mapping[str, Schema]) -> Schema:
+    others = [_reference(f"optimizer.{other}") for other in OPTIMIZERS if other != use]
+    table = {"oneOf": [_reference(f"optimizer.{use}.inherited"), *others]}
+    shared = definitions[f"optimizer.{use}.inherited" if use == DEFAULT_OPTIMIZER else f"optimizer.{use}"]
+    return {**shared, "properties": {**shared["properties"], **dict.fromkeys(slots, table)}}
+
+
+# ── Components ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
+    """A table that names a component of this kind by `use` and holds that component's settings."""
+    if kind not in definitions:
+        offers = registry.offers(kind)
+        spellings = {offer: _spellings(registry, offer) for offer in offers}
+        for offer in offers:
+            key = _key(offer)
+            own = _settings_schema(key, offer.component.Settings, definitions)
+            description = cleandoc(offer.component.__doc__ or "")
+            definitions[key] = {**_with_use(own, spellings[offer], required=True), "description": description}
+        definitions[kind] = _choice(kind, spellings)
+    return _reference(kind)
+
+
+def _choice(kind: str, spellings: Mapping[RegisteredComponent, Sequence[str]]) -> Schema:
+    use = {"enum": [name for names in spellings.values() for name in names], "description": f"Which {kind}."}
+    table = {"type": "object", "properties": {"use": use}, "required": ["use"]}
+    return {**table, "oneOf": [_reference(_key(offer)) for offer in spellings]} if spellings else table
+
+
+def _spellings(registry: Registry, offer: RegisteredComponent) -> list[str]:
+    """What `use` may say for an offer: its name where only one plugin offers it, and the qualified forms."""
+    qualified = [f"{qualifier}:{offer.name}" for qualifier in (offer.plugin.name, offer.plugin.package)]
+    return [name for name in dict.fromkeys([offer.name, *qualified]) if _means(registry, name, offer)]
+
+
+def _means(registry: Registry, name: str, offer: RegisteredComponent) -> bool:
+    try:
+        return registry.find(offer.kind, name) == offer
+    except PluginError:
+        return False
+
+
+def _slots(registry: Registry) -> dict[str, list[str]]:
+    """Every slot of every installed loss, with the kinds that fill it."""
+    found: dict[str, list[str]] = {}
+    for offer in registry.offers("loss"):
+        for name, slot in offer.component.slots.items():
+            kinds = found.setdefault(name, [])
+            if slot.kind not in kinds:
+                kinds.append(slot.kind)
+    return found
+
+
+def _observer(registry: Registry, name: str, definitions: dict[str, Schema]) -> Schema:
+    """An observer's table, or true or false."""
+    offers = [offer for offer in registry.offers("observer") if offer.name == name]
+    tables = [_observer_table(registry, offer, definitions) for offer in offers]
+    switch = {"type": "boolean", "description": "Whether it takes part, with its default settings."}
+    return {**_any_of([*tables, switch]), "description": cleandoc(offers[0].component.__doc__ or "")}
+
+
+def _observer_table(registry: Registry, offer: RegisteredComponent, definitions: dict[str, Schema]) -> Schema:
+    key = _key(offer)
+    own = _settings_schema(key, offer.component.Settings, definitions)
+    definitions[key] = _with_use(own, _spellings(registry, offer), required=False)
+    return _reference(key)
+
+
+def _key(offer: RegisteredComponent) -> str:
+    return f"{offer.kind}.{offer.plugin.name}.{offer.name}"
+
+
+# ── Pieces of schemas ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _define(key: str, settings: type[Settings], definitions: dict[str, Schema]) -> Schema:
+    if key not in definitions:
+        definitions[key] = _settings_schema(key, settings, definitions)
+    return _reference(key)
+
+
+def _settings_schema(key: str, settings: type[Settings], definitions: dict[str, Schema]) -> Schema:
+    """pydantic's schema of a settings class; what it defines on the side goes to `definitions` under `key`."""
+    schema = settings.model_json_schema()
+    for name, inner in schema.pop("$defs", {}).items():
+        definitions[f"{key}.{name}"] = _for_toml(inner, key)
+    own: Schema = _for_toml(schema, key)
+    return own
+
+
+def _for_toml(schema: Any, key: str) -> Any:
+    """A schema with its references led to `key`'s definitions, and without titles and nulls, which TOML lacks."""
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        keyword: _keyword(keyword, value, key) for keyword, value in schema.items() if not _is_noise(keyword, value)
+    }
+    options = found.get("anyOf", [])
+    if {"type": "null"} in options:
+        rest = [option for option in options if option != {"type": "null"}]
+        del found["anyOf"]
+        found = {**rest[0], **found} if len(rest) == 1 else {**found, "anyOf": rest}
+    return found
+
+
+def _keyword(keyword: str, value: Any, key: str) -> Any:
+    if keyword == "$ref":
+        return f"#/$defs/{key}.{value.removeprefix('#/$defs/')}"
+    if keyword in ("properties", "patternProperties"):
+        return {name: _for_toml(each, key) for name, each in value.items()}
+    if keyword in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        return [_for_toml(each, key) for each in value]
+    if keyword in ("items", "additionalProperties", "propertyNames", "not", "contains"):
+        return _for_toml(value, key)
+    return value
+
+
+def _is_noise(keyword: str, value: Any) -> bool:
+    return keyword in ("title", "discriminator") or (keyword == "default" and value is None)
+
+
+def _with_use(schema: Schema, names: Sequence[str], *, required: bool) -> Schema:
+    """A settings table that also holds `use`, one of `names`."""
+    use: Schema = {"const": names[0]} if len(names) == 1 else {"enum": list(names)}
+    needed = [*(["use"] if required else []), *schema.get("required", [])]
+    return {**schema, "properties": {"use": use, **schema.get("properties", {})}, "required": needed}
+
+
+def _object(properties: Mapping[str, Schema], **more: Any) -> Schema:
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False, **more}
+
+
+def _any_of(schemas: Iterable[Schema]) -> Schema:
+    options = list(schemas)
+    return options[0] if len(options) == 1 else {"anyOf": options}
+
+
+def _reference(key: str) -> Schema:
+    return {"$ref": f"#/$defs/{key}"}

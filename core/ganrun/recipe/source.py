@@ -1,0 +1,210 @@
+"""A recipe's text: its tables, the overrides of the command line, and the line that each key stands on."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from ganrun.base.errors import RecipeError, RequestError
+
+Key = tuple[str | int, ...]
+"""A place in the tables, such as `("metric", 0, "samples")`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recipe as written."""
+
+    path: Path
+    text: str
+    tables: dict[str, Any]
+    overrides: dict[Key, str]
+    """Places that `--set` changed, with what was typed."""
+
+    def where(self, key: Key) -> str:
+        """`recipes/wgan.toml:14`, or the `--set` that put the key there.
+
+        Where the key is absent, the place of the table that lacks it; the file alone where that is absent too.
+        """
+        places = [key[:depth] for depth in range(len(key), 0, -1)]
+        for place in places:
+            if place in self.overrides:
+                return f"--set {self.overrides[place]}"
+        for place in places:
+            line = _line_of(self.text, place)
+            if line is not None:
+                return f"{self.path}:{line}"
+            for at, override in self.overrides.items():
+                if at[: len(place)] == place:
+                    return f"--set {override}"
+        return str(self.path)
+
+    @property
+    def preamble(self) -> str:
+        """The comment that the text begins with, which says what the recipe is."""
+        comment = takewhile(lambda line: line.startswith("#"), self.text.splitlines(keepends=True))
+        return "".join(line for line in comment if not line.startswith("#:"))  # which schema to complete from
+
+
+def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
+    """Read and parse a recipe, and lay the overrides, each `key.path=value`, over it.
+
+    Raises:
+        RequestError: if the file cannot be read or an override is malformed.
+        RecipeError: if the text is no TOML, or holds a date, a time or an integer beyond 64 bits.
+    """
+    text = _read(path)
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError([_syntax_problem(path, text, error)]) from error
+    return laid_over(tables, overrides, path, text)
+
+
+def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text: str = "") -> Source:
+    """These tables with the overrides laid over them.
+
+    Raises:
+        RequestError: if an override is malformed.
+        RecipeError: if a value is a date, a time or an integer beyond 64 bits.
+    """
+    laid: dict[Key, str] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        key = _lay(tables, key, value, override)
+        laid = {at: typed for at, typed in laid.items() if at[: len(key)] != key} | {key: override}
+    source = Source(path, text, tables, laid)
+    unfit = [f"{source.where(key)}: {_dotted(key)} {reason}" for key, reason in _unfit(tables)]
+    if unfit:
+        raise RecipeError(unfit)
+    return source
+
+
+def parse_override(override: str) -> tuple[Key, Any]:
+    """`train.steps=500` → `(("train", "steps"), 500)`. The value is a TOML value, else a bare string.
+
+    Raises:
+        RequestError: if there is no `=` or no key before it.
+    """
+    dotted, sign, value = override.partition("=")
+    parts = dotted.strip().split(".")
+    if not sign or not all(parts):
+        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{override}"')
+    key = tuple(int(part) if part.isdecimal() else part for part in parts)
+    try:
+        tables = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        return key, value
+    return key, tables["value"] if tables.keys() == {"value"} else value
+
+
+def header(key: Key) -> str:
+    """`[optimizer.discriminator]`, `[[metric]]`, `[metric.features]`."""
+    names = ".".join(part for part in key if isinstance(part, str))
+    return f"[[{names}]]" if isinstance(key[-1], int) else f"[{names}]"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not UTF-8 text, so it is no TOML") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _syntax_problem(path: Path, text: str, error: Exception) -> str:
+    message = str(error)
+    place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if place is not None:
+        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]})"
+    at_end = f":{len(text.splitlines())}" if "(at end of document)" in message else ""
+    return f"{path}{at_end}: is no valid TOML: {message}"
+
+
+def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
+    """Put `value` in its place; the key as the tables have it, where a number is an index in lists only."""
+    table: Any = tables
+    laid: Key = ()
+    for part, following in zip(key, (*key[1:], None), strict=True):
+        if not isinstance(table, dict | list):
+            raise RequestError(f'--set {override}: "{_dotted(laid)}" is not a table')
+        place: Any = _index(table, part, override) if isinstance(table, list) else str(part)
+        laid = (*laid, place)
+        if following is None:
+            table[place] = value
+        elif isinstance(table, dict):
+            table = table.setdefault(place, [] if isinstance(following, int) else {})
+        else:
+            table = table[place]
+    return laid
+
+
+def _index(table: list[Any], part: str | int, override: str) -> int:
+    if not isinstance(part, int) or part >= len(table):
+        raise RequestError(f"--set {override}: there is no entry {part}; the list has {len(table)}, counted from 0")
+    return part
+
+
+def _line_of(text: str, key: Key) -> int | None:
+    """The line on which `key` first stands: where the shortest prefix of the file that parses and holds it ends.
+
+    A statement of several lines parses at its last one only. Its key stands on its first line; an entry of its
+    array stands where the prefix, its brackets closed, first holds it.
+    """
+    lines = text.split("\n")
+    start, before = 1, None
+    for count in range(1, len(lines) + 1):
+        prefix = "\n".join(lines[:count])
+        tables = _parsed(prefix)
+        if tables is None:
+            if any(_holds(_parsed(prefix + closing), key) for closing in ("\n]", "\n]]")):
+                return count
+        elif _holds(tables, key):
+            stated = next(depth for depth in range(1, len(key) + 1) if not _holds(before, key[:depth]))
+            is_entry = any(isinstance(part, int) for part in key[stated:])
+            return count if is_entry else start
+        else:
+            start, before = count + 1, tables
+    return None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _holds(tables: Any, key: Key) -> bool:
+    for part in key:
+        try:
+            tables = tables[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
+    """TOML values that no setting takes, with the reason."""
+    if isinstance(value, datetime.date | datetime.time):
+        yield key, "is a date or time; no setting takes one"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield key, "is beyond 64 bits"
+    elif isinstance(value, dict | list):
+        for part, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unfit(each, (*key, part))
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(map(str, key))

@@ -1,0 +1,152 @@
+"""One checkpoint as a folder: safetensors weights, the rest of the training state, and a manifest with checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
+from torch import Tensor
+
+from ganrun.base.errors import RequestError, RunError
+from ganrun.base.files import atomic_folder
+from ganrun.training.state import TrainingState
+
+log = logging.getLogger("ganrun")
+
+FORMAT = 1
+MANIFEST, PROGRESS = "manifest.json", "progress.pt"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint's content, on the CPU."""
+
+    weights: dict[str, dict[str, Tensor]]
+    progress: dict[str, Any]
+
+
+class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
+    """A checkpoint's files do not match its manifest."""
+
+
+def save_checkpoint(state: TrainingState, folder: Path) -> None:
+    """Write a checkpoint; the folder appears only when every file in it is complete.
+
+    Raises:
+        NonFiniteError: if a weight is NaN or infinite; nothing is written then.
+        RunError: if it cannot be written; a full disk leaves nothing behind.
+    """
+    weights = state.weights()
+    try:
+        with atomic_folder(folder) as partial:
+            _write(weights, state, partial)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
+        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+
+
+def _write(weights: Mapping[str, Mapping[str, Tensor]], state: TrainingState, folder: Path) -> None:
+    for network, tensors in weights.items():
+        write_weights(folder / f"{network}.safetensors", tensors)
+    torch.save(state.progress(), folder / PROGRESS)
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "step": state.step, "images_seen": state.images_seen, "sha256": checksums}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one network's weights, as safetensors, for whoever may read other files of the run.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    # safetensors' own save_file gives its files to their owner alone, whatever the umask says.
+    whole = {name: value.contiguous() for name, value in tensors.items()}
+    path.write_bytes(serialised(whole, metadata={"format": "pt"}))
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint. Nothing in it is executed: weights are safetensors, the rest is read with `weights_only`.
+
+    Raises:
+        DamagedCheckpoint: if a file is missing or was changed.
+        RequestError: if it is sound but cannot be read, being of another format or kept from us.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            found = f"{folder} has format {manifest['format']!r}, and this version of ganrun reads format {FORMAT}"
+            raise RequestError(f"{found}; use the version that wrote it")
+        for name, checksum in manifest["sha256"].items():
+            if _checksum(folder / name) != checksum:
+                raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
+        weights = {path.name.removesuffix(".safetensors"): load_file(path) for path in folder.glob("*.safetensors")}
+        return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+    except OSError as error:
+        raise RequestError(f"cannot read {error.filename or folder}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of a checkpoint, as its manifest says; None where there is none."""
+    try:
+        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """The latest checkpoint of a run that is sound; None where there never was one. Tells of each that it passes over.
+
+    Raises:
+        RequestError: if there are some, and none is sound or one cannot be read.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for folder in reversed(checkpoints_in(run)):
+        try:
+            found = load_checkpoint(folder)
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+        else:
+            for each in damaged:
+                log.warning("%s; one before it is taken, step %d", each, step_of(folder))
+            return found
+    if damaged:
+        listed = "\n".join(f"  {each}" for each in damaged)
+        raise RequestError(
+            f"every checkpoint in {run} is damaged; to train it anew, move that directory away:\n{listed}"
+        )
+    return None
+
+
+def checkpoint_path(run: Path, step: int | None = None) -> Path:
+    """Where the run in this directory keeps the state after `step`; the one that scored best where that is None."""
+    return run / "checkpoints" / ("best" if step is None else f"step_{step:08d}")
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
+    place = checkpoint.absolute()
+    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
+
+
+def checkpoints_in(run: Path) -> list[Path]:
+    """The complete checkpoints in a run's directory, the latest last."""
+    found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

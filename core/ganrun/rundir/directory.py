@@ -1,0 +1,221 @@
+"""A run's folder: what is in it, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from packaging.version import Version
+
+from ganrun.base.errors import RequestError, RunError
+from ganrun.base.files import write_text
+
+log = logging.getLogger("ganrun")
+
+RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
+LOCK = ".lock"
+"""Held by the process that trains: the kernel lets go of it however that process ends."""
+
+
+class RunDirectory:
+    """The folder of one run.
+
+        recipe.toml        the recipe as resolved, every default written out
+        environment.json   versions, git commit, device, plugins, data fingerprint
+        metrics.jsonl      every scalar and score: the truth that trackers mirror
+        summary.json       status, steps, speed, scores, last files
+
+    Args:
+        path: The folder; made by `create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        try:
+            return (self / RECIPE).is_file()
+        except OSError as error:  # a name too long, a folder that may not be read
+            raise self._unwritable(error) from error
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
+        `unknown` where nothing tells. Where the lock may not be tried, as in another user's folder, what was told last.
+        """
+        told = str(self.read_json(SUMMARY).get("status", "unknown"))
+        return "killed" if told == "running" and not self._is_occupied() else told
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """A block in which this process alone trains the run.
+
+        Raises:
+            RequestError: if another process does.
+        """
+        lock = FileLock(self / LOCK)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            raise RequestError(f"{self.path} is in use by another process") from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def check_free(self) -> None:
+        """Make sure that a new run would write over nothing.
+
+        Raises:
+            RequestError: if the folder holds files of those names, but no run.
+        """
+        taken = [name for name in (ENVIRONMENT, METRICS, SUMMARY) if (self / name).exists()]
+        if taken:
+            raise RequestError(
+                f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
+            )
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RequestError: if it cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self / f".writable-{secrets.token_hex(4)}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file, atomically.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        with self._faults_told(name):
+            write_text(self / name, text)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a JSON file, likewise; its path."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return self / name
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file's content; empty where the file is absent or damaged."""
+        try:
+            content = json.loads((self / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def append_record(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._faults_told(METRICS), (self / METRICS).open("ab+") as file:
+            is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write(b"\n" + line if is_cut else line)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, each with its `step`; a line cut short by a crash is left out."""
+        found = []
+        if (self / METRICS).is_file():
+            # Not splitlines, which parts lines at characters that JSON lets stand within a text.
+            for line in (self / METRICS).read_text(encoding="utf-8", errors="replace").split("\n"):
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    found.append(record)
+        return found
+
+    def rewind(self, step: int) -> bool:
+        """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
+        until = [record for record in self.records() if record["step"] <= step]
+        kept = [record for record in until if record["step"] < step or not _is_evaluation(record)]
+        self.write_text(METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        return len(kept) < len(until)
+
+    def _is_occupied(self) -> bool:
+        try:
+            with FileLock(self / LOCK, blocking=False):
+                return False
+        except (Timeout, OSError):  # an OSError where the folder may only be read
+            return True
+
+    @contextmanager
+    def _faults_told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"cannot write {self / name}: {error.strerror}") from error
+
+    def _unwritable(self, error: OSError) -> RequestError:
+        return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
+
+
+def _is_evaluation(record: Mapping[str, Any]) -> bool:
+    """Whether it holds scores that were measured during the run, not by `ganrun eval` afterwards."""
+    return "protocols" in record and not record.get("rescored")
+
+
+def new_run_path(name: str, root: Path = Path("runs")) -> Path:
+    """`runs/<name>-<time>-<id>`, not made yet."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+    return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
+    """Say where a newer ganrun made what is read here: what seems wrong in it may only be new."""
+    told = directory.read_json(facts)
+    here = version("ganrun")
+    try:
+        made = str(told["ganrun"] if "ganrun" in told else told["packages"]["ganrun"])
+        is_newer = Version(made) > Version(here)
+    except (KeyError, TypeError, ValueError):
+        return
+    if is_newer:
+        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
+
+
+def _run_around(path: Path) -> str:
+    """A hint, where a folder is part of a run, as a checkpoint is."""
+    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")
+
+
+def open_run(path: Path) -> RunDirectory:
+    """An existing run; where a newer ganrun made it, a warning says so.
+
+    Raises:
+        RequestError: if there is none at `path`.
+    """
+    directory = RunDirectory(path)
+    if not directory.holds_run:
+        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
+        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
+    warn_if_newer(directory)
+    return directory

@@ -1,0 +1,86 @@
+"""What a run was made with: enough to make it again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.requirements import Requirement
+
+from ganrun.base.devices import device_text
+from ganrun.contracts.data import Data
+from ganrun.recipe.recipe import Recipe
+from ganrun.rundir.directory import ENVIRONMENT, RECIPE, RunDirectory
+
+
+def describe_environment(recipe: Recipe, data: Data, device: torch.device, directory: RunDirectory) -> dict[str, Any]:
+    """Versions, commit, device, plugins and data, as JSON."""
+    manifest, spec = dict(data.manifest()), data.spec()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "command": sys.argv,
+        "packages": package_versions(),
+        "git": _origin(recipe, directory),
+        "device": str(device),
+        "device_name": device_text(device),
+        "threads": torch.get_num_threads(),
+        "plugins": {choice.offer.plugin.name: str(choice.offer.plugin) for choice in _choices(recipe)},
+        "data_fingerprint": manifest["fingerprint"],
+        "data": manifest,
+        "problem": {
+            "sample_shape": list(spec.sample_shape),
+            "classes": spec.classes,
+            "class_names": list(data.class_names()),
+        },
+    }
+
+
+def _origin(recipe: Recipe, directory: RunDirectory) -> dict[str, Any] | None:
+    """The state of the repository that the recipe is in; of a run's own copy, what was told when the run began."""
+    if recipe.source.path.absolute() == directory / RECIPE:
+        return directory.read_json(ENVIRONMENT).get("git")
+    return git_state(recipe.source.path.parent)
+
+
+def required_packages() -> list[str]:
+    """ganrun and the packages that it requires, as its own metadata name them, without those of its extras."""
+    wanted = [Requirement(text) for text in requires("ganrun") or ()]
+    return ["ganrun", *(each.name for each in wanted if each.marker is None or each.marker.evaluate())]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of ganrun and of what it requires; packages that are absent are left out."""
+    found = {}
+    for package in required_packages():
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether tracked files differ from it; None outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _choices(recipe: Recipe) -> list[Any]:
+    return [recipe.data, recipe.loss, *recipe.networks.values(), *recipe.metrics, *recipe.observers.values()]

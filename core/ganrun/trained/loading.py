@@ -1,0 +1,196 @@
+"""From what training left behind to a model in use."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ganrun.base.devices import choose_device
+from ganrun.base.errors import RequestError
+from ganrun.contracts.data import Data
+from ganrun.contracts.specs import DataSpec
+from ganrun.discovery.registry import Registry, load_registry, locate
+from ganrun.inference.model import Model
+from ganrun.recipe.reader import load_evaluation_config, load_model_config
+from ganrun.recipe.source import read_source
+from ganrun.rundir.checkpoints import latest_checkpoint, load_checkpoint, run_of, write_weights
+from ganrun.rundir.directory import ENVIRONMENT, RECIPE, RunDirectory, warn_if_newer
+from ganrun.training.builder import empty_network, error_context, facts_of, loss_for, prepared_data
+
+FORMAT = 1
+CARD = "config.json"
+"""What tells an exported folder: the facts that its networks were built for."""
+
+
+def load(what: str | Path, device: str = "auto") -> Model:
+    """A trained model, ready to use.
+
+        model = ganrun.load("runs/wgan-…")
+        images = model.sample(64)
+
+    Nothing that is read is executed: weights are safetensors, and the networks are those of the installed plugins.
+
+    Args:
+        what: A run directory (its latest checkpoint), a checkpoint, an exported folder, or a tracker's id of
+            a run.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        RequestError: if there is no such thing, it is damaged, or it needs a plugin that is not installed.
+    """
+    return find_saved_model(what).model(device)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What training left of one model, on the CPU."""
+
+    folder: Path
+    """The run directory, or the exported folder."""
+
+    step: int
+    """Steps done."""
+
+    seed: int
+    """The run's seed."""
+
+    images_seen: int
+    """Real images consumed until then."""
+
+    seconds: float
+    """Time spent in those steps."""
+
+    spec: DataSpec
+    """The data's."""
+
+    class_names: tuple[str, ...]
+    """One for each class of the data."""
+
+    weights: Mapping[str, Mapping[str, Tensor]]
+    """By slot; the averages where there are any."""
+
+    registry: Registry
+    """Where its parts are found."""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether `folder` is a run's, and no exported one."""
+        return (self.folder / ENVIRONMENT).is_file()
+
+    def model(self, device: str = "auto") -> Model:
+        """The model.
+
+        Raises:
+            RequestError: if a component is not installed, or the weights are another's.
+        """
+        place = choose_device(device)
+        parts = load_model_config(self.folder / RECIPE, self.registry)
+        spec, loss = loss_for(parts, self.spec)
+        networks = {}
+        for slot, choice in parts.networks.items():
+            with error_context(parts, choice):
+                networks[slot] = self._filled(slot, empty_network(choice, facts_of(spec, loss, slot), place))
+        return Model(spec, loss, networks, place, self.seed)
+
+    def data(self) -> Data:
+        """The data set of the recipe, prepared.
+
+        Raises:
+            DataError: with the steps that mend it.
+        """
+        return prepared_data(load_evaluation_config(str(self.folder / RECIPE), self.registry))
+
+    def save(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
+
+        Args:
+            folder: Is there already, and holds nothing of these names.
+            about: What config.json shall tell besides, as JSON.
+
+        Raises:
+            RunError: if the facts cannot be written.
+            OSError: if the recipe or the weights cannot.
+        """
+        for slot, tensors in self.weights.items():
+            write_weights(folder / f"{slot}.safetensors", tensors)
+        shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
+        spec = {
+            "sample_shape": list(self.spec.sample_shape),
+            "classes": self.spec.classes,
+            "class_names": list(self.class_names),
+        }
+        progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
+        RunDirectory(folder).write_json(CARD, {"format": FORMAT, **about, **progress, "problem": spec})
+
+    def _filled(self, slot: str, network: nn.Module) -> nn.Module:
+        if slot not in self.weights:
+            raise RequestError(f"{self.folder} holds no weights of the {slot}")
+        try:
+            network.load_state_dict(self.weights[slot])
+        except RuntimeError as error:
+            raise RequestError(f"the weights in {self.folder} are those of another network: {error}") from error
+        return network.requires_grad_(False).eval()
+
+
+def find_saved_model(what: str | Path, registry: Registry | None = None) -> SavedModel:
+    """What `load` loads, before it is put to use.
+
+    Raises:
+        RequestError: if there is no such thing, or it is damaged.
+    """
+    registry = registry or load_registry()
+    folder = locate(what, registry)
+    if (folder / CARD).is_file():
+        return _exported(folder, registry)
+    run = run_of(folder)
+    if run is None and not (folder / RECIPE).is_file():
+        raise RequestError(f"{folder} is no run directory, no checkpoint, and nothing that ganrun exported")
+    checkpoint = load_checkpoint(folder) if run else latest_checkpoint(folder)
+    if checkpoint is None:
+        raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+    networks = [name for name in checkpoint.weights if not name.endswith(".averaged")]
+    weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in networks}
+    return _trained(run or folder, ENVIRONMENT, checkpoint.progress, weights, registry)
+
+
+def _exported(folder: Path, registry: Registry) -> SavedModel:
+    facts = RunDirectory(folder).read_json(CARD)
+    if "format" not in facts:
+        raise RequestError(f"{folder / CARD} is damaged, or it is no file of ganrun's: it does not tell its format")
+    if facts["format"] != FORMAT:
+        found = f"{folder / CARD} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
+        raise RequestError(f"{found}; use the version that wrote it")
+    try:
+        weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"the weights in {folder} are damaged: {error}") from error
+    return _trained(folder, CARD, facts, weights, registry)
+
+
+def _trained(
+    folder: Path,
+    facts: str,
+    progress: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]],
+    registry: Registry,
+) -> SavedModel:
+    warn_if_newer(RunDirectory(folder), facts)
+    try:
+        step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
+        told = RunDirectory(folder).read_json(facts)["problem"]
+        spec = DataSpec(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
+        names = tuple(str(name) for name in told["class_names"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
+    try:
+        seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{folder / RECIPE} is damaged: it does not tell the seed, as a run's does") from error
+    return SavedModel(folder, step, seed, images_seen, seconds, spec, names, weights, registry)

@@ -1,0 +1,45 @@
+"""Replicates: one recipe under several seeds, and what its scores say together."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ganrun.base.errors import RequestError
+from ganrun.contracts.metrics import Score
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2` → `(0, 1, 2)`.
+
+    Raises:
+        RequestError: if it is no list of different whole numbers from 0 up.
+    """
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise RequestError(f"--seeds takes different whole numbers from 0 up, such as 0,1,2, not {text}")
+    return seeds
+
+
+def summary_of(replicates: Sequence[Sequence[Score]]) -> list[str]:
+    """A line for each score: mean ± standard deviation over the replicates, and what real images score.
+
+    The deviation is the sample's, over n - 1: how far another seed may be off. Not that of the mean.
+    """
+    found: dict[str, list[Score]] = defaultdict(list)
+    for scores in replicates:
+        for score in scores:
+            found[score.name].append(score)
+    return [_line(name, scores) for name, scores in found.items()]
+
+
+def _line(name: str, scores: Sequence[Score]) -> str:
+    values = [score.value for score in scores]
+    spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
+    floors = {score.floor for score in scores if score.floor is not None}
+    floor = f" (real images {statistics.mean(floors):.3g})" if floors else ""
+    return f"{name} {statistics.mean(values):.4g}{spread}{floor}, n = {len(values)}"

@@ -1,0 +1,132 @@
+"""The life cycle of a run: the manual of its events, which observers hear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ganrun.contracts.markers import eventspec
+
+if TYPE_CHECKING:
+    from ganrun.contracts.metrics import Score
+    from ganrun.training.run import Run
+
+
+class RunEvents:
+    """The events of one run, in the order in which they fire:
+
+        run_starting → run_started
+          → per step: [measured] → step_ended → [evaluating … → evaluated]
+        → [run_failed] → run_ended
+
+    `file_written` comes at any time between. An observer implements any of them as a method marked with
+    `ganrun.observes`, taking the arguments it needs:
+
+        class Bell(ganrun.Observer):
+            \"""Rings when a run ends.\"""
+
+            @ganrun.observes
+            def run_ended(self, status):
+                print("\\a", status)
+
+    Delivery is one observer at a time: essential ones first, then by name; `@observes(tryfirst=True)` and
+    `@observes(trylast=True)` move one. A fault in an essential observer stops the run. A fault in any other is
+    reported under its name, that observer hears no more of this run, and the run goes on.
+    """
+
+    @eventspec
+    def run_starting(self, run: Run) -> None:
+        """Everything is built and checked, the run directory exists, no step is done. The place to `run.restore`.
+
+        What cannot be started or continued is refused here, by a `RequestError`: nothing has been written yet, and no
+        other event follows.
+        """
+
+    @eventspec
+    def run_started(self, run: Run) -> None:
+        """Training begins at `run.step` (0, or the step that was restored)."""
+
+    @eventspec
+    def step_ended(self, run: Run, step: int, images_seen: int) -> None:
+        """After every step, counted from 1. Costs no read from the device; keep it that way.
+
+        Args:
+            run: The run.
+            step: Steps done.
+            images_seen: Real images consumed, over all ranks.
+        """
+
+    @eventspec
+    def measured(self, run: Run, step: int, images_seen: int, values: Mapping[str, float]) -> None:
+        """Every `train.log_every_steps`, and after the last step: means over the steps since the last time.
+
+        Args:
+            run: The run.
+            step: Steps done.
+            images_seen: Real images consumed.
+            values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
+                `lr/<slot>` where a schedule moves it, `perf/images_per_second`, `perf/step_milliseconds`. All finite.
+        """
+
+    @eventspec
+    def evaluating(self, run: Run, what: str, done: int, total: int) -> None:
+        """While samples are drawn, images read and scores computed, after each batch of them.
+
+        Args:
+            run: The run.
+            what: `samples`, `train images`, `test images` or `scores`.
+            done: How many of them are done.
+            total: How many there are.
+        """
+
+    @eventspec
+    def evaluated(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
+        """Every `train.evaluate_every_steps`, and after the last step, where the recipe has metrics.
+
+        Args:
+            run: The run.
+            step: Steps done.
+            images_seen: Real images consumed.
+            scores: Every score of this evaluation, each with its protocol.
+        """
+
+    @eventspec
+    def rescored(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
+        """A run that had ended was scored again, by `ganrun eval`. Of the other events, only `evaluating` comes
+        with it.
+
+        Args:
+            run: The run, with the weights of a checkpoint; it is not trained on.
+            step: The checkpoint's step.
+            images_seen: Real images consumed until then.
+            scores: What was measured, each with its protocol.
+        """
+
+    @eventspec
+    def file_written(self, run: Run, path: Path, role: str) -> None:
+        """A file or folder of the run is complete on disk.
+
+        Args:
+            run: The run.
+            path: Absolute; inside the run directory.
+            role: What it is: `recipe`, `environment`, `metrics`, `samples`, `checkpoint`, `summary`, or a plugin's own.
+        """
+
+    @eventspec
+    def run_failed(self, run: Run, error: BaseException) -> None:
+        """The run stopped before its last step, by a fault or by the user; `run_ended` follows.
+
+        Args:
+            run: The run.
+            error: What stopped it; `ganrun.Interrupted` for Ctrl-C and SIGTERM.
+        """
+
+    @eventspec
+    def run_ended(self, run: Run, status: str) -> None:
+        """The last event of every run.
+
+        Args:
+            run: The run.
+            status: `finished`, `failed` or `interrupted`.
+        """

@@ -1,0 +1,115 @@
+"""Everything that training changes: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.base.errors import NonFiniteError, RequestError
+from ganrun.contracts.optimizers import OptimizerSettings
+from ganrun.training.averaging import Average, state_of
+
+
+@dataclass
+class SlotState:
+    """One slot of the loss, filled: the network, its average and its optimiser."""
+
+    name: str
+    module: nn.Module
+    average: Average | None
+    optimizer: torch.optim.Optimizer
+    settings: OptimizerSettings
+    parameters: list[nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+
+    @property
+    def shown(self) -> nn.Module:
+        """The network that is scored and shown: the average where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def freeze(self, frozen: bool) -> None:
+        """Whether the weights take part in differentiation."""
+        for parameter in self.parameters:
+            parameter.requires_grad = not frozen
+
+    def set_learning_rate(self, step: int, steps: int) -> None:
+        """Apply the schedule for step `step`, counted from 0."""
+        if self.settings.varies:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.lr * self.settings.factor(step, steps)
+
+    def learning_rate(self) -> float:
+        """The rate in force."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def apply_gradients(self) -> Tensor | None:
+        """One optimiser step; the gradients are dropped then. Their norm before clipping, where they are clipped."""
+        norm = None
+        if self.settings.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.optimizer.step()
+        for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
+            parameter.grad = None
+        return norm
+
+
+@dataclass
+class TrainingState:
+    """The networks with their optimisers, and how far training has come."""
+
+    slots: dict[str, SlotState]
+    step: int = 0
+    """Steps done."""
+    images_seen: int = 0
+    """Real images consumed: the place in the data's stream."""
+    seconds: float = 0.0
+    """Time spent in steps, over all sessions of the run."""
+    whole: bool = True
+    """False within a step, where some phases are done and others are not: such a state must not be saved."""
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`.
+
+        Raises:
+            NonFiniteError: if any holds NaN or infinity; such a state is not worth keeping. Waits for the device.
+        """
+        weights = {slot.name: state_of(slot.module) for slot in self.slots.values()}
+        for slot in self.slots.values():
+            if slot.average is not None:
+                weights[f"{slot.name}.averaged"] = state_of(slot.average.module)
+        for name, tensors in weights.items():
+            if not all(bool(t.isfinite().all()) for t in tensors.values()):
+                raise NonFiniteError(f"the weights of {name} are no longer finite")
+        return weights
+
+    def progress(self) -> dict[str, Any]:
+        """The rest, in types that `torch.load(weights_only=True)` reads: optimisers, step, images seen, seconds."""
+        return {
+            "optimizers": {name: slot.optimizer.state_dict() for name, slot in self.slots.items()},
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+        }
+
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+        """Take up a state that `weights` and `progress` gave.
+
+        Raises:
+            RequestError: if it belongs to other networks.
+        """
+        try:
+            for name, slot in self.slots.items():
+                slot.module.load_state_dict(weights[name])
+                if slot.average is not None:
+                    slot.average.module.load_state_dict(weights[f"{name}.averaged"])
+                slot.optimizer.load_state_dict(progress["optimizers"][name])
+            self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
+            self.seconds = float(progress["seconds"])
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error
