@@ -88,23 +88,25 @@ def _components() -> str:
     ]
     for kind in KINDS:
         parts.append(f"## {kind}")
-        own = [offer for offer in registry.offers(kind) if offer.plugin.package == "ganrun"]
-        for offer in own:
-            parts += [f"### {kind} {offer.name}", _markdown(offer.component), *_facts(offer)]
-            parts.append(_settings_table(offer.component.Settings))
+        own = [registered for registered in registry.components(kind) if registered.plugin.package == "ganrun"]
+        for registered in own:
+            parts += [f"### {kind} {registered.name}", _markdown(registered.cls), *_facts(registered)]
+            parts.append(_settings_table(registered.cls.Settings))
     return "\n\n".join(parts)
 
 
-def _facts(offer: RegisteredComponent) -> Iterator[str]:
+def _facts(registered: RegisteredComponent) -> Iterator[str]:
     """What a component declares beside its settings."""
-    component = offer.component
-    if offer.kind == "loss":
+    component = registered.cls
+    if registered.kind == "loss":
         slots = (
             f"`{name}` ({slot.kind}{', averaged' if slot.averaged else ''})" for name, slot in component.slots.items()
         )
         yield f"Slots: {', '.join(slots)}."
-    if offer.kind == "observer":
-        when = "Takes part in every run" if component.automatic else f"Takes part where a recipe has `[{offer.name}]`"
+    if registered.kind == "observer":
+        when = (
+            "Takes part in every run" if component.automatic else f"Takes part where a recipe has `[{registered.name}]`"
+        )
         fault = "stops the run" if component.essential else "is reported, and the run goes on"
         yield f"{when}. A fault in it {fault}."
 

@@ -195,7 +195,7 @@ def _train(recipe: Any, output: Path | None, resume: bool, group: str | None = N
     from ganrun.training.runner import execute
 
     with spinner("preparing") as told:
-        run = build_run(recipe, output, resume=resume, waiting=lambda what: told(f"preparing {what}"))
+        run = build_run(recipe, output, resume=resume, on_progress=lambda what: told(f"preparing {what}"))
     run.group = group
     try:
         execute(run)

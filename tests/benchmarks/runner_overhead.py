@@ -3,7 +3,7 @@
     python tests/benchmarks/runner_overhead.py            both cases, about three minutes on two cores
     python tests/benchmarks/runner_overhead.py mlp
 
-The runner is `ganrun.training.runner.execute` itself. An observer stops it every few steps and lets the hand-written loop
+The runner is `ganrun.training.runner.execute` itself. An observer stops it every few steps and lets the other loop
 make as many: A B A B … Both take uint8 images in memory, freeze the discriminator in the generator's update, use
 fused Adam and channels last. Printed: median milliseconds per step of each, and the median of the ratios by pair.
 """

@@ -102,11 +102,11 @@ def scores(registry, data: Data, draw: Callable[[int], Tensor], seed: int) -> di
         with torch.no_grad():
             return torch.zeros(count, 1), draw(count)
 
-    extractor = registry.find("extractor", "classifier").component(None, data.spec())
+    extractor = registry.find("extractor", "classifier").cls(None, data.spec())
     extractor.prepare(data, CPU)
     metrics = []
     for name in ("fid", "inception-score"):
-        component = registry.find("metric", name).component
+        component = registry.find("metric", name).cls
         metrics.append(component(parse_settings(component.Settings, {"samples": SAMPLES}), data.spec(), extractor))
         metrics[-1].prepare(data, CPU)
     evaluation = evaluation_on(data, drawn, seed=seed)

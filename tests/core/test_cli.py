@@ -328,10 +328,10 @@ def test_everything_on_the_list_can_be_shown() -> None:
     for kind in ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer"):
         listed = ganrun("list", kind).stdout.splitlines()[1:]
         assert [line.split()[:2] for line in listed] == [[kind, name] for name in registry.names(kind)]
-        for offer in registry.offers(kind):
-            shown = ganrun("show", kind, offer.name).stdout
-            assert offer.component.summary() in shown
-            assert all(f"  {setting}   " in shown for setting in offer.component.Settings.model_fields)
+        for registered in registry.components(kind):
+            shown = ganrun("show", kind, registered.name).stdout
+            assert registered.cls.summary() in shown
+            assert all(f"  {setting}   " in shown for setting in registered.cls.Settings.model_fields)
     for arguments in (["train"], ["ema"], ["optimizer"], ["optimizer", "rmsprop"]):
         assert "settings\n  " in ganrun("show", *arguments).stdout
 

@@ -501,7 +501,7 @@ def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path)
         'say use = "Other:bell" or use = "ganrun-wgan-gp:bell"'
     )
     recipe = load(tmp_path, BASE + '[bell]\nuse = "Other:bell"', registry=both)
-    assert recipe.observers["bell"].offer.plugin.name == "Other"
+    assert recipe.observers["bell"].registered.plugin.name == "Other"
     assert load(tmp_path, tomli_w.dumps(recipe.resolved()), registry=both).resolved() == recipe.resolved()
     (told,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
     assert told == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'

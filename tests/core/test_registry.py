@@ -59,9 +59,13 @@ SOUND = """
 
 def test_a_component_carries_the_package_and_version_it_came_from(install: Install) -> None:
     install("ganrun-toy", SOUND, entry="toy")
-    offer = load_registry().find("generator", "toy")
-    assert (offer.plugin.name, offer.plugin.package, offer.plugin.version) == ("toy", "ganrun-toy", "1.0")
-    assert str(offer) == "toy (ganrun-toy 1.0)"
+    registered = load_registry().find("generator", "toy")
+    assert (registered.plugin.name, registered.plugin.package, registered.plugin.version) == (
+        "toy",
+        "ganrun-toy",
+        "1.0",
+    )
+    assert str(registered) == "toy (ganrun-toy 1.0)"
 
 
 def test_built_in_plugins_come_in_by_the_same_door() -> None:
@@ -159,7 +163,7 @@ class Judge(Discriminator):
         ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
     ],
 )
-def test_a_hook_that_offers_nonsense_is_named_and_left_out(hook: str, offered: Any, reason: str) -> None:
+def test_a_hook_that_components_nonsense_is_named_and_left_out(hook: str, offered: Any, reason: str) -> None:
     registry = registry_with(plugin("bad", **{hook: offered}), plugin("good", ganrun_generators=lambda: {"toy": Sound}))
     for kind in ("generator", "loss", "data", "observer"):
         assert "t" not in registry.names(kind)

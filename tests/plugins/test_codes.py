@@ -27,7 +27,7 @@ LEARNED = Factor("code_1", 10, "categorical")
 
 @pytest.fixture(scope="module")
 def digits():
-    component = load_registry().find("data", "digits").component
+    component = load_registry().find("data", "digits").cls
     data = component(component.Settings(size=8))
     data.prepare()
     return data

@@ -354,7 +354,7 @@ def test_a_failed_download_is_told_with_the_other_ways(tmp_path, mirror):
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_plugin_offers_them():
+def test_the_plugin_components_them():
     registry = load_registry()
     assert {"digits", "fashion-mnist", "mnist"} <= set(registry.names("data"))
-    assert registry.find("data", "digits").component.summary().startswith("1,797 real handwritten digits")
+    assert registry.find("data", "digits").cls.summary().startswith("1,797 real handwritten digits")

@@ -53,7 +53,7 @@ def test_no_critic_under_a_penalty_has_batch_norm_or_a_sigmoid(path):
 @pytest.mark.parametrize(("use", "settings"), [("acgan", {"noise_size": 2}), ("infogan", {"noise_size": 2})])
 def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, settings):
     """Cross-entropy of softmax outputs never falls below ln(1 + (K − 1)/e); of logits, it goes to 0."""
-    component = load_registry().find("loss", use).component
+    component = load_registry().find("loss", use).cls
     loss = component(parse_settings(component.Settings, settings), ModelSpec((1,), classes=10))
     latents = loss.latents(64, CPU)
     classes = latents[:, 2:12]
@@ -68,7 +68,7 @@ def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, set
 
 def test_least_squares_are_of_the_raw_output():
     """Under a sigmoid the generator's loss at an output of 1 would be ½ (σ(1) − 1)² = 0.036."""
-    component = load_registry().find("loss", "lsgan").component
+    component = load_registry().find("loss", "lsgan").cls
     loss = component(component.Settings(), ModelSpec((1,)))
     ones = Nets({"generator": lambda z: z[:, :1], "discriminator": torch.ones_like})
     assert loss.generator(ones, Batch(torch.randn(4, loss.latent_size))).minimise["fake"].item() == 0.0
@@ -111,12 +111,12 @@ def test_the_penalty_is_part_of_the_one_update_and_not_an_update_of_its_own(tmp_
 def test_pictures_are_scored_as_they_are_and_not_stretched_to_their_own_extremes():
     """Pictures of half the contrast are other pictures; after min-max scaling they would score alike."""
     registry = load_registry()
-    digits = registry.find("data", "digits").component
+    digits = registry.find("data", "digits").cls
     data = digits(digits.Settings(size=8))
     data.prepare()
     images = torch.from_numpy(data.split("train").images).float() / 127.5 - 1
-    extractor = registry.find("extractor", "classifier").component(None, data.spec())
-    component = registry.find("metric", "fid").component
+    extractor = registry.find("extractor", "classifier").cls(None, data.spec())
+    component = registry.find("metric", "fid").cls
     metric = component(parse_settings(component.Settings, {"samples": 1000}), data.spec(), extractor)
     for part in (extractor, metric):
         part.prepare(data, CPU)

@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "progress", "mlflow", "early-stopping"])
 def test_observers_conform(name):
     settings = {"metric": "fid", "patience": 3} if name == "early-stopping" else {}
-    assert_conforms("observer", registry_with().find("observer", name).component, settings)
+    assert_conforms("observer", registry_with().find("observer", name).cls, settings)
 
 
 # ── Checkpoints ───────────────────────────────────────────────────────────────────────────────────────────

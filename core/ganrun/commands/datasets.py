@@ -20,19 +20,19 @@ from ganrun.recipe.shipped import find_recipe
 def data_table(registry: Registry) -> str:
     """Every data set with its samples' shape, its classes, and where its files are."""
     rows = [("data", "sample", "classes", "where")]
-    rows += [(offer.name, *_row(offer)) for offer in registry.offers("data")]
+    rows += [(registered.name, *_row(registered)) for registered in registry.components("data")]
     return table(rows)
 
 
-def whereabouts(offer: RegisteredComponent) -> tuple[bool | None, str]:
+def whereabouts(registered: RegisteredComponent) -> tuple[bool | None, str]:
     """Whether a data set can be used as its defaults say, and where it is; None where it has no defaults."""
-    required = [name for name, field in offer.component.Settings.model_fields.items() if field.is_required()]
+    required = [name for name, field in registered.cls.Settings.model_fields.items() if field.is_required()]
     if required:
         return None, f"wherever {' and '.join(required)} says"
     try:
-        path = offer.component(offer.component.Settings()).locate()
+        path = registered.cls(registered.cls.Settings()).locate()
     except GanrunError as error:
-        return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {offer.name}"
+        return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {registered.name}"
     return True, "needs no files" if path is None else str(path.absolute())
 
 
@@ -50,7 +50,7 @@ def opened(name: str, registry: Registry, overrides: Sequence[str]) -> Iterator[
     """
     choice = _chosen(name, registry, overrides)
     try:
-        yield choice.offer.component(choice.settings)
+        yield choice.build()
     except GanrunError as error:
         error.message = f"data {choice.use}: {error.message}"
         raise
@@ -70,12 +70,12 @@ def _chosen(name: str, registry: Registry, overrides: Sequence[str]) -> Componen
     return choose("data", name, registry, overrides)
 
 
-def _row(offer: RegisteredComponent) -> tuple[str, str, str]:
-    known, where = whereabouts(offer)
+def _row(registered: RegisteredComponent) -> tuple[str, str, str]:
+    known, where = whereabouts(registered)
     if known is None:
         return "", "", where
     try:
-        spec = offer.component(offer.component.Settings()).spec()
+        spec = registered.cls(registered.cls.Settings()).spec()
     except GanrunError:
         return "", "", where
     return _shape(spec.sample_shape), str(spec.classes or ""), where

@@ -37,8 +37,8 @@ def component_table(registry: Registry, kinds: Iterable[str]) -> str:
     """Every component of these kinds with its summary and its plugin; broken plugins below."""
     rows = [("kind", "name", "plugin", "what it is")]
     for kind in kinds:
-        for offer in registry.offers(kind):
-            rows.append((kind, offer.name, str(offer.plugin), offer.component.summary()))
+        for registered in registry.components(kind):
+            rows.append((kind, registered.name, str(registered.plugin), registered.cls.summary()))
     broken = [f'\nthe plugin "{name}" is broken: {reason}' for name, reason in registry.broken().items()]
     return table(rows) + "".join(broken)
 
@@ -77,10 +77,10 @@ def describe(registry: Registry, kind: str, name: str | None) -> str:
     if name is None:
         names = ", ".join(registry.names(kind))
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
-    offer = registry.find(kind, name)
-    doc = cleandoc(offer.component.__doc__ or "")
-    slots = [_slots_text(offer.component)] if kind == "loss" else []
-    return "\n\n".join([f"{kind} {offer}", doc, *slots, settings_text(offer.component.Settings)])
+    registered = registry.find(kind, name)
+    doc = cleandoc(registered.cls.__doc__ or "")
+    slots = [_slots_text(registered.cls)] if kind == "loss" else []
+    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings_text(registered.cls.Settings)])
 
 
 def _slots_text(loss: type[Loss]) -> str:

@@ -80,7 +80,7 @@ def _cuda_text(device: torch.device) -> str:
 
 def _plugins(registry: Registry) -> Iterator[str]:
     for kind in KINDS:
-        registry.offers(kind)
+        registry.components(kind)
     registry.health_checks()
     broken = registry.broken()
     for plugin in registry.plugins.found:
@@ -94,13 +94,13 @@ def _plugins(registry: Registry) -> Iterator[str]:
 def _data(registry: Registry) -> Iterator[str]:
     from ganrun.commands.datasets import whereabouts
 
-    for offer in registry.offers("data"):
+    for registered in registry.components("data"):
         try:
-            known, where = whereabouts(offer)
+            known, where = whereabouts(registered)
             mark = "skip" if known is None else "ok" if known else "miss"
-            yield _line(mark, f"data {offer.name}: {where}")
+            yield _line(mark, f"data {registered.name}: {where}")
         except (Exception, SystemExit) as error:
-            yield _line("fail", f"data {offer.name}: {describe_fault(error)}")
+            yield _line("fail", f"data {registered.name}: {describe_fault(error)}")
 
 
 def _checkups(registry: Registry) -> Iterator[str]:

@@ -10,7 +10,7 @@ from ganrun.contracts.components import Component
 class Observer(Component):
     """A component that hears the events of one run, in methods marked with `ganrun.observes`.
 
-    See `ganrun.training.lifecycle.RunEvents` for the events; a method takes those of an event's arguments that it needs.
+    `ganrun.training.lifecycle.RunEvents` lists the events; a method takes the arguments of an event that it needs.
     """
 
     essential: ClassVar[bool] = False

@@ -25,12 +25,12 @@ NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 
 @dataclass(frozen=True)
 class RegisteredComponent:
-    """One component that one plugin offers."""
+    """One component, and the plugin that offers it."""
 
     kind: str
     name: str
-    component: Any
-    """The class; of the type that `kind` says."""
+    cls: Any
+    """Its class, a subclass of the contract of its kind."""
     plugin: Plugin
 
     def __str__(self) -> str:
@@ -48,17 +48,19 @@ class Registry:
         self.plugins = plugins
         self.faults: dict[str, str] = {}
         """Plugins whose hooks raised, with the reason."""
-        self._offers: dict[str, list[RegisteredComponent]] = {}
+        self._components: dict[str, list[RegisteredComponent]] = {}
 
-    def offers(self, kind: str) -> list[RegisteredComponent]:
+    def components(self, kind: str) -> list[RegisteredComponent]:
         """Every component of a kind, by name."""
-        if kind not in self._offers:
-            self._offers[kind] = sorted(self._collect(kind), key=lambda offer: (offer.name, offer.plugin.name))
-        return self._offers[kind]
+        if kind not in self._components:
+            self._components[kind] = sorted(
+                self._collect(kind), key=lambda registered: (registered.name, registered.plugin.name)
+            )
+        return self._components[kind]
 
     def names(self, kind: str) -> list[str]:
         """The names of a kind, each once."""
-        return sorted({offer.name for offer in self.offers(kind)})
+        return sorted({registered.name for registered in self.components(kind)})
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
         """The component called `name`, or `plugin:name` where several plugins offer it.
@@ -67,14 +69,18 @@ class Registry:
             PluginError: if nobody offers it, or several do.
         """
         qualifier, _, bare = name.rpartition(":")
-        matches = [offer for offer in self.offers(kind) if offer.name == bare and _is_from(offer.plugin, qualifier)]
+        matches = [
+            registered
+            for registered in self.components(kind)
+            if registered.name == bare and _is_from(registered.plugin, qualifier)
+        ]
         if len(matches) == 1:
             return matches[0]
         raise PluginError(self._collision(name, matches) if matches else self._unknown(kind, name))
 
     def is_automatic(self, name: str) -> bool:
         """Whether an observer of that name takes part unasked."""
-        return any(offer.name == name and offer.component.automatic for offer in self.offers("observer"))
+        return any(registered.name == name and registered.cls.automatic for registered in self.components("observer"))
 
     def broken(self) -> dict[str, str]:
         """Plugins that could not be loaded or whose hooks raised, with the reason."""
@@ -131,8 +137,8 @@ class Registry:
         return results
 
     def _collision(self, name: str, matches: list[RegisteredComponent]) -> str:
-        origins = " and ".join(str(offer.plugin) for offer in matches)
-        choices = " or ".join(f'use = "{offer.plugin.name}:{offer.name}"' for offer in matches)
+        origins = " and ".join(str(registered.plugin) for registered in matches)
+        choices = " or ".join(f'use = "{registered.plugin.name}:{registered.name}"' for registered in matches)
         return f'"{name}" is offered by {origins}; say {choices}'
 
     def _unknown(self, kind: str, name: str) -> str:

@@ -20,7 +20,7 @@ from ganrun.contracts.metrics import FeatureMetric
 from ganrun.contracts.optimizers import OPTIMIZERS, OptimizerSettings
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.recipe import ComponentConfig, EmaSettings, Recipe, TrainSettings
+from ganrun.recipe.recipe import ComponentConfig, EmaSettings, EvaluationConfig, ModelConfig, Recipe, TrainSettings
 from ganrun.recipe.source import Key, Source, header, laid_over, read_source
 
 log = logging.getLogger("ganrun")
@@ -59,19 +59,6 @@ def choose(kind: str, use: str, registry: Registry, overrides: Sequence[str] = (
     return choice
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """What pictures are compared with, and how."""
-
-    source: Source
-    data: ComponentConfig
-    metrics: tuple[ComponentConfig, ...]
-
-    def where(self, key: Key) -> str:
-        """File and line of a table or key."""
-        return self.source.where(key)
-
-
 def load_evaluation_config(against: str, registry: Registry, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """The data and metrics of a recipe's file, or of overrides over a data set's defaults.
 
@@ -93,21 +80,7 @@ def load_evaluation_config(against: str, registry: Registry, overrides: Sequence
     data, metrics = reader.component(("data",), "data"), reader.metrics()
     if reader.problems or data is None:
         raise RecipeError(reader.problems)
-    return EvaluationConfig(source, data, metrics)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """What a trained model is made of."""
-
-    source: Source
-    loss: ComponentConfig
-    networks: dict[str, ComponentConfig]
-    """By slot."""
-
-    def where(self, key: Key) -> str:
-        """File and line of a table or key."""
-        return self.source.where(key)
+    return EvaluationConfig(source=source, data=data, metrics=metrics)
 
 
 def load_model_config(path: Path, registry: Registry) -> ModelConfig:
@@ -122,7 +95,7 @@ def load_model_config(path: Path, registry: Registry) -> ModelConfig:
     networks = reader.networks(reader.slots() or {})
     if reader.problems or loss is None:
         raise RecipeError(reader.problems)
-    return ModelConfig(reader.source, loss, networks)
+    return ModelConfig(source=reader.source, loss=loss, networks=networks)
 
 
 class _Reader:
@@ -132,7 +105,7 @@ class _Reader:
         self.source = source
         self.tables = source.tables
         self.registry = registry
-        self.offers: dict[Key, RegisteredComponent] = {}
+        self.registered: dict[Key, RegisteredComponent] = {}
         """The components that tables name, by table."""
         self.problems: list[str] = []
 
@@ -154,7 +127,18 @@ class _Reader:
         if self.problems or train is None or data is None or loss is None:
             raise RecipeError(self.problems)
         return Recipe(
-            self.source, name, requires, train, ema, data, loss, networks, optimizers, metrics, observers, silenced
+            source=self.source,
+            name=name,
+            requires=requires,
+            train=train,
+            ema=ema,
+            data=data,
+            loss=loss,
+            networks=networks,
+            optimizers=optimizers,
+            metrics=metrics,
+            observers=observers,
+            silenced=silenced,
         )
 
     # ── Tables of the engine ──────────────────────────────────────────────────────────────────────────
@@ -224,32 +208,32 @@ class _Reader:
 
     def choice(self, key: Key, kind: str, use: str, table: Mapping[str, Any]) -> ComponentConfig | None:
         try:
-            offer = self.offers[key] = self.registry.find(kind, use)
+            registered = self.registered[key] = self.registry.find(kind, use)
         except PluginError as error:
             self.problem((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
         if (*key, "use") in self.source.overrides:
-            rest = self.fitting(key, offer, rest)
-        settings = self.parse(key, offer.component.Settings, rest, str(offer), f"ganrun show {kind} {use}")
-        return None if settings is None else ComponentConfig(offer, use, settings, key)
+            rest = self.fitting(key, registered, rest)
+        settings = self.parse(key, registered.cls.Settings, rest, str(registered), f"ganrun show {kind} {use}")
+        return None if settings is None else ComponentConfig(registered, use, settings, key)
 
-    def fitting(self, key: Key, offer: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
+    def fitting(self, key: Key, registered: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
         """What a component that `--set` put in another's place can take of the other's settings."""
         try:
-            parse_settings(offer.component.Settings, table)
+            parse_settings(registered.cls.Settings, table)
             unfit = set()
         except ValidationError as error:
             unfit = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
         dropped = [name for name in table if name in unfit and (*key, name) not in self.source.overrides]
         if dropped:
-            log.warning("%s is now %s, which leaves out %s", header(key), offer, ", ".join(dropped))
+            log.warning("%s is now %s, which leaves out %s", header(key), registered, ", ".join(dropped))
         return {name: value for name, value in table.items() if name not in dropped}
 
     def slots(self) -> Slots | None:
         """The slots of the recipe's loss, even where its settings are at fault; None where there is no such loss."""
-        offer = self.offers.get(("loss",))
-        return None if offer is None else offer.component.slots
+        registered = self.registered.get(("loss",))
+        return None if registered is None else registered.cls.slots
 
     def networks(self, slots: Slots) -> dict[str, ComponentConfig]:
         found = {slot: self.component((slot,), each.kind) for slot, each in slots.items()}
@@ -273,7 +257,7 @@ class _Reader:
 
     def with_features(self, metric: ComponentConfig) -> ComponentConfig:
         """The metric, and where it is one on features, the extractor that it names."""
-        if not issubclass(metric.offer.component, FeatureMetric):
+        if not issubclass(metric.registered.cls, FeatureMetric):
             return metric
         key, wanted = (*metric.key, "features"), dict(metric.settings)["features"]
         table = {"use": wanted} if isinstance(wanted, str) else wanted
@@ -364,7 +348,7 @@ class _Reader:
     def no_slot(self, key: Key, slots: Slots) -> None:
         name = str(key[-1])
         hint = did_you_mean(name, slots) or f"; its slots are {', '.join(slots)}"
-        self.problem(key, f'the loss {self.offers["loss",].name} has no slot "{name}"{hint}')
+        self.problem(key, f'the loss {self.registered["loss",].name} has no slot "{name}"{hint}')
 
     def problem(self, key: Key, text: str) -> None:
         self.problems.append(f"{self.source.where(key)}: {text}")
@@ -387,8 +371,8 @@ def unmet(requirement: str) -> str | None:
 
 def _are_alike(first: ComponentConfig, second: ComponentConfig) -> bool:
     """Whether two metrics are the same, on the same extractor if on any."""
-    features = [each.features and each.features.offer for each in (first, second)]
-    return first.offer == second.offer and features[0] == features[1]
+    features = [each.features and each.features.registered for each in (first, second)]
+    return first.registered == second.registered and features[0] == features[1]
 
 
 def _by_place(error: ValidationError, table: Mapping[str, Any]) -> dict[Key, list[ErrorDetails]]:

@@ -63,7 +63,7 @@ class EmaSettings(Settings):
 class ComponentConfig:
     """A component that the recipe uses, with its settings."""
 
-    offer: RegisteredComponent
+    registered: RegisteredComponent
     use: str
     """As the recipe wrote it."""
     settings: Settings
@@ -72,36 +72,58 @@ class ComponentConfig:
     features: ComponentConfig | None = None
     """The extractor that a metric on features reads."""
 
+    def build(self, *arguments: Any) -> Any:
+        """The component, from its settings and whatever else its kind is built from."""
+        return self.registered.cls(self.settings, *arguments)
+
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
-        is_plain = self.offer.kind == "observer" and self.key == (self.use,)
+        is_plain = self.registered.kind == "observer" and self.key == (self.use,)
         features = {} if self.features is None else {"features": self.features.table()}  # instead of what was written
         return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **features}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A validated recipe."""
+@dataclass(frozen=True, kw_only=True)
+class HasLocation:
+    """A recipe, or a part of one, whose tables stand somewhere in a file."""
 
     source: Source
-    name: str
-    requires: tuple[str, ...]
-    train: TrainSettings
-    ema: EmaSettings | None
-    data: ComponentConfig
-    loss: ComponentConfig
-    networks: dict[str, ComponentConfig]
-    """By slot."""
-    optimizers: dict[str, tuple[str, OptimizerSettings]]
-    """By slot: name and settings."""
-    metrics: tuple[ComponentConfig, ...]
-    observers: dict[str, ComponentConfig]
-    silenced: tuple[str, ...] = field(default=())
-    """Automatic observers that the recipe turned off."""
 
     def where(self, key: Key) -> str:
         """File and line of a table or key."""
         return self.source.where(key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(HasLocation):
+    """What a model consists of."""
+
+    loss: ComponentConfig
+    networks: dict[str, ComponentConfig]
+    """By slot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(HasLocation):
+    """Which real images samples are compared with, and by which metrics."""
+
+    data: ComponentConfig
+    metrics: tuple[ComponentConfig, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ModelConfig, EvaluationConfig):
+    """A validated recipe."""
+
+    name: str
+    requires: tuple[str, ...]
+    train: TrainSettings
+    ema: EmaSettings | None
+    optimizers: dict[str, tuple[str, OptimizerSettings]]
+    """By slot: name and settings."""
+    observers: dict[str, ComponentConfig]
+    silenced: tuple[str, ...] = field(default=())
+    """Automatic observers that the recipe turned off."""
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe as tables, every default written out; itself a recipe that gives the same run."""

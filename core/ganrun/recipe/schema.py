@@ -92,13 +92,13 @@ def _shared_optimizer(use: str, slots: Iterable[str], definitions: Mapping[str, 
 def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
     """A table that names a component of this kind by `use` and holds that component's settings."""
     if kind not in definitions:
-        offers = registry.offers(kind)
-        spellings = {offer: _spellings(registry, offer) for offer in offers}
-        for offer in offers:
-            key = _key(offer)
-            own = _settings_schema(key, offer.component.Settings, definitions)
-            description = cleandoc(offer.component.__doc__ or "")
-            definitions[key] = {**_with_use(own, spellings[offer], required=True), "description": description}
+        found = registry.components(kind)
+        spellings = {registered: _spellings(registry, registered) for registered in found}
+        for registered in found:
+            key = _key(registered)
+            own = _settings_schema(key, registered.cls.Settings, definitions)
+            description = cleandoc(registered.cls.__doc__ or "")
+            definitions[key] = {**_with_use(own, spellings[registered], required=True), "description": description}
         definitions[kind] = _choice(kind, spellings)
     return _reference(kind)
 
@@ -106,18 +106,18 @@ def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) ->
 def _choice(kind: str, spellings: Mapping[RegisteredComponent, Sequence[str]]) -> Schema:
     use = {"enum": [name for names in spellings.values() for name in names], "description": f"Which {kind}."}
     table = {"type": "object", "properties": {"use": use}, "required": ["use"]}
-    return {**table, "oneOf": [_reference(_key(offer)) for offer in spellings]} if spellings else table
+    return {**table, "oneOf": [_reference(_key(registered)) for registered in spellings]} if spellings else table
 
 
-def _spellings(registry: Registry, offer: RegisteredComponent) -> list[str]:
+def _spellings(registry: Registry, registered: RegisteredComponent) -> list[str]:
     """What `use` may say for an offer: its name where only one plugin offers it, and the qualified forms."""
-    qualified = [f"{qualifier}:{offer.name}" for qualifier in (offer.plugin.name, offer.plugin.package)]
-    return [name for name in dict.fromkeys([offer.name, *qualified]) if _means(registry, name, offer)]
+    qualified = [f"{qualifier}:{registered.name}" for qualifier in (registered.plugin.name, registered.plugin.package)]
+    return [name for name in dict.fromkeys([registered.name, *qualified]) if _means(registry, name, registered)]
 
 
-def _means(registry: Registry, name: str, offer: RegisteredComponent) -> bool:
+def _means(registry: Registry, name: str, registered: RegisteredComponent) -> bool:
     try:
-        return registry.find(offer.kind, name) == offer
+        return registry.find(registered.kind, name) == registered
     except PluginError:
         return False
 
@@ -125,8 +125,8 @@ def _means(registry: Registry, name: str, offer: RegisteredComponent) -> bool:
 def _slots(registry: Registry) -> dict[str, list[str]]:
     """Every slot of every installed loss, with the kinds that fill it."""
     found: dict[str, list[str]] = {}
-    for offer in registry.offers("loss"):
-        for name, slot in offer.component.slots.items():
+    for registered in registry.components("loss"):
+        for name, slot in registered.cls.slots.items():
             kinds = found.setdefault(name, [])
             if slot.kind not in kinds:
                 kinds.append(slot.kind)
@@ -135,21 +135,21 @@ def _slots(registry: Registry) -> dict[str, list[str]]:
 
 def _observer(registry: Registry, name: str, definitions: dict[str, Schema]) -> Schema:
     """An observer's table, or true or false."""
-    offers = [offer for offer in registry.offers("observer") if offer.name == name]
-    tables = [_observer_table(registry, offer, definitions) for offer in offers]
+    found = [registered for registered in registry.components("observer") if registered.name == name]
+    tables = [_observer_table(registry, registered, definitions) for registered in found]
     switch = {"type": "boolean", "description": "Whether it takes part, with its default settings."}
-    return {**_any_of([*tables, switch]), "description": cleandoc(offers[0].component.__doc__ or "")}
+    return {**_any_of([*tables, switch]), "description": cleandoc(found[0].cls.__doc__ or "")}
 
 
-def _observer_table(registry: Registry, offer: RegisteredComponent, definitions: dict[str, Schema]) -> Schema:
-    key = _key(offer)
-    own = _settings_schema(key, offer.component.Settings, definitions)
-    definitions[key] = _with_use(own, _spellings(registry, offer), required=False)
+def _observer_table(registry: Registry, registered: RegisteredComponent, definitions: dict[str, Schema]) -> Schema:
+    key = _key(registered)
+    own = _settings_schema(key, registered.cls.Settings, definitions)
+    definitions[key] = _with_use(own, _spellings(registry, registered), required=False)
     return _reference(key)
 
 
-def _key(offer: RegisteredComponent) -> str:
-    return f"{offer.kind}.{offer.plugin.name}.{offer.name}"
+def _key(registered: RegisteredComponent) -> str:
+    return f"{registered.kind}.{registered.plugin.name}.{registered.name}"
 
 
 # ── Pieces of schemas ─────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,7 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device, direc
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
-        "plugins": {choice.offer.plugin.name: str(choice.offer.plugin) for choice in _choices(recipe)},
+        "plugins": {choice.registered.plugin.name: str(choice.registered.plugin) for choice in _choices(recipe)},
         "data_fingerprint": manifest["fingerprint"],
         "data": manifest,
         "problem": {

@@ -30,7 +30,7 @@ def evaluation_on(
 
     Args:
         data: Prepared.
-        draw: `draw(count)` gives `count` latents `(count, latent_size)` and samples `(count, *sample_shape)` in [-1, 1].
+        draw: `draw(count)` gives latents `(count, latent_size)` and samples `(count, *sample_shape)` in [-1, 1].
         spec: The facts of the model; those of the data alone unless given.
         step: Steps done.
         seed: The run's seed.

@@ -59,7 +59,7 @@ class Request:
         return [*([f"metric=[{named}]"] if named else []), *self.overrides]
 
 
-def score(request: Request, registry: Registry, waiting: Callable[[str], None] = lambda _: None) -> list[Score]:
+def score(request: Request, registry: Registry, on_progress: Callable[[str], None] = lambda _: None) -> list[Score]:
     """Measure, and of a run add the scores to what it recorded.
 
     Raises:
@@ -70,15 +70,15 @@ def score(request: Request, registry: Registry, waiting: Callable[[str], None] =
         found = latest_checkpoint(folder)
         if found is None:
             raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
-        return _score_run(request, open_run(folder), found, registry, waiting)
+        return _score_run(request, open_run(folder), found, registry, on_progress)
     run = run_of(folder)
     if run is not None:
-        return _score_run(request, open_run(run), load_checkpoint(folder), registry, waiting)
+        return _score_run(request, open_run(run), load_checkpoint(folder), registry, on_progress)
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
-    return _score_pictures(request, request.against, registry, waiting)
+    return _score_pictures(request, request.against, registry, on_progress)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,7 +89,7 @@ def _score_run(
     directory: RunDirectory,
     checkpoint: Checkpoint,
     registry: Registry,
-    waiting: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> list[Score]:
     recipe = load_recipe(directory / RECIPE, registry, [*_data_overrides(request, registry), *request.all_overrides()])
     changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
@@ -98,13 +98,13 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
-    run = assemble(recipe, directory, resumed=True, waiting=waiting)
+    run = assemble(recipe, directory, resumed=True, on_progress=on_progress)
     is_other_data = run.environment["data_fingerprint"] != directory.read_json(ENVIRONMENT).get("data_fingerprint")
     try:
         run.restore(checkpoint.weights, checkpoint.progress)
     except RequestError as error:
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
-    waiting(f"samples of step {run.step}")
+    on_progress(f"samples of step {run.step}")
     with run.interruption:
         scores = measured(run.metrics, run.evaluation())
     if is_other_data:
@@ -149,21 +149,23 @@ def _note(run: Run, scores: Sequence[Score]) -> None:
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _score_pictures(request: Request, against: str, registry: Registry, waiting: Callable[[str], None]) -> list[Score]:
+def _score_pictures(
+    request: Request, against: str, registry: Registry, on_progress: Callable[[str], None]
+) -> list[Score]:
     place = str(find_recipe(Path(against))) if against.endswith(".toml") else against
     chosen = load_evaluation_config(place, registry, request.all_overrides())
     if not chosen.metrics:
         raise RequestError(NO_METRIC)
     device = choose_device(request.device)
-    waiting(f"data {chosen.data.use}")
+    on_progress(f"data {chosen.data.use}")
     real = prepared_data(chosen)
     with error_context(chosen, chosen.data):
         spec = ModelSpec(**dataclasses.asdict(real.spec()))
         pictures = _pictures(request.path, spec, registry)
-    waiting(f"pictures in {request.path}")
+    on_progress(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)
-    metrics = prepared_metrics(chosen, real, spec, device, waiting)
-    with ProgressReporter() as on_progress:
+    metrics = prepared_metrics(chosen, real, spec, device, on_progress)
+    with ProgressReporter() as report:
         evaluation = SharedEvaluation(
             spec=spec,
             device=device,
@@ -171,7 +173,7 @@ def _score_pictures(request: Request, against: str, registry: Registry, waiting:
             seed=0,
             samples=FoundSamples(images, device),
             data=real,
-            on_progress=on_progress,
+            on_progress=report,
         )
         return measured(metrics, evaluation)
 
@@ -184,7 +186,7 @@ def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:
     settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
     overrides = [f"root={json.dumps(str(folder))}", *(f"{name}={value}" for name, value in settings.items())]
     choice = choose("data", FOLDER_DATA, registry, overrides)
-    data: Data = choice.offer.component(choice.settings)
+    data: Data = choice.build()
     return data
 
 

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.specs import DataSpec, ModelSpec
-from ganrun.recipe.recipe import ComponentConfig, Recipe
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
+from ganrun.recipe.source import header
 from ganrun.rundir.directory import RECIPE, SUMMARY, RunDirectory, new_run_path
 from ganrun.rundir.environment import describe_environment
 from ganrun.training.averaging import average_or_none
@@ -40,7 +40,11 @@ MIXED = (
 
 
 def build_run(
-    recipe: Recipe, output: Path | None = None, *, resume: bool = False, waiting: Callable[[str], None] = lambda _: None
+    recipe: Recipe,
+    output: Path | None = None,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Build a run, and as the very last thing make its directory, in which nothing is written until it starts.
 
@@ -48,20 +52,20 @@ def build_run(
         recipe: What to build.
         output: The run directory; a new one under `runs/` where None.
         resume: Whether `output` may hold this run already, which then continues.
-        waiting: Told what is being prepared, for whatever may take a while.
+        on_progress: Called with a description of the current stage.
 
     Raises:
         RequestError: for anything missing or unfit, error_context at the recipe's line. Nothing has been written then.
     """
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = _continues(directory, recipe, resume)
-    run = assemble(recipe, directory, resumed=resumed, waiting=waiting)
+    run = assemble(recipe, directory, resumed=resumed, on_progress=on_progress)
     directory.create()
     return run
 
 
 def assemble(
-    recipe: Recipe, directory: RunDirectory, *, resumed: bool, waiting: Callable[[str], None] = lambda _: None
+    recipe: Recipe, directory: RunDirectory, *, resumed: bool, on_progress: Callable[[str], None] = lambda _: None
 ) -> Run:
     """Everything of `build_run` but the directory.
 
@@ -69,11 +73,11 @@ def assemble(
         RequestError: as `build_run`.
     """
     device = _choose_device(recipe)
-    waiting(f"data {recipe.data.use}")
+    on_progress(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, spec, device))
-    metrics = prepared_metrics(recipe, data, spec, device, waiting)
+    metrics = prepared_metrics(recipe, data, spec, device, on_progress)
     events = build_events(recipe)
     environment = describe_environment(recipe, data, device, directory)
     return Run(
@@ -104,41 +108,10 @@ def check_recipe(recipe: Recipe) -> None:
     build_events(recipe)
 
 
-class HasLocation(Protocol):
-    """What knows where its tables were written: a recipe, or a part of one."""
-
-    def where(self, key: Key) -> str:
-        """File and line of a table or key."""
-
-
-class EvaluationConfig(HasLocation, Protocol):
-    """What says which data and which metrics."""
-
-    @property
-    def data(self) -> ComponentConfig:
-        """The data set."""
-
-    @property
-    def metrics(self) -> tuple[ComponentConfig, ...]:
-        """The metrics."""
-
-
-class ModelConfig(HasLocation, Protocol):
-    """What says of which parts a model is made."""
-
-    @property
-    def loss(self) -> ComponentConfig:
-        """The loss."""
-
-    @property
-    def networks(self) -> dict[str, ComponentConfig]:
-        """The networks, by slot."""
-
-
 def build_data(recipe: EvaluationConfig) -> Data:
     """The data set, not prepared yet."""
     with error_context(recipe, recipe.data):
-        data: Data = recipe.data.offer.component(recipe.data.settings)
+        data: Data = recipe.data.build()
     return data
 
 
@@ -166,7 +139,7 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
 def loss_for(parts: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
     """The loss for a data set's spec; and the spec with what the loss adds to it."""
     with error_context(parts, parts.loss):
-        loss: Loss = parts.loss.offer.component(parts.loss.settings, spec)
+        loss: Loss = parts.loss.build(spec)
         if loss.latent_size < 1:
             raise IncompatibleError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
         if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
@@ -192,7 +165,7 @@ def build_events(recipe: Recipe) -> Events:
     observers = {}
     for name, choice in recipe.observers.items():
         with error_context(recipe, choice):
-            observers[name] = choice.offer.component(choice.settings)
+            observers[name] = choice.build()
     return Events(observers)
 
 
@@ -209,7 +182,7 @@ def _build_slot(recipe: Recipe, loss: Loss, name: str, spec: ModelSpec, device: 
                 inputs, expected = torch.zeros(2, *facts.sample_shape, device=device), (facts.out_features,)
             check_output(module, inputs, expected, name, facts.labelled)
             if slot.per_sample and mixes_samples(module, torch.randn(4, *facts.sample_shape, device=device)):
-                log.warning(MIXED, recipe.where(choice.key), name, choice.offer, recipe.loss.use)
+                log.warning(MIXED, recipe.where(choice.key), name, choice.registered, recipe.loss.use)
     decay = recipe.ema.decay if recipe.ema and slot.averaged else None
     settings = recipe.optimizers[name][1]
     optimizer = settings.build((p for p in module.parameters() if p.requires_grad), device)
@@ -226,7 +199,7 @@ def facts_of(spec: ModelSpec, loss: Loss, name: str) -> ModelSpec:
 
 def empty_network(choice: ComponentConfig, facts: ModelSpec, device: torch.device, seed: int = 0) -> nn.Module:
     """A network as its author initialises it."""
-    network: nn.Module = seeded_network(lambda: choice.offer.component(choice.settings, facts), device, seed)
+    network: nn.Module = seeded_network(lambda: choice.build(facts), device, seed)
     return network
 
 
@@ -235,7 +208,7 @@ def build_extractor(recipe: EvaluationConfig, choice: ComponentConfig, spec: Mod
     if choice.features is None:
         return None
     with error_context(recipe, choice.features):
-        extractor: Extractor = choice.features.offer.component(choice.features.settings, spec)
+        extractor: Extractor = choice.features.build(spec)
         return extractor
 
 
@@ -245,25 +218,25 @@ def build_metric(
     """A metric, not prepared yet."""
     with error_context(recipe, choice):
         if extractor is None:
-            plain: Metric = choice.offer.component(choice.settings, spec)
+            plain: Metric = choice.build(spec)
             return plain
-        lacking = [output for output in choice.offer.component.reads if output not in extractor.outputs]
+        lacking = [output for output in choice.registered.cls.reads if output not in extractor.outputs]
         if lacking:
             raise IncompatibleError(
                 f"it reads {lacking[0]}, and its features give {', '.join(extractor.outputs)} alone"
             )
-        on_features: Metric = choice.offer.component(choice.settings, spec, extractor)
+        on_features: Metric = choice.build(spec, extractor)
         return on_features
 
 
 def prepared_metrics(
-    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, waiting: Callable[[str], None]
+    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_progress: Callable[[str], None]
 ) -> list[Metric]:
     """Every metric of the recipe; those that name the same extractor with the same settings share it."""
     metrics = []
     extractors: list[tuple[ComponentConfig, Extractor]] = []
     for choice in recipe.metrics:
-        waiting(f"metric {choice.use}")
+        on_progress(f"metric {choice.use}")
         shared = _among(extractors, choice.features)
         extractor = shared or build_extractor(recipe, choice, spec)
         metric = build_metric(recipe, choice, spec, extractor)
@@ -280,7 +253,7 @@ def prepared_metrics(
 def _among(prepared: Sequence[tuple[ComponentConfig, Extractor]], wanted: ComponentConfig | None) -> Extractor | None:
     """The extractor of the same name and settings, if one is prepared already."""
     for choice, extractor in prepared:
-        if wanted and (choice.offer, choice.settings) == (wanted.offer, wanted.settings):
+        if wanted and (choice.registered, choice.settings) == (wanted.registered, wanted.settings):
             return extractor
     return None
 
@@ -298,10 +271,10 @@ def error_context(recipe: HasLocation, choice: ComponentConfig) -> Iterator[None
     try:
         yield
     except GanrunError as error:
-        error.message = f"{header(choice.key)} {choice.offer}: {error.message}"
+        error.message = f"{header(choice.key)} {choice.registered}: {error.message}"
         raise error.located(recipe.where(choice.key)) from None
     except Exception as error:
-        error.add_note(f"in {choice.offer.kind} {choice.offer}, chosen at {recipe.where(choice.key)}")
+        error.add_note(f"in {choice.registered.kind} {choice.registered}, chosen at {recipe.where(choice.key)}")
         raise
 
 
