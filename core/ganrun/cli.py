@@ -133,14 +133,14 @@ def _train_replicates(
     path: Path, seeds: str, overrides: Sequence[str], blocked: Sequence[str], output: Path | None, resume: bool
 ) -> None:
     """One run for each seed, side by side in one directory; then what their scores say together."""
-    from ganrun.rundir.directory import new_run_path
+    from ganrun.rundir.directory import RunDirectory, new_run_path
     from ganrun.trained.replicates import parse_seeds, summary_of
-    from ganrun.training.builder import check_place
+    from ganrun.training.continuing import check_place
 
     loaded = {seed: _load([path], blocked, [*overrides, f"train.seed={seed}"])[0] for seed in parse_seeds(seeds)}
     folder = (output or new_run_path(next(iter(loaded.values())).name)).absolute()
     for seed, recipe in loaded.items():
-        check_place(folder / f"seed_{seed}", recipe, resume=resume)
+        check_place(RunDirectory(folder / f"seed_{seed}"), recipe, resume=resume)
     again = (
         f"ganrun {path} --seeds {seeds} --output {_shown(folder)} --resume{', with the same --set' * bool(overrides)}"
     )
@@ -164,7 +164,8 @@ def _train_replicates(
 @_recipe_options
 def resume(run: Path, overrides: Sequence[str], device: str | None, seed: int | None, blocked: Sequence[str]) -> None:
     """Continue the run in a run directory from its last checkpoint."""
-    from ganrun.rundir.directory import RECIPE, open_run
+    from ganrun.rundir.directory import open_run
+    from ganrun.rundir.records import RECIPE
 
     recipe = open_run(run) / RECIPE
     _train(_load([recipe], blocked, _all_overrides(overrides, device, seed))[0], run, True)
@@ -258,7 +259,7 @@ def list_components(kind: str | None, blocked: Sequence[str]) -> None:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice([*KINDS, "optimizer", "train", "ema"]))
+@click.argument("kind", type=click.Choice([*KINDS, "train", "ema"]))
 @click.argument("name", required=False)
 def show(kind: str, name: str | None) -> None:
     """Show one component: what it is, where it comes from, and every setting.
@@ -286,7 +287,7 @@ def check(
     from ganrun.base.console import spinner
 
     with spinner("loading PyTorch"):
-        from ganrun.training.builder import check_recipe
+        from ganrun.training.assembly import check_recipe
 
     faults: list[str] = []
     for path in recipes:

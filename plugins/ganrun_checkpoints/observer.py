@@ -73,23 +73,26 @@ class Checkpoints(ganrun.Observer):
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the cadence and after the last step."""
-        if step % self.settings.every_steps == 0 or step == run.steps:
+        """Save at the cadence."""
+        if step % self.settings.every_steps == 0:
             self._save(run)
+
+    @observes
+    def training_ended(self, run: Run) -> None:
+        """Save the weights that the run leaves."""
+        self._save(run)
 
     @observes(trylast=True)
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
-        """Keep the state if none before it scored better; save it if somebody has ended training by now."""
+        """Keep the state if none before it scored better."""
         named = {score.name: score for score in scores}
         if self.settings.best not in {None, self._missed, *named}:
             log.warning("no best checkpoint: %s was not measured, but %s", self.settings.best, ", ".join(named))
             self._missed = self.settings.best
         for score in scores:
             if score.name == self.settings.best and score.improves_on(self._best):
-                save_checkpoint(run.state, checkpoint_path(run.directory.path))
+                save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))
                 self._note_best(run, step, score)
-        if run.stopped:
-            self._save(run)
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
@@ -111,12 +114,12 @@ class Checkpoints(ganrun.Observer):
 
     def _note_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score
-        run.note("best", {"metric": score.name, "value": score.value, "step": step})
+        run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
     def _save(self, run: Run) -> None:
         folder = checkpoint_path(run.directory.path, run.step)
         if folder not in checkpoints_in(run.directory.path):
-            save_checkpoint(run.state, folder)
+            save_checkpoint(run.state.checkpoint(), folder)
             for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
                 shutil.rmtree(superseded)
         run.announce(folder, "checkpoint")

@@ -61,15 +61,15 @@ class EarlyStopping(ganrun.Observer):
     def run_ended(self, run: Run) -> None:
         """Say why it stopped."""
         if run.stopped is not None and self._waited >= self.settings.patience:
-            run.tell(f"stopped early: {run.stopped}")
+            run.add_message(f"stopped early: {run.stopped}")
 
     def _judge(self, run: Run, step: int, score: Score) -> None:
         if score.improves_on(self._best):
             self._best, self._best_step, self._waited = score, step, 0
             return
         self._waited += 1
-        if self._best is not None and self._waited >= self.settings.patience and step < run.steps:
+        if self._best is not None and self._waited >= self.settings.patience and not run.done:
             since = f"{self._best.value:.4g} at step {self._best_step}"
             reason = f"{score.name} has not improved for {self._waited} evaluations since {since}"
-            run.note("stopped", reason)
+            run.add_to_summary("stopped", reason)
             run.stop(reason)

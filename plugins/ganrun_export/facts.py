@@ -50,18 +50,17 @@ def scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
 
     Each has `value`, `better` ("higher" or "lower"), `error`, `floor` and `protocol`; error and floor may be None.
     """
-    found = {}
-    for record in run.records():
-        if record["step"] == step:
-            for name, protocol in record.get("protocols", {}).items():
-                found[name] = {
-                    "value": record[f"eval/{name}"],
-                    "better": record["directions"][name],
-                    "error": record["errors"].get(name),
-                    "floor": record["floors"].get(name),
-                    "protocol": protocol,
-                }
-    return found
+    latest = {score.name: score for record in run.records() if record.step == step for score in record.evaluation}
+    return {
+        name: {
+            "value": score.value,
+            "better": "higher" if score.higher_is_better else "lower",
+            "error": score.error,
+            "floor": score.floor,
+            "protocol": score.protocol,
+        }
+        for name, score in latest.items()
+    }
 
 
 def _training(environment: Mapping[str, Any]) -> dict[str, Any]:

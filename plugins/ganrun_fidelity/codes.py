@@ -16,9 +16,9 @@ from ganrun import (
     Extractor,
     Factor,
     FeatureMetric,
-    Features,
     IncompatibleError,
     ModelSpec,
+    Part,
     PreflightError,
     Score,
     Settings,
@@ -44,7 +44,7 @@ class CodeAccuracy(FeatureMetric):
     reads = ("logits",)
 
     class Settings(Settings):
-        features: Features = "classifier"
+        features: Part = "classifier"
         """Who tells the class of a sample: an extractor whose logits are the data's own classes."""
 
         samples: int = Field(10_000, ge=1)

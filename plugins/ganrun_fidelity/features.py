@@ -17,7 +17,7 @@ from ganrun import (
     Evaluation,
     Extractor,
     FeatureMetric,
-    Features,
+    Part,
     PreflightError,
     Score,
     Settings,
@@ -31,7 +31,7 @@ VERSION = 2
 class FidelitySettings(Settings):
     """What every metric on features takes."""
 
-    features: Features = "inception"
+    features: Part = "inception"
     """Whose features, by name, or as a table that says use and the extractor's own settings; see `ganrun list
     extractor`. Only Inception's scores are comparable with published ones; all others bear the extractor's name."""
 

@@ -21,7 +21,7 @@ SIDE, MARGIN = 688, 8
 
 def write_compared(run: Run) -> None:
     """Write `compare/samples_01_to_08.png`, … into the run directory; nothing where samples are no images."""
-    if len(run.spec.sample_shape) != 3:
+    if len(run.model.spec.sample_shape) != 3:
         return
     (run.directory / COMPARED).mkdir(exist_ok=True)
     in_cell = COLUMNS * LINES

@@ -60,9 +60,9 @@ def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...]) -
 
 
 def _optimizer(run: Run, slot: str) -> dict[str, Any]:
-    use, settings = run.recipe.optimizers[slot]
-    table = run.recipe.resolved()["optimizer"][slot]
-    return {"use": use, **_notable({key: table[key] for key in table if key != "use"}, settings, ALWAYS["optimizer"])}
+    config = run.recipe.optimizers[slot]
+    table = {key: value for key, value in config.table().items() if key != "use"}
+    return {"use": config.use, **_notable(table, config.settings, ALWAYS["optimizer"])}
 
 
 def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _user() -> str | None:
 def dataset_of(run: Run) -> dict[str, str]:
     """The entry of MLflow's Dataset column: name, fingerprint and shape, without the data itself."""
     images = run.data.split("train").images
-    profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.spec.classes}
+    profile = {"images": len(images), "shape": list(images.shape[1:]), "classes": run.model.spec.classes}
     return {
         "name": run.recipe.data.use,
         "digest": str(run.environment["data_fingerprint"])[:36],

@@ -70,7 +70,7 @@ class Mlflow(ganrun.Observer):
         """Note every few seconds how busy the machine is."""
         values = self._machine.read()
         if values:
-            run.record(**values)
+            run.record(values)
 
     @observes(trylast=True)
     def run_ended(self, run: Run, status: str) -> None:
@@ -95,7 +95,7 @@ class Mlflow(ganrun.Observer):
             fault = courier.close(status, lambda: run.interruption.signal_number != signals)
         experiment = courier.mirror.note.experiment_id
         for line in _not_level(run, fault) if fault else store.invitation(self._uri, experiment):
-            run.tell(line)
+            run.add_message(line)
 
     # ── Labels ────────────────────────────────────────────────────────────────────────────────────────
 

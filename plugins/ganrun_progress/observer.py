@@ -60,7 +60,7 @@ class Progress(ganrun.Observer):
         speed = f"{values['perf/images_per_second']:,.0f} images/s"
         if self._bar is not None:
             self._bar.update(self._task, speed=speed, text=self._text())
-        elif time.monotonic() >= self._next_line or step == run.steps:
+        elif time.monotonic() >= self._next_line or run.done:
             self._next_line = time.monotonic() + self.settings.seconds
             left = _clock((run.steps - step) * values["perf/step_milliseconds"] / 1000)
             self._console.print(f"step {step}/{run.steps}  {self._losses}  {speed}  {left} left", soft_wrap=True)
@@ -86,7 +86,7 @@ class Progress(ganrun.Observer):
             self._bar.stop()
         self._console.print(
             f"{status} at step {run.step}: {run.images_seen:,} images in {_clock(run.state.seconds)} of training, "
-            f"{run.images_per_second:,.0f} images/s",
+            f"{run.state.images_per_second:,.0f} images/s",
             soft_wrap=True,
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from ganrun import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ PANELS_PER_ROW = {1: 1, 2: 2, 4: 2}
 """By their number; else three."""
 WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 10.2, 2.6, 100
 """The first two in inches: a picture is 1,020 pixels wide; a panel is so high without its legend."""
+
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which the colour-blind can tell apart; yellow is left out, which nobody sees on white."""
@@ -35,7 +38,7 @@ STYLES = ("-", "--", ":")
 Curve = tuple[list[int], list[float]]
 
 
-def curves(records: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.uint8] | None:
+def curves(records: Sequence[Record]) -> npt.NDArray[np.uint8] | None:
     """The lines of metrics.jsonl as one picture, uint8 `(height, width, 3)`; None where there is nothing to draw.
 
     A panel for each score of the run's own evaluations, with real images' score as a dashed line, then one for each
@@ -43,7 +46,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.uint8] | None
     """
     from matplotlib.figure import Figure
 
-    own = [record for record in records if not record.get("rescored")]
+    own = [record for record in records if not record.rescored]
     panels = _panels(own)
     if not panels:
         return None
@@ -61,28 +64,24 @@ def curves(records: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.uint8] | None
     return _pixels(figure)
 
 
-def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+def _panels(records: Sequence[Record]) -> dict[str, dict[str, Curve]]:
     """Curves by panel and name; scores first."""
     panels: dict[str, dict[str, Curve]] = {}
-    for key in sorted({key for record in records for key in record}, key=lambda key: (key.startswith("loss/"), key)):
-        kind, _, name = key.partition("/")
-        if kind == "eval":
-            panels[name] = {"generated": _curve(records, key)} | _floor(records, name)
-        elif kind == "loss":
-            phase, _, term = name.partition(".")
-            panels.setdefault(f"loss: {phase}", {})[term or "sum"] = _curve(records, key)
+    for name in sorted({score.name for record in records for score in record.evaluation}):
+        scores = [(record.step, record.scores()[name]) for record in records if name in record.scores()]
+        panels[name] = {"generated": _curve((step, score.value) for step, score in scores)}
+        floors = [(step, score.floor) for step, score in scores if score.floor is not None]
+        panels[name] |= {REAL: _curve(floors)} if floors else {}
+    for key in sorted({key for record in records for key in record.values if key.startswith("loss/")}):
+        phase, _, term = key.removeprefix("loss/").partition(".")
+        points = [(record.step, record.values[key]) for record in records if key in record.values]
+        panels.setdefault(f"loss: {phase}", {})[term or "sum"] = _curve(points)
     return panels
 
 
-def _curve(records: Sequence[Mapping[str, Any]], key: str) -> Curve:
-    found = [record for record in records if key in record]
-    return [record["step"] for record in found], [record[key] for record in found]
-
-
-def _floor(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Curve]:
-    """What real images score, where that is known."""
-    found = [record for record in records if name in record.get("floors", {})]
-    return {REAL: ([record["step"] for record in found], [record["floors"][name] for record in found])} if found else {}
+def _curve(points: Iterable[tuple[int, float]]) -> Curve:
+    steps_and_values = list(points)
+    return [step for step, _ in steps_and_values], [value for _, value in steps_and_values]
 
 
 REAL = "real images"

@@ -80,8 +80,14 @@ class Samples(ganrun.Observer):
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
-        """Write the pictures where they are due."""
-        if self._is_due(step, run.steps):
+        """Write the pictures at the cadence, and oftener at the beginning."""
+        if self._is_scheduled(step):
+            self._write_progress(run)
+
+    @observes
+    def training_ended(self, run: Run, step: int) -> None:
+        """Write those of the weights that the run leaves."""
+        if step > 0 and not self._is_scheduled(step):
             self._write_progress(run)
 
     @observes
@@ -89,8 +95,6 @@ class Samples(ganrun.Observer):
         """Write what was asked for at the end."""
         if self._first_step is None:
             return
-        if status == "finished" and not _place(run, "samples").exists():  # somebody ended training early
-            self._write_progress(run)
         for extra in self.settings.at_end:
             if extra == "time-lapse":
                 self._write_time_lapse(run)
@@ -101,16 +105,16 @@ class Samples(ganrun.Observer):
                 if picture is not None:
                     self._write(run, extra, picture)
 
-    def _is_due(self, step: int, steps: int) -> bool:
+    def _is_scheduled(self, step: int) -> bool:
         every = self.settings.every_steps
-        return step == steps or step % every == 0 or (step < every and str(step).rstrip("0") in ("1", "2", "5"))
+        return step % every == 0 or (step < every and str(step).rstrip("0") in ("1", "2", "5"))
 
     # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────
 
     def _grid(self, run: Run) -> Picture:
         count, columns = self.settings.count, self.settings.columns
         latents = run.model.fixed_latents(max(count, columns))
-        rows = row_by_row(latents, run.spec.factors, columns)
+        rows = row_by_row(latents, run.model.spec.factors, columns)
         return image_grid(shown(run.model.decode(latents[:count] if rows is None else rows)), columns).numpy()
 
     def _pairs(self, run: Run) -> Picture:
@@ -121,7 +125,7 @@ class Samples(ganrun.Observer):
 
     def _extra(self, run: Run, extra: Extra) -> Picture | None:
         """A picture of the end; None where this model has none."""
-        if not are_images(run.spec.sample_shape):
+        if not are_images(run.model.spec.sample_shape):
             return None
         if extra == "real-and-generated":
             side = max(1, isqrt(self.settings.count // 2))  # of each a square
@@ -138,11 +142,11 @@ class Samples(ganrun.Observer):
     # ── Files ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _write_progress(self, run: Run) -> None:
-        if are_images(run.spec.sample_shape):
+        if are_images(run.model.spec.sample_shape):
             self._write(run, "samples", self._grid(run))
-            if run.spec.reconstructs:
+            if run.model.spec.reconstructs:
                 self._write(run, "reconstructions", self._pairs(run))
-        elif run.spec.sample_shape == (2,):
+        elif run.model.spec.sample_shape == (2,):
             self._write(run, "samples", _scatter(run))
 
     def _write(self, run: Run, role: str, picture: Picture) -> None:
@@ -179,7 +183,7 @@ def _place(run: Run, role: str) -> Path:
 
 def _traversal(run: Run) -> Picture | None:
     lines = code_lines(run.model, STEPS)[:ROWS]
-    if not lines and run.spec.reconstructs:
+    if not lines and run.model.spec.reconstructs:
         lines = chosen_lines(run.model, most_active(run.model, ROWS), STEPS)
     if not lines:
         return None

@@ -50,13 +50,13 @@ class Target(ganrun.Observer):
         for score in scores:
             if score.name == self.settings.metric:
                 stated = self.settings.model_dump()
-                run.note("target", {**stated, "measured": score.value, "reached": self._is_reached(score)})
+                run.add_to_summary("target", {**stated, "measured": score.value, "reached": self._is_reached(score)})
 
     @observes
     def run_ended(self, run: Run, status: str) -> None:
         """Have the verdict printed."""
         if status == "finished":
-            run.tell(self._verdict(run.scores.get(self.settings.metric), sorted(run.scores)))
+            run.add_message(self._verdict(run.scores.get(self.settings.metric), sorted(run.scores)))
 
     def _is_reached(self, score: Score) -> bool:
         return self._shortfall(score) <= self.settings.tolerance

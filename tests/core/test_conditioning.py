@@ -6,8 +6,7 @@ from math import prod
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn.functional import one_hot
 
 from ganrun import ContractError, LabelledImages, LabelledLatents, ModelSpec

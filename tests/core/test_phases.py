@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from ganrun.training.networks import network_view
 from torch import Tensor, nn
 
 from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
@@ -13,7 +14,6 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts.optimizers import SGD, Adam, OptimizerSettings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.training.measurements import Measurements
-from ganrun.training.networks import network_view
 from ganrun.training.phases import Update
 from ganrun.training.state import SlotState
 

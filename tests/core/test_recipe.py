@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import Field, model_validator
 
 import ganrun
@@ -19,7 +18,7 @@ from ganrun import (
     Discriminator,
     Extractor,
     FeatureMetric,
-    Features,
+    Part,
     Generator,
     Loss,
     Metric,
@@ -105,7 +104,7 @@ class Distance(FeatureMetric):
     """Distance."""
 
     class Settings(ganrun.Settings):
-        features: Features = "blobs"
+        features: Part = "blobs"
 
     measure = None  # type: ignore[assignment]
 

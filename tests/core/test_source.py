@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ganrun.base.errors import GanrunError, RecipeError, RequestError
 from ganrun.recipe.source import parse_override, read_source

@@ -14,16 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ganrun import GanrunError, Tracker, hookimpl
 from ganrun.cli import main
 from ganrun.testing import registry_with, train
 from ganrun_report import reading
 from ganrun_report.ranking import compared, difference
-from ganrun_report.reading import PastRun, find_runs, read_run
-from ganrun_report.reading import Result as Scored
+from ganrun_report.reading import PastRun, Result as Scored, find_runs, read_run
 from ganrun_report.table import Column, _bands, score_text
 
 RECIPE: dict[str, Any] = {

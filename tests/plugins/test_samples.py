@@ -11,8 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from ganrun import (
@@ -35,8 +34,7 @@ from ganrun.testing import build, train
 from ganrun_samples import neighbours
 from ganrun_samples.captions import BAND
 from ganrun_samples.curves import curves
-from ganrun_samples.grid import LARGEST_SIDE, image_grid
-from ganrun_samples.grid import MARGIN as GAP
+from ganrun_samples.grid import LARGEST_SIDE, MARGIN as GAP, image_grid
 from ganrun_samples.latents import chosen_lines, code_lines, most_active, paths, slerp
 from ganrun_samples.pictures import beside_nearest
 from ganrun_samples.rows import row_by_row

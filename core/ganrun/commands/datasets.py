@@ -12,7 +12,7 @@ from ganrun.base.errors import GanrunError
 from ganrun.commands.descriptions import table
 from ganrun.contracts.data import Data
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.reader import choose, load_recipe
+from ganrun.recipe.reader import load_component_config, load_recipe
 from ganrun.recipe.recipe import ComponentConfig
 from ganrun.recipe.shipped import find_recipe
 
@@ -67,7 +67,7 @@ def manifest_text(data: Data) -> str:
 def _chosen(name: str, registry: Registry, overrides: Sequence[str]) -> ComponentConfig:
     if name.endswith(".toml"):
         return load_recipe(find_recipe(Path(name)), registry, overrides).data
-    return choose("data", name, registry, overrides)
+    return load_component_config("data", name, registry, overrides)
 
 
 def _row(registered: RegisteredComponent) -> tuple[str, str, str]:

@@ -9,7 +9,6 @@ from textwrap import fill, indent
 from typing import TYPE_CHECKING, Any
 
 from ganrun.base.errors import RequestError
-from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.settings import Settings, settings_help
 from ganrun.recipe.shipped import shipped_recipes
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from ganrun.discovery.registry import Registry
 
 WIDTH = 100
+
+ENGINE_TABLES = ("train", "ema")
+"""Tables of a recipe that are the engine's own."""
 
 _NO_NETWORKS = ("data", "loss", "optimizer")
 """Tables of a recipe that say `use` and are no slots."""
@@ -72,8 +74,8 @@ def describe(registry: Registry, kind: str, name: str | None) -> str:
     Raises:
         RequestError: if there is no such name.
     """
-    if kind in ("train", "ema", "optimizer"):
-        return _describe_engine(kind, name)
+    if kind in ENGINE_TABLES:
+        return _describe_engine(kind)
     if name is None:
         names = ", ".join(registry.names(kind))
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
@@ -108,17 +110,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _describe_engine(kind: str, name: str | None) -> str:
-    from ganrun.contracts.optimizers import OPTIMIZERS
+def _describe_engine(kind: str) -> str:
     from ganrun.recipe.recipe import EmaSettings, TrainSettings
 
-    if kind == "optimizer":
-        if (name or "adam") not in OPTIMIZERS:
-            hint = did_you_mean(str(name), OPTIMIZERS)
-            raise RequestError(f'no optimizer is called "{name}"{hint}; there are {", ".join(OPTIMIZERS)}')
-        settings: type[Settings] = OPTIMIZERS[name or "adam"]
-        head = f'[optimizer] use = "{name or "adam"}"; there are {", ".join(OPTIMIZERS)}'
-    else:
-        settings = TrainSettings if kind == "train" else EmaSettings
-        head = f"[{kind}]"
-    return "\n\n".join([head, cleandoc(settings.__doc__ or ""), settings_text(settings)])
+    settings: type[Settings] = TrainSettings if kind == "train" else EmaSettings
+    return "\n\n".join([f"[{kind}]", cleandoc(settings.__doc__ or ""), settings_text(settings)])

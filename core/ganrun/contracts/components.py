@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ganrun.contracts import settings as base
 
+Part = str | dict[str, Any]
+"""The type of a setting that names another component: its name, or a table of its settings that says `use`."""
+
 
 class Component:
-    """What every component has: settings of its own, and a summary taken from its docstring."""
+    """What every component has: settings, and a summary taken from its docstring."""
 
     Settings: ClassVar[type[base.Settings]] = base.Settings
+
+    parts: ClassVar[Mapping[str, str]] = {}
+    """Settings that name other components, each of type `ganrun.Part`, with the kind that each names."""
 
     @classmethod
     def class_fault(cls) -> str | None:
         """What is wrong with the class itself, as the tail of a message, or None: asked when a plugin offers it."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, base.Settings)):
             return "whose Settings are no subclass of ganrun.Settings"
-        return None
+        lacking = [name for name in cls.parts if name not in cls.Settings.model_fields]
+        return f"whose Settings have no field {lacking[0]}" if lacking else None
 
     @classmethod
     def summary(cls) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ganrun.contracts.metrics import Metric
     from ganrun.contracts.networks import Discriminator, Generator
     from ganrun.contracts.observers import Observer
+    from ganrun.contracts.optimizers import Optimizer, Schedule
     from ganrun.contracts.trackers import Tracker
 
 
@@ -86,6 +87,21 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:  # type: ignore[empty-
 
 
 @hookspec
+def ganrun_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-body]
+    """Optimisers. A recipe has one for each slot of its loss: `[optimizer] use = "adam"`, which
+    `[optimizer.discriminator]` overrides for that slot.
+    """
+
+
+@hookspec
+def ganrun_schedules() -> Mapping[str, type[Schedule]]:  # type: ignore[empty-body]
+    """How learning rates change over a run.
+
+    An optimiser's table names one: `schedule = "linear"`, or `schedule = { use = "linear", … }`.
+    """
+
+
+@hookspec
 def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
     """Listeners to a run's events: trackers, progress bars, checkpoints, pictures.
 
@@ -117,8 +133,8 @@ def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
 
 @hookspec
 def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:  # type: ignore[empty-body]
-    """Questions that `ganrun doctor` asks: are the weights there, is the tracking server reachable?
+    """Checks that `ganrun doctor` runs: are the weights there, is the tracking server reachable?
 
-    Each callable answers within seconds and returns a `ganrun.HealthCheck`. It changes nothing, but may set right what is
+    Each callable answers within seconds and returns a `ganrun.HealthCheck`. It changes nothing, but may repair what is
     certainly wrong, and says so.
     """

@@ -1,22 +1,38 @@
-"""Optimisers and learning-rate schedules: one optimiser per slot."""
+"""Optimisers, one for each slot of a loss, and the schedules of their learning rates."""
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
+from ganrun.contracts.components import Component, Part
 from ganrun.contracts.settings import Settings
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-"""Decay of a running mean."""
 
-FUSED_DEVICES = ("cpu", "cuda", "mps")
+class Schedule(Component, ABC):
+    """How a learning rate changes over a run."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @property
+    def varies(self) -> bool:
+        """Whether the learning rate changes at all; weights then depend on the number of steps."""
+        return True
+
+    @abstractmethod
+    def factor(self, progress: float) -> float:
+        """What the learning rate is multiplied by.
+
+        Args:
+            progress: Share of the run's steps that are done, in [0, 1), counted after the warm-up. A function of this
+                alone, so that a resumed run continues exactly.
+        """
 
 
 class OptimizerSettings(Settings):
@@ -25,8 +41,9 @@ class OptimizerSettings(Settings):
     lr: float = Field(2e-4, gt=0)
     """Learning rate, before the schedule."""
 
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls to 0 over the run's steps (never over a phase's repeats)."""
+    schedule: Part = "constant"
+    """How the learning rate changes over the run's steps (never over a phase's repeats), by name, or as a table that
+    says use and the schedule's own settings; see `ganrun list schedule`."""
 
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate first rises linearly from lr / warmup_steps."""
@@ -37,87 +54,45 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty on the weights (decoupled for adamw)."""
 
+
+class Optimizer(Component, ABC):
+    """An optimiser of one slot's weights.
+
+        class Settings(ganrun.OptimizerSettings):
+            momentum: float = Field(0.9, ge=0, lt=1)
+            \"""Momentum.\"""
+
+    Clipping, warm-up and the schedule are the engine's; the class only builds the `torch.optim.Optimizer`.
+    """
+
+    Settings = OptimizerSettings
+    parts = {"schedule": "schedule"}
+
+    settings: OptimizerSettings
+
+    def __init__(self, settings: Any, schedule: Schedule) -> None:
+        self.settings = settings
+        self.schedule = schedule
+
+    @classmethod
+    def class_fault(cls) -> str | None:
+        """Its settings must have what every optimiser has."""
+        if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, OptimizerSettings)):
+            return "whose Settings are no subclass of ganrun.OptimizerSettings"
+        return super().class_fault()
+
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-        """The optimiser of one slot."""
-
-    def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied by in step `step`, counted from 0, of `steps`."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
-        if self.schedule == "linear":
-            return 1 - progress
-        if self.schedule == "cosine":
-            return (1 + math.cos(math.pi * progress)) / 2
-        return 1.0
+        """The optimiser of these parameters, which are on `device`, at the learning rate `settings.lr`."""
 
     @property
     def varies(self) -> bool:
         """Whether the learning rate changes over the run."""
-        return self.schedule != "constant" or self.warmup_steps > 0
+        return self.schedule.varies or self.settings.warmup_steps > 0
 
-    def _fused(self, device: torch.device) -> dict[str, Any]:
-        return {"fused": device.type in FUSED_DEVICES, "weight_decay": self.weight_decay, "lr": self.lr}
-
-
-class Adam(OptimizerSettings):
-    """Adam (Kingma and Ba, arXiv:1412.6980)."""
-
-    betas: tuple[Beta, Beta] = (0.5, 0.999)
-    """Decay of the running means of the gradient and of its square. The defaults are DCGAN's."""
-
-    eps: float = Field(1e-8, gt=0)
-    """Added to the denominator."""
-
-    def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-        """`torch.optim.Adam`, fused."""
-        return torch.optim.Adam(parameters, betas=self.betas, eps=self.eps, **self._fused(device))
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101)."""
-
-    def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-        """`torch.optim.AdamW`, fused."""
-        return torch.optim.AdamW(parameters, betas=self.betas, eps=self.eps, **self._fused(device))
-
-
-class RMSprop(OptimizerSettings):
-    """RMSprop (Hinton's lecture 6e), as in the Wasserstein GAN with weight clipping."""
-
-    alpha: float = Field(0.99, ge=0, lt=1)
-    """Decay of the running mean of the squared gradient."""
-
-    momentum: float = Field(0.0, ge=0, lt=1)
-    """Momentum."""
-
-    eps: float = Field(1e-8, gt=0)
-    """Added to the denominator."""
-
-    def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-        """`torch.optim.RMSprop`, which has no fused form."""
-        return torch.optim.RMSprop(
-            parameters,
-            lr=self.lr,
-            alpha=self.alpha,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            foreach=True,
-        )
-
-
-class SGD(OptimizerSettings):
-    """Stochastic gradient descent."""
-
-    momentum: float = Field(0.0, ge=0, lt=1)
-    """Momentum."""
-
-    def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-        """`torch.optim.SGD`, fused."""
-        return torch.optim.SGD(parameters, momentum=self.momentum, **self._fused(device))
-
-
-OPTIMIZERS: dict[str, type[OptimizerSettings]] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD}
-"""What `[optimizer] use = "…"` may say."""
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The learning rate of step `step`, counted from 0, of `steps`."""
+        warmup = self.settings.warmup_steps
+        if step < warmup:
+            return self.settings.lr * ((step + 1) / warmup)
+        return self.settings.lr * self.schedule.factor((step - warmup) / max(1, steps - warmup))

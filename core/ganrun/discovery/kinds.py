@@ -32,6 +32,8 @@ KINDS = {
     "data": Kind("ganrun_data", "data", "Data"),
     "metric": Kind("ganrun_metrics", "metrics", "Metric"),
     "extractor": Kind("ganrun_extractors", "extractors", "Extractor"),
+    "optimizer": Kind("ganrun_optimizers", "optimizers", "Optimizer"),
+    "schedule": Kind("ganrun_schedules", "optimizers", "Schedule"),
     "observer": Kind("ganrun_observers", "observers", "Observer"),
 }
 """By the name that `ganrun list` and messages use."""

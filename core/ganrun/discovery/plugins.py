@@ -41,6 +41,10 @@ class Plugin:
         """`ok`, `blocked` or `broken`."""
         return "broken" if self.error else "blocked" if self.blocked else "ok"
 
+    def is_called(self, qualifier: str) -> bool:
+        """Whether `qualifier:name` in a recipe may mean this plugin: its name or its package, or nothing at all."""
+        return qualifier in ("", self.name, self.package)
+
     def __str__(self) -> str:
         own_name = self.name in (self.package, self.package.removeprefix("ganrun-")) or self.package == PROJECT
         return f"{self.package} {self.version}" if own_name else f"{self.package}:{self.name} {self.version}"

@@ -72,7 +72,7 @@ class Registry:
         matches = [
             registered
             for registered in self.components(kind)
-            if registered.name == bare and _is_from(registered.plugin, qualifier)
+            if registered.name == bare and registered.plugin.is_called(qualifier)
         ]
         if len(matches) == 1:
             return matches[0]
@@ -190,7 +190,3 @@ def _fault_of(kind: str, name: Any, component: Any) -> str | None:
         return f'{hook} offers "{name}", whose class does not define {lacking}'
     fault = component.class_fault()
     return fault and f'{hook} offers "{name}", {fault}'
-
-
-def _is_from(plugin: Plugin, qualifier: str) -> bool:
-    return qualifier in ("", plugin.name, plugin.package)

@@ -13,7 +13,8 @@ from ganrun.base.errors import ContractError, PreflightError
 from ganrun.contracts.data import Data
 from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
 from ganrun.contracts.extractors import Extractor
-from ganrun.contracts.metrics import Metric, Score
+from ganrun.contracts.metrics import Metric
+from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.sources import ReadsImages, RealImages, Rows, Source
 

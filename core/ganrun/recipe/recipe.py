@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from ganrun.base.devices import NAMES, is_device_name
-from ganrun.contracts.optimizers import OptimizerSettings
-from ganrun.contracts.settings import Settings
+from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.discovery.registry import RegisteredComponent
 from ganrun.recipe.source import Key, Source
+
+DEFAULT_OPTIMIZER = "adam"
+"""What `[optimizer]` uses unless it says."""
 
 
 class TrainSettings(Settings):
@@ -69,18 +72,43 @@ class ComponentConfig:
     settings: Settings
     key: Key
     """The table it stands in."""
-    features: ComponentConfig | None = None
-    """The extractor that a metric on features reads."""
+    parts: Mapping[str, ComponentConfig] = field(default_factory=dict)
+    """The components that its settings name, by the names of those settings: a metric's extractor, for instance."""
 
     def build(self, *arguments: Any) -> Any:
-        """The component, from its settings and whatever else its kind is built from."""
+        """The component, from its settings and the arguments that its kind is built from."""
         return self.registered.cls(self.settings, *arguments)
+
+    def is_like(self, other: ComponentConfig) -> bool:
+        """Whether both are the same component, of the same parts; settings may differ."""
+        parts = {name: part.registered for name, part in self.parts.items()}
+        return self.registered == other.registered and parts == {n: part.registered for n, part in other.parts.items()}
 
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
         is_plain = self.registered.kind == "observer" and self.key == (self.use,)
-        features = {} if self.features is None else {"features": self.features.table()}  # instead of what was written
-        return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **features}
+        parts = {name: part.table() for name, part in self.parts.items()}  # instead of what was written
+        return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **parts}
+
+    def completed(self, table: Any) -> Any:
+        """A table that was stored earlier, perhaps by another version, with the defaults of today's settings.
+
+        As it is where it names another component, or holds what this one no longer takes.
+        """
+        table = {"use": table} if isinstance(table, str) else table
+        if not isinstance(table, dict) or not self._is_named_by(table.get("use")):
+            return table
+        own = {name: value for name, value in table.items() if name != "use"}
+        try:
+            settings = parse_settings(self.registered.cls.Settings, own)
+        except ValidationError:
+            return table
+        parts = {name: part.completed(getattr(settings, name)) for name, part in self.parts.items()}
+        return {"use": self.use, **dump(settings), **parts}
+
+    def _is_named_by(self, use: Any) -> bool:
+        qualifier, _, bare = str(use).rpartition(":")
+        return bare == self.registered.name and self.registered.plugin.is_called(qualifier)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +140,47 @@ class EvaluationConfig(HasLocation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(ModelConfig, EvaluationConfig):
+class TrainingConfig(ModelConfig):
+    """What decides the weights of a run."""
+
+    data: ComponentConfig
+    train: TrainSettings
+    ema: EmaSettings | None
+    optimizers: dict[str, ComponentConfig]
+    """By slot."""
+
+    def tables(self) -> dict[str, Any]:
+        """These tables, every default written out."""
+        return {
+            "ema": False if self.ema is None else dump(self.ema),
+            "train": dump(self.train),
+            "data": self.data.table(),
+            "loss": self.loss.table(),
+            **{slot: config.table() for slot, config in self.networks.items()},
+            "optimizer": {slot: config.table() for slot, config in self.optimizers.items()},
+        }
+
+    def completed(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The same tables as a run has stored them, with the defaults of today's settings where they are lacking."""
+        optimizers = stored.get("optimizer")
+        optimizers = optimizers if isinstance(optimizers, dict) else {}
+        components = {"data": self.data, "loss": self.loss, **self.networks}
+        return {
+            "ema": _completed(EmaSettings, stored.get("ema")),
+            "train": _completed(TrainSettings, stored.get("train")),
+            **{name: config.completed(stored.get(name)) for name, config in components.items()},
+            "optimizer": {slot: config.completed(optimizers.get(slot)) for slot, config in self.optimizers.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingConfig, EvaluationConfig):
     """A validated recipe."""
 
     name: str
     requires: tuple[str, ...]
-    train: TrainSettings
-    ema: EmaSettings | None
-    optimizers: dict[str, tuple[str, OptimizerSettings]]
-    """By slot: name and settings."""
     observers: dict[str, ComponentConfig]
-    silenced: tuple[str, ...] = field(default=())
+    silenced: tuple[str, ...] = ()
     """Automatic observers that the recipe turned off."""
 
     def resolved(self) -> dict[str, Any]:
@@ -130,18 +188,20 @@ class Recipe(ModelConfig, EvaluationConfig):
         return {
             "name": self.name,
             **({"requires": list(self.requires)} if self.requires else {}),
-            "ema": False if self.ema is None else dump(self.ema),
             **dict.fromkeys(self.silenced, False),
-            "train": dump(self.train),
-            "data": self.data.table(),
-            "loss": self.loss.table(),
-            **{slot: choice.table() for slot, choice in self.networks.items()},
-            "optimizer": {slot: {"use": use, **dump(each)} for slot, (use, each) in self.optimizers.items()},
-            "metric": [choice.table() for choice in self.metrics],
-            **{name: choice.table() for name, choice in self.observers.items()},
+            **self.tables(),
+            "metric": [config.table() for config in self.metrics],
+            **{name: config.table() for name, config in self.observers.items()},
         }
 
 
 def dump(settings: Settings) -> dict[str, Any]:
     """Settings as a TOML table; what is off is left out, for TOML has no null."""
     return settings.model_dump(mode="json", exclude_none=True)
+
+
+def _completed(settings: type[Settings], table: Any) -> Any:
+    try:
+        return dump(parse_settings(settings, table))
+    except (ValidationError, TypeError):
+        return table

@@ -10,15 +10,13 @@ from typing import Any
 
 from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.files import write_text
-from ganrun.contracts.optimizers import OPTIMIZERS
 from ganrun.contracts.settings import Settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.recipe import EmaSettings, TrainSettings
+from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, EmaSettings, TrainSettings
 
 Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-DEFAULT_OPTIMIZER = "adam"
 
 
 def write_schema(registry: Registry, path: Path) -> None:
@@ -48,7 +46,7 @@ def recipe_schema(registry: Registry) -> Schema:
         "data": _component(registry, "data", definitions),
         "loss": _component(registry, "loss", definitions),
         **{slot: _any_of(_component(registry, kind, definitions) for kind in kinds) for slot, kinds in slots.items()},
-        "optimizer": _optimizer(slots, definitions),
+        "optimizer": _optimizers(registry, slots, definitions),
         "metric": {"type": "array", "items": _component(registry, "metric", definitions)},
         **{name: _observer(registry, name, definitions) for name in registry.names("observer")},
     }
@@ -69,48 +67,63 @@ def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
     }
 
 
-def _optimizer(slots: Iterable[str], definitions: dict[str, Schema]) -> Schema:
-    """One branch for each optimiser that `[optimizer]` may name, since a slot's table inherits from that one."""
-    for use, settings in OPTIMIZERS.items():
-        key = f"optimizer.{use}"
-        own = _settings_schema(key, settings, definitions)
-        definitions[key] = _with_use(own, [use], required=True)
-        definitions[f"{key}.inherited"] = _with_use(own, [use], required=False)
-    return {"oneOf": [_shared_optimizer(use, slots, definitions) for use in OPTIMIZERS]}
-
-
-def _shared_optimizer(use: str, slots: Iterable[str], definitions: Mapping[str, Schema]) -> Schema:
-    others = [_reference(f"optimizer.{other}") for other in OPTIMIZERS if other != use]
-    table = {"oneOf": [_reference(f"optimizer.{use}.inherited"), *others]}
-    shared = definitions[f"optimizer.{use}.inherited" if use == DEFAULT_OPTIMIZER else f"optimizer.{use}"]
-    return {**shared, "properties": {**shared["properties"], **dict.fromkeys(slots, table)}}
-
-
 # ── Components ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
     """A table that names a component of this kind by `use` and holds that component's settings."""
     if kind not in definitions:
+        definitions[kind] = {}  # a component may name others of its own kind
         found = registry.components(kind)
-        spellings = {registered: _spellings(registry, registered) for registered in found}
         for registered in found:
-            key = _key(registered)
-            own = _settings_schema(key, registered.cls.Settings, definitions)
+            own, names = _own_settings(registry, registered, definitions), _spellings(registry, registered)
             description = cleandoc(registered.cls.__doc__ or "")
-            definitions[key] = {**_with_use(own, spellings[registered], required=True), "description": description}
-        definitions[kind] = _choice(kind, spellings)
+            definitions[_key(registered)] = {**_with_use(own, names, required=True), "description": description}
+        use = {"enum": _all_spellings(registry, kind), "description": f"Which {kind}."}
+        table = {"type": "object", "properties": {"use": use}, "required": ["use"]}
+        definitions[kind] = {**table, "oneOf": [_reference(_key(each)) for each in found]} if found else table
     return _reference(kind)
 
 
-def _choice(kind: str, spellings: Mapping[RegisteredComponent, Sequence[str]]) -> Schema:
-    use = {"enum": [name for names in spellings.values() for name in names], "description": f"Which {kind}."}
-    table = {"type": "object", "properties": {"use": use}, "required": ["use"]}
-    return {**table, "oneOf": [_reference(_key(registered)) for registered in spellings]} if spellings else table
+def _own_settings(registry: Registry, registered: RegisteredComponent, definitions: dict[str, Schema]) -> Schema:
+    """A component's settings; one that names another component is a name, or a table that says `use`."""
+    own = _settings_schema(_key(registered), registered.cls.Settings, definitions)
+    properties = dict(own.get("properties", {}))
+    for name, kind in registered.cls.parts.items():
+        options = [{"enum": _all_spellings(registry, kind)}, _component(registry, kind, definitions)]
+        kept = {key: properties[name][key] for key in ("description", "default") if key in properties[name]}
+        properties[name] = {"anyOf": options, **kept}
+    return {**own, "properties": properties}
+
+
+def _all_spellings(registry: Registry, kind: str) -> list[str]:
+    return [name for registered in registry.components(kind) for name in _spellings(registry, registered)]
+
+
+def _optimizers(registry: Registry, slots: Iterable[str], definitions: dict[str, Schema]) -> Schema:
+    """One branch for each optimiser that `[optimizer]` may name, since a slot's table inherits from that one."""
+    found = registry.components("optimizer")
+    for registered in found:
+        own, names = _own_settings(registry, registered, definitions), _spellings(registry, registered)
+        definitions[_key(registered)] = _with_use(own, names, required=True)
+        definitions[f"{_key(registered)}.inherited"] = _with_use(own, names, required=False)
+    branches = [_shared_optimizer(registry, registered, slots, definitions) for registered in found]
+    return {"oneOf": branches} if branches else {"type": "object"}
+
+
+def _shared_optimizer(
+    registry: Registry, registered: RegisteredComponent, slots: Iterable[str], definitions: Mapping[str, Schema]
+) -> Schema:
+    key = _key(registered)
+    others = [_reference(_key(other)) for other in registry.components("optimizer") if other != registered]
+    table = {"oneOf": [_reference(f"{key}.inherited"), *others]}
+    is_default = DEFAULT_OPTIMIZER in _spellings(registry, registered)
+    shared = definitions[f"{key}.inherited" if is_default else key]
+    return {**shared, "properties": {**shared["properties"], **dict.fromkeys(slots, table)}}
 
 
 def _spellings(registry: Registry, registered: RegisteredComponent) -> list[str]:
-    """What `use` may say for an offer: its name where only one plugin offers it, and the qualified forms."""
+    """What `use` may say for a component: its name where only one plugin offers it, and the qualified forms."""
     qualified = [f"{qualifier}:{registered.name}" for qualifier in (registered.plugin.name, registered.plugin.package)]
     return [name for name in dict.fromkeys([registered.name, *qualified]) if _means(registry, name, registered)]
 
@@ -143,7 +156,7 @@ def _observer(registry: Registry, name: str, definitions: dict[str, Schema]) -> 
 
 def _observer_table(registry: Registry, registered: RegisteredComponent, definitions: dict[str, Schema]) -> Schema:
     key = _key(registered)
-    own = _settings_schema(key, registered.cls.Settings, definitions)
+    own = _own_settings(registry, registered, definitions)
     definitions[key] = _with_use(own, _spellings(registry, registered), required=False)
     return _reference(key)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_recipes() -> Path:
     """The folder of the recipes: the repository's in an editable install, else the one inside the package."""
-    repository = HERE.parents[1]
-    return repository / "recipes" if (repository / "pyproject.toml").is_file() else HERE / "recipes"
+    repository = PACKAGE.parents[1]
+    return repository / "recipes" if (repository / "pyproject.toml").is_file() else PACKAGE / "recipes"
 
 
 def find_recipe(path: Path) -> Path:

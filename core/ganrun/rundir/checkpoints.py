@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialised
+from safetensors.torch import load_file, save as serialised
 from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
-from ganrun.training.state import TrainingState
 
 log = logging.getLogger("ganrun")
 
@@ -28,37 +26,39 @@ MANIFEST, PROGRESS = "manifest.json", "progress.pt"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint's content, on the CPU."""
+    """A checkpoint's content, on the CPU or on the device that it is taken from."""
 
-    weights: dict[str, dict[str, Tensor]]
-    progress: dict[str, Any]
+    weights: Mapping[str, Mapping[str, Tensor]]
+    """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
+
+    progress: Mapping[str, Any]
+    """`optimizers` by slot, `step`, `images_seen` and `seconds`: what `torch.load(weights_only=True)` reads."""
 
 
 class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
     """A checkpoint's files do not match its manifest."""
 
 
-def save_checkpoint(state: TrainingState, folder: Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a checkpoint; the folder appears only when every file in it is complete.
 
     Raises:
-        NonFiniteError: if a weight is NaN or infinite; nothing is written then.
         RunError: if it cannot be written; a full disk leaves nothing behind.
     """
-    weights = state.weights()
     try:
         with atomic_folder(folder) as partial:
-            _write(weights, state, partial)
+            _write(checkpoint, partial)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
         raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
 
 
-def _write(weights: Mapping[str, Mapping[str, Tensor]], state: TrainingState, folder: Path) -> None:
-    for network, tensors in weights.items():
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
+    for network, tensors in checkpoint.weights.items():
         write_weights(folder / f"{network}.safetensors", tensors)
-    torch.save(state.progress(), folder / PROGRESS)
+    torch.save(dict(checkpoint.progress), folder / PROGRESS)
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
-    manifest = {"format": FORMAT, "step": state.step, "images_seen": state.images_seen, "sha256": checksums}
+    facts = {name: checkpoint.progress[name] for name in ("step", "images_seen")}
+    manifest = {"format": FORMAT, **facts, "sha256": checksums}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 

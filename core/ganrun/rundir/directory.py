@@ -19,10 +19,10 @@ from packaging.version import Version
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
+from ganrun.rundir.records import ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
 
 log = logging.getLogger("ganrun")
 
-RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 LOCK = ".lock"
 """Held by the process that trains: the kernel lets go of it however that process ends."""
 
@@ -128,37 +128,35 @@ class RunDirectory:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def append_record(self, record: Mapping[str, Any]) -> None:
+    def append_record(self, record: Record) -> None:
         """Add one line to metrics.jsonl.
 
         Raises:
             RunError: if it cannot be written.
         """
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = f"{record.text()}\n".encode()
         with self._faults_told(METRICS), (self / METRICS).open("ab+") as file:
             is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
             file.write(b"\n" + line if is_cut else line)
 
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, each with its `step`; a line cut short by a crash is left out."""
-        found = []
-        if (self / METRICS).is_file():
-            # Not splitlines, which parts lines at characters that JSON lets stand within a text.
-            for line in (self / METRICS).read_text(encoding="utf-8", errors="replace").split("\n"):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict) and isinstance(record.get("step"), int):
-                    found.append(record)
-        return found
+    def records(self) -> list[Record]:
+        """The lines of metrics.jsonl; those that a crash has cut short are left out."""
+        return [record for _, record in self._lines() if record is not None]
 
     def rewind(self, step: int) -> bool:
         """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
-        until = [record for record in self.records() if record["step"] <= step]
-        kept = [record for record in until if record["step"] < step or not _is_evaluation(record)]
-        self.write_text(METRICS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        until = [(line, record) for line, record in self._lines() if record is not None and record.step <= step]
+        kept = [line for line, record in until if record.step < step or not record.evaluation or record.rescored]
+        self.write_text(METRICS, "".join(f"{line}\n" for line in kept))
         return len(kept) < len(until)
+
+    def _lines(self) -> list[tuple[str, Record | None]]:
+        path = self / METRICS
+        if not path.is_file():
+            return []
+        # Not splitlines, which parts lines at characters that JSON lets stand within a text.
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return [(line, Record.parse(line)) for line in lines if line]
 
     def _is_occupied(self) -> bool:
         try:
@@ -176,11 +174,6 @@ class RunDirectory:
 
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
-
-
-def _is_evaluation(record: Mapping[str, Any]) -> bool:
-    """Whether it holds scores that were measured during the run, not by `ganrun eval` afterwards."""
-    return "protocols" in record and not record.get("rescored")
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

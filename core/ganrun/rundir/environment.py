@@ -14,11 +14,12 @@ from packaging.requirements import Requirement
 
 from ganrun.base.devices import device_text
 from ganrun.contracts.data import Data
-from ganrun.recipe.recipe import Recipe
-from ganrun.rundir.directory import ENVIRONMENT, RECIPE, RunDirectory
+from ganrun.recipe.recipe import ComponentConfig, Recipe
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
-def describe_environment(recipe: Recipe, data: Data, device: torch.device, directory: RunDirectory) -> dict[str, Any]:
+def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
     """Versions, commit, device, plugins and data, as JSON."""
     manifest, spec = dict(data.manifest()), data.spec()
     return {
@@ -27,11 +28,11 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device, direc
         "host": platform.node(),
         "command": sys.argv,
         "packages": package_versions(),
-        "git": _origin(recipe, directory),
+        "git": _origin(recipe),
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
-        "plugins": {choice.registered.plugin.name: str(choice.registered.plugin) for choice in _choices(recipe)},
+        "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in _configs(recipe)},
         "data_fingerprint": manifest["fingerprint"],
         "data": manifest,
         "problem": {
@@ -42,11 +43,12 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device, direc
     }
 
 
-def _origin(recipe: Recipe, directory: RunDirectory) -> dict[str, Any] | None:
-    """The state of the repository that the recipe is in; of a run's own copy, what was told when the run began."""
-    if recipe.source.path.absolute() == directory / RECIPE:
-        return directory.read_json(ENVIRONMENT).get("git")
-    return git_state(recipe.source.path.parent)
+def _origin(recipe: Recipe) -> dict[str, Any] | None:
+    """The state of the repository that the recipe is in; of a run's own copy, the one that was noted when it began."""
+    path = recipe.source.path
+    if path.name == RECIPE and (path.parent / ENVIRONMENT).is_file():
+        return RunDirectory(path.parent).read_json(ENVIRONMENT).get("git")
+    return git_state(path.parent)
 
 
 def required_packages() -> list[str]:
@@ -82,5 +84,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _choices(recipe: Recipe) -> list[Any]:
-    return [recipe.data, recipe.loss, *recipe.networks.values(), *recipe.metrics, *recipe.observers.values()]
+def _configs(recipe: Recipe) -> list[ComponentConfig]:
+    networks, optimizers = recipe.networks.values(), recipe.optimizers.values()
+    used = [recipe.data, recipe.loss, *networks, *optimizers, *recipe.metrics, *recipe.observers.values()]
+    return [each for config in used for each in (config, *config.parts.values())]

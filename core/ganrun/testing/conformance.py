@@ -24,7 +24,7 @@ from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.inference.evaluation import measured
 from ganrun.testing.evaluations import evaluation_on
 from ganrun.training.events import Events
-from ganrun.training.networks import seeded_network
+from ganrun.training.views import seeded_network
 
 CPU = torch.device("cpu")
 IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_features=5)

@@ -21,8 +21,9 @@ from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import latest_checkpoint, load_checkpoint, run_of, write_weights
-from ganrun.rundir.directory import ENVIRONMENT, RECIPE, RunDirectory, warn_if_newer
-from ganrun.training.builder import empty_network, error_context, facts_of, loss_for, prepared_data
+from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.records import ENVIRONMENT, RECIPE
+from ganrun.training.building import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
 CARD = "config.json"
@@ -96,7 +97,7 @@ class SavedModel:
         networks = {}
         for slot, choice in parts.networks.items():
             with error_context(parts, choice):
-                networks[slot] = self._filled(slot, empty_network(choice, facts_of(spec, loss, slot), place))
+                networks[slot] = self._filled(slot, build_network(choice, network_spec(spec, loss, slot), place))
         return Model(spec, loss, networks, place, self.seed)
 
     def data(self) -> Data:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ganrun.base.errors import RequestError
-from ganrun.contracts.metrics import Score
+from ganrun.contracts.scores import Score
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -15,17 +15,22 @@ from ganrun.base.console import ProgressReporter
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import IncompatibleError, RequestError, RunError
 from ganrun.contracts.data import Data
-from ganrun.contracts.metrics import Score
+from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
 from ganrun.discovery.registry import Registry, locate
 from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.inference.sources import FoundSamples
-from ganrun.recipe.reader import choose, load_evaluation_config, load_recipe
+from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rundir.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, run_of
-from ganrun.rundir.directory import ENVIRONMENT, RECIPE, SUMMARY, RunDirectory, open_run
-from ganrun.training.builder import assemble, differences_from, error_context, prepared_data, prepared_metrics
-from ganrun.training.run import Run, score_tables
+from ganrun.rundir.directory import RunDirectory, open_run
+from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, merged_summary
+from ganrun.training.assembly import assemble, ignore_stage
+from ganrun.training.builder import build_events
+from ganrun.training.building import error_context, prepared_data, prepared_metrics
+from ganrun.training.continuing import differences_from
+from ganrun.training.run import Run
+from ganrun.training.scorer import evaluation_of
 
 log = logging.getLogger("ganrun")
 
@@ -59,7 +64,7 @@ class Request:
         return [*([f"metric=[{named}]"] if named else []), *self.overrides]
 
 
-def score(request: Request, registry: Registry, on_progress: Callable[[str], None] = lambda _: None) -> list[Score]:
+def score(request: Request, registry: Registry, on_progress: Callable[[str], None] = ignore_stage) -> list[Score]:
     """Measure, and of a run add the scores to what it recorded.
 
     Raises:
@@ -98,7 +103,7 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
-    run = assemble(recipe, directory, resumed=True, on_progress=on_progress)
+    run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.read_json(ENVIRONMENT).get("data_fingerprint")
     try:
         run.restore(checkpoint.weights, checkpoint.progress)
@@ -106,7 +111,7 @@ def _score_run(
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
     on_progress(f"samples of step {run.step}")
     with run.interruption:
-        scores = measured(run.metrics, run.evaluation())
+        scores = measured(run.metrics, evaluation_of(run))
     if is_other_data:
         scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
     try:
@@ -130,20 +135,18 @@ def _data_overrides(request: Request, registry: Registry) -> list[str]:
 
 def _shape_of(run: Run) -> str:
     """What other data is like, for a run whose networks are not made for it."""
-    shape, data = "×".join(str(side) for side in run.spec.sample_shape), run.recipe.data.use
-    return f"\n  data {data} is {shape} with {run.spec.classes} classes; fit it by --set data.size, data.channels, …"
+    shape, data = "×".join(str(side) for side in run.model.spec.sample_shape), run.recipe.data.use
+    return (
+        f"\n  data {data} is {shape} with {run.model.spec.classes} classes; fit it by --set data.size, data.channels, …"
+    )
 
 
 def _note(run: Run, scores: Sequence[Score]) -> None:
     """Add a line to metrics.jsonl; and to summary.json, where these are the run's last weights."""
-    values = {score.name: score.value for score in scores}
-    tables = score_tables(scores)
-    run.record(rescored=True, **{f"eval/{name}": value for name, value in values.items()}, **tables)
+    run.record({}, scores, rescored=True)
     summary = run.directory.read_json(SUMMARY)
     if summary.get("steps") == run.step:
-        for name, table in {"scores": values, **tables}.items():
-            summary[name] = {**summary.get(name, {}), **table}
-        run.directory.write_json(SUMMARY, summary)
+        run.directory.write_json(SUMMARY, merged_summary(summary, scores))
 
 
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +188,7 @@ def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:
         raise IncompatibleError(f"pictures are read as squares, and these images are {height}×{width}")
     settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
     overrides = [f"root={json.dumps(str(folder))}", *(f"{name}={value}" for name, value in settings.items())]
-    choice = choose("data", FOLDER_DATA, registry, overrides)
+    choice = load_component_config("data", FOLDER_DATA, registry, overrides)
     data: Data = choice.build()
     return data
 

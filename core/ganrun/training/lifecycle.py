@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ganrun.contracts.markers import eventspec
 
 if TYPE_CHECKING:
-    from ganrun.contracts.metrics import Score
+    from ganrun.contracts.scores import Score
     from ganrun.training.run import Run
 
 
@@ -18,6 +18,7 @@ class RunEvents:
 
         run_starting → run_started
           → per step: [measured] → step_ended → [evaluating … → evaluated]
+          → [measured] → training_ended → [evaluating … → evaluated]
         → [run_failed] → run_ended
 
     `file_written` comes at any time between. An observer implements any of them as a method marked with
@@ -50,6 +51,18 @@ class RunEvents:
     @eventspec
     def step_ended(self, run: Run, step: int, images_seen: int) -> None:
         """After every step, counted from 1. Costs no read from the device; keep it that way.
+
+        Args:
+            run: The run.
+            step: Steps done.
+            images_seen: Real images consumed, over all ranks.
+        """
+
+    @eventspec
+    def training_ended(self, run: Run, step: int, images_seen: int) -> None:
+        """No further step follows: after the recipe's last one, or where `run.stop` was called. The weights are those
+        that the run leaves, and the last means are known; the scores of the last step, unless it has been scored
+        already, come next. Does not fire where a run fails or is interrupted.
 
         Args:
             run: The run.

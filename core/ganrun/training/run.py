@@ -1,83 +1,66 @@
-"""A run: everything that was built for one recipe, and what observers may ask of it."""
+"""A run, as its observers are given it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import tomli_w
-import torch
 from torch import Tensor
 
 from ganrun.base.signals import Interruption
-from ganrun.contracts.data import Data
-from ganrun.contracts.losses import Loss
-from ganrun.contracts.metrics import Metric, Score
-from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.evaluation import SharedEvaluation
-from ganrun.inference.model import Model
-from ganrun.inference.sources import GeneratedSamples
-from ganrun.recipe.recipe import Recipe
-from ganrun.rundir.directory import ENVIRONMENT, METRICS, RECIPE, SUMMARY, RunDirectory
-from ganrun.training.events import Events
-from ganrun.training.state import TrainingState
+from ganrun.contracts.scores import Score
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.records import Record
+from ganrun.training.assembly import Assembly
+
+
+class Emitter(Protocol):
+    """What delivers events to the observers of a run."""
+
+    def emit(self, event: str, **arguments: Any) -> None:
+        """Call every observer that implements `event`."""
 
 
 class Run:
     """One recipe being trained, as observers are given it.
 
-    They read `recipe` (validated, with `recipe.resolved()` as tables), `directory` (where files of the run go),
-    `device`, `data` and its `spec`, `loss`, `state` (networks and optimisers), `environment` (as in
-    environment.json), `model` (it samples and reconstructs, without disturbing training) and `scores` (the latest of
-    each name); and they call `restore`, `past_scores`, `stop`, `announce`, `note` and `tell`.
+    They read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
+    samples and reconstructs without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
+    (networks and optimisers), `metrics` and `environment` (as in environment.json); and `directory`, where files of
+    the run go, and `scores`, the latest of each name.
+
+    Args:
+        assembly: What was built.
+        directory: The run's directory.
+        events: Delivers events to the observers.
+        resumed: Whether the run continues what the directory holds already.
     """
 
-    def __init__(
-        self,
-        *,
-        recipe: Recipe,
-        directory: RunDirectory,
-        device: torch.device,
-        data: Data,
-        spec: ModelSpec,
-        loss: Loss,
-        state: TrainingState,
-        metrics: Sequence[Metric],
-        events: Events,
-        environment: dict[str, Any],
-        resumed: bool,
-    ) -> None:
-        self.recipe = recipe
+    def __init__(self, assembly: Assembly, directory: RunDirectory, events: Emitter, *, resumed: bool) -> None:
+        self.recipe = assembly.recipe
+        self.data = assembly.data
+        self.model = assembly.model
+        self.state = assembly.state
+        self.metrics = assembly.metrics
+        self.environment = assembly.environment
         self.directory = directory
-        self.device = device
-        self.data = data
-        self.spec = spec
-        self.loss = loss
-        self.state = state
-        self.metrics = tuple(metrics)
         self.events = events
-        self.environment = environment
         self.resumed = resumed
-        """Whether it continues what the directory held already."""
         self.group: str | None = None
         """What replicates of one recipe have in common."""
         self.interruption = Interruption()
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
         self.notes: dict[str, Any] = {}
-        """What observers want in summary.json, by their names."""
+        """What observers have added to summary.json."""
         self.last_files: dict[str, str] = {}
         """Latest file of each role, relative to the directory."""
-        self.stopped: str | None = None
-        """Why training ends before the recipe's last step, if somebody said so."""
         self.messages: list[str] = []
-        """What observers want the user to read when the run has ended."""
-        self.model = Model(
-            spec, loss, {name: slot.shown for name, slot in state.slots.items()}, device, recipe.train.seed
-        )
-        """What is trained, as it is scored and shown."""
+        """What is printed when the run has ended."""
+        self.stopped: str | None = None
+        """Why training ends before the recipe's last step, if an observer has stopped it."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,28 +90,14 @@ class Run:
         return self.state.images_seen
 
     @property
-    def images_per_second(self) -> float:
-        """Mean speed over all of the run's steps."""
-        return self.state.images_seen / self.state.seconds if self.state.seconds else 0.0
+    def done(self) -> bool:
+        """Whether training has ended: after the recipe's last step, or where an observer has stopped it."""
+        return self.stopped is not None or self.step >= self.steps
 
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
-    def evaluation(self) -> SharedEvaluation:
-        """What metrics are measured on, as of now."""
-        return SharedEvaluation(
-            spec=self.spec,
-            device=self.device,
-            step=self.step,
-            seed=self.seed,
-            samples=GeneratedSamples(self.model.draw, self.spec, self.device, self.seed),
-            data=self.data,
-            model=self.model,
-            protocol=self._protocol(),
-            on_progress=self._evaluating,
-        )
-
     def restore(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-        """Continue from a state that `run.state.weights()` and `run.state.progress()` once gave.
+        """Continue from the weights and progress of a checkpoint.
 
         Raises:
             RequestError: if it belongs to other networks.
@@ -138,95 +107,38 @@ class Run:
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
         """What was measured by that name before this step, with the step, in order.
 
-        What was measured of the step itself is measured anew where a run is continued, and told by `evaluated`.
+        Scores of the step itself are measured again where a run is continued, and arrive by `evaluated`.
         """
-        found = []
-        for record in self.directory.records():
-            value = record.get(f"eval/{name}")
-            if value is not None and record["step"] < self.step and not record.get("rescored"):
-                is_higher = record["directions"][name] == "higher"
-                found.append((record["step"], Score(name, value, is_higher, record["protocols"][name])))
-        return found
+        lines = [record for record in self.directory.records() if record.step < self.step and not record.rescored]
+        return [(record.step, record.scores()[name]) for record in lines if name in record.scores()]
 
     def stop(self, reason: str) -> None:
-        """End training as if this had been the last step; to be called at `evaluated` or `step_ended`."""
+        """End training as if this had been the last step: a checkpoint, the last means and scores still follow."""
         self.stopped = reason
 
     def announce(self, path: Path, role: str) -> None:
-        """Say that a file of the run is complete on disk: fires `file_written`."""
+        """Report that a file of the run is complete on disk: emits `file_written`."""
         self.last_files[role] = str(path.relative_to(self.directory.path))
         self.events.emit("file_written", run=self, path=path, role=role)
 
-    def note(self, name: str, content: Any) -> None:
+    def record(self, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
+        """Add a line to metrics.jsonl: numbers, whose names have a `/`, or scores.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        state = self.state
+        line = Record(state.step, state.images_seen, state.seconds, time.time(), values, tuple(scores), rescored)
+        self.directory.append_record(line)
+
+    def add_to_summary(self, name: str, content: Any) -> None:
         """Put something into summary.json under `name`."""
         self.notes[name] = content
 
-    def tell(self, message: str) -> None:
+    def add_message(self, message: str) -> None:
         """Have a line printed when the run has ended."""
         self.messages.append(message)
 
-    # ── For the runner ────────────────────────────────────────────────────────────────────────────────
-
     def emit(self, event: str, **arguments: Any) -> None:
-        """Tell the observers, with the run, its step and the images seen."""
+        """Emit an event with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
-
-    def write_facts(self) -> None:
-        """Write recipe.toml and environment.json: what is being trained, and with what."""
-        text = f"{self.recipe.source.preamble}\n{tomli_w.dumps(self.recipe.resolved())}".lstrip()
-        self.directory.write_text(RECIPE, text)
-        self.directory.write_json(ENVIRONMENT, self.environment)
-        self.announce(self.directory / RECIPE, "recipe")
-        self.announce(self.directory / ENVIRONMENT, "environment")
-
-    def record(self, **content: Any) -> None:
-        """Add a line to metrics.jsonl."""
-        head = {
-            "step": self.step,
-            "images_seen": self.images_seen,
-            "seconds": round(self.state.seconds, 3),
-            "time": round(time.time(), 3),
-        }
-        self.directory.append_record({**head, **content})
-
-    def write_summary(self, status: str, error: BaseException | None = None) -> None:
-        """Write summary.json as of now; with the `error` that stopped the run, if one did."""
-        self.directory.write_json(
-            SUMMARY,
-            {
-                "name": self.name,
-                "status": status,
-                **({} if error is None else {"error": str(error) or type(error).__name__}),
-                "steps": self.step,
-                "images_seen": self.images_seen,
-                "seconds": round(self.state.seconds, 3),
-                "images_per_second": round(self.images_per_second, 1),
-                "device": self.environment["device_name"],
-                "scores": {name: score.value for name, score in self.scores.items()},
-                **score_tables(list(self.scores.values())),
-                "last": self.last_files,
-                **self.notes,
-            },
-        )
-        if (self.directory / METRICS).is_file():
-            self.announce(self.directory / METRICS, "metrics")
-        self.announce(self.directory / SUMMARY, "summary")
-
-    def _evaluating(self, what: str, done: int, total: int) -> None:
-        self.interruption.check()
-        self.events.emit("evaluating", run=self, what=what, done=done, total=total)
-
-    def _protocol(self) -> dict[str, str | int | float | bool]:
-        """What is scored: which seed's model, and whether its average."""
-        averaged = any(slot.average is not None for slot in self.state.slots.values())
-        return {"ema_decay": self.recipe.ema.decay if averaged and self.recipe.ema else 0.0, "seed": self.seed}
-
-
-def score_tables(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
-    """What is told of scores beside their values, by their names: the better direction, protocols, errors, floors."""
-    return {
-        "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in scores},
-        "protocols": {score.name: dict(score.protocol) for score in scores},
-        "errors": {score.name: score.error for score in scores if score.error is not None},
-        "floors": {score.name: score.floor for score in scores if score.floor is not None},
-    }

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import NonFiniteError, RequestError
-from ganrun.contracts.optimizers import OptimizerSettings
+from ganrun.contracts.optimizers import Optimizer
+from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, state_of
 
 
@@ -22,7 +23,8 @@ class SlotState:
     module: nn.Module
     average: Average | None
     optimizer: torch.optim.Optimizer
-    settings: OptimizerSettings
+    rule: Optimizer
+    """The component that built the optimiser, with its settings."""
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,9 +42,9 @@ class SlotState:
 
     def set_learning_rate(self, step: int, steps: int) -> None:
         """Apply the schedule for step `step`, counted from 0."""
-        if self.settings.varies:
+        if self.rule.varies:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.lr * self.settings.factor(step, steps)
+                group["lr"] = self.rule.learning_rate(step, steps)
 
     def learning_rate(self) -> float:
         """The rate in force."""
@@ -51,8 +53,8 @@ class SlotState:
     def apply_gradients(self) -> Tensor | None:
         """One optimiser step; the gradients are dropped then. Their norm before clipping, where they are clipped."""
         norm = None
-        if self.settings.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        if self.rule.settings.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.rule.settings.clip_norm)
         self.optimizer.step()
         for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
             parameter.grad = None
@@ -72,6 +74,11 @@ class TrainingState:
     """Time spent in steps, over all sessions of the run."""
     whole: bool = True
     """False within a step, where some phases are done and others are not: such a state must not be saved."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean speed over all of the run's steps."""
+        return self.images_seen / self.seconds if self.seconds else 0.0
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`.
@@ -96,6 +103,14 @@ class TrainingState:
             "images_seen": self.images_seen,
             "seconds": self.seconds,
         }
+
+    def checkpoint(self) -> Checkpoint:
+        """Both, as `ganrun.save_checkpoint` writes them.
+
+        Raises:
+            NonFiniteError: if a weight is NaN or infinite.
+        """
+        return Checkpoint(self.weights(), self.progress())
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
         """Take up a state that `weights` and `progress` gave.

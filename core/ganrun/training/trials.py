@@ -1,42 +1,13 @@
-"""The boundary around a network: its precision inside, float32 outside."""
+"""Networks are tried, not trusted: each is called before a run begins."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError
-from ganrun.base.randomness import isolated_random
-from ganrun.contracts.losses import Network
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
-    """Build a network under a random stream of its own, and lay it out on the device, channels last."""
-    with isolated_random(torch.device("cpu"), seed):
-        module = make()
-    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def network_view(module: nn.Module, device: torch.device, precision: str) -> Network:
-    """The network as an objective sees it.
-
-    Autocast is set inside the network's forward only. Around a whole objective it would reach the penalties,
-    norms and logarithms there, which need float32.
-    """
-    if precision == "f32":
-        return module
-
-    def in_bf16(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            return module(inputs, labels).float()  # type: ignore[no-any-return]
-
-    return in_bf16
 
 
 def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:

@@ -1,0 +1,81 @@
+"""What is wrong with the settings of a table, in a recipe author's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ganrun.base.suggestions import did_you_mean
+from ganrun.contracts.settings import Settings
+from ganrun.recipe.source import Key, header
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose settings a table holds."""
+
+    name: str
+    """As messages name it: `wgan-gp (ganrun 0.1.0)`."""
+
+    see: str
+    """The command that shows its settings."""
+
+
+def setting_faults(
+    error: ValidationError, key: Key, table: Mapping[str, Any], settings: type[Settings], owner: Owner
+) -> Iterator[tuple[Key, str]]:
+    """Every fault of a table, with its place in the table.
+
+    Args:
+        error: What validation found.
+        key: Where the table stands.
+        table: Its content.
+        settings: The class that it was validated against.
+        owner: Whose settings they are.
+    """
+    found: dict[Key, list[ErrorDetails]] = {}
+    for fault in error.errors():  # each member of a union adds one, with its own name at the end of the place
+        place = fault["loc"] if fault["type"] == "missing" else _within(table, fault["loc"])
+        found.setdefault(place, []).append(fault)
+    for place, faults in found.items():
+        yield place, _text(key, place, faults, list(settings.model_fields), owner)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, cut where it is long."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _within(table: Any, place: Key) -> Key:
+    """As much of `place` as the table has."""
+    for depth, part in enumerate(place):
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            return place[:depth]
+    return place
+
+
+def _text(key: Key, place: Key, faults: list[ErrorDetails], names: list[str], owner: Owner) -> str:
+    path, fault = ".".join(map(str, place)), faults[0]
+    if fault["type"] == "extra_forbidden":
+        hint = did_you_mean(path, names)
+        takes = ", ".join(names) or "no settings"
+        return f'{header(key)} has no key "{path}"{hint}\n  {owner.name} takes: {takes}\n  see: {owner.see}'
+    if fault["type"] == "missing" and isinstance(place[-1], int):
+        return f"{header(key)} {path.rpartition('.')[0]}: the list is too short"
+    if fault["type"] == "missing":
+        return f'{header(key)} needs the key "{path}"\n  see: {owner.see}'
+    reason = ", or ".join(_reason(each) for each in faults)
+    return f"{header(key)} {path} = {shown(fault['input'])}: {reason}" if path else f"{header(key)}: {reason}"
+
+
+def _reason(fault: ErrorDetails) -> str:
+    text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,95 @@
+"""A recipe's tables while they are read: faults are collected, each with its place, and all reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from ganrun.base.errors import RecipeError
+from ganrun.contracts.settings import Settings, parse_settings
+from ganrun.recipe.faults import Owner, setting_faults, shown
+from ganrun.recipe.source import Key, Source, header
+
+S = TypeVar("S", bound=Settings)
+
+
+class Tables:
+    """The tables of one source.
+
+    Args:
+        source: Parsed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.content = source.tables
+        self.faults: list[str] = []
+
+    def fault(self, key: Key, text: str) -> None:
+        """Note what is wrong at `key`."""
+        self.faults.append(f"{self.source.where(key)}: {text}")
+
+    def check(self) -> None:
+        """Report what was found.
+
+        Raises:
+            RecipeError: if there are any faults.
+        """
+        if self.faults:
+            raise RecipeError(self.faults)
+
+    def text(self, name: str, default: str) -> str:
+        """A top-level key whose value is a text."""
+        value = self.content.get(name, default)
+        if not isinstance(value, str) or not value.strip():
+            self.fault((name,), f"{name} must be a text that is not empty, not {shown(value)}")
+            return default
+        return value
+
+    def table(self, key: Key, *, required: bool = False) -> dict[str, Any] | None:
+        """The table at `key`, empty where it is absent; None, with a fault, where it is no table or is required."""
+        value: Any = self.content
+        for part in key:
+            if isinstance(part, str) and part not in value:
+                if required:
+                    self.fault((), f"the table [{part}] is missing")
+                return None if required else {}
+            value = value[part]
+        if not isinstance(value, dict):
+            self.fault(key, f"{header(key)} must be a table, not {shown(value)}")
+            return None
+        return value
+
+    def settings(
+        self,
+        key: Key,
+        settings: type[S],
+        table: Mapping[str, Any],
+        owner: Owner,
+        written: Mapping[str, Any] | None = None,
+    ) -> S | None:
+        """Settings from a table; None, with its faults, where it has any.
+
+        Args:
+            key: Where the table stands.
+            settings: The class to validate against.
+            table: Its content.
+            owner: Whose settings they are.
+            written: What stands at `key` itself, where the table has inherited the rest: faults of that are reported
+                where it is written.
+        """
+        try:
+            return parse_settings(settings, table)
+        except ValidationError as error:
+            for place, text in setting_faults(error, key, table, settings, owner):
+                if written is None or not place or place[0] in written:
+                    self.fault((*key, *place), text)
+            return None
+
+    def engine_settings(self, name: str, settings: type[S], *, required: bool = False) -> S | None:
+        """The settings of one of the engine's own tables."""
+        table = self.table((name,), required=required)
+        owner = Owner("the engine", f"ganrun show {name}")
+        return None if table is None else self.settings((name,), settings, table, owner)

@@ -1,0 +1,228 @@
+"""What a run writes down: the lines of metrics.jsonl, summary.json, and the names of its files.
+
+Nothing else knows these formats. A line of metrics.jsonl has when it was written, then numbers by name, then scores:
+
+    {"step": 500, "images_seen": 32000, "seconds": 41.2, "time": 1764100000.1, "loss/generator": 0.71, …}
+    {"step": 500, …, "eval/fid": 12.3, "directions": {"fid": "lower"}, "protocols": {"fid": {…}}, "errors": {},
+     "floors": {"fid": 3.1}}
+
+summary.json has the same tables, with the values of the scores under `scores`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ganrun.contracts.scores import Score
+
+RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
+
+SCORE_PREFIX = "eval/"
+"""Begins the names of scores among the numbers of a line."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of metrics.jsonl: numbers, or scores, at one step of a run."""
+
+    step: int
+    """Steps done."""
+
+    images_seen: int
+    """Real images consumed."""
+
+    seconds: float
+    """Time spent in steps."""
+
+    time: float
+    """When it was written: seconds since 1970."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Numbers by name, such as `loss/generator`; NaN where the line has no finite number."""
+
+    evaluation: tuple[Score, ...] = ()
+    """The scores, if it is of an evaluation."""
+
+    rescored: bool = False
+    """Whether the scores were measured by `ganrun eval`, after the run."""
+
+    def scores(self) -> dict[str, Score]:
+        """The scores by name."""
+        return {score.name: score for score in self.evaluation}
+
+    def to_json(self) -> Json:
+        """The line, as JSON has it: null for what is NaN or infinite."""
+        return {
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "seconds": round(self.seconds, 3),
+            "time": round(self.time, 3),
+            **({"rescored": True} if self.rescored else {}),
+            **{name: _finite_or_none(value) for name, value in self.values.items()},
+            **{f"{SCORE_PREFIX}{score.name}": _finite_or_none(score.value) for score in self.evaluation},
+            **(score_tables(self.evaluation) if self.evaluation else {}),
+        }
+
+    @classmethod
+    def from_json(cls, content: object) -> Self:
+        """A record of a line's JSON.
+
+        Raises:
+            ValueError: if it is no such line, or does not say how one of its scores was measured.
+        """
+        if not isinstance(content, dict):
+            raise ValueError("a record is a JSON object")
+        numbers = {name: value for name, value in content.items() if "/" in name}
+        scores = {name.removeprefix(SCORE_PREFIX): value for name, value in numbers.items() if _is_score(name)}
+        return cls(
+            step=_whole(content, "step"),
+            images_seen=_whole(content, "images_seen"),
+            seconds=_number(content, "seconds"),
+            time=_number(content, "time"),
+            values={name: _finite_or_nan(value) for name, value in numbers.items() if not _is_score(name)},
+            evaluation=tuple(scores_of(scores, content)),
+            rescored=content.get("rescored") is True,
+        )
+
+    @classmethod
+    def parse(cls, line: str | bytes) -> Self | None:
+        """A record of a line's text; None where a crash has cut it short, or it is no record."""
+        try:
+            return cls.from_json(json.loads(line))
+        except (ValueError, RecursionError):
+            return None
+
+    def text(self) -> str:
+        """The line, without its end."""
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """summary.json: how a run stands, or how it ended."""
+
+    name: str
+    """The recipe's."""
+
+    status: str
+    """`running`, `finished`, `failed` or `interrupted`."""
+
+    steps: int
+    """Steps done."""
+
+    images_seen: int
+    seconds: float
+    images_per_second: float
+
+    device: str
+    """In words."""
+
+    error: str | None = None
+    """What stopped it, if it failed."""
+
+    evaluation: tuple[Score, ...] = ()
+    """The latest score of each name."""
+
+    last: Mapping[str, str] = field(default_factory=dict)
+    """The latest file of each role, relative to the directory."""
+
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What observers have added, by their names."""
+
+    def to_json(self) -> Json:
+        """The file's content."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            **({} if self.error is None else {"error": self.error}),
+            "steps": self.steps,
+            "images_seen": self.images_seen,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "device": self.device,
+            "scores": {score.name: _finite_or_none(score.value) for score in self.evaluation},
+            **score_tables(self.evaluation),
+            "last": dict(self.last),
+            **self.notes,
+        }
+
+
+def merged_summary(summary: Mapping[str, Any], scores: Sequence[Score]) -> Json:
+    """The content of a summary.json, with more scores; those of the same names give way."""
+    tables = {"scores": {score.name: _finite_or_none(score.value) for score in scores}, **score_tables(scores)}
+    return {**summary, **{name: {**summary.get(name, {}), **table} for name, table in tables.items()}}
+
+
+def score_tables(scores: Iterable[Score]) -> dict[str, Json]:
+    """What is written of scores beside their values, by their names: better direction, protocol, error, floor."""
+    listed = list(scores)
+    return {
+        "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in listed},
+        "protocols": {score.name: dict(score.protocol) for score in listed},
+        "errors": {score.name: score.error for score in listed if score.error is not None},
+        "floors": {score.name: score.floor for score in listed if score.floor is not None},
+    }
+
+
+def scores_of(values: Mapping[str, object], tables: Mapping[str, Any]) -> list[Score]:
+    """Scores from their values by name, and the tables that `score_tables` gave.
+
+    Raises:
+        ValueError: if the tables do not say how one of them was measured.
+    """
+    return [_score(name, value, tables) for name, value in values.items()]
+
+
+def _score(name: str, value: object, tables: Mapping[str, Any]) -> Score:
+    direction, protocol = _entry(tables, "directions", name), _entry(tables, "protocols", name)
+    if direction not in ("higher", "lower") or not isinstance(protocol, dict):
+        raise ValueError(f"nothing says how {name} was measured")
+    if not all(isinstance(each, str | int | float | bool) for each in protocol.values()):
+        raise ValueError(f"the protocol of {name} holds more than texts and numbers")
+    error, floor = (_finite_or_nan(_entry(tables, table, name)) for table in ("errors", "floors"))
+    return Score(
+        name=name,
+        value=_finite_or_nan(value),
+        higher_is_better=direction == "higher",
+        protocol=protocol,
+        error=_finite_or_none(error),
+        floor=_finite_or_none(floor),
+    )
+
+
+def _entry(tables: Mapping[str, Any], table: str, name: str) -> object:
+    content = tables.get(table)
+    return content.get(name) if isinstance(content, dict) else None
+
+
+def _is_score(name: str) -> bool:
+    return name.startswith(SCORE_PREFIX)
+
+
+def _whole(content: Json, key: str) -> int:
+    value = content.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{key} is no whole number")
+    return value
+
+
+def _number(content: Json, key: str) -> float:
+    number = _finite_or_nan(content.get(key))
+    if math.isnan(number):
+        raise ValueError(f"{key} is no number")
+    return number
+
+
+def _finite_or_nan(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else math.nan  # type: ignore[arg-type]
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

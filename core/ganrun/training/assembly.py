@@ -1,0 +1,96 @@
+"""Everything that a recipe names, built and tried, before a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ganrun.base.devices import choose_device
+from ganrun.base.errors import GanrunError
+from ganrun.contracts.data import Data
+from ganrun.contracts.metrics import Metric
+from ganrun.inference.model import Model
+from ganrun.recipe.recipe import Recipe
+from ganrun.rundir.environment import describe_environment
+from ganrun.training.building import (
+    build_data,
+    build_extractor,
+    build_loss,
+    build_metric,
+    prepared_data,
+    prepared_metrics,
+)
+from ganrun.training.slots import build_networks, build_slots
+from ganrun.training.state import TrainingState
+
+
+def ignore_stage(stage: str) -> None:
+    """For callers that show no progress."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What was built for a recipe."""
+
+    recipe: Recipe
+    data: Data
+    """Prepared."""
+
+    model: Model
+    """What is trained, as it is scored and shown."""
+
+    state: TrainingState
+    metrics: tuple[Metric, ...]
+    """Prepared."""
+
+    environment: dict[str, Any]
+    """As in environment.json."""
+
+
+def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) -> Assembly:
+    """Build a recipe's data, networks and metrics, and check that they fit each other. Writes nothing.
+
+    Args:
+        recipe: What to build.
+        on_progress: Called with a description of the current stage.
+
+    Raises:
+        RequestError: for anything that is missing or does not fit, located at the recipe's line.
+    """
+    device = _choose_device(recipe)
+    on_progress(f"data {recipe.data.use}")
+    data = prepared_data(recipe)
+    spec, loss = build_loss(recipe, data)
+    state = TrainingState(build_slots(recipe, loss, spec, device))
+    metrics = prepared_metrics(recipe, data, spec, device, on_progress)
+    shown = {name: slot.shown for name, slot in state.slots.items()}
+    return Assembly(
+        recipe=recipe,
+        data=data,
+        model=Model(spec, loss, shown, device, recipe.train.seed),
+        state=state,
+        metrics=tuple(metrics),
+        environment=describe_environment(recipe, data, device),
+    )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Build a recipe's components, and no run: they must fit each other. Reads no more data than it must.
+
+    Raises:
+        RequestError: as `assemble`, except that absent data is no fault here unless its spec depends on its files.
+    """
+    spec, loss = build_loss(recipe, build_data(recipe))
+    build_networks(recipe, loss, spec, torch.device("cpu"))
+    for config in recipe.metrics:
+        build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
+
+
+def _choose_device(recipe: Recipe) -> torch.device:
+    try:
+        return choose_device(recipe.train.device)
+    except GanrunError as error:
+        raise error.located(recipe.where(("train", "device"))) from None

@@ -1,0 +1,169 @@
+"""The components of a recipe, each built from its table; errors are located there, and name the component."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ganrun.base.errors import GanrunError, IncompatibleError
+from ganrun.contracts.data import Data
+from ganrun.contracts.extractors import Extractor
+from ganrun.contracts.losses import Loss
+from ganrun.contracts.metrics import Metric
+from ganrun.contracts.optimizers import Optimizer
+from ganrun.contracts.specs import DataSpec, ModelSpec
+from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
+from ganrun.recipe.source import header
+from ganrun.training.views import seeded_network
+
+
+@contextmanager
+def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None]:
+    """A block whose errors are error_context at the recipe's table and carry the component's name."""
+    try:
+        yield
+    except GanrunError as error:
+        error.message = f"{header(config.key)} {config.registered}: {error.message}"
+        raise error.located(recipe.where(config.key)) from None
+    except Exception as error:
+        error.add_note(f"in {config.registered.kind} {config.registered}, chosen at {recipe.where(config.key)}")
+        raise
+
+
+# ── Data and loss ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_data(recipe: EvaluationConfig) -> Data:
+    """The data set, not prepared yet."""
+    with error_context(recipe, recipe.data):
+        data: Data = recipe.data.build()
+    return data
+
+
+def prepared_data(recipe: EvaluationConfig) -> Data:
+    """The data set, all there.
+
+    Raises:
+        DataError: with the steps that mend it.
+    """
+    data = build_data(recipe)
+    with error_context(recipe, recipe.data):
+        data.prepare()
+    return data
+
+
+def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
+    """The data's spec, with the latent size filled in, and the loss."""
+    with error_context(recipe, recipe.data):
+        spec = data.spec()
+        if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
+            raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
+    return loss_for(recipe, spec)
+
+
+def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
+    """The loss for a data set's spec; and the spec with what the loss adds to it."""
+    with error_context(config, config.loss):
+        loss: Loss = config.loss.build(spec)
+        if loss.latent_size < 1:
+            raise IncompatibleError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
+        if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
+            count = f"{spec.classes} class" if spec.classes else "no labels"
+            raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
+    return ModelSpec(
+        spec.sample_shape,
+        spec.classes,
+        latent_size=loss.latent_size,
+        factors=tuple(loss.factors()),
+        encodes=type(loss).encode is not Loss.encode,
+        reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+    ), loss
+
+
+# ── Networks ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def network_spec(spec: ModelSpec, loss: Loss, name: str) -> ModelSpec:
+    """The spec as the network in one slot meets it."""
+    slot = loss.slots[name]
+    if slot.kind == "generator":
+        return dataclasses.replace(spec, latent_size=loss.in_features(name), labelled=slot.labelled)
+    return dataclasses.replace(spec, out_features=loss.out_features(name), labelled=slot.labelled)
+
+
+def build_network(config: ComponentConfig, spec: ModelSpec, device: torch.device, seed: int = 0) -> nn.Module:
+    """A network as its author initialises it."""
+    network: nn.Module = seeded_network(lambda: config.build(spec), device, seed)
+    return network
+
+
+def build_optimizer(config: ComponentConfig) -> Optimizer:
+    """The component that builds a slot's optimiser, with its schedule."""
+    optimizer: Optimizer = config.build(config.parts["schedule"].build())
+    return optimizer
+
+
+# ── Metrics ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: ModelSpec) -> Extractor | None:
+    """The extractor that a metric reads, if any; not prepared yet."""
+    config = metric.parts.get("features")
+    if config is None:
+        return None
+    with error_context(recipe, config):
+        extractor: Extractor = config.build(spec)
+        return extractor
+
+
+def build_metric(
+    recipe: EvaluationConfig, config: ComponentConfig, spec: ModelSpec, extractor: Extractor | None
+) -> Metric:
+    """A metric, not prepared yet.
+
+    Raises:
+        IncompatibleError: if the extractor lacks an output that the metric reads.
+    """
+    with error_context(recipe, config):
+        if extractor is not None:
+            lacking = [output for output in config.registered.cls.reads if output not in extractor.outputs]
+            if lacking:
+                raise IncompatibleError(
+                    f"it reads {lacking[0]}, and its features give only {', '.join(extractor.outputs)}"
+                )
+        metric: Metric = config.build(spec) if extractor is None else config.build(spec, extractor)
+        return metric
+
+
+def prepared_metrics(
+    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_progress: Callable[[str], None]
+) -> list[Metric]:
+    """Every metric of the recipe; those that name the same extractor with the same settings share it."""
+    metrics = []
+    extractors: list[tuple[ComponentConfig, Extractor]] = []
+    for config in recipe.metrics:
+        on_progress(f"metric {config.use}")
+        features = config.parts.get("features")
+        shared = _among(extractors, features)
+        extractor = shared or build_extractor(recipe, config, spec)
+        metric = build_metric(recipe, config, spec, extractor)
+        if features and extractor and not shared:
+            with error_context(recipe, features):
+                extractor.prepare(data, device)
+            extractors.append((features, extractor))
+        with error_context(recipe, config):
+            metric.prepare(data, device)
+        metrics.append(metric)
+    return metrics
+
+
+def _among(prepared: Sequence[tuple[ComponentConfig, Extractor]], wanted: ComponentConfig | None) -> Extractor | None:
+    """The extractor of the same name and settings, if one is prepared already."""
+    for config, extractor in prepared:
+        if wanted and (config.registered, config.settings) == (wanted.registered, wanted.settings):
+            return extractor
+    return None

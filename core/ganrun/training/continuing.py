@@ -1,0 +1,73 @@
+"""Whether a directory can hold a run: a new one, or the same one, continued."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+from ganrun.base.errors import RequestError
+from ganrun.recipe.recipe import Recipe
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.records import RECIPE, SUMMARY
+from ganrun.training.building import build_optimizer
+
+FREE = ("device", "log_every_steps", "evaluate_every_steps")
+"""Settings of [train] that do not decide the weights."""
+
+
+def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> bool:
+    """Make sure that a run can start in a directory, or continue; whether it continues.
+
+    Args:
+        directory: Where.
+        recipe: What is to be trained.
+        resume: Whether it may hold this run already.
+
+    Raises:
+        RequestError: if it holds a run and `resume` was not said, or another recipe's run.
+    """
+    if not directory.holds_run:
+        directory.check_free()
+        return False
+    if not resume:
+        status = directory.read_json(SUMMARY).get("status", "unknown")
+        raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
+    if differences := differences_from(directory, recipe):
+        listed = "\n".join(f"  {line}" for line in differences)
+        raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
+    return True
+
+
+def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
+    """What of the recipe would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
+
+    A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
+    a setting that the stored recipe does not have yet is at its default.
+    """
+    new, old = recipe.tables(), recipe.completed(_stored(directory))
+    free = {*FREE, *(() if _depends_on_steps(recipe) else ("steps",))}
+    for tables in (new, old):
+        if isinstance(tables["train"], dict):
+            tables["train"] = {name: value for name, value in tables["train"].items() if name not in free}
+    return list(_differences(new, old))
+
+
+def _depends_on_steps(recipe: Recipe) -> bool:
+    """Whether a learning rate follows a schedule over the run's steps."""
+    return any(build_optimizer(config).varies for config in recipe.optimizers.values())
+
+
+def _stored(directory: RunDirectory) -> dict[str, Any]:
+    try:
+        return tomllib.loads((directory / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{directory / RECIPE} is damaged: {error}") from error
+
+
+def _differences(new: Any, old: Any, path: str = "") -> Iterator[str]:
+    if isinstance(new, dict) and isinstance(old, dict):
+        for name in {**old, **new}:
+            yield from _differences(new.get(name), old.get(name), f"{path}.{name}".lstrip("."))
+    elif new != old:
+        yield f"{path}: {old} in the run, {new} now"

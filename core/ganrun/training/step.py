@@ -1,0 +1,58 @@
+"""One step of training, as a function that has everything bound beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ganrun.base.randomness import derived_seed, set_random_stream
+from ganrun.contracts.losses import Batch, Nets, Phase
+from ganrun.training.batches import RealBatches
+from ganrun.training.measurements import Measurements
+from ganrun.training.phases import Update
+from ganrun.training.run import Run
+from ganrun.training.views import network_view
+
+RANK = 0
+"""Which of several processes this is; its random stream is its own."""
+
+
+def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
+    """A function that takes the run's next step: learning rates, every phase once, averages.
+
+    Args:
+        run: Its state is changed.
+        measurements: Where the terms of the phases are summed.
+    """
+    state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
+    data = RealBatches(run.data.split("train"), device, run.seed, horizontal_flip=train.horizontal_flip)
+    views = {name: network_view(slot.module, device, train.precision) for name, slot in state.slots.items()}
+
+    def draw(phase: Phase) -> Batch:
+        latents = loss.latents(train.batch_size, device)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=state.step)
+        images, labels = data.take(state.images_seen, train.batch_size)
+        state.images_seen += train.batch_size
+        return Batch(latents, images, labels, state.step)
+
+    nets = Nets(views)
+    updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in loss.phases()]
+    averages = [slot.average for slot in state.slots.values() if slot.average is not None]
+    scheduled = [slot for slot in state.slots.values() if slot.rule.varies]
+
+    def take_step() -> None:
+        started = time.perf_counter()
+        state.whole = False
+        set_random_stream(device, derived_seed(run.seed, "step", RANK, state.step))
+        for slot in scheduled:
+            slot.set_learning_rate(state.step, train.steps)
+        for update in updates:
+            update.run(state.step)
+        state.step += 1
+        for average in averages:
+            average.update(state.step)
+        state.whole = True
+        state.seconds += time.perf_counter() - started
+
+    return take_step
