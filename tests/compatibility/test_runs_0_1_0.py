@@ -244,10 +244,6 @@ def test_a_run_in_mlflow_is_sent_to_another_store_and_goes_on_there(run: Path, o
 NEW = {"accumulate", "horizontal_flip", "eps", "n_discriminator", "continuous_weight", "labels", "dropout"}
 """Settings that stand at their defaults in the runs from which they are taken away."""
 
-COMPARED_RAW = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="resolved recipes are compared with raw stored text"
-)
-
 
 def as_if_older(run: Path) -> None:
     """Make the run one of a version that did not have these settings yet."""
@@ -263,7 +259,6 @@ def without(table: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: without(value, names) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
-@COMPARED_RAW
 @pytest.mark.parametrize("name", ["lsgan"])
 def test_a_run_without_newer_settings_is_continued(name: str, run: Path) -> None:
     as_if_older(run)
@@ -271,7 +266,6 @@ def test_a_run_without_newer_settings_is_continued(name: str, run: Path) -> None
     assert_same_end(run)
 
 
-@COMPARED_RAW
 @pytest.mark.parametrize("name", ["infogan"])
 def test_a_run_without_newer_settings_is_scored_again(name: str, run: Path) -> None:
     as_if_older(run)

@@ -3,7 +3,6 @@ files."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from contextlib import suppress
