@@ -1,5 +1,6 @@
 """Settings of the test processes."""
 
+import logging
 import os
 
 import pytest
@@ -17,3 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the run of the README, so that it is not the last one to end."""
     items.sort(key=lambda item: item.path.name != "test_readme_command.py")
+
+
+@pytest.fixture(autouse=True)
+def library_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each test with the log as `import ganrun` leaves it: the command line of an earlier test has changed it."""
+    logger = logging.getLogger("ganrun")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])

@@ -108,7 +108,8 @@ class Nets:
     """
 
     def __init__(self, networks: Mapping[str, Network]) -> None:
-        self.__dict__.update(networks)
+        for slot, network in networks.items():  # torch 2.10 cannot export an update of __dict__
+            setattr(self, slot, network)
 
     def __getattr__(self, slot: str) -> Network:
         raise ContractError(f'the loss has no slot "{slot}"; its slots are {", ".join(self.__dict__)}')
