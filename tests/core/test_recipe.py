@@ -352,7 +352,10 @@ OPTIMIZER = [
     ),
     (
         "[optimizer]\nlrr = 1",
-        ['r.toml:13: [optimizer] has no key "lrr"; did you mean "lr"?\n  adam (ganrun_optimizers 0) takes: lr, schedule'],
+        [
+            'r.toml:13: [optimizer] has no key "lrr"; did you mean "lr"?\n  '
+            "adam (ganrun_optimizers 0) takes: lr, schedule"
+        ],
     ),
     ("[optimizer.critc]\nlr = 1", ['r.toml:12: the loss wgan-gp has no slot "critc"; did you mean "critic"?']),
     ("[optimizer]\nlr = 0\n[optimizer.critic]\nuse = 'adam'", ["r.toml:13: [optimizer] lr = 0:"]),

@@ -1,4 +1,4 @@
-"""EvaluationConfig what was made before: a run, one of its checkpoints, or a folder of pictures."""
+"""Scores of what is on disk: a run, one of its checkpoints, or a folder of pictures."""
 
 from __future__ import annotations
 
