@@ -107,7 +107,7 @@ def step_of(folder: Path) -> int | None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest sound checkpoint of a run; None where there never was one. Damaged ones are passed over, with a warning.
+    """The latest sound checkpoint of a run; None where there never was one. Damaged ones are skipped with a warning.
 
     Raises:
         RequestError: if there are some, and none is sound or one cannot be read.
