@@ -19,7 +19,7 @@ from ganrun import DataError
 from ganrun.testing import assert_conforms
 from ganrun_datasets.celeba import faces
 from ganrun_datasets.celeba.data import Celeba
-from ganrun_datasets.celeba.files import ATTRIBUTES, PAGE, PARTITION
+from ganrun_datasets.celeba.files import ATTRIBUTES, PAGE, PARTITION, PUBLISHED
 
 NUMBERS = (1, 2, 162_770, 162_771, 182_637, 182_638, 202_599)
 COLUMNS = "Bald Eyeglasses Smiling"
@@ -289,11 +289,16 @@ def test_the_manifest_says_whether_the_files_are_published(tmp_path, monkeypatch
     assert manifest["transform"] == {"size": 64, "crop": 178, "crop_centre": [89, 109], "filter": "bilinear"}
     assert manifest["attribute"] == "Smiling"
     assert manifest["counts"] == {"train": 3, "test": 2}
-    monkeypatch.setattr(datasets.CelebA, "file_list", [("", md5, name) for name, md5 in sums.items()])
+    for name, md5 in sums.items():
+        monkeypatch.setitem(PUBLISHED, name, md5)
     assert prepared(archive.parent, attribute="Smiling").manifest()["published"] is True
     table.write_text(table.read_text() + "\n")
     assert prepared(archive.parent, attribute="Smiling").manifest()["published"] is False
     assert prepared(archive.parent).manifest()["published"] is True
+
+
+def test_the_published_checksums_are_those_that_torchvision_compares():
+    assert PUBLISHED.items() <= {name: md5 for _, md5, name in datasets.CelebA.file_list}.items()
 
 
 def test_a_complete_folder_is_neither_known_to_be_published_nor_to_be_foreign(tmp_path, monkeypatch):

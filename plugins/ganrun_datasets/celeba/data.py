@@ -19,9 +19,9 @@ from ganrun_datasets.celeba.files import (
     NAME,
     PAGE,
     PARTITION,
+    PUBLISHED,
     CelebaFiles,
-    published_checksums,
-)  # fmt: skip
+)
 from ganrun_datasets.celeba.lists import Attribute, Numbers, attribute_labels, published_splits
 from ganrun_datasets.pictures.data import Layout, PictureData
 from ganrun_datasets.pictures.job import Job, Unreadable
@@ -171,7 +171,7 @@ class Celeba(PictureData):
         pictures = self._files.pictures
         lists = [ATTRIBUTES] * bool(self.settings.attribute) + [PARTITION] * (self.settings.train_on == "train")
         sums = self._files.checksums(lists)
-        are_published = set(sums.values()) <= published_checksums()
+        are_published = set(sums.values()) <= set(PUBLISHED.values())
         if pictures.is_file():
             return {"files": sums, "published": are_published}
         # No checksum of a folder is published: it can only be known to be another one.
