@@ -15,7 +15,7 @@ from ganrun import IncompatibleError, ModelSpec
 class MixtureGenerator(ganrun.Generator):
     """Dense layers fed by a learned mixture of Gaussians.
 
-    DeLiGAN (Gurumurthy et al. 2017, arXiv:1706.02071), section 4: each sample starts from one of several Gaussians
+    DeLiGAN (Gurumurthy et al. 2017, arXiv:1706.02071), section 4: each sample starts from one of many Gaussians
     of equal weight, whose means and widths are trained with the network. The mixture helps with small data sets that
     consist of distinct groups. The paper's penalty, which keeps the widths near 1, belongs to the loss and is not
     implemented here.
@@ -40,9 +40,7 @@ class MixtureGenerator(ganrun.Generator):
         super().__init__(settings, spec)
         size = spec.latent_size - 1
         if size < 1:
-            raise IncompatibleError(
-                "needs latents of at least 2 numbers: one picks the component; raise [loss] latent_size"
-            )
+            raise IncompatibleError("needs at least 2 latents: one selects the component; raise [loss] latent_size")
         self.means = nn.Parameter(torch.empty(settings.components, size).uniform_(-1, 1))
         self.widths = nn.Parameter(torch.full((settings.components, size), settings.width))
         self.layers = nn.Sequential(

@@ -38,7 +38,7 @@ def test_a_sample_starts_from_its_components_mean() -> None:
 
 
 def test_a_latent_of_one_number_is_refused() -> None:
-    with pytest.raises(IncompatibleError, match="at least 2 numbers"):
+    with pytest.raises(IncompatibleError, match="at least 2 latents"):
         MixtureGenerator(MixtureGenerator.Settings(), ModelSpec(sample_shape=(2,), latent_size=1))
 
 
