@@ -46,12 +46,12 @@ def plain(shown: str) -> str:
 
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds_with_rate_and_time_left(clock: Clock) -> None:
-    place = console(terminal=False)
-    with ProgressReporter(place) as report:
+    target = console(terminal=False)
+    with ProgressReporter(target) as report:
         for second in range(0, 26):
             clock.now = second
             report("samples", 40 * second, 1000)
-    assert text(place).splitlines() == [
+    assert text(target).splitlines() == [
         "samples: 400 of 1,000, 40/s, 15 s left",
         "samples: 800 of 1,000, 40/s, 5 s left",
     ]
@@ -59,43 +59,43 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_with_rate_and_time
 
 def test_items_done_before_the_first_report_do_not_count_for_the_rate(clock: Clock) -> None:
     """As in an evaluation, which first reports after its first batch: 256 samples every 20 seconds."""
-    place = console(terminal=False)
-    with ProgressReporter(place) as report:
+    target = console(terminal=False)
+    with ProgressReporter(target) as report:
         for batch in range(1, 5):
             clock.now = 20 * batch
             report("samples", 256 * batch, 1024)
-    assert text(place).splitlines() == [
+    assert text(target).splitlines() == [
         "samples: 512 of 1,024, 13/s, 40 s left",
         "samples: 768 of 1,024, 13/s, 20 s left",
     ]
 
 
 def test_a_rate_below_one_per_second_is_shown(clock: Clock) -> None:
-    place = console(terminal=False)
-    with ProgressReporter(place) as report:
+    target = console(terminal=False)
+    with ProgressReporter(target) as report:
         for done in range(3):
             clock.now = 20 * done
             report("scores", done, 3)
-    assert text(place).splitlines()[0] == "scores: 1 of 3, 0.05/s, 40 s left"
+    assert text(target).splitlines()[0] == "scores: 1 of 3, 0.05/s, 40 s left"
 
 
 def test_work_that_takes_less_than_a_second_is_not_shown(clock: Clock) -> None:
-    place = console(terminal=True)
-    with ProgressReporter(place) as report:
+    target = console(terminal=True)
+    with ProgressReporter(target) as report:
         for done in range(1, 11):
             clock.now += 0.09
             report("samples", done, 10)
-    assert text(place) == ""
+    assert text(target) == ""
 
 
 def test_on_a_terminal_a_bar_appears_after_a_second_and_disappears_at_the_end(clock: Clock) -> None:
-    place = console(terminal=True)
-    with ProgressReporter(place) as report:
+    target = console(terminal=True)
+    with ProgressReporter(target) as report:
         for stage in ("samples", "train images"):
             for done in range(0, 5):
                 clock.now += 0.6
                 report(stage, done, 4)
-    shown = text(place)
+    shown = text(target)
     assert "samples" in shown and "train images" in shown and "2/4" in shown
     assert shown.splitlines()[-1].strip() == "", "no bar is left behind"
 
@@ -130,7 +130,7 @@ def test_a_spinner_shows_stage_and_time_together_with_bars_and_log_lines(
                 time.sleep(0.15)
     shown = plain(capsys.readouterr().err)
     assert "loading PyTorch 0:00:00" in shown and "preparing data [b] 0:00:00" in shown
-    assert "\rWARNING: odd [/b] thing\n" in shown, "a line of its own, as it is"
+    assert "\rWARNING: odd [/b] thing\n" in shown, "a separate line, verbatim"
     assert re.search(r"preparing data \[b\] 0:00:00\ndecoding .*2/4", shown), "a bar below it"
     assert shown.splitlines()[-1].strip() == "", "nothing is left behind"
 
@@ -142,6 +142,6 @@ def test_without_a_terminal_a_spinner_prints_each_stage_as_a_line(capsys: pytest
     assert capsys.readouterr().err.splitlines() == ["preparing data [/b] :warning:", "preparing metric fid"]
 
 
-def test_a_message_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_is_printed_verbatim(capsys: pytest.CaptureFixture[str]) -> None:
     message_console().print("in runs/a[/b]c[bold] :warning:", soft_wrap=True)
     assert capsys.readouterr().err == "in runs/a[/b]c[bold] :warning:\n"

@@ -26,9 +26,9 @@ def spinner(stage: str) -> Iterator[Callable[[str], None]]:
 
     console = message_console()
     if not console.is_terminal:
-        yield lambda stage: console.print(stage, soft_wrap=True)
+        yield lambda next_stage: console.print(next_stage, soft_wrap=True)
         return
-    text = bars.TextColumn("{task.description}", markup=False)
-    with bars.Progress(bars.SpinnerColumn(), text, bars.TimeElapsedColumn(), console=console, transient=True) as bar:
+    columns = bars.SpinnerColumn(), bars.TextColumn("{task.description}", markup=False), bars.TimeElapsedColumn()
+    with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(stage)
-        yield lambda stage: bar.reset(task, description=stage)
+        yield lambda next_stage: bar.reset(task, description=next_stage)

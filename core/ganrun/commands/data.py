@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ganrun.recipe.recipe import ComponentConfig
 
 
-@click.group("data", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("data")
 def command() -> None:
     """List, check and fetch data sets."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ganrun.base.spinner import spinner
+from ganrun.commands.options import RecipeOptions
 from ganrun.discovery.registry import load_registry
 
 if TYPE_CHECKING:
-    from ganrun.commands.options import RecipeOptions
     from ganrun.recipe.recipe import Recipe
 
 

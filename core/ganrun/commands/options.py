@@ -15,9 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 no_plugin = click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave a plugin out.")
 
 
-def set_option(help: str) -> Callable[[F], F]:  # noqa: A002 - as click calls it
+def set_option(meaning: str) -> Callable[[F], F]:
     """`--set KEY=VALUE`, any number of times; passed on as `overrides`."""
-    return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=help)
+    return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=meaning)
 
 
 def output_option(**attributes: Any) -> Callable[[F], F]:

@@ -40,10 +40,6 @@ def command(kind: str, name: str | None) -> None:
 
 
 def _component_text(registry: Registry, kind: str, name: str | None) -> str:
-    """
-    Raises:
-        RequestError: if no name is given, or there is no such component.
-    """
     if name is None:
         names = ", ".join(registry.names(kind))
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
