@@ -21,7 +21,6 @@ import click
 import ganrun
 from ganrun.cli import main
 from ganrun.contracts import hookspecs
-from ganrun.contracts.optimizers import OPTIMIZERS
 from ganrun.contracts.settings import Settings, settings_help
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import HOOKS
@@ -128,10 +127,9 @@ def _recipe() -> str:
     parts += [
         "## optimizer",
         'One optimizer per slot of the loss. `use` is "adam" unless given. `[optimizer.SLOT]` overrides `[optimizer]` '
-        "for that slot: key by key where both use the same optimizer, as a whole where it names another.",
+        "for that slot: key by key where both use the same optimizer, as a whole where it names another. See "
+        "[optimizers](components.md#optimizer) and [schedules](components.md#schedule).",
     ]
-    for name, optimizer in OPTIMIZERS.items():
-        parts += [f"### optimizer {name}", _markdown(optimizer), _settings_table(optimizer)]
     return "\n\n".join(parts)
 
 

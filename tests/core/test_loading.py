@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -188,21 +189,26 @@ def test_a_trackers_name_for_a_run_is_as_good_as_its_directory(run: Run) -> None
 def test_weights_may_be_read_by_whoever_may_read_the_rest(run: Run, tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        ganrun.save_checkpoint(run.state, tmp_path / "run" / "step_3")
+        ganrun.save_checkpoint(run.state.checkpoint(), tmp_path / "run" / "step_3")
     finally:
         os.umask(before)
     files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run" / "step_3").iterdir()}
     assert "generator.averaged.safetensors" in files and files == dict.fromkeys(files, 0o666 & ~mask)
 
 
-def test_records_are_lines_and_nothing_else_is_a_record(run: Run, tmp_path: Path) -> None:
+def test_records_are_lines_and_nothing_else_is_a_record(tmp_path: Path) -> None:
     directory = ganrun.RunDirectory(tmp_path)
-    odd = {"step": 1, "protocols": {"fid": {"pictures": "a\u2028b\x85c\x0b"}}}
+    score = ganrun.Score("fid", 3.5, False, {"pictures": "a\u2028b\x85c\x0b"}, error=0.1)
+    odd = ganrun.Record(1, 64, 0.5, 1e9, {"loss/generator": 0.25, "perf/idle": math.nan}, (score,), rescored=True)
     directory.append_record(odd)
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('3\n[]\n{"no": "step"}\n{"step": 2, "loss')
-    directory.append_record({"step": 3})
-    assert directory.records() == [odd, {"step": 3}]
+        file.write('3\n[]\n{"no": "step"}\n' + "[" * 100_000 + '\n{"step": 2, "loss')
+    last = ganrun.Record(3, 128, 1.0, 1e9)
+    directory.append_record(last)
+    first, second = directory.records()
+    assert second == last and first.evaluation == odd.evaluation and first.rescored
+    assert first.values["loss/generator"] == 0.25 and math.isnan(first.values["perf/idle"])
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8"), "which is no JSON"
 
 
 # ── Who is at work ────────────────────────────────────────────────────────────────────────────────────────

@@ -1,9 +1,8 @@
-"""The engine's small parts against closed forms: averages, schedules, measurements, batches, random streams,
+"""The engine's small parts against closed forms: averages, measurements, batches, random streams,
 files."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from contextlib import suppress
@@ -18,7 +17,6 @@ from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.files import atomic_folder, atomic_path
 from ganrun.base.randomness import derived_seed, isolated_random, set_random_stream
 from ganrun.contracts.data import Split, to_uint8, to_unit_range
-from ganrun.contracts.optimizers import OPTIMIZERS, SGD, Adam
 from ganrun.training.averaging import Average
 from ganrun.training.batches import RealBatches, Shuffle
 from ganrun.training.measurements import Measurements
@@ -52,45 +50,6 @@ def test_the_average_tracks_batch_norms_statistics_and_shares_no_memory():
     torch.testing.assert_close(average.module.weight, torch.full((2,), 2.5))
     assert average.module.num_batches_tracked.item() == 1
     assert not average.module.training and not any(p.requires_grad for p in average.module.parameters())
-
-
-# ── Optimisers and schedules ──────────────────────────────────────────────────────────────────────────────
-
-
-def test_schedules_take_their_textbook_values():
-    linear, cosine = Adam(schedule="linear"), Adam(schedule="cosine", warmup_steps=10)
-    assert [linear.factor(step, 100) for step in (0, 25, 99)] == pytest.approx([1.0, 0.75, 0.01])
-    assert [cosine.factor(step, 110) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert [cosine.factor(step, 110) for step in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0], abs=1e-9)
-    assert not Adam().varies and Adam().factor(50, 100) == 1.0
-
-
-@given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(0, 50), st.integers(1, 200))
-def test_a_schedule_never_exceeds_the_rate_and_never_rises_after_warm_up(schedule, warmup, steps):
-    optimizer = Adam(schedule=schedule, warmup_steps=warmup)
-    factors = [optimizer.factor(step, steps) for step in range(steps)]
-    assert all(0 < factor <= 1 for factor in factors)
-    after = factors[warmup:]
-    assert all(a >= b for a, b in itertools.pairwise(after))
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_descends_a_parabola(name):
-    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
-    optimizer = OPTIMIZERS[name](lr=0.05).build([weight], CPU)
-    for _ in range(300):
-        optimizer.zero_grad()
-        weight.square().sum().backward()
-        optimizer.step()
-    assert weight.abs().max() < 0.1
-
-
-def test_sgd_takes_the_textbook_step():
-    weight = nn.Parameter(torch.tensor([3.0]))
-    optimizer = SGD(lr=0.1, weight_decay=0.5).build([weight], CPU)
-    (4 * weight).sum().backward()
-    optimizer.step()
-    assert weight.item() == pytest.approx(3.0 - 0.1 * (4 + 0.5 * 3.0))
 
 
 # ── Measurements ──────────────────────────────────────────────────────────────────────────────────────────

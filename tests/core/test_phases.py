@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from ganrun.training.networks import network_view
 from torch import Tensor, nn
 
-from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun import Batch, Loss, Nets, Optimizer, Phase, Slot, Terms, load_registry
 from ganrun.base.errors import ContractError
-from ganrun.contracts.optimizers import SGD, Adam, OptimizerSettings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.state import SlotState
+from ganrun.training.views import network_view
 
 CPU = torch.device("cpu")
 
@@ -29,11 +28,18 @@ class Dense(nn.Module):
         return self.layers(inputs)
 
 
-def slots(settings: OptimizerSettings) -> dict[str, SlotState]:
+def optimizer(use: str, **settings: float) -> Optimizer:
+    registry = load_registry()
+    cls, constant = registry.find("optimizer", use).cls, registry.find("schedule", "constant").cls
+    return cls(cls.Settings(**settings), constant(constant.Settings()))
+
+
+def slots(use: str = "sgd", **settings: float) -> dict[str, SlotState]:
+    rule = optimizer(use, **settings)
     torch.manual_seed(0)
     modules = {"generator": Dense(4, 6), "discriminator": Dense(6, 1)}
     return {
-        name: SlotState(name, module, None, settings.build(module.parameters(), CPU), settings)
+        name: SlotState(name, module, None, rule.build(module.parameters(), CPU), rule)
         for name, module in modules.items()
     }
 
@@ -66,7 +72,7 @@ def weights(slot: SlotState) -> Tensor:
 
 @pytest.mark.parametrize(("objective", "trains"), [(critic, "discriminator"), (generator, "generator")])
 def test_a_frozen_slot_gets_no_gradient_and_does_not_move(objective, trains):
-    states = slots(SGD(lr=0.1))
+    states = slots(lr=0.1)
     frozen = states["generator" if trains == "discriminator" else "discriminator"]
     seen = []
     frozen.optimizer.step = lambda: seen.append("stepped")
@@ -80,7 +86,7 @@ def test_a_frozen_slot_gets_no_gradient_and_does_not_move(objective, trains):
 
 
 def test_gradients_of_one_phase_do_not_leak_into_the_next():
-    states = slots(SGD(lr=0.1))
+    states = slots(lr=0.1)
     for phase in (Phase("d", critic, trains=("discriminator",)), Phase("g", generator, trains=("generator",))):
         update(phase, states)[0].run(0)
         assert all(p.grad is None for slot in states.values() for p in slot.module.parameters())
@@ -88,7 +94,7 @@ def test_gradients_of_one_phase_do_not_leak_into_the_next():
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
 def test_accumulation_equals_one_big_batch(accumulate):
-    whole, parts = slots(SGD(lr=0.1)), slots(SGD(lr=0.1))
+    whole, parts = slots(lr=0.1), slots(lr=0.1)
     phase = Phase("d", critic, trains=("discriminator",))
     big, big_measured = update(phase, whole)
     small, small_measured = update(phase, parts, accumulate=accumulate)
@@ -99,12 +105,12 @@ def test_accumulation_equals_one_big_batch(accumulate):
 
 
 def test_an_update_is_the_gradient_of_the_sum_of_the_terms():
-    states = slots(SGD(lr=0.5))
-    reference = slots(SGD(lr=0.5))["discriminator"]
+    states = slots(lr=0.5)
+    reference = slots(lr=0.5)["discriminator"]
     step, _ = update(Phase("d", critic, trains=("discriminator",)), states)
     stream = torch.Generator().manual_seed(3)
     latents, images = torch.randn(8, 4, generator=stream), torch.randn(8, 6, generator=stream)
-    samples = slots(SGD())["generator"].module(latents).detach()
+    samples = slots()["generator"].module(latents).detach()
     loss = reference.module(samples).mean() - reference.module(images).mean()
     gradients = torch.autograd.grad(loss, list(reference.module.parameters()))
     expected = weights(reference) - 0.5 * torch.cat([g.flatten() for g in gradients])
@@ -119,7 +125,7 @@ def test_repeat_and_every_count_updates():
         calls.append(batch.latents.sum().item())
         return critic(nets, batch)
 
-    states = slots(Adam())
+    states = slots("adam")
     step, _ = update(Phase("d", objective, trains=("discriminator",), repeat=5, every=4), states)
     for number in range(9):
         step.run(number)
@@ -128,7 +134,7 @@ def test_repeat_and_every_count_updates():
 
 
 def test_clipping_scales_the_whole_gradient_to_the_norm_and_reports_the_norm_before():
-    clipped, free = slots(SGD(lr=1.0, clip_norm=1e-3)), slots(SGD(lr=1.0))
+    clipped, free = slots(lr=1.0, clip_norm=1e-3), slots(lr=1.0)
     phase = Phase("d", critic, trains=("discriminator",))
     before = weights(clipped["discriminator"])
     with_clip, measured = update(phase, clipped)
@@ -149,7 +155,7 @@ def penalised(nets: Nets, batch: Batch) -> Terms:
 
 
 def test_bf16_stays_inside_the_networks_so_that_a_double_backward_works():
-    exact, rough = slots(SGD(lr=0.1)), slots(SGD(lr=0.1))
+    exact, rough = slots(lr=0.1), slots(lr=0.1)
     phase = Phase("d", penalised, trains=("discriminator",), second_order=True)
     start = weights(exact["discriminator"])
     update(phase, exact)[0].run(0)
@@ -160,7 +166,7 @@ def test_bf16_stays_inside_the_networks_so_that_a_double_backward_works():
 
 
 def test_an_objective_may_not_use_images_that_its_phase_does_not_read():
-    states = slots(SGD())
+    states = slots()
     step, _ = update(Phase("d", critic, trains=("discriminator",), reads_images=False), states)
     with pytest.raises(ContractError, match="reads_images=False"):
         step.run(0)
@@ -171,7 +177,7 @@ def test_an_objective_may_not_use_images_that_its_phase_does_not_read():
     [(Terms({}), "nothing to minimise"), (Terms({"a": torch.ones(3, requires_grad=True)}), "scalar")],
 )
 def test_an_objective_that_breaks_its_contract_is_told_so(terms, message):
-    states = slots(SGD())
+    states = slots()
     step, _ = update(Phase("d", lambda nets, batch: terms, trains=("discriminator",)), states)
     with pytest.raises((ContractError, RuntimeError), match=message):
         step.run(0)
@@ -179,7 +185,7 @@ def test_an_objective_that_breaks_its_contract_is_told_so(terms, message):
 
 def test_a_phase_that_trains_an_unknown_slot_is_refused():
     with pytest.raises(ContractError, match='phase "d" trains'):
-        update(Phase("d", critic, trains=("critic",)), slots(SGD()))
+        update(Phase("d", critic, trains=("critic",)), slots())
 
 
 class Minimal(Loss):
@@ -202,7 +208,7 @@ def test_the_default_latents_are_standard_normal():
 
 
 def test_weights_are_projected_after_each_update_of_the_trained_networks_only():
-    states = slots(SGD(lr=1.0))
+    states = slots(lr=1.0)
 
     def clip(module: nn.Module) -> None:
         for parameter in module.parameters():

@@ -99,6 +99,10 @@ class Diary(Observer):
         Diary.entries.append(f"step_ended {step}")
 
     @observes
+    def training_ended(self, step, images_seen):
+        Diary.entries.append(f"training_ended {step}")
+
+    @observes
     def evaluating(self, what, done, total):
         Diary.entries.append(f"evaluating {what} {done}/{total}")
 
@@ -119,6 +123,33 @@ class Diary(Observer):
     @observes
     def run_ended(self, status):
         Diary.entries.append(f"run_ended {status}")
+
+
+class Stopper(Observer):
+    """Stops the run at an event of a step."""
+
+    class Settings(ganrun.Settings):
+        event: str
+        """Which."""
+
+        at_step: int
+        """When."""
+
+    @observes
+    def step_ended(self, run):
+        self._stop("step_ended", run)
+
+    @observes
+    def measured(self, run):
+        self._stop("measured", run)
+
+    @observes
+    def evaluated(self, run):
+        self._stop("evaluated", run)
+
+    def _stop(self, event, run):
+        if (event, run.step) == (self.settings.event, self.settings.at_step):
+            run.stop("enough")
 
 
 class Faulty(Observer):
@@ -192,7 +223,8 @@ class Plugin:
 
     @hookimpl
     def ganrun_observers(self):
-        return {"diary": Diary, "faulty": Faulty, "essential": Essential, "saboteur": Saboteur, "viewer": Viewer}
+        observers = (Diary, Stopper, Faulty, Essential, Saboteur, Viewer)
+        return {observer.__name__.lower(): observer for observer in observers}
 
 
 def tables(steps: int = 6, **more):
@@ -246,14 +278,30 @@ def test_the_exact_order_of_events(tmp_path):
         "measured 4 48",
         "step_ended 4",
         "measured 5 60",
-        "file_written checkpoint",
         "step_ended 5",
+        "file_written checkpoint",
+        "training_ended 5",
         "evaluating samples 256/300",
         "evaluating samples 300/300",
         "evaluating scores 1/1",
         "evaluated 5 ['brightness']",
         "run_ended finished",
     ]
+
+
+@pytest.mark.parametrize("event", ["step_ended", "measured", "evaluated"])
+def test_a_run_that_an_observer_stops_ends_as_after_its_last_step(tmp_path, event):
+    """Whichever event it is stopped at, nothing of the last step is lacking: means, checkpoint, scores, each once."""
+    recipe = tables(steps=50, metric=[{"use": "brightness"}], stopper={"event": event, "at_step": 3})
+    recipe["train"] |= {"log_every_steps": 1 if event == "measured" else 2, "evaluate_every_steps": 3}
+    run = train(recipe | {"diary": {}}, tmp_path / "run", Plugin())
+    assert run.step == 3 and run.done
+    kinds = [each.split()[0] for each in Diary.entries if " 3" in each]
+    assert kinds.count("measured") == kinds.count("evaluated") == kinds.count("training_ended") == 1
+    assert kinds.index("measured") < kinds.index("training_ended")
+    assert Diary.entries[-1] == "run_ended finished"
+    assert (tmp_path / "run" / "checkpoints" / "step_00000003").is_dir()
+    assert [record.step for record in run.directory.records() if record.evaluation] == [3]
 
 
 def test_the_run_directory_holds_what_the_design_says(tmp_path):
@@ -323,7 +371,7 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
     [
         ("newer format", "has format 2, .* reads format 1"),
         ("every one damaged", r"every checkpoint in .* is damaged; .*anew(.|\n)*step_00000004.* is damaged"),
-        ("fewer steps", "has done 4 steps already; to train on, say more"),
+        ("fewer steps", "has done 4 steps already; to train on, ask for more"),
     ],
 )
 def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, told):
@@ -348,30 +396,28 @@ def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_told_twice(tmp_
     recipe = tables(steps=6, metric=[{"use": "brightness"}], checkpoints={"every_steps": 2, "keep": 3})
     recipe["train"]["evaluate_every_steps"] = 2
     whole = train(recipe, tmp_path / "run", Plugin())
-    expected = [record for record in whole.directory.records() if "protocols" in record]
-    assert [record["step"] for record in expected] == [2, 4, 6]
+    expected = [(record.step, record.evaluation) for record in whole.directory.records() if record.evaluation]
+    assert [step for step, _ in expected] == [2, 4, 6]
 
-    def of(records):
-        return [(record["step"], record["eval/brightness"]) for record in records if "protocols" in record]
-
-    def scores_told(directory):
-        return of(json.loads(line) for line in (directory / "metrics.jsonl").open())
+    def recorded(directory):
+        records = ganrun.RunDirectory(directory).records()
+        return [(record.step, record.evaluation) for record in records if record.evaluation]
 
     for _ in range(2):
         train(recipe, tmp_path / "run", Plugin(), resume=True)
-        assert scores_told(tmp_path / "run") == of(expected)
+        assert recorded(tmp_path / "run") == expected
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if not ("protocols" in line and json.loads(line)["step"] == 4)]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(kept))
     for folder in (tmp_path / "run" / "checkpoints").glob("*6"):
         shutil.rmtree(folder)
     train(recipe, tmp_path / "run", Plugin(), resume=True)
-    assert scores_told(tmp_path / "run") == of(expected)
+    assert recorded(tmp_path / "run") == expected
 
     odd = {**recipe, "train": {**recipe["train"], "steps": 5}}
     train(odd, tmp_path / "odd", Plugin())
     train(recipe, tmp_path / "odd", Plugin(), resume=True)
-    assert [step for step, _ in scores_told(tmp_path / "odd")] == [2, 4, 5, 6], "nothing that was measured is lost"
+    assert [step for step, _ in recorded(tmp_path / "odd")] == [2, 4, 5, 6], "nothing that was measured is lost"
 
 
 def test_a_finished_run_is_resumed_to_no_effect_and_can_be_prolonged(tmp_path):
@@ -476,14 +522,14 @@ def test_spoilt_weights_are_never_saved(tmp_path):
 
 def test_a_step_broken_off_half_way_is_not_saved(tmp_path):
     run = build(tables(diary={}), tmp_path / "run", Plugin())
-    update_generator = run.loss.generator
+    update_generator = run.model.loss.generator
 
     def generator(nets, batch):
         if run.step == 3:
             raise RuntimeError("out of memory")
         return update_generator(nets, batch)
 
-    run.loss.generator = generator
+    run.model.loss.generator = generator
     with pytest.raises(RuntimeError, match="out of memory"):
         execute(run)
     assert not (tmp_path / "run" / "checkpoints").exists()

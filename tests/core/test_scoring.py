@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from ganrun import Run, Score
+from ganrun import Record, Run, Score
 from ganrun.base.errors import RequestError
 from ganrun.cli import main
 from ganrun.testing import train
@@ -51,8 +51,8 @@ def ganrun(*arguments: object) -> Result:
     return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
 
 
-def rescored(run: Run) -> list[dict]:
-    return [record for record in run.directory.records() if record.get("rescored")]
+def rescored(run: Run) -> list[Record]:
+    return [record for record in run.directory.records() if record.rescored]
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -64,9 +64,8 @@ def test_a_run_is_scored_again_as_it_was_scored_then(run: Run) -> None:
     result = ganrun("eval", run.directory.path)
     assert result.exit_code == 0, result.output
     (record,) = rescored(run)
-    (trained,) = [each for each in run.directory.records() if "eval/fid_classifier" in each and each is not record][:1]
-    assert record["eval/fid_classifier"] == trained["eval/fid_classifier"] == run.scores["fid_classifier"].value
-    assert record["protocols"] == trained["protocols"] and record["step"] == 3
+    (trained,) = [each for each in run.directory.records() if each.evaluation and not each.rescored]
+    assert record.evaluation == trained.evaluation == (run.scores["fid_classifier"],) and record.step == 3
     assert str(run.scores["fid_classifier"]) in result.stdout
     assert all(path.read_bytes() == content for path, content in weights.items())
     assert (run.directory / "recipe.toml").read_bytes() == recipe
@@ -86,7 +85,7 @@ def test_an_earlier_checkpoint_is_scored_by_itself(run: Run) -> None:
     result = ganrun("eval", run.directory / "checkpoints" / "step_00000002")
     assert result.exit_code == 0, result.output
     (record,) = rescored(run)
-    assert record["step"] == 2 and record["eval/fid_classifier"] != run.scores["fid_classifier"].value
+    assert record.step == 2 and record.scores()["fid_classifier"].value != run.scores["fid_classifier"].value
     assert run.directory.read_json("summary.json")["scores"]["fid_classifier"] == run.scores["fid_classifier"].value
 
 
@@ -94,7 +93,7 @@ def test_other_data_gives_the_score_another_name(run: Run) -> None:
     synthetic = ["--against", "synthetic", "--set", "data.classes=10", "--set", "data.channels=1"]
     result = ganrun("eval", run.directory.path, *synthetic)
     assert result.exit_code == 0, result.output
-    assert [key for key in rescored(run)[0] if key.startswith("eval/")] == ["eval/fid_classifier@synthetic"]
+    assert list(rescored(run)[0].scores()) == ["fid_classifier@synthetic"]
 
 
 def test_what_is_the_runs_own_data_is_told_by_the_pictures_and_not_by_the_name(run: Run, tmp_path: Path) -> None:
@@ -106,8 +105,8 @@ def test_what_is_the_runs_own_data_is_told_by_the_pictures_and_not_by_the_name(r
         assert ganrun("eval", run.directory.path, "--against", against).exit_code == 0
     other = ["--set", "data.use=synthetic", "--set", "data.classes=10", "--set", "data.channels=1"]
     assert ganrun("eval", run.directory.path, *other).exit_code == 0
-    names = [key for record in rescored(run) for key in record if key.startswith("eval/")]
-    assert names == ["eval/fid_classifier", "eval/fid_classifier", "eval/fid_classifier@synthetic"]
+    names = [name for record in rescored(run) for name in record.scores()]
+    assert names == ["fid_classifier", "fid_classifier", "fid_classifier@synthetic"]
 
 
 def test_what_was_trained_is_not_scored_as_something_else(run: Run) -> None:
@@ -123,7 +122,7 @@ def test_a_damaged_last_checkpoint_is_told_and_the_one_before_it_named(
     (run.directory / "checkpoints/step_00000003/progress.pt").write_bytes(b"")
     result = ganrun("eval", run.directory.path)
     assert result.exit_code == 0 and "preparing samples of step 2" in result.output
-    assert "step_00000003/progress.pt is damaged" in result.output and rescored(run)[0]["step"] == 2
+    assert "step_00000003/progress.pt is damaged" in result.output and rescored(run)[0].step == 2
     named = ganrun("eval", run.directory / "checkpoints/step_00000003")
     assert named.exit_code == 2 and "is damaged" in named.output
 
@@ -150,7 +149,7 @@ def test_scores_reach_the_mlflow_run_without_changing_its_times(tmp_path: Path) 
         before.info.end_time,
     )
     history = client.get_metric_history(note["run_id"], "eval/fid_classifier")
-    assert len(history) == 2 and history[-1].value == rescored(run)[0]["eval/fid_classifier"]
+    assert len(history) == 2 and history[-1].value == rescored(run)[0].scores()["fid_classifier"].value
     assert json.loads(after.data.tags["protocol/fid_classifier"])["generated"] == 256
     earlier = ["eval", tmp_path / "run/checkpoints/step_00000002", "--set", "metric.0.samples=200"]
     assert ganrun(*earlier).exit_code == 0

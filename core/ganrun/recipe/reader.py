@@ -182,7 +182,8 @@ def _optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, Compo
     settings = reader.settings_named("optimizer", table.get("use", DEFAULT_OPTIMIZER))
     own = {name: value for name, value in table.items() if isinstance(value, dict) and name not in settings}
     shared = {name: value for name, value in table.items() if name not in own}
-    common = _optimizer(reader, ("optimizer",), shared, shared)
+    is_used = bool(shared) or any(slot not in own for slot in slots or ())
+    common = _optimizer(reader, ("optimizer",), shared) if is_used else None
     found: dict[str, ComponentConfig | None] = dict.fromkeys(slots or (), common)
     for name, overlay in own.items():
         if slots is not None and name not in slots:
@@ -194,7 +195,7 @@ def _optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, Compo
 
 
 def _optimizer(
-    reader: ComponentReader, key: Key, table: Mapping[str, Any], written: Mapping[str, Any]
+    reader: ComponentReader, key: Key, table: Mapping[str, Any], written: Mapping[str, Any] | None = None
 ) -> ComponentConfig | None:
     return reader.from_table(key, "optimizer", {"use": DEFAULT_OPTIMIZER, **table}, written)
 

@@ -36,7 +36,7 @@ class TrainSettings(Settings):
     """Arithmetic inside the networks; losses are always f32."""
 
     accumulate: int = Field(1, ge=1)
-    """ModelConfig that a batch is taken in, to save memory; must divide batch_size."""
+    """Parts that a batch is taken in, to save memory; must divide batch_size."""
 
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""

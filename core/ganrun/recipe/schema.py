@@ -73,7 +73,7 @@ def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
 def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
     """A table that names a component of this kind by `use` and holds that component's settings."""
     if kind not in definitions:
-        definitions[kind] = {}  # a component may name others of its own kind
+        definitions[kind] = {}  # a component may name others of the same kind
         found = registry.components(kind)
         for registered in found:
             own, names = _own_settings(registry, registered, definitions), _spellings(registry, registered)

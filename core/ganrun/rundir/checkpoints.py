@@ -63,7 +63,7 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one network's weights, as safetensors, for whoever may read other files of the run.
+    """Write one network's weights, as safetensors, readable by everyone who may read the run's other files.
 
     Raises:
         OSError: if they cannot be written.
@@ -107,7 +107,7 @@ def step_of(folder: Path) -> int | None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest checkpoint of a run that is sound; None where there never was one. Tells of each that it passes over.
+    """The latest sound checkpoint of a run; None where there never was one. Damaged ones are skipped with a warning.
 
     Raises:
         RequestError: if there are some, and none is sound or one cannot be read.
@@ -125,7 +125,7 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     if damaged:
         listed = "\n".join(f"  {each}" for each in damaged)
         raise RequestError(
-            f"every checkpoint in {run} is damaged; to train it anew, move that directory away:\n{listed}"
+            f"every checkpoint in {run} is damaged; to train it again from step 0, move that directory away:\n{listed}"
         )
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.metrics import FeatureMetric, Metric
 from ganrun.contracts.networks import Discriminator, Generator
 from ganrun.contracts.observers import Observer
+from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
 from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.inference.evaluation import measured
@@ -37,7 +39,7 @@ def assert_conforms(
     """Assert that a component keeps its contract.
 
     Args:
-        kind: `generator`, `discriminator`, `loss`, `data`, `metric`, `extractor` or `observer`.
+        kind: As `ganrun list` names it: `generator`, `loss`, `metric`, …
         component: The class.
         settings: What a recipe's table would hold.
         spec: What to build it for.
@@ -251,7 +253,7 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> No
     assert same, "measured twice on the same samples, the scores differ"
     for score in scores:
         own = score.protocol.keys() - moments[0].protocol.keys()
-        assert own, f"{score.name} has no protocol of its own: say what its value depends on"
+        assert own, f"{score.name} adds nothing to the protocol: say what its value depends on"
         json.dumps(dict(score.protocol))
 
 
@@ -276,7 +278,61 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec)
 
 def _check_observer(component: type[Observer], settings: Any, _: ModelSpec) -> None:
     events = Events({"it": component(settings)})
-    assert any(events.hears(event) for event in events.names()), "it hears no event: mark methods with ganrun.observes"
+    assert any(events.has_listeners(event) for event in events.names()), (
+        "it has no events: mark methods with ganrun.observes"
+    )
+
+
+# ── Optimisers and schedules ──────────────────────────────────────────────────────────────────────────────
+
+
+class _Constant(Schedule):
+    """What an optimiser is tried with."""
+
+    def factor(self, progress: float) -> float:
+        return 1.0
+
+
+def _check_optimizer(component: type[Optimizer], settings: Any, _: ModelSpec) -> None:
+    rule = component(settings, _Constant(None))
+    start = torch.tensor([3.0, -2.0])
+    weight, twin = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer, other = rule.build([weight], CPU), rule.build([twin], CPU)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert rates == {rule.settings.lr}, f"it starts at the learning rates {rates}, not at settings.lr"
+    _descend(optimizer, weight, 3)
+    assert (weight.square() < start.square()).all(), "three steps down a parabola do not descend"
+    _descend(other, twin, 2)
+    state = torch.load(_saved(other.state_dict()), weights_only=True)  # as a checkpoint is read
+    other = rule.build([twin], CPU)
+    other.load_state_dict(state)
+    _descend(other, twin, 1)
+    assert torch.equal(weight, twin), "state_dict does not hold everything: a restored optimiser takes other steps"
+
+
+def _descend(optimizer: torch.optim.Optimizer, weight: nn.Parameter, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(weight.square().sum())
+        optimizer.step()
+
+
+def _saved(state: Mapping[str, Any]) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def _check_schedule(component: type[Schedule], settings: Any, _: ModelSpec) -> None:
+    progress = [step / 100 for step in range(100)]
+    schedule, twin = component(settings), component(settings)
+    factors = [schedule.factor(each) for each in progress]
+    bad = [each for each, factor in zip(progress, factors, strict=True) if not (math.isfinite(factor) and factor >= 0)]
+    assert not bad, f"the learning rate is negative or not finite at a share of {bad[0]} of the run"
+    backwards = [twin.factor(each) for each in reversed(progress)][::-1]
+    assert factors == backwards, "the factor depends on more than its argument, so a resumed run would differ"
+    assert schedule.varies or len(set(factors)) == 1, "it says that it does not vary, and does"
 
 
 _CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
@@ -287,6 +343,8 @@ _CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
     "metric": _check_metric,
     "extractor": _check_extractor,
     "observer": _check_observer,
+    "optimizer": _check_optimizer,
+    "schedule": _check_schedule,
 }
 
 

@@ -27,7 +27,7 @@ from ganrun.training.building import build_network, error_context, loss_for, net
 
 FORMAT = 1
 CARD = "config.json"
-"""What tells an exported folder: the facts that its networks were built for."""
+"""Marks an exported folder: the facts that its networks were built for."""
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -104,7 +104,7 @@ class SavedModel:
         """The data set of the recipe, prepared.
 
         Raises:
-            DataError: with the steps that mend it.
+            DataError: with the steps that fix it.
         """
         return prepared_data(load_evaluation_config(str(self.folder / RECIPE), self.registry))
 
@@ -113,7 +113,7 @@ class SavedModel:
 
         Args:
             folder: Is there already, and holds nothing of these names.
-            about: What config.json shall tell besides, as JSON.
+            about: What else config.json holds, as JSON.
 
         Raises:
             RunError: if the facts cannot be written.
@@ -164,7 +164,7 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
 def _exported(folder: Path, registry: Registry) -> SavedModel:
     facts = RunDirectory(folder).read_json(CARD)
     if "format" not in facts:
-        raise RequestError(f"{folder / CARD} is damaged, or it is no file of ganrun's: it does not tell its format")
+        raise RequestError(f"{folder / CARD} is damaged, or not a file of ganrun: it states no format")
     if facts["format"] != FORMAT:
         found = f"{folder / CARD} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
@@ -185,13 +185,15 @@ def _trained(
     warn_if_newer(RunDirectory(folder), facts)
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
-        told = RunDirectory(folder).read_json(facts)["problem"]
-        spec = DataSpec(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
-        names = tuple(str(name) for name in told["class_names"])
+        stored = RunDirectory(folder).read_json(facts)["problem"]
+        spec = DataSpec(tuple(int(side) for side in stored["sample_shape"]), int(stored["classes"]))
+        names = tuple(str(name) for name in stored["class_names"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
+        raise RequestError(
+            f"{folder / facts} is damaged: it does not state what the networks were built for"
+        ) from error
     try:
         seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{folder / RECIPE} is damaged: it does not tell the seed, as a run's does") from error
+        raise RequestError(f"{folder / RECIPE} is damaged: it does not state the seed, as a run's does") from error
     return SavedModel(folder, step, seed, images_seen, seconds, spec, names, weights, registry)

@@ -1,4 +1,4 @@
-"""EvaluationConfig what was made before: a run, one of its checkpoints, or a folder of pictures."""
+"""Scores of what is on disk: a run, one of its checkpoints, or a folder of pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from ganrun.training.builder import build_events
 from ganrun.training.building import error_context, prepared_data, prepared_metrics
 from ganrun.training.continuing import differences_from
 from ganrun.training.run import Run
-from ganrun.training.scorer import evaluation_of
 
 log = logging.getLogger("ganrun")
 
@@ -111,7 +110,7 @@ def _score_run(
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
     on_progress(f"samples of step {run.step}")
     with run.interruption:
-        scores = measured(run.metrics, evaluation_of(run))
+        scores = measured(run.metrics, run.evaluation())
     if is_other_data:
         scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
     try:

@@ -23,7 +23,7 @@ from ganrun.training.views import seeded_network
 
 @contextmanager
 def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None]:
-    """A block whose errors are error_context at the recipe's table and carry the component's name."""
+    """A block whose errors are located at the recipe's table, and name the component."""
     try:
         yield
     except GanrunError as error:
@@ -48,7 +48,7 @@ def prepared_data(recipe: EvaluationConfig) -> Data:
     """The data set, all there.
 
     Raises:
-        DataError: with the steps that mend it.
+        DataError: with the steps that fix it.
     """
     data = build_data(recipe)
     with error_context(recipe, recipe.data):

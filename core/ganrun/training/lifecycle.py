@@ -1,4 +1,4 @@
-"""The life cycle of a run: the manual of its events, which observers hear."""
+"""The life cycle of a run: the manual of the events that observers receive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunEvents:
 
     Delivery is one observer at a time: essential ones first, then by name; `@observes(tryfirst=True)` and
     `@observes(trylast=True)` move one. A fault in an essential observer stops the run. A fault in any other is
-    reported under its name, that observer hears no more of this run, and the run goes on.
+    reported under its name; that observer is left out of the rest of the run, and the run goes on.
     """
 
     @eventspec

@@ -39,7 +39,7 @@ class Measurements:
         group.add([value.detach() for value in (*terms.values(), *report.values())])
 
     def read(self) -> dict[str, float]:
-        """The means since the last read, which start anew. Waits for the device: the one host sync of a run's loop.
+        """The means since the last read, and a new start. Waits for the device: the one host sync of a run's loop.
 
         Raises:
             NonFiniteError: naming every mean that is NaN or infinite.
@@ -73,7 +73,7 @@ class _Group:
         self.count += 1
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
-        """Names and means, from the next of the sums that the host has read; then start anew."""
+        """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""
         means = [next(on_host) / self.count for _ in self.sums]
         named = list(zip(self.terms + self.report, means, strict=True))
         torch._foreach_zero_(self.sums)

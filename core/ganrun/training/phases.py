@@ -1,4 +1,4 @@
-"""A phase in motion: freeze, differentiate, update."""
+"""Executes one phase: freeze, differentiate, update."""
 
 from __future__ import annotations
 

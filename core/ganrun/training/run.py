@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
+from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import Record
 from ganrun.training.assembly import Assembly
@@ -96,6 +98,23 @@ class Run:
 
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
+    def evaluation(self) -> SharedEvaluation:
+        """What metrics are measured on, as of now; each batch emits `evaluating`."""
+        model = self.model
+        averaged = any(slot.average is not None for slot in self.state.slots.values())
+        decay = self.recipe.ema.decay if averaged and self.recipe.ema else 0.0
+        return SharedEvaluation(
+            spec=model.spec,
+            device=model.device,
+            step=self.step,
+            seed=self.seed,
+            samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
+            data=self.data,
+            model=model,
+            protocol={"ema_decay": decay, "seed": self.seed},
+            on_progress=self._evaluating,
+        )
+
     def restore(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
         """Continue from the weights and progress of a checkpoint.
 
@@ -142,3 +161,7 @@ class Run:
     def emit(self, event: str, **arguments: Any) -> None:
         """Emit an event with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def _evaluating(self, what: str, done: int, total: int) -> None:
+        self.interruption.check()
+        self.events.emit("evaluating", run=self, what=what, done=done, total=total)

@@ -15,7 +15,7 @@ log = logging.getLogger("ganrun")
 
 
 def execute(run: Run) -> None:
-    """Train, score and close a run. However it ends, its summary is written and its observers hear of it.
+    """Train, score and close a run. However it ends, its summary is written and its observers receive `run_ended`.
 
     Raises:
         Interrupted: on the first Ctrl-C or SIGTERM, after the step at hand.

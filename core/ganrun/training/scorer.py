@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ganrun.inference.evaluation import SharedEvaluation, measured
-from ganrun.inference.sources import GeneratedSamples
+from ganrun.inference.evaluation import measured
 from ganrun.training.run import Run
 
 
@@ -31,35 +30,8 @@ class Scorer:
         run = self._run
         if not run.metrics or self._scored_at == run.step:
             return
-        scores = measured(run.metrics, evaluation_of(run))
+        scores = measured(run.metrics, run.evaluation())
         self._scored_at = run.step
         run.scores.update({score.name: score for score in scores})
         run.record({}, scores)
         run.emit("evaluated", scores=scores)
-
-
-def evaluation_of(run: Run) -> SharedEvaluation:
-    """What metrics are measured on, as of now."""
-
-    def on_progress(what: str, done: int, total: int) -> None:
-        run.interruption.check()
-        run.events.emit("evaluating", run=run, what=what, done=done, total=total)
-
-    model = run.model
-    return SharedEvaluation(
-        spec=model.spec,
-        device=model.device,
-        step=run.step,
-        seed=run.seed,
-        samples=GeneratedSamples(model.draw, model.spec, model.device, run.seed),
-        data=run.data,
-        model=model,
-        protocol=_protocol(run),
-        on_progress=on_progress,
-    )
-
-
-def _protocol(run: Run) -> dict[str, str | int | float | bool]:
-    """Which model is scored: of which seed, and whether its average."""
-    averaged = any(slot.average is not None for slot in run.state.slots.values())
-    return {"ema_decay": run.recipe.ema.decay if averaged and run.recipe.ema else 0.0, "seed": run.seed}

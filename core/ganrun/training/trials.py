@@ -25,7 +25,7 @@ def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:
 def check_output(
     module: nn.Module, inputs: Tensor, expected: tuple[int, ...], name: str, labelled: bool = False
 ) -> None:
-    """Run a network once on two samples, in evaluation mode, and hold what it returns against the contract.
+    """Run a network once on two samples, in evaluation mode, and check what it returns against the contract.
 
     Raises:
         IncompatibleError: if the forward fails or returns another shape, or if other labels change nothing.
@@ -43,6 +43,4 @@ def check_output(
     if shape != (len(inputs), *expected):
         raise IncompatibleError(f"{name} returned shape {shape} where {(len(inputs), *expected)} was expected")
     if ignored:
-        raise IncompatibleError(
-            f"{name} is given labels and makes nothing of them; take a network that can be conditioned"
-        )
+        raise IncompatibleError(f"{name} ignores its labels; take a network that can be conditioned")

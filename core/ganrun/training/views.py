@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
-    """Build a network under a random stream of its own, and lay it out on the device, channels last."""
+    """Build a network under its own random stream, and lay it out on the device, channels last."""
     with isolated_random(torch.device("cpu"), seed):
         module = make()
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
