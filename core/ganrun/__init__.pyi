@@ -4,7 +4,6 @@ from .base.caches import cache_directory as cache_directory
 from .base.console import (
     ProgressReporter as ProgressReporter,
     message_console as message_console,
-    spinner as spinner,
 )
 from .base.errors import (
     ContractError as ContractError,
@@ -25,6 +24,7 @@ from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
 )
+from .base.spinner import spinner as spinner
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,

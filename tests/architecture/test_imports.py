@@ -33,7 +33,10 @@ ROOMS = (
 DOORS = ("cli", "testing")
 """What stands beside the rooms: the entry point, and the kit, which imports no command."""
 
-WITHOUT_TORCH = "cli commands.descriptions discovery.plugins rundir.directory"
+WITHOUT_TORCH = """
+    cli commands.train commands.resume commands.eval commands.list commands.show commands.check commands.plugins
+    commands.schema commands.doctor commands.data discovery.plugins rundir.directory
+"""
 """What `ganrun --help` and `ganrun plugins` load, with everything that it imports."""
 
 HEAVY = {"torch", "torchvision", "numpy", "mlflow", "sklearn", "torch_fidelity", "scipy", "PIL"}

@@ -21,7 +21,7 @@ from torch import nn
 import ganrun
 from ganrun import Data, DataSpec, Discriminator, Generator, Metric, Observer, Score, Split, hookimpl, observes
 from ganrun.base.errors import Interrupted, NonFiniteError, RequestError, RunError
-from ganrun.base.signals import unwinding
+from ganrun.base.signals import signals_as_exceptions
 from ganrun.testing import build, train
 from ganrun.training.runner import execute
 
@@ -484,7 +484,7 @@ def test_an_interruption_is_no_fault_of_the_observer_that_it_meets(tmp_path, cap
 def test_a_signal_that_a_library_swallows_ends_the_program_all_the_same():
     for number in (signal.SIGINT, signal.SIGTERM):
         before = signal.getsignal(number)
-        with pytest.raises(SystemExit) as end, unwinding(), suppress(KeyboardInterrupt, SystemExit):
+        with pytest.raises(SystemExit) as end, signals_as_exceptions(), suppress(KeyboardInterrupt, SystemExit):
             os.kill(os.getpid(), number)
         assert end.value.code == 128 + number and signal.getsignal(number) is before
 

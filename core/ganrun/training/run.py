@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ganrun.base.signals import Interruption
+from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
@@ -52,7 +52,7 @@ class Run:
         self.resumed = resumed
         self.group: str | None = None
         """What replicates of one recipe have in common."""
-        self.interruption = Interruption()
+        self.interruption = DeferredSignals()
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
         self.notes: dict[str, Any] = {}
