@@ -40,8 +40,8 @@ class RunEvents:
     def run_starting(self, run: Run) -> None:
         """Everything is built and checked, the run directory exists, no step is done. The place to `run.restore`.
 
-        What cannot be started or continued is refused here, by a `RequestError`: nothing has been written yet, and no
-        other event follows.
+        An essential observer refuses a run that it cannot start or continue, by a `RequestError`: nothing has been
+        written yet, and no other event follows. Another one that raises is left out, with a warning.
         """
 
     @eventspec

@@ -22,7 +22,7 @@ class Update:
         nets: The networks as the objective sees them.
         draw: `draw(phase)` gives a fresh batch.
         measurements: Where the terms are summed.
-        accumulate: ModelConfig that a batch is taken in; their gradients are averaged.
+        accumulate: Parts that a batch is taken in; their gradients are averaged.
     """
 
     def __init__(
