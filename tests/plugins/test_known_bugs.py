@@ -20,7 +20,8 @@ from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import evaluation_on, train
-from ganrun.training.builder import build_data, build_loss, build_slots
+from ganrun.training.building import build_data, build_loss
+from ganrun.training.slots import build_slots
 
 CPU = torch.device("cpu")
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
