@@ -181,4 +181,4 @@ def _smallest_map(spec: ModelSpec, widths: Widths, halvings: int) -> tuple[int, 
     Raises:
         IncompatibleError: if the size does not halve that often without a remainder.
     """
-    return halved_shape(spec, halvings, f"{len(widths)} widths", "leave out some widths or change the data's size")
+    return halved_shape(spec, halvings, f"{len(widths)} widths", "use fewer widths or change the size in [data]")
