@@ -286,7 +286,9 @@ def test_in_bf16_a_sample_close_to_1_differs_from_1():
 
 
 def test_a_size_that_the_widths_cannot_halve_is_refused():
-    message = r"^with 4 widths it takes sizes divisible by 8, not 28×28; use fewer widths or change the size in \[data\]$"
+    message = (
+        r"^with 4 widths it takes sizes divisible by 8, not 28×28; use fewer widths or change the size in \[data\]$"
+    )
     with pytest.raises(IncompatibleError, match=message):
         ResnetGenerator(ResnetGenerator.Settings(), ModelSpec((1, 28, 28), latent_size=4))
     with pytest.raises(IncompatibleError, match=r"works on images"):
