@@ -95,10 +95,31 @@ from .rundir.directory import (
     open_run as open_run,
 )
 from .rundir.records import Record as Record
+from .toolkit.adversarial import (
+    AdversarialLoss as AdversarialLoss,
+    logistic_terms as logistic_terms,
+    non_saturating_loss as non_saturating_loss,
+)
+from .toolkit.classes import (
+    ClassInLatents as ClassInLatents,
+    labels_of as labels_of,
+)
 from .toolkit.conditioning import (
     Conditioning as Conditioning,
+    ImageConditioning as ImageConditioning,
     LabelledImages as LabelledImages,
     LabelledLatents as LabelledLatents,
+    LatentConditioning as LatentConditioning,
+)
+from .toolkit.latents import (
+    join_latents as join_latents,
+    random_one_hot as random_one_hot,
+    split_latents as split_latents,
+)
+from .toolkit.networks import (
+    dcgan_init as dcgan_init,
+    float32_tanh as float32_tanh,
+    halved_shape as halved_shape,
 )
 from .trained.loading import (
     SavedModel as SavedModel,

@@ -1,4 +1,4 @@
-"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with the norms that later losses ask of their critics."""
+"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with the norms that critics of later losses need."""
 
 from __future__ import annotations
 

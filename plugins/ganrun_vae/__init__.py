@@ -1,6 +1,6 @@
-"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114): one loss, on anybody's networks.
+"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114): a loss for any pair of networks.
 
-Any generator serves as its decoder and any discriminator as its encoder, so it brings no networks of its own.
+Any generator can be its decoder and any discriminator its encoder.
 """
 
 from __future__ import annotations

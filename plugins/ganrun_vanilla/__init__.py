@@ -1,4 +1,4 @@
-"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses and LSGAN's, dense and simple networks."""
+"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses, LSGAN's, and simple networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wasserstein GANs and their kin: gradient penalty, weight clipping, hinge; residual networks (arXiv:1704.00028)."""
+"""Losses on critics (Wasserstein with gradient penalty or clipping, hinge) and residual networks (arXiv:1704.00028)."""
 
 from __future__ import annotations
 
