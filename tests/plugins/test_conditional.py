@@ -157,7 +157,7 @@ class DeafPlugin:
 
 
 def test_a_network_that_ignores_the_class_is_refused_before_training(tmp_path):
-    with pytest.raises(RequestError, match=r"\[generator\] deaf.*makes nothing of them"):
+    with pytest.raises(RequestError, match=r"\[generator\] deaf.*ignores its labels"):
         build(recipe("cgan", "deaf"), tmp_path / "run", DeafPlugin())
     assert not (tmp_path / "run").exists()
 
