@@ -23,8 +23,8 @@ from ganrun import (
     isolated_random,
     to_unit_range,
 )
-from ganrun_fidelity.features import count_of
 from ganrun_fidelity.precision import exact_convolutions
+from ganrun_fidelity.real_images import count_of
 from ganrun_fidelity.stored import digest_of, digest_of_text, load_stored, store
 
 VERSION = 1

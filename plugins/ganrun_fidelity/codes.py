@@ -23,8 +23,8 @@ from ganrun import (
     Score,
     Settings,
 )
-from ganrun_fidelity.features import count_of
 from ganrun_fidelity.neighbours import share_error
+from ganrun_fidelity.real_images import count_of
 
 ADVICE = 'say features = "classifier", which learns them from the labels'
 

@@ -5,7 +5,7 @@ Heusel et al. 2017 (arXiv:1706.08500), equation 6; Dowson and Landau 1982.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Value
+from ganrun_fidelity.real_images import Summary
 
 # ── The maths ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -37,14 +38,16 @@ class Gaussian:
         return root
 
 
-class Moments:
-    """Mean and covariance of features as they come: memory does not grow with their number.
+class Moments(Summary[Gaussian]):
+    """Mean and covariance of features, batch by batch: memory does not grow with their number.
 
-    Sums are float64, of differences from the first batch's mean, so that a large mean costs no digits.
+    The sums are float64, of differences from the first batch's mean: a large mean costs no digits.
     """
 
     def __init__(self) -> None:
         self._count = 0
+        self._centre = self._sum = torch.zeros(0)
+        self._products = torch.zeros(0, 0)
 
     def add(self, *batch: Tensor) -> None:
         """Take features `(batch, n)`."""
@@ -64,6 +67,11 @@ class Moments:
         covariance = (self._products - self._count * torch.outer(shift, shift)) / (self._count - 1)
         return {"mean": (self._centre + shift).cpu(), "covariance": covariance.cpu()}
 
+    @staticmethod
+    def read(state: Mapping[str, Tensor]) -> Gaussian:
+        """The Gaussian of this mean and covariance."""
+        return Gaussian(**state)
+
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """Squared 2-Wasserstein distance of two Gaussians, at least 0.
@@ -82,24 +90,15 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 # ── The metric ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class FrechetInceptionDistance(ReferenceMetric[Moments]):
+class FrechetInceptionDistance(ReferenceMetric[Gaussian]):
     """FID: Fréchet distance between generated and real pictures in feature space; lower is better."""
 
     class Settings(ReferenceSettings):
         pass
 
     settings: Settings
-    summary_of_real = Moments
+    summary_class = Moments
 
-    def gather(self, count: int) -> Moments:
-        """Running moments."""
-        return Moments()
-
-    def values(self, gathered: Moments) -> Sequence[Value]:
+    def compare(self, samples: Gaussian, real: Gaussian) -> Sequence[Value]:
         """`fid`"""
-        distance = frechet_distance(self._real, Gaussian(**gathered.state()))
-        return [Value("fid", distance, higher_is_better=False)]
-
-    @cached_property
-    def _real(self) -> Gaussian:
-        return Gaussian(**self.real.state())
+        return [Value("fid", frechet_distance(real, samples), higher_is_better=False)]

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Extractor, ModelSpec
-from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Rows, Value
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
+from ganrun_fidelity.real_images import Rows
 
 SUBSET_SEED = 2020
 """torch-fidelity's default: the subsets of one set of features are then its subsets."""
@@ -35,7 +35,7 @@ def _kernel(first: Tensor, second: Tensor) -> Tensor:
     return (first @ second.T).div_(first.shape[1]).add_(1).pow_(3)
 
 
-class KernelInceptionDistance(ReferenceMetric[Rows]):
+class KernelInceptionDistance(ReferenceMetric[Tensor]):
     """KID: squared maximum mean discrepancy between generated and real features; lower is better, 0 for equal ones.
 
     The mean over random subsets, each of `subset_size` of either side. Its error is told by how much they differ, given
@@ -60,24 +60,23 @@ class KernelInceptionDistance(ReferenceMetric[Rows]):
             return size
 
     settings: Settings
-    summary_of_real = Rows
+    summary_class = Rows
 
-    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
-        super().__init__(settings, spec, extractor)
-        self.protocol = {"subsets": settings.subsets, "subset_size": settings.subset_size}
-        self.least = settings.subset_size
+    @property
+    def least(self) -> int:
+        """One subset."""
+        return self.settings.subset_size
 
-    def gather(self, count: int) -> Rows:
-        """All features."""
-        return Rows()
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """Number and size of the subsets."""
+        return {"subsets": self.settings.subsets, "subset_size": self.settings.subset_size}
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`kid`"""
-        generated, real = gathered.state()["features"], self.real.state()["features"]
         random = np.random.RandomState(SUBSET_SEED)
         distances = [
-            squared_mmd(*(self._subset(features, random) for features in (generated, real)))
-            for _ in range(self.settings.subsets)
+            squared_mmd(self._subset(samples, random), self._subset(real, random)) for _ in range(self.settings.subsets)
         ]
         return [Value("kid", float(np.mean(distances)), higher_is_better=False, error=self._error(distances))]
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Extractor, ModelSpec, PreflightError, Score
+from ganrun import Data, Evaluation, PreflightError
 from ganrun_fidelity.features import (
     FidelityMetric,
     FidelitySettings,
-    RealFeatures,
+    Reference,
     ReferenceMetric,
     ReferenceSettings,
-    Rows,
+    ScoreProtocol,
     Value,
-    count_of,
 )
+from ganrun_fidelity.real_images import Pending, RealFeatures, Rows, count_of
 
 ROWS_AT_A_TIME = 1024
 
@@ -98,29 +98,25 @@ class NeighbourSettings(ReferenceSettings):
         return neighbours
 
 
-class NeighbourMetric(ReferenceMetric[Rows]):
+class NeighbourMetric(ReferenceMetric[Tensor]):
     """A metric by the neighbourhoods of features. Keeps all features in memory."""
 
     settings: NeighbourSettings
-    summary_of_real = Rows
+    summary_class = Rows
 
-    def __init__(self, settings: NeighbourSettings, spec: ModelSpec, extractor: Extractor) -> None:
-        super().__init__(settings, spec, extractor)
-        self.protocol = {"neighbours": settings.neighbours}
-        self.least = settings.neighbours + 1
+    @property
+    def least(self) -> int:
+        """A picture and its neighbours."""
+        return self.settings.neighbours + 1
+
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """Number of neighbours."""
+        return {"neighbours": self.settings.neighbours}
 
     def usual_count(self, available: int) -> int:
         """As many as samples, as in the papers."""
         return min(self.settings.samples, available)
-
-    def gather(self, count: int) -> Rows:
-        """All features."""
-        return Rows()
-
-    def features(self, gathered: Rows) -> tuple[Tensor, Tensor]:
-        """Those of the samples and of the real images, where distances are fast."""
-        generated, real = (side.state()["features"].to(self.device) for side in (gathered, self.real))
-        return generated, real
 
 
 class PrecisionRecall(NeighbourMetric):
@@ -136,13 +132,13 @@ class PrecisionRecall(NeighbourMetric):
 
     settings: Settings
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`precision` and `recall`"""
-        generated, real = self.features(gathered)
-        precision = share_within(generated, real, radii(real, self.settings.neighbours))
-        recall = share_within(real, generated, radii(generated, self.settings.neighbours))
+        samples, real = samples.to(self.device), real.to(self.device)
+        precision = share_within(samples, real, radii(real, self.settings.neighbours))
+        recall = share_within(real, samples, radii(samples, self.settings.neighbours))
         return [
-            Value("precision", precision, True, share_error(precision, len(generated))),
+            Value("precision", precision, True, share_error(precision, len(samples))),
             Value("recall", recall, True),
         ]
 
@@ -160,17 +156,27 @@ class DensityCoverage(NeighbourMetric):
 
     settings: Settings
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`density` and `coverage`"""
-        generated, real = self.features(gathered)
+        samples, real = samples.to(self.device), real.to(self.device)
         radius = radii(real, self.settings.neighbours)
         return [
-            Value("density", density(generated, real, radius, self.settings.neighbours), True),
-            Value("coverage", coverage(generated, real, radius), True),
+            Value("density", density(samples, real, radius, self.settings.neighbours), True),
+            Value("coverage", coverage(samples, real, radius), True),
         ]
 
 
-class NearestNeighbours(FidelityMetric[Rows]):
+class TrainingImages(NamedTuple):
+    """What samples are compared with to find copies."""
+
+    features: Tensor
+    """`(count, n)`"""
+
+    unseen_distances: Tensor
+    """The distance of each held-out image to its nearest training image: `(held_out,)` in float64."""
+
+
+class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
     """Memorisation: are samples nearer to training images than unseen real images are?
 
     `memorised` is how often a sample lies nearer to its nearest training image than a held-out real image does to its
@@ -186,55 +192,45 @@ class NearestNeighbours(FidelityMetric[Rows]):
 
     settings: Settings
 
-    def prepare(self, data: Data, device: torch.device) -> None:
-        """Check that images were held out, which the model has not seen.
+    def reference(self, data: Data) -> Reference[TrainingImages]:
+        """Training images, and held-out ones, which the model has not seen.
 
         Raises:
-            PreflightError: if there are none, or fewer training images than asked for.
+            PreflightError: if none are held out, or there are fewer training images than asked for.
         """
         held_out, available, wanted = count_of(data, "test"), count_of(data, "train"), self.settings.real_samples
         if held_out < 2:
             raise PreflightError("it compares training images with held-out ones, and this data has no test split")
         if wanted is not None and wanted > available:
             raise PreflightError(f"real_samples = {wanted}, but there are {available} training images")
-        count, self.device = wanted or available, device
+        count = wanted or available
+        train = RealFeatures(Rows, self.extractor, data, "train", count)
+        test = RealFeatures(Rows, self.extractor, data, "test", held_out)
+
+        def watch(evaluation: Evaluation) -> Pending[TrainingImages]:
+            features, unseen = train.watch(evaluation), test.watch(evaluation)
+            return lambda: self._training_images(features(), unseen())
+
         prints = {"real_digest": data.fingerprint("train"), "held_out_digest": data.fingerprint("test")}
-        self.protocol = {"real": count, "held_out": held_out, **prints}
-        self._train = RealFeatures(Rows, self.extractor, data, "train", count)
-        self._test = RealFeatures(Rows, self.extractor, data, "test", held_out)
+        return Reference(watch, None, {"real": count, "held_out": held_out, **prints})
 
-    def watch(self, evaluation: Evaluation) -> None:
-        """Ask for features of samples and of both splits."""
-        count = self.settings.samples
-        self._generated = evaluation.collect(Rows(), "features", count=count, extractor=self.extractor)
-        self._train.watch(evaluation)
-        self._test.watch(evaluation)
-
-    def measure(self, evaluation: Evaluation) -> Sequence[Score]:
-        """`memorised` and `nearest_distance`."""
-        scores = [self._score(each, None) for each in self.values(self._generated)]
-        del self._generated
-        return scores
-
-    def gather(self, count: int) -> Rows:
+    def collector(self, count: int) -> Rows:
         """All features."""
         return Rows()
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def values(self, samples: Rows, real: TrainingImages) -> Sequence[Value]:
         """`memorised` and `nearest_distance`"""
-        samples = self._to_training(gathered.state()["features"])
-        farther, unseen = share_farther(samples, self._unseen), self._unseen.mean().clamp_min(1e-12)
+        distances = self._distances(Rows.read(samples.state()), real.features)
+        farther = share_farther(distances, real.unseen_distances)
+        unseen = real.unseen_distances.mean().clamp_min(1e-12)
         return [
             Value("memorised", float(farther.mean()), False, mean_error(farther)),
-            Value("nearest_distance", float(samples.mean() / unseen), True, mean_error(samples / unseen)),
+            Value("nearest_distance", float(distances.mean() / unseen), True, mean_error(distances / unseen)),
         ]
 
-    @cached_property
-    def _unseen(self) -> Tensor:
-        """Of each held-out image: as `_to_training`."""
-        return self._to_training(self._test.state()["features"])
+    def _training_images(self, features: Tensor, unseen: Tensor) -> TrainingImages:
+        return TrainingImages(features, self._distances(unseen, features))
 
-    def _to_training(self, features: Tensor) -> Tensor:
-        """Distance of each to the nearest training image: `(count,)` in float64."""
-        training = self._train.state()["features"].to(self.device)
-        return nearest_distance(features.to(self.device), training).cpu().double()
+    def _distances(self, features: Tensor, training: Tensor) -> Tensor:
+        """The distance of each to the nearest training image: `(count,)` in float64."""
+        return nearest_distance(features.to(self.device), training.to(self.device)).cpu().double()

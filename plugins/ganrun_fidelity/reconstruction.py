@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ganrun import Data, Evaluation, IncompatibleError, Metric, ModelSpec, PreflightError, Score, Settings
-from ganrun_fidelity.features import count_of
+from ganrun_fidelity.real_images import count_of
 
 WINDOW, SIGMA = 11, 1.5
 """Side and standard deviation, in pixels, of the Gaussian window of SSIM."""

@@ -25,10 +25,10 @@ from ganrun import (
     Extractor,
     Factor,
     FeatureMetric,
-    Features,
     IncompatibleError,
     ModelSpec,
     NonFiniteError,
+    Part,
     PreflightError,
     Run,
     Score,
@@ -522,7 +522,7 @@ class Spread(FeatureMetric):
     """How far the features are spread."""
 
     class Settings(ganrun.Settings):
-        features: Features = "mean-colour"
+        features: Part = "mean-colour"
 
     def watch(self, evaluation: Evaluation) -> None:
         self.seen = evaluation.collect(Buffer(), "features", count=300, extractor=self.extractor)
