@@ -1,23 +1,21 @@
-"""What metrics need of real images: features to compare with, and the floor. Both are collected once, then cached."""
+"""Features of real images: collected once, then cached for all runs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ganrun import Buffer, Collector, Data, DataError, Evaluation, Extractor
+from ganrun import Buffer, Data, DataError, Evaluation, Extractor
 from ganrun_fidelity.stored import digest_of_text, load_stored, store
 
 VERSION = 2
 """Part of every cache key and every protocol: raise it with each change to what is computed."""
 
 V = TypeVar("V")
-C = TypeVar("C", bound=Collector)
 
 Pending = Callable[[], V]
 """Returns a value that a pass collects; to be called after the pass."""
@@ -126,38 +124,3 @@ class RealFeatures(Generic[V]):
             return self._summary.read(state)
 
         return collected
-
-
-# ── The floor ─────────────────────────────────────────────────────────────────────────────────────────────
-
-Scoring = Callable[[C], Mapping[str, float]]
-"""Scores by name of what was collected of some images."""
-
-
-@dataclass(frozen=True)
-class Floor(Generic[C]):
-    """What held-out real images score: from ganrun's cache, or measured after the first pass that needs it."""
-
-    key: str
-    """Cache key."""
-
-    protocol: Mapping[str, str]
-    """What the floor depends on, for the protocol of the scores beside it."""
-
-    request: Callable[[Evaluation], C]
-    """Asks an evaluation for the held-out images."""
-
-    def watch(self, evaluation: Evaluation) -> Callable[[Scoring[C]], Mapping[str, float]]:
-        """Ask for the held-out images, unless the floor is cached; the result returns their scores after the pass."""
-        stored = load_stored("floors", self.key)
-        if stored is not None:
-            known = {name: float(value) for name, value in stored.facts.items()}
-            return lambda _: known
-        held_out = self.request(evaluation)
-
-        def measured(score: Scoring[C]) -> Mapping[str, float]:
-            values = score(held_out)
-            store("floors", self.key, {}, values)
-            return values
-
-        return measured
