@@ -1,4 +1,4 @@
-"""FID: the Fréchet distance between two sets of features, taken as Gaussians.
+"""FID: the Fréchet distance between Gaussians fitted to two sets of features.
 
 Heusel et al. 2017 (arXiv:1706.08500), equation 6; Dowson and Landau 1982.
 """
@@ -32,7 +32,7 @@ class Gaussian:
     def root(self) -> Tensor:
         """R `(features, rank)` with R Rᵀ = covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        # What rounding leaves of a zero eigenvalue, ε, would enter the distance as √ε.
+        # Rounding turns a zero eigenvalue into some ε, which would enter the distance as √ε.
         kept = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
         root: Tensor = vectors[:, kept] * values[kept].sqrt()
         return root
@@ -78,8 +78,8 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
         d² = |m₁ − m₂|² + tr C₁ + tr C₂ − 2 tr (C₁ C₂)^½
 
-    C₁ C₂ is not symmetric, but for C₁ = R Rᵀ it has the eigenvalues of the symmetric Rᵀ C₂ R, those that are zero
-    apart; so the last trace is the sum of their roots, which needs no general matrix root.
+    C₁ C₂ is not symmetric, but for C₁ = R Rᵀ its non-zero eigenvalues are those of the symmetric Rᵀ C₂ R. So the last
+    trace is the sum of their roots, and no general matrix root is needed.
     """
     overlap = torch.linalg.eigvalsh(first.root.T @ second.covariance @ first.root).clamp(min=0).sqrt().sum()
     shift = (first.mean - second.mean).square().sum()

@@ -1,4 +1,4 @@
-"""The Inception Score: how surely and how variedly pictures fall into classes.
+"""The Inception Score: how confidently and how diversely pictures are classified.
 
 Salimans et al. 2016 (arXiv:1606.03498), section 4.
 """
@@ -18,16 +18,16 @@ from ganrun_fidelity.features import FidelityMetric, FidelitySettings, Reference
 from ganrun_fidelity.real_images import Pending
 
 SHUFFLE_SEED = 2020
-"""torch-fidelity's default: parts of one set of samples are then its parts."""
+"""torch-fidelity's default: gives the same parts."""
 
 
 class ClassShares:
-    """What the score needs of class probabilities as they come, for each of several parts of the pictures.
+    """Sums of class probabilities and of their entropies, for each part of the pictures.
 
-    The pictures are shuffled and parted as torch-fidelity does by default. Memory grows by eight bytes a picture.
+    Pictures are shuffled and split into parts as torch-fidelity does by default. Memory grows by 8 bytes a picture.
 
     Args:
-        count: Pictures in all, at least `parts`.
+        count: Number of pictures, at least `parts`.
         parts: Number of parts; each has its own p(y) and its own score.
     """
 
@@ -61,9 +61,10 @@ class ClassShares:
 
 
 class InceptionScore(FidelityMetric[ClassShares, None]):
-    """Inception Score: how surely and how variedly generated pictures fall into classes; higher is better.
+    """Inception Score: how confidently and how diversely generated pictures are classified; higher is better.
 
-    The mean over parts of the samples; its error is their standard deviation over the root of their number.
+    The mean over parts of the samples; the error is the standard deviation over parts, divided by the root of their
+    number.
     """
 
     reads = ("logits",)
@@ -77,7 +78,7 @@ class InceptionScore(FidelityMetric[ClassShares, None]):
         def _enough_samples(cls, splits: int, info: ValidationInfo) -> int:
             samples = info.data.get("samples", splits)
             if splits > samples:
-                raise ValueError(f"{samples} samples cannot be parted into {splits}; lower splits or raise samples")
+                raise ValueError(f"{samples} samples cannot be split into {splits} parts; raise samples")
             return splits
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""Scores by nearest neighbours in feature space: do samples look real, are they varied, are they new?"""
+"""Scores by nearest neighbours in feature space: how real, how varied and how new samples are."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ ROWS_AT_A_TIME = 1024
 
 def radii(features: Tensor, neighbours: int) -> Tensor:
     """Distance of each of the features `(count, n)` to its k-th nearest other: `(count,)`."""
-    parts = [near.kthvalue(neighbours + 1).values for near in _distances(features, features)]  # it is its own nearest
+    parts = [
+        near.kthvalue(neighbours + 1).values for near in _distances(features, features)
+    ]  # a feature is its own nearest
     return torch.cat(parts)
 
 
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     """Euclidean distances, some rows of `first` at a time: `(rows, len(second))`."""
-    centre = second.mean(0)  # distances are differences of squares, whose digits a common offset would eat
+    centre = second.mean(0)  # cdist subtracts squares, so a common offset would cost digits
     centred = second - centre
     return (torch.cdist(part - centre, centred) for part in torch.split(first, ROWS_AT_A_TIME))
 
@@ -46,13 +48,13 @@ def share_within(features: Tensor, centres: Tensor, radius: Tensor) -> float:
 
 
 def density(features: Tensor, centres: Tensor, radius: Tensor, neighbours: int) -> float:
-    """In how many of the balls one of the features lies on average, over the k that a centre itself lies in."""
+    """Number of balls around one of the features, on average, divided by k."""
     inside = sum(int((near <= radius).sum()) for near in _distances(features, centres))
     return inside / (neighbours * len(features))
 
 
 def coverage(features: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """Share of the balls that hold at least one of the features."""
+    """Share of the balls that contain at least one of the features."""
     return float((nearest_distance(centres, features) <= radius).cpu().double().mean())
 
 
@@ -62,7 +64,7 @@ def nearest_distance(features: Tensor, others: Tensor) -> Tensor:
 
 
 def share_farther(values: Tensor, others: Tensor) -> Tensor:
-    """For each of the values `(count,)`, which share of the others is larger; equal ones count one half."""
+    """For each of the values `(count,)`, the share of the others that are larger; equal ones count one half."""
     ordered = others.sort().values
     below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
     return 1 - (below + up_to) / (2 * len(others))
@@ -82,19 +84,19 @@ def mean_error(values: Tensor) -> float:
 
 
 class NeighbourSettings(ReferenceSettings):
-    """What metrics by neighbourhoods take."""
+    """Settings of metrics by neighbourhoods."""
 
     real_samples: int | None = Field(None, ge=2)
-    """Real images, always the same ones; without it, as many as samples, or all of the split where it has fewer."""
+    """Real images, the same ones in every run; unless given, as many as samples, or all of the split if it has fewer."""
 
     neighbours: int = Field(3, ge=1, validate_default=True)
-    """k, the neighbour whose distance is a ball's radius."""
+    """k: the radius of a ball is the distance to the k-th nearest neighbour."""
 
     @field_validator("neighbours")
     @classmethod
     def _enough_samples(cls, neighbours: int, info: ValidationInfo) -> int:
         if neighbours >= (samples := info.data.get("samples", neighbours + 1)):
-            raise ValueError(f"{samples} samples have no {neighbours} neighbours each; raise samples")
+            raise ValueError(f"{samples} samples have fewer than {neighbours} neighbours each; raise samples")
         return neighbours
 
 
@@ -120,11 +122,12 @@ class NeighbourMetric(ReferenceMetric[Tensor]):
 
 
 class PrecisionRecall(NeighbourMetric):
-    """Improved precision and recall: do samples look real, and do they reach all that is real? Higher is better.
+    """Improved precision and recall: how many samples look real, how much of the real data they reach; higher is better.
 
-    Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2: `precision` is the share of samples that lie within
-    the k-th neighbour's distance of a real image, `recall` the share of real images that lie so near a sample. Both
-    depend on both numbers of pictures. Keeps all features in memory; time grows with the square of their number.
+    Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2: `precision` is the share of samples within the ball
+    of a real image, whose radius is the distance to its k-th nearest neighbour; `recall` is the share of real images
+    within the ball of a sample. Both depend on the number of samples and of real images. Keeps all features in memory;
+    time grows with the square of their number.
     """
 
     class Settings(NeighbourSettings):
@@ -144,15 +147,15 @@ class PrecisionRecall(NeighbourMetric):
 
 
 class DensityCoverage(NeighbourMetric):
-    """Density and coverage: precision and recall that one outlier cannot spoil. Higher is better.
+    """Density and coverage: precision and recall that are robust against outliers; higher is better.
 
-    Naeem et al. 2020 (arXiv:2002.09797), equations 2 and 3: `density` counts in how many real images' neighbourhoods a
-    sample lies, over k, and may exceed 1; `coverage` is the share of real images whose neighbourhood holds a sample.
+    Naeem et al. 2020 (arXiv:2002.09797), equations 2 and 3: `density` is the mean number of real images' balls around a
+    sample, divided by k; it may exceed 1. `coverage` is the share of real images whose ball contains a sample.
     """
 
     class Settings(NeighbourSettings):
         neighbours: int = Field(5, ge=1, validate_default=True)
-        """k, the neighbour whose distance is a ball's radius."""
+        """k: the radius of a ball is the distance to the k-th nearest neighbour."""
 
     settings: Settings
 
@@ -177,26 +180,26 @@ class TrainingImages(NamedTuple):
 
 
 class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
-    """Memorisation: are samples nearer to training images than unseen real images are?
+    """Memorisation: whether samples are closer to training images than held-out real images are.
 
-    `memorised` is how often a sample lies nearer to its nearest training image than a held-out real image does to its
-    own: one half where samples are as new as unseen images, 1 where they are copies. Meehan et al. 2020
-    (arXiv:2004.05675, section 3) test for data copying by it. `nearest_distance` is the samples' mean distance to their
-    nearest training image, over that of held-out images: 1 and 0 likewise. Neither sees quality, for noise is new too.
+    `memorised` is the probability that a sample is closer to its nearest training image than a held-out image is to its
+    own: 0.5 for samples as new as held-out images, 1 for copies. It is the statistic of Meehan et al. 2020
+    (arXiv:2004.05675, section 3). `nearest_distance` is the mean distance of samples to their nearest training image,
+    divided by that of held-out images: 1 for new samples, 0 for copies. Neither measures quality: noise is new, too.
     Keeps all features in memory.
     """
 
     class Settings(FidelitySettings):
         real_samples: int | None = Field(None, ge=1)
-        """Training images to look among; without it, all. A copy of one that is left out goes unseen."""
+        """Training images to compare with; all unless given. Copies of other training images go unnoticed."""
 
     settings: Settings
 
     def reference(self, data: Data) -> Reference[TrainingImages]:
-        """Training images, and held-out ones, which the model has not seen.
+        """Training images, and all held-out ones.
 
         Raises:
-            PreflightError: if none are held out, or there are fewer training images than asked for.
+            PreflightError: if no images are held out, or there are fewer training images than the recipe asks for.
         """
         held_out, available, wanted = count_of(data, "test"), count_of(data, "train"), self.settings.real_samples
         if held_out < 2:

@@ -777,12 +777,12 @@ def test_what_cannot_be_scored_is_told_without_any_data() -> None:
 @pytest.mark.parametrize(
     ("name", "table", "reason"),
     [
-        ("inception-score", {"samples": 9}, "cannot be parted into 10"),
+        ("inception-score", {"samples": 9}, "cannot be split into 10 parts"),
         ("kid", {"samples": 500}, "samples = 500 are fewer than a subset"),
         ("kid", {"real_samples": 999}, "real_samples = 999 are fewer than a subset"),
         ("fid", {"samples": 1}, "greater than or equal to 2"),
-        ("precision-recall", {"samples": 3, "real_samples": 100}, "3 samples have no 3 neighbours each; raise samples"),
-        ("density-coverage", {"samples": 5}, "5 samples have no 5 neighbours"),
+        ("precision-recall", {"samples": 3, "real_samples": 100}, "3 samples have fewer than 3 neighbours each; raise samples"),
+        ("density-coverage", {"samples": 5}, "5 samples have fewer than 5 neighbours each"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:

@@ -16,7 +16,7 @@ from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import NonFiniteRows, ReadsImages, RealImages, Rows, Source
+from ganrun.inference.sources import NonFiniteRowsError, ReadsImages, RealImages, Rows, Source
 
 C = TypeVar("C", bound=Collector)
 
@@ -104,7 +104,7 @@ class SharedEvaluation(Evaluation):
         try:
             for each in passes.values():
                 each.run(self.on_progress)
-        except NonFiniteRows as error:
+        except NonFiniteRowsError as error:
             raise NonFiniteError(f"{error} at step {self.step} are not finite, so they cannot be scored") from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:

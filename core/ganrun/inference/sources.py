@@ -34,7 +34,7 @@ class ReadsImages(Protocol):
         """Reconstructions of images in [-1, 1], in [-1, 1]; None without an encoder."""
 
 
-class NonFiniteRows(ValueError):
+class NonFiniteRowsError(ValueError):
     """An output of a batch holds NaN or infinity; the text names the output."""
 
 
@@ -247,10 +247,10 @@ def as_data(samples: Tensor, spec: DataSpec, name: str) -> Tensor:
     """Samples in [-1, 1] in the data set's format: images as uint8, points unchanged.
 
     Raises:
-        NonFiniteRows: with `name`, if a value is NaN or infinite: conversion to uint8 would hide it.
+        NonFiniteRowsError: with `name`, if a value is NaN or infinite: conversion to uint8 would hide it.
     """
     if not samples.isfinite().all():
-        raise NonFiniteRows(name)
+        raise NonFiniteRowsError(name)
     return to_uint8(samples) if len(spec.sample_shape) == 3 else samples
 
 
