@@ -78,7 +78,9 @@ class InceptionScore(FidelityMetric[ClassShares, None]):
         def _enough_samples(cls, splits: int, info: ValidationInfo) -> int:
             samples = info.data.get("samples", splits)
             if splits > samples:
-                raise ValueError(f"{samples} samples cannot be split into {splits} parts; raise samples")
+                raise ValueError(
+                    f"{samples} samples cannot be split into {splits} parts; lower splits or raise samples"
+                )
             return splits
 
     settings: Settings

@@ -28,10 +28,8 @@ ROWS_AT_A_TIME = 1024
 
 def radii(features: Tensor, neighbours: int) -> Tensor:
     """Distance of each of the features `(count, n)` to its k-th nearest other: `(count,)`."""
-    parts = [
-        near.kthvalue(neighbours + 1).values for near in _distances(features, features)
-    ]  # a feature is its own nearest
-    return torch.cat(parts)
+    nearest = neighbours + 1  # the first is the feature itself
+    return torch.cat([near.kthvalue(nearest).values for near in _distances(features, features)])
 
 
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
@@ -87,7 +85,8 @@ class NeighbourSettings(ReferenceSettings):
     """Settings of metrics by neighbourhoods."""
 
     real_samples: int | None = Field(None, ge=2)
-    """Real images, the same ones in every run; unless given, as many as samples, or all of the split if it has fewer."""
+    """Real images, the same ones in every run; unless given, as many as samples, or all of the split if that is
+    fewer."""
 
     neighbours: int = Field(3, ge=1, validate_default=True)
     """k: the radius of a ball is the distance to the k-th nearest neighbour."""
@@ -122,7 +121,7 @@ class NeighbourMetric(ReferenceMetric[Tensor]):
 
 
 class PrecisionRecall(NeighbourMetric):
-    """Improved precision and recall: how many samples look real, how much of the real data they reach; higher is better.
+    """Improved precision and recall: how many samples look real, how many real images they reach; higher is better.
 
     Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2: `precision` is the share of samples within the ball
     of a real image, whose radius is the distance to its k-th nearest neighbour; `recall` is the share of real images

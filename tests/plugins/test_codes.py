@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -34,8 +32,9 @@ def digits():
 
 def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
     """Of a model that shows a real digit of class `shown[code]`, and reads `read[class]` off a real image."""
-    facts = {"factors": (Factor("noise", 3, "noise"), factor), "latent_size": 3 + factor.size}
-    spec = replace(digits.spec(), **facts, encodes=read is not None)
+    factors = (Factor("noise", 3, "noise"), factor)
+    shape, classes = digits.spec().sample_shape, digits.spec().classes
+    spec = ModelSpec(shape, classes, latent_size=3 + factor.size, factors=factors, encodes=read is not None)
     train, test = digits.split("train"), digits.split("test")
     pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
 
@@ -101,7 +100,7 @@ def test_the_columns_of_each_code():
         Factor("b", 2, "continuous"),
         Factor("c", 4, "categorical"),
     )
-    found = {factor.name: columns for factor, columns in categorical_columns(ModelSpec((2,), factors=factors))}
+    found = {factor.name: columns for factor, columns in categorical_columns(ModelSpec((2,), factors=factors)).items()}
     assert found == {"a": slice(5, 8), "c": slice(10, 14)}
     assert np.arange(14)[found["c"]].tolist() == [10, 11, 12, 13]
 

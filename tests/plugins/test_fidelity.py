@@ -26,6 +26,7 @@ from ganrun import (
     Factor,
     FeatureMetric,
     IncompatibleError,
+    Interrupted,
     ModelSpec,
     NonFiniteError,
     Part,
@@ -567,13 +568,41 @@ def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(
     assert other.scores["spread"] == first.scores["spread"]
 
 
-def test_a_run_computes_its_statistics_once_for_all_its_evaluations() -> None:
-    data = digits(8)
+@pytest.mark.parametrize("cache", ["cache", "no cache"])
+def test_a_run_computes_its_statistics_once_for_all_its_evaluations(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = digits(8).train
+    data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     counted = Counted(extractor("classifier", data))
-    metrics = [prepared(name, data, counted, samples=256) for name in ("fid", "precision-recall")]
+    if cache == "no cache":
+        monkeypatch.setattr("ganrun_fidelity.stored.cache_directory", lambda folder: tmp_path / "nowhere" / folder)
+    names = ("fid", "precision-recall", "inception-score", "nearest-neighbours")
+    metrics = [prepared(name, data, counted, samples=256) for name in names]
     first, second = (measured(metrics, evaluation(data, data.train.images[:256])) for _ in range(2))
     assert first == second
-    assert counted.seen == 256 + 1797 + 256
+    assert counted.seen == 256 + 1400 + 397 + 256, "samples, training images, held-out ones; then samples alone"
+
+
+def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = digits(8).train
+    data = Arrays(whole.images[:400], whole.labels[:400], whole.images[400:800])
+    classifier = extractor("classifier", data)
+    fresh, interrupted = (
+        [prepared(name, data, classifier, samples=300) for name in ("fid", "nearest-neighbours")] for _ in range(2)
+    )
+    expected = measured(fresh, evaluation(data, whole.images[:300]))
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "train images":
+            raise Interrupted(2)
+
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "empty"))
+    moment = evaluation(data, whole.images[:300])
+    moment.on_progress = interrupt
+    with pytest.raises(Interrupted):
+        measured(interrupted, moment)
+    assert measured(interrupted, evaluation(data, whole.images[:300])) == expected
 
 
 def test_the_floor_is_the_score_of_held_out_images_on_the_same_terms() -> None:
@@ -688,12 +717,12 @@ def test_what_a_score_depends_on_stands_in_its_protocol() -> None:
         assert first["torch"] == torch.__version__ and first["weights"]
 
 
-def test_samples_that_are_no_numbers_are_never_scored() -> None:
+def test_samples_that_are_not_finite_are_never_scored() -> None:
     data = digits(8)
-    spoilt = evaluation(data, data.train.images[:1])
-    spoilt._draw = lambda count: (torch.zeros(count, 1), torch.full((count, 1, 8, 8), math.nan))
-    with pytest.raises(NonFiniteError, match="samples at step 1 are not finite"):
-        measured([prepared("fid", data, samples=20)], spoilt)
+    nothing = torch.full((256, 1, 8, 8), math.nan)
+    moment = evaluation_on(data, lambda count: (torch.zeros(count, 1), nothing[:count]), step=3)
+    with pytest.raises(NonFiniteError, match=r"^samples at step 3 are not finite, so they cannot be scored$"):
+        measured([prepared("fid", data, samples=20)], moment)
 
 
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
@@ -742,6 +771,16 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
     assert darker["mse"].protocol.items() >= of_data.items()
 
 
+def test_reconstructions_that_are_not_finite_are_never_scored() -> None:
+    data = Arrays(pictures(20, 1, 12, 12), None, pictures(20, 1, 12, 12, seed=1))
+    spec = ModelSpec(data.spec().sample_shape, reconstructs=True)
+    metric = Reconstruction(Reconstruction.Settings(), spec)
+    metric.prepare(data, CPU)
+    moment = evaluation_on(data, lambda _: (), spec=spec, step=7, reconstruct=lambda images: images / 0)
+    with pytest.raises(NonFiniteError, match=r"^reconstructions at step 7 are not finite"):
+        measured([metric], moment)
+
+
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -781,7 +820,11 @@ def test_what_cannot_be_scored_is_told_without_any_data() -> None:
         ("kid", {"samples": 500}, "samples = 500 are fewer than a subset"),
         ("kid", {"real_samples": 999}, "real_samples = 999 are fewer than a subset"),
         ("fid", {"samples": 1}, "greater than or equal to 2"),
-        ("precision-recall", {"samples": 3, "real_samples": 100}, "3 samples have fewer than 3 neighbours each; raise samples"),
+        (
+            "precision-recall",
+            {"samples": 3, "real_samples": 100},
+            "3 samples have fewer than 3 neighbours each; raise samples",
+        ),
         ("density-coverage", {"samples": 5}, "5 samples have fewer than 5 neighbours each"),
     ],
 )
