@@ -93,10 +93,7 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 class FrechetInceptionDistance(ReferenceMetric[Gaussian]):
     """FID: Fréchet distance between generated and real pictures in feature space; lower is better."""
 
-    class Settings(ReferenceSettings):
-        pass
-
-    settings: Settings
+    Settings = ReferenceSettings
     summary_class = Moments
 
     def compare(self, samples: Gaussian, real: Gaussian) -> Sequence[Value]:

@@ -129,10 +129,7 @@ class PrecisionRecall(NeighbourMetric):
     time grows with the square of their number.
     """
 
-    class Settings(NeighbourSettings):
-        pass
-
-    settings: Settings
+    Settings = NeighbourSettings
 
     def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`precision` and `recall`"""

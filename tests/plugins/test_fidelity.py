@@ -1,4 +1,4 @@
-"""Scores of pictures: against torch-fidelity's and their definitions, and what is told when something is missing."""
+"""Scores of pictures: against torch-fidelity's and their definitions, and the messages when something is missing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ EXTRACTORS = ganrun_extractors()
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache and a torch hub of the test's own, and one thread."""
+    """An empty cache and torch hub for each test, and one thread."""
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     threads = torch.get_num_threads()
@@ -90,7 +90,7 @@ def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
 
 
 def evaluation(data: Data, generated: np.ndarray) -> Evaluation:
-    """An evaluation whose generator gives these pictures, again and again."""
+    """An evaluation whose generator returns these pictures, over and over."""
     samples = torch.from_numpy(generated).float() / 127.5 - 1
     numbers = itertools.count()
 
@@ -222,7 +222,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PUBLISHED = WEIGHTS.usual_path
-"""Before each test gets a torch hub of its own: the true weights, where somebody has put them."""
+"""The published weights, where they are installed; the tests themselves run with an empty torch hub."""
 
 
 @pytest.mark.parametrize("weights", ["random", *(["published"] if PUBLISHED.is_file() else [])])
@@ -281,7 +281,7 @@ THEIR_NAMES = {
 
 
 class Counted(Extractor):
-    """Another extractor, and how many pictures it was shown."""
+    """Wraps an extractor and counts its pictures."""
 
     def __init__(self, inner: Extractor) -> None:
         super().__init__(None, inner.spec)
@@ -295,7 +295,7 @@ class Counted(Extractor):
         return self.inner(images)
 
 
-def test_scores_on_an_extractor_of_ones_own_are_torch_fidelitys_on_the_same() -> None:
+def test_scores_on_a_custom_extractor_are_torch_fidelitys_on_the_same() -> None:
     """At the sizes of real evaluations: KID's subsets of 1,000, a thousand neighbours and more."""
     from torch_fidelity import calculate_metrics, register_feature_extractor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -375,7 +375,7 @@ def test_resizing_by_matrices_is_torch_fidelitys_resizing(height: int, width: in
     torch.testing.assert_close(resize(images, side), theirs, rtol=0, atol=2e-4)
 
 
-def test_absent_weights_are_told_before_training_with_the_steps_that_mend_it(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_before_training_with_the_steps_that_fix_it(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as fault:
         extractor("inception", Arrays(pictures(4, 3, 8, 8)))
     message = fault.value.message
@@ -435,7 +435,7 @@ def digits(side: int) -> Arrays:
     return Arrays(resized.to(torch.uint8).numpy(), found.target.astype(np.int64))
 
 
-def test_the_classifier_reads_digits_and_its_scores_tell_good_samples_from_bad() -> None:
+def test_the_classifier_reads_digits_and_its_scores_separate_good_samples_from_bad() -> None:
     data = digits(32)
     chosen = data.train.images[np.random.default_rng(0).permutation(1797)[:900]]
     good = scored("fid", data, chosen, samples=900)
@@ -476,7 +476,7 @@ def test_the_classifier_is_trained_once_repeatably_and_apart_from_the_random_str
     assert prepared("fid", others).extractor.key != first.extractor.key
 
 
-def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depend_on(tmp_path: Path) -> None:
+def test_statistics_of_real_images_are_computed_once_for_everything_they_depend_on(tmp_path: Path) -> None:
     data = digits(8)
     classifier = extractor("classifier", data)
 
@@ -497,16 +497,16 @@ def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depe
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents[1:] + contents[:1], strict=True):
         file.write_bytes(content)
-    assert looked_at(data) == (fresh, 1797), "sound statistics of something else are not trusted"
+    assert looked_at(data) == (fresh, 1797), "intact statistics under another key are not used"
 
     for file in (tmp_path / "cache/statistics").iterdir():
         file.write_bytes(file.read_bytes()[:-3])
-    assert looked_at(data) == (fresh, 1797), "a damaged cache is computed anew"
+    assert looked_at(data) == (fresh, 1797), "a damaged cache is computed again"
     assert looked_at(data) == (fresh, 0)
 
 
 class MeanColour(Extractor):
-    """Two features of a picture; counts those it is shown."""
+    """Two features of a picture; counts its pictures."""
 
     suffix = "colour"
     key = "mean-colour/1"
@@ -520,7 +520,7 @@ class MeanColour(Extractor):
 
 
 class Spread(FeatureMetric):
-    """How far the features are spread."""
+    """The standard deviation of the features."""
 
     class Settings(ganrun.Settings):
         features: Part = "mean-colour"
@@ -533,7 +533,7 @@ class Spread(FeatureMetric):
 
 
 class ColourPlugin:
-    """A package of somebody else."""
+    """Another package's plugin."""
 
     @hookimpl
     def ganrun_metrics(self) -> Mapping[str, type[FeatureMetric]]:
@@ -544,7 +544,7 @@ class ColourPlugin:
         return {"mean-colour": MeanColour}
 
 
-def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(tmp_path: Path) -> None:
+def test_metrics_and_extractors_of_other_plugins_share_the_pass_and_runs_share_statistics(tmp_path: Path) -> None:
     def run(name: str, **fid: object) -> tuple[Run, int]:
         MeanColour.shown.clear()
         tables = {
@@ -605,7 +605,7 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path, monkeyp
     assert measured(interrupted, evaluation(data, whole.images[:300])) == expected
 
 
-def test_the_floor_is_the_score_of_held_out_images_on_the_same_terms() -> None:
+def test_the_floor_is_the_score_of_held_out_images_by_the_same_protocol() -> None:
     whole = digits(8).train
     data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     classifier = extractor("classifier", data)
@@ -646,7 +646,7 @@ def test_neighbourhoods_are_counted_as_the_papers_define_them(reals: int, fakes:
 
 
 @pytest.mark.parametrize("held_out", [599, 100])
-def test_copies_of_training_images_are_seen_as_memorised_and_unseen_ones_are_not(held_out: int) -> None:
+def test_copies_of_training_images_count_as_memorised_and_unseen_images_do_not(held_out: int) -> None:
     whole = digits(8).train
     order = np.random.default_rng(0).permutation(1797)
     train, test, fresh = (
@@ -676,7 +676,7 @@ def test_shares_that_are_farther_are_those_of_all_pairs(values: list[int], other
 
 
 @pytest.mark.parametrize(("name", "of"), [("precision-recall", "precision"), ("inception-score", "inception_score")])
-def test_an_error_is_what_other_samples_make_of_the_score(name: str, of: str) -> None:
+def test_an_error_is_the_spread_over_other_samples(name: str, of: str) -> None:
     data = digits(8)
     classifier, random = extractor("classifier", data), np.random.default_rng(0)
     metric = prepared(name, data, classifier, samples=400)
@@ -690,7 +690,7 @@ def test_an_error_is_what_other_samples_make_of_the_score(name: str, of: str) ->
     assert np.mean([score.error for score in scores]) == pytest.approx(spread, rel=0.4)
 
 
-def test_the_error_of_kid_is_no_less_than_what_other_samples_make_of_it() -> None:
+def test_the_error_of_kid_is_no_less_than_the_spread_over_other_samples() -> None:
     data = digits(8)
     classifier, random = extractor("classifier", data), np.random.default_rng(0)
     metric = prepared("kid", data, classifier, samples=400, subsets=20, subset_size=100)
@@ -703,7 +703,7 @@ def test_the_error_of_kid_is_no_less_than_what_other_samples_make_of_it() -> Non
     assert measured([all_of_them], evaluation(data, data.train.images))[0].error is None
 
 
-def test_what_a_score_depends_on_stands_in_its_protocol() -> None:
+def test_the_protocol_holds_everything_that_a_score_depends_on() -> None:
     images, labels = pictures(300, 1, 8, 8), np.arange(300) % 2
     one, other = (Arrays(images, labels, pictures(100, 1, 8, 8, seed=seed)) for seed in (1, 2))
     classifier = extractor("classifier", one)
@@ -784,7 +784,7 @@ def test_reconstructions_that_are_not_finite_are_never_scored() -> None:
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_the_data_cannot_give_is_told_before_training() -> None:
+def test_what_the_data_cannot_provide_is_reported_before_training() -> None:
     images, labels = pictures(40, 1, 8, 8), np.arange(40) % 2
     data = Arrays(images, labels)
     with pytest.raises(IncompatibleError, match="labels"):
@@ -803,7 +803,7 @@ def test_what_the_data_cannot_give_is_told_before_training() -> None:
             prepared(name, data, small, **chosen)
 
 
-def test_what_cannot_be_scored_is_told_without_any_data() -> None:
+def test_what_cannot_be_scored_is_reported_without_any_data() -> None:
     for shape in ((2,), (4, 8, 8)):
         with pytest.raises(IncompatibleError):
             EXTRACTORS["inception"](None, ModelSpec(shape))
