@@ -42,8 +42,13 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:
     from ganrun_fidelity.inception import Inception
     from ganrun_fidelity.vgg16 import Vgg16
 
-    own = {"inception": Inception, "classifier": ClassifierFeatures, "vgg16": Vgg16}
-    return {**own, **dinov2.extractors(), **clip.extractors()}
+    return {
+        "inception": Inception,
+        "classifier": ClassifierFeatures,
+        "vgg16": Vgg16,
+        **dinov2.extractors(),
+        **clip.extractors(),
+    }
 
 
 @hookimpl

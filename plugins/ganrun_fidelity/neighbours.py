@@ -207,8 +207,13 @@ class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
         test = RealFeatures(Rows, self.extractor, data, "test", held_out)
 
         def watch(evaluation: Evaluation) -> Pending[TrainingImages]:
-            features, unseen = train.watch(evaluation), test.watch(evaluation)
-            return lambda: self._training_images(features(), unseen())
+            pending, unseen = train.watch(evaluation), test.watch(evaluation)
+
+            def training_images() -> TrainingImages:
+                features = pending()
+                return TrainingImages(features, self._to_nearest(unseen(), features))
+
+            return training_images
 
         prints = {"real_digest": data.fingerprint("train"), "held_out_digest": data.fingerprint("test")}
         return Reference(watch, None, {"real": count, "held_out": held_out, **prints})
@@ -219,7 +224,7 @@ class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
 
     def values(self, samples: Rows, real: TrainingImages) -> Sequence[Value]:
         """`memorised` and `nearest_distance`"""
-        distances = self._distances(Rows.read(samples.state()), real.features)
+        distances = self._to_nearest(Rows.read(samples.state()), real.features)
         farther = share_farther(distances, real.unseen_distances)
         unseen = real.unseen_distances.mean().clamp_min(1e-12)
         return [
@@ -227,9 +232,6 @@ class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
             Value("nearest_distance", float(distances.mean() / unseen), True, mean_error(distances / unseen)),
         ]
 
-    def _training_images(self, features: Tensor, unseen: Tensor) -> TrainingImages:
-        return TrainingImages(features, self._distances(unseen, features))
-
-    def _distances(self, features: Tensor, training: Tensor) -> Tensor:
+    def _to_nearest(self, features: Tensor, training: Tensor) -> Tensor:
         """The distance of each to the nearest training image: `(count,)` in float64."""
         return nearest_distance(features.to(self.device), training.to(self.device)).cpu().double()

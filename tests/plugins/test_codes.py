@@ -31,7 +31,7 @@ def digits():
 
 
 def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
-    """The scores of a model that draws a real digit of class `shown[code]`, and encodes one of a class as `read[class]`."""
+    """The scores of a model that draws a real digit of class `shown[code]`, and encodes class `c` as `read[c]`."""
     factors = (Factor("noise", 3, "noise"), factor)
     shape, classes = digits.spec().sample_shape, digits.spec().classes
     spec = ModelSpec(shape, classes, latent_size=3 + factor.size, factors=factors, encodes=read is not None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -831,6 +834,16 @@ def test_what_cannot_be_scored_is_reported_without_any_data() -> None:
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         parse_settings(METRICS[name].Settings, table)
+
+
+def test_listing_metrics_and_extractors_imports_no_slow_package() -> None:
+    script = """
+        import sys, ganrun_fidelity
+        ganrun_fidelity.ganrun_metrics(), ganrun_fidelity.ganrun_extractors()
+        print({"scipy", "sklearn", "torchvision", "torch_fidelity"} & set(sys.modules))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
