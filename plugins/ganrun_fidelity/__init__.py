@@ -1,6 +1,6 @@
-"""Fidelity: how close generated pictures are to real ones, how varied, how new, and how well images come back.
+"""Fidelity: metrics of how real, how varied and how new generated pictures are, and of reconstructions.
 
-Scores read the features of Inception, as published ones do, or of another extractor, under another name.
+Scores use Inception's features, as published ones do, or those of another extractor, under another name.
 """
 
 from __future__ import annotations
@@ -42,8 +42,13 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:
     from ganrun_fidelity.inception import Inception
     from ganrun_fidelity.vgg16 import Vgg16
 
-    own = {"inception": Inception, "classifier": ClassifierFeatures, "vgg16": Vgg16}
-    return {**own, **dinov2.extractors(), **clip.extractors()}
+    return {
+        "inception": Inception,
+        "classifier": ClassifierFeatures,
+        "vgg16": Vgg16,
+        **dinov2.extractors(),
+        **clip.extractors(),
+    }
 
 
 @hookimpl
