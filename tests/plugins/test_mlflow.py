@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import ganrun
-from ganrun import Interrupted, Metric, NonFiniteError, Observer, RunError, Score, hookimpl, observes
+from ganrun import Interrupted, Metric, NonFiniteError, Observer, Record, RunError, Score, hookimpl, observes
 from ganrun.cli import main
 from ganrun.discovery.plugins import Plugin
 from ganrun.discovery.registry import load_registry
@@ -183,7 +183,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     assert not [name for name in data.params if name.startswith(("mlflow", "samples", "checkpoints"))]
 
     assert history(client, found, "images_seen") == [(2, 16), (4, 32)]
-    recorded = {record["step"]: record for record in run.directory.records() if "loss/generator" in record}
+    recorded = {record.step: record.values for record in run.directory.records() if "loss/generator" in record.values}
     assert history(client, found, "loss/generator") == [(step, recorded[step]["loss/generator"]) for step in (2, 4)]
     assert history(client, found, "eval/brightness") == [(4, 0.25)]
     assert "eval/darkness" not in data.metrics
@@ -232,12 +232,11 @@ def test_an_interrupted_run_is_killed_and_goes_on_as_the_same_one(build, uri):
     assert found.data.params["train.steps"] == "1000000"
     assert found.info.start_time == killed.info.start_time
     assert_level(uri, again)
-    assert max(again.directory.records(), key=lambda record: record["step"])["step"] == steps
+    assert max(record.step for record in again.directory.records()) == steps
 
 
 def terminate_at_step_3(run):
-    while run.step < 3:
-        time.sleep(0.01)
+    wait_until(lambda: run.step >= 3)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -258,9 +257,10 @@ def assert_level(uri, run):
     client, found = mirrored(uri, run)
     expected = {}
     for record in run.directory.records():
-        for name, value in record.items():
-            if "/" in name and math.isfinite(value):
-                expected.setdefault(name, []).append((record["step"], value, int(1000 * record["time"])))
+        scores = {f"eval/{score.name}": score.value for score in record.evaluation}
+        for name, value in {**record.values, **scores}.items():
+            if math.isfinite(value):
+                expected.setdefault(name, []).append((record.step, value, int(1000 * record.time)))
     assert expected
     for name, points in expected.items():
         kept = client.get_metric_history(found.info.run_id, name)
@@ -280,13 +280,14 @@ def test_a_dead_server_stops_nothing_and_sync_makes_up_for_it(build, uri, caplog
     assert f"to send the rest: ganrun sync {run.directory.path}" in told
     assert "secret" not in warning + told + (run.directory / "mlflow.json").read_text()
 
-    time.sleep(1)
+    assert abs(last_written(run.directory) - ended) < 0.9
+    age_by_an_hour(run.directory)
     done = ganrun_command("sync", run.directory.path, "--uri", uri)
     assert done.exit_code == 0, done.output
     assert_level(uri, run)
     _, found = mirrored(uri, run)
     assert found.info.status == "FINISHED"
-    assert abs(found.info.end_time / 1000 - ended) < 0.9, "when the run ended, not when it was sent"
+    assert found.info.end_time == int(1000 * last_written(run.directory)), "when the run ended, not when it was sent"
     assert json.loads(found.data.tags["protocol/brightness"])["samples"] == 4
 
 
@@ -297,14 +298,14 @@ def test_a_server_that_dies_in_mid_run_and_comes_back_lacks_nothing(build, uri, 
         run = build(f'uri = "{address}"\nexperiment = "served"', "train.log_every_steps=20", steps=1_000_000)
         training = threading.Thread(target=execute, args=[run])
         training.start()
-        await_truth(lambda: sent(run) > 0)
+        wait_until(lambda: sent(run) > 0)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         before = sent(run)
-        await_truth(lambda: len(run.directory.records()) > before + 50)
+        wait_until(lambda: len(run.directory.records()) > before + 50)
         assert not run.stopped and training.is_alive(), "training goes on"
     with served(uri, tmp_path, port=int(address.rpartition(":")[2])):
-        await_truth(lambda: sent(run) > before + 50)
+        wait_until(lambda: sent(run) > before + 50)
         run.stop("enough")
         training.join(60)
         assert_level(uri, run)
@@ -324,11 +325,43 @@ def sent(run):
     return (run.directory / "metrics.jsonl").read_bytes()[:known].count(b"\n") if known else 0
 
 
-def await_truth(question, seconds=60):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline, "it does not come true"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
+
+
+def last_written(directory):
+    """When the run last wrote metrics or its summary, in seconds since 1970."""
+    return max(path.stat().st_mtime for path in (directory / "metrics.jsonl", directory / "summary.json"))
+
+
+def age_by_an_hour(directory):
+    """Make metrics and summary an hour older, so that their times differ from the present."""
+    for path in (directory / "metrics.jsonl", directory / "summary.json"):
+        hour_before = path.stat().st_mtime - 3600
+        os.utime(path, (hour_before, hour_before))
+
+
+@contextlib.contextmanager
+def held_up_at_the_end(monkeypatch, when_held_up):
+    """A block in which the last synchronisation of a run, once it has begun, waits until the block ends."""
+    released = threading.Event()
+    level = Mirror.level
+
+    def held_up(mirror, ended):
+        if ended:
+            when_held_up()
+            assert released.wait(120), "the block did not end"
+        level(mirror, ended)
+
+    monkeypatch.setattr(Mirror, "level", held_up)
+    try:
+        yield
+    finally:
+        released.set()
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "ganrun-mlflow"])
 
 
 def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatch):
@@ -342,17 +375,13 @@ def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatc
 
 def test_who_does_not_want_to_wait_for_the_store_leaves_the_rest_to_sync(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=2)
-    level = Mirror.level
 
-    def slow(mirror, ended):
-        if ended:
-            run.interruption.signal_number = signal.SIGINT  # as Ctrl-C does
-            time.sleep(1)
-        level(mirror, ended)
+    def press_ctrl_c():
+        run.interruption.signal_number = signal.SIGINT
 
-    monkeypatch.setattr(Mirror, "level", slow)
     started = time.monotonic()
-    execute(run)
+    with held_up_at_the_end(monkeypatch, press_ctrl_c):
+        execute(run)
     assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60
     assert run.directory.read_json("summary.json")["status"] == "finished"
 
@@ -373,7 +402,7 @@ def test_what_the_store_did_not_take_is_sent_again(build, uri):
     execute(run)
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
         store.execute("CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(FAIL, 'no space'); END")
-    run.directory.append_record({"step": 3, "images_seen": 24, "time": time.time(), "loss/generator": 0.5})
+    run.directory.append_record(Record(3, 24, 1.0, time.time(), {"loss/generator": 0.5}))
     mirror = Mirror(run.directory, uri, Note.of(run.directory))
     try:
         with pytest.raises(RunError, match="no space"):
@@ -405,7 +434,7 @@ def test_what_mlflow_does_not_take_keeps_back_nothing_else(build, uri, caplog):
     cut.write_bytes(b"\x89PNG")
     (run.directory / "notes" / ".being-written").mkdir(parents=True)
     (run.directory / "notes" / ".being-written" / "half.txt").write_text("")
-    run.directory.append_record({"step": 0, "images_seen": 0, "time": time.time(), "loss//./odd": 0.5})
+    run.directory.append_record(Record(0, 0, 0.0, time.time(), {"loss//./odd": 0.5}))
     execute(run)
     told = "\n".join(run.messages)
     assert "pictures/step_1.png could not be sent: cannot identify image file" in told and "ganrun sync" in told
@@ -433,7 +462,7 @@ def test_a_run_ends_in_mlflow_whatever_fails_at_its_end(build, uri, monkeypatch)
     _, found = mirrored(uri, run)
     assert found.info.status == "FINISHED"
     assert "model could not be sent: no such operator" in "\n".join(run.messages)
-    time.sleep(1)
+    wait_until(lambda: 1000 * time.time() >= found.info.end_time + 1)
     assert ganrun_command("sync", run.directory.path).exit_code == 0
     _, again = mirrored(uri, run)
     assert again.outputs.model_outputs
@@ -442,17 +471,8 @@ def test_a_run_ends_in_mlflow_whatever_fails_at_its_end(build, uri, monkeypatch)
 
 def test_who_was_interrupted_and_does_not_want_to_wait_is_told_of_sync(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=1_000_000)
-    level = Mirror.level
-
-    def slow(mirror, ended):
-        if ended:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-        level(mirror, ended)
-
-    monkeypatch.setattr(Mirror, "level", slow)
     threading.Thread(target=terminate_at_step_3, args=[run], daemon=True).start()
-    with pytest.raises(Interrupted):
+    with held_up_at_the_end(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(Interrupted):
         execute(run)
     assert "ganrun sync" in "\n".join(run.messages)
 
@@ -464,7 +484,7 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
     before = Note.of(run.directory)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     again = build("", steps=2, resume=True)
-    again.record(rescored=True, **{"eval/late": 0.75})
+    again.record({}, [Score("late", 0.75, True, {"samples": 4})], rescored=True)
     with run.directory.occupied():
         run.directory.write_json("summary.json", {"status": "running"})
         again.emit("rescored", scores=[])
@@ -499,7 +519,7 @@ def test_more_points_than_one_call_takes(build, uri):
     run = build(f'uri = "{uri}"', "train.log_every_steps=1", steps=400)
     execute(run)
     assert_level(uri, run)
-    assert sum("/" in name for record in run.directory.records() for name in record) > 2000
+    assert sum(len(record.values) for record in run.directory.records()) > 2000
 
 
 def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
@@ -509,7 +529,7 @@ def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
     execute(run)
     client, found = mirrored(uri, run)
     curve = sorted(each.timestamp / 1000 for each in client.get_metric_history(found.info.run_id, "loss/generator"))
-    measured = [record["time"] for record in run.directory.records() if "loss/generator" in record]
+    measured = [record.time for record in run.directory.records() if "loss/generator" in record.values]
     assert curve[-1] == pytest.approx(measured[-1], abs=0.001) and found.data.metrics["images_seen"] == run.images_seen
     assert len(curve) < len(measured) / 4
     assert all(any(-0.001 <= shown - time < 0.201 for shown in curve) for time in measured), "at least five a second"
@@ -528,14 +548,15 @@ def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypa
     command = [sys.executable, "-m", "ganrun.cli", tmp_path / "tiny.toml", "--output", place]
     process = subprocess.Popen([*command, "--set", "train.steps=10000000"], stderr=subprocess.DEVNULL)
     directory = ganrun.RunDirectory(place)
-    await_truth(lambda: directory.read_json("mlflow.json").get("bytes_sent"), 120)
+    wait_until(lambda: directory.read_json("mlflow.json").get("bytes_sent"), 120)
     run_id = Note.of(directory).run_id
     assert check_store().ok and "killed" not in check_store().text, "it is running"
     assert ganrun_command("sync", place).exit_code == 2
     process.kill()
     process.wait()
-    last = max(record["time"] for record in directory.records())
-    time.sleep(1.5)
+    last = max(record.time for record in directory.records())
+    assert abs(last_written(directory) - last) < 1.4
+    age_by_an_hour(directory)
     if how == "doctor":
         assert "ended there, for they were killed: tiny gan" in check_store().text
         assert "killed" not in check_store().text, "once is enough"
@@ -543,7 +564,7 @@ def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypa
         assert ganrun_command("sync", place).exit_code == 0
     info = MlflowClient(uri).get_run(run_id).info
     assert info.status == "KILLED"
-    assert abs(info.end_time / 1000 - last) < 1.4, "when it was killed, not when that was found"
+    assert info.end_time == int(1000 * last_written(directory)), "when it was killed, not when that was found"
 
 
 def test_a_damaged_run_directory_is_told_by_the_checkup(uri, monkeypatch, tmp_path):
@@ -647,14 +668,15 @@ def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
     latents = run.model.fixed_latents(5)
     assert torch.allclose(loaded(latents), run.model.decode(latents), atol=1e-6)
     signature = mlflow.models.get_model_info(f"models:/{output.model_id}").signature
-    assert signature.inputs.inputs[0].shape == (-1, run.spec.latent_size)
+    assert signature.inputs.inputs[0].shape == (-1, run.model.spec.latent_size)
 
 
 def test_the_machines_load_is_recorded(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=4)
     monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 0.0)
     execute(run)
-    (first, *_) = [record for record in run.directory.records() if "system/cpu_utilization_percentage" in record]
+    recorded = [record.values for record in run.directory.records()]
+    (first, *_) = [values for values in recorded if "system/cpu_utilization_percentage" in values]
     assert 0 < first["system/system_memory_usage_percentage"] < 100
     assert_level(uri, run)
 
