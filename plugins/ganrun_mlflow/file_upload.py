@@ -26,9 +26,9 @@ class FileUpload:
 
     def __init__(self, run: MlflowRun, uploads: Uploads) -> None:
         self._run = run
+        self._uploads = uploads
         self._growing = (metrics_path(run.directory), summary_path(run.directory))
         """Files that change until the run has ended, and are sent only then."""
-        self._uploads = uploads
 
     def send(self, *, is_ended: bool) -> None:
         """Send the files that are new or changed; those that grow, only if the run has ended."""
@@ -52,7 +52,7 @@ class FileUpload:
     def _upload(self, name: str) -> None:
         path, picture = self._run.directory / name, STEP_PICTURE.fullmatch(name)
         if picture:
-            # Series stand beside the scores, each with a slider; single pictures have a section behind them.
+            # MLflow shows a series next to the scores, with a slider; single pictures get a section further down.
             section = "eval" if len(step_pictures(path.parent)) > 1 else "pictures"
             log_picture(self._run, path, f"{section}/{picture['series']}", int(picture["step"]))
         else:

@@ -43,7 +43,7 @@ def params_of(run: Run) -> dict[str, str]:
         **{name: _notable(tables[name], each.settings, ("use",)) for name, each in components.items()},
         "optimizer": _shared({slot: _optimizer(run, slot) for slot in recipe.optimizers}),
         "ema": tables["ema"],
-        "metric": ", ".join(choice.use for choice in recipe.metrics),
+        "metric": ", ".join(each.use for each in recipe.metrics),
     }
     flat = {key_text(key): _text(value)[:PARAM_LENGTH] for key, value in _flatten(chosen)}
     return {key: value for key, value in flat.items() if value}
