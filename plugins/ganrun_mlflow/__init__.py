@@ -1,4 +1,4 @@
-"""MLflow: every run's parameters, curves, scores and pictures in a tracking store, where runs are compared."""
+"""MLflow: mirrors the parameters, curves, scores and pictures of every run in a tracking store, to compare runs."""
 
 from __future__ import annotations
 
