@@ -1,4 +1,4 @@
-"""`ganrun report`: one file that holds everything, as a browser without a network shows it."""
+"""`ganrun report`: one self-contained file, as a browser without a network shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganrun import GanrunError
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_report import page
-from ganrun_report.charts import APART, BOTTOM, TOP, Curve, Line, Scale, _letters
+from ganrun_report.charts import BOTTOM, LETTER_DISTANCE, TOP, Curve, Line, Scale, _letters
 from ganrun_report.pictures import spread
 
 NAUGHTY = (
@@ -88,23 +88,23 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def visit(browser: Any, report: Path) -> Iterator[Any]:
     """Opens the report from disk, offline; at the end, no fault and no request beyond the page itself may have been."""
-    told: list[str] = []
+    unexpected: list[str] = []
     contexts = []
 
     def open_page(path: Path = report, **options: Any) -> Any:
         context = browser.new_context(offline=True, **options)
         contexts.append(context)
         opened = context.new_page()
-        opened.on("console", lambda message: told.append(message.text))
-        opened.on("pageerror", lambda error: told.append(str(error)))
-        opened.on("request", lambda request: told.append(request.url) if request.url != path.as_uri() else None)
+        opened.on("console", lambda message: unexpected.append(message.text))
+        opened.on("pageerror", lambda error: unexpected.append(str(error)))
+        opened.on("request", lambda request: unexpected.append(request.url) if request.url != path.as_uri() else None)
         opened.goto(path.as_uri())
         return opened
 
     yield open_page
     for context in contexts:
         context.close()
-    assert [each for each in told if not each.startswith("data:")] == []
+    assert [each for each in unexpected if not each.startswith("data:")] == []
 
 
 def ganrun(*arguments: object) -> Result:
@@ -267,7 +267,7 @@ def test_it_is_one_file_that_names_no_other(report: Path) -> None:
     assert "default-src &#39;none&#39;" in policy and "unsafe-inline" not in policy and "connect-src" not in policy
 
 
-def test_it_tells_rankings_failures_differences_and_environments(report: Path, runs: Path) -> None:
+def test_it_shows_rankings_failures_differences_and_environments(report: Path, runs: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert "Not ranked with the others (mse: real 32 ≠ 64)" in text
     assert "Without mse" in text
@@ -288,16 +288,16 @@ def test_what_is_nobodys_business_stays_out_of_a_page_that_is_mailed(runs: Path,
         file.write('{"step": 9')
     assert ganrun("report", run, runs / "fewer", "--output", tmp_path / "r.html").exit_code == 0
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "secret-" not in text and str(runs) not in text and "1 line of metrics.jsonl left out as damaged" in text
+    assert "secret-" not in text and str(runs) not in text and "skipped 1 damaged line of metrics.jsonl" in text
 
 
 def test_one_run_keeps_its_report_and_runs_without_scores_have_one(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "unscored", tmp_path / "run")
     result = ganrun("report", run)
     assert result.exit_code == 0 and f"wrote {run / 'report.html'} (" in result.stdout
-    assert "none of these runs was scored: ganrun eval RUN --metric NAME" in result.stderr
+    assert "none of these runs was scored: use ganrun eval RUN --metric NAME" in result.stderr
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert "none was scored" in text and "<img" in text and "What differs" not in text
+    assert "none was scored" in text and "<img" in text and "Differences between the recipes" not in text
 
 
 def test_several_runs_report_into_the_working_directory(
@@ -307,7 +307,7 @@ def test_several_runs_report_into_the_working_directory(
     assert "wrote report.html (" in ganrun("report", runs / "vae").stdout and (tmp_path / "report.html").is_file()
 
 
-def test_what_cannot_be_written_or_read_is_told(runs: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_or_read_is_reported(runs: Path, tmp_path: Path) -> None:
     output = tmp_path / "no/such/folder/report.html"
     result = ganrun("report", runs / "vae", "--output", output)
     assert result.exit_code == 2 and f"cannot write {output}: " in result.output and "--output" in result.output
@@ -315,11 +315,11 @@ def test_what_cannot_be_written_or_read_is_told(runs: Path, tmp_path: Path) -> N
     notes.write_text("mine")
     for other in (tmp_path, notes):
         result = ganrun("report", runs / "vae", "--output", other)
-        assert result.exit_code == 2 and f"{other}: a report is a page; say --output NAME.html" in result.output
+        assert result.exit_code == 2 and f"{other}: a report is an HTML page; use --output NAME.html" in result.output
     assert notes.read_text() == "mine"
     notes.unlink()
     result = ganrun("report", tmp_path)
-    assert result.exit_code == 2 and "is no run directory and holds none" in result.output
+    assert result.exit_code == 2 and "is not a run directory and contains none" in result.output
     assert list(tmp_path.iterdir()) == [], "nothing half-written is left"
 
 
@@ -333,15 +333,17 @@ def test_damaged_pictures_are_left_out(runs: Path, tmp_path: Path) -> None:
     ganrun("report", run)
     text = (run / "report.html").read_text(encoding="utf-8")
     assert re.findall(r'<div class="frame" data-step="(\d+)"', text) == ["1", "2"]
-    assert "no damaged pictures: 2 left out" in text
+    assert "Showing 2 of 4 steps; 2 damaged" in text
 
 
-def test_a_page_too_large_to_mail_is_told(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_too_large_to_mail_is_noted(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "LARGE_BYTES", 50_000)
-    result = ganrun("report", runs / "vae", "--output", tmp_path / "r.html", "--pictures", 1)
-    assert result.exit_code == 0 and "name fewer runs, or say --pictures N for fewer steps" in result.stderr
-    frames = re.findall(r'<div class="frame" data-step="(\d+)"', (tmp_path / "r.html").read_text())
+    result = ganrun("report", runs / "vae", "-o", tmp_path / "r.html", "-n", 1)
+    assert result.exit_code == 0 and "name fewer runs, or use --pictures N to show fewer steps per run" in result.stderr
+    text = (tmp_path / "r.html").read_text()
+    frames = re.findall(r'<div class="frame" data-step="(\d+)"', text)
     assert set(frames) == {"4"}, "of one picture, the last"
+    assert text.count("Showing 1 of 3 steps<") == 4, "samples and reconstructions of two runs; interpolations are shown"
 
 
 # ── Its arithmetic ────────────────────────────────────────────────────────────────────────────────────────
@@ -369,16 +371,16 @@ def test_an_axis_holds_every_value_in_order(values: list[float], may_be_logarith
 @given(st.lists(st.floats(12, 228), min_size=1, max_size=26))
 def test_letters_at_the_ends_of_lines_cover_neither_each_other_nor_the_axis(ends: list[float]) -> None:
     lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip(ascii_uppercase, ends, strict=False)]
-    error_context = _letters(lines)
-    heights = [height for height, _ in error_context]
-    assert all(below - above >= APART - 1e-6 for above, below in pairwise(heights))
+    letters = _letters(lines)
+    heights = [height for height, _ in letters]
+    assert all(below - above >= LETTER_DISTANCE - 1e-6 for above, below in pairwise(heights))
     assert all(TOP <= height <= BOTTOM for height in heights)
-    assert len(error_context) == (len(ends) if len(ends) <= 17 else 0)
-    alone = all(abs(one - other) >= APART for one, other in combinations(ends, 2))
+    assert len(letters) == (len(ends) if len(ends) <= 17 else 0)
+    alone = all(abs(one - other) >= LETTER_DISTANCE for one, other in combinations(ends, 2))
     assert not alone or sorted(ends) == heights
 
 
-def test_runs_of_one_seed_are_told_apart(runs: Path, tmp_path: Path) -> None:
+def test_runs_of_one_seed_have_different_titles(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "vae/seed_0", tmp_path / "vae/again")
     assert ganrun("report", runs / "vae", tmp_path / "vae", "--output", tmp_path / "r.html").exit_code == 0
     titles = re.findall(r"<summary>(A · [^<]+?) <", (tmp_path / "r.html").read_text(encoding="utf-8"))
