@@ -1,7 +1,8 @@
-"""The pictures of a run: rows of a class, points in the plane, reconstructions, and what is made at the end."""
+"""The pictures of a run: rows of a class, points in the plane, reconstructions, and the pictures at its end."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -21,12 +22,15 @@ from ganrun import (
     IncompatibleError,
     Interrupted,
     Observer,
+    Record,
     RequestError,
     RunDirectory,
+    Score,
     Settings,
     Split,
     hookimpl,
     observes,
+    real_images,
     to_uint8,
     to_unit_range,
 )
@@ -35,11 +39,11 @@ from ganrun_samples import neighbours
 from ganrun_samples.captions import BAND
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import LARGEST_SIDE, MARGIN as GAP, image_grid
-from ganrun_samples.latents import chosen_lines, code_lines, most_active, paths, slerp
+from ganrun_samples.latents import chosen_traversals, code_traversals, interpolated, most_active, slerp
 from ganrun_samples.pictures import beside_nearest
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import LIMIT, MARGIN, SIDE, scatter
-from ganrun_samples.timelapse import frames, save_time_lapse
+from ganrun_samples.timelapse import frames, gif
 
 SMALL = {
     "train": {"steps": 2, "batch_size": 8, "device": "cpu"},
@@ -79,7 +83,7 @@ def test_without_a_code_that_fits_there_are_no_rows(factor):
 
 def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run")
-    rows = row_by_row(run.model.fixed_latents(64), run.spec.factors, 3)
+    rows = row_by_row(run.model.fixed_latents(64), run.model.spec.factors, 3)
     expected = image_grid(to_uint8(run.model.decode(rows)), 3).numpy()
     assert np.array_equal(picture(run, "samples"), expected)
     factor = expected.shape[1] // (3 * (8 + GAP) + GAP)
@@ -109,7 +113,7 @@ def test_points_lie_where_they_should_and_generated_ones_are_coloured():
 def test_a_run_on_points_draws_them_over_real_ones(tmp_path):
     tables = {**ADVERSARIAL, "data": {"use": "gaussians", "count": 300}, "loss": {"use": "gan", "latent_size": 2}}
     run = train(tables, tmp_path / "run")
-    real = run.evaluation().real(2000, "test")
+    real = real_images(run.data, 2000, "test")
     assert np.array_equal(picture(run, "samples"), scatter(real, run.model.decode(run.model.fixed_latents(2000))))
 
 
@@ -152,7 +156,7 @@ def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_pa
 def test_reconstructions_stand_below_their_images(tmp_path):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}}
     run = train(tables, tmp_path / "run")
-    real = run.evaluation().real(12, "test")
+    real = real_images(run.data, 12, "test")
     made = to_uint8(run.model.reconstruct(to_unit_range(real)))
     rows = [part for pair in zip(real.split(3), made.split(3), strict=True) for part in pair]
     assert np.array_equal(picture(run, "reconstructions"), image_grid(torch.cat(rows), 3).numpy())
@@ -185,7 +189,7 @@ def test_a_grid_of_any_size_can_be_looked_at_and_holds_every_image(count, channe
         assert torch.equal(shown, image.expand(3, side, side))
 
 
-# ── Ways through the latents ──────────────────────────────────────────────────────────────────────────────
+# ── Interpolations and traversals ─────────────────────────────────────────────────────────────────────────
 
 coordinates = st.floats(-5, 5, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
 vectors = st.lists(coordinates, min_size=3, max_size=3).map(torch.tensor)
@@ -228,7 +232,7 @@ def test_where_no_great_circle_is_the_only_one_slerp_is_straight(end):
 def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
     model = build({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run").model
     starts, ends = model.fixed_latents(10).chunk(2)
-    found = paths(model, starts, ends, 4)
+    found = interpolated(model, starts, ends, 4)
     assert found.shape == (5, 4, 14)
     for step in range(4):
         assert torch.allclose(found[:, step, :4], slerp(starts[:, :4], ends[:, :4], step / 3), atol=1e-6)
@@ -242,7 +246,7 @@ INFOGAN = {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 5, "categoric
 def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_model_was_trained(tmp_path):
     model = build(INFOGAN, tmp_path / "run").model
     starts, ends = model.fixed_latents(128).chunk(2)
-    found = paths(model, starts, ends, 5)
+    found = interpolated(model, starts, ends, 5)
     assert found.abs().max() <= 1
     straight = torch.stack([torch.lerp(starts, ends, step / 4) for step in range(5)], 1)
     straight[:, :, 5:12] = starts[:, None, 5:12]
@@ -251,19 +255,19 @@ def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_
 
 def test_a_row_of_a_traversal_changes_only_the_code_that_it_names(tmp_path):
     model = train(INFOGAN, tmp_path / "run").model
-    lines = code_lines(model, 6)
-    assert [line.name for line in lines] == [
+    traversals = code_traversals(model, 6)
+    assert [traversal.name for traversal in traversals] == [
         "code_1: 0 to 2", "code_2: 0 to 3", "continuous 1: -2 to 2", "continuous 2: -2 to 2",
     ]  # fmt: skip
     latents = model.fixed_latents(2)
     values = [torch.eye(3), torch.eye(4), torch.linspace(-2, 2, 6)[:, None], torch.linspace(-2, 2, 6)[:, None]]
     starts = [5, 8, 12, 13]
-    for line, start, expected in zip(lines, starts, values, strict=True):
-        varied, here = line.of(latents), slice(start, start + expected.shape[1])
+    for traversal, start, expected in zip(traversals, starts, values, strict=True):
+        varied, here = traversal.applied_to(latents), slice(start, start + expected.shape[1])
         assert torch.equal(varied[:, :, here], expected.expand(2, *expected.shape))
         others = [place for place in range(14) if not here.start <= place < here.stop]
         assert torch.equal(varied[:, :, others], latents[:, None, others].expand(2, len(expected), len(others)))
-    named = [line.name for line in chosen_lines(model, [13, 9, 1, 8], 5)]
+    named = [each.name for each in chosen_traversals(model, [13, 9, 1, 8], 5)]
     assert named == ["continuous 2: -2 to 2", "code_2: 0 to 3", "latent 1: -1 to 1"], "its noise is uniform on (-1, 1)"
 
 
@@ -273,16 +277,16 @@ def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
     with torch.no_grad():
         weights.weight[:] = torch.tensor([0.0, 3.0, 0.0, 9.0, 0.1, 1.0]).mul(weights.weight.sign())
     assert most_active(run.model, 3) == [3, 1, 5]
-    assert [line.name for line in chosen_lines(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
+    assert [each.name for each in chosen_traversals(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
     with pytest.raises(IncompatibleError, match="there is no latent 6; the model has 6, counted from 0"):
-        chosen_lines(run.model, [0, 6], 5)
+        chosen_traversals(run.model, [0, 6], 5)
 
 
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbours, "NUMBERS_AT_A_TIME", 192 * 50)  # parts of fifty, and a last one of thirty
+    monkeypatch.setattr(neighbours, "VALUES_PER_CHUNK", 192 * 50)  # parts of fifty, and a last one of thirty
     numbers = np.random.default_rng(0)
     images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (230, 3, 8, 8))
     images[:] = numbers.integers(0, 256, images.shape)
@@ -312,12 +316,13 @@ def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_
 # ── Curves ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def recorded(steps: int) -> list[dict]:
-    return [{"step": step, "loss/critic": 1 / step, "loss/critic.penalty": step / 9.0} for step in range(1, steps + 1)]
+def record(step: int, values: dict[str, float], *scores: Score, rescored: bool = False) -> Record:
+    return Record(step, 8 * step, 0.1 * step, 0.0, values, scores, rescored)
 
 
 def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
-    script = "from ganrun_samples.curves import curves; print(curves([{'step': 1, 'loss/a': 2.0}]).shape)"
+    script = "from ganrun import Record; from ganrun_samples.curves import curves; "
+    script += "print(curves([Record(1, 8, 0.1, 0.0, {'loss/a': 2.0})]).shape)"
     without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -327,19 +332,21 @@ def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
         check=True,
     )
     assert done.stdout.strip() == "(278, 1020, 3)"
-    assert curves([]) is None and curves([{"step": 1, "perf/images_per_second": 3.0}]) is None
-    losses = recorded(3)
-    score = {"step": 3, "eval/fid": float("nan"), "protocols": {"fid": {}}, "floors": {"fid": 2.0}}
-    alone, scored = curves(losses), curves([*losses, score])
+    assert curves([]) is None and curves([record(1, {"perf/images_per_second": 3.0})]) is None
+    losses = [record(step, {"loss/critic": 1 / step, "loss/critic.penalty": step / 9.0}) for step in (1, 2, 3)]
+    score = Score("fid", float("nan"), False, {}, floor=2.0)
+    alone, scored = curves(losses), curves([*losses, record(3, {}, score)])
     assert alone is not None and scored is not None and not np.array_equal(alone, scored)
-    assert np.array_equal(curves([*losses, {**score, "rescored": True}]), alone)
-    many = [{"step": 1, **{f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)}}]
+    without_floor = curves([*losses, record(3, {}, dataclasses.replace(score, floor=None))])
+    assert not np.array_equal(without_floor, scored), "real images have a line"
+    assert np.array_equal(curves([*losses, record(3, {}, score, rescored=True)]), alone)
+    many = [record(1, {f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)})]
     assert curves(many).shape == (834, 1020, 3), "three rows, the last of one"
 
 
 def test_every_panel_of_curves_is_within_the_picture_with_its_words():
     lines = {f"loss/phase_{number}.{term}": -123456.0 for number in range(5) for term in ("", "a", "b" * 20, "c" * 20)}
-    drawn = curves([{"step": 100_000, **lines}, {"step": 200_000, **dict.fromkeys(lines, -123457.0)}]).min(2)
+    drawn = curves([record(100_000, lines), record(200_000, dict.fromkeys(lines, -123457.0))]).min(2)
     border = np.concatenate([drawn[:2].ravel(), drawn[-2:].ravel(), drawn[:, :2].ravel(), drawn[:, -2:].ravel()])
     assert border.min() == 255, "nothing is cut off"
     height, width = drawn.shape[0] // 2, drawn.shape[1] // 3
@@ -369,7 +376,7 @@ def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_whic
         written.append(path)
     found = frames(written)
     assert len(found) == 59, "sixty but for the one of another size"
-    save_time_lapse(found, tmp_path / "time-lapse.gif")
+    (tmp_path / "time-lapse.gif").write_bytes(gif(found))
     with Image.open(tmp_path / "time-lapse.gif") as moving:
         assert moving.format == "GIF" and moving.n_frames == 59 and max(moving.size) <= 680
         moving.seek(58)
@@ -414,7 +421,7 @@ def test_points_have_curves_and_a_time_lapse(tmp_path):
     assert pictures_of(train(tables, tmp_path / "run").directory) == ALWAYS
 
 
-def test_what_is_made_at_the_end_is_chosen_and_a_word_that_is_none_is_told(tmp_path):
+def test_the_pictures_at_the_end_are_chosen_and_an_unknown_one_is_refused(tmp_path):
     chosen = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["neighbours"]}}
     assert pictures_of(train(chosen, tmp_path / "run").directory) == {"samples", "neighbours"}
     with pytest.raises(RequestError, match=r"at_end.*neighbours"):
