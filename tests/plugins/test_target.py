@@ -74,7 +74,9 @@ def test_a_miss_says_by_how_much(tmp_path):
     )
 
 
-def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path):
+def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path, caplog):
     messages, summary = run_with(tmp_path, metric="fid", value=17.5)
     assert summary is None
-    assert messages[-1].startswith("target not judged: fid 17.5 (Table 1) was not measured; this run has distance,")
+    assert messages[-1] == "target not judged: fid 17.5 (Table 1) was not measured; the scores are distance, quality"
+    warning = "the target cannot be judged: fid is not measured, only distance, quality"
+    assert caplog.messages.count(warning) == 1
