@@ -106,7 +106,7 @@ def _unusual_lines(comparison: Comparison) -> list[str]:
 
 
 def _columns(comparison: Comparison, rows: Sequence[Row], ranks: Sequence[int | None]) -> list[Column]:
-    """The status and the device have columns only if they tell the rows of the comparison apart."""
+    """The status and the device have columns only if they are unusual or differ between rows."""
     runs = [row.runs for row in rows]
     floors = [_floor_text(rows, score) for score in comparison.scores]
     last = [""] if any(floors) else []

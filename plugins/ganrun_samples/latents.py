@@ -23,7 +23,7 @@ CODE_RANGE = 2.0
 (-1, 1): extrapolation makes the effect of a code more visible."""
 
 PROBED_VALUES = 512
-"""About as many pairs of samples, over all latents, tell which latents are active."""
+"""About as many pairs of samples, over all latents, show which latents are active."""
 
 DRAWS = 4096
 """Latents drawn to find the distribution of noise."""

@@ -81,10 +81,10 @@ def final(run: Path, score: str = "mse") -> float:
     return float(json.loads((run / "summary.json").read_text())["scores"][score])
 
 
-# ── What is compared with what ────────────────────────────────────────────────────────────────────────────
+# ── Groups and rankings ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_replicates_are_one_row_and_unlike_protocols_are_not_ranked_together(runs: Path) -> None:
+def test_replicates_share_a_row_and_different_protocols_are_ranked_separately(runs: Path) -> None:
     facts = comparison_of(runs)
     first, other = facts["rankings"]
     assert facts["by"] == "mse" and first["protocol"]["real"] == 64
@@ -102,7 +102,7 @@ def test_replicates_are_one_row_and_unlike_protocols_are_not_ranked_together(run
     assert means == sorted(means)
 
 
-def test_the_table_says_what_differs_and_nothing_else(runs: Path) -> None:
+def test_the_table_shows_the_differences_and_nothing_else(runs: Path) -> None:
     result = ganrun("compare", runs)
     assert result.exit_code == 0 and "\x1b" not in result.output and "─" not in result.output
     assert "6 runs of 5 recipes, ranked by mse, lower is better" in result.stdout
@@ -116,7 +116,7 @@ def test_the_table_says_what_differs_and_nothing_else(runs: Path) -> None:
     assert all(key.startswith(("optimizer.", "metric.")) for key in keys - own)
 
 
-def test_another_score_ranks_by_its_own_direction_and_unlike_columns_are_marked(runs: Path, tmp_path: Path) -> None:
+def test_another_score_ranks_by_its_own_direction_and_other_protocols_are_marked(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "copied")
     text = (copied / "metrics.jsonl").read_text()
     (copied / "metrics.jsonl").write_text(text.replace('"mse": {"real": 64', '"mse": {"real": 63'))
@@ -146,7 +146,7 @@ def test_errors_and_the_scores_of_real_images_are_shown(runs: Path, tmp_path: Pa
     assert (cell["error"], cell["floor"], cell["std"], cell["n"]) == (0.0123, 0.000456, None, 1)
 
 
-def test_one_run_alone_and_a_run_named_twice(runs: Path) -> None:
+def test_a_run_named_twice_counts_once(runs: Path) -> None:
     result = ganrun("compare", runs / "wide", runs / "wide")
     assert (
         result.exit_code == 0 and "1 run of 1 recipe," in result.stdout and "Differences between" not in result.stdout
@@ -154,11 +154,11 @@ def test_one_run_alone_and_a_run_named_twice(runs: Path) -> None:
     assert f"{final(runs / 'wide'):.4g}" in result.stdout
 
 
-def test_a_run_reached_by_several_ways_is_one(runs: Path, tmp_path: Path) -> None:
+def test_a_run_with_several_paths_counts_once(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(runs / "wide")
     ways = [runs / "wide", runs / "small/../wide", tmp_path / "link", runs / "wide/."]
     assert find_runs([str(way) for way in ways]) == [runs / "wide"]
-    assert find_runs([str(tmp_path)]) == [tmp_path / "link"], "it keeps the name that was given"
+    assert find_runs([str(tmp_path)]) == [tmp_path / "link"], "the given path is kept"
 
 
 def test_runs_of_one_seed_are_no_replicates(runs: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_runs_of_one_seed_are_no_replicates(runs: Path, tmp_path: Path) -> None:
     assert "(n = 1)" in ganrun("compare", folder / "seed_0", again).stdout
 
 
-def test_replicates_that_were_stopped_early_are_no_part_of_a_mean(runs: Path, tmp_path: Path) -> None:
+def test_unfinished_replicates_do_not_enter_a_mean(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs / "small", tmp_path / "small")
     killed = folder / "seed_1"
     lines = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -218,7 +218,7 @@ def test_a_curve_has_only_points_of_the_last_protocol(runs: Path, tmp_path: Path
     assert [point.step for point in run.score_curves["psnr"].points] == [2, 4], "a seed is no part of a protocol"
 
 
-def test_what_only_watches_or_looks_more_often_makes_no_other_recipe(runs: Path, tmp_path: Path) -> None:
+def test_passive_observers_and_intervals_do_not_distinguish_recipes(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "again")
     recipe = copied / "recipe.toml"
     text = recipe.read_text().replace('name = "wide"', 'name = "renamed"').replace('"cpu"', '"auto"')
@@ -256,7 +256,7 @@ def past_runs(draw: st.DrawFn) -> list[PastRun]:
 
 @settings(deadline=None)
 @given(past_runs())
-def test_every_ranking_is_in_order_and_of_one_protocol_and_every_run_is_somewhere(runs: list[PastRun]) -> None:
+def test_every_ranking_is_in_order_and_of_one_protocol_and_no_run_is_lost(runs: list[PastRun]) -> None:
     comparison = compare_runs(runs)
     assert sorted(run.path for row in comparison.rows for run in row.runs) == sorted(run.path for run in runs)
     seen = []
@@ -318,7 +318,7 @@ def test_differences_are_named_from_both_sides() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_a_terminal_gets_tables_of_its_own_width(runs: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_keep_to_the_width_of_the_terminal(runs: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     result = ganrun("compare", runs)
@@ -329,22 +329,22 @@ def test_a_terminal_gets_tables_of_its_own_width(runs: Path, width: int, monkeyp
     assert f"{final(runs / 'wide'):.4g}" in squeezed
 
 
-def test_a_pipe_that_knows_no_arrows_gets_the_numbers(runs: Path) -> None:
+def test_an_encoding_without_arrows_gets_the_numbers(runs: Path) -> None:
     result = CliRunner(charset="ascii", catch_exceptions=False).invoke(main, ["compare", str(runs / "wide")])
     assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and "mse ?" in result.stdout
 
 
 def _plain(text: str) -> str:
-    """Without what makes it bold."""
+    """Without escape sequences."""
     import re
 
     return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
-# ── What cannot be read ───────────────────────────────────────────────────────────────────────────────────
+# ── Unreadable runs ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_error_says_why_a_name_is_no_run(runs: Path, tmp_path: Path) -> None:
+def test_an_error_says_why_a_name_matches_no_run(runs: Path, tmp_path: Path) -> None:
     def fault(*arguments: object) -> str:
         result = ganrun("compare", *arguments)
         assert result.exit_code == 2 and "Traceback" not in result.output and result.stdout == "", result.output
@@ -361,7 +361,7 @@ def test_an_error_says_why_a_name_is_no_run(runs: Path, tmp_path: Path) -> None:
     assert "name the runs" in fault("--by", "fid")
 
 
-def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(runs: Path, tmp_path: Path) -> None:
+def test_an_unreadable_run_is_reported_and_the_others_are_compared(runs: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(runs / "wide", tmp_path / "whole")
     broken = shutil.copytree(runs / "wide", tmp_path / "broken")
     (broken / "recipe.toml").write_text('name = "half wri')
@@ -372,7 +372,7 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(runs: Path, tmp_p
     assert alone.exit_code == 2 and "recipe.toml is damaged" in alone.output and "Traceback" not in alone.output
 
 
-def test_a_folder_that_may_not_be_looked_into_costs_no_other(
+def test_an_unreadable_folder_is_reported_and_the_others_are_compared(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(runs / "wide", tmp_path / "wide")
@@ -381,7 +381,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_other(
     stat = os.stat
 
     def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
-        """As the kernel does for everybody but root."""
+        """As the kernel does for all users but root."""
         if locked in Path(path).parents:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return stat(path, *arguments, **options)
@@ -395,7 +395,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_other(
     assert result.exit_code == 2 and f"{locked / 'recipe.toml'} cannot be read: " in result.output
 
 
-def test_names_that_would_break_lines_or_move_the_cursor_are_spelled(runs: Path, tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(runs: Path, tmp_path: Path) -> None:
     odd = shutil.copytree(runs / "wide", tmp_path / "odd\n\udcff")
     recipe = (odd / "recipe.toml").read_text()
     (odd / "recipe.toml").write_text(recipe.replace('name = "wide"', 'name = "a\\nb\\u001b[31m"'))
@@ -407,7 +407,7 @@ def test_names_that_would_break_lines_or_move_the_cursor_are_spelled(runs: Path,
     assert result.exit_code == 0 and "odd\\n\\udcff" in (odd / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> None:
+def test_a_killed_run_with_damaged_lines(runs: Path, tmp_path: Path) -> None:
     killed = shutil.copytree(runs / "wide", tmp_path / "killed")
     summary = json.loads((killed / "summary.json").read_text())
     (killed / "summary.json").write_text(json.dumps({**summary, "status": "running", "steps": 0, "scores": {}}))
@@ -427,7 +427,7 @@ def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("left", ["nothing", "half", "a device without end"])
-def test_scores_outlive_metrics_jsonl(runs: Path, tmp_path: Path, left: str) -> None:
+def test_without_metrics_jsonl_the_scores_of_the_summary_are_used(runs: Path, tmp_path: Path, left: str) -> None:
     bereft = shutil.copytree(runs / "wide", tmp_path / "bereft")
     metrics = bereft / "metrics.jsonl"
     losses = [line for line in metrics.read_text().splitlines(keepends=True) if "protocols" not in line]
@@ -458,7 +458,7 @@ def test_a_run_of_a_newer_version_is_noted(runs: Path, tmp_path: Path) -> None:
     assert ganrun("compare", newer).exit_code == 0
 
 
-def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Path, tmp_path: Path) -> None:
+def test_scores_that_are_not_finite_are_shown_as_absent_and_not_ranked(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "nan")
     metrics = copied / "metrics.jsonl"
     record = json.loads(metrics.read_text().splitlines()[-1])
@@ -478,7 +478,7 @@ def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Pat
 # ── Trackers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_and_experiments_of_a_tracker_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Shelf(Tracker):
         def find(self, run_id: str) -> Path | None:
             return runs / "wide" if run_id == "shelf-7" else None

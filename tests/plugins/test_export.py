@@ -102,7 +102,7 @@ def exported(run: Run) -> Path:
     return run.directory.path.parent / "exports" / "run-step-2"
 
 
-# ── The same pictures ─────────────────────────────────────────────────────────────────────────────────────
+# ── The same samples ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -133,7 +133,7 @@ def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) ->
     assert (tmp_path / "out" / "samples.png").exists() == (family != "points")
 
 
-def test_a_program_holds_the_weights_that_it_uses_and_the_folder_all(run: Run, exported: Path) -> None:
+def test_a_program_contains_the_weights_that_it_uses_and_the_folder_all(run: Run, exported: Path) -> None:
     assert {path.stem for path in exported.glob("*.safetensors")} == {"generator", "encoder"}
     assert set(load_file(exported / "generator.safetensors")) == set(run.state.slots["generator"].module.state_dict())
     program = torch.export.load(exported / "generator.pt2")
@@ -155,7 +155,7 @@ for count in (1, 7):
 """
 
 
-def test_the_programs_run_where_ganrun_is_not(run: Run, exported: Path, tmp_path: Path) -> None:
+def test_the_programs_run_without_ganrun(run: Run, exported: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     place = shutil.copytree(exported, tmp_path / "there")
@@ -170,7 +170,7 @@ def test_the_programs_run_where_ganrun_is_not(run: Run, exported: Path, tmp_path
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_of_the_programs_nothing_is_unpickled_but_tensors(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_a_program_unpickles_only_tensors(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch_load = torch.load
 
     def careful_load(*arguments: Any, weights_only: bool = True, **named: Any) -> Any:
@@ -218,7 +218,7 @@ def scripts_of(folder: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.M | re.S)
 
 
-def test_the_cards_python_runs_as_it_stands(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cards_python_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(exported)
     scripts = scripts_of(exported)
     assert len(scripts) == 3
@@ -240,7 +240,7 @@ def test_a_hub_can_read_the_cards_metadata(run: Run, exported: Path) -> None:
     }
 
 
-def test_metadata_holds_any_name_and_whose_data_was_compared_with(exported: Path) -> None:
+def test_metadata_quotes_names_and_groups_scores_by_data_set(exported: Path) -> None:
     from ganrun_export.card import card
 
     facts = json.loads((exported / "config.json").read_text())
@@ -299,7 +299,7 @@ def test_the_card_quotes_the_recipes_comment(tmp_path: Path) -> None:
 
 
 def rows_are_classes(folder: Path) -> bool:
-    """Whether the picture in row 3, column 5 of the grid is what the model makes of that class and that noise."""
+    """Whether the picture in row 3, column 5 of the grid is the sample of that class and that noise."""
     grid = np.asarray(Image.open(folder / "samples.png"))
     factor = grid.shape[1] // (8 * 10 + 2)
     assert grid.shape == ((10 * 10 + 2) * factor, (8 * 10 + 2) * factor, 3)
@@ -336,7 +336,7 @@ hidden = [8]
 """
 
 
-# ── Where it goes ─────────────────────────────────────────────────────────────────────────────────────────
+# ── The folder ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_existing_folder_is_left_as_it_is(run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +352,7 @@ def test_replicates_have_different_default_folders(run: Run, tmp_path: Path, mon
 
 
 def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
-    """What puts one text in another's place in a file of a folder."""
+    """A function that replaces a text in a file of a folder."""
     return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
 
 
@@ -362,7 +362,7 @@ def damaged(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "there is no"),
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
@@ -374,11 +374,11 @@ def damaged(run: Path) -> None:
     ],
     ids=["nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name"],
 )
-def test_what_cannot_be_exported_says_why(
-    run: Run, tmp_path: Path, spoil: Callable[[Path], object], message: str
+def test_an_error_says_why_a_run_cannot_be_exported(
+    run: Run, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
-    spoil(copy)
+    damage(copy)
     assert message in refused(copy, "--output", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
@@ -395,7 +395,7 @@ def test_scores_in_damaged_lines_are_missing_with_a_warning(run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (
             edited("config.json", '"format": 1', '"format": 2'),
@@ -413,11 +413,11 @@ def test_scores_in_damaged_lines_are_missing_with_a_warning(run: Run, tmp_path: 
     ],
     ids=["newer", "half", "somebody else's", "half the facts", "weights gone", "half the weights", "no recipe"],
 )
-def test_a_damaged_export_says_why_it_cannot_be_loaded(
-    exported: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
+def test_an_error_says_why_an_export_cannot_be_loaded(
+    exported: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     copy = shutil.copytree(exported, tmp_path / "copy")
-    spoil(copy)
+    damage(copy)
     with pytest.raises(ganrun.RequestError, match=message):
         ganrun.load(copy, "cpu")
 
@@ -437,7 +437,7 @@ def test_exports_and_places_that_cannot_be_written_are_refused(run: Run, exporte
 
 
 class Fickle(ganrun.Generator):
-    """Its code looks at the values of its latents."""
+    """Its code branches on the values of its latents."""
 
     def __init__(self, settings: ganrun.Settings, spec: ganrun.ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -448,7 +448,7 @@ class Fickle(ganrun.Generator):
         return samples if samples.mean() > 0 else -samples
 
 
-class Fickles:
+class FicklePlugin:
     @ganrun.hookimpl
     def ganrun_generators(self) -> dict[str, type[ganrun.Generator]]:
         return {"fickle": Fickle}
@@ -457,6 +457,6 @@ class Fickles:
 def test_a_network_that_torch_export_cannot_follow_is_reported(tmp_path: Path) -> None:
     from ganrun_export.programs import generator_of
 
-    model = train(IMAGES | {"generator": {"use": "fickle"}}, tmp_path / "run", Fickles()).model
+    model = train(IMAGES | {"generator": {"use": "fickle"}}, tmp_path / "run", FicklePlugin()).model
     with pytest.raises(ganrun.RequestError, match="cannot export this model"):
         generator_of(model)

@@ -69,7 +69,7 @@ def test_a_checkpoint_is_read_back_as_it_was_written(run, tmp_path):
 
 @pytest.mark.parametrize("file", ["generator.safetensors", "progress.pt", "manifest.json"])
 @pytest.mark.parametrize("deed", ["cut", "remove", "flip"])
-def test_every_damage_is_noticed(run, tmp_path, file, deed):
+def test_every_kind_of_damage_is_detected(run, tmp_path, file, deed):
     save_checkpoint(run.state.checkpoint(), tmp_path / "step_3")
     path = tmp_path / "step_3" / file
     content = bytearray(path.read_bytes())
@@ -103,7 +103,7 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(run, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_that_could_not_be_finished_leaves_nothing(run, tmp_path, monkeypatch):
+def test_a_checkpoint_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_could_not_be_finished_leaves_nothing(run, tmp_path, m
 
 
 @pytest.mark.parametrize("blocks", [1, 16])
-def test_a_full_disk_ends_a_run_with_one_line(tmp_path, blocks):
+def test_a_full_disk_is_reported_in_one_line(tmp_path, blocks):
     """A limit on the size of files acts like a full disk: on the records, or on the weights."""
     kept = {"every_steps": 3} if blocks > 1 else False
     recipe = {**SMALL, "generator": {"use": "mlp", "hidden": [64]}, "checkpoints": kept, "samples": False}
@@ -133,7 +133,7 @@ def test_only_the_latest_are_kept(tmp_path):
 
 
 class ByStep(Metric):
-    """Scores that are known for each step: one is best at 3, the other at 2."""
+    """Scores that depend on the step: one is best at 3, the other at 2."""
 
     error = (9.0, 5.0, 2.0, 4.0, 4.0, 3.0, 8.0)
 
@@ -161,7 +161,7 @@ def test_the_best_state_is_kept_beside_the_latest(tmp_path, metric, step, value)
     assert [folder.name for folder in checkpoints_in(tmp_path / "run")] == ["step_00000007"]
 
 
-def test_the_best_state_survives_a_run_that_was_killed_and_is_continued(tmp_path):
+def test_the_best_state_survives_a_killed_and_continued_run(tmp_path):
     """A killed run has no summary of the best state; metrics.jsonl has its scores."""
     tables = scored(checkpoints={"best": "error", "every_steps": 1})
     run = build({**tables, "train": {**tables["train"], "steps": 5}}, tmp_path / "run", ByStepPlugin())
@@ -238,7 +238,7 @@ def stopped_at_three(every: int, steps: int = 9, **more):
 
 @pytest.mark.parametrize("first", [True, False], ids=["before the others", "after the others"])
 @pytest.mark.parametrize("every", [1, 3, 100], ids=["every step", "the last step", "never"])
-def test_the_final_weights_are_kept_exactly_once_whoever_stops_the_run(tmp_path, every, first):
+def test_the_final_weights_are_kept_exactly_once_also_if_an_observer_stops_the_run(tmp_path, every, first):
     files = Files(first=first)
     run = train(stopped_at_three(every), tmp_path / "run", files)
     assert run.step == 3 and run.directory.summary()["status"] == "finished"
@@ -293,7 +293,7 @@ def test_a_run_ends_when_a_score_has_not_improved_for_a_while(tmp_path):
     assert any(message.startswith("stopped early: error has not improved") for message in run.messages)
 
 
-def test_a_stopped_run_stays_stopped_and_patience_survives_a_break(tmp_path):
+def test_a_stopped_run_stays_stopped_and_patience_survives_a_restart(tmp_path):
     patient = scored(**{"early-stopping": {"metric": "error", "patience": 3}})
     first = {**patient, "train": {**patient["train"], "steps": 4}}
     assert train(first, tmp_path / "run", ByStepPlugin()).step == 4
@@ -333,7 +333,7 @@ def test_patience_that_runs_out_with_the_run_ends_nothing(tmp_path):
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_grid_holds_every_image_in_its_place():
+def test_a_grid_contains_every_image_in_its_place():
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].mul(50).expand(5, 1, 300, 200).contiguous()
     grid = image_grid(images, columns=3).numpy()
     assert grid.shape == (2 * 302 + 2, 3 * 202 + 2, 3)
@@ -361,7 +361,7 @@ def test_grids_show_the_averaged_weights_samples_of_the_same_latents(run):
 # ── Progress ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):
+def test_without_a_terminal_progress_is_plain_lines(tmp_path, capfd):
     train({**SMALL, "progress": {"seconds": 1e-9}}, tmp_path / "run")
     lines = capfd.readouterr().err.splitlines()
     assert re.fullmatch(r"run: 3 steps on cpu \(.*\), in .*/run", lines[0])
@@ -370,7 +370,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):
     assert re.fullmatch(r"finished at step 3: 24 images in 0:0\d of training, [\d,]+ images/s", lines[4])
 
 
-def test_a_bar_where_there_is_one(tmp_path, capfd, monkeypatch):
+def test_on_a_terminal_progress_is_a_bar(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     run = build(SMALL, tmp_path / "run")
     execute(run)

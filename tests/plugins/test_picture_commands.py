@@ -54,7 +54,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory):
-    """A trained run of each recipe, made when it is first asked for."""
+    """A trained run of each recipe, on first use."""
     folder, made = tmp_path_factory.mktemp("runs"), {}
 
     def run_of(name: str) -> Run:
@@ -76,7 +76,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def written(*arguments: object) -> np.ndarray:
-    """The one picture that a command says it wrote."""
+    """The picture that a command reports."""
     result = ganrun(*arguments)
     assert result.exit_code == 0 and result.stdout.startswith("wrote "), result.output
     return pixels(Path(result.stdout.removeprefix("wrote ").strip()))
@@ -98,14 +98,14 @@ def test_a_folder_of_samples_has_the_runs_own_score(runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "count", "columns"), [("gan", 1, 1), ("gan", 7, 3), ("colour", 300, 18), ("cgan", 9, 3)]
 )
-def test_a_grid_of_samples_shows_the_first_of_those_that_are_scored(runs, name, count, columns):
+def test_a_grid_shows_the_first_of_the_scored_samples(runs, name, count, columns):
     run = runs(name)
     drawn = written("sample", run.directory.path, "-n", count)
     assert np.array_equal(drawn, image_grid(to_uint8(run.model.sample(count)), columns).numpy())
     assert (run.directory / "pictures" / "sample_step_00000002.png").is_file()
 
 
-def test_other_samples_and_one_class_are_asked_for(runs, tmp_path):
+def test_seed_and_label_select_other_samples(runs, tmp_path):
     run = runs("cgan")
     drawn = written("sample", run.directory.path, "-n", 6, "--label", 3, "--seed", 8, "--columns", 9)
     expected = load(run.directory.path, "cpu").sample(6, seed=8, label=3)
@@ -117,7 +117,9 @@ def test_other_samples_and_one_class_are_asked_for(runs, tmp_path):
 
 def test_colours_stay_colours_in_a_folder(runs, tmp_path):
     run = runs("colour")
-    assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, "an empty folder will do"
+    assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, (
+        "an empty folder is accepted"
+    )
     found = np.stack([pixels(path) for path in sorted(tmp_path.iterdir())])
     assert np.array_equal(found.transpose(0, 3, 1, 2), to_uint8(run.model.sample(3)))
 
@@ -148,7 +150,7 @@ def test_an_interpolation_is_a_strip_or_a_folder_of_its_steps(runs, tmp_path):
         assert np.array_equal(pixels(path), image_grid(made, 2).numpy())
 
 
-def test_a_traversal_goes_along_the_codes_or_along_what_is_chosen(runs, tmp_path):
+def test_a_traversal_varies_the_codes_or_the_chosen_latents(runs, tmp_path):
     run = runs("infogan")
     place = run.directory.path
     rows = written("traverse", place, "-n", 2)
@@ -174,7 +176,7 @@ def test_a_model_without_codes_is_traversed_along_its_latents(runs, name):
     assert written("traverse", runs(name).directory.path, "--columns", 4).std() > 10
 
 
-def test_one_class_is_interpolated_within_and_another_seed_shows_others(runs):
+def test_label_and_seed_select_other_interpolations(runs):
     place = runs("cgan").directory.path
     pictures = [written("interpolate", place, *more) for more in ([], ["--label", 2], ["--seed", 4], ["--seed", 5])]
     for index, one in enumerate(pictures):
@@ -184,7 +186,7 @@ def test_one_class_is_interpolated_within_and_another_seed_shows_others(runs):
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
+def test_real_images_are_above_their_reconstructions(runs, tmp_path):
     run = runs("vae")
     real = real_images(run.data, 7, "test")
     made = to_uint8(run.model.reconstruct(to_unit_range(real)))
@@ -200,7 +202,7 @@ def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
     assert not np.array_equal(of_training, drawn)
 
 
-def test_a_folder_takes_more_pairs_than_one_picture(runs, tmp_path, monkeypatch):
+def test_a_folder_has_room_for_more_pairs_than_one_picture(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "MAX_IN_GRID", 5)
     monkeypatch.setattr(making, "BATCH", 3)
     run = runs("vae")
@@ -215,11 +217,11 @@ def test_a_folder_takes_more_pairs_than_one_picture(runs, tmp_path, monkeypatch)
     assert refused.exit_code == 2 and message in refused.output
 
 
-# ── Where pictures go ─────────────────────────────────────────────────────────────────────────────────────
+# ── Targets ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("count", "last"), [(1, "00000.png"), (100_000, "99999.png"), (100_001, "100000.png")])
-def test_pictures_of_a_folder_sort_in_their_order_however_many_there_are(tmp_path, count, last):
+def test_file_names_in_a_folder_sort_in_order(tmp_path, count, last):
     numbers = sorted({0, count // 2, count - 1})
     names = [file_name(number, count) for number in numbers]
     assert names == sorted(names) and names[-1] == last and {len(name) for name in names} == {len(last)}
@@ -230,7 +232,7 @@ def test_pictures_of_a_folder_sort_in_their_order_however_many_there_are(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number):
+def test_an_interrupted_command_leaves_no_partial_folder(runs, tmp_path, number):
     folder = tmp_path / "pictures"
     command = [sys.executable, "-m", "ganrun.cli", "sample", str(runs("gan").directory.path), "-n", "1000000"]
     with subprocess.Popen([*command, "--output", str(folder)], stderr=subprocess.PIPE, text=True) as process:
@@ -244,7 +246,7 @@ def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, monkeypatch):
+def test_pictures_of_an_exported_model_are_in_the_working_directory(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     find_saved_model(runs("gan").directory.path).save(tmp_path / "model", {})
@@ -254,7 +256,7 @@ def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, mo
     assert (tmp_path / "model_sample_step_00000002.png").is_file() and {*(tmp_path / "model").iterdir()} == before
 
 
-def test_a_folder_may_be_a_link_but_not_the_one_that_one_is_in(runs, tmp_path, monkeypatch):
+def test_a_folder_may_be_a_link_but_not_the_working_directory(runs, tmp_path, monkeypatch):
     place = runs("gan").directory.path
     (tmp_path / "here").mkdir()
     (tmp_path / "empty").mkdir()
@@ -303,7 +305,7 @@ def test_an_error_without_a_number_is_reported_too(tmp_path):
         ("points", ["traverse"], "and are not grey or colour images"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_nothing_is_written(runs, tmp_path, monkeypatch, name, arguments, message):
+def test_invalid_requests_are_refused_and_nothing_is_written(runs, tmp_path, monkeypatch, name, arguments, message):
     run = runs(name)
     before = {*run.directory.path.rglob("*")}
     monkeypatch.chdir(tmp_path)
@@ -325,7 +327,7 @@ def test_existing_files_are_not_overwritten(runs, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["sample", "interpolate", "traverse", "reconstruct"])
-def test_an_error_says_why_a_place_is_no_model(runs, tmp_path, command):
+def test_an_error_says_why_a_folder_is_no_model(runs, tmp_path, command):
     def refusal_of(place: Path) -> str:
         result = ganrun(command, place)
         assert result.exit_code == 2 and "Traceback" not in result.output, result.output

@@ -77,7 +77,7 @@ def test_each_row_is_one_value_and_each_column_one_noise():
 @pytest.mark.parametrize(
     "factor", [Factor("noise", 3, "noise"), Factor("c", 3, "continuous"), Factor("word", 33, "categorical")]
 )
-def test_without_a_code_that_fits_there_are_no_rows(factor):
+def test_without_a_suitable_code_there_are_no_rows(factor):
     assert row_by_row(torch.randn(4, factor.size), (factor,), 2) is None
 
 
@@ -93,7 +93,7 @@ def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
 # ── Points ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_points_lie_where_they_should_and_generated_ones_are_coloured():
+def test_points_are_at_their_coordinates_and_generated_ones_are_coloured():
     drawn = scatter(torch.tensor([[0.5, 0.5]]), torch.tensor([[-1.0, 0.25], [7.0, -9.0]])).astype(int)
 
     def colour(x: float, y: float) -> np.ndarray:
@@ -117,11 +117,11 @@ def test_a_run_on_points_draws_them_over_real_ones(tmp_path):
     assert np.array_equal(picture(run, "samples"), scatter(real, run.model.decode(run.model.fixed_latents(2000))))
 
 
-# ── Neither ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Other images ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Bands(Data):
-    """Images of a satellite, say."""
+    """Images with any number of channels."""
 
     class Settings(Settings):
         channels: int
@@ -144,7 +144,7 @@ class Orbiting:
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_path, caplog, channels):
+def test_images_that_are_neither_grey_nor_colour_have_only_curves(tmp_path, caplog, channels):
     data = {"use": "bands", "channels": channels}
     run = train({**ADVERSARIAL, "data": data, "loss": {"use": "gan", "latent_size": 2}}, tmp_path / "run", Orbiting())
     assert pictures_of(run.directory) == {"curves.png"} and not caplog.records
@@ -153,7 +153,7 @@ def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_pa
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reconstructions_stand_below_their_images(tmp_path):
+def test_reconstructions_are_below_their_images(tmp_path):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}}
     run = train(tables, tmp_path / "run")
     real = real_images(run.data, 12, "test")
@@ -174,7 +174,7 @@ def test_a_gan_reconstructs_nothing(tmp_path):
     ("count", "channels", "side", "columns"),
     [(1, 1, 8, 8), (5, 3, 8, 9), (7, 1, 28, 3), (13, 3, 128, 4), (64, 1, 8, 64), (2, 1, 128, 1)],
 )
-def test_a_grid_of_any_size_can_be_looked_at_and_holds_every_image(count, channels, side, columns):
+def test_a_grid_of_any_size_is_enlarged_and_contains_every_image(count, channels, side, columns):
     images = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
     drawn = image_grid(images, columns)
     across = min(count, columns)
@@ -209,7 +209,7 @@ def test_between_perpendicular_vectors_slerp_is_a_quarter_of_a_circle(share):
 
 
 @given(vectors, vectors, shares)
-def test_slerp_turns_and_grows_evenly_begins_and_ends_exactly_and_is_the_same_backwards(start, end, share):
+def test_slerp_has_constant_speed_exact_ends_and_is_symmetric(start, end, share):
     assert torch.equal(slerp(start, end, 0.0), start) and torch.equal(slerp(start, end, 1.0), end)
     between = slerp(start, end, share)
     assert torch.allclose(between, slerp(end, start, 1 - share), atol=1e-5)
@@ -222,14 +222,14 @@ def test_slerp_turns_and_grows_evenly_begins_and_ends_exactly_and_is_the_same_ba
 
 
 @pytest.mark.parametrize("end", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]])
-def test_where_no_great_circle_is_the_only_one_slerp_is_straight(end):
+def test_without_a_unique_great_circle_slerp_is_straight(end):
     start = torch.tensor([1.0, 2.0])
     for share in (0.0, 0.25, 0.5, 1.0):
         expected = torch.lerp(start, torch.tensor(end), share)
         assert torch.allclose(slerp(start, torch.tensor(end), share), expected)
 
 
-def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
+def test_an_interpolation_turns_the_noise_and_keeps_the_class(tmp_path):
     model = build({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run").model
     starts, ends = model.fixed_latents(10).chunk(2)
     found = interpolated(model, starts, ends, 4)
@@ -243,7 +243,7 @@ def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
 INFOGAN = {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 5, "categorical": [3, 4], "continuous": 2}}
 
 
-def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_model_was_trained(tmp_path):
+def test_an_interpolation_of_uniform_noise_and_codes_is_linear_and_within_the_trained_range(tmp_path):
     model = build(INFOGAN, tmp_path / "run").model
     starts, ends = model.fixed_latents(128).chunk(2)
     found = interpolated(model, starts, ends, 5)
@@ -271,7 +271,7 @@ def test_a_row_of_a_traversal_changes_only_the_code_that_it_names(tmp_path):
     assert named == ["continuous 2: -2 to 2", "code_2: 0 to 3", "latent 1: -1 to 1"], "its noise is uniform on (-1, 1)"
 
 
-def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
+def test_the_most_active_latents_are_found_without_data(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 6}}, tmp_path / "run")
     weights = next(layer for layer in run.model.networks["generator"].modules() if isinstance(layer, torch.nn.Linear))
     with torch.no_grad():
@@ -285,7 +285,7 @@ def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_path, monkeypatch):
+def test_neighbours_equal_those_of_an_exhaustive_search(tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, "VALUES_PER_CHUNK", 192 * 50)  # parts of fifty, and a last one of thirty
     numbers = np.random.default_rng(0)
     images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (230, 3, 8, 8))
@@ -320,7 +320,7 @@ def record(step: int, values: dict[str, float], *scores: Score, rescored: bool =
     return Record(step, 8 * step, 0.1 * step, 0.0, values, scores, rescored)
 
 
-def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
+def test_curves_show_losses_and_scores_of_training_and_need_no_display():
     script = "from ganrun import Record; from ganrun_samples.curves import curves; "
     script += "print(curves([Record(1, 8, 0.1, 0.0, {'loss/a': 2.0})]).shape)"
     without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
@@ -344,7 +344,7 @@ def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
     assert curves(many).shape == (834, 1020, 3), "three rows, the last of one"
 
 
-def test_every_panel_of_curves_is_within_the_picture_with_its_words():
+def test_panels_of_curves_are_not_cut_off():
     lines = {f"loss/phase_{number}.{term}": -123456.0 for number in range(5) for term in ("", "a", "b" * 20, "c" * 20)}
     drawn = curves([record(100_000, lines), record(200_000, dict.fromkeys(lines, -123457.0))]).min(2)
     border = np.concatenate([drawn[:2].ravel(), drawn[-2:].ravel(), drawn[:, :2].ravel(), drawn[:, -2:].ravel()])
@@ -354,10 +354,10 @@ def test_every_panel_of_curves_is_within_the_picture_with_its_words():
     assert [ink < 128 for ink in inked] == [True] * 5 + [False]
 
 
-# ── When ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pictures_come_thick_and_fast_at_first_then_evenly_and_at_the_last_step(tmp_path):
+def test_pictures_are_frequent_at_first_then_regular_and_at_the_last_step(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"every_steps": 12, "at_end": []}}
     run = train({**tables, "train": {**SMALL["train"], "steps": 25}}, tmp_path / "run")
     steps = sorted(int(path.stem.removeprefix("step_")) for path in (run.directory / "samples").iterdir())
@@ -367,7 +367,7 @@ def test_pictures_come_thick_and_fast_at_first_then_evenly_and_at_the_last_step(
 # ── Time-lapse ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_which_stays(tmp_path):
+def test_a_time_lapse_has_at_most_sixty_frames_of_one_size_and_a_long_last_one(tmp_path):
     written = []
     for step in range(1, 151):
         side = 40 if step == 1 else 700  # a setting was changed after the first
@@ -445,7 +445,7 @@ class Breaking:
         return {"breaker": Breaker}
 
 
-def test_a_run_that_was_stopped_has_curves_and_a_time_lapse_and_all_once_it_is_finished(tmp_path):
+def test_an_interrupted_run_has_curves_and_a_time_lapse_and_all_pictures_once_finished(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "checkpoints": {"every_steps": 1}}
     tables["train"] = {**SMALL["train"], "steps": 4, "log_every_steps": 1}
     stopped = {**tables, "breaker": {}}
@@ -475,7 +475,7 @@ class Alarming:
         return {"alarm": Alarm}
 
 
-def test_ctrl_c_breaks_off_no_picture_and_the_curves_still_come(tmp_path, caplog):
+def test_ctrl_c_interrupts_no_picture_and_the_curves_are_drawn(tmp_path, caplog):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}, "alarm": {}}
     tables["train"] = {**SMALL["train"], "log_every_steps": 1}
     with pytest.raises(Interrupted):
@@ -484,7 +484,7 @@ def test_ctrl_c_breaks_off_no_picture_and_the_curves_still_come(tmp_path, caplog
     assert not caplog.records
 
 
-def test_a_picture_that_somebody_copied_is_no_frame(tmp_path):
+def test_other_files_in_the_folder_are_not_frames(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["time-lapse"]}}
     (tmp_path / "run/samples").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(tmp_path / "run/samples/step_00000001 copy.png")
@@ -508,7 +508,7 @@ class Stopping:
         return {"stopper": Stopper}
 
 
-def test_a_run_that_ends_early_has_a_grid_of_its_last_step(tmp_path):
+def test_a_run_that_stops_early_has_a_grid_of_its_last_step(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "stopper": {}}
     tables["train"] = {**SMALL["train"], "steps": 9}
     run = train(tables, tmp_path / "run", Stopping())
@@ -516,7 +516,7 @@ def test_a_run_that_ends_early_has_a_grid_of_its_last_step(tmp_path):
     assert (run.directory / "neighbours/step_00000003.png").is_file()
 
 
-def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
+def test_the_neighbours_picture_shows_samples_and_their_nearest_images(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}, tmp_path / "run")
     made = to_uint8(run.model.decode(run.model.fixed_latents(8)))
     beside = picture(run, "neighbours")
@@ -524,7 +524,7 @@ def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
     nearest = np.square(made[:, None].numpy().astype(float) - training).sum((2, 3, 4)).argsort(1)[:, 0]
 
     def shown(left: int, row: int, image: np.ndarray) -> bool:
-        """Whether an image stands in a row at so many pixels from the left, enlarged sevenfold."""
+        """Whether an image is in a row, `left` pixels from the left, enlarged sevenfold."""
         size, factor = 8, (beside.shape[0] - BAND) // (8 * (8 + GAP) + GAP)
         top = BAND + factor * (GAP + row * (size + GAP))
         part = beside[top : top + factor * size : factor, left : left + factor * size : factor, 0]
@@ -541,7 +541,7 @@ def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
     assert lefts and rights and max(lefts) < min(rights)
 
 
-def test_where_training_mirrors_images_their_mirror_images_are_neighbours_too(tmp_path):
+def test_mirror_images_are_neighbours_if_training_mirrors_images(tmp_path):
     mirroring = {**ADVERSARIAL["train"], "horizontal_flip": True}
     tables = {**ADVERSARIAL, "train": mirroring, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}
     mirrored = train(tables, tmp_path / "mirrored")
