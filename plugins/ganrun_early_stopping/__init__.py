@@ -1,4 +1,4 @@
-"""Early stopping: a run ends when a score has not improved for a while."""
+"""Early stopping: ends a run when a score no longer improves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hand over: a trained model as a folder that can be used elsewhere."""
+"""Exports of trained models: folders that can be used elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare: runs side by side, in a table and in a page that can be mailed."""
+"""Comparisons of runs: a table, and a page that can be mailed."""
 
 from __future__ import annotations
 

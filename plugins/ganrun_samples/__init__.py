@@ -1,4 +1,4 @@
-"""Pictures: of a run's progress, from latents that never change; and of what was trained, by commands."""
+"""Pictures: of a run's progress, from fixed latents; and of trained models, by commands."""
 
 from __future__ import annotations
 

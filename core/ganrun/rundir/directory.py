@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
-from ganrun.rundir.records import ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
+from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
 
 log = logging.getLogger("ganrun")
 
@@ -46,10 +46,35 @@ class RunDirectory:
         return self.path / name
 
     @property
+    def recipe_path(self) -> Path:
+        """Where recipe.toml is."""
+        return self / RECIPE
+
+    @property
+    def environment_path(self) -> Path:
+        """Where environment.json is."""
+        return self / ENVIRONMENT
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where metrics.jsonl is; there is none before the first measurement."""
+        return self / METRICS
+
+    @property
+    def summary_path(self) -> Path:
+        """Where summary.json is."""
+        return self / SUMMARY
+
+    @property
+    def config_path(self) -> Path:
+        """Where config.json is, in the folder of an exported model."""
+        return self / CONFIG
+
+    @property
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         try:
-            return (self / RECIPE).is_file()
+            return self.recipe_path.is_file()
         except OSError as error:  # a name too long, a folder that may not be read
             raise self._unwritable(error) from error
 
@@ -58,7 +83,7 @@ class RunDirectory:
         """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
         `unknown` where nothing tells. Where the lock may not be tried, as in another user's folder, what was told last.
         """
-        told = str(self.read_json(SUMMARY).get("status", "unknown"))
+        told = str(self.summary().get("status", "unknown"))
         return "killed" if told == "running" and not self._is_occupied() else told
 
     @contextmanager
@@ -128,6 +153,18 @@ class RunDirectory:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json; empty where the file is absent or damaged."""
+        return self.read_json(ENVIRONMENT)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json, likewise."""
+        return self.read_json(SUMMARY)
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.json, likewise."""
+        return self.read_json(CONFIG)
+
     def append_record(self, record: Record) -> None:
         """Add one line to metrics.jsonl.
 
@@ -135,13 +172,23 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         line = f"{record.text()}\n".encode()
-        with self._faults_told(METRICS), (self / METRICS).open("ab+") as file:
+        with self._faults_told(METRICS), self.metrics_path.open("ab+") as file:
             is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
             file.write(b"\n" + line if is_cut else line)
 
     def records(self) -> list[Record]:
-        """The lines of metrics.jsonl; those that a crash has cut short are left out."""
-        return [record for _, record in self._lines() if record is not None]
+        """The lines of metrics.jsonl, without damaged ones, such as a line that a crash cut short.
+
+        Raises:
+            RequestError: if the file cannot be read.
+        """
+        return self.read_records()[0]
+
+    def read_records(self) -> tuple[list[Record], int]:
+        """The same, and the number of damaged lines."""
+        lines = [record for _, record in self._lines()]
+        records = [record for record in lines if record is not None]
+        return records, len(lines) - len(records)
 
     def rewind(self, step: int) -> bool:
         """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
@@ -151,11 +198,12 @@ class RunDirectory:
         return len(kept) < len(until)
 
     def _lines(self) -> list[tuple[str, Record | None]]:
-        path = self / METRICS
-        if not path.is_file():
-            return []
-        # Not splitlines, which parts lines at characters that JSON lets stand within a text.
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        path = self.metrics_path
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+        lines = text.split("\n")  # not splitlines, which splits at characters that JSON allows within a text
         return [(line, Record.parse(line)) for line in lines if line]
 
     def _is_occupied(self) -> bool:

@@ -21,6 +21,9 @@ from ganrun.contracts.scores import Score
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 
+CONFIG = "config.json"
+"""The facts of an exported model; a run has none."""
+
 SCORE_PREFIX = "eval/"
 """Begins the names of scores among the numbers of a line."""
 
@@ -88,6 +91,22 @@ class Record:
             values={name: _finite_or_nan(value) for name, value in numbers.items() if not _is_score(name)},
             evaluation=tuple(scores_of(scores, content)),
             rescored=content.get("rescored") is True,
+        )
+
+    @classmethod
+    def from_summary(cls, content: Json) -> Self:
+        """The latest scores of a run, from the content of its summary.json; the time is unknown, NaN.
+
+        Raises:
+            ValueError: if it lacks the steps, or how a score was measured.
+        """
+        scores = content.get("scores")
+        return cls(
+            step=_whole(content, "steps"),
+            images_seen=_whole(content, "images_seen"),
+            seconds=_number(content, "seconds"),
+            time=math.nan,
+            evaluation=tuple(scores_of(scores if isinstance(scores, dict) else {}, content)),
         )
 
     @classmethod
