@@ -87,6 +87,7 @@ from .rundir.checkpoints import (
     checkpoints_in as checkpoints_in,
     latest_checkpoint as latest_checkpoint,
     load_checkpoint as load_checkpoint,
+    manifest_path as manifest_path,
     save_checkpoint as save_checkpoint,
     step_of as step_of,
 )
@@ -94,7 +95,10 @@ from .rundir.directory import (
     RunDirectory as RunDirectory,
     open_run as open_run,
 )
-from .rundir.records import Record as Record
+from .rundir.records import (
+    RUN_FILES as RUN_FILES,
+    Record as Record,
+)
 from .toolkit.adversarial import (
     AdversarialLoss as AdversarialLoss,
     logistic_terms as logistic_terms,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ganrun import checkpoints_in
+from ganrun import checkpoints_in, manifest_path
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.pictures import COMPARISON, log_picture, step_pictures
 from ganrun_mlflow.uploads import Uploads
@@ -67,18 +67,13 @@ class FinalArtifacts:
     def _send_checkpoint(self, checkpoint: Path) -> None:
         place = f"checkpoints/{checkpoint.name}"
         upload = partial(self._run.client.log_artifacts, self._run.id, str(checkpoint), place)
-        self._uploads.send_once(place, [_manifest(checkpoint)], upload)
+        self._uploads.send_once(place, [manifest_path(checkpoint)], upload)
 
     def _send_model(self, checkpoint: Path) -> None:
-        self._uploads.send_once("model", [_manifest(checkpoint)], self._log_model)
+        self._uploads.send_once("model", [manifest_path(checkpoint)], self._log_model)
 
     def _log_model(self) -> None:
         from ganrun_mlflow.models import log_generator
 
         self._run.state.progress.status = ""  # log_generator ends the MLflow run, with the present as its end
         log_generator(self._run.uri, self._run.id, self._run.directory.path)
-
-
-def _manifest(checkpoint: Path) -> Path:
-    """The file that stands for a checkpoint's content: it holds the checksums of all others."""
-    return checkpoint / "manifest.json"

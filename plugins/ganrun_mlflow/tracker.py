@@ -8,10 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ganrun import GanrunError, HealthCheck, RequestError, RunDirectory, Tracker, atomic_folder, cache_directory
+from ganrun import (
+    RUN_FILES,
+    GanrunError,
+    HealthCheck,
+    RequestError,
+    RunDirectory,
+    Tracker,
+    atomic_folder,
+    cache_directory,
+)
 from ganrun_mlflow import store
 from ganrun_mlflow.mirror import sync
-from ganrun_mlflow.run_files import ENVIRONMENT, METRICS, RECIPE, SUMMARY
 from ganrun_mlflow.sync_state import NAME
 
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-DOWNLOADED = {RECIPE, ENVIRONMENT, METRICS, SUMMARY, "checkpoints"}
+DOWNLOADED = {*RUN_FILES, "checkpoints"}
 """What is downloaded of a run whose directory is on another machine."""
 
 

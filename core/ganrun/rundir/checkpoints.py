@@ -98,6 +98,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
 
 
+def manifest_path(checkpoint: Path) -> Path:
+    """The file that stands for a checkpoint's content: it holds the checksums of all others."""
+    return checkpoint / MANIFEST
+
+
 def step_of(folder: Path) -> int | None:
     """The step of a checkpoint, as its manifest says; None where there is none."""
     try:

@@ -24,7 +24,7 @@ from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY,
 log = logging.getLogger("ganrun")
 
 LOCK = ".lock"
-"""Held by the process that trains: the kernel lets go of it however that process ends."""
+"""Locked by the process that trains; the kernel releases the lock however that process ends."""
 
 
 class RunDirectory:
@@ -80,11 +80,11 @@ class RunDirectory:
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
-        `unknown` where nothing tells. Where the lock may not be tried, as in another user's folder, what was told last.
+        """`running`, `finished`, `failed` or `interrupted`, as summary.json says; `killed` where it says `running` and
+        no process holds the lock; `unknown` without a summary. Without permission to try the lock, it stays `running`.
         """
-        told = str(self.summary().get("status", "unknown"))
-        return "killed" if told == "running" and not self._is_occupied() else told
+        recorded = str(self.summary().get("status", "unknown"))
+        return "killed" if recorded == "running" and not self._is_occupied() else recorded
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
@@ -137,7 +137,7 @@ class RunDirectory:
         Raises:
             RunError: if it cannot be written.
         """
-        with self._faults_told(name):
+        with self._write_errors(name):
             write_text(self / name, text)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
@@ -149,7 +149,7 @@ class RunDirectory:
         """A JSON file's content; empty where the file is absent or damaged."""
         try:
             content = json.loads((self / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 
@@ -172,7 +172,7 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         line = f"{record.text()}\n".encode()
-        with self._faults_told(METRICS), self.metrics_path.open("ab+") as file:
+        with self._write_errors(METRICS), self.metrics_path.open("ab+") as file:
             is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
             file.write(b"\n" + line if is_cut else line)
 
@@ -214,7 +214,7 @@ class RunDirectory:
             return True
 
     @contextmanager
-    def _faults_told(self, name: str) -> Iterator[None]:
+    def _write_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -231,11 +231,11 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
 
 
 def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
-    """Say where a newer ganrun made what is read here: what seems wrong in it may only be new."""
-    told = directory.read_json(facts)
+    """Warn where a newer ganrun wrote the files: what seems wrong in them may only be new."""
+    stored = directory.read_json(facts)
     here = version("ganrun")
     try:
-        made = str(told["ganrun"] if "ganrun" in told else told["packages"]["ganrun"])
+        made = str(stored["ganrun"] if "ganrun" in stored else stored["packages"]["ganrun"])
         is_newer = Version(made) > Version(here)
     except (KeyError, TypeError, ValueError):
         return

@@ -21,6 +21,9 @@ from ganrun.contracts.scores import Score
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 
+RUN_FILES = (RECIPE, ENVIRONMENT, METRICS, SUMMARY)
+"""What every run directory holds once the run has started and been measured."""
+
 CONFIG = "config.json"
 """The facts of an exported model; a run has none."""
 

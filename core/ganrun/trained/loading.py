@@ -22,12 +22,10 @@ from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import latest_checkpoint, load_checkpoint, run_of, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
-from ganrun.rundir.records import ENVIRONMENT, RECIPE
+from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.training.building import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
-CARD = "config.json"
-"""Marks an exported folder: the facts that its networks were built for."""
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -128,7 +126,7 @@ class SavedModel:
             "class_names": list(self.class_names),
         }
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
-        RunDirectory(folder).write_json(CARD, {"format": FORMAT, **about, **progress, "problem": spec})
+        RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
         if slot not in self.weights:
@@ -148,7 +146,7 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
     """
     registry = registry or load_registry()
     folder = locate(what, registry)
-    if (folder / CARD).is_file():
+    if (folder / CONFIG).is_file():
         return _exported(folder, registry)
     run = run_of(folder)
     if run is None and not (folder / RECIPE).is_file():
@@ -162,17 +160,17 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
 
 
 def _exported(folder: Path, registry: Registry) -> SavedModel:
-    facts = RunDirectory(folder).read_json(CARD)
+    facts = RunDirectory(folder).read_json(CONFIG)
     if "format" not in facts:
-        raise RequestError(f"{folder / CARD} is damaged, or not a file of ganrun: it states no format")
+        raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
     if facts["format"] != FORMAT:
-        found = f"{folder / CARD} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
+        found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
         weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
-    return _trained(folder, CARD, facts, weights, registry)
+    return _trained(folder, CONFIG, facts, weights, registry)
 
 
 def _trained(
