@@ -66,11 +66,6 @@ class RunDirectory:
         return self / SUMMARY
 
     @property
-    def config_path(self) -> Path:
-        """Where config.json is, in the folder of an exported model."""
-        return self / CONFIG
-
-    @property
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         try:
@@ -162,7 +157,7 @@ class RunDirectory:
         return self.read_json(SUMMARY)
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json, likewise."""
+        """The content of config.json, likewise; an exported model's folder has one, a run none."""
         return self.read_json(CONFIG)
 
     def append_record(self, record: Record) -> None:
