@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.pictures import COMPARISON, STEP_PICTURE, log_picture, step_pictures
-from ganrun_mlflow.run_files import metrics_path, summary_path
 from ganrun_mlflow.sync_state import NAME
 from ganrun_mlflow.uploads import Uploads
 
@@ -27,7 +26,7 @@ class FileUpload:
     def __init__(self, run: MlflowRun, uploads: Uploads) -> None:
         self._run = run
         self._uploads = uploads
-        self._growing = (metrics_path(run.directory), summary_path(run.directory))
+        self._growing = (run.directory.metrics_path, run.directory.summary_path)
         """Files that change until the run has ended, and are sent only then."""
 
     def send(self, *, is_ended: bool) -> None:

@@ -11,7 +11,6 @@ from ganrun import Record
 from ganrun_mlflow.labels import score_tags
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.points import batches
-from ganrun_mlflow.run_files import metrics_path
 
 if TYPE_CHECKING:
     from mlflow.entities import RunTag
@@ -26,7 +25,7 @@ class MetricsUpload:
 
     def __init__(self, run: MlflowRun) -> None:
         self._run = run
-        self._path = metrics_path(run.directory)
+        self._path = run.directory.metrics_path
         self._sent = _new_hash()
         """Hash of the bytes that were sent."""
 

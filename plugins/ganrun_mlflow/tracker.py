@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ganrun import GanrunError, HealthCheck, RequestError, RunDirectory, Tracker, atomic_folder, cache_directory
 from ganrun_mlflow import store
 from ganrun_mlflow.mirror import sync
-from ganrun_mlflow.run_files import ENVIRONMENT, METRICS, RECIPE, SUMMARY
 from ganrun_mlflow.sync_state import NAME
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-DOWNLOADED = {RECIPE, ENVIRONMENT, METRICS, SUMMARY, "checkpoints"}
-"""What is downloaded of a run whose directory is on another machine."""
+CHECKPOINTS = "checkpoints"
 
 
 class MlflowTracker(Tracker):
@@ -144,12 +142,14 @@ def _download(client: MlflowClient, uri: str, run_id: str) -> Path:
     folder = cache_directory() / "mlflow" / run_id
     with store.errors_as_run_errors(uri):
         uploaded = {each.path for each in client.list_artifacts(run_id)}
-        if "checkpoints" not in uploaded:
+        if CHECKPOINTS not in uploaded:
             raise RequestError(
                 f"the directory of run {run_id} is not on this machine, and its checkpoint was not uploaded; "
                 "train with [mlflow] log_checkpoints = true, or copy the directory here"
             )
         with atomic_folder(folder) as partial:
-            for name in uploaded & DOWNLOADED:
+            copy = RunDirectory(partial)
+            files = (copy.recipe_path, copy.environment_path, copy.metrics_path, copy.summary_path)
+            for name in uploaded & {CHECKPOINTS, *(path.name for path in files)}:
                 client.download_artifacts(run_id, name, str(partial))
     return folder
