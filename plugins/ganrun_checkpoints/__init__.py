@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `checkpoints`."""
     from ganrun_checkpoints.observer import Checkpoints
 
     return {"checkpoints": Checkpoints}

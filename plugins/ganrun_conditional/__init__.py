@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The losses `cgan` and `acgan`."""
     from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
     return {"cgan": ConditionalGan, "acgan": AuxiliaryClassifierGan}

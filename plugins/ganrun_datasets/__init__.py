@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
+    """Data sets of this plugin, by name."""
     from ganrun_datasets.celeba.data import Celeba
     from ganrun_datasets.cifar10 import Cifar10
     from ganrun_datasets.digits import Digits
@@ -39,6 +40,7 @@ def ganrun_data() -> Mapping[str, type[Data]]:
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    """The metric `modes-covered`."""
     from ganrun_datasets.gaussians import ModesCovered
 
     return {"modes-covered": ModesCovered}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
+    """The generator `dcgan`."""
     from ganrun_dcgan.networks import DcganGenerator
 
     return {"dcgan": DcganGenerator}
@@ -20,6 +21,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:
 
 @hookimpl
 def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """The discriminator `dcgan`."""
     from ganrun_dcgan.networks import DcganDiscriminator
 
     return {"dcgan": DcganDiscriminator}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `early-stopping`."""
     from ganrun_early_stopping.observer import EarlyStopping
 
     return {"early-stopping": EarlyStopping}

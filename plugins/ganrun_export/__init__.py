@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The command `export`."""
     from ganrun_export.command import export
 
     return {"export": export}

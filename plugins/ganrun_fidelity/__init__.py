@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    """Metrics of this plugin, by name."""
     from ganrun_fidelity.codes import CodeAccuracy
     from ganrun_fidelity.frechet import FrechetInceptionDistance
     from ganrun_fidelity.inception_score import InceptionScore
@@ -37,6 +38,7 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
 
 @hookimpl
 def ganrun_extractors() -> Mapping[str, type[Extractor]]:
+    """Extractors of this plugin, by name."""
     from ganrun_fidelity import clip, dinov2
     from ganrun_fidelity.classifier import ClassifierFeatures
     from ganrun_fidelity.inception import Inception
@@ -53,6 +55,7 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:
 
 @hookimpl
 def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
+    """The check `inception weights`."""
     from ganrun_fidelity.inception import WEIGHTS
 
     return {"inception weights": WEIGHTS.health_check}

@@ -130,9 +130,12 @@ class MlflowRun:
         error = self.directory.summary().get("error")
         if error:
             self.client.set_tag(self.id, "error", str(error)[:TAG_LENGTH])
-        self.client.set_terminated(self.id, status, end_time=self._last_written())
+        self.client.set_terminated(
+            self.id, status, end_time=int(1000 * _last_written(self.directory, self.state.started))
+        )
 
-    def _last_written(self) -> int:
-        """When the run last wrote metrics or its summary, in milliseconds: its end, which may be sent much later."""
-        written = [path for path in (self.directory.metrics_path, self.directory.summary_path) if path.exists()]
-        return int(1000 * max((path.stat().st_mtime for path in written), default=self.state.started))
+
+def _last_written(directory: RunDirectory, default: float) -> float:
+    """When a run last wrote metrics or its summary: its end, which may be sent much later."""
+    written = [path for path in (directory.metrics_path, directory.summary_path) if path.exists()]
+    return max((path.stat().st_mtime for path in written), default=default)

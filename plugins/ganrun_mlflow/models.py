@@ -25,6 +25,7 @@ class Decoder(nn.Module):
         self._nets = ganrun.Nets(model.networks)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Samples `(batch, *sample_shape)` in [-1, 1] from latents `(batch, latent_size)`."""
         return self._loss.generate(self._nets, latents)
 
 

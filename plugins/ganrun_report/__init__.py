@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The commands `compare` and `report`."""
     from ganrun_report.commands import compare, report
 
     return {"compare": compare, "report": report}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The loss `vae`."""
     from ganrun_vae.losses import VariationalAutoencoder
 
     return {"vae": VariationalAutoencoder}

@@ -275,7 +275,7 @@ def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, ca
     execute(run)
     ended = time.time()
     assert time.monotonic() - started < 10
-    assert run.directory.read_json("summary.json")["status"] == "finished"
+    assert run.directory.summary()["status"] == "finished"
     (warning,) = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
     assert "cannot be reached" in warning and "run directory holds everything" in warning
     printed = "\n".join(run.messages)
@@ -324,7 +324,7 @@ def test_a_server_that_dies_during_a_run_and_comes_back_has_everything(build, ur
 def sent(run):
     """Lines of metrics.jsonl that MLflow has."""
     known = run.directory.read_json("mlflow.json").get("bytes_sent")
-    return (run.directory / "metrics.jsonl").read_bytes()[:known].count(b"\n") if known else 0
+    return run.directory.metrics_path.read_bytes()[:known].count(b"\n") if known else 0
 
 
 def wait_until(condition, seconds=60):
@@ -336,12 +336,12 @@ def wait_until(condition, seconds=60):
 
 def last_written(directory):
     """When the run last wrote metrics or its summary, in seconds since 1970."""
-    return max(path.stat().st_mtime for path in (directory / "metrics.jsonl", directory / "summary.json"))
+    return max(path.stat().st_mtime for path in (directory.metrics_path, directory.summary_path))
 
 
 def age_by_an_hour(directory):
     """Make metrics and summary an hour older, so that their times differ from the present."""
-    for path in (directory / "metrics.jsonl", directory / "summary.json"):
+    for path in (directory.metrics_path, directory.summary_path):
         hour_before = path.stat().st_mtime - 3600
         os.utime(path, (hour_before, hour_before))
 
@@ -385,7 +385,7 @@ def test_ctrl_c_while_the_rest_is_sent_leaves_it_to_sync(build, uri, monkeypatch
     with held_up_at_the_end(monkeypatch, press_ctrl_c):
         execute(run)
     assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60
-    assert run.directory.read_json("summary.json")["status"] == "finished"
+    assert run.directory.summary()["status"] == "finished"
 
 
 def test_an_interruption_between_sending_and_recording_does_no_harm(build, uri):
