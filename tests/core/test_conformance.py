@@ -115,13 +115,13 @@ class Probability(Discriminator):
         (Undocumented, r"settings without a docstring: \['width'\]"),
     ],
 )
-def test_a_generator_that_breaks_a_clause_is_told_which(component, message):
+def test_a_generator_that_breaks_a_clause_is_named(component, message):
     assert_conforms("generator", Sound)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("generator", component)
 
 
-def test_a_discriminator_that_ends_in_a_sigmoid_is_told_so():
+def test_a_discriminator_that_ends_in_a_sigmoid_is_reported():
     with pytest.raises(AssertionError, match="losses work on logits"):
         assert_conforms("discriminator", Probability)
 
@@ -184,7 +184,7 @@ class Forgotten(Pair):
         (Forgotten, r"no phase trains: \{'generator'\}"),
     ],
 )
-def test_a_loss_that_breaks_a_clause_is_told_which(component, message):
+def test_a_loss_that_breaks_a_clause_is_named(component, message):
     assert_conforms("loss", Pair)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("loss", component)
@@ -213,7 +213,7 @@ class Dots(Data):
     ("fault", "message"),
     [("type", "not uint8 or float32"), ("label", "labels must cover"), ("count", "one label for each image")],
 )
-def test_data_that_breaks_a_clause_is_told_which(fault, message):
+def test_data_that_breaks_a_clause_is_named(fault, message):
     assert_conforms("data", Dots)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("data", Dots, {"fault": fault})
@@ -237,7 +237,7 @@ class Mean(Metric):
     ("fault", "message"),
     [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "adds nothing to the protocol")],
 )
-def test_a_metric_that_breaks_a_clause_is_told_which(fault, message):
+def test_a_metric_that_breaks_a_clause_is_named(fault, message):
     assert_conforms("metric", Mean)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("metric", Mean, {"fault": fault})
@@ -250,7 +250,7 @@ class Silent(Observer):
         pass
 
 
-def test_an_observer_that_hears_nothing_is_told_so():
+def test_an_observer_that_has_no_events_is_reported():
     with pytest.raises(AssertionError, match=r"mark methods with ganrun.observes"):
         assert_conforms("observer", Silent)
 

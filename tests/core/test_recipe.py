@@ -183,7 +183,7 @@ use = "critic"
 # ── One fault, one message ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
+def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None:
     assert faults(tmp_path, BASE.replace('use = "wgan-gp"', 'use = "wgan-gp"\nn_critc = 5')) == [
         'r.toml:8: [loss] has no key "n_critc"; did you mean "n_critic"?\n'
         "  wgan-gp (ganrun-wgan-gp 0) takes: n_critic, penalty_weight\n"
@@ -330,9 +330,9 @@ def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
 )
 def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
     assert old in BASE
-    told = faults(tmp_path, BASE.replace(old, new))
-    assert len(told) == len(expected)
-    assert all(text.startswith(start) for text, start in zip(told, expected, strict=True)), told
+    reported = faults(tmp_path, BASE.replace(old, new))
+    assert len(reported) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(reported, expected, strict=True)), reported
 
 
 OPTIMIZER = [
@@ -372,13 +372,15 @@ OPTIMIZER = [
 
 
 @pytest.mark.parametrize(("text", "expected"), OPTIMIZER)
-def test_an_optimizers_fault_is_told_once_where_it_is_written(tmp_path: Path, text: str, expected: list[str]) -> None:
-    told = faults(tmp_path, BASE + text)
-    assert len(told) == len(expected)
-    assert all(line.startswith(start) for line, start in zip(told, expected, strict=True)), told
+def test_an_optimizers_fault_is_reported_once_where_it_is_written(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    reported = faults(tmp_path, BASE + text)
+    assert len(reported) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(reported, expected, strict=True)), reported
 
 
-def test_all_faults_are_told_at_once_even_where_the_loss_is_wrong(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_even_where_the_loss_is_wrong(tmp_path: Path) -> None:
     text = """\
 nam = "x"
 [train]
@@ -403,12 +405,14 @@ times = "three"
 [bel]
 """
     lines = [3, 6, 9, 11, 15, 18, 20, 1, 21]
-    assert [int(told.split(":")[1]) for told in faults(tmp_path, text)] == lines
+    assert [int(reported.split(":")[1]) for reported in faults(tmp_path, text)] == lines
 
 
 def test_an_unknown_loss_does_not_hide_the_rest_nor_accuse_its_slots(tmp_path: Path) -> None:
-    told = faults(tmp_path, BASE.replace("wgan-gp", "wgan").replace("steps = 3", "steps = 0") + "[optimizer]\nlr = 0")
-    assert [int(each.split(":")[1]) for each in told] == [3, 7, 13]
+    reported = faults(
+        tmp_path, BASE.replace("wgan-gp", "wgan").replace("steps = 3", "steps = 0") + "[optimizer]\nlr = 0"
+    )
+    assert [int(each.split(":")[1]) for each in reported] == [3, 7, 13]
 
 
 def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
@@ -419,8 +423,8 @@ def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
         'metric=[{use="cuont"}]',
         "data.use=celeba",
     ]
-    told = faults(tmp_path, BASE, *overrides)
-    assert [line.partition(": ")[0] for line in told] == [
+    reported = faults(tmp_path, BASE, *overrides)
+    assert [line.partition(": ")[0] for line in reported] == [
         "--set train.steps=x",
         "--set data.use=celeba",
         "--set loss.n_critc=1",
@@ -438,13 +442,13 @@ def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
     ],
 )
 def test_unmet_requirements_say_what_to_install(tmp_path: Path, requirement: str, expected: str) -> None:
-    (told,) = faults(tmp_path, f'requires = [\n  "pluggy",\n  "{requirement}",\n]\n{BASE}')
-    assert re.match(expected, told), told
+    (reported,) = faults(tmp_path, f'requires = [\n  "pluggy",\n  "{requirement}",\n]\n{BASE}')
+    assert re.match(expected, reported), reported
 
 
 def test_requires_must_be_a_list_of_texts(tmp_path: Path) -> None:
-    (told,) = faults(tmp_path, f"requires = 'pluggy'\n{BASE}")
-    assert told.startswith("r.toml:1: requires must be a list of texts")
+    (reported,) = faults(tmp_path, f"requires = 'pluggy'\n{BASE}")
+    assert reported.startswith("r.toml:1: requires must be a list of texts")
 
 
 # ── What a sound recipe means ─────────────────────────────────────────────────────────────────────────────
@@ -501,16 +505,16 @@ def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path)
 
     both = registry(Other())
     assert "bell" not in load(tmp_path, BASE, registry=both).observers
-    (told,) = faults(tmp_path, BASE + "[bell]\n", registry=both)
-    assert told == (
+    (reported,) = faults(tmp_path, BASE + "[bell]\n", registry=both)
+    assert reported == (
         'r.toml:12: "bell" is offered by Other 0 and ganrun-wgan-gp 0; '
         'say use = "Other:bell" or use = "ganrun-wgan-gp:bell"'
     )
     recipe = load(tmp_path, BASE + '[bell]\nuse = "Other:bell"', registry=both)
     assert recipe.observers["bell"].registered.plugin.name == "Other"
     assert load(tmp_path, tomli_w.dumps(recipe.resolved()), registry=both).resolved() == recipe.resolved()
-    (told,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
-    assert told == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'
+    (reported,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
+    assert reported == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'
 
 
 WORDS = st.text(string.printable, min_size=1).filter(str.strip)

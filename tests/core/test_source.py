@@ -132,7 +132,7 @@ def test_unfit_text_is_refused_with_its_place(tmp_path: Path, text: bytes, expec
     assert refusal(path).startswith(expected.format(path=path))
 
 
-def test_all_dates_are_told_at_once(tmp_path: Path) -> None:
+def test_all_dates_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("a = 1979-05-27\n[b]\nc = { d = 07:32:00 }\n", encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
@@ -144,7 +144,7 @@ def test_all_dates_are_told_at_once(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_no_file_is_told_from_what_is_no_recipe(tmp_path: Path) -> None:
+def test_what_is_no_file_is_distinguished_from_what_is_no_recipe(tmp_path: Path) -> None:
     assert refusal(tmp_path / "absent.toml") == f"{tmp_path}/absent.toml: no such file"
     assert (
         refusal(tmp_path) == f"{tmp_path}: is a folder, not a recipe; to continue a run say: ganrun resume {tmp_path}"
