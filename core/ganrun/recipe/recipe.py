@@ -87,7 +87,7 @@ class ComponentConfig:
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
         is_plain = self.registered.kind == "observer" and self.key == (self.use,)
-        parts = {name: part.table() for name, part in self.parts.items()}  # instead of what was written
+        parts = {name: _shortest(part.table()) for name, part in self.parts.items()}  # instead of what was written
         return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **parts}
 
     def completed(self, table: Any) -> Any:
@@ -103,7 +103,7 @@ class ComponentConfig:
             settings = parse_settings(self.registered.cls.Settings, own)
         except ValidationError:
             return table
-        parts = {name: part.completed(getattr(settings, name)) for name, part in self.parts.items()}
+        parts = {name: _shortest(part.completed(getattr(settings, name))) for name, part in self.parts.items()}
         return {"use": self.use, **dump(settings), **parts}
 
     def _is_named_by(self, use: Any) -> bool:
@@ -193,6 +193,11 @@ class Recipe(TrainingConfig, EvaluationConfig):
             "metric": [config.table() for config in self.metrics],
             **{name: config.table() for name, config in self.observers.items()},
         }
+
+
+def _shortest(part: Any) -> Any:
+    """A part by its name alone, where it has no settings."""
+    return part["use"] if isinstance(part, dict) and part.keys() == {"use"} else part
 
 
 def dump(settings: Settings) -> dict[str, Any]:
