@@ -39,6 +39,7 @@ from ganrun_mlflow.comparison import cell
 from ganrun_mlflow.mirror import Mirror
 from ganrun_mlflow.store import connect, tracking_uri
 from ganrun_mlflow.sync_state import SyncState
+from ganrun_mlflow.sync_thread import SyncThread
 from ganrun_mlflow.tracker import check_store
 
 RECIPE = """\
@@ -367,12 +368,24 @@ def held_up_at_the_end(monkeypatch, when_held_up):
 
 
 def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatch):
-    monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 120)
+    close = SyncThread.close
+
+    def close_while_waiting(thread, ended, gives_up):
+        steps.append(run.step)
+        listening.settimeout(60)
+        unanswered, _ = listening.accept()
+        monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 0.5)
+        unanswered.close()
+        return close(thread, ended, gives_up)
+
+    steps = []
+    monkeypatch.setattr(SyncThread, "close", close_while_waiting)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         run = build(f'uri = "http://127.0.0.1:{listening.getsockname()[1]}"', steps=10)
         execute(run)
-    assert run.state.seconds < 1.5
-    assert "ganrun sync" in "\n".join(run.messages)
+    assert steps == [10], "every step was done while the first request waited for its answer"
+    assert "timed out" in "\n".join(run.messages) and "ganrun sync" in "\n".join(run.messages)
 
 
 def test_ctrl_c_while_the_rest_is_sent_leaves_it_to_sync(build, uri, monkeypatch):
