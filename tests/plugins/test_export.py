@@ -403,10 +403,10 @@ def test_scores_in_damaged_lines_are_missing_with_a_warning(run: Run, tmp_path: 
         ),
         (
             lambda folder: os.truncate(folder / "config.json", 200),
-            "config.json is damaged, or it is no file of ganrun's",
+            "config.json is damaged, or not a file of ganrun",
         ),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or it is no file of ganrun's"),
-        (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not tell what"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or not a file of ganrun"),
+        (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not state what"),
         (lambda folder: (folder / "encoder.safetensors").unlink(), "holds no weights of the encoder"),
         (lambda folder: os.truncate(folder / "generator.safetensors", 300), "the weights in .* are damaged"),
         (lambda folder: (folder / "recipe.toml").unlink(), "recipe.toml: no such file"),

@@ -12,7 +12,6 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 import ganrun_vae
 from ganrun import Batch, Buffer, IncompatibleError, ModelSpec, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
-from ganrun.training.scorer import evaluation_of
 from ganrun_vae import losses
 from ganrun_vae.losses import VariationalAutoencoder
 
@@ -246,7 +245,7 @@ def test_bernoulli_is_refused_for_points():
 @pytest.mark.parametrize(("likelihood", "share"), [("gaussian", 0.25), ("bernoulli", 0.6)])
 def test_it_learns_to_reconstruct_and_to_draw_digits(tmp_path, likelihood, share):
     run = train(recipe(likelihood=likelihood, warmup_steps=100), tmp_path / "run", ganrun_vae)
-    evaluation = evaluation_of(run)
+    evaluation = run.evaluation()
     pairs = evaluation.collect_real(Buffer(), "images", "reconstructions", split="test")
     evaluation.run()
     unseen, made = pairs.tensors()
@@ -254,7 +253,7 @@ def test_it_learns_to_reconstruct_and_to_draw_digits(tmp_path, likelihood, share
     unseen, made = unseen.float(), made.float()
     mean_image = evaluation.real(split="train").float().mean(0)
     assert (made - unseen).square().mean() < share * (mean_image - unseen).square().mean()
-    moment = evaluation_of(run)
+    moment = run.evaluation()
     later = moment.collect_real(Buffer(), "reconstructions", split="test")
     moment.run()
     assert torch.equal(made, later.tensors()[0].float()), "reconstructions are deterministic"
