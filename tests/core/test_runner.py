@@ -370,7 +370,7 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
     ("deed", "reported"),
     [
         ("newer format", "has format 2, .* reads format 1"),
-        ("every one damaged", r"every checkpoint in .* is damaged; .*again from step 0(.|\n)*step_00000004.* is damaged"),
+        ("every one damaged", r"every checkpoint .* is damaged; .*again from step 0(.|\n)*step_00000004.* is damaged"),
         ("fewer steps", "has done 4 steps already; to train on, ask for more"),
     ],
 )
