@@ -43,7 +43,7 @@ def pages() -> dict[str, str]:
         "hooks.md": _hooks(),
         "recipe.md": _recipe(),
     }
-    return {name: f"{NOTICE}\n\n{text.strip()}\n" for name, text in contents.items()}
+    return {name: _with_notice(text.strip()) for name, text in contents.items()}
 
 
 def stale_pages() -> list[str]:
@@ -62,6 +62,12 @@ def write_pages() -> None:
             (FOLDER / name).write_text(fresh[name], encoding="utf-8")
         else:
             (FOLDER / name).unlink()
+
+
+def _with_notice(text: str) -> str:
+    """The notice stands below the title: a site's menu shows the titles of pages that begin with one."""
+    title, _, rest = text.partition("\n")
+    return f"{title}\n\n{NOTICE}\n{rest}\n"
 
 
 # ── Pages ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,8 +226,9 @@ def _members(thing: type) -> Iterator[str]:
     if fields:
         yield "\n".join(f"- `{name}`" + (f": {text}" if text else "") for name, text in fields)
     for name, function in _functions(thing):
-        prefix = "property " if isinstance(vars(thing)[name], property) else "def "
-        yield _code(f"{prefix}{name}{_signature(function)}") + "\n\n" + _markdown(function)
+        is_property = isinstance(vars(thing)[name], property)
+        head = f"{name}: {_returned(function)}" if is_property else f"def {name}{_signature(function)}"
+        yield _code(head) + "\n\n" + _markdown(function)
 
 
 def _functions(thing: type) -> Iterator[tuple[str, Any]]:
@@ -247,7 +254,7 @@ def _signature(function: Any, bound: bool = False) -> str:
         each.replace(annotation=_bare(each.annotation), default=_plain(each.default))
         for each in signature.parameters.values()
     ][1 if bound else 0 :]
-    returned = _bare(signature.return_annotation)
+    returned = _returned(function)
     text = str(inspect.Signature(parameters, return_annotation=returned))
     if len(text) <= WIDTH - 30:
         return text
@@ -255,6 +262,10 @@ def _signature(function: Any, bound: bool = False) -> str:
     if parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
         lines.insert(0, "*")
     return "(\n    " + ",\n    ".join(lines) + f",\n) -> {returned}"
+
+
+def _returned(function: Any) -> Any:
+    return _bare(inspect.signature(function).return_annotation)
 
 
 def _bare(annotation: Any) -> Any:
@@ -283,17 +294,16 @@ def _attribute_docs(source: str) -> dict[str, str]:
 
 
 def _markdown(thing: Any) -> str:
-    """A docstring, with its `Args:` and `Raises:` as lists."""
-    lines = []
-    in_section = False
+    """A docstring, with its `Args:` and `Raises:` as lists and its `Returns:` as a paragraph."""
+    lines, section = [], ""
     for line in inspect.cleandoc(thing.__doc__ or "").splitlines():
         if line in ("Args:", "Raises:", "Returns:"):
-            in_section = True
-            lines += [f"**{line.removesuffix(':')}**", ""]
-        elif in_section and line.startswith("    "):
-            lines.append(_entry(line[4:]))
+            section = line.removesuffix(":")
+            lines += [f"**{section}**", ""]
+        elif section and line.startswith("    "):
+            lines.append(line.strip() if section == "Returns" else _entry(line[4:]))
         else:
-            in_section = in_section and not line
+            section = "" if line else section
             lines.append(line)
     return "\n".join(lines)
 
