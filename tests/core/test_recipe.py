@@ -357,6 +357,20 @@ OPTIMIZER = [
             "adam (ganrun_optimizers 0) takes: lr, schedule"
         ],
     ),
+    (
+        "[optimizer]\nlr = 0\nschedule = 'cosin'",
+        ["r.toml:13: [optimizer] lr = 0:", 'r.toml:14: no schedule is called "cosin"; did you mean "cosine"?'],
+    ),
+    (
+        "[optimizer]\nschedule = 'cosin'\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: no schedule is called "cosin"; did you mean "cosine"?'],
+    ),
+    (
+        "[optimizer.critic]\nschedule = { use = 'linear', x = 1 }",
+        ['r.toml:13: [optimizer.critic.schedule] has no key "x"\n  linear (ganrun_optimizers 0) takes: no settings'],
+    ),
+    ("[optimizer]\nschedule = 3", ["r.toml:13: [optimizer] schedule = 3: input should be a valid string, or"]),
+    ("[optimizer]\nschedule = {}", ['r.toml:13: [optimizer.schedule] needs use = "…", the name of a schedule']),
     ("[optimizer.critc]\nlr = 1", ['r.toml:12: the loss wgan-gp has no slot "critc"; did you mean "critic"?']),
     ("[optimizer]\nlr = 0\n[optimizer.critic]\nuse = 'adam'", ["r.toml:13: [optimizer] lr = 0:"]),
     ("[optimizer]\nuse = 'adm'\n[optimizer.critic]\nlr = 1", ['r.toml:13: no optimizer is called "adm"']),

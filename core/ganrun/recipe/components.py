@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ganrun.base.errors import PluginError
-from ganrun.contracts.settings import Settings, parse_settings
+from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
 from ganrun.recipe.faults import Owner
 from ganrun.recipe.recipe import ComponentConfig
@@ -71,22 +71,20 @@ class ComponentReader:
             rest = self._fitting(key, found, rest)
         owner = Owner(str(found), f"ganrun show {kind} {use}")
         settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
-        return (
-            None
-            if settings is None
-            else ComponentConfig(found, use, settings, key, self._parts(key, found, settings, written))
-        )
+        parts = self._parts(key, found, rest if settings is None else dict(settings), written)
+        return None if settings is None else ComponentConfig(found, use, settings, key, parts)
 
     def _parts(
-        self, key: Key, found: RegisteredComponent, settings: Settings, written: Mapping[str, Any] | None
+        self, key: Key, found: RegisteredComponent, settings: Mapping[str, Any], written: Mapping[str, Any] | None
     ) -> dict[str, ComponentConfig]:
         """The components that its settings name: by a name alone, or by a table that says `use`."""
         parts = {}
         for name, kind in found.cls.parts.items():
-            wanted = getattr(settings, name)
+            wanted = settings.get(name)
             table = {"use": wanted} if isinstance(wanted, str) else wanted
-            is_inherited = written is not None and name not in written
-            parts[name] = self.from_table((*key, name), kind, table, {} if is_inherited else None)
+            if isinstance(table, dict):  # anything else is a fault of the settings
+                is_inherited = written is not None and name not in written
+                parts[name] = self.from_table((*key, name), kind, table, {} if is_inherited else None)
         return {name: part for name, part in parts.items() if part is not None}
 
     def _fitting(self, key: Key, found: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
