@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
+from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
 
@@ -68,7 +69,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: if they cannot be written.
     """
-    # safetensors' own save_file gives its files to their owner alone, whatever the umask says.
+    # The files of safetensors' save_file are readable by their owner only, whatever the umask.
     whole = {name: value.contiguous() for name, value in tensors.items()}
     path.write_bytes(serialised(whole, metadata={"format": "pt"}))
 
@@ -78,7 +79,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: if a file is missing or was changed.
-        RequestError: if it is sound but cannot be read, being of another format or kept from us.
+        RequestError: if it has another format, or there is no permission to read it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -135,21 +136,41 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
+def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
+    """The run directory and the checkpoint that a folder stands for: a checkpoint itself, or the latest one of a run.
+
+    Returns:
+        None if the folder is neither a checkpoint nor a run directory.
+
+    Raises:
+        RequestError: if the run has no sound checkpoint, or the checkpoint is damaged or cannot be read.
+    """
+    run = _run_of(folder)
+    if run is not None:
+        return run, load_checkpoint(folder)
+    if not (folder / RECIPE).is_file():
+        return None
+    latest = latest_checkpoint(folder)
+    if latest is None:
+        raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+    return folder, latest
+
+
 def checkpoint_path(run: Path, step: int | None = None) -> Path:
     """Where the run in this directory keeps the state after `step`; the one that scored best where that is None."""
     return run / "checkpoints" / ("best" if step is None else f"step_{step:08d}")
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
-    place = checkpoint.absolute()
-    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
 
 
 def checkpoints_in(run: Path) -> list[Path]:
     """The complete checkpoints in a run's directory, the latest last."""
     found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
+    place = checkpoint.absolute()
+    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
 
 
 def _checksum(path: Path) -> str:

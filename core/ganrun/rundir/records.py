@@ -242,8 +242,9 @@ def _number(content: Json, key: str) -> float:
 
 
 def _finite_or_nan(value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else math.nan  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return math.nan
+    return float(value)
 
 
 def _finite_or_none(value: float) -> float | None:
