@@ -63,7 +63,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecipeError([_syntax_problem(path, text, error)]) from error
+        raise RecipeError([_syntax_fault(path, text, error)]) from error
     return laid_over(tables, overrides, path, text)
 
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _syntax_problem(path: Path, text: str, error: Exception) -> str:
+def _syntax_fault(path: Path, text: str, error: Exception) -> str:
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is not None:
