@@ -132,7 +132,7 @@ class Terms:
     """Logged only, never differentiated."""
 
 
-Objective = Callable[[Any, Batch], Terms]
+Objective = Callable[[Nets, Batch], Terms]
 """`objective(nets, batch) -> Terms`"""
 
 

@@ -109,7 +109,7 @@ def _score_run(
     run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
-        run.restore(checkpoint.weights, checkpoint.progress)
+        run.restore(checkpoint)
     except RequestError as error:
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
     on_progress(f"samples of step {run.step}")

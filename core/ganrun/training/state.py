@@ -1,8 +1,7 @@
-"""Everything that training changes: what a checkpoint holds."""
+"""Everything that training changes, and that a checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +68,7 @@ class TrainingState:
     step: int = 0
     """Steps done."""
     images_seen: int = 0
-    """Real images consumed: the place in the data's stream."""
+    """Real images consumed: the position in the data's stream."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
     whole: bool = True
@@ -112,12 +111,13 @@ class TrainingState:
         """
         return Checkpoint(self.weights(), self.progress())
 
-    def load(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-        """Restore a state from the results of `weights` and `progress`.
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore the state of a checkpoint.
 
         Raises:
             RequestError: if it belongs to other networks.
         """
+        weights, progress = checkpoint
         try:
             for name, slot in self.slots.items():
                 slot.module.load_state_dict(weights[name])
