@@ -1,4 +1,4 @@
-"""From a recipe's text to a validated recipe, or to every fault of it at once."""
+"""Reads recipes: from text to a validated recipe, or to an error that lists every fault."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _unmet(requirement: str) -> str | None:
 
 
 def _slots(reader: ComponentReader) -> Mapping[str, Slot] | None:
-    """The slots of the recipe's loss, even where its settings are at fault; None where there is no such loss."""
+    """The slots of the recipe's loss, even if its settings have faults; None if there is no such loss."""
     loss = reader.found.get(("loss",))
     slots: Mapping[str, Slot] | None = None if loss is None else loss.cls.slots
     return slots
@@ -249,7 +249,7 @@ def _observer(reader: ComponentReader, name: str) -> ComponentConfig | None:
 
 
 def _check_names(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> None:
-    """Every table and key of the top level must be somebody's."""
+    """Every table and key of the top level must belong to the engine, a slot or an observer."""
     tables, registry = reader.tables, reader.registry
     known = [*ENGINE_KEYS, *(slots or ()), *registry.names("observer")]
     blocked = {plugin.name for plugin in registry.plugins.found if plugin.blocked}

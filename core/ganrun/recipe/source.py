@@ -25,7 +25,7 @@ class Source:
     text: str
     tables: dict[str, Any]
     overrides: dict[Key, str]
-    """Places that `--set` changed, with what was typed."""
+    """Places that `--set` changed, each with the text of its override."""
 
     def where(self, key: Key) -> str:
         """`recipes/wgan.toml:14`, or the `--set` that put the key there.
@@ -133,7 +133,7 @@ def _syntax_fault(path: Path, text: str, error: Exception) -> str:
 
 
 def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
-    """Put `value` in its place; the key as the tables have it, where a number is an index in lists only."""
+    """Set `value`; returns the key as the tables have it, in which a number is an index only in lists."""
     table: Any = tables
     laid: Key = ()
     for part, following in zip(key, (*key[1:], None), strict=True):

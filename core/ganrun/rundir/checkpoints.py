@@ -27,7 +27,7 @@ MANIFEST, PROGRESS = "manifest.json", "progress.pt"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint's content, on the CPU or on the device that it is taken from."""
+    """A checkpoint's content: on the CPU when loaded, on the run's device when taken from a run."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
@@ -79,7 +79,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: if a file is missing or was changed.
-        RequestError: if it has another format, or there is no permission to read it.
+        RequestError: if it is undamaged but has another format, or there is no permission to read it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -100,12 +100,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """The file that stands for a checkpoint's content: it holds the checksums of all others."""
+    """The file that identifies a checkpoint's content: it holds the checksums of all others."""
     return checkpoint / MANIFEST
 
 
 def step_of(folder: Path) -> int | None:
-    """The step of a checkpoint, as its manifest says; None where there is none."""
+    """The step of a checkpoint, from its manifest; None if there is none."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -113,10 +113,10 @@ def step_of(folder: Path) -> int | None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest sound checkpoint of a run; None where there never was one. Damaged ones are skipped with a warning.
+    """The latest undamaged checkpoint of a run; None if there is none at all. Skips damaged ones with a warning.
 
     Raises:
-        RequestError: if there are some, and none is sound or one cannot be read.
+        RequestError: if all checkpoints are damaged, or one cannot be read.
     """
     damaged: list[DamagedCheckpoint] = []
     for folder in reversed(checkpoints_in(run)):
@@ -143,7 +143,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
         None if the folder is neither a checkpoint nor a run directory.
 
     Raises:
-        RequestError: if the run has no sound checkpoint, or the checkpoint is damaged or cannot be read.
+        RequestError: if the run has no undamaged checkpoint, or the checkpoint is damaged or cannot be read.
     """
     run = _run_of(folder)
     if run is not None:
@@ -157,7 +157,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
 
 
 def checkpoint_path(run: Path, step: int | None = None) -> Path:
-    """Where the run in this directory keeps the state after `step`; the one that scored best where that is None."""
+    """The folder of a run's checkpoint after `step`, or of the one that scored best if `step` is None."""
     return run / "checkpoints" / ("best" if step is None else f"step_{step:08d}")
 
 

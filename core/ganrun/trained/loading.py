@@ -49,7 +49,7 @@ def load(what: str | Path, device: str = "auto") -> Model:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What training left of one model, on the CPU."""
+    """A trained model on disk: its weights, on the CPU, and the facts needed to build it."""
 
     folder: Path
     """The run directory, or the exported folder."""
@@ -73,7 +73,7 @@ class SavedModel:
     """One for each class of the data."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
-    """By slot; the averages where there are any."""
+    """By slot; the averaged weights where there are any."""
 
     registry: Registry
     """The installed components, among which are its loss and networks."""

@@ -13,7 +13,7 @@ class Average:
 
     After step t = 1, 2, …:  w̄ ← d w̄ + (1 − d) w,  d = min(decay, t / (t + 9)),
 
-    so that the average is not held back by the first weights. Integer buffers are copied. Batch norm's running
+    so that the first weights do not dominate the average. Integer buffers are copied. Batch norm's running
     statistics are averaged like weights, so that they fit the averaged network rather than the newest.
 
     Args:

@@ -1,4 +1,4 @@
-"""The slots of a loss, filled: networks are built, tried once, and given an average and an optimiser."""
+"""Fills the slots of a loss: builds each network, tries it, and adds its average and optimiser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ MIXED = (
 
 
 def build_slots(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> dict[str, SlotState]:
-    """Every slot of the loss: network, average, optimiser."""
+    """The state of every slot of the loss: network, average, optimiser.
+
+    Raises:
+        IncompatibleError: as `build_networks`.
+    """
     networks = build_networks(recipe, loss, spec, device)
     return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
 
