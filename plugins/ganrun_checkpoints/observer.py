@@ -67,7 +67,7 @@ class Checkpoints(ganrun.Observer):
             raise RequestError(f'[checkpoints] best = "{self.settings.best}" needs a [[metric]] that measures it')
         found = latest_checkpoint(run.directory.path) if run.resumed else None
         if found is not None:
-            run.restore(found.weights, found.progress)
+            run.restore(found)
             for folder in checkpoints_in(run.directory.path):
                 if folder > checkpoint_path(run.directory.path, run.step):
                     shutil.rmtree(folder)  # damaged; the run will write it again

@@ -1,4 +1,4 @@
-"""How much processor time commands take before they do anything: medians on one thread, beside the goals.
+"""Processor time that commands take before they do anything: median of several runs on one thread, beside the goals.
 
     python tests/benchmarks/start_up.py [RUNS]
 

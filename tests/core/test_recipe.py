@@ -615,4 +615,4 @@ def faults(folder: Path, text: str, *overrides: str, registry: Registry = REGIST
     """The problems, without the folder."""
     with pytest.raises(RecipeError) as caught:
         load(folder, text, *overrides, registry=registry)
-    return [spec.replace(f"{folder}/", "") for spec in caught.value.problems]
+    return [fault.replace(f"{folder}/", "") for fault in caught.value.faults]

@@ -137,7 +137,7 @@ def test_all_dates_are_reported_at_once(tmp_path: Path) -> None:
     path.write_text("a = 1979-05-27\n[b]\nc = { d = 07:32:00 }\n", encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
         read_source(path, ["e=1979-05-27T07:32:00Z"])
-    assert caught.value.problems == (
+    assert caught.value.faults == (
         f"{path}:1: a is a date or time; no setting takes one",
         f"{path}:3: b.c.d is a date or time; no setting takes one",
         "--set e=1979-05-27T07:32:00Z: e is a date or time; no setting takes one",

@@ -43,12 +43,12 @@ class RecipeError(RequestError):
     """A recipe is wrong in one or more places; the message lists them all.
 
     Args:
-        problems: One message for each place, which it begins with.
+        faults: One message for each place; it begins with the place.
     """
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
 
 
 class PluginError(RequestError):

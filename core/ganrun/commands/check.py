@@ -20,13 +20,13 @@ def command(recipes: tuple[Path, ...], options: RecipeOptions) -> None:
     with spinner("loading PyTorch"):
         from ganrun.training.assembly import check_recipe
 
-    problems: list[str] = []
+    faults: list[str] = []
     for path in recipes:
         try:
             (recipe,) = load_recipes([path], options)
             check_recipe(recipe)
             click.echo(f"{path}: ok")
         except GanrunError as error:
-            problems.append(str(error))
-    if problems:
-        raise RecipeError(problems)
+            faults.append(str(error))
+    if faults:
+        raise RecipeError(faults)

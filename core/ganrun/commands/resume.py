@@ -17,7 +17,6 @@ from ganrun.commands.train import train
 def command(run: Path, options: RecipeOptions) -> None:
     """Continue the run in a run directory from its last checkpoint."""
     from ganrun.rundir.directory import open_run
-    from ganrun.rundir.records import RECIPE
 
-    (recipe,) = load_recipes([open_run(run) / RECIPE], options)
+    (recipe,) = load_recipes([open_run(run).recipe_path], options)
     train(recipe, run, resume=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """What a check of this machine found."""
+    """The result of a check of this machine."""
 
     ok: bool
     """Whether the check passed."""

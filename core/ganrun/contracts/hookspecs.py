@@ -23,6 +23,9 @@ Rules for all hooks of components:
 - An implementation that raises marks its plugin as broken. That stops a run only if its recipe needs the plugin.
 """
 
+# A specification has no body: plugins implement it.
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @hookspec
-def ganrun_generators() -> Mapping[str, type[Generator]]:  # type: ignore[empty-body]
+def ganrun_generators() -> Mapping[str, type[Generator]]:
     """Networks from latents to samples in [-1, 1].
 
     A recipe fills a loss's slot of kind `generator` with one: `[generator] use = "dcgan"`.
@@ -56,7 +59,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:  # type: ignore[empty-
 
 
 @hookspec
-def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:  # type: ignore[empty-body]
+def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
     """Networks from images to one vector each: critics, classifiers with heads, encoders.
 
     A recipe fills a loss's slot of kind `discriminator` with one: `[discriminator]`, or `[encoder]` in a VAE.
@@ -64,22 +67,22 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:  # type: ignor
 
 
 @hookspec
-def ganrun_losses() -> Mapping[str, type[Loss]]:  # type: ignore[empty-body]
+def ganrun_losses() -> Mapping[str, type[Loss]]:
     """Training objectives: slots, latents and phases. A recipe has exactly one: `[loss] use = "wgan-gp"`."""
 
 
 @hookspec
-def ganrun_data() -> Mapping[str, type[Data]]:  # type: ignore[empty-body]
+def ganrun_data() -> Mapping[str, type[Data]]:
     """Data sets. A recipe has exactly one: `[data] use = "celeba"`."""
 
 
 @hookspec
-def ganrun_metrics() -> Mapping[str, type[Metric]]:  # type: ignore[empty-body]
+def ganrun_metrics() -> Mapping[str, type[Metric]]:
     """Metrics that score samples. A recipe has any number of them: `[[metric]] use = "fid"`."""
 
 
 @hookspec
-def ganrun_extractors() -> Mapping[str, type[Extractor]]:  # type: ignore[empty-body]
+def ganrun_extractors() -> Mapping[str, type[Extractor]]:
     """Networks from images to features, for metrics that compare features.
 
     Their tables name one: `features = "inception"`, or `features = { use = "inception", weights = "…" }`.
@@ -87,14 +90,14 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:  # type: ignore[empty-
 
 
 @hookspec
-def ganrun_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-body]
+def ganrun_optimizers() -> Mapping[str, type[Optimizer]]:
     """Optimisers. A recipe has one for each slot of its loss: `[optimizer] use = "adam"` for all of them, and
     `[optimizer.discriminator]` to override it for one.
     """
 
 
 @hookspec
-def ganrun_schedules() -> Mapping[str, type[Schedule]]:  # type: ignore[empty-body]
+def ganrun_schedules() -> Mapping[str, type[Schedule]]:
     """Schedules, which change the learning rate over a run.
 
     The table of an optimiser names one: `schedule = "linear"`, or `schedule = { use = "linear", … }`.
@@ -102,7 +105,7 @@ def ganrun_schedules() -> Mapping[str, type[Schedule]]:  # type: ignore[empty-bo
 
 
 @hookspec
-def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
+def ganrun_observers() -> Mapping[str, type[Observer]]:
     """Observers, which handle the events of a run: trackers, progress bars, checkpoints, sample grids.
 
     The recipe's table of the same name has its settings: `[mlflow] experiment = "celeba64"`. An `automatic` observer
@@ -114,7 +117,7 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-bo
 
 
 @hookspec
-def ganrun_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
+def ganrun_commands() -> Mapping[str, click.Command]:
     """Subcommands of `ganrun`, by name.
 
     `ganrun --help` imports their module, so import slow packages inside the command. The command line reports a
@@ -124,7 +127,7 @@ def ganrun_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body
 
 
 @hookspec
-def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
+def ganrun_trackers() -> Mapping[str, Tracker]:
     """Trackers, which know runs by ids: commands accept these ids in place of run directories."""
 
 
@@ -132,7 +135,7 @@ def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
 
 
 @hookspec
-def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:  # type: ignore[empty-body]
+def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
     """Checks that `ganrun doctor` runs: are the weights present, is the tracking server reachable?
 
     Each callable returns a `ganrun.HealthCheck` within seconds. It changes nothing, except that it may repair an

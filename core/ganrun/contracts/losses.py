@@ -132,7 +132,7 @@ class Terms:
     """Logged only, never differentiated."""
 
 
-Objective = Callable[[Any, Batch], Terms]
+Objective = Callable[[Nets, Batch], Terms]
 """`objective(nets, batch) -> Terms`"""
 
 
@@ -179,7 +179,7 @@ class Loss(Component, ABC):
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """A loss without slots trains nothing."""
+        """As `Component.class_fault`; a loss must also have slots."""
         return super().class_fault() or (None if getattr(cls, "slots", None) else "whose class does not define slots")
 
     @property
@@ -188,7 +188,7 @@ class Loss(Component, ABC):
         return int(self.settings.latent_size)
 
     def factors(self) -> Sequence[Factor]:
-        """The parts of a latent vector, in order, each with its own name: noise alone, unless overridden."""
+        """The parts of a latent vector, in order, with different names: noise alone, unless overridden."""
         return (Factor("noise", self.latent_size, "noise"),)
 
     def in_features(self, slot: str) -> int:

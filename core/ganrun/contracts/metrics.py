@@ -47,9 +47,11 @@ class Metric(Component, ABC):
 
 
 class FeatureMetric(Metric):
-    """A metric on an extractor's features. Its settings have a field `features` that names the extractor:
+    """A metric on an extractor's features.
 
-    features: ganrun.Part = "inception"
+    Its settings have a field that names the extractor:
+
+        features: ganrun.Part = "inception"
     """
 
     parts = {"features": "extractor"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ganrun.contracts.components import Component
 
 
 class Kind(NamedTuple):
@@ -19,9 +22,9 @@ class Kind(NamedTuple):
     """The base class's name."""
 
     @property
-    def contract(self) -> type:
+    def contract(self) -> type[Component]:
         """The base class; imports torch."""
-        contract: type = getattr(import_module(f"ganrun.contracts.{self.module}"), self.contract_name)
+        contract: type[Component] = getattr(import_module(f"ganrun.contracts.{self.module}"), self.contract_name)
         return contract
 
 

@@ -178,13 +178,11 @@ def _collision(name: str, matches: list[RegisteredComponent]) -> str:
 
 
 def _component_fault(kind: str, name: Any, component: Any) -> str | None:
-    """What is wrong with a component that a plugin offers, or None."""
-    from ganrun.contracts.components import Component
-
+    """The fault of a component that a plugin offers, or None."""
     contract = KINDS[kind].contract
     if not _is_name(name):
         return _bad_name(name)
-    if not (isinstance(component, type) and issubclass(component, contract) and issubclass(component, Component)):
+    if not (isinstance(component, type) and issubclass(component, contract)):
         return f'"{name}", which is no subclass of ganrun.{contract.__name__}'
     if isabstract(component):
         missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
@@ -194,7 +192,7 @@ def _component_fault(kind: str, name: Any, component: Any) -> str | None:
 
 
 def _command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None:
-    """What is wrong with a command that a plugin offers, or None."""
+    """The fault of a command that a plugin offers, or None."""
     import click
 
     if not _is_name(name):

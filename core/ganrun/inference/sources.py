@@ -60,8 +60,10 @@ class Source(ABC):
     outputs: ClassVar[tuple[str, ...]]
     """The outputs of its rows."""
 
-    name: str
-    """Its name in progress reports."""
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in progress reports."""
 
     @property
     def available(self) -> int | None:
@@ -205,7 +207,7 @@ class RealImages(Source):
     model: ReadsImages | None = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """`train images`"""
         return f"{self.split} images"
 

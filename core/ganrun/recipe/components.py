@@ -23,7 +23,7 @@ class ComponentReader:
     """Reads components from tables.
 
     Args:
-        tables: Where from; faults are noted there.
+        tables: The recipe's tables; they also collect the faults.
         registry: The installed components.
     """
 
@@ -31,10 +31,10 @@ class ComponentReader:
         self.tables = tables
         self.registry = registry
         self.found: dict[Key, RegisteredComponent] = {}
-        """What each table names, even where its settings are at fault."""
+        """The component that each table names, even if its settings have faults."""
 
     def read(self, key: Key, kind: str) -> ComponentConfig | None:
-        """The component of a table that is required; None, with its faults, where it cannot be read."""
+        """The component of a required table; None if the table has faults, which are added to `tables`."""
         table = self.tables.table(key, required=True)
         return None if table is None else self.from_table(key, kind, table)
 
@@ -50,8 +50,8 @@ class ComponentReader:
         self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
         return None
 
-    def settings_named(self, kind: str, use: object) -> Collection[str]:
-        """The names of a component's settings; none where there is no such component."""
+    def setting_names(self, kind: str, use: object) -> Collection[str]:
+        """The names of a component's settings; empty if there is no such component."""
         try:
             return tuple(self.registry.find(kind, str(use)).cls.Settings.model_fields)
         except PluginError:

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and how it is written."""
+"""A run's directory: its files, its lock, and how both are read and written."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class RunDirectory:
             lock.release()
 
     def check_free(self) -> None:
-        """Make sure that a new run would write over nothing.
+        """Check that a new run would overwrite nothing.
 
         Raises:
             RequestError: if the folder holds files of those names, but no run.
@@ -136,7 +136,11 @@ class RunDirectory:
             write_text(self / name, text)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Write a JSON file, likewise; its path."""
+        """Write a JSON file, atomically; returns its path.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return self / name
 
@@ -153,11 +157,11 @@ class RunDirectory:
         return self.read_json(ENVIRONMENT)
 
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json, likewise."""
+        """The content of summary.json; empty where the file is absent or damaged."""
         return self.read_json(SUMMARY)
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json, likewise; an exported model's folder has one, a run none."""
+        """The content of config.json, which only an exported folder has; empty where the file is absent or damaged."""
         return self.read_json(CONFIG)
 
     def append_record(self, record: Record) -> None:
@@ -180,13 +184,18 @@ class RunDirectory:
         return self.read_records()[0]
 
     def read_records(self) -> tuple[list[Record], int]:
-        """The same, and the number of damaged lines."""
+        """As `records`, and the number of damaged lines."""
         lines = [record for _, record in self._lines()]
         records = [record for record in lines if record is not None]
         return records, len(lines) - len(records)
 
     def rewind(self, step: int) -> bool:
-        """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
+        """Remove what was recorded after `step`, and the run's own scores at it; returns whether there were such.
+
+        Raises:
+            RequestError: if the file cannot be read.
+            RunError: if it cannot be written.
+        """
         until = [(line, record) for line, record in self._lines() if record is not None and record.step <= step]
         kept = [line for line, record in until if record.step < step or not record.evaluation or record.rescored]
         self.write_text(METRICS, "".join(f"{line}\n" for line in kept))
@@ -225,8 +234,27 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
     return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def open_run(path: Path) -> RunDirectory:
+    """An existing run, with a warning if a newer ganrun wrote it.
+
+    Raises:
+        RequestError: if there is none at `path`.
+    """
+    directory = RunDirectory(path)
+    if not directory.holds_run:
+        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
+        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
+    warn_if_newer(directory)
+    return directory
+
+
 def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
-    """Warn where a newer ganrun wrote the files: what seems wrong in them may only be new."""
+    """Warn if a newer ganrun wrote the files: what seems wrong in them may only be new.
+
+    Args:
+        directory: A run directory or an exported folder.
+        facts: The file in it that states the version.
+    """
     stored = directory.read_json(facts)
     here = version("ganrun")
     try:
@@ -239,19 +267,5 @@ def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
 
 
 def _run_around(path: Path) -> str:
-    """A hint, where a folder is part of a run, as a checkpoint is."""
+    """A hint for a folder that is part of a run, such as a checkpoint."""
     return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")
-
-
-def open_run(path: Path) -> RunDirectory:
-    """An existing run; where a newer ganrun made it, a warning says so.
-
-    Raises:
-        RequestError: if there is none at `path`.
-    """
-    directory = RunDirectory(path)
-    if not directory.holds_run:
-        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
-        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
-    warn_if_newer(directory)
-    return directory

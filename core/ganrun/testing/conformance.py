@@ -1,4 +1,4 @@
-"""Holding a component against its contract, numerically."""
+"""Checks a component against its contract, numerically."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_feat
 def assert_conforms(
     kind: str, component: Any, settings: Mapping[str, Any] | None = None, spec: ModelSpec = IMAGES
 ) -> None:
-    """Assert that a component keeps its contract.
+    """Assert that a component keeps the contract of its kind.
 
     Args:
-        kind: As `ganrun list` names it: `generator`, `loss`, `metric`, …
+        kind: The kind, as `ganrun list` names it: `generator`, `loss`, `metric`, …
         component: The class.
-        settings: What a recipe's table would hold.
-        spec: What to build it for.
+        settings: Its settings, as in a recipe's table.
+        spec: The spec to build it for.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -72,7 +72,7 @@ def _check_discriminator(component: type[Discriminator], settings: Any, spec: Mo
 
 
 def _check_network(make: Callable[[], nn.Module], spec: ModelSpec, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
-    """What holds for both kinds; the outputs in evaluation mode."""
+    """The checks of both kinds of networks; returns the outputs in evaluation mode."""
     labels = torch.arange(len(inputs)) % spec.classes if spec.labelled else None
     module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
@@ -124,7 +124,7 @@ def _check_loss(component: type[Loss], settings: Any, spec: ModelSpec) -> None:
     networks = {name: _stand_in(loss, name, spec) for name in loss.slots}
     phases = loss.phases()
     names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have names of their own: {names}"
+    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     for phase in phases:
@@ -218,7 +218,7 @@ class _NoiseData(Data):
         return Split(noise, np.arange(64) % max(self._spec.classes, 1))
 
 
-class _MeanPixels(Extractor):
+class _PixelMixtures(Extractor):
     """Features for metrics to read: random mixtures of pixels."""
 
     outputs = ("features", "logits")
@@ -236,7 +236,7 @@ class _MeanPixels(Extractor):
 def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> None:
     data = _NoiseData(spec)
     if issubclass(component, FeatureMetric):
-        metric: Metric = component(settings, spec, _MeanPixels(None, spec))
+        metric: Metric = component(settings, spec, _PixelMixtures(None, spec))
     else:
         metric = component(settings, spec)
     metric.prepare(data, CPU)
@@ -244,15 +244,15 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> No
     def draw(count: int) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
 
-    moments = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
-    scores, again = (measured([metric], moment) for moment in moments)
+    evaluations = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
+    scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]
     assert not bad, f"scores that are not finite: {bad}"
     same = [score.value for score in scores] == [score.value for score in again]
     assert same, "measured twice on the same samples, the scores differ"
     for score in scores:
-        own = score.protocol.keys() - moments[0].protocol.keys()
+        own = score.protocol.keys() - evaluations[0].protocol.keys()
         assert own, f"{score.name} adds nothing to the protocol: say what its value depends on"
         json.dumps(dict(score.protocol))
 
@@ -287,7 +287,7 @@ def _check_observer(component: type[Observer], settings: Any, _: ModelSpec) -> N
 
 
 class _Constant(Schedule):
-    """What an optimiser is tried with."""
+    """The schedule that an optimiser is tried with."""
 
     def factor(self, progress: float) -> float:
         return 1.0

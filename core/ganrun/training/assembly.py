@@ -1,4 +1,4 @@
-"""Everything that a recipe names, built and tried, before a run starts."""
+"""Builds and tries everything that a recipe names, before a run starts."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from ganrun.training.state import TrainingState
 
 
 def ignore_stage(stage: str) -> None:
-    """For callers that show no progress."""
+    """The default for callers that show no progress."""
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """What was built for a recipe."""
+    """The components that were built for a recipe."""
 
     recipe: Recipe
     data: Data
     """Prepared."""
 
     model: Model
-    """What is trained, as it is scored and shown."""
+    """The networks as they are scored and shown: averaged where the loss keeps an average."""
 
     state: TrainingState
     metrics: tuple[Metric, ...]
     """Prepared."""
 
     environment: dict[str, Any]
-    """As in environment.json."""
+    """The content of environment.json."""
 
 
 def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) -> Assembly:
@@ -78,10 +78,10 @@ def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) 
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build a recipe's components, and no run: they must fit each other. Reads no more data than it must.
+    """Build a recipe's components but no run, and check that they fit each other. Does not read the data's content.
 
     Raises:
-        RequestError: as `assemble`, except that absent data is no fault here unless its spec depends on its files.
+        RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
     spec, loss = build_loss(recipe, build_data(recipe))
     build_networks(recipe, loss, spec, torch.device("cpu"))

@@ -24,7 +24,7 @@ class Events:
             `tryfirst` and `trylast` of their methods.
 
     Raises:
-        PluginError: if an observer implements an event that does not exist or asks for an unknown argument.
+        PluginError: if an observer implements an event that does not exist, or takes an argument that the event lacks.
     """
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:

@@ -1,4 +1,4 @@
-"""Networks are tried, not trusted: each is called before a run begins."""
+"""Calls each network once before a run starts, to check it against its contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganrun.base.errors import IncompatibleError
 def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:
     """Whether, in training mode, an output depends on other samples of its batch, as it does with batch norm.
 
-    Tried on a copy, whose running statistics may change; on at least three samples, since batch norm makes ±1 of two.
+    Tried on a copy, because running statistics may change. Needs at least three samples: of two, batch norm makes ±1.
     """
     inputs = inputs.clone().requires_grad_()
     first = copy.deepcopy(module).train()(inputs, None)[0].sum()
