@@ -379,6 +379,14 @@ OPTIMIZER = [
         ["r.toml:13: [optimizer] lr = 0:", "r.toml:15: [optimizer.critic] lr = -1:"],
     ),
     (
+        "[optimizer]\nuse = 3\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: [optimizer] needs use = "…", the name of an optimizer'],
+    ),
+    (
+        "[optimizer]\nschedule = {}\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: [optimizer.schedule] needs use = "…", the name of a schedule'],
+    ),
+    (
         "[optimizer.critic]\nuse = 'sgd'\nbetas = [0, 0.9]",
         ['r.toml:14: [optimizer.critic] has no key "betas"\n  sgd (ganrun_optimizers 0) takes: lr'],
     ),
@@ -390,6 +398,30 @@ def test_an_optimizers_fault_is_reported_once_where_it_is_written(
     tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     reported = faults(tmp_path, BASE + text)
+    assert len(reported) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(reported, expected, strict=True)), reported
+
+
+OWN_TABLES = "[optimizer.generator]\n{0}lr = 1\n[optimizer.critic]\n{0}lr = 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (OWN_TABLES.format(""), [f'r.toml:{line}: no optimizer is called "adam"' for line in (12, 14)]),
+        (OWN_TABLES.format("use = 'own'\n"), [f'r.toml:{line}: no schedule is called "constant"' for line in (12, 15)]),
+        ("[optimizer.critic]\nlr = 1", ['r.toml:12: no optimizer is called "adam"']),
+    ],
+)
+def test_a_default_that_is_not_installed_is_a_fault_where_a_table_needs_it(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    class Own:
+        @hookimpl
+        def ganrun_optimizers(self) -> Any:
+            return {"own": ganrun_optimizers.ganrun_optimizers()["sgd"]}
+
+    reported = faults(tmp_path, BASE + text, registry=registry_with(WganGp(), Own(), installed=False))
     assert len(reported) == len(expected)
     assert all(line.startswith(start) for line, start in zip(reported, expected, strict=True)), reported
 
@@ -493,6 +525,13 @@ def test_a_slot_with_another_optimizer_takes_nothing_from_the_shared_one(tmp_pat
     text = BASE + "[optimizer]\nlr = 1e-3\nbetas = [0, 0.9]\n[optimizer.critic]\nuse = 'rmsprop'\n"
     critic = load(tmp_path, text).resolved()["optimizer"]["critic"]
     assert critic["use"] == "rmsprop" and critic["lr"] == 2e-4 and "betas" not in critic
+
+
+def test_an_optimizer_that_set_puts_in_anothers_place_takes_for_all_slots_what_it_can(tmp_path: Path) -> None:
+    text = BASE + "[optimizer]\nweight_decay = 0.5\nbetas = [0, 0.9]\n[optimizer.critic]\nlr = 4e-3\n"
+    optimizers = load(tmp_path, text, "optimizer.use=sgd").resolved()["optimizer"]
+    common = {"use": "sgd", "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.5, "momentum": 0.0}
+    assert optimizers == {"generator": {"lr": 2e-4, **common}, "critic": {"lr": 4e-3, **common}}
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ class ComponentReader:
         use = table.get("use")
         if isinstance(use, str):
             return self._named(key, kind, use, table, written)
-        what = "data set" if kind == "data" else kind
-        needed = f'{header(key)} needs use = "…", the name of a{"n" * (what[0] in "aeiou")} {what}'
-        self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
+        if written is None or "use" in written:
+            what = "data set" if kind == "data" else kind
+            needed = f'{header(key)} needs use = "…", the name of a{"n" * (what[0] in "aeiou")} {what}'
+            self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
         return None
 
     def setting_names(self, kind: str, use: object) -> Collection[str]:

@@ -184,12 +184,14 @@ def _optimizers(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> di
     is_used = bool(shared) or any(slot not in own for slot in slots or ())
     common = _optimizer(reader, ("optimizer",), shared) if is_used else None
     found: dict[str, ComponentConfig | None] = dict.fromkeys(slots or (), common)
+    inherited = _inherited(shared, common)
     for name, overlay in own.items():
         if slots is not None and name not in slots:
             _add_unknown_slot(reader, ("optimizer", name), slots)
+        elif is_used and _same_use(shared, overlay):
+            found[name] = _optimizer(reader, ("optimizer", name), {**inherited, **overlay}, overlay)
         else:
-            merged = {**shared, **overlay} if _same_use(shared, overlay) else overlay
-            found[name] = _optimizer(reader, ("optimizer", name), merged, overlay)
+            found[name] = _optimizer(reader, ("optimizer", name), overlay)
     return {slot: config for slot, config in found.items() if config is not None}
 
 
@@ -197,6 +199,13 @@ def _optimizer(
     reader: ComponentReader, key: Key, table: Mapping[str, Any], written: Mapping[str, Any] | None = None
 ) -> ComponentConfig | None:
     return reader.from_table(key, "optimizer", {"use": DEFAULT_OPTIMIZER, **table}, written)
+
+
+def _inherited(shared: Mapping[str, Any], common: ComponentConfig | None) -> Mapping[str, Any]:
+    """What slots inherit of `[optimizer]`: not what `--set optimizer.use=…` has left out of it."""
+    if common is None:
+        return shared
+    return {name: value for name, value in shared.items() if name == "use" or name in common.settings.model_fields_set}
 
 
 def _same_use(shared: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
