@@ -78,7 +78,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build a recipe's components but no run, and check that they fit each other. Does not read the data's content.
+    """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
 
     Raises:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.
