@@ -30,9 +30,9 @@ def export(run: str, output: Path | None, onnx: bool, device: str) -> None:
     ganrun export runs/wgan-…
     ganrun export runs/wgan-…/checkpoints/best --output models/faces --onnx
     """
-    with spinner("loading PyTorch") as on_progress:
+    with spinner("loading PyTorch") as show_stage:
         from ganrun_export.exporting import Request, export_run
 
-        folder = export_run(Request(run, output, onnx, device), on_progress)
+        folder = export_run(Request(run, output, onnx, device), show_stage)
     click.echo(f"exported to {folder}; the model card is {folder / 'README.md'}")
     click.echo(f'  in Python: import ganrun; images = ganrun.load("{folder}").sample(64)')

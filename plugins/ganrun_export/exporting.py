@@ -23,7 +23,7 @@ MAX_CLASSES = 20
 SMALLEST_SIDE = 512
 """Grids with a shorter side, in pixels, are enlarged by a whole factor."""
 
-OnProgress = Callable[[str], object]
+OnStage = Callable[[str], object]
 """Called with a description of the current stage."""
 
 
@@ -44,7 +44,7 @@ class Request:
     device: str = "cpu"
 
 
-def export_run(request: Request, on_progress: OnProgress = lambda _: None) -> Path:
+def export_run(request: Request, on_stage: OnStage = lambda _: None) -> Path:
     """Create the folder, completely or not at all.
 
     Returns:
@@ -56,7 +56,7 @@ def export_run(request: Request, on_progress: OnProgress = lambda _: None) -> Pa
     """
     if request.onnx:
         check_onnx()
-    on_progress("loading the weights")
+    on_stage("loading the weights")
     saved = find_saved_model(request.run)
     if not saved.is_run:
         raise RequestError(f"{saved.folder} is an export already; name the run that it came from")
@@ -64,7 +64,7 @@ def export_run(request: Request, on_progress: OnProgress = lambda _: None) -> Pa
     try:
         _check_free(output)
         with atomic_folder(output.absolute()) as folder:
-            _write(saved, saved.model(request.device), folder, request.onnx, on_progress)
+            _write(saved, saved.model(request.device), folder, request.onnx, on_stage)
     except OSError as error:
         raise RequestError(f"cannot write {output}: {error.strerror or error}; choose another --output") from error
     return output
@@ -80,19 +80,19 @@ def _check_free(output: Path) -> None:
         raise RequestError(f"{output} exists already; choose another --output")
 
 
-def _write(saved: SavedModel, model: Model, folder: Path, onnx: bool, on_progress: OnProgress) -> None:
+def _write(saved: SavedModel, model: Model, folder: Path, onnx: bool, on_stage: OnStage) -> None:
     """Write every file of the folder."""
     saved.save(folder, facts_of(saved, model))
     for name, build in PROGRAMS.items():
-        on_progress(f"making {name}.pt2")
+        on_stage(f"making {name}.pt2")
         program = build(model)
         if program is not None:
             write_program(program, folder / f"{name}.pt2")
             if onnx:
-                on_progress(f"making {name}.onnx")
+                on_stage(f"making {name}.onnx")
                 write_onnx(name, program, folder / f"{name}.onnx")
     if len(model.spec.sample_shape) == 3:
-        on_progress("drawing samples")
+        on_stage("drawing samples")
         _grid(model).save(folder / "samples.png")
     written = RunDirectory(folder)
     recipe, files = written.recipe_path.read_text(encoding="utf-8"), {path.name for path in folder.iterdir()}

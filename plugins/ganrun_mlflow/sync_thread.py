@@ -65,7 +65,7 @@ class SyncThread:
         try:
             self.mirror.sync(self._ended)
             self._error, self._reported = None, ""
-        except Exception as error:  # each kind of artifact store raises errors of its own library
+        except Exception as error:  # each kind of artifact store raises the errors of another library
             self._error = error
             self._report(error)
 

@@ -42,7 +42,7 @@ class Uploads:
             return
         try:
             self._send_changed(name, files, upload)
-        except Exception as error:  # each kind of artifact store raises errors of its own library
+        except Exception as error:  # each kind of artifact store raises the errors of another library
             self._refuse(name, error)
 
     def retry_refused(self) -> None:

@@ -31,7 +31,7 @@ from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.testing import evaluation_on
 from ganrun.training.builder import build_run
-from ganrun.training.building import prepared_data
+from ganrun.training.components import prepared_data
 from ganrun.training.measurements import Measurements
 from ganrun.training.runner import execute
 from ganrun.training.step import build_step

@@ -20,7 +20,7 @@ from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import evaluation_on, train
-from ganrun.training.building import build_data, build_loss
+from ganrun.training.components import build_data, build_loss
 from ganrun.training.slots import build_slots
 
 CPU = torch.device("cpu")

@@ -71,7 +71,7 @@ def train(
     from ganrun.training.runner import execute
 
     with spinner("preparing") as show_stage:
-        run = build_run(recipe, output, resume=resume, on_progress=lambda stage: show_stage(f"preparing {stage}"))
+        run = build_run(recipe, output, resume=resume, on_stage=lambda stage: show_stage(f"preparing {stage}"))
     run.group = group
     try:
         execute(run)

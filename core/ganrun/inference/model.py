@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 
 import torch
@@ -14,7 +15,7 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Loss, Nets
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import SAMPLES_PER_BATCH
+from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
 
 
 class Model:
@@ -60,19 +61,20 @@ class Model:
         self, count: int, *, seed: int | None = None, label: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The latents and samples of `sample`, batch by batch, for more samples than memory holds."""
-        own = self.seed if seed is None else seed
-        for number in range(ceil(count / SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(own, "evaluation", number)):
-                latents = self.loss.latents(SAMPLES_PER_BATCH, self.device)
-                if label is not None:
-                    latents = self.with_class(latents, label)
-                samples = self._generate(latents)
-            left = count - number * SAMPLES_PER_BATCH
+        left, seed = count, self.seed if seed is None else seed
+        for latents, samples in seeded_batches(partial(self.draw, label=label), count, self.device, seed):
             yield latents[:left], samples[:left]
+            left -= len(latents)
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` latents from the current random stream, and their samples in [-1, 1]."""
+    def draw(self, count: int, *, label: int | None = None) -> tuple[Tensor, Tensor]:
+        """`count` latents from the current random stream, and their samples in [-1, 1]; all of a class, if given one.
+
+        Raises:
+            IncompatibleError: if the model has no such class.
+        """
         latents = self.loss.latents(count, self.device)
+        if label is not None:
+            latents = self.with_class(latents, label)
         return latents, self._generate(latents)
 
     # ── Latents ───────────────────────────────────────────────────────────────────────────────────────

@@ -117,12 +117,12 @@ class GeneratedSamples(Source):
     seed: int
 
     def batches(self, count: int) -> Iterator[Rows]:
-        """Whole batches, numbered; the number is part of the seed."""
-        for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
-                latents, drawn = self.draw(SAMPLES_PER_BATCH)
+        """Whole batches: the last one may hold rows of higher rank."""
+        start = 0
+        for latents, drawn in seeded_batches(self.draw, count, self.device, self.seed):
             samples = as_data(drawn, self.spec, "samples")
             yield SampleRows(torch.arange(start, start + len(samples), device=self.device), samples, latents)
+            start += len(samples)
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,25 @@ class FoundSamples(Source):
         """A fixed random choice of `count`, in order."""
         for places, ranks in chosen_batches(len(self.found), "pictures", count):
             yield SampleRows(ranks.to(self.device), self.found[torch.from_numpy(places)].to(self.device))
+
+
+def seeded_batches(
+    draw: Callable[[int], tuple[Tensor, Tensor]], count: int, device: torch.device, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
+
+    Scores and `Model.sample` both draw here, so that both have the same samples.
+
+    Args:
+        draw: As in `GeneratedSamples`.
+        count: Number of samples needed.
+        device: Where the model computes.
+        seed: With the number of the batch, decides its samples.
+    """
+    for number in range(ceil(count / SAMPLES_PER_BATCH)):
+        with isolated_random(device, derived_seed(seed, "evaluation", number)):
+            batch = draw(SAMPLES_PER_BATCH)
+        yield batch
 
 
 # ── Real images ───────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import find_checkpoint, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
-from ganrun.training.building import build_network, error_context, loss_for, network_spec, prepared_data
+from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
 

@@ -27,7 +27,7 @@ from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, merged_summary
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
-from ganrun.training.building import error_context, prepared_data, prepared_metrics
+from ganrun.training.components import error_context, prepared_data, prepared_metrics
 from ganrun.training.continuing import differences_from
 from ganrun.training.run import Run
 
@@ -63,13 +63,13 @@ class Request:
         return [*([f"metric=[{named}]"] if named else []), *self.overrides]
 
 
-def score(request: Request, registry: Registry, on_progress: Callable[[str], None] = ignore_stage) -> list[Score]:
+def score(request: Request, registry: Registry, on_stage: Callable[[str], None] = ignore_stage) -> list[Score]:
     """Measure the scores of a run, a checkpoint or a folder of pictures; those of a run are added to its records.
 
     Args:
         request: What to score, and how.
         registry: The installed components.
-        on_progress: Called with a description of the current stage.
+        on_stage: Called with a description of the current stage.
 
     Raises:
         RequestError: if something that the request names is missing or does not fit.
@@ -79,12 +79,12 @@ def score(request: Request, registry: Registry, on_progress: Callable[[str], Non
     found = find_checkpoint(folder)
     if found is not None:
         run, checkpoint = found
-        return _score_run(request, open_run(run), checkpoint, registry, on_progress)
+        return _score_run(request, open_run(run), checkpoint, registry, on_stage)
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
-    return _score_pictures(request, request.against, registry, on_progress)
+    return _score_pictures(request, request.against, registry, on_stage)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,7 +95,7 @@ def _score_run(
     directory: RunDirectory,
     checkpoint: Checkpoint,
     registry: Registry,
-    on_progress: Callable[[str], None],
+    on_stage: Callable[[str], None],
 ) -> list[Score]:
     recipe = load_recipe(
         directory.recipe_path, registry, [*_data_overrides(request, registry), *request.all_overrides()]
@@ -106,13 +106,13 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
-    run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=True)
+    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
         run.restore(checkpoint)
     except RequestError as error:
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
-    on_progress(f"samples of step {run.step}")
+    on_stage(f"samples of step {run.step}")
     with run.interruption:
         scores = measured(run.metrics, run.evaluation())
     if is_other_data:
@@ -155,22 +155,20 @@ def _add_scores(run: Run, scores: Sequence[Score]) -> None:
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _score_pictures(
-    request: Request, against: str, registry: Registry, on_progress: Callable[[str], None]
-) -> list[Score]:
+def _score_pictures(request: Request, against: str, registry: Registry, on_stage: Callable[[str], None]) -> list[Score]:
     place = str(find_recipe(Path(against))) if against.endswith(".toml") else against
     config = load_evaluation_config(place, registry, request.all_overrides())
     if not config.metrics:
         raise RequestError(NO_METRIC)
     device = choose_device(request.device)
-    on_progress(f"data {config.data.use}")
+    on_stage(f"data {config.data.use}")
     real = prepared_data(config)
     with error_context(config, config.data):
         spec = ModelSpec(**dataclasses.asdict(real.spec()))
         pictures = _pictures(request.path, spec, registry)
-    on_progress(f"pictures in {request.path}")
+    on_stage(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)
-    metrics = prepared_metrics(config, real, spec, device, on_progress)
+    metrics = prepared_metrics(config, real, spec, device, on_stage)
     with ProgressReporter() as report:
         evaluation = SharedEvaluation(
             spec=spec,

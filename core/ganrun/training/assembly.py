@@ -15,7 +15,7 @@ from ganrun.contracts.metrics import Metric
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.environment import describe_environment
-from ganrun.training.building import (
+from ganrun.training.components import (
     build_data,
     build_extractor,
     build_loss,
@@ -50,22 +50,22 @@ class Assembly:
     """The content of environment.json."""
 
 
-def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) -> Assembly:
+def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> Assembly:
     """Build a recipe's data, networks and metrics, and check that they fit each other. Writes nothing.
 
     Args:
         recipe: What to build.
-        on_progress: Called with a description of the current stage.
+        on_stage: Called with a description of the current stage.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
     """
     device = _choose_device(recipe)
-    on_progress(f"data {recipe.data.use}")
+    on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, spec, device))
-    metrics = prepared_metrics(recipe, data, spec, device, on_progress)
+    metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     return Assembly(
         recipe=recipe,
@@ -78,7 +78,7 @@ def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) 
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build a recipe's components but no run, and check that they fit each other. Does not read the data's content.
+    """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
 
     Raises:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.

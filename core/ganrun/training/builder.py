@@ -8,7 +8,7 @@ from pathlib import Path
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
-from ganrun.training.building import error_context
+from ganrun.training.components import error_context
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
@@ -19,7 +19,7 @@ def build_run(
     output: Path | None = None,
     *,
     resume: bool = False,
-    on_progress: Callable[[str], None] = ignore_stage,
+    on_stage: Callable[[str], None] = ignore_stage,
 ) -> Run:
     """Build a run, and last of all create its directory; nothing is written into it until the run starts.
 
@@ -27,7 +27,7 @@ def build_run(
         recipe: What to build.
         output: The run directory; a new one in `runs/` if None.
         resume: Whether to continue the run that `output` may hold.
-        on_progress: Called with a description of the current stage.
+        on_stage: Called with a description of the current stage.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line; nothing has
@@ -35,7 +35,7 @@ def build_run(
     """
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = check_place(directory, recipe, resume=resume)
-    run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=resumed)
+    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=resumed)
     directory.create()
     return run
 

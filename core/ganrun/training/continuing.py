@@ -9,7 +9,7 @@ from typing import Any
 from ganrun.base.errors import RequestError
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
-from ganrun.training.building import build_optimizer
+from ganrun.training.components import build_optimizer
 
 FREE = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings of [train] that do not decide the weights."""

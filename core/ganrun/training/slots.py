@@ -12,7 +12,7 @@ from ganrun.contracts.losses import Loss
 from ganrun.contracts.specs import ModelSpec
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.averaging import Average
-from ganrun.training.building import build_network, build_optimizer, error_context, network_spec
+from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
 from ganrun.training.state import SlotState
 from ganrun.training.trials import check_output, mixes_samples
 

@@ -148,13 +148,13 @@ def build_metric(
 
 
 def prepared_metrics(
-    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_progress: Callable[[str], None]
+    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_stage: Callable[[str], None]
 ) -> list[Metric]:
     """Every metric of the recipe; those that name the same extractor with the same settings share it."""
     metrics = []
     extractors: list[tuple[ComponentConfig, Extractor]] = []
     for config in recipe.metrics:
-        on_progress(f"metric {config.use}")
+        on_stage(f"metric {config.use}")
         features = config.parts.get("features")
         shared = _among(extractors, features)
         extractor = shared or build_extractor(recipe, config, spec)
