@@ -204,7 +204,13 @@ def test_records_are_lines_and_nothing_else_is_a_record(tmp_path: Path) -> None:
     odd = ganrun.Record(1, 64, 0.5, 1e9, {"loss/generator": 0.25, "perf/idle": math.nan}, (score,), rescored=True)
     directory.append_record(odd)
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('3\n[]\n{"no": "step"}\n' + "[" * 100_000 + '\n{"step": 2, "loss')
+        file.write(
+            '3\n[]\n{"no": "step"}\n{"step": 2, "images_seen": 3, "seconds": 1'
+            + 400 * "0"
+            + ', "time": 1}\n'
+            + "[" * 100_000
+            + '\n{"step": 2, "loss'
+        )
     last = ganrun.Record(3, 128, 1.0, 1e9)
     directory.append_record(last)
     first, second = directory.records()
