@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ganrun.base.collector import relax_garbage_collection
 from ganrun.commands.group import RecipeGroup, set_up_logging
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     ganrun list                                        what a recipe can use
     ganrun show loss gan                               the settings of one component
     """
+    relax_garbage_collection()
     set_up_logging()
 
 

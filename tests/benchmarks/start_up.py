@@ -23,6 +23,9 @@ RECIPE = ROOT / "recipes" / "quickstart.toml"
 FIRST_STEP = f"""
 import os, sys
 from pathlib import Path
+from ganrun.base.collector import relax_garbage_collection
+
+relax_garbage_collection()
 from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
@@ -39,7 +42,7 @@ def until_the_first_step(event, **arguments):
 run.emit = until_the_first_step
 execute(run)
 """
-"""`ganrun quickstart.toml` until its first step has been taken; MLflow's thread and the pictures included."""
+"""What `ganrun quickstart.toml` does until its first step has been taken; MLflow's thread and the pictures included."""
 
 GANRUN = [sys.executable, "-m", "ganrun.cli"]
 CASES: dict[str, tuple[list[str], float | None]] = {
