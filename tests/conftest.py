@@ -4,6 +4,7 @@ import logging
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two processes with a thread per core each would wait for one another. Set before torch is imported.
@@ -18,6 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the run of the README, so that it is not the last one to end."""
     items.sort(key=lambda item: item.path.name != "test_readme_command.py")
+
+
+# Both of them measure how busy the machine is.
+settings.register_profile("ganrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ganrun")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from .base.caches import cache_directory as cache_directory
 from .base.console import (
     ProgressReporter as ProgressReporter,
     message_console as message_console,
-    spinner as spinner,
 )
 from .base.errors import (
     ContractError as ContractError,
@@ -25,6 +24,7 @@ from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
 )
+from .base.spinner import spinner as spinner
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,
@@ -87,6 +87,7 @@ from .rundir.checkpoints import (
     checkpoints_in as checkpoints_in,
     latest_checkpoint as latest_checkpoint,
     load_checkpoint as load_checkpoint,
+    manifest_path as manifest_path,
     save_checkpoint as save_checkpoint,
     step_of as step_of,
 )
@@ -94,11 +95,35 @@ from .rundir.directory import (
     RunDirectory as RunDirectory,
     open_run as open_run,
 )
-from .rundir.records import Record as Record
+from .rundir.records import (
+    RUN_FILES as RUN_FILES,
+    Record as Record,
+)
+from .toolkit.adversarial import (
+    AdversarialLoss as AdversarialLoss,
+    logistic_terms as logistic_terms,
+    non_saturating_loss as non_saturating_loss,
+)
+from .toolkit.classes import (
+    ClassInLatents as ClassInLatents,
+    labels_of as labels_of,
+)
 from .toolkit.conditioning import (
     Conditioning as Conditioning,
+    ImageConditioning as ImageConditioning,
     LabelledImages as LabelledImages,
     LabelledLatents as LabelledLatents,
+    LatentConditioning as LatentConditioning,
+)
+from .toolkit.latents import (
+    join_latents as join_latents,
+    random_one_hot as random_one_hot,
+    split_latents as split_latents,
+)
+from .toolkit.networks import (
+    dcgan_init as dcgan_init,
+    float32_tanh as float32_tanh,
+    halved_shape as halved_shape,
 )
 from .trained.loading import (
     SavedModel as SavedModel,

@@ -1,4 +1,4 @@
-"""Checkpoints: a run's state on disk, written whole or not at all, and taken up again on resume."""
+"""Checkpoints: a run's state on disk, written completely or not at all, and restored on resume."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `checkpoints`."""
     from ganrun_checkpoints.observer import Checkpoints
 
     return {"checkpoints": Checkpoints}

@@ -1,10 +1,11 @@
-"""The observer that saves and restores."""
+"""The observer that saves and restores checkpoints."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import Field
 
@@ -28,8 +29,8 @@ log = logging.getLogger("ganrun")
 class Checkpoints(ganrun.Observer):
     """Saves the training state, so that a run can be continued bit for bit.
 
-    Written every `every_steps`, after the last step, and when the run is interrupted or fails. A checkpoint whose
-    checksums do not hold is passed over for the one before it. The state that scored best can be kept beside them.
+    Written every `every_steps`, after the last step, and when the run is interrupted or fails. A checkpoint with wrong
+    checksums is skipped in favour of the one before it. The state with the best score can be kept as well.
     """
 
     class Settings(ganrun.Settings):
@@ -37,12 +38,12 @@ class Checkpoints(ganrun.Observer):
         """Steps between two checkpoints."""
 
         keep: int = Field(2, ge=1)
-        """How many of the latest to keep."""
+        """Number of latest checkpoints to keep."""
 
         best: str | None = None
-        """A score, such as `fid`: the state with its best value is kept too, as checkpoints/best. Which direction is
-        better, the score knows; one on other terms than before, such as another number of samples, starts anew. Only
-        states that were scored can be kept: see [train] evaluate_every_steps."""
+        """A score, such as `fid`: the state with its best value is kept too, as checkpoints/best. Values with another
+        protocol, such as another number of samples, are not compared: the first of them counts as the best. Only
+        scored states can be kept: see [train] evaluate_every_steps."""
 
     settings: Settings
     essential = True
@@ -50,76 +51,87 @@ class Checkpoints(ganrun.Observer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        self._latest: Path | None = None
+        """The last checkpoint that was announced."""
         self._best: Score | None = None
-        self._missed: str | None = None
-        """What was looked for among the scores in vain, and told."""
+        self._has_warned = False
 
     @observes
     def run_starting(self, run: Run) -> None:
-        """Take up the latest sound checkpoint of a run that is continued.
+        """Restore the latest undamaged checkpoint of a run that is continued.
 
         Raises:
-            RequestError: if the best state is wanted, and nothing tells which that is.
+            RequestError: if the best state is to be kept, and the recipe has no metric.
         """
         if self.settings.best is not None and not run.metrics:
             raise RequestError(f'[checkpoints] best = "{self.settings.best}" needs a [[metric]] that measures it')
         found = latest_checkpoint(run.directory.path) if run.resumed else None
         if found is not None:
-            run.restore(found.weights, found.progress)
+            run.restore(found)
             for folder in checkpoints_in(run.directory.path):
                 if folder > checkpoint_path(run.directory.path, run.step):
-                    shutil.rmtree(folder)  # damaged, or it had been taken; it will be written anew
-            self._take_up_best(run)
+                    shutil.rmtree(folder)  # damaged; the run will write it again
+            self._restore_best(run)
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the cadence."""
+        """Save at the interval."""
         if step % self.settings.every_steps == 0:
             self._save(run)
 
     @observes
     def training_ended(self, run: Run) -> None:
-        """Save the weights that the run leaves."""
+        """Save the final weights."""
         self._save(run)
 
     @observes(trylast=True)
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
-        """Keep the state if none before it scored better."""
-        named = {score.name: score for score in scores}
-        if self.settings.best not in {None, self._missed, *named}:
-            log.warning("no best checkpoint: %s was not measured, but %s", self.settings.best, ", ".join(named))
-            self._missed = self.settings.best
-        for score in scores:
-            if score.name == self.settings.best and score.improves_on(self._best):
-                save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))
-                self._note_best(run, step, score)
+        """Keep the state if it has the best score so far."""
+        if self.settings.best is None:
+            return
+        score = next((score for score in scores if score.name == self.settings.best), None)
+        if score is None:
+            self._warn(scores)
+        elif score.improves_on(self._best):
+            save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))
+            self._set_best(run, step, score)
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
-        """Keep what was done, unless a step was broken off half-way or the weights are spoilt."""
+        """Save the progress, unless a step is incomplete or the weights are not finite."""
         if run.step > 0 and run.state.whole and not isinstance(error, NonFiniteError):
             try:
                 self._save(run)
             except NonFiniteError as fault:
                 log.warning("no checkpoint was written: %s", fault)
 
-    def _take_up_best(self, run: Run) -> None:
-        """Go on from the best value before the step that was restored, if the state that had it is the one kept."""
+    def _save(self, run: Run) -> None:
+        """Save the state and announce it, once per step. A run that was continued here has its checkpoint already."""
+        folder = checkpoint_path(run.directory.path, run.step)
+        if folder == self._latest:
+            return
+        if folder not in checkpoints_in(run.directory.path):
+            save_checkpoint(run.state.checkpoint(), folder)
+            for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
+                shutil.rmtree(superseded)
+        self._latest = folder
+        run.announce(folder, "checkpoint")
+
+    def _restore_best(self, run: Run) -> None:
+        """Continue with the best score before the restored step, if checkpoints/best is the state that has it."""
         best: tuple[int, Score] | None = None
         for step, score in run.past_scores(self.settings.best or ""):
             if score.improves_on(best and best[1]):
                 best = step, score
         if best is not None and best[0] == step_of(checkpoint_path(run.directory.path)):
-            self._note_best(run, *best)
+            self._set_best(run, *best)
 
-    def _note_best(self, run: Run, step: int, score: Score) -> None:
+    def _set_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score
         run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
-    def _save(self, run: Run) -> None:
-        folder = checkpoint_path(run.directory.path, run.step)
-        if folder not in checkpoints_in(run.directory.path):
-            save_checkpoint(run.state.checkpoint(), folder)
-            for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
-                shutil.rmtree(superseded)
-        run.announce(folder, "checkpoint")
+    def _warn(self, scores: Sequence[Score]) -> None:
+        if not self._has_warned:
+            measured = ", ".join(score.name for score in scores)
+            log.warning("no best checkpoint: %s is not measured; the scores are %s", self.settings.best, measured)
+        self._has_warned = True

@@ -1,6 +1,6 @@
-"""Class-conditional GANs: the class as an input of both networks (cgan), or as something to recognise (acgan).
+"""Class-conditional GANs: the class is an input of both networks (cgan), or the discriminator predicts it (acgan).
 
-Any network that takes labels will do, so it brings none of its own.
+Both work with any network that takes labels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The losses `cgan` and `acgan`."""
     from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
     return {"cgan": ConditionalGan, "acgan": AuxiliaryClassifierGan}

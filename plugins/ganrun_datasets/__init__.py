@@ -1,4 +1,4 @@
-"""Data sets: real ones on disk or embedded, anybody's own pictures, and drawn ones that need no files."""
+"""Data sets: published ones, the user's own pictures, and generated ones that need no files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
-    from ganrun_datasets.celeba import Celeba
+    """Data sets of this plugin, by name."""
+    from ganrun_datasets.celeba.data import Celeba
     from ganrun_datasets.cifar10 import Cifar10
     from ganrun_datasets.digits import Digits
     from ganrun_datasets.gaussians import Gaussians
@@ -39,6 +40,7 @@ def ganrun_data() -> Mapping[str, type[Data]]:
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    """The metric `modes-covered`."""
     from ganrun_datasets.gaussians import ModesCovered
 
     return {"modes-covered": ModesCovered}

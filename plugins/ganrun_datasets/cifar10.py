@@ -1,7 +1,7 @@
-"""CIFAR-10 in any of the forms in which it is handed out: binary or pickled batches, packed or not.
+"""CIFAR-10 in any of its published forms: binary or pickled batches, packed or not.
 
-The pickled batches are never unpickled, since unpickling executes what a file says. A pickle's opcodes are read
-instead: the pixels are its one long string, and the labels the list of small integers that follows the key "labels".
+The pickled batches are never unpickled, since unpickling can execute code in a file. Their opcodes are read instead:
+the pixels are the longest string, and the labels the list of small integers that follows the key "labels".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import ganrun
 from ganrun import DataError
-from ganrun_datasets.pictures import is_web_page
+from ganrun_datasets.damage import is_web_page
 from ganrun_datasets.places import is_file
 from ganrun_datasets.published_data import Images, PublishedData
 
@@ -36,43 +36,43 @@ Batch = tuple[Images, npt.NDArray[np.int64]]
 
 
 class Form(NamedTuple):
-    """One of the ways in which CIFAR-10 is handed out."""
+    """One of the published forms."""
 
     folder: str
     archive: str
     suffix: str
-    """What the names of the batches end in."""
+    """How the names of the batches end."""
     read: Callable[[str, bytes], Batch]
-    sums: Mapping[str, str]
-    """The published MD5 by file name, of the archive and of the batches, as far as they are published."""
+    md5s: Mapping[str, str]
+    """MD5 by file name, of the archive and of the batches, as far as they are published."""
 
 
 class Cifar10(PublishedData):
     """CIFAR-10: 50,000 + 10,000 photographs of things and animals, 32×32, in ten balanced classes.
 
     Krizhevsky 2009, "Learning multiple layers of features from tiny images". The binary version and the one for Python,
-    in their .tar.gz or unpacked, are looked for under $GANRUN_DATA, in ./data and in ganrun's cache.
+    in their .tar.gz or unpacked, are searched for in $GANRUN_DATA, ./data and ganrun's cache.
     """
 
     name, channels = "cifar10", 3
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     @property
-    def digests(self) -> Mapping[str, str]:
-        """Of the archive that torchvision fetches."""
-        return {PYTHON.archive: PYTHON.sums[PYTHON.archive]}
+    def checksums(self) -> Mapping[str, str]:
+        """The archive that torchvision downloads."""
+        return {PYTHON.archive: PYTHON.md5s[PYTHON.archive]}
 
     def find(self) -> Path | None:
         """The first folder with all batches, or else the first archive."""
         return next((path for path, _ in self._found()), None)
 
-    def ways(self, folder: Path) -> Sequence[str]:
-        """The archives."""
+    def instructions(self, folder: Path) -> Sequence[str]:
+        """Either archive."""
         head = f"put one of these, packed or not, from https://www.cs.toronto.edu/~kriz/cifar.html, into {folder}:"
         return [head, *(f"  {form.archive}" for form in FORMS)]
 
-    def torchvision(self, root: Path) -> None:
-        """Puts the archive into `root`, and unpacks it there."""
+    def download_to(self, root: Path) -> None:
+        """Download the archive to `root`, and unpack it there."""
         from torchvision.datasets import CIFAR10
 
         CIFAR10(str(root), download=True)
@@ -84,14 +84,14 @@ class Cifar10(PublishedData):
         splits = {split: _joined([form.read(*contents[name]) for name in names]) for split, names in BATCHES.items()}
         for split, expected in COUNTS.items():
             if (count := len(splits[split])) != expected:
-                log.warning("%s: %s has %d images, where CIFAR-10 has %d", place, split, count, expected)
+                log.warning("%s: %s has %d images, but CIFAR-10 has %d", place, split, count, expected)
         return splits
 
-    def identified(self, place: Path) -> Mapping[Path, str | None]:
-        """The archive, or the batches; nobody has published sums of the binary batches."""
+    def files_read(self, place: Path) -> Mapping[Path, str | None]:
+        """The archive, or the batches; no checksums of the binary batches are published."""
         form = self._form(place)
         files = [place] if place.is_file() else [place / f"{name}{form.suffix}" for name in NAMES]
-        return {file: form.sums.get(file.name) for file in files}
+        return {file: form.md5s.get(file.name) for file in files}
 
     def _form(self, place: Path) -> Form:
         return next(form for path, form in self._found() if path == place)
@@ -114,7 +114,7 @@ def _joined(batches: Sequence[Batch]) -> ganrun.Split:
 
 
 def _contents(path: Path, form: Form) -> dict[str, tuple[str, bytes]]:
-    """For each batch, what to call it in a message, and its bytes."""
+    """For each batch, its name in messages, and its bytes."""
     if path.is_dir():
         files = {name: path / f"{name}{form.suffix}" for name in NAMES}
         return {name: (str(file), file.read_bytes()) for name, file in files.items()}
@@ -126,7 +126,7 @@ def _contents(path: Path, form: Form) -> dict[str, tuple[str, bytes]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files in an archive by their names without folders; nothing is written."""
+    """The files in an archive, by their names without folders; nothing is unpacked to disk."""
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -143,17 +143,17 @@ def _damage(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(256)
     if is_web_page(start):
-        return f"{path} is a web page, saved in place of the archive; replace it with a fresh copy"
+        return f"{path} is a web page saved in place of the archive; replace it with a fresh copy"
     size = path.stat().st_size
     reason = " ".join(str(error).split())
-    return f"{path} was cut short or damaged: it has {size:,} bytes ({reason}); replace it with a fresh copy"
+    return f"{path} is truncated or damaged: it has {size:,} bytes ({reason}); replace it with a fresh copy"
 
 
 def _read_binary(name: str, content: bytes) -> Batch:
-    """Records of a label and 3,072 pixels: planes of red, green and blue."""
+    """Each record is a label and 3,072 pixels: planes of red, green and blue."""
     if not content or len(content) % (1 + PIXELS):
         raise DataError(
-            f"{name} was cut short or is not CIFAR-10: it has {len(content):,} bytes, no multiple of {1 + PIXELS:,}; "
+            f"{name} is truncated or not CIFAR-10: it has {len(content):,} bytes, not a multiple of {1 + PIXELS:,}; "
             "replace it with a fresh copy"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)
@@ -161,17 +161,17 @@ def _read_binary(name: str, content: bytes) -> Batch:
 
 
 def _read_pickle(name: str, content: bytes) -> Batch:
-    """Pixels and labels of a pickle, from its opcodes: nothing is unpickled."""
+    """Read pixels and labels from a pickle's opcodes."""
     try:
         pixels, labels = _pixels_and_labels(content)
-    except ValueError as error:  # what pickletools raises at an opcode that is cut short or unknown
+    except ValueError as error:  # pickletools raises it at an opcode that is truncated or unknown
         raise DataError(
-            f"{name} was cut short or is no batch of CIFAR-10: {error}; replace it with a fresh copy"
+            f"{name} is truncated or not a batch of CIFAR-10: {error}; replace it with a fresh copy"
         ) from None
     if len(pixels) != PIXELS * len(labels) or not labels:
         raise DataError(
-            f"{name} is no batch of CIFAR-10: it has {len(labels):,} labels and {len(pixels):,} pixel values, where "
-            f"{PIXELS:,} belong to each; replace it with a fresh copy"
+            f"{name} is not a batch of CIFAR-10: it has {len(labels):,} labels and {len(pixels):,} pixel values, not "
+            f"{PIXELS:,} for each; replace it with a fresh copy"
         )
     return _batch(name, np.frombuffer(pixels, np.uint8).reshape(-1, PIXELS), np.array(labels))
 
@@ -181,10 +181,10 @@ def _pixels_and_labels(content: bytes) -> tuple[bytes, list[int]]:
     longest, labels, in_labels = b"", list[int](), False
     for opcode, argument, _ in pickletools.genops(content):
         if isinstance(argument, str | bytes):
-            # A str of Python 2 comes decoded as Latin-1, byte for byte.
+            # pickletools decodes a str of Python 2 as Latin-1, byte for byte.
             text = argument if isinstance(argument, bytes) else argument.encode("latin-1", "replace")
             longest = max(longest, text, key=len)
-            # Python 3 writes bytes for Python 2 as a text and the word latin1.
+            # Python 3 writes bytes for Python 2 as a text followed by the word latin1.
             in_labels = text == b"labels" or (in_labels and text == b"latin1")
         elif in_labels and opcode.name.startswith("BININT") and isinstance(argument, int):
             labels.append(argument)
@@ -195,7 +195,7 @@ def _pixels_and_labels(content: bytes) -> tuple[bytes, list[int]]:
 
 def _batch(name: str, pixels: Images, labels: npt.NDArray[Any]) -> Batch:
     if labels.min() < 0 or labels.max() >= 10:
-        raise DataError(f"{name} is not CIFAR-10: it has the label {labels.max()}, where 0 to 9 belong")
+        raise DataError(f"{name} is not CIFAR-10: it has the label {labels.max()}, not 0 to 9")
     return pixels.reshape(-1, 3, SIZE, SIZE), labels.astype(np.int64)
 
 
@@ -204,14 +204,14 @@ BINARY = Form(
     archive="cifar-10-binary.tar.gz",
     suffix=".bin",
     read=_read_binary,
-    sums={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+    md5s={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
 )
 PYTHON = Form(
     folder="cifar-10-batches-py",
     archive="cifar-10-python.tar.gz",
     suffix="",
     read=_read_pickle,
-    sums={
+    md5s={
         "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",

@@ -1,4 +1,4 @@
-"""Gaussians in the plane: the field's test of mode collapse, and the count of the modes that samples reach."""
+"""Gaussians in the plane: the standard test of mode collapse, and the metric that counts the modes samples reach."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ganrun import Data, Evaluation, PreflightError, Score
 Points = npt.NDArray[np.float32]
 
 NEAR = 3.0
-"""Standard deviations within which a sample counts as one of a mode's own (arXiv:1705.07761, section 4.1)."""
+"""Standard deviations within which a sample counts as near a mode (arXiv:1705.07761, section 4.1)."""
 
 SEEDS = {"train": 0, "test": 1}
 
 
 class Layout(NamedTuple):
-    """Where the modes are, in units of the papers, and what the points are divided by."""
+    """Where the modes are, in the papers' units, and the number that the points are divided by."""
 
     centres: list[tuple[float, float]]
     sigma: float
@@ -43,9 +43,9 @@ The grid: 5×5 modes two units apart, σ = 0.05, as in VEEGAN (Srivastava et al.
 class Gaussians(Data):
     """Points in the plane from 8 or 25 narrow Gaussians: does a generator reach every one?
 
-    The modes of the papers, divided by one number so that all points lie in [-1, 1], where generators' outputs do: 2.5
-    for the ring, 5 for the grid. The label of a point is its mode. The nearest mode is more than 13 σ from the edge, so
-    no point is cut off.
+    The papers' modes are divided by 2.5 for the ring and by 5 for the grid, so that all points lie in [-1, 1] as
+    generators' outputs do. The label of a point is its mode. Every mode is more than 13 σ from the edge, so no point
+    is cut off.
     """
 
     class Settings(ganrun.Settings):
@@ -61,11 +61,11 @@ class Gaussians(Data):
     settings: Settings
 
     def spec(self) -> ganrun.DataSpec:
-        """Points in the plane, with as many classes as there are modes."""
+        """Points in the plane; a class for each mode."""
         return ganrun.DataSpec((2,), classes=len(self.centres))
 
     def prepare(self) -> None:
-        """Nothing: drawing the points takes milliseconds."""
+        """Does nothing: drawing the points takes milliseconds."""
 
     def split(self, name: str) -> ganrun.Split:
         """`train` or `test`: float32 `(count, 2)`, drawn independently."""
@@ -91,7 +91,7 @@ class Gaussians(Data):
         return {name: self._drawn(count, SEEDS[name]) for name, count in counts.items()}
 
     def _drawn(self, count: int, seed: int) -> ganrun.Split:
-        # RandomState's numbers are frozen for good; those of numpy's newer generators may change between releases.
+        # RandomState never changes; the numbers of numpy's newer generators may change between releases.
         random = np.random.RandomState(seed)
         labels = random.randint(len(self.centres), size=count).astype(np.int64)
         noise = random.standard_normal((count, 2)).astype(np.float32)
@@ -101,28 +101,28 @@ class Gaussians(Data):
 class ModesCovered(ganrun.Metric):
     """How many modes of `gaussians` the samples reach, and how many samples lie near one.
 
-    As in VEEGAN (arXiv:1705.07761, section 4.1) and PacGAN (arXiv:1712.04086): a sample is of high quality if it lies
-    within three standard deviations of its nearest mode, and a mode is covered if one such sample is nearest to it.
+    As in VEEGAN (arXiv:1705.07761, section 4.1) and PacGAN (arXiv:1712.04086), a sample has high quality if it lies
+    within three standard deviations of its nearest mode, and a mode is covered if it is nearest to such a sample.
 
     `modes_covered` and `high_quality`, the share of such samples, are better if higher; real points have a share of
-    0.989. `mode_kl`, in nats, is the divergence of those samples' share of each mode from equal shares: 0 at best, ln K
-    if one of the K modes has them all, and also if there are none.
+    0.989. `mode_kl`, in nats, is the divergence of the modes' shares of those samples from equal shares: 0 at best, and
+    ln K if one of the K modes has all of them or there are none.
     """
 
     class Settings(ganrun.Settings):
         samples: int = Field(2_500, ge=1)
-        """Generated samples; as many as the papers look at."""
+        """Generated samples; the default is the papers' number."""
 
     settings: Settings
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Note where the modes are.
+        """Take the modes from the data.
 
         Raises:
-            PreflightError: if the data has none.
+            PreflightError: if the data is not `gaussians`.
         """
         if not isinstance(data, Gaussians):
-            raise PreflightError('it counts the modes of data "gaussians"; leave it out with other data')
+            raise PreflightError('it counts the modes of data "gaussians"; remove it for other data')
         self._centres = torch.from_numpy(data.centres)
         self._sigma = data.sigma
         self._layout = data.settings.layout
@@ -143,8 +143,8 @@ class ModesCovered(ganrun.Metric):
 
 
 def near_counts(samples: Tensor, centres: Tensor, radius: float) -> Tensor:
-    """For each of the centres `(modes, 2)`, how many of the samples `(count, 2)` it is nearest to, and within `radius`
-    of: int64 `(modes,)`."""
+    """For each of the centres `(modes, 2)`, the number of samples `(count, 2)` that are nearest to it and within
+    `radius` of it: int64 `(modes,)`."""
     distances, nearest = torch.cdist(samples.double(), centres.double()).min(dim=1)
     return torch.bincount(nearest[distances <= radius], minlength=len(centres))
 

@@ -1,7 +1,7 @@
-"""IDX, the file format of MNIST and of the data sets that took its place.
+"""IDX, the file format of MNIST and of the data sets modelled on it.
 
 Two zero bytes, one byte for the type, one for the number of dimensions, each dimension as a big-endian uint32,
-then the values (http://yann.lecun.com/exdb/mnist/). Often inside gzip.
+then the values (http://yann.lecun.com/exdb/mnist/). The files are often gzipped.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """The array in an IDX file of uint8, gzipped or plain; it is writable and owns its memory.
 
     Args:
-        path: The file; whether it is gzipped is seen from its first bytes, not from its name.
-        dimensions: How many the array must have: 3 for grey images, 1 for labels.
+        path: The file; its first bytes, not its name, decide whether it is gzipped.
+        dimensions: The number that the array must have: 3 for grey images, 1 for labels.
 
     Raises:
-        DataError: naming the file and what is wrong with it, if it cannot be read whole or holds anything else.
+        DataError: naming the file and the fault, if it is not a complete file of this kind.
     """
     content = _content(path)
     shape = _shape(path, content, dimensions)
@@ -46,19 +46,19 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"it is no whole gzip file: {error}") from error
+        raise _damaged(path, f"it is not a complete gzip file: {error}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _shape(path: Path, content: bytes, dimensions: int) -> tuple[int, ...]:
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise _damaged(path, f"it is no IDX file: it starts with {content[:4].hex(' ') or 'nothing'}")
+        raise _damaged(path, f"it is not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}")
     kind, found = content[2], content[3]
     if kind != UINT8:
-        raise _damaged(path, f"it holds {OTHER_TYPES.get(kind, f'the unknown type 0x{kind:02x}')}, where uint8 belongs")
+        raise _damaged(path, f"it holds {OTHER_TYPES.get(kind, f'the unknown type 0x{kind:02x}')}, not uint8")
     if found != dimensions:
-        raise _damaged(path, f"it has {found} dimensions, where {dimensions} belong")
+        raise _damaged(path, f"it has {found} dimensions, not {dimensions}")
     if len(content) < 4 + 4 * dimensions:
         raise _damaged(path, "it ends within its header")
     return struct.unpack_from(f">{dimensions}I", content, 4)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from wherever their four files are."""
+"""MNIST and Fashion-MNIST, each from four IDX files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 import ganrun
 from ganrun_datasets.idx import read_idx
-from ganrun_datasets.places import is_file, places
+from ganrun_datasets.places import candidate_folders, is_file
 from ganrun_datasets.published_data import Images, PublishedData
 
 SIZE = 28
@@ -33,42 +33,43 @@ class IdxData(PublishedData):
 
     channels = 1
     title: ClassVar[str]
-    """As people write it, which is also how torchvision spells its class, but for the hyphen."""
-    sums: ClassVar[tuple[str, ...]]
+    """The usual spelling; without its hyphen, the name of torchvision's class."""
+    md5s: ClassVar[tuple[str, ...]]
     """The published MD5 of each file, unpacked, in the order of `NAMES`."""
 
     @property
-    def digests(self) -> Mapping[str, str]:
+    def checksums(self) -> Mapping[str, str]:
         """The four files."""
-        return dict(zip(NAMES, self.sums, strict=True))
+        return dict(zip(NAMES, self.md5s, strict=True))
 
     def folders(self) -> list[Path]:
-        """The usual places, and in each the folder that torchvision makes."""
-        return places(self.name, self.settings.root, f"{self._torchvision_name}/raw", self.system)
+        """The usual places, and torchvision's folder in each."""
+        return candidate_folders(self.name, self.settings.root, f"{self._torchvision_name}/raw", self.system)
 
     def file(self, folder: Path, name: str) -> Path | None:
         """The file, plain or gzipped."""
         return next((path for path in (folder / name, folder / f"{name}.gz") if is_file(path)), None)
 
-    def ways(self, folder: Path) -> Sequence[str]:
+    def instructions(self, folder: Path) -> Sequence[str]:
         """The four files."""
         return [f"put these four files, gzipped (.gz) or not, into {folder}:", *(f"  {name}" for name in NAMES)]
 
-    def torchvision(self, root: Path) -> None:
-        """Makes `root/MNIST/raw` or the like."""
+    def download_to(self, root: Path) -> None:
+        """Download to `root/MNIST/raw` or similar."""
         from torchvision import datasets
 
         getattr(datasets, self._torchvision_name)(str(root), download=True)
 
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
         """60,000 and 10,000 images."""
-        return {split: self._read_split(*(self.present(place, name) for name in pair)) for split, pair in FILES.items()}
+        return {split: self._read_split(place, *names) for split, names in FILES.items()}
 
     @property
     def _torchvision_name(self) -> str:
         return self.title.replace("-", "")
 
-    def _read_split(self, image_file: Path, label_file: Path) -> ganrun.Split:
+    def _read_split(self, place: Path, image_name: str, label_name: str) -> ganrun.Split:
+        image_file, label_file = self.existing_file(place, image_name), self.existing_file(place, label_name)
         images, labels = self._images(image_file), self._labels(label_file)
         if len(images) != len(labels):
             raise ganrun.DataError(
@@ -87,7 +88,7 @@ class IdxData(PublishedData):
     def _labels(self, path: Path) -> npt.NDArray[np.int64]:
         labels = read_idx(path, dimensions=1)
         if len(labels) and labels.max() >= len(self.classes):
-            raise ganrun.DataError(f"{path} is not {self.title}: it has the label {labels.max()}, where 0 to 9 belong")
+            raise ganrun.DataError(f"{path} is not {self.title}: it has the label {labels.max()}, not 0 to 9")
         return labels.astype(np.int64)
 
 
@@ -95,12 +96,12 @@ class Mnist(IdxData):
     """MNIST: 60,000 + 10,000 handwritten digits, grey, 28×28.
 
     LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition". The four IDX
-    files, gzipped or not, are looked for under $GANRUN_DATA, in ./data and in ganrun's cache.
+    files, gzipped or not, are searched for in $GANRUN_DATA, ./data and ganrun's cache.
     """
 
     title, name = "MNIST", "mnist"
     classes = tuple("0123456789")
-    sums = (
+    md5s = (
         "6bbc9ace898e44ae57da46a324031adb",
         "a25bea736e30d166cdddb491f175f624",
         "2646ac647ad5339dbf082846283269ea",
@@ -111,8 +112,8 @@ class Mnist(IdxData):
 class FashionMnist(IdxData):
     """Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28×28, in ten balanced classes.
 
-    Xiao, Rasul and Vollgraf, arXiv:1708.07747. The four IDX files, gzipped or not, are looked for under
-    $GANRUN_DATA, in ./data, in ganrun's cache and where Debian's package dataset-fashion-mnist puts them.
+    Xiao, Rasul and Vollgraf, arXiv:1708.07747. The four IDX files, gzipped or not, are searched for in
+    $GANRUN_DATA, ./data, ganrun's cache and the folder of Debian's package dataset-fashion-mnist.
     """
 
     title, name = "Fashion-MNIST", "fashion-mnist"
@@ -120,7 +121,7 @@ class FashionMnist(IdxData):
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     )
-    sums = (
+    md5s = (
         "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "9018921c3c673c538a1fc5bad174d6f9",
         "8181f5470baa50b63fa0f6fddb340f0a",
@@ -128,7 +129,8 @@ class FashionMnist(IdxData):
     )
     system = (DEBIAN,)
 
-    def ways(self, folder: Path) -> Sequence[str]:
+    def instructions(self, folder: Path) -> Sequence[str]:
         """Debian's package, or the four files."""
         elsewhere = f', and leave root out or say root = "{DEBIAN}"' if self.settings.root else ""
-        return [f"on Debian or Ubuntu: sudo apt-get install dataset-fashion-mnist{elsewhere}", *super().ways(folder)]
+        package = f"on Debian or Ubuntu: sudo apt-get install dataset-fashion-mnist{elsewhere}"
+        return [package, *super().instructions(folder)]

@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and what is said when they are not there."""
+"""Where data sets are searched for, and the lines of an error that list these folders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import ganrun
 DATA_VARIABLE = "GANRUN_DATA"
 
 
-def places(name: str, root: str | None, torchvision: str = "", system: Iterable[Path] = ()) -> list[Path]:
-    """The folders that may hold a data set, the likeliest first.
+def candidate_folders(name: str, root: str | None, torchvision: str = "", system: Iterable[Path] = ()) -> list[Path]:
+    """The folders that may hold a data set, in the order in which they are searched.
 
     Args:
-        name: The data set's, which is also that of its own folder.
-        root: The recipe's; where it is given, nothing else is looked at.
-        torchvision: The folder that torchvision makes for it below its own root.
-        system: Where packages of operating systems put it.
+        name: The data set's name, which is also that of its folder.
+        root: The recipe's `root`; if it is given, nothing else is searched.
+        torchvision: The folder that torchvision makes for the data set below its own root.
+        system: Where packages of operating systems install it.
     """
     if root is not None:
         return _unique([expanded(root), expanded(root) / torchvision])
@@ -29,26 +29,32 @@ def places(name: str, root: str | None, torchvision: str = "", system: Iterable[
 
 
 def expanded(path: str) -> Path:
-    """A path with `~` spelt out."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where there is no such user
+    """A path with `~` replaced by the user's home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; pathlib's own raises where a folder may not be entered."""
+    """Whether a path is a file; pathlib's method raises below a folder that may not be entered."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
-def looked_in(folders: Sequence[Path], lacking: Callable[[Path], Sequence[str]], count: int) -> Iterator[str]:
-    """Lines that name the folders, and what a folder lacks that has some of the `count` files."""
-    yield "the places looked in:"
+def searched(folders: Sequence[Path], missing: Callable[[Path], Sequence[str]], count: int) -> Iterator[str]:
+    """Lines that list the folders searched.
+
+    Args:
+        folders: The folders.
+        missing: Returns the names of the files that a folder lacks.
+        count: The number of files needed: a folder that has some of them is listed with those that it lacks.
+    """
+    yield "folders searched:"
     for folder in folders:
-        missing = lacking(folder)
-        partly = f" (which lacks only {', '.join(missing)})" if 0 < len(missing) < count else ""
+        absent = missing(folder)
+        partly = f" (only {', '.join(absent)} missing)" if 0 < len(absent) < count else ""
         yield f"  {folder.absolute()}{partly}"
 
 
 def download_folder(root: str | None) -> Path:
-    """Where torchvision is to put what it downloads."""
+    """The folder to download to."""
     return expanded(root) if root else ganrun.cache_directory("data")
 
 

@@ -1,4 +1,4 @@
-"""What data sets share that were published as files and that torchvision can download."""
+"""The base of data sets that are published as files and that torchvision can download."""
 
 from __future__ import annotations
 
@@ -16,23 +16,15 @@ from pydantic import Field
 
 import ganrun
 from ganrun_datasets.cache import cached
-from ganrun_datasets.places import download_folder, is_file, looked_in, places
+from ganrun_datasets.places import candidate_folders, download_folder, is_file, searched
 from ganrun_datasets.published import Identity, identify
 from ganrun_datasets.resample import resampled
 
 Images = npt.NDArray[np.uint8]
 
 
-@contextmanager
-def _unreadable_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ganrun.DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error
-
-
 class PublishedData(ganrun.Data):
-    """A data set whose published files lie somewhere on this machine, or can be fetched.
+    """A data set whose published files are somewhere on this machine, or can be downloaded.
 
     Subclasses say which files they need, how to get them, and how to read them.
     """
@@ -45,7 +37,7 @@ class PublishedData(ganrun.Data):
         """Height and width in pixels; other than the originals', resampled by Pillow's bicubic filter."""
 
         download: bool = False
-        """Whether to fetch absent files with torchvision, into root or else into ganrun's cache."""
+        """Whether to download absent files with torchvision, to root if given and else to ganrun's cache."""
 
     settings: Settings
 
@@ -53,74 +45,78 @@ class PublishedData(ganrun.Data):
     classes: ClassVar[tuple[str, ...]]
     channels: ClassVar[int]
     system: ClassVar[tuple[Path, ...]] = ()
-    """Where packages of operating systems put it."""
+    """Where packages of operating systems install it."""
 
-    # ── What each data set says of itself ─────────────────────────────────────────────────────────────
+    # ── What each data set defines ────────────────────────────────────────────────────────────────────
 
     @property
     @abstractmethod
-    def digests(self) -> Mapping[str, str]:
-        """The files that the settings ask for, each with its published MD5; of a .gz, that of what is packed in it."""
+    def checksums(self) -> Mapping[str, str]:
+        """The files that the settings require, each with its published MD5; of a .gz, that of its unpacked content."""
 
     @abstractmethod
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
-        """The splits, at their original size, from where `find` found the files.
+        """The splits, at their original size, from the place that `find` returned.
 
         Raises:
-            DataError: if a file is damaged or foreign.
+            DataError: if a file is damaged, or is not one of this data set.
         """
 
     @abstractmethod
-    def ways(self, folder: Path) -> Sequence[str]:
-        """Lines that say what to put into a folder, other than by a download."""
+    def instructions(self, folder: Path) -> Sequence[str]:
+        """Lines that say which files to put into a folder."""
 
     @abstractmethod
-    def torchvision(self, root: Path) -> None:
-        """Have torchvision put the files below `root`, checked by their sums."""
+    def download_to(self, root: Path) -> None:
+        """Download the files with torchvision to below `root`, and compare their checksums."""
 
     def folders(self) -> list[Path]:
-        """The folders that may hold the files, the likeliest first."""
-        return places(self.name, self.settings.root, system=self.system)
+        """The folders that may hold the files, in the order in which they are searched."""
+        return candidate_folders(self.name, self.settings.root, system=self.system)
 
     def file(self, folder: Path, name: str) -> Path | None:
-        """A file by its published name; None where it is not."""
+        """The path of a file by its published name; None if it is absent."""
         return folder / name if is_file(folder / name) else None
 
-    # ── What follows from it ──────────────────────────────────────────────────────────────────────────
+    def files_read(self, place: Path) -> Mapping[Path, str | None]:
+        """The files that `read` uses, each with its published MD5, or None if none is published."""
+        return {self.existing_file(place, name): md5 for name, md5 in self.checksums.items()}
+
+    # ── What all have in common ───────────────────────────────────────────────────────────────────────
 
     def spec(self) -> ganrun.DataSpec:
-        """The shape, by the settings alone."""
+        """The shape, from the settings alone."""
         size = self.settings.size
         return ganrun.DataSpec((self.channels, size, size), classes=len(self.class_names()))
 
     def class_names(self) -> tuple[str, ...]:
-        """What the labels mean."""
+        """The meaning of the labels."""
         return self.classes
 
     def locate(self) -> Path:
-        """Where the files are."""
+        """The folder or archive that holds the files."""
         place = self.find()
         if place is None:
-            raise ganrun.DataError(self._steps())
+            raise ganrun.DataError(self._not_found())
         return place
 
     def find(self) -> Path | None:
-        """The first folder that holds all files."""
+        """The first folder that holds all files; None if there is none."""
         return next((folder for folder in self.folders() if not self._missing(folder)), None)
 
     def fetch(self) -> None:
-        """Have torchvision download the files, unless they are there."""
+        """Download the files with torchvision, unless they are there."""
         if self.find() is not None:
             return
         folder = download_folder(self.settings.root)
         try:
-            self.torchvision(folder if self.settings.root else folder / self.name)
+            self.download_to(folder if self.settings.root else folder / self.name)
         except (OSError, RuntimeError, tarfile.TarError) as error:
             reason = " ".join(str(error).split())
-            raise ganrun.DataError(f"the download failed: {reason}\n{self._steps()}") from error
+            raise ganrun.DataError(f"the download failed: {reason}\n{self._not_found()}") from error
 
     def prepare(self) -> None:
-        """Find the files, or download them if the settings say so; check them whole, and resample them."""
+        """Find the files, or download them if the settings say so; read, check and resample them."""
         _ = self._splits, self._identity
 
     def split(self, name: str) -> ganrun.Split:
@@ -133,15 +129,11 @@ class PublishedData(ganrun.Data):
         """Counts, the files with their MD5, whether they are the published ones, and the size."""
         return {**super().manifest(), **self._identity._asdict(), "transform": {"size": self.settings.size}}
 
-    def identified(self, place: Path) -> Mapping[Path, str | None]:
-        """The files that were read, each with its published MD5, or None where there is none."""
-        return {self.present(place, name): digest for name, digest in self.digests.items()}
-
-    def present(self, folder: Path, name: str) -> Path:
-        """A file that was there a moment ago.
+    def existing_file(self, folder: Path, name: str) -> Path:
+        """The path of a file that `find` has found.
 
         Raises:
-            DataError: if it no longer is.
+            DataError: if it has been removed since.
         """
         path = self.file(folder, name)
         if path is None:
@@ -152,7 +144,7 @@ class PublishedData(ganrun.Data):
     def _splits(self) -> dict[str, ganrun.Split]:
         if self.settings.download:
             self.fetch()
-        with _unreadable_told():
+        with _os_errors_as_data_errors():
             found = self.read(self.locate())
         return {name: ganrun.Split(self._resized(name, split.images), split.labels) for name, split in found.items()}
 
@@ -164,16 +156,24 @@ class PublishedData(ganrun.Data):
 
     @cached_property
     def _identity(self) -> Identity:
-        with _unreadable_told():
-            return identify(self.name, self.identified(self.locate()))
+        with _os_errors_as_data_errors():
+            return identify(self.name, self.files_read(self.locate()))
 
     def _missing(self, folder: Path) -> list[str]:
-        return [name for name in self.digests if self.file(folder, name) is None]
+        return [name for name in self.checksums if self.file(folder, name) is None]
 
-    def _steps(self) -> str:
-        """What was looked for, and the ways to mend it."""
+    def _not_found(self) -> str:
+        """The message, with all ways to get the files."""
         folders = self.folders()
         lines = ["its files were not found", "do one of these:"]
         lines += [f"  ganrun data fetch {self.name}, or download = true in [data]: torchvision fetches them"]
-        lines += [f"  {line}" for line in self.ways(folders[0].absolute())]
-        return "\n".join([*lines, *looked_in(folders, self._missing, len(self.digests))])
+        lines += [f"  {line}" for line in self.instructions(folders[0].absolute())]
+        return "\n".join([*lines, *searched(folders, self._missing, len(self.checksums))])
+
+
+@contextmanager
+def _os_errors_as_data_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ganrun.DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Pictures at another size, the same on every machine."""
+"""Resampling of decoded pictures, with the same result on every machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 def resampled(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Images `(count, channels, height, width)`, grey or colour, at `size` × `size`: uint8.
 
-    Pillow's bicubic filter, which widens when it shrinks (so there is no aliasing) and, on 8-bit pictures,
-    computes in integers: equal bytes on every processor. Images that have the size already pass as they are.
+    Pillow's bicubic filter widens when it shrinks a picture, so there is no aliasing, and computes 8-bit pictures in
+    integers, so the bytes are equal on every processor. Images that have the size already are returned unchanged.
     """
     count, channels, height, width = images.shape
     if (height, width) == (size, size):

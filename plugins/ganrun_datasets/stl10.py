@@ -29,8 +29,8 @@ class Stl10(PublishedData):
     """STL-10: 5,000 + 8,000 labelled photographs of things and animals, 96×96, and 100,000 without labels.
 
     Coates, Lee and Ng 2011, "An analysis of single-layer networks in unsupervised feature learning". The folder
-    stl10_binary is looked for under $GANRUN_DATA, in ./data and in ganrun's cache. Papers on GANs train on the 100,000,
-    at 48×48.
+    stl10_binary is searched for in $GANRUN_DATA, ./data and ganrun's cache. Papers on GANs train on the 100,000
+    unlabelled pictures, at 48×48.
     """
 
     class Settings(PublishedData.Settings):
@@ -45,29 +45,29 @@ class Stl10(PublishedData):
     classes = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
     def class_names(self) -> tuple[str, ...]:
-        """What the labelled pictures show."""
+        """The subjects of the labelled pictures; none for the unlabelled."""
         return self.classes if self.settings.train_on == "train" else ()
 
     @property
-    def digests(self) -> Mapping[str, str]:
+    def checksums(self) -> Mapping[str, str]:
         """Four files with labels, or one without."""
         return LABELLED if self.settings.train_on == "train" else UNLABELLED
 
     def folders(self) -> list[Path]:
-        """The usual places, and in each the folder that the archive holds."""
+        """The usual places, and the archive's folder in each."""
         found = [path for folder in super().folders() for path in (folder / FOLDER, folder)]
         return list(dict.fromkeys(found))
 
-    def ways(self, folder: Path) -> Sequence[str]:
-        """The archive's folder."""
+    def instructions(self, folder: Path) -> Sequence[str]:
+        """The archive, unpacked."""
         source = "https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
         return [
             f"unpack {source} (2.6 GB) with tar -xzf, so that {folder} holds these:",
-            *(f"  {name}" for name in self.digests),
+            *(f"  {name}" for name in self.checksums),
         ]
 
-    def torchvision(self, root: Path) -> None:
-        """Unpacks the archive into `root/stl10_binary`."""
+    def download_to(self, root: Path) -> None:
+        """Download the archive to `root`, and unpack it to `root/stl10_binary`."""
         from torchvision.datasets import STL10
 
         STL10(str(root), split="train", download=True)
@@ -79,25 +79,27 @@ class Stl10(PublishedData):
         return {split: self._labelled(place, split) for split in ("train", "test")}
 
     def manifest(self) -> Mapping[str, Any]:
-        """Also says what is trained on."""
+        """The base's, and `train_on`."""
         return {**super().manifest(), "train_on": self.settings.train_on}
 
     def _labelled(self, place: Path, split: str) -> ganrun.Split:
         images, path = _images(place / f"{split}_X.bin"), place / f"{split}_y.bin"
         labels = np.fromfile(path, np.uint8)
         if len(labels) != len(images):
-            raise DataError(f"{path} holds {len(labels):,} labels for {len(images):,} images; replace both")
+            raise DataError(
+                f"{path} holds {len(labels):,} labels for {len(images):,} images; replace both with fresh copies"
+            )
         if labels.min() < 1 or labels.max() > len(self.classes):
             raise DataError(f"{path} is not STL-10: it has labels from {labels.min()} to {labels.max()}, not 1 to 10")
         return ganrun.Split(images, labels.astype(np.int64) - 1)
 
 
 def _images(path: Path) -> Images:
-    """The pictures `(count, 3, 96, 96)` in a file, read as they are used; the file holds columns, others hold rows."""
+    """The pictures `(count, 3, 96, 96)` of a file as a memory map. Unlike others, the file is column by column."""
     size = path.stat().st_size
     if not size or size % PIXELS:
         raise DataError(
-            f"{path} was cut short or is not STL-10: it has {size:,} bytes, no multiple of {PIXELS:,}; "
+            f"{path} is truncated or not STL-10: it has {size:,} bytes, not a multiple of {PIXELS:,}; "
             "replace it with a fresh copy"
         )
     return np.memmap(path, np.uint8, mode="c").reshape(-1, 3, SIZE, SIZE).swapaxes(2, 3)

@@ -1,4 +1,4 @@
-"""SVHN's cropped digits, from MATLAB files."""
+"""SVHN's cropped digits, from their MATLAB files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganrun import DataError
 from ganrun_datasets.published_data import Images, PublishedData
 
 SIZE = 32
-DIGESTS = {
+MD5S = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
@@ -21,35 +21,35 @@ DIGESTS = {
 
 
 class Svhn(PublishedData):
-    """Street View House Numbers: 73,257 + 26,032 digits cropped out of photographs, 32×32, in colour.
+    """Street View House Numbers: 73,257 + 26,032 digits cropped from photographs, 32×32, in colour.
 
     Netzer et al. 2011, "Reading digits in natural images with unsupervised feature learning"; for non-commercial use.
-    The files train_32x32.mat and test_32x32.mat are looked for under $GANRUN_DATA, in ./data and in ganrun's cache.
+    The files train_32x32.mat and test_32x32.mat are searched for in $GANRUN_DATA, ./data and ganrun's cache.
     """
 
     class Settings(PublishedData.Settings):
         extra: bool = False
-        """Whether to train on the 531,131 easier digits of extra_32x32.mat too."""
+        """Whether to train also on the 531,131 easier digits of extra_32x32.mat."""
 
     settings: Settings
     name, channels = "svhn", 3
     classes = tuple("0123456789")
 
     @property
-    def digests(self) -> Mapping[str, str]:
-        """Two files, or three."""
-        return {name: digest for name, digest in DIGESTS.items() if self.settings.extra or "extra" not in name}
+    def checksums(self) -> Mapping[str, str]:
+        """Two files, or three with the extra digits."""
+        return {name: md5 for name, md5 in MD5S.items() if self.settings.extra or "extra" not in name}
 
-    def ways(self, folder: Path) -> Sequence[str]:
+    def instructions(self, folder: Path) -> Sequence[str]:
         """The files."""
         head = f"put these files, from http://ufldl.stanford.edu/housenumbers, into {folder}:"
-        return [head, *(f"  {name}" for name in self.digests)]
+        return [head, *(f"  {name}" for name in self.checksums)]
 
-    def torchvision(self, root: Path) -> None:
-        """Puts the files right into `root`."""
+    def download_to(self, root: Path) -> None:
+        """Download the files to `root` itself."""
         from torchvision.datasets import SVHN
 
-        for name in self.digests:
+        for name in self.checksums:
             SVHN(str(root), split=name.partition("_")[0], download=True)
 
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
@@ -63,23 +63,25 @@ class Svhn(PublishedData):
 
 def _read(path: Path) -> tuple[Images, npt.NDArray[np.int64]]:
     """X is `(32, 32, 3, count)`, y is `(count, 1)` with 10 for the digit 0."""
-    # Imported here: SciPy's input and output take half a second, and only a run on SVHN should pay for it.
+    # Imported here, since scipy.io takes half a second that only runs on SVHN should pay.
     from scipy.io import loadmat
 
     try:
         content = loadmat(str(path))
     except PermissionError:
         raise
-    except Exception as error:  # SciPy fails in as many ways as there are damages
+    except Exception as error:  # SciPy raises a different error for each kind of damage
         size = path.stat().st_size
         raise DataError(
-            f"{path} was cut short or is no MATLAB file: it has {size:,} bytes ({error}); replace it with a fresh copy"
+            f"{path} is truncated or not a MATLAB file: it has {size:,} bytes ({error}); replace it with a fresh copy"
         ) from error
     images, labels = np.asarray(content.get("X", ())), np.asarray(content.get("y", ())).ravel()
     if images.ndim != 4 or images.shape[:3] != (SIZE, SIZE, 3) or images.dtype != np.uint8:
         raise DataError(f"{path} is not SVHN's cropped digits: it holds X of {images.dtype} {images.shape}")
     if len(labels) != images.shape[3] or not len(labels):
-        raise DataError(f"{path} holds {images.shape[3]:,} images and {len(labels):,} labels; replace it")
+        raise DataError(
+            f"{path} holds {images.shape[3]:,} images but {len(labels):,} labels; replace it with a fresh copy"
+        )
     if labels.min() < 1 or labels.max() > 10:
         raise DataError(f"{path} is not SVHN: it has labels from {labels.min()} to {labels.max()}, not 1 to 10")
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10

@@ -1,4 +1,4 @@
-"""Drawn shapes: pictures of any size, in classes, the same on every machine and from no file."""
+"""Drawn shapes: pictures of any size, in classes, the same on every machine, without files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Shape = Callable[[Array, Array], Array]
 
 SEEDS = {"train": 0, "test": 1}
 BATCH = 128
-"""Pictures drawn at a time, so that memory does not grow with their number."""
+"""Pictures drawn at a time, which bounds the memory that drawing takes."""
 
 LARGEST_TURN = 0.1
-"""Tangent of half the largest turn: 11°, so that an upright cross does not become a diagonal one."""
+"""Tangent of half the largest rotation, 11°: less than makes an upright cross look like a diagonal one."""
 
 
 class Synthetic(ganrun.Data):
-    """Drawn shapes in up to twelve classes, of any size, grey or in colour: for trying a recipe without its data.
+    """Drawn shapes of any size in up to twelve classes, grey or in colour: for trying a recipe without its data.
 
-    A class is a shape; its place, size, slight turn and two colours are random. Edges are smooth, as in a photograph.
-    The same settings give the same pixels on every machine.
+    A class is a shape; its position, size, slight rotation and two colours are random. Edges are smooth, as in a
+    photograph. The same settings give the same pixels on every machine.
     """
 
     class Settings(ganrun.Settings):
@@ -40,7 +40,7 @@ class Synthetic(ganrun.Data):
         """1 for grey, 3 for colour."""
 
         classes: int = Field(10, ge=1, le=12)
-        """How many kinds of shapes there are."""
+        """The number of different shapes."""
 
         count: int = Field(2_000, ge=12)
         """Pictures to train on."""
@@ -51,7 +51,7 @@ class Synthetic(ganrun.Data):
     settings: Settings
 
     def spec(self) -> ganrun.DataSpec:
-        """Shape and classes as the settings say."""
+        """Shape and classes, from the settings."""
         size = self.settings.size
         return ganrun.DataSpec((self.settings.channels, size, size), classes=self.settings.classes)
 
@@ -60,7 +60,7 @@ class Synthetic(ganrun.Data):
         return tuple(SHAPES)[: self.settings.classes]
 
     def prepare(self) -> None:
-        """Draw the pictures, in a second or two."""
+        """Draw the pictures, which takes a second or two."""
         _ = self._splits
 
     def split(self, name: str) -> ganrun.Split:
@@ -75,7 +75,7 @@ class Synthetic(ganrun.Data):
         return {name: self._drawn(count, SEEDS[name]) for name, count in counts.items()}
 
     def _drawn(self, count: int, seed: int) -> ganrun.Split:
-        # RandomState's numbers are frozen for good; those of numpy's newer generators may change between releases.
+        # RandomState never changes; the numbers of numpy's newer generators may change between releases.
         random = np.random.RandomState(seed)
         labels = random.permutation(np.arange(count, dtype=np.int64) % self.settings.classes)
         images = np.empty((count, *self.spec().sample_shape), np.uint8)
@@ -86,7 +86,7 @@ class Synthetic(ganrun.Data):
 
 
 def _batches(labels: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of one class each, so that a batch is drawn by one function."""
+    """Rows of pictures to draw together, each batch of one class."""
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         yield from np.split(rows, range(BATCH, len(rows), BATCH))
@@ -95,22 +95,25 @@ def _batches(labels: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 def _pictures(
     shape: Shape, count: int, sample_shape: tuple[int, ...], random: np.random.RandomState
 ) -> npt.NDArray[np.uint8]:
-    """uint8 `(count, channels, size, size)`, each with one shape in a lighter colour than the ground."""
+    """uint8 `(count, channels, size, size)`, each with one shape in a lighter colour than its background."""
     channels, size, _ = sample_shape
-    radius, place_x, place_y, turn = (random.uniform(-1, 1, (count, 1, 1)) for _ in range(4))
+    radius, centre_x, centre_y, turn = (random.uniform(-1, 1, (count, 1, 1)) for _ in range(4))
     radius = 0.55 + 0.15 * radius
-    x, y = _own_coordinates(size, place_x * (0.9 - radius), place_y * (0.9 - radius), LARGEST_TURN * turn)
+    x, y = _local_coordinates(size, centre_x * (0.9 - radius), centre_y * (0.9 - radius), LARGEST_TURN * turn)
     inside = np.clip(0.5 - shape(x / radius, y / radius) * radius * size / 2, 0, 1)[:, np.newaxis]
-    ground = random.uniform(0.0, 0.4, (count, channels, 1, 1))
+    background = random.uniform(0.0, 0.4, (count, channels, 1, 1))
     colour = random.uniform(0.6, 1.0, (count, channels, 1, 1))
-    return np.rint(255 * (ground + (colour - ground) * inside)).astype(np.uint8)
+    return np.rint(255 * (background + (colour - background) * inside)).astype(np.uint8)
 
 
-def _own_coordinates(size: int, place_x: Array, place_y: Array, half_tangent: Array) -> tuple[Array, Array]:
-    """Where each pixel is, as seen from the shape's centre and along its axes. Without sine and cosine, whose last
-    digits differ between machines: with t = tan(φ/2), cos φ = (1 − t²) / (1 + t²) and sin φ = 2t / (1 + t²)."""
+def _local_coordinates(size: int, centre_x: Array, centre_y: Array, half_tangent: Array) -> tuple[Array, Array]:
+    """Each pixel's coordinates from the shape's centre, along its axes.
+
+    Computed without sine and cosine, whose last digits differ between machines: with t = tan(φ/2),
+    cos φ = (1 − t²) / (1 + t²) and sin φ = 2t / (1 + t²).
+    """
     pixels = (np.arange(size) + 0.5) * 2 / size - 1
-    x, y = pixels - place_x, pixels[:, np.newaxis] - place_y
+    x, y = pixels - centre_x, pixels[:, np.newaxis] - centre_y
     square = half_tangent * half_tangent
     cosine, sine = (1 - square) / (1 + square), 2 * half_tangent / (1 + square)
     return cosine * x + sine * y, cosine * y - sine * x
@@ -120,7 +123,7 @@ def _own_coordinates(size: int, place_x: Array, place_y: Array, half_tangent: Ar
 
 
 def _length(x: Array, y: Array) -> Array:
-    # np.hypot is not the same to the last digit on every machine; a square root is.
+    # The last digit of np.hypot differs between machines; that of a square root does not.
     return np.sqrt(x * x + y * y)
 
 
@@ -145,7 +148,7 @@ def _frame(x: Array, y: Array) -> Array:
 
 
 def _triangle(x: Array, y: Array) -> Array:
-    """Equilateral, its point upwards; its edges lie half the circumradius from the centre."""
+    """Equilateral, pointing up; its edges are half the circumradius from the centre."""
     return np.maximum(y, math.sqrt(0.75) * np.abs(x) - 0.5 * y) - 0.5
 
 

@@ -1,4 +1,4 @@
-"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with the norms that later losses ask of their critics."""
+"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with the norms that critics of later losses need."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
+    """The generator `dcgan`."""
     from ganrun_dcgan.networks import DcganGenerator
 
     return {"dcgan": DcganGenerator}
@@ -20,6 +21,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:
 
 @hookimpl
 def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """The discriminator `dcgan`."""
     from ganrun_dcgan.networks import DcganDiscriminator
 
     return {"dcgan": DcganDiscriminator}

@@ -1,10 +1,7 @@
-"""The two networks of DCGAN, at any power of two from 16 up and at 28.
+"""The two networks of DCGAN, for images of 28 pixels and of any power of two from 16.
 
 Radford et al. 2015 (arXiv:1511.06434): strided and transposed convolutions, no pooling and no hidden dense layer. With
 s = 4 (s = 7 for images of 28) and n doublings, the size is s · 2ⁿ.
-
-The tanh is taken in float32 whatever the precision inside: bf16 has no number between 1 − 2⁻⁸ and 1, and likelihoods
-take logarithms of that gap.
 """
 
 from __future__ import annotations
@@ -17,7 +14,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
+from ganrun import (
+    Discriminator,
+    Generator,
+    ImageConditioning,
+    IncompatibleError,
+    LabelledImages,
+    LabelledLatents,
+    LatentConditioning,
+    ModelSpec,
+    dcgan_init,
+    float32_tanh,
+)
 from ganrun_dcgan.spectral import SpectralConv2d
 
 LEAK = 0.2
@@ -33,29 +41,28 @@ NORMS: dict[str, Norm] = {
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
 }
-"""The norms that are layers, by channels. Layer norm is that of WGAN-GP's critics (arXiv:1704.00028, section 4): mean
-and variance over channels, height and width of each sample, scale and shift per channel, so one group of group norm."""
+"""The norms that are layers, by number of channels. Layer norm is that of WGAN-GP's critics (arXiv:1704.00028,
+section 4): mean and variance over channels, height and width of each sample, scale and shift per channel. That is group
+norm with one group."""
 
 
 class DcganGenerator(Generator):
     """DCGAN's generator: transposed convolutions from a latent to an image of 16, 28, 32, 64, … pixels.
 
-    The latent is projected to 4×4 (7×7 for 28) by a transposed convolution, then each 4×4 kernel of stride 2 doubles
-    the size; batch norm and ReLU between them, tanh at the end. Radford et al. 2015 (arXiv:1511.06434), figure 1;
-    weights start at N(0, 0.02), batch norm's scales at N(1, 0.02).
+    A transposed convolution projects the latent to 4×4 (7×7 for 28), then each 4×4 kernel of stride 2 doubles the
+    size; batch norm and ReLU between them, tanh at the end. Radford et al. 2015 (arXiv:1511.06434), figure 1.
+    Initialised as in section 4: weights N(0, 0.02), batch norm's scales N(1, 0.02).
     """
 
     class Settings(ganrun.Settings):
         feature_maps: int = Field(64, ge=1)
-        """Channels of the last hidden layer; each one before it has twice as many, up to 8 times these. The network
-        in the paper's figure 1 has 128."""
+        """Channels of the last hidden layer; each layer before it has twice as many, up to 8 times this number. The
+        network in the paper's figure 1 has 128."""
 
         norm: Literal["batch", "none"] = "batch"
         """Batch norm after every layer but the output, or none."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
-        that are learned for each class."""
+        labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -69,33 +76,30 @@ class DcganGenerator(Generator):
             *_doubling(widths, norm),
             nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1),
         )
-        self.apply(_initial_weights)
+        self.apply(dcgan_init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, size, size)` in [-1, 1]."""
-        return self.layers(self.inputs(latents, labels)).float().tanh()  # type: ignore[no-any-return]
+        return float32_tanh(self.layers(self.inputs(latents, labels)))
 
 
 class DcganDiscriminator(Discriminator):
     """DCGAN's discriminator: strided convolutions from an image of 16, 28, 32, 64, … pixels to one vector.
 
     The generator's mirror image: each 4×4 kernel of stride 2 halves the size, leaky ReLU of slope 0.2 follows, and a
-    last convolution takes the 4×4 (7×7 for 28) that is left to `out_features` numbers. No norm at the input and at the
-    output. Also serves as a critic, with another norm, and as an encoder.
+    last convolution turns the remaining 4×4 (7×7 for 28) into `out_features` numbers. No norm at the input or the
+    output. With another norm also a critic; also an encoder.
     """
 
     class Settings(ganrun.Settings):
         feature_maps: int = Field(64, ge=1)
-        """Channels of the first layer; each one after it has twice as many, up to 8 times these."""
+        """Channels of the first layer; each layer after it has twice as many, up to 8 times this number."""
 
         norm: Literal["batch", "layer", "instance", "spectral", "none"] = "batch"
-        """batch is the paper's. Under a gradient penalty, which is each sample's own, take layer, instance or none.
-        spectral bounds the weights of every layer, first and last too (arXiv:1802.05957), and no other norm is there
-        then."""
+        """batch is the paper's. A gradient penalty is computed per sample: take layer, instance or none. spectral
+        bounds the weights of every layer, first and last included (arXiv:1802.05957), and replaces all other norms."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
-        embedding adds one channel, learned for each class pixel by pixel."""
+        labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -108,7 +112,7 @@ class DcganDiscriminator(Discriminator):
             convolution(widths[-1], spec.out_features, start),
             nn.Flatten(),
         )
-        self.apply(_initial_weights)
+        self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
@@ -116,7 +120,7 @@ class DcganDiscriminator(Discriminator):
 
 
 class Projection(nn.ConvTranspose2d):
-    """The transposed convolution of a 1×1 map, which uses each kernel once: computed as the matrix product it is."""
+    """A transposed convolution of a 1×1 map, computed as the matrix product that it is."""
 
     def forward(self, latents: Tensor) -> Tensor:  # type: ignore[override]
         """Latents `(batch, in_channels)` to maps `(batch, out_channels, size, size)`, channels last in memory."""
@@ -126,7 +130,7 @@ class Projection(nn.ConvTranspose2d):
 
 
 def _doubling(widths: Sequence[int], norm: Norm | None) -> Iterator[nn.Module]:
-    """The hidden layers of the generator; where a norm follows, its shift takes the bias's place."""
+    """The hidden layers of the generator. A layer has a bias only where no norm follows, whose shift replaces it."""
     for fan_in, fan_out in pairwise(widths):
         yield nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1, bias=norm is None)
         yield from _activated(fan_out, norm)
@@ -139,7 +143,7 @@ def _activated(channels: int, norm: Norm | None) -> Iterator[nn.Module]:
 
 
 def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | None) -> Iterator[nn.Module]:
-    """The hidden layers of the discriminator; the first one has no norm, so that it sees the images' scale."""
+    """The hidden layers of the discriminator; the first one has no norm, so that it keeps the images' scale."""
     for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
         after = norm if index else None
         yield convolution(fan_in, fan_out, 4, stride=2, padding=1, bias=after is None)
@@ -152,7 +156,7 @@ def _layout(spec: ModelSpec) -> tuple[int, int, int]:
     """(channels, size of the smallest map, doublings from there to the image).
 
     Raises:
-        IncompatibleError: if the images have a size that doubling does not reach.
+        IncompatibleError: if doubling does not reach the size of the images.
     """
     channels, height, width = spec.image_shape
     start = 7 if height == 28 else 4
@@ -168,13 +172,3 @@ def _layout(spec: ModelSpec) -> tuple[int, int, int]:
 def _widths(feature_maps: int, doublings: int) -> list[int]:
     """Channels of the hidden layers, from the image inwards."""
     return [feature_maps * min(2**k, WIDEST) for k in range(doublings)]
-
-
-def _initial_weights(module: nn.Module) -> None:
-    """Section 4: weights N(0, 0.02); batch norm's scales N(1, 0.02), as in the paper's code; biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)

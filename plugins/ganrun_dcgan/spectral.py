@@ -12,8 +12,8 @@ from torch.nn.functional import conv2d, normalize
 class SpectralConv2d(nn.Conv2d):
     """A convolution whose weights W, as a matrix of out_channels rows, are divided by their largest singular value.
 
-    W / σ(W) with σ(W) ≈ uᵀWv: equation 8 and algorithm 1. Each forward makes one power iteration from the stored `u`;
-    in training its result is stored for the next. The power iteration is always in float32.
+    W / σ(W) with σ(W) ≈ uᵀWv: equation 8 and algorithm 1. Each forward makes one power iteration from the stored `u`,
+    and stores the result in training mode. The power iteration is always in float32.
     """
 
     u: Tensor

@@ -1,4 +1,4 @@
-"""Early stopping: a run ends when a score has not improved for a while."""
+"""Early stopping: ends a run when a score no longer improves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `early-stopping`."""
     from ganrun_early_stopping.observer import EarlyStopping
 
     return {"early-stopping": EarlyStopping}

@@ -1,4 +1,4 @@
-"""Hand over: a trained model as a folder that can be used elsewhere."""
+"""Exports of trained models: folders that can be used elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The command `export`."""
     from ganrun_export.command import export
 
     return {"export": export}

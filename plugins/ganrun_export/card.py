@@ -16,22 +16,22 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
     """The card's text, in Markdown.
 
     Args:
-        facts: As config.json has them.
-        recipe: The run's recipe, as text.
-        files: The names of the files that it lies beside.
+        facts: The content of config.json.
+        recipe: The text of the run's recipe.
+        files: The names of the other files in the folder.
     """
     environment = Environment(
         loader=PackageLoader(__package__, "."), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    # YAML does not read JSON's pairs of escapes, as of an emoji, for one character.
+    # YAML does not decode JSON's surrogate pairs, as of an emoji.
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     shape = facts["problem"]["sample_shape"]
     factors = facts["factors"]
-    words, tables = _parted(recipe)
+    comment, tables = _split_recipe(recipe)
     return environment.get_template(TEMPLATE).render(
         **facts,
         recipe=tables,
-        words=words,
+        comment=comment,
         files=files,
         is_image=len(shape) == 3,
         noun="images" if len(shape) == 3 else "samples",
@@ -40,18 +40,18 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
         parts=", ".join(f"{slot} `{network['use']}`" for slot, network in facts["networks"].items()),
         packages=", ".join(sorted(set(facts["plugins"].values()))),
         tags=_tags(facts),
-        measured=_measured(facts),
-        latents=list(_latents(factors, facts["problem"]["class_names"])),
+        results=_results(facts),
+        latents=list(_latent_rows(factors, facts["problem"]["class_names"])),
         factor_names=[factor["name"] for factor in factors],
         number=lambda value: f"{value:.4g}",
     )
 
 
-def _parted(recipe: str) -> tuple[str, str]:
-    """What the recipe says of itself, as a quotation; and its tables."""
+def _split_recipe(recipe: str) -> tuple[str, str]:
+    """The comment at the head of the recipe, as a Markdown quotation; and its tables."""
     comment = list(takewhile(lambda line: line.startswith("#"), recipe.splitlines()))
-    words = "\n".join(f"> {line.removeprefix('#').strip()}".rstrip() for line in comment)
-    return words, "\n".join(recipe.splitlines()[len(comment) :]).strip()
+    quotation = "\n".join(f"> {line.removeprefix('#').strip()}".rstrip() for line in comment)
+    return quotation, "\n".join(recipe.splitlines()[len(comment) :]).strip()
 
 
 def _tags(facts: Mapping[str, Any]) -> list[str]:
@@ -60,8 +60,8 @@ def _tags(facts: Mapping[str, Any]) -> list[str]:
     return [*dict.fromkeys(components), *(["class-conditional"] if is_conditional else [])]
 
 
-def _measured(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The scores that metadata can hold, by the data that they compare with and by name."""
+def _results(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The finite scores, by the data set that they compare with and by name."""
     found: dict[str, dict[str, float]] = {}
     for name, score in facts["scores"].items():
         metric, _, other = name.partition("@")
@@ -70,12 +70,12 @@ def _measured(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _latents(factors: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each factor's place in a latent vector, and what it means."""
+def _latent_rows(factors: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each factor's place in a latent vector, and its meaning."""
     start = 0
     for factor in factors:
         last = start + factor["size"] - 1
-        meaning = {"categorical": "one of them 1, the others 0", "continuous": "each in (-1, 1)", "noise": "noise"}
+        meaning = {"categorical": "one-hot", "continuous": "each in (-1, 1)", "noise": "noise"}
         classes = f": {', '.join(class_names)}" if factor["name"] == "class" else ""
         name = "" if factor["name"] == "noise" else f"{factor['name']}, "
         yield f"{start} to {last}", f"{name}{meaning[factor['kind']]}{classes}"

@@ -1,4 +1,4 @@
-"""From a run to a folder that can be handed over."""
+"""Exports a run as a folder that can be used elsewhere."""
 
 from __future__ import annotations
 
@@ -17,94 +17,96 @@ from ganrun_export.programs import PROGRAMS, check_onnx, write_onnx, write_progr
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 
-MOST_CLASSES = 20
-"""A grid has no more rows of classes."""
+MAX_CLASSES = 20
+"""Classes in a grid, one per row."""
 
 SMALLEST_SIDE = 512
 """Grids with a shorter side, in pixels, are enlarged by a whole factor."""
 
-Tell = Callable[[str], object]
-"""Told what is being done, for whatever may take a while."""
+OnStage = Callable[[str], object]
+"""Called with a description of the current stage."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be handed over, and how.
+    """What to export, and how.
 
     Args:
-        what: A run directory, a checkpoint, or a tracker's id.
-        output: The folder to make; where None, one in `exports` that bears the run's name and step.
-        onnx: Whether the programs are written as ONNX too.
-        device: Where the programs will run.
+        run: A run directory, a checkpoint, or a tracker's id.
+        output: The folder to create; None for one in `exports` that is named after the run and its step.
+        onnx: Whether to write the programs as ONNX too.
+        device: The device that the programs run on.
     """
 
-    what: str
+    run: str
     output: Path | None = None
     onnx: bool = False
     device: str = "cpu"
 
 
-def export_run(request: Request, tell: Tell = lambda _: None) -> Path:
-    """Make the folder, whole or not at all; where it is.
+def export_run(request: Request, on_stage: OnStage = lambda _: None) -> Path:
+    """Create the folder, completely or not at all.
+
+    Returns:
+        The folder.
 
     Raises:
-        RequestError: if there is no such run, its weights are gone or damaged, a network cannot be made a program, or
-            the folder cannot be written.
+        RequestError: if there is no such run, its weights are gone or damaged, a network cannot be exported as a
+            program, or the folder cannot be written.
     """
     if request.onnx:
         check_onnx()
-    tell("loading the weights")
-    trained = find_saved_model(request.what)
-    if not trained.is_run:
-        raise RequestError(f"{trained.folder} was exported already; name the run that it came from")
-    place = request.output or Path("exports") / f"{_name(trained.folder.resolve())}-step-{trained.step}"
+    on_stage("loading the weights")
+    saved = find_saved_model(request.run)
+    if not saved.is_run:
+        raise RequestError(f"{saved.folder} is an export already; name the run that it came from")
+    output = request.output or Path("exports") / f"{_run_name(saved.folder.resolve())}-step-{saved.step}"
     try:
-        _check_free(place)
-        with atomic_folder(place.absolute()) as folder:
-            _write(trained, trained.model(request.device), folder, request.onnx, tell)
+        _check_free(output)
+        with atomic_folder(output.absolute()) as folder:
+            _write(saved, saved.model(request.device), folder, request.onnx, on_stage)
     except OSError as error:
-        raise RequestError(f"cannot write {place}: {error.strerror or error}; choose another --output") from error
-    return place
+        raise RequestError(f"cannot write {output}: {error.strerror or error}; choose another --output") from error
+    return output
 
 
-def _name(run: Path) -> str:
-    """A run directory's; with that of the folder in which it stands beside its replicates."""
+def _run_name(run: Path) -> str:
+    """The name of the run directory; a replicate's is preceded by that of the folder around it."""
     return f"{run.parent.name}-{run.name}" if run.name.startswith("seed_") else run.name
 
 
-def _check_free(place: Path) -> None:
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise RequestError(f"{place} is there already; choose another --output")
+def _check_free(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RequestError(f"{output} exists already; choose another --output")
 
 
-def _write(trained: SavedModel, model: Model, folder: Path, onnx: bool, tell: Tell) -> None:
-    """Every file of the folder."""
-    trained.save(folder, facts_of(trained, model))
-    for name, make in PROGRAMS.items():
-        tell(f"making {name}.pt2")
-        program = make(model)
+def _write(saved: SavedModel, model: Model, folder: Path, onnx: bool, on_stage: OnStage) -> None:
+    """Write every file of the folder."""
+    saved.save(folder, facts_of(saved, model))
+    for name, build in PROGRAMS.items():
+        on_stage(f"making {name}.pt2")
+        program = build(model)
         if program is not None:
             write_program(program, folder / f"{name}.pt2")
             if onnx:
-                tell(f"making {name}.onnx")
+                on_stage(f"making {name}.onnx")
                 write_onnx(name, program, folder / f"{name}.onnx")
     if len(model.spec.sample_shape) == 3:
-        tell("drawing samples")
+        on_stage("drawing samples")
         _grid(model).save(folder / "samples.png")
-    facts, recipe = RunDirectory(folder).read_json("config.json"), (folder / "recipe.toml").read_text(encoding="utf-8")
-    files = {path.name for path in folder.iterdir()}
-    (folder / "README.md").write_text(card(facts, recipe, files), encoding="utf-8")
+    written = RunDirectory(folder)
+    recipe, files = written.recipe_path.read_text(encoding="utf-8"), {path.name for path in folder.iterdir()}
+    (folder / "README.md").write_text(card(written.config(), recipe, files), encoding="utf-8")
 
 
 def _grid(model: Model) -> Image.Image:
-    """Samples of the same latents in every export; where the model knows classes, a row for each of the first."""
+    """Samples of the same latents in every export; a row for each class, if the model is conditional."""
     latents = model.fixed_latents(GRID_ROWS * GRID_COLUMNS)
     classes = next((factor.size for factor in model.spec.factors if factor.name == "class"), 0)
     if classes:
         row = latents[:GRID_COLUMNS]
-        latents = torch.cat([model.with_class(row, label) for label in range(min(classes, MOST_CLASSES))])
+        latents = torch.cat([model.with_class(row, label) for label in range(min(classes, MAX_CLASSES))])
     grid = make_grid(to_uint8(model.decode(latents)).cpu(), GRID_COLUMNS, pad_value=255)
     picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
-    return picture.resize(
-        [side * -(-SMALLEST_SIDE // min(picture.size)) for side in picture.size], Image.Resampling.NEAREST
-    )
+    factor = -(-SMALLEST_SIDE // min(picture.size))
+    return picture.resize([side * factor for side in picture.size], Image.Resampling.NEAREST)

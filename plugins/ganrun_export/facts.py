@@ -1,7 +1,8 @@
-"""What is told of a model that is handed over: config.json, and from there the model card."""
+"""The facts of an exported model: they make up config.json and, from it, the model card."""
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,47 +11,49 @@ from typing import Any
 
 from ganrun import Model, RequestError, RunDirectory, SavedModel
 
+log = logging.getLogger("ganrun")
+
 PACKAGES = ("ganrun", "torch", "torchvision")
-"""Packages whose versions may change what a run gives."""
+"""Packages whose versions may change the result of a run."""
 
 
-def facts_of(trained: SavedModel, model: Model) -> dict[str, Any]:
-    """What config.json tells beside what `ganrun.load` needs, as JSON.
+def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
+    """The content of config.json, except for the entries that `SavedModel.save` adds.
 
-    Nothing of the machine that trained it but its device: no host, no paths, no command line.
+    Contains nothing about the machine that trained the model except its device: no host name, paths or command line.
 
     Raises:
-        RequestError: if the run's recipe, environment.json or metrics.jsonl is damaged.
+        RequestError: if the run's recipe or environment.json is damaged, or its records cannot be read.
     """
-    run = RunDirectory(trained.folder)
-    tables = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    environment = run.read_json("environment.json")
+    run = RunDirectory(saved.folder)
+    recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8"))
+    environment = run.environment()
     try:
-        averaged = [slot for slot, each in model.loss.slots.items() if each.averaged and tables["ema"]]
+        averaged = [name for name, slot in model.loss.slots.items() if slot.averaged and recipe["ema"]]
         return {
-            "name": tables["name"],
+            "name": recipe["name"],
             "ganrun": version("ganrun"),
             "plugins": environment["plugins"],
-            "loss": tables["loss"],
-            "networks": {slot: {**tables[slot], "averaged": slot in averaged} for slot in model.networks},
+            "loss": recipe["loss"],
+            "networks": {slot: {**recipe[slot], "averaged": slot in averaged} for slot in model.networks},
             "latent_size": model.spec.latent_size,
             "factors": [asdict(factor) for factor in model.spec.factors],
             "device": str(model.device),
-            "seed": trained.seed,
-            "data": {"use": tables["data"]["use"], **_without_paths(environment["data"])},
+            "seed": saved.seed,
+            "data": {"use": recipe["data"]["use"], **_without_paths(environment["data"])},
             "training": _training(environment),
-            "scores": scores_at(run, trained.step),
+            "scores": _scores_at(run, saved.step),
         }
     except KeyError as error:
-        raise RequestError(f"{run.path} is damaged: none of its files tells {error}") from error
+        raise RequestError(f"{run.path} is damaged: its files lack {error}") from error
 
 
-def scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
-    """What was measured of these very weights, during the run or afterwards, by the scores' names; the latest of each.
-
-    Each has `value`, `better` ("higher" or "lower"), `error`, `floor` and `protocol`; error and floor may be None.
-    """
-    latest = {score.name: score for record in run.records() if record.step == step for score in record.evaluation}
+def _scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
+    """The scores of the weights after `step`, by name: measured during the run or later, each as last measured."""
+    records, damaged = run.read_records()
+    if damaged:
+        log.warning("%s has damaged lines: the model card may lack scores", run.metrics_path)
+    latest = {score.name: score for record in records if record.step == step for score in record.evaluation}
     return {
         name: {
             "value": score.value,
@@ -74,5 +77,5 @@ def _training(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_paths(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data is, without the names of the files that it was read from."""
+    """A data set's manifest without the names of its files."""
     return {key: value for key, value in manifest.items() if key != "files"}

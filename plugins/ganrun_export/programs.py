@@ -1,4 +1,4 @@
-"""What a model computes, as programs that need neither ganrun nor the networks' code: torch.export, and ONNX."""
+"""A model's computations as programs that need neither ganrun nor the networks' code: torch.export, and ONNX."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch.export import Dim, ExportedProgram
 from ganrun import Model, Nets, RequestError, isolated_random
 
 Method = Callable[[Nets, Tensor], Tensor | None]
-"""What a loss makes of a batch by its networks: `generate` or `encode`."""
+"""A method of a loss that applies its networks to a batch: `generate` or `encode`."""
 
-EXAMPLES, TRIED = 3, 2
-"""Sizes of the batch that a program is made from, and of another that it is tried with. None is 1, which torch.export
-takes for a constant."""
+EXAMPLES, TRIALS = 3, 2
+"""Sizes of the batch from which a program is exported, and of another with which it is checked. Neither is 1, which
+torch.export would treat as a constant."""
 
 TOLERANCE = 1e-5
-"""Largest difference, absolute and relative, between what a program gives and what the model gives."""
+"""Largest difference, absolute and relative, between the outputs of a program and of the model."""
 
 NAMES = {"latents": ("count", "latents"), "generator": ("latents", "samples"), "encoder": ("images", "latents")}
-"""What goes into each program and what comes out, as ONNX calls it."""
+"""Names of each program's input and output in ONNX."""
 
 
 def latents_of(model: Model) -> ExportedProgram:
-    """From how many, an int64 scalar, to as many latents `(count, latent_size)`, drawn from torch's random stream."""
-    return _program(_Latents(model), torch.tensor(EXAMPLES), torch.tensor(TRIED), None, model.device)
+    """A count, as an int64 scalar, to that many latents `(count, latent_size)`, drawn from torch's random stream."""
+    return _program(_Latents(model), torch.tensor(EXAMPLES), torch.tensor(TRIALS), None, model.device)
 
 
 def generator_of(model: Model) -> ExportedProgram:
@@ -38,7 +38,7 @@ def generator_of(model: Model) -> ExportedProgram:
 
 
 def encoder_of(model: Model) -> ExportedProgram | None:
-    """`Model.encode`: images `(count, *sample_shape)` in [-1, 1] to latents; None where the model reads none."""
+    """`Model.encode`: images `(count, *sample_shape)` in [-1, 1] to latents; None if the model does not encode."""
     images = model.decode(model.fixed_latents(EXAMPLES))
     return None if model.encode(images) is None else _batched(model, model.loss.encode, images)
 
@@ -48,22 +48,22 @@ PROGRAMS: Mapping[str, Callable[[Model], ExportedProgram | None]] = {
     "generator": generator_of,
     "encoder": encoder_of,
 }
-"""By the names of their files."""
+"""Builders by the stems of the files."""
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write a program as torch.export keeps it."""
+    """Write a program in the format of torch.export."""
     with warnings.catch_warnings():
-        # Said of weights that lie channels last; they come back as they were.
+        # Warned about channels-last weights, which are stored correctly.
         warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
         torch.export.save(program, path)
 
 
 def write_onnx(name: str, program: ExportedProgram, path: Path) -> None:
-    """Write one of `PROGRAMS` as ONNX, weights and all in one file.
+    """Write one of `PROGRAMS` as ONNX, with its weights, in one file.
 
     Raises:
-        RequestError: if ONNX has no words for it.
+        RequestError: if ONNX cannot express it.
     """
     source, result = NAMES[name]
     try:
@@ -88,14 +88,14 @@ def check_onnx() -> None:
     """
     absent = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
     if absent:
-        raise RequestError(f'--onnx needs {" and ".join(absent)}; say: pip install "ganrun[onnx]"')
+        raise RequestError(f'--onnx needs {" and ".join(absent)}; run: pip install "ganrun[onnx]"')
 
 
-# ── Making one ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Exporting ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Method(nn.Module):
-    """A loss's method with the networks that it calls."""
+    """A loss's method as a module, with the networks that it calls."""
 
     def __init__(self, method: Method, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -107,14 +107,14 @@ class _Method(nn.Module):
 
 
 class _Latents(nn.Module):
-    """A loss's latents."""
+    """Drawing latents, as a module."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self._draw, self._device = model.loss.latents, model.device
 
     def forward(self, count: Tensor) -> Tensor:
-        size: int = count.item()  # type: ignore[assignment]  # int() would make a constant of it
+        size: int = count.item()  # type: ignore[assignment]  # int() would make it a constant
         torch._check(size >= 0)
         return self._draw(size, self._device)
 
@@ -122,11 +122,11 @@ class _Latents(nn.Module):
 def _batched(model: Model, method: Method, inputs: Tensor) -> ExportedProgram:
     """A program for batches of any size."""
     module = _Method(method, _called(model, method, inputs))
-    return _program(module, inputs, inputs[:TRIED], {0: Dim("batch")}, model.device)
+    return _program(module, inputs, inputs[:TRIALS], {0: Dim("batch")}, model.device)
 
 
 def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module]:
-    """The networks that a method calls: a program holds the weights of all that it is given."""
+    """The networks that a method calls: a program contains the weights of all networks in its module."""
     called: set[str] = set()
     hooks = [
         network.register_forward_hook(lambda *_, name=name: called.add(name))
@@ -144,22 +144,22 @@ def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module
 def _program(
     module: nn.Module, inputs: Tensor, trial: Tensor, sizes: Mapping[int, Dim] | None, device: torch.device
 ) -> ExportedProgram:
-    """The module as a program, which gives on `trial` what the module gives.
+    """The module as a program, checked against the module on `trial`.
 
     Raises:
-        RequestError: if torch.export cannot make one, or makes another.
+        RequestError: if torch.export fails, or the program's output differs.
     """
     try:
         with torch.no_grad():
-            # Not strict, it would take len(inputs) for a constant; strict, a scalar's program warns when it is loaded.
+            # Non-strict export makes len(inputs) a constant; a strict program of a scalar warns when it is loaded.
             is_strict = sizes is not None
             program = torch.export.export(module.eval(), (inputs,), dynamic_shapes=(sizes,), strict=is_strict)
-            given, expected = _seeded(program.module(), trial, device), _seeded(module, trial, device)
-    except Exception as error:  # whatever a network's code does under torch.export
-        told = f"torch.export can make no program of this model: {_first_line(error)}"
-        raise RequestError(f"{told}\n  the code of its networks must not branch on the values of tensors") from error
-    if not torch.allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        raise RequestError("torch.export makes a program of this model that gives something else than the model")
+            output, expected = _seeded(program.module(), trial, device), _seeded(module, trial, device)
+    except Exception as error:  # any error in a network's code under torch.export
+        message = f"torch.export cannot export this model: {_first_line(error)}"
+        raise RequestError(f"{message}\n  the code of its networks must not branch on the values of tensors") from error
+    if not torch.allclose(output, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        raise RequestError("the program that torch.export made of this model computes something else than the model")
     return program
 
 

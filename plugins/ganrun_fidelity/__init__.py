@@ -1,6 +1,6 @@
-"""Fidelity: how close generated pictures are to real ones, how varied, how new, and how well images come back.
+"""Fidelity: metrics of how real, how varied and how new generated pictures are, and of reconstructions.
 
-Scores read the features of Inception, as published ones do, or of another extractor, under another name.
+Scores use Inception's features, as published ones do, or those of another extractor, under another name.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    """Metrics of this plugin, by name."""
     from ganrun_fidelity.codes import CodeAccuracy
     from ganrun_fidelity.frechet import FrechetInceptionDistance
     from ganrun_fidelity.inception_score import InceptionScore
@@ -37,17 +38,24 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
 
 @hookimpl
 def ganrun_extractors() -> Mapping[str, type[Extractor]]:
+    """Extractors of this plugin, by name."""
     from ganrun_fidelity import clip, dinov2
     from ganrun_fidelity.classifier import ClassifierFeatures
     from ganrun_fidelity.inception import Inception
     from ganrun_fidelity.vgg16 import Vgg16
 
-    own = {"inception": Inception, "classifier": ClassifierFeatures, "vgg16": Vgg16}
-    return {**own, **dinov2.extractors(), **clip.extractors()}
+    return {
+        "inception": Inception,
+        "classifier": ClassifierFeatures,
+        "vgg16": Vgg16,
+        **dinov2.extractors(),
+        **clip.extractors(),
+    }
 
 
 @hookimpl
 def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
+    """The check `inception weights`."""
     from ganrun_fidelity.inception import WEIGHTS
 
     return {"inception weights": WEIGHTS.health_check}

@@ -1,4 +1,4 @@
-"""Features of a small classifier, trained once on the data's own labels: for data that Inception does not know."""
+"""Features of a small classifier, trained once on the data's own labels: for data unlike Inception's."""
 
 from __future__ import annotations
 
@@ -14,38 +14,36 @@ from torch import Tensor, nn
 
 from ganrun import (
     Data,
-    DataError,
     Extractor,
     IncompatibleError,
     ModelSpec,
     PreflightError,
-    Split,
     isolated_random,
     to_unit_range,
 )
-from ganrun_fidelity.features import count_of
 from ganrun_fidelity.precision import exact_convolutions
+from ganrun_fidelity.real_images import count_of
 from ganrun_fidelity.stored import digest_of, digest_of_text, load_stored, store
 
 VERSION = 1
-"""Raised whenever the training changes: older classifiers are then trained anew."""
+"""Part of the cache key: raise it with each change to the training."""
 
 SEED = 0
-"""One for all runs, so that replicates of a run are scored by the same classifier."""
+"""The same for all runs, so that one classifier scores all replicates."""
 
 FEATURES = 64
 BATCH_SIZE = 64
 PEAK_LR = 3e-3
 ADVICE = 'say features = "inception", or leave the metric out'
 LEAST_EXAMPLES, MOST_EXAMPLES = 12_000, 80_000
-"""Bounds of the examples shown in training; between them, two passes over the data."""
+"""Bounds of the number of training examples; between them, two passes over the data."""
 
 
 class ClassifierFeatures(Extractor):
     """Features of a small classifier, trained once on the data's own labels: no download, no published scores.
 
-    `features` are the 64 of the layer before the last, `logits` one for each class. It is loaded from ganrun's cache,
-    or trained on the training split and stored there. Suits data that Inception has never seen, such as digits.
+    `features` are the 64 of the layer before the last; `logits` has one entry for each class. The classifier is trained
+    on the training split and stored in ganrun's cache. It suits data unlike Inception's training data, such as digits.
     """
 
     outputs = ("features", "logits")
@@ -61,16 +59,16 @@ class ClassifierFeatures(Extractor):
         """Load the classifier, or train it.
 
         Raises:
-            PreflightError: if there are too few images or classes to learn from.
+            PreflightError: if there are too few images to learn from.
         """
-        train, held_out = _parts(data)
+        train, held_out = _examples(data)
         with isolated_random(torch.device("cpu"), SEED):
             self._network = Classifier(self.spec).to(device)
         prints = [data.fingerprint(name) for name in ("train", "test") if count_of(data, name)]
         key = digest_of_text(VERSION, SEED, self.spec.sample_shape, str(self._network), prints)
-        accuracy = _restored(self._network, key)
+        accuracy = _load(self._network, key)
         if accuracy is None:
-            accuracy = _trained(self._network, train, held_out, device)
+            accuracy = _train(self._network, train, held_out, device)
             store("classifiers", key, self._network.state_dict(), {"accuracy": accuracy})
         self._network.eval().requires_grad_(False)
         self._accuracy = accuracy
@@ -83,7 +81,7 @@ class ClassifierFeatures(Extractor):
 
     @property
     def protocol(self) -> Mapping[str, str | int | float | bool]:
-        """Version, weights, and how often it is right on held-out images."""
+        """Version, hash of the weights, and accuracy on held-out images."""
         return {
             "extractor": f"ganrun-classifier-{VERSION}",
             "weights": self._weights,
@@ -100,7 +98,7 @@ class ClassifierFeatures(Extractor):
 
 
 class Classifier(nn.Module):
-    """Strided convolutions down to 4×4 or less, a dense layer of 64 features, a logit per class."""
+    """Strided convolutions down to at most 4×4, a dense layer of 64 features, and a logit for each class."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -110,7 +108,7 @@ class Classifier(nn.Module):
         while max(height, width) > 4:
             stages += [nn.Conv2d(channels, maps, 3, 2, 1, bias=False), nn.BatchNorm2d(maps), nn.ReLU()]
             channels, maps, height, width = maps, min(2 * maps, 128), math.ceil(height / 2), math.ceil(width / 2)
-        # The last norm gives features unit variance on real images, and with it distances a scale.
+        # The last norm gives features unit variance on real images, which sets the scale of distances.
         dense = nn.Linear(channels * height * width, FEATURES, bias=False)
         self.trunk = nn.Sequential(*stages, nn.Flatten(), dense, nn.BatchNorm1d(FEATURES, affine=False))
         self.head = nn.Linear(FEATURES, spec.classes)
@@ -121,6 +119,7 @@ class Classifier(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """`(batch, classes)`"""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -128,41 +127,43 @@ class Classifier(nn.Module):
 # ── Examples ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Part(NamedTuple):
-    """Some rows of a split, read as they are needed."""
+class _Examples(NamedTuple):
+    """Some images of a split, with their labels."""
 
-    split: Split
+    images: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
+    """Indices into both."""
 
     def batch(self, places: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images and labels at these places among the rows."""
+        """The images and labels of `rows[places]`."""
         rows = self.rows[places]
-        labels = np.zeros(0) if self.split.labels is None else self.split.labels[rows]
-        images = torch.from_numpy(np.ascontiguousarray(self.split.images[rows]))
-        return images.to(device), torch.from_numpy(np.asarray(labels)).long().to(device)
+        images = torch.from_numpy(np.ascontiguousarray(self.images[rows]))
+        return images.to(device), torch.from_numpy(np.asarray(self.labels[rows])).long().to(device)
 
 
-def _parts(data: Data) -> tuple[Part, Part]:
-    """What to learn from and what to hold out: the test split, or a tenth of the training split where there is none."""
+def _examples(data: Data) -> tuple[_Examples, _Examples]:
+    """The examples to learn from, and those held out: the test split, or else a tenth of the training split."""
     train = data.split("train")
     if len(train) < 2:
         raise PreflightError(f"the training split has {len(train)} images: too few to train a classifier; {ADVICE}")
-    try:
+    if train.labels is None:
+        raise PreflightError(f"the training split has no labels to train a classifier on; {ADVICE}")
+    whole = _Examples(train.images, train.labels, np.arange(len(train)))
+    if count_of(data, "test"):
         test = data.split("test")
-    except DataError:
-        test = None
-    if test is not None and test.labels is not None and len(test):
-        return Part(train, np.arange(len(train))), Part(test, np.arange(len(test)))
+        if test.labels is not None:
+            return whole, _Examples(test.images, test.labels, np.arange(len(test)))
     order = np.random.default_rng(SEED).permutation(len(train))
     held_out = math.ceil(len(train) / 10)
-    return Part(train, order[held_out:]), Part(train, order[:held_out])
+    return whole._replace(rows=order[held_out:]), whole._replace(rows=order[:held_out])
 
 
 # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _restored(network: Classifier, key: str) -> float | None:
-    """Load the weights stored under `key`; their held-out accuracy, or None where there are none."""
+def _load(network: Classifier, key: str) -> float | None:
+    """Load the cached weights and return their held-out accuracy; None if there are none."""
     stored = load_stored("classifiers", key)
     if stored is None:
         return None
@@ -170,15 +171,15 @@ def _restored(network: Classifier, key: str) -> float | None:
     return float(stored.facts["accuracy"])
 
 
-def _trained(network: Classifier, train: Part, held_out: Part, device: torch.device) -> float:
-    """Train from scratch; the accuracy on what was held out, in [0, 1]."""
+def _train(network: Classifier, train: _Examples, held_out: _Examples, device: torch.device) -> float:
+    """Train from scratch and return the held-out accuracy, in [0, 1]."""
     with exact_convolutions():
         with isolated_random(device, SEED), torch.enable_grad():
             _fit(network.train(), train, device)
         return _accuracy(network.eval(), held_out, device)
 
 
-def _fit(network: Classifier, train: Part, device: torch.device) -> None:
+def _fit(network: Classifier, train: _Examples, device: torch.device) -> None:
     examples = min(max(2 * len(train.rows), LEAST_EXAMPLES), MOST_EXAMPLES)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=examples // BATCH_SIZE)
@@ -191,7 +192,7 @@ def _fit(network: Classifier, train: Part, device: torch.device) -> None:
 
 
 def _shuffled(count: int, batches: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Places in batches, pass after pass in a new order."""
+    """Batches of places, in a new order in each pass over the data."""
     random = np.random.default_rng(SEED)
     passes = math.ceil(batches * BATCH_SIZE / count)
     order = np.concatenate([random.permutation(count) for _ in range(passes)])
@@ -199,9 +200,9 @@ def _shuffled(count: int, batches: int) -> Iterator[npt.NDArray[np.int64]]:
 
 
 @torch.no_grad()
-def _accuracy(network: Classifier, part: Part, device: torch.device) -> float:
-    right = 0
-    for places in np.array_split(np.arange(len(part.rows)), math.ceil(len(part.rows) / 256)):
-        images, labels = part.batch(places, device)
+def _accuracy(network: Classifier, held_out: _Examples, device: torch.device) -> float:
+    count, right = len(held_out.rows), 0
+    for places in np.array_split(np.arange(count), math.ceil(count / 256)):
+        images, labels = held_out.batch(places, device)
         right += int((network(images).argmax(1) == labels).sum())
-    return round(right / len(part.rows), 4)
+    return round(right / count, 4)

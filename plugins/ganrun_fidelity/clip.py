@@ -1,4 +1,4 @@
-"""The image encoders of CLIP (Radford et al. 2021, arXiv:2103.00020), by torch-fidelity's networks."""
+"""The image encoders of CLIP (Radford et al. 2021, arXiv:2103.00020), with torch-fidelity's networks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ganrun_fidelity.pretrained import Normalised, Pretrained
 from ganrun_fidelity.weights import Published
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of each channel, of pictures in [0, 1], as OpenAI's encoders expect them."""
+"""Mean and standard deviation of each channel, for pictures in [0, 1]: what OpenAI's encoders expect."""
 
 URL = "https://openaipublic.azureedge.net/clip/models"
 
 
 class Encoder(NamedTuple):
-    """One of the published ones."""
+    """A published encoder."""
 
     file: str
     size: str
@@ -58,33 +58,33 @@ ENCODERS = {
 class Clip(Pretrained):
     """An image encoder of CLIP: its embedding of the picture, before normalisation.
 
-    OpenAI's published files are archives of TorchScript, from which the tensors alone are taken, and only where the
-    file's SHA-256 is the published one. `weights` names a plain state dict instead.
+    OpenAI's published files are TorchScript archives. Only their tensors are read, and only if the file's SHA-256 is
+    the published one. A file named by `weights` holds a state dict.
     """
 
     package = "torch-fidelity"
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:
-        """torch-fidelity's network of the shape that the weights have."""
+        """torch-fidelity's network, in the shape of the weights."""
         from torch_fidelity.feature_extractor_clip import build_model
 
         state = cls.published.state(path) if path != cls.published.usual_path else _tensors_of_archive(path)
         try:
             visual = build_model(state, torch.float32).visual
         except (KeyError, RuntimeError, ZeroDivisionError) as error:
-            raise cls.published.foreign(path, str(error)) from error
+            raise cls.published.mismatch(path, str(error)) from error
         return Normalised(visual, int(visual.input_resolution), MEAN, DEVIATION)
 
 
 def _tensors_of_archive(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published archive, whose SHA-256 was checked."""
+    """The tensors of a published archive. Loading one runs its code, so its SHA-256 must have been checked."""
     archive: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return dict(archive.state_dict())
 
 
 def extractors() -> dict[str, type[Clip]]:
-    """One for each published encoder, by torch-fidelity's names."""
+    """An extractor for each published encoder, by torch-fidelity's names."""
     return {name: _extractor(name, encoder) for name, encoder in ENCODERS.items()}
 
 

@@ -1,13 +1,14 @@
-"""How well a categorical code and the data's classes agree: asked-for classes, and classes found without labels."""
+"""Agreement between categorical codes and the data's classes, whether the model learns from labels or without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ganrun import (
@@ -23,29 +24,28 @@ from ganrun import (
     Score,
     Settings,
 )
-from ganrun_fidelity.features import count_of
+from ganrun_fidelity.features import ScoreProtocol
 from ganrun_fidelity.neighbours import share_error
+from ganrun_fidelity.real_images import count_of
 
 ADVICE = 'say features = "classifier", which learns them from the labels'
-
-How = Mapping[str, str | int | float | bool]
 
 
 class CodeAccuracy(FeatureMetric):
     """How often a categorical code and the class agree, on samples and on held-out images; higher is better.
 
-    `sample_accuracy_<factor>`: samples whose class, as a small classifier of the data sees it, is the one that their
-    code stands for. `code_accuracy_<factor>`, where the model reads codes off images: real images whose class is the
-    one that their likeliest code stands for. The factor `class` stands for the data's classes as they are. Any other
-    was learned without labels, so each of its values first gets the class that makes most of them agree, no class
-    twice: the matching of InfoGAN's section 7.2 (arXiv:1606.03657).
+    `sample_accuracy_<factor>`: the share of samples that a small classifier of the data puts into the class of their
+    code. `code_accuracy_<factor>`, for models that encode images: the share of real images whose most probable code is
+    that of their class. The values of the factor `class` are the data's classes. The values of any other factor, which
+    is learned without labels, are first matched with classes, one to one, such that most pictures agree: InfoGAN,
+    section 7.2 (arXiv:1606.03657).
     """
 
     reads = ("logits",)
 
     class Settings(Settings):
         features: Part = "classifier"
-        """Who tells the class of a sample: an extractor whose logits are the data's own classes."""
+        """The classifier of the samples: an extractor whose logits are those of the data's own classes."""
 
         samples: int = Field(10_000, ge=1)
         """Generated samples to classify."""
@@ -58,50 +58,69 @@ class CodeAccuracy(FeatureMetric):
             raise IncompatibleError("this loss has no categorical code; leave the metric out")
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """See which images were held out, and whether the extractor tells the data's classes.
+        """Choose the held-out images, and check that the extractor's classes are as many as the data's.
 
         Raises:
-            PreflightError: if it tells others.
+            PreflightError: if they are not.
         """
         self._split = "test" if count_of(data, "test") and data.split("test").labels is not None else "train"
         self._held_out = count_of(data, self._split)
         self._digest = data.fingerprint(self._split)
         first = torch.from_numpy(np.ascontiguousarray(data.split("train").images[:1])).to(device)
-        told = self.extractor(first)["logits"].shape[1]
-        if told != self.spec.classes:
-            raise PreflightError(f"its features tell {told} classes, and this data has {self.spec.classes}; {ADVICE}")
+        classes = self.extractor(first)["logits"].shape[1]
+        if classes != self.spec.classes:
+            raise PreflightError(f"its extractor has {classes} classes, the data has {self.spec.classes}; {ADVICE}")
 
     def watch(self, evaluation: Evaluation) -> None:
-        """Ask for samples' latents and classes; and for those of held-out images where the model reads them."""
-        count, wanted = self.settings.samples, ("latents", "logits")
-        self._shown = evaluation.collect(self._tables(), *wanted, count=count, extractor=self.extractor)
-        self._read: Agreements | None = None
+        """Ask for samples' latents and classes; and for those of held-out images if the model encodes images."""
+        self._accuracies = [self._of_samples(evaluation)]
         if self.spec.encodes:
-            self._read = evaluation.collect_real(self._tables(), "encodings", "labels", split=self._split)
+            self._accuracies.append(self._of_held_out(evaluation))
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """The scores of each categorical factor."""
+        return [score for accuracy in self._accuracies for score in accuracy.scores()]
+
+    def _of_samples(self, evaluation: Evaluation) -> _Accuracy:
         count = self.settings.samples
-        seen: How = {**self.extractor.protocol, "generated": count}
-        scores = list(self._scores("sample_accuracy", self._shown, count, seen))
-        if self._read is not None:
-            about: How = {"real": self._held_out, "split": self._split, "real_digest": self._digest}
-            scores += self._scores("code_accuracy", self._read, self._held_out, about)
-        return scores
+        pairs = evaluation.collect(self._agreements(), "latents", "logits", count=count, extractor=self.extractor)
+        return _Accuracy("sample_accuracy", pairs, count, {**self.extractor.protocol, "generated": count})
 
-    def _tables(self) -> Agreements:
-        return Agreements(dict(categorical_columns(self.spec)), self.spec.classes)
+    def _of_held_out(self, evaluation: Evaluation) -> _Accuracy:
+        pairs = evaluation.collect_real(self._agreements(), "encodings", "labels", split=self._split)
+        protocol: ScoreProtocol = {"real": self._held_out, "split": self._split, "real_digest": self._digest}
+        return _Accuracy("code_accuracy", pairs, self._held_out, protocol)
 
-    def _scores(self, name: str, found: Agreements, count: int, protocol: How) -> Iterator[Score]:
-        for factor, table in found.tables.items():
-            is_class = factor.name == "class"
-            agreeing = np.trace(table) if is_class else table[linear_sum_assignment(-table)].sum()
-            share = float(agreeing / count)
-            yield Score(f"{name}_{factor.name}", share, True, protocol, share_error(share, count))
+    def _agreements(self) -> Agreements:
+        return Agreements(categorical_columns(self.spec), self.spec.classes)
+
+
+@dataclass(frozen=True)
+class _Accuracy:
+    """A score for each factor, from pairs of a code and a class."""
+
+    name: str
+    pairs: Agreements
+    count: int
+    protocol: ScoreProtocol
+
+    def scores(self) -> Iterator[Score]:
+        for factor, table in self.pairs.tables.items():
+            agreeing = np.trace(table) if factor.name == "class" else _matched(table)
+            share = float(agreeing / self.count)
+            yield Score(f"{self.name}_{factor.name}", share, True, self.protocol, share_error(share, self.count))
+
+
+def _matched(table: npt.NDArray[np.int64]) -> np.int64:
+    """The number of agreeing pairs for the best one-to-one matching of values with classes."""
+    from scipy.optimize import linear_sum_assignment
+
+    matched: np.int64 = table[linear_sum_assignment(-table)].sum()
+    return matched
 
 
 class Agreements:
-    """How often each value of each code meets each class.
+    """Counts how often each value of each categorical factor occurs with each class.
 
     Args:
         columns: The categorical factors of a latent vector, with their columns.
@@ -120,10 +139,6 @@ class Agreements:
             np.add.at(self.tables[factor], (latents[:, columns].argmax(1).numpy(), labels.numpy()), 1)
 
 
-def categorical_columns(spec: ModelSpec) -> Iterator[tuple[Factor, slice]]:
-    """The categorical factors of a latent vector, each with its columns."""
-    start = 0
-    for factor in spec.factors:
-        if factor.kind == "categorical":
-            yield factor, slice(start, start + factor.size)
-        start += factor.size
+def categorical_columns(spec: ModelSpec) -> dict[Factor, slice]:
+    """The categorical factors of a latent vector, with their columns."""
+    return {factor: spec.place(factor) for factor in spec.factors if factor.kind == "categorical"}

@@ -1,8 +1,8 @@
-"""DINOv2's features (Oquab et al. 2023, arXiv:2304.07193): self-supervised, and nearer to people's judgement than
+"""DINOv2's features (Oquab et al. 2023, arXiv:2304.07193): self-supervised, and closer to human judgement than
 Inception's (Stein et al. 2023, arXiv:2306.04675).
 
-A vision transformer in evaluation mode, written out, because the published code is loaded from the network at run time;
-its state dicts are read as they are.
+The vision transformer is written out here, for evaluation only, because the published code is downloaded at run time.
+It reads the published state dicts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ganrun_fidelity.weights import Published
 
 PATCH, TRAINED_SIDE, SIDE = 14, 518, 224
 OFFSET = 0.1
-"""Added to the grid's side when positions are interpolated, as in the published code."""
+"""Added to the grid's sides before positions are interpolated, as in the published code."""
 
 
 class Shape(NamedTuple):
-    """Of one of the published transformers."""
+    """The shape of a published transformer, and the size of its file."""
 
     width: int
     blocks: int
@@ -48,19 +48,12 @@ class DinoV2(Pretrained):
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:
-        """The transformer of that shape."""
-        state = cls.published.state(path)
-        with torch.device("meta"):
-            transformer = Transformer(cls.shape)
-        try:
-            transformer.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise cls.published.foreign(path, str(error).partition("\n")[2]) from error
-        return Normalised(transformer, SIDE, *IMAGENET)
+        """The transformer of this shape."""
+        return Normalised(cls.published.load(lambda: Transformer(cls.shape), path), SIDE, *IMAGENET)
 
 
 def extractors() -> dict[str, type[DinoV2]]:
-    """One for each published transformer, by torch-fidelity's names."""
+    """An extractor for each published transformer, by torch-fidelity's names."""
     return {name: _extractor(name, shape) for name, shape in SHAPES.items()}
 
 
@@ -76,7 +69,7 @@ def _extractor(name: str, shape: Shape) -> type[DinoV2]:
 
 
 class Transformer(nn.Module):
-    """Patches of 14×14 pixels, a class token, positions, blocks, a norm."""
+    """Patches of 14×14 pixels, a class token, positions, blocks, and a norm."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -89,7 +82,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images `(batch, 3, height, width)`, sides multiples of 14, to features `(batch, width)`."""
+        """Features `(batch, width)` of normalised images `(batch, 3, height, width)`; sides are multiples of 14."""
         patches = self.patch_embed["proj"](images)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
         tokens = tokens + self._positions(*patches.shape[2:])
@@ -99,7 +92,7 @@ class Transformer(nn.Module):
         return features
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """The learned positions, interpolated to a grid of patches."""
+        """The learned positions, interpolated to this grid of patches."""
         own, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         side = TRAINED_SIDE // PATCH
         if (rows, columns) == (side, side):
@@ -111,7 +104,7 @@ class Transformer(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, then a dense part, each after a norm, scaled and added."""
+    """Attention and a dense part, both residual, each after a norm and before a scale."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -153,7 +146,7 @@ class _Dense(nn.Module):
 
 
 class _Gated(nn.Module):
-    """SwiGLU (arXiv:2002.05202), with two thirds of the width, rounded up to eights."""
+    """SwiGLU (arXiv:2002.05202), at two thirds of the hidden width, rounded up to a multiple of 8."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,52 +1,48 @@
-"""What every metric on features of pictures shares: settings, real images and their cache, and a floor."""
+"""The base of metrics on features: settings, samples, the real images to compare with, and the floor."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, Literal, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from ganrun import (
-    Buffer,
-    Data,
-    DataError,
-    Evaluation,
-    Extractor,
-    FeatureMetric,
-    Part,
-    PreflightError,
-    Score,
-    Settings,
-)
+from ganrun import Collector, Data, Evaluation, FeatureMetric, Part, PreflightError, Score, Settings
+from ganrun_fidelity.real_images import VERSION, Once, Pending, RealFeatures, Summary, count_of
 from ganrun_fidelity.stored import digest_of_text, load_stored, store
 
-VERSION = 2
-"""Raised whenever what is computed changes: what was cached is then computed anew, and protocols tell scores apart."""
+C = TypeVar("C", bound=Collector)
+R = TypeVar("R")
+V = TypeVar("V")
+
+ScoreProtocol = Mapping[str, str | int | float | bool]
 
 
 class FidelitySettings(Settings):
-    """What every metric on features takes."""
+    """Settings of every metric on features."""
 
     features: Part = "inception"
-    """Whose features, by name, or as a table that says use and the extractor's own settings; see `ganrun list
-    extractor`. Only Inception's scores are comparable with published ones; all others bear the extractor's name."""
+    """The extractor, by name, or as a table that says use and the extractor's settings; see `ganrun list extractor`.
+    Only scores on Inception compare with published ones; all others carry the extractor's name."""
 
     samples: int = Field(10_000, ge=2)
-    """Generated samples. Scores depend on it, FID strongly: compare at equal numbers only, published ones at 50,000."""
+    """Generated samples. Scores depend on their number, FID strongly: compare only equal numbers; published scores use
+    50,000."""
 
 
 class ReferenceSettings(FidelitySettings):
-    """What a metric takes that compares with real images."""
+    """Settings of a metric that compares with real images."""
 
     real_samples: int | None = Field(None, ge=2)
-    """Real images, always the same ones; without it, all of the split."""
+    """Real images, the same ones in every run; all images of the split unless given."""
 
     split: Literal["train", "test"] = "train"
-    """Which real images to compare with."""
+    """The split of the real images."""
 
 
 class Value(NamedTuple):
@@ -60,93 +56,128 @@ class Value(NamedTuple):
 
 # ── Metrics ───────────────────────────────────────────────────────────────────────────────────────────────
 
-G = TypeVar("G")
 
+class FidelityMetric(FeatureMetric, Generic[C, R]):
+    """A metric of generated pictures by their features, with the score of held-out real images as its floor.
 
-class FidelityMetric(FeatureMetric, Generic[G]):
-    """A metric of generated pictures by their features; held-out real images are measured the same way, as its floor.
-
-    What is gathered in a pass is of type G.
+    C is the collector of features; R is what the metric knows of the real images.
     """
 
     settings: FidelitySettings
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """See whether as many real images as samples are held out, for the floor."""
+        """Find the real images to compare with, and those for the floor: as many held-out images as samples.
+
+        Raises:
+            PreflightError: if there are too few real images to compare with.
+        """
         self.device = device
-        self._floors: Mapping[str, float] | None = None
-        self._split = "test" if self.reference_split == "train" else "train"
-        self._has_floor = count_of(data, self._split) >= max(self.settings.samples, self.least)
-        if self._has_floor:
-            settings = self.settings.model_dump(mode="json", exclude={"features"})
-            self._floor_digest = data.fingerprint(self._split)
-            prints = (self._floor_digest, data.fingerprint(self.reference_split))
-            about = (type(self).__name__, VERSION, settings, self.extractor.key, prints)
-            self._floor_key = digest_of_text("floor", *about, torch.__version__)
+        reference = self.reference(data)
+        floor = self._floor_of(data, reference.floor_split)
+        self._data_protocol = {**reference.protocol, **(floor.protocol if floor else {})}
+        self._baseline = Once(partial(self._request_baseline, reference, floor))
+        # The keys are weak: the samples of an interrupted evaluation, which is never measured, go with it.
+        self._requested = WeakKeyDictionary[Evaluation, tuple[C, Pending[_Baseline[R]]]]()
 
     def watch(self, evaluation: Evaluation) -> None:
-        """Ask for the features of samples; and, once per data set, for those of held-out real images."""
-        count, by = self.settings.samples, self.extractor
-        self._generated: G = evaluation.collect(self.gather(count), *self.reads, count=count, extractor=by)
-        self._held_out: G | None = None
-        if self._floors is None and not self._has_floor:
-            self._floors = {}
-        if self._floors is None:
-            stored = load_stored("floors", self._floor_key)
-            self._floors = stored and {name: float(value) for name, value in stored.facts.items()}
-        if self._floors is None:
-            into = self.gather(count)
-            self._held_out = evaluation.collect_real(into, *self.reads, count=count, split=self._split, extractor=by)
+        """Ask for the features of samples; and for those of real images, unless they are known or cached."""
+        count = self.settings.samples
+        samples = evaluation.collect(self.collector(count), *self.reads, count=count, extractor=self.extractor)
+        self._requested[evaluation] = samples, self._baseline.watch(evaluation)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
-        """The scores, each beside its floor."""
-        if self._held_out is not None:
-            self._floors = {each.name: each.value for each in self.values(self._held_out)}
-            store("floors", self._floor_key, {}, self._floors)
-        floors = self._floors or {}
-        scores = [self._score(each, floors.get(each.name)) for each in self.values(self._generated)]
-        del self._generated, self._held_out
-        return scores
+        """The scores, each with its floor."""
+        samples, baseline = self._requested.pop(evaluation)
+        real, floors = baseline()
+        return [self._score(value, floors.get(value.name)) for value in self.values(samples, real)]
+
+    # ── What each metric defines ──────────────────────────────────────────────────────────────────────
+
+    @property
+    def least(self) -> int:
+        """Fewest pictures that it can be measured on."""
+        return 2
+
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """How its values depend on its settings."""
+        return {}
+
+    @abstractmethod
+    def reference(self, data: Data) -> Reference[R]:
+        """The real images to compare with.
+
+        Raises:
+            PreflightError: if there are too few.
+        """
+
+    @abstractmethod
+    def collector(self, count: int) -> C:
+        """A new collector for the features of `count` pictures."""
+
+    @abstractmethod
+    def values(self, samples: C, real: R) -> Sequence[Value]:
+        """The values of these samples."""
+
+    # ── Samples and baseline to scores ────────────────────────────────────────────────────────────────
+
+    def _request_baseline(
+        self, reference: Reference[R], floor: _Floor[C] | None, evaluation: Evaluation
+    ) -> Pending[_Baseline[R]]:
+        floors = floor.watch(evaluation) if floor else lambda _: {}
+        real = reference.watch(evaluation)
+
+        def baseline() -> _Baseline[R]:
+            known = real()
+            return _Baseline(known, floors(lambda held_out: self.values(held_out, known)))
+
+        return baseline
+
+    def _floor_of(self, data: Data, split: str | None) -> _Floor[C] | None:
+        """The floor on this split; None if it holds fewer images than the metric takes samples."""
+        count = self.settings.samples
+        if split is None or count_of(data, split) < max(count, self.least):
+            return None
+
+        def request(evaluation: Evaluation) -> C:
+            into = self.collector(count)
+            return evaluation.collect_real(into, *self.reads, count=count, split=split, extractor=self.extractor)
+
+        settings = self.settings.model_dump(mode="json", exclude={"features"})
+        digest, reference_digest = data.fingerprint(split), data.fingerprint(_OTHER_SPLIT[split])
+        about = (type(self).__name__, VERSION, settings, self.extractor.key, (digest, reference_digest))
+        key = digest_of_text("floor", *about, torch.__version__)
+        return _Floor(key, {"floor_split": split, "floor_digest": digest}, request)
 
     def _score(self, value: Value, floor: float | None) -> Score:
         suffix = f"_{self.extractor.suffix}" if self.extractor.suffix else ""
-        about = {"ganrun_fidelity": VERSION, "generated": self.settings.samples}
-        protocol = {**self.extractor.protocol, **about, **self.protocol}
-        if floor is not None:
-            protocol |= {"floor_split": self._split, "floor_digest": self._floor_digest}
+        about: ScoreProtocol = {"ganrun_fidelity": VERSION, "generated": self.settings.samples}
+        protocol = {**self.extractor.protocol, **about, **self.protocol, **self._data_protocol}
         name, number, higher_is_better, error = value
         return Score(f"{name}{suffix}", number, higher_is_better, protocol, error, floor)
 
-    # ── For each metric to say ────────────────────────────────────────────────────────────────────────
 
-    least: int = 2
-    """Fewest pictures that it can be measured on."""
-
-    reference_split: str = "train"
-    """The split that samples are compared with, or else that the model learns from."""
-
-    protocol: Mapping[str, str | int | float | bool] = {}
-    """What its values depend on beside the samples and their features."""
-
-    @abstractmethod
-    def gather(self, count: int) -> Any:
-        """What `count` pictures are gathered in: a new collector of what it `reads`."""
-
-    @abstractmethod
-    def values(self, gathered: G) -> Sequence[Value]:
-        """The values for these pictures."""
-
-
-class ReferenceMetric(FidelityMetric[G]):
-    """A metric that compares with real images."""
+class ReferenceMetric(FidelityMetric[Summary[V], V]):
+    """A metric that compares the features of samples with those of real images, both summarised the same way."""
 
     settings: ReferenceSettings
 
-    def prepare(self, data: Data, device: torch.device) -> None:
-        """Check that there are as many real images as asked for.
+    summary_class: type[Summary[V]]
+    """How features are summarised."""
+
+    @abstractmethod
+    def compare(self, samples: V, real: V) -> Sequence[Value]:
+        """The values of samples, given both summaries."""
+
+    def usual_count(self, available: int) -> int:
+        """Number of real images where the recipe gives none: all."""
+        return available
+
+    def reference(self, data: Data) -> Reference[V]:
+        """As many images of a split as the recipe asks for.
 
         Raises:
-            PreflightError: if there are not.
+            PreflightError: if there are fewer, or too few for the metric.
         """
         split, wanted = self.settings.split, self.settings.real_samples
         available = count_of(data, split)
@@ -157,94 +188,70 @@ class ReferenceMetric(FidelityMetric[G]):
         count = wanted or self.usual_count(available)
         if count < self.least:
             raise PreflightError(f'it needs at least {self.least} real images, but split "{split}" has {available}')
-        self.reference_split = split
-        self.real = RealFeatures(self.summary_of_real, self.extractor, data, split, count)
-        self.protocol = {**self.protocol, "real": count, "split": split, "real_digest": data.fingerprint(split)}
-        super().prepare(data, device)
+        real = RealFeatures(self.summary_class, self.extractor, data, split, count)
+        protocol: ScoreProtocol = {"real": count, "split": split, "real_digest": data.fingerprint(split)}
+        return Reference(real.watch, _OTHER_SPLIT[split], protocol)
 
-    def watch(self, evaluation: Evaluation) -> None:
-        """Ask for features of samples and of real images."""
-        super().watch(evaluation)
-        self.real.watch(evaluation)
+    def collector(self, count: int) -> Summary[V]:
+        """A new summary."""
+        return self.summary_class()
 
-    summary_of_real: type[Summary]
-    """What is kept of the real images' features."""
-
-    def usual_count(self, available: int) -> int:
-        """How many real images it compares with where the recipe does not say: all."""
-        return available
-
-
-def count_of(data: Data, split: str) -> int:
-    """Images of a split; 0 where there is no such split."""
-    try:
-        return len(data.split(split))
-    except DataError:
-        return 0
+    def values(self, samples: Summary[V], real: V) -> Sequence[Value]:
+        """The values of these samples."""
+        return self.compare(self.summary_class.read(samples.state()), real)
 
 
 # ── Real images ───────────────────────────────────────────────────────────────────────────────────────────
 
-
-class Summary(Protocol):
-    """A collector of features whose result is tensors by name."""
-
-    def add(self, *batch: Tensor) -> None:
-        """Take the next features `(batch, n)`."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What was collected, on the CPU."""
+_OTHER_SPLIT = {"train": "test", "test": "train"}
 
 
-class Rows(Buffer):
-    """All features, row by row, in float32."""
+@dataclass(frozen=True)
+class Reference(Generic[R]):
+    """The real images that a metric compares samples with."""
 
-    def add(self, *batch: Tensor) -> None:
-        """Take features `(batch, n)`."""
-        super().add(batch[0].float())
+    watch: Callable[[Evaluation], Pending[R]]
+    """Asks an evaluation for them."""
 
-    def state(self) -> dict[str, Tensor]:
-        """`features` `(count, n)`."""
-        return {"features": self.tensors()[0]}
+    floor_split: str | None
+    """The split whose images take the place of samples for the floor; None for a metric without a floor."""
+
+    protocol: ScoreProtocol = field(default_factory=dict)
+    """How values depend on them."""
 
 
-class RealFeatures:
-    """A summary of real images' features: computed in the first pass that needs it, cached for all later runs.
+@dataclass(frozen=True)
+class _Floor(Generic[C]):
+    """The values of held-out real images: cached, or measured after the first pass that needs them."""
 
-    The cache's key holds whatever it depends on: the very images, how many of which split, the extractor with its
-    weights, and the versions of the code.
+    key: str
+    """Cache key."""
 
-    Args:
-        summary: What is kept.
-        extractor: Prepared.
-        data: Prepared.
-        split: Which images.
-        count: How many.
-    """
+    protocol: ScoreProtocol
+    """What the floor depends on, beside what the score itself does."""
 
-    def __init__(self, summary: type[Summary], extractor: Extractor, data: Data, split: str, count: int) -> None:
-        self._summary = summary
-        self._extractor = extractor
-        self._split, self._count = split, count
-        about = (summary.__name__, VERSION, torch.__version__, extractor.key, data.fingerprint(split), split, count)
-        self._key = digest_of_text("real", *about)
-        self._state: Mapping[str, Tensor] | None = None
-        self._gathered: Summary | None = None
+    request: Callable[[Evaluation], C]
+    """Asks an evaluation for the held-out images."""
 
-    def watch(self, evaluation: Evaluation) -> None:
-        """Ask for the features, unless they are known or in the cache."""
-        if self._state is None:
-            stored = load_stored("statistics", self._key)
-            self._state = stored and stored.tensors
-        if self._state is None:
-            about: dict[str, Any] = {"count": self._count, "split": self._split, "extractor": self._extractor}
-            self._gathered = evaluation.collect_real(self._summary(), "features", **about)
+    def watch(self, evaluation: Evaluation) -> Callable[[Callable[[C], Sequence[Value]]], Mapping[str, float]]:
+        """Ask for the held-out images, unless the floor is cached. The result, given a way to measure them, returns
+        the floor of each value by name; call it after the pass."""
+        stored = load_stored("floors", self.key)
+        if stored is not None:
+            known = {name: float(value) for name, value in stored.facts.items()}
+            return lambda _: known
+        held_out = self.request(evaluation)
 
-    def state(self) -> Mapping[str, Tensor]:
-        """The summary, after the pass."""
-        if self._gathered is not None:
-            gathered, self._gathered = self._gathered.state(), None
-            store("statistics", self._key, gathered, {})
-            self._state = gathered
-        assert self._state is not None, "watch comes first"
-        return self._state
+        def measured(measure: Callable[[C], Sequence[Value]]) -> Mapping[str, float]:
+            floors = {each.name: each.value for each in measure(held_out)}
+            store("floors", self.key, {}, floors)
+            return floors
+
+        return measured
+
+
+class _Baseline(NamedTuple, Generic[R]):
+    """What a metric needs besides samples, the same at every evaluation of a run."""
+
+    real: R
+    floors: Mapping[str, float]

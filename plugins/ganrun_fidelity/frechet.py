@@ -1,11 +1,11 @@
-"""FID: the Fréchet distance between two sets of features, taken as Gaussians.
+"""FID: the Fréchet distance between Gaussians fitted to two sets of features.
 
 Heusel et al. 2017 (arXiv:1706.08500), equation 6; Dowson and Landau 1982.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Value
+from ganrun_fidelity.real_images import Summary
 
 # ── The maths ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -31,20 +32,22 @@ class Gaussian:
     def root(self) -> Tensor:
         """R `(features, rank)` with R Rᵀ = covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        # What rounding leaves of a zero eigenvalue, ε, would enter the distance as √ε.
+        # Rounding turns a zero eigenvalue into some ε, which would enter the distance as √ε.
         kept = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
         root: Tensor = vectors[:, kept] * values[kept].sqrt()
         return root
 
 
-class Moments:
-    """Mean and covariance of features as they come: memory does not grow with their number.
+class Moments(Summary[Gaussian]):
+    """Mean and covariance of features, batch by batch: memory does not grow with their number.
 
-    Sums are float64, of differences from the first batch's mean, so that a large mean costs no digits.
+    The sums are float64, of differences from the first batch's mean: a large mean costs no digits.
     """
 
     def __init__(self) -> None:
         self._count = 0
+        self._centre = self._sum = torch.zeros(0)
+        self._products = torch.zeros(0, 0)
 
     def add(self, *batch: Tensor) -> None:
         """Take features `(batch, n)`."""
@@ -64,14 +67,19 @@ class Moments:
         covariance = (self._products - self._count * torch.outer(shift, shift)) / (self._count - 1)
         return {"mean": (self._centre + shift).cpu(), "covariance": covariance.cpu()}
 
+    @staticmethod
+    def read(state: Mapping[str, Tensor]) -> Gaussian:
+        """The Gaussian of this mean and covariance."""
+        return Gaussian(**state)
+
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """Squared 2-Wasserstein distance of two Gaussians, at least 0.
 
         d² = |m₁ − m₂|² + tr C₁ + tr C₂ − 2 tr (C₁ C₂)^½
 
-    C₁ C₂ is not symmetric, but for C₁ = R Rᵀ it has the eigenvalues of the symmetric Rᵀ C₂ R, those that are zero
-    apart; so the last trace is the sum of their roots, which needs no general matrix root.
+    C₁ C₂ is not symmetric, but for C₁ = R Rᵀ its non-zero eigenvalues are those of the symmetric Rᵀ C₂ R. So the last
+    trace is the sum of their roots, and no general matrix root is needed.
     """
     overlap = torch.linalg.eigvalsh(first.root.T @ second.covariance @ first.root).clamp(min=0).sqrt().sum()
     shift = (first.mean - second.mean).square().sum()
@@ -82,24 +90,12 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 # ── The metric ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class FrechetInceptionDistance(ReferenceMetric[Moments]):
+class FrechetInceptionDistance(ReferenceMetric[Gaussian]):
     """FID: Fréchet distance between generated and real pictures in feature space; lower is better."""
 
-    class Settings(ReferenceSettings):
-        pass
+    Settings = ReferenceSettings
+    summary_class = Moments
 
-    settings: Settings
-    summary_of_real = Moments
-
-    def gather(self, count: int) -> Moments:
-        """Running moments."""
-        return Moments()
-
-    def values(self, gathered: Moments) -> Sequence[Value]:
+    def compare(self, samples: Gaussian, real: Gaussian) -> Sequence[Value]:
         """`fid`"""
-        distance = frechet_distance(self._real, Gaussian(**gathered.state()))
-        return [Value("fid", distance, higher_is_better=False)]
-
-    @cached_property
-    def _real(self) -> Gaussian:
-        return Gaussian(**self.real.state())
+        return [Value("fid", frechet_distance(real, samples), higher_is_better=False)]

@@ -1,4 +1,4 @@
-"""Inception's features, by torch-fidelity's network `inception-v3-compat`: those of the published scores."""
+"""Inception's features, the ones of published scores, with torch-fidelity's network `inception-v3-compat`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SIDE = 299
 
 
 class Inception(Pretrained):
-    """Inception's features, by torch-fidelity's network inception-v3-compat: those of published scores.
+    """Inception's features, the ones of published scores, with torch-fidelity's network inception-v3-compat.
 
-    `features` are the 2,048 of its last pooling, `logits` the 1,008 without bias that the Inception Score uses.
+    `features` are the 2,048 of the last pooling; `logits` are the 1,008 without bias that the Inception Score uses.
     """
 
     outputs = ("features", "logits")
@@ -41,10 +41,10 @@ class Inception(Pretrained):
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:
-        """torch-fidelity's network, made faster."""
+        """torch-fidelity's network at half its cost."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        # torch-fidelity unpickles whatever it is given; so it is given tensors that were read safely before.
+        # torch-fidelity unpickles the file, which could run code; so it gets a file of tensors that were read safely.
         safe = io.BytesIO()
         torch.save(WEIGHTS.state(path), safe)
         safe.seek(0)
@@ -52,12 +52,12 @@ class Inception(Pretrained):
             with isolated_random(torch.device("cpu"), 0):
                 network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], safe)
         except RuntimeError as error:
-            raise WEIGHTS.foreign(path, str(error).partition("\n")[2] or str(error)) from error
+            raise WEIGHTS.mismatch(path, str(error).partition("\n")[2] or str(error)) from error
         return _Trunk(network)
 
 
 class _Trunk(nn.Module):
-    """The same function as torch-fidelity's network at half the cost: batch norms folded, resizing by matrices.
+    """The same function as torch-fidelity's network, at half its cost: batch norms folded, resizing by matrices.
 
     Args:
         network: torch-fidelity's, with its weights.
@@ -70,7 +70,7 @@ class _Trunk(nn.Module):
         self.layers, self.head = nn.Sequential(*layers), head
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Features `(batch, 2048)` and logits without bias `(batch, 1008)` of uint8 images."""
+        """`features` `(batch, 2048)` and `logits`, without bias, `(batch, 1008)` of uint8 images."""
         resized = resize(images.float(), SIDE).sub_(128).div_(128)
         colour = resized.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         features = self.layers(colour).flatten(1)
@@ -78,7 +78,7 @@ class _Trunk(nn.Module):
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
-    """Put each batch norm into the convolution before it."""
+    """Fold each batch norm into the convolution before it."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     blocks: list[Any] = [module for module in network.modules() if hasattr(module, "bn")]

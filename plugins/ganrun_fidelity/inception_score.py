@@ -1,4 +1,4 @@
-"""The Inception Score: how surely and how variedly pictures fall into classes.
+"""The Inception Score: how confidently and how diversely pictures are classified.
 
 Salimans et al. 2016 (arXiv:1606.03498), section 4.
 """
@@ -13,21 +13,22 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Extractor, ModelSpec
-from ganrun_fidelity.features import FidelityMetric, FidelitySettings, Value
+from ganrun import Data, Evaluation
+from ganrun_fidelity.features import FidelityMetric, FidelitySettings, Reference, ScoreProtocol, Value
+from ganrun_fidelity.real_images import Pending
 
 SHUFFLE_SEED = 2020
-"""torch-fidelity's default: parts of one set of samples are then its parts."""
+"""torch-fidelity's default: gives the same parts."""
 
 
 class ClassShares:
-    """What the score needs of class probabilities as they come, for each of several parts of the pictures.
+    """Sums of class probabilities and of their entropies, for each part of the pictures.
 
-    The pictures are shuffled and parted as torch-fidelity does by default. Memory grows by eight bytes a picture.
+    Pictures are shuffled and split into parts as torch-fidelity does by default. Memory grows by 8 bytes a picture.
 
     Args:
-        count: Pictures in all, at least `parts`.
-        parts: ModelConfig, whose scores are averaged; p(y) is each part's own.
+        count: Number of pictures, at least `parts`.
+        parts: Number of parts; each has its own p(y) and its own score.
     """
 
     def __init__(self, count: int, parts: int) -> None:
@@ -39,60 +40,75 @@ class ClassShares:
             self._part_of[order[low:high]] = part
         self._seen = 0
         self._sharpness = torch.zeros(parts, dtype=torch.float64)
-        self._shares: Tensor | None = None
+        self._shares = torch.zeros(parts, 0, dtype=torch.float64)
 
     def add(self, *batch: Tensor) -> None:
         """Take logits `(batch, classes)`."""
         log_p = batch[0].cpu().double().log_softmax(1)
         p = log_p.exp()
+        if not self._seen:
+            self._shares = torch.zeros(len(self._sizes), p.shape[1], dtype=torch.float64)
         parts = self._part_of[self._seen : self._seen + len(p)]
         self._seen += len(p)
-        if self._shares is None:
-            self._shares = torch.zeros(len(self._sizes), p.shape[1], dtype=torch.float64)
         self._shares.index_add_(0, parts, p)
         self._sharpness.index_add_(0, parts, torch.special.xlogy(p, p).sum(1))
 
     def scores(self) -> Tensor:
         """exp E KL(p(y|x) ‖ p(y)) of each part `(parts,)`, between 1 and the number of classes."""
-        assert self._shares is not None
         marginal = self._shares / self._sizes[:, None]
         divergence: Tensor = self._sharpness / self._sizes - torch.special.xlogy(marginal, marginal).sum(1)
         return divergence.exp()
 
 
-class InceptionScore(FidelityMetric[ClassShares]):
-    """Inception Score: how surely and how variedly generated pictures fall into classes; higher is better.
+class InceptionScore(FidelityMetric[ClassShares, None]):
+    """Inception Score: how confidently and how diversely generated pictures are classified; higher is better.
 
-    The mean over parts of the samples; its error is their standard deviation over the root of their number.
+    The mean over parts of the samples; the error is the standard deviation over parts, divided by the root of their
+    number.
     """
 
     reads = ("logits",)
 
     class Settings(FidelitySettings):
         splits: int = Field(10, ge=1, validate_default=True)
-        """ModelConfig of the samples whose scores are averaged."""
+        """Parts of the samples; the score is the mean of the parts' scores."""
 
         @field_validator("splits")
         @classmethod
         def _enough_samples(cls, splits: int, info: ValidationInfo) -> int:
             samples = info.data.get("samples", splits)
             if splits > samples:
-                raise ValueError(f"{samples} samples cannot be parted into {splits}; lower splits or raise samples")
+                raise ValueError(
+                    f"{samples} samples cannot be split into {splits} parts; lower splits or raise samples"
+                )
             return splits
 
     settings: Settings
 
-    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
-        super().__init__(settings, spec, extractor)
-        self.protocol = {"splits": settings.splits}
-        self.least = max(2, settings.splits)
+    @property
+    def least(self) -> int:
+        """One picture for each part."""
+        return max(2, self.settings.splits)
 
-    def gather(self, count: int) -> ClassShares:
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """Number of parts."""
+        return {"splits": self.settings.splits}
+
+    def reference(self, data: Data) -> Reference[None]:
+        """Nothing: real images enter only as the floor."""
+        return Reference(_no_real_images, floor_split="test")
+
+    def collector(self, count: int) -> ClassShares:
         """Class probabilities by part."""
         return ClassShares(count, self.settings.splits)
 
-    def values(self, gathered: ClassShares) -> Sequence[Value]:
+    def values(self, samples: ClassShares, real: None) -> Sequence[Value]:
         """`inception_score`"""
-        parts = gathered.scores()
+        parts = samples.scores()
         error = float(parts.std() / len(parts) ** 0.5) if len(parts) > 1 else None
         return [Value("inception_score", float(parts.mean()), higher_is_better=True, error=error)]
+
+
+def _no_real_images(_: Evaluation) -> Pending[None]:
+    return lambda: None

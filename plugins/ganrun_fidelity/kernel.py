@@ -13,17 +13,17 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Extractor, ModelSpec
-from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Rows, Value
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
+from ganrun_fidelity.real_images import Rows
 
 SUBSET_SEED = 2020
-"""torch-fidelity's default: the subsets of one set of features are then its subsets."""
+"""torch-fidelity's default: gives the same subsets."""
 
 
 def squared_mmd(first: Tensor, second: Tensor) -> float:
-    """Unbiased estimate of MMD² between two sets `(m, n)` of equally many features; may be below 0.
+    """Unbiased estimate of MMD² between two sets of features `(m, n)`, of equal size; may be below 0.
 
-    Sums over pairs of different rows within a set, over all pairs across the sets.
+    Sums run over pairs of different rows within a set, and over all pairs across the sets.
     """
     size = len(first)
     within = sum(_kernel(each, each).double().fill_diagonal_(0).sum() for each in (first, second)) / (size * (size - 1))
@@ -35,20 +35,20 @@ def _kernel(first: Tensor, second: Tensor) -> Tensor:
     return (first @ second.T).div_(first.shape[1]).add_(1).pow_(3)
 
 
-class KernelInceptionDistance(ReferenceMetric[Rows]):
+class KernelInceptionDistance(ReferenceMetric[Tensor]):
     """KID: squared maximum mean discrepancy between generated and real features; lower is better, 0 for equal ones.
 
-    The mean over random subsets, each of `subset_size` of either side. Its error is told by how much they differ, given
-    that subsets of m among n samples overlap: their variance is m / (n - m) times too large for that of all n. The part
-    that the real images have in it is not taken out, so it errs upwards. Keeps all features in memory.
+    The mean over random subsets of `subset_size` samples and as many real images. The error follows from the variance
+    over subsets, times m / (n - m) for subsets of m among n samples, which overlap. That variance includes the one over
+    real images, so the error is too large rather than too small. Keeps all features in memory.
     """
 
     class Settings(ReferenceSettings):
         subsets: int = Field(100, ge=1)
-        """Random subsets, over which the distance is averaged."""
+        """Number of random subsets; the score is the mean over them."""
 
         subset_size: int = Field(1000, ge=2, validate_default=True)
-        """Pictures of either side in a subset."""
+        """Samples in a subset, and real images."""
 
         @field_validator("subset_size")
         @classmethod
@@ -60,24 +60,23 @@ class KernelInceptionDistance(ReferenceMetric[Rows]):
             return size
 
     settings: Settings
-    summary_of_real = Rows
+    summary_class = Rows
 
-    def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor) -> None:
-        super().__init__(settings, spec, extractor)
-        self.protocol = {"subsets": settings.subsets, "subset_size": settings.subset_size}
-        self.least = settings.subset_size
+    @property
+    def least(self) -> int:
+        """One subset."""
+        return self.settings.subset_size
 
-    def gather(self, count: int) -> Rows:
-        """All features."""
-        return Rows()
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """Number and size of the subsets."""
+        return {"subsets": self.settings.subsets, "subset_size": self.settings.subset_size}
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`kid`"""
-        generated, real = gathered.state()["features"], self.real.state()["features"]
         random = np.random.RandomState(SUBSET_SEED)
         distances = [
-            squared_mmd(*(self._subset(features, random) for features in (generated, real)))
-            for _ in range(self.settings.subsets)
+            squared_mmd(self._subset(samples, random), self._subset(real, random)) for _ in range(self.settings.subsets)
         ]
         return [Value("kid", float(np.mean(distances)), higher_is_better=False, error=self._error(distances))]
 

@@ -1,25 +1,25 @@
-"""Scores by nearest neighbours in feature space: do samples look real, are they varied, are they new?"""
+"""Scores by nearest neighbours in feature space: how real, how varied and how new samples are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun import Data, Evaluation, Extractor, ModelSpec, PreflightError, Score
+from ganrun import Data, Evaluation, PreflightError
 from ganrun_fidelity.features import (
     FidelityMetric,
     FidelitySettings,
-    RealFeatures,
+    Reference,
     ReferenceMetric,
     ReferenceSettings,
-    Rows,
+    ScoreProtocol,
     Value,
-    count_of,
 )
+from ganrun_fidelity.real_images import Pending, RealFeatures, Rows, count_of
 
 ROWS_AT_A_TIME = 1024
 
@@ -28,13 +28,13 @@ ROWS_AT_A_TIME = 1024
 
 def radii(features: Tensor, neighbours: int) -> Tensor:
     """Distance of each of the features `(count, n)` to its k-th nearest other: `(count,)`."""
-    parts = [near.kthvalue(neighbours + 1).values for near in _distances(features, features)]  # it is its own nearest
-    return torch.cat(parts)
+    nearest = neighbours + 1  # the first is the feature itself
+    return torch.cat([near.kthvalue(nearest).values for near in _distances(features, features)])
 
 
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     """Euclidean distances, some rows of `first` at a time: `(rows, len(second))`."""
-    centre = second.mean(0)  # distances are differences of squares, whose digits a common offset would eat
+    centre = second.mean(0)  # cdist subtracts squares, so a common offset would cost digits
     centred = second - centre
     return (torch.cdist(part - centre, centred) for part in torch.split(first, ROWS_AT_A_TIME))
 
@@ -46,13 +46,13 @@ def share_within(features: Tensor, centres: Tensor, radius: Tensor) -> float:
 
 
 def density(features: Tensor, centres: Tensor, radius: Tensor, neighbours: int) -> float:
-    """In how many of the balls one of the features lies on average, over the k that a centre itself lies in."""
+    """Number of balls around one of the features, on average, divided by k."""
     inside = sum(int((near <= radius).sum()) for near in _distances(features, centres))
     return inside / (neighbours * len(features))
 
 
 def coverage(features: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """Share of the balls that hold at least one of the features."""
+    """Share of the balls that contain at least one of the features."""
     return float((nearest_distance(centres, features) <= radius).cpu().double().mean())
 
 
@@ -62,7 +62,7 @@ def nearest_distance(features: Tensor, others: Tensor) -> Tensor:
 
 
 def share_farther(values: Tensor, others: Tensor) -> Tensor:
-    """For each of the values `(count,)`, which share of the others is larger; equal ones count one half."""
+    """For each of the values `(count,)`, the share of the others that are larger; equal ones count one half."""
     ordered = others.sort().values
     below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
     return 1 - (below + up_to) / (2 * len(others))
@@ -82,159 +82,156 @@ def mean_error(values: Tensor) -> float:
 
 
 class NeighbourSettings(ReferenceSettings):
-    """What metrics by neighbourhoods take."""
+    """Settings of metrics by neighbourhoods."""
 
     real_samples: int | None = Field(None, ge=2)
-    """Real images, always the same ones; without it, as many as samples, or all of the split where it has fewer."""
+    """Real images, the same ones in every run; unless given, as many as samples, or all of the split if that is
+    fewer."""
 
     neighbours: int = Field(3, ge=1, validate_default=True)
-    """k, the neighbour whose distance is a ball's radius."""
+    """k: the radius of a ball is the distance to the k-th nearest neighbour."""
 
     @field_validator("neighbours")
     @classmethod
     def _enough_samples(cls, neighbours: int, info: ValidationInfo) -> int:
         if neighbours >= (samples := info.data.get("samples", neighbours + 1)):
-            raise ValueError(f"{samples} samples have no {neighbours} neighbours each; raise samples")
+            raise ValueError(f"{samples} samples have fewer than {neighbours} neighbours each; raise samples")
         return neighbours
 
 
-class NeighbourMetric(ReferenceMetric[Rows]):
+class NeighbourMetric(ReferenceMetric[Tensor]):
     """A metric by the neighbourhoods of features. Keeps all features in memory."""
 
     settings: NeighbourSettings
-    summary_of_real = Rows
+    summary_class = Rows
 
-    def __init__(self, settings: NeighbourSettings, spec: ModelSpec, extractor: Extractor) -> None:
-        super().__init__(settings, spec, extractor)
-        self.protocol = {"neighbours": settings.neighbours}
-        self.least = settings.neighbours + 1
+    @property
+    def least(self) -> int:
+        """A picture and its neighbours."""
+        return self.settings.neighbours + 1
+
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """Number of neighbours."""
+        return {"neighbours": self.settings.neighbours}
 
     def usual_count(self, available: int) -> int:
         """As many as samples, as in the papers."""
         return min(self.settings.samples, available)
 
-    def gather(self, count: int) -> Rows:
-        """All features."""
-        return Rows()
-
-    def features(self, gathered: Rows) -> tuple[Tensor, Tensor]:
-        """Those of the samples and of the real images, where distances are fast."""
-        generated, real = (side.state()["features"].to(self.device) for side in (gathered, self.real))
-        return generated, real
-
 
 class PrecisionRecall(NeighbourMetric):
-    """Improved precision and recall: do samples look real, and do they reach all that is real? Higher is better.
+    """Improved precision and recall: how many samples look real, how many real images they reach; higher is better.
 
-    Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2: `precision` is the share of samples that lie within
-    the k-th neighbour's distance of a real image, `recall` the share of real images that lie so near a sample. Both
-    depend on both numbers of pictures. Keeps all features in memory; time grows with the square of their number.
+    Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2: `precision` is the share of samples within the ball
+    of a real image, whose radius is the distance to its k-th nearest neighbour; `recall` is the share of real images
+    within the ball of a sample. Both depend on the number of samples and of real images. Keeps all features in memory;
+    time grows with the square of their number.
     """
 
-    class Settings(NeighbourSettings):
-        pass
+    Settings = NeighbourSettings
 
-    settings: Settings
-
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`precision` and `recall`"""
-        generated, real = self.features(gathered)
-        precision = share_within(generated, real, radii(real, self.settings.neighbours))
-        recall = share_within(real, generated, radii(generated, self.settings.neighbours))
+        samples, real = samples.to(self.device), real.to(self.device)
+        precision = share_within(samples, real, radii(real, self.settings.neighbours))
+        recall = share_within(real, samples, radii(samples, self.settings.neighbours))
         return [
-            Value("precision", precision, True, share_error(precision, len(generated))),
+            Value("precision", precision, True, share_error(precision, len(samples))),
             Value("recall", recall, True),
         ]
 
 
 class DensityCoverage(NeighbourMetric):
-    """Density and coverage: precision and recall that one outlier cannot spoil. Higher is better.
+    """Density and coverage: precision and recall that are robust against outliers; higher is better.
 
-    Naeem et al. 2020 (arXiv:2002.09797), equations 2 and 3: `density` counts in how many real images' neighbourhoods a
-    sample lies, over k, and may exceed 1; `coverage` is the share of real images whose neighbourhood holds a sample.
+    Naeem et al. 2020 (arXiv:2002.09797), equations 2 and 3: `density` is the mean number of real images' balls around a
+    sample, divided by k; it may exceed 1. `coverage` is the share of real images whose ball contains a sample.
     """
 
     class Settings(NeighbourSettings):
         neighbours: int = Field(5, ge=1, validate_default=True)
-        """k, the neighbour whose distance is a ball's radius."""
+        """k: the radius of a ball is the distance to the k-th nearest neighbour."""
 
     settings: Settings
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`density` and `coverage`"""
-        generated, real = self.features(gathered)
+        samples, real = samples.to(self.device), real.to(self.device)
         radius = radii(real, self.settings.neighbours)
         return [
-            Value("density", density(generated, real, radius, self.settings.neighbours), True),
-            Value("coverage", coverage(generated, real, radius), True),
+            Value("density", density(samples, real, radius, self.settings.neighbours), True),
+            Value("coverage", coverage(samples, real, radius), True),
         ]
 
 
-class NearestNeighbours(FidelityMetric[Rows]):
-    """Memorisation: are samples nearer to training images than unseen real images are?
+class TrainingImages(NamedTuple):
+    """What samples are compared with to find copies."""
 
-    `memorised` is how often a sample lies nearer to its nearest training image than a held-out real image does to its
-    own: one half where samples are as new as unseen images, 1 where they are copies. Meehan et al. 2020
-    (arXiv:2004.05675, section 3) test for data copying by it. `nearest_distance` is the samples' mean distance to their
-    nearest training image, over that of held-out images: 1 and 0 likewise. Neither sees quality, for noise is new too.
+    features: Tensor
+    """`(count, n)`"""
+
+    unseen_distances: Tensor
+    """The distance of each held-out image to its nearest training image: `(held_out,)` in float64."""
+
+
+class NearestNeighbours(FidelityMetric[Rows, TrainingImages]):
+    """Memorisation: whether samples are closer to training images than held-out real images are.
+
+    `memorised` is the probability that a sample is closer to its nearest training image than a held-out image is to its
+    own: 0.5 for samples as new as held-out images, 1 for copies. It is the statistic of Meehan et al. 2020
+    (arXiv:2004.05675, section 3). `nearest_distance` is the mean distance of samples to their nearest training image,
+    divided by that of held-out images: 1 for new samples, 0 for copies. Neither measures quality: noise is new, too.
     Keeps all features in memory.
     """
 
     class Settings(FidelitySettings):
         real_samples: int | None = Field(None, ge=1)
-        """Training images to look among; without it, all. A copy of one that is left out goes unseen."""
+        """Training images to compare with; all unless given. Copies of other training images go unnoticed."""
 
     settings: Settings
 
-    def prepare(self, data: Data, device: torch.device) -> None:
-        """Check that images were held out, which the model has not seen.
+    def reference(self, data: Data) -> Reference[TrainingImages]:
+        """Training images, and all held-out ones.
 
         Raises:
-            PreflightError: if there are none, or fewer training images than asked for.
+            PreflightError: if no images are held out, or there are fewer training images than the recipe asks for.
         """
         held_out, available, wanted = count_of(data, "test"), count_of(data, "train"), self.settings.real_samples
         if held_out < 2:
             raise PreflightError("it compares training images with held-out ones, and this data has no test split")
         if wanted is not None and wanted > available:
             raise PreflightError(f"real_samples = {wanted}, but there are {available} training images")
-        count, self.device = wanted or available, device
+        count = wanted or available
+        train = RealFeatures(Rows, self.extractor, data, "train", count)
+        test = RealFeatures(Rows, self.extractor, data, "test", held_out)
+
+        def watch(evaluation: Evaluation) -> Pending[TrainingImages]:
+            pending, unseen = train.watch(evaluation), test.watch(evaluation)
+
+            def training_images() -> TrainingImages:
+                features = pending()
+                return TrainingImages(features, self._to_nearest(unseen(), features))
+
+            return training_images
+
         prints = {"real_digest": data.fingerprint("train"), "held_out_digest": data.fingerprint("test")}
-        self.protocol = {"real": count, "held_out": held_out, **prints}
-        self._train = RealFeatures(Rows, self.extractor, data, "train", count)
-        self._test = RealFeatures(Rows, self.extractor, data, "test", held_out)
+        return Reference(watch, None, {"real": count, "held_out": held_out, **prints})
 
-    def watch(self, evaluation: Evaluation) -> None:
-        """Ask for features of samples and of both splits."""
-        count = self.settings.samples
-        self._generated = evaluation.collect(Rows(), "features", count=count, extractor=self.extractor)
-        self._train.watch(evaluation)
-        self._test.watch(evaluation)
-
-    def measure(self, evaluation: Evaluation) -> Sequence[Score]:
-        """`memorised` and `nearest_distance`."""
-        scores = [self._score(each, None) for each in self.values(self._generated)]
-        del self._generated
-        return scores
-
-    def gather(self, count: int) -> Rows:
+    def collector(self, count: int) -> Rows:
         """All features."""
         return Rows()
 
-    def values(self, gathered: Rows) -> Sequence[Value]:
+    def values(self, samples: Rows, real: TrainingImages) -> Sequence[Value]:
         """`memorised` and `nearest_distance`"""
-        samples = self._to_training(gathered.state()["features"])
-        farther, unseen = share_farther(samples, self._unseen), self._unseen.mean().clamp_min(1e-12)
+        distances = self._to_nearest(Rows.read(samples.state()), real.features)
+        farther = share_farther(distances, real.unseen_distances)
+        unseen = real.unseen_distances.mean().clamp_min(1e-12)
         return [
             Value("memorised", float(farther.mean()), False, mean_error(farther)),
-            Value("nearest_distance", float(samples.mean() / unseen), True, mean_error(samples / unseen)),
+            Value("nearest_distance", float(distances.mean() / unseen), True, mean_error(distances / unseen)),
         ]
 
-    @cached_property
-    def _unseen(self) -> Tensor:
-        """Of each held-out image: as `_to_training`."""
-        return self._to_training(self._test.state()["features"])
-
-    def _to_training(self, features: Tensor) -> Tensor:
-        """Distance of each to the nearest training image: `(count,)` in float64."""
-        training = self._train.state()["features"].to(self.device)
-        return nearest_distance(features.to(self.device), training).cpu().double()
+    def _to_nearest(self, features: Tensor, training: Tensor) -> Tensor:
+        """The distance of each to the nearest training image: `(count,)` in float64."""
+        return nearest_distance(features.to(self.device), training.to(self.device)).cpu().double()

@@ -1,4 +1,4 @@
-"""How extractors compute on a GPU: the same features every time, in full float32."""
+"""Repeatable float32 convolutions, for extractors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """A block in which cuDNN's convolutions are repeatable and do not round to TensorFloat-32, as they do by default.
+    """Within the block, cuDNN's convolutions are repeatable, and do not round to TensorFloat-32 as they do by default.
 
-    What was set outside is set again afterwards.
+    Afterwards, the former settings are restored.
     """
     cudnn: Any = torch.backends.cudnn
-    # From PyTorch 2.9 on, the old switch fails where somebody has used the new one, so the new one it is.
+    # From PyTorch 2.9 on, reading the old switch fails once the new one has been set.
     owner, name, exact = (
         (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
     )

@@ -1,4 +1,4 @@
-"""What the extractors with published weights share."""
+"""The base of extractors with published weights."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Pretrained(Extractor):
-    """A network with published weights that looks at pictures in colour, resized; grey ones are repeated."""
+    """A network with published weights. It takes resized pictures in colour; grey ones become three equal channels."""
 
     class Settings(ganrun.Settings):
         weights: str | None = None
-        """Path of a file of weights in the published format; without it, the published file in torch's hub folder,
+        """Path of a file of weights in the published format; unless given, the published file in torch's hub folder,
         $TORCH_HOME/hub/checkpoints."""
 
     settings: Settings
     name: ClassVar[str]
-    """As it stands in protocols."""
+    """Its name in protocols."""
     side: ClassVar[int]
-    """Pixels of its input in either direction."""
+    """Height and width of its input, in pixels."""
     published: ClassVar[Published]
+    """Its weights."""
     package: ClassVar[str] = ""
-    """The package whose network it is, where it is not this one's."""
+    """The package that the network comes from, if not this one."""
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -51,15 +52,16 @@ class Pretrained(Extractor):
         """Load the weights.
 
         Raises:
-            PreflightError: if they are absent, damaged or another network's; with the steps that mend it.
+            PreflightError: if they are missing, damaged or another network's, with the steps that fix it.
         """
-        path, self._sha256 = self.published.found(self.settings.weights)
+        path, self._sha256 = self.published.find(self.settings.weights)
+        self._package_version = version(self.package) if self.package else ""
         self._network = _built(type(self), path, self._sha256, device)
 
     @property
     def key(self) -> str:
         """Name, weights, and the version of the network's package."""
-        return f"{self.name}/{self._sha256}/{version(self.package) if self.package else ''}"
+        return f"{self.name}/{self._sha256}/{self._package_version}"
 
     @property
     def protocol(self) -> Mapping[str, str | int | float | bool]:
@@ -70,7 +72,7 @@ class Pretrained(Extractor):
             "resize": f"bilinear to {self.side}×{self.side}, as TensorFlow 1",
             "channels": "3; grey repeated",
         }
-        return {**about, self.package: version(self.package)} if self.package else about
+        return {**about, self.package: self._package_version} if self.package else about
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
@@ -82,7 +84,7 @@ class Pretrained(Extractor):
     @classmethod
     @abstractmethod
     def network(cls, path: Path) -> nn.Module:
-        """The network with the weights of this file, from uint8 images of any size to the outputs by name.
+        """The network with the weights in this file: from uint8 images of any size to the outputs by name.
 
         Raises:
             PreflightError: if they are not its weights.
@@ -90,13 +92,13 @@ class Pretrained(Extractor):
 
 
 class Normalised(nn.Module):
-    """A network that is given pictures as it was trained on them: resized, in colour, each channel normalised.
+    """A network behind its preprocessing: resizing, three channels, and normalisation of each.
 
     Args:
-        network: From such images to features.
-        side: Of its input, in pixels.
-        mean: Of each channel, of pictures in [0, 1].
-        deviation: Likewise.
+        network: From preprocessed images to features.
+        side: Height and width of its input, in pixels.
+        mean: Mean of each channel, for pictures in [0, 1].
+        deviation: Standard deviation of each channel, likewise.
     """
 
     mean: Tensor
@@ -109,12 +111,12 @@ class Normalised(nn.Module):
         self.register_buffer("deviation", 255 * torch.tensor(deviation)[:, None, None])
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The features of uint8 images of any size."""
+        """`features` of uint8 images of any size."""
         return {"features": self.network((resize(images.float(), self.side) - self.mean) / self.deviation)}
 
 
 @lru_cache(maxsize=2)
 def _built(extractor: type[Pretrained], path: Path, sha256: str, device: torch.device) -> nn.Module:
-    """The network of a file of this content, ready."""
+    """The network with the weights in this file, shared by all extractors that read the same content."""
     network = extractor.network(path).eval().requires_grad_(False)
     return network.to(device).to(memory_format=torch.channels_last)

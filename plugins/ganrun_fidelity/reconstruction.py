@@ -1,4 +1,4 @@
-"""How well a model with an encoder gives images back: MSE, PSNR and SSIM of held-out images."""
+"""The quality of reconstructions, for models with an encoder: MSE, PSNR and SSIM of held-out images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ganrun import Data, Evaluation, IncompatibleError, Metric, ModelSpec, PreflightError, Score, Settings
-from ganrun_fidelity.features import count_of
+from ganrun_fidelity.real_images import count_of
 
 WINDOW, SIGMA = 11, 1.5
 """Side and standard deviation, in pixels, of the Gaussian window of SSIM."""
@@ -23,17 +23,17 @@ class Reconstruction(Metric):
     """Errors of reconstructed images: `mse`, `psnr` and `ssim`, of pictures in [0, 1] rounded to 8 bits.
 
     `mse`: mean squared error over pixels and images; lower is better. `psnr`: 10 log₁₀(1 / MSE) of each image, in dB,
-    averaged; an image that comes back exactly counts as if one of its values were one step off. `ssim`: structural
+    averaged; an exact reconstruction counts as if one value were off by one step. `ssim`: structural
     similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861, equation 13), with its Gaussian window of 11×11 pixels
     and σ = 1.5, over all positions where the window fits, averaged over channels and images; at most 1.
     """
 
     class Settings(Settings):
         real_samples: int | None = Field(None, ge=1)
-        """Images, always the same ones; without it, all of the split."""
+        """Images, the same ones in every run; all images of the split unless given."""
 
         split: Literal["train", "test"] = "test"
-        """Which images. Those of the training split tell how well it remembers, not how well it generalises."""
+        """The split of the images. Training images measure memory, not generalisation."""
 
     settings: Settings
 
@@ -49,7 +49,7 @@ class Reconstruction(Metric):
         """Count the images.
 
         Raises:
-            PreflightError: if there are fewer than asked for.
+            PreflightError: if there are none, or fewer than the recipe asks for.
         """
         split, wanted = self.settings.split, self.settings.real_samples
         available = count_of(data, split)
@@ -65,33 +65,31 @@ class Reconstruction(Metric):
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`mse`, `psnr` and `ssim`."""
-        how: dict[str, str | int] = {"real": self._count, "split": self.settings.split, "real_digest": self._digest}
-        ways = {"mse": False, "psnr": True, "ssim": True}
-        found = self._errors.found()
+        protocol = {"real": self._count, "split": self.settings.split, "real_digest": self._digest}
         return [
-            Score(name, float(found[name].mean()), higher, how, float(found[name].std(correction=0) / self._count**0.5))
-            for name, higher in ways.items()
+            Score(name, float(each.mean()), name != "mse", protocol, float(each.std(correction=0) / self._count**0.5))
+            for name, each in self._errors.by_name().items()
         ]
 
 
 class PairErrors:
-    """Errors of pairs of pictures, one number of each kind per pair."""
+    """`mse`, `psnr` and `ssim` of each pair of an image and its reconstruction."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[Tensor]] = {"mse": [], "psnr": [], "ssim": []}
+        self._errors: dict[str, list[Tensor]] = {"mse": [], "psnr": [], "ssim": []}
 
     def add(self, *batch: Tensor) -> None:
-        """Take images and what became of them, uint8 `(batch, channels, height, width)`."""
+        """Take images and their reconstructions, uint8 `(batch, channels, height, width)`."""
         images, made = (each.double().cpu() / 255 for each in batch)
         mse = (images - made).square().flatten(1).mean(1)
         least = 1 / (255**2 * images[0].numel())
-        self._found["mse"].append(mse)
-        self._found["psnr"].append(-10 * mse.clamp_min(least).log10())
-        self._found["ssim"].append(ssim(images, made))
+        self._errors["mse"].append(mse)
+        self._errors["psnr"].append(-10 * mse.clamp_min(least).log10())
+        self._errors["ssim"].append(ssim(images, made))
 
-    def found(self) -> dict[str, Tensor]:
+    def by_name(self) -> dict[str, Tensor]:
         """`mse`, `psnr` and `ssim`, each `(count,)` in float64."""
-        return {name: torch.cat(parts) for name, parts in self._found.items()}
+        return {name: torch.cat(parts) for name, parts in self._errors.items()}
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
@@ -106,7 +104,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _windowed(pictures: Tensor) -> Tensor:
-    """Gaussian-weighted means of every window."""
+    """The Gaussian-weighted mean of every window."""
     places = torch.arange(WINDOW, dtype=pictures.dtype, device=pictures.device) - WINDOW // 2
     weights = torch.exp(-(places**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()

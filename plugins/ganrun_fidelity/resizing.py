@@ -1,4 +1,4 @@
-"""The resizing that published scores are built on."""
+"""The resizing behind published scores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 def resize(images: Tensor, side: int) -> Tensor:
     """Bilinear resizing as in TensorFlow 1, corners not aligned: `(batch, channels, side, side)`.
 
-    Output pixel i lies at i · n / side of the n input pixels, counted from the first one's centre, so the picture as a
-    whole is shifted: a fault, but the published one. Pixels are mixed by two matrices.
+    Output pixel i lies at i · n / side of the n input pixels, counted from the centre of the first, so the picture is
+    shifted: a known fault, kept because published scores include it. Computed as a product with two matrices.
     """
     height, width = images.shape[-2:]
     return _mixing(height, side, images.device) @ images @ _mixing(width, side, images.device).T
@@ -20,7 +20,7 @@ def resize(images: Tensor, side: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _mixing(count: int, side: int, device: torch.device) -> Tensor:
-    """How much of each of `count` pixels enters each of `side`: `(side, count)`, two entries in a row."""
+    """The weight of each of `count` input pixels in each of `side` output pixels: `(side, count)`, two in a row."""
     places = torch.arange(side, dtype=torch.float32) * torch.tensor(count / side, dtype=torch.float32)
     low = places.long()
     share = places - low

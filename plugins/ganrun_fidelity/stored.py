@@ -1,4 +1,4 @@
-"""Tensors in ganrun's cache: found whole and unaltered, or not at all."""
+"""Tensors in ganrun's cache. A damaged or misplaced file counts as missing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Facts = Mapping[str, str | int | float]
 
 
 class Stored(NamedTuple):
-    """What one file of the cache holds."""
+    """The contents of one file of the cache."""
 
     tensors: dict[str, Tensor]
     facts: Facts
 
 
 def load_stored(folder: str, key: str) -> Stored | None:
-    """What was stored under `key`; None where there is nothing, or the file is damaged or another's."""
+    """The contents stored under `key`; None if there are none, or the file is damaged or another key's."""
     try:
         with safe_open(_path(folder, key), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             header = file.metadata() or {}
         facts = json.loads(header["facts"])
         return Stored(tensors, facts) if header["digest"] == _seal(key, tensors, facts) else None
@@ -39,7 +39,7 @@ def load_stored(folder: str, key: str) -> Stored | None:
 
 
 def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-    """Store under `key`. A cache that cannot be written costs time later, and nothing else."""
+    """Store under `key`. A cache that cannot be written is ignored: it only costs time later."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(facts), "digest": _seal(key, plain, facts)}
     with suppress(OSError), atomic_path(_path(folder, key)) as partial:
@@ -47,7 +47,7 @@ def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) ->
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits that identify names, types, shapes and values."""
+    """A hash of names, types, shapes and values: 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(tensors.items()):
         array = tensor.detach().cpu().numpy()
@@ -57,7 +57,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def digest_of_text(*parts: object) -> str:
-    """16 hexadecimal digits that identify these values' texts."""
+    """A hash of the values' representations: 16 hexadecimal digits."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 

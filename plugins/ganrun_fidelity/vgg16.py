@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ganrun_fidelity.pretrained import IMAGENET, Normalised, Pretrained
@@ -16,7 +16,7 @@ WEIGHTS = Published("VGG-16", "vgg16", "https://download.pytorch.org/models/vgg1
 class Vgg16(Pretrained):
     """VGG-16's second dense layer after its ReLU, 4,096 features, with torchvision's weights for ImageNet.
 
-    As in the paper on improved precision and recall (arXiv:1904.06991), and as torch-fidelity's vgg16.
+    The features of the paper on improved precision and recall (arXiv:1904.06991), and of torch-fidelity's vgg16.
     """
 
     suffix = name = "vgg16"
@@ -29,12 +29,6 @@ class Vgg16(Pretrained):
         """torchvision's network up to that layer."""
         from torchvision.models import vgg16
 
-        state = WEIGHTS.state(path)
-        with torch.device("meta"):
-            network = vgg16(init_weights=False)
-        try:
-            network.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise WEIGHTS.foreign(path, str(error).partition("\n")[2]) from error
+        network = WEIGHTS.load(partial(vgg16, init_weights=False), path)
         network.classifier = network.classifier[:5]
         return Normalised(network, cls.side, *IMAGENET)

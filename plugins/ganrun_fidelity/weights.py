@@ -1,18 +1,20 @@
-"""Weights of published networks: where their files are, whether they are whole, and tensors read without unpickling."""
+"""Weights of published networks: finding their files, checking them, and reading tensors without unpickling code."""
 
 from __future__ import annotations
 
 import hashlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun import HealthCheck, PreflightError
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -20,84 +22,104 @@ class Published:
     """A published file of weights."""
 
     network: str
-    """As people call it."""
+    """The network's name, for messages."""
 
     use: str
-    """The extractor that reads it."""
+    """Name of the extractor that reads the file."""
 
     url: str
-    """Where it is downloaded; its last part is the file's name."""
+    """Address of the download; ends in the file's name."""
 
     size: str
+    """Size of the file, with its unit."""
 
     sha256: str = ""
-    """How its SHA-256 begins, as far as its publisher tells."""
+    """The first digits of its SHA-256, as many as are published."""
 
     @property
     def usual_path(self) -> Path:
-        """In torch's hub folder, where torch itself would keep it."""
+        """The file in torch's hub folder."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
-    def found(self, weights: str | None) -> tuple[Path, str]:
-        """The file and its SHA-256.
+    def find(self, weights: str | None) -> tuple[Path, str]:
+        """The path and the SHA-256 of the file.
 
         Args:
-            weights: Where the recipe says that other weights are; None for the published ones.
+            weights: Path of other weights, from the recipe; None for the published ones.
 
         Raises:
-            PreflightError: if it is absent or was altered, with the steps that mend it.
+            PreflightError: if the file is missing or not the published one, with the steps that fix it.
         """
         path = self.usual_path if weights is None else Path(weights).expanduser()
         if not path.is_file():
-            raise PreflightError(self._absent(path))
+            raise PreflightError(self._missing(path))
         sha256 = self._sha256_of(path)
         if path == self.usual_path and not sha256.startswith(self.sha256):
             raise PreflightError(self._altered(path))
         return path, sha256
 
     def health_check(self) -> HealthCheck:
-        """For `ganrun doctor`: whether the published file is where a run looks for it."""
+        """Whether the published file is there and whole, for `ganrun doctor`."""
         try:
-            path, _ = self.found(None)
+            path, _ = self.find(None)
         except PreflightError as error:
             return HealthCheck(False, error.message)
         return HealthCheck(True, str(path))
 
     def state(self, path: Path) -> dict[str, Tensor]:
-        """A state dict, read so that nothing in the file is executed.
+        """The state dict in a file, read without executing code from it.
 
         Raises:
             PreflightError: if the file holds none.
         """
         try:
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load fails in any way on a file that is not its own
-            raise self.foreign(path, str(error) or type(error).__name__) from error
+        except Exception as error:  # torch.load raises errors of many types for other files
+            raise self.mismatch(path, str(error) or type(error).__name__) from error
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise self.foreign(path, f"it holds a {type(state).__name__} and no tensors by name")
+            raise self.mismatch(path, f"it holds a {type(state).__name__} and no tensors by name")
         return dict(state)
 
-    def foreign(self, path: Path, reason: str) -> PreflightError:
-        """The error for a file of another network."""
+    def load(self, network: Callable[[], N], path: Path) -> N:
+        """The network with the weights in a file.
+
+        Args:
+            network: Builds the network; called on the meta device, so that it allocates nothing.
+            path: The file.
+
+        Raises:
+            PreflightError: if they are not the network's weights.
+        """
+        state = self.state(path)
+        with torch.device("meta"):
+            built = network()
+        try:
+            built.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise self.mismatch(path, str(error).partition("\n")[2]) from error
+        return built
+
+    def mismatch(self, path: Path, reason: str) -> PreflightError:
+        """The error for a file that does not hold the network's weights."""
         return PreflightError(
             f"{path} does not hold {self.network}'s weights: {textwrap.shorten(reason, 300)}\n"
             f"  the published file is {self.url}"
         )
 
-    def _absent(self, path: Path) -> str:
+    def _missing(self, path: Path) -> str:
         return (
             f"{self.network}'s weights are not there: no file {path}. Nothing is downloaded during a run; either\n"
             f"  - download {self.url} ({self.size})\n"
-            f"    and put it into {self.usual_path.parent}, by that name\n"
-            f'  - or, where you have it elsewhere, say features = {{ use = "{self.use}", weights = "…/that-file" }}\n'
+            f"    into {self.usual_path.parent}, under its own name\n"
+            f'  - or, if you have it elsewhere, say features = {{ use = "{self.use}", weights = "…/that-file" }}\n'
             '  - or say features = "classifier": a small network trained on the data\'s own labels'
         )
 
     def _altered(self, path: Path) -> str:
         return (
-            f"{path} is not the published file (its SHA-256 should begin with {self.sha256[:16]}): it is cut short or"
-            f" was changed\n  - download it anew from {self.url}\n"
-            f'  - or, where you mean other weights, say features = {{ use = "{self.use}", weights = "…/file" }}'
+            f"{path} is not the published file (its SHA-256 should begin with {self.sha256[:16]}): it is truncated or"
+            f" altered\n  - download it again from {self.url}\n"
+            f'  - or, to use other weights, say features = {{ use = "{self.use}", weights = "…/file" }}'
         )
 
     def _sha256_of(self, path: Path) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
+    """The generator `infogan-mnist`."""
     from ganrun_infogan.networks import MnistGenerator
 
     return {"infogan-mnist": MnistGenerator}
@@ -20,6 +21,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:
 
 @hookimpl
 def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """The discriminator `infogan-mnist`."""
     from ganrun_infogan.networks import MnistDiscriminator
 
     return {"infogan-mnist": MnistDiscriminator}
@@ -27,6 +29,7 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The loss `infogan`."""
     from ganrun_infogan.losses import InfoGan
 
     return {"infogan": InfoGan}

@@ -1,4 +1,4 @@
-"""InfoGAN's objective: a GAN that also maximises what its samples tell about a part of their latents, the codes.
+"""InfoGAN's objective: a GAN that also maximises the information in its samples about the codes, a part of the latents.
 
     min over G, Q  max over D   V(D, G) − λ L_I(G, Q)                      (equation 6)
     L_I(G, Q) = H(c) + E[log Q(c | G(z, c))]  ≤  I(c; G(z, c))             (equations 4 and 5)
@@ -16,14 +16,25 @@ from typing import Annotated
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot, softplus
+from torch.nn.functional import cross_entropy
 
 import ganrun
-from ganrun import Batch, Factor, Loss, Nets, Phase, Slot, Terms
+from ganrun import (
+    AdversarialLoss,
+    Batch,
+    Factor,
+    Nets,
+    Terms,
+    join_latents,
+    logistic_terms,
+    non_saturating_loss,
+    random_one_hot,
+    split_latents,
+)
 
 
-class InfoGan(Loss):
-    """A GAN whose codes can be read off its samples: it finds classes and continuous factors without labels.
+class InfoGan(AdversarialLoss):
+    """A GAN whose codes can be read from its samples: it finds classes and continuous factors without labels.
 
     Chen et al. 2016 (arXiv:1606.03657). A latent vector is noise, then one one-hot block for each categorical code,
     then the continuous codes. Noise and continuous codes are uniform on (-1, 1), as in the authors' program.
@@ -31,7 +42,7 @@ class InfoGan(Loss):
 
     class Settings(ganrun.Settings):
         noise_size: int = Field(62, ge=0)
-        """Latents that mean nothing in particular, uniform on (-1, 1)."""
+        """Length of the noise, uniform on (-1, 1)."""
 
         categorical: tuple[Annotated[int, Field(ge=2)], ...] = (10,)
         """Number of values of each categorical code; all values are equally likely."""
@@ -43,29 +54,28 @@ class InfoGan(Loss):
         """λ for the categorical codes' information."""
 
         continuous_weight: float = Field(0.1, ge=0)
-        """λ for the continuous codes' information, in nats without an upper bound: the paper advises a smaller one."""
+        """λ for the continuous codes' information, which has no upper bound: the paper advises a smaller weight."""
 
         @field_validator("continuous")
         @classmethod
         def _has_codes(cls, continuous: int, info: ValidationInfo) -> int:
             if not continuous and info.data.get("categorical") == ():
-                raise ValueError('there is no code to inform about; give it one, or say use = "gan"')
+                raise ValueError('there are no codes; set categorical or continuous, or say use = "gan"')
             return continuous
 
     settings: Settings
-    slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
 
     @property
     def latent_size(self) -> int:
-        """Noise and codes together; 74 as the paper has it for MNIST."""
-        return sum(self._latent_parts)
+        """Noise and codes together; 74 by default, as in the paper for MNIST."""
+        return sum(factor.size for factor in self.factors())
 
     def out_features(self, slot: str) -> int:
-        """D's logit; then Q's: logits of each categorical code, and mean and log-variance of the continuous ones."""
-        return sum(self._output_parts)
+        """D's logit, then Q's: logits of each categorical code, mean and log-variance of the continuous ones."""
+        return sum(self._output_sizes)
 
     def factors(self) -> Sequence[Factor]:
-        """The noise, `code_1`, `code_2`, … and the continuous codes in one; those that there are."""
+        """`noise`, `code_1`, `code_2`, … and `continuous` (all continuous codes in one); empty ones are absent."""
         noise = Factor("noise", self.settings.noise_size, "noise")
         sizes = enumerate(self.settings.categorical, start=1)
         codes = [Factor(f"code_{number}", size, "categorical") for number, size in sizes]
@@ -74,16 +84,7 @@ class InfoGan(Loss):
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise, one-hot codes and continuous codes `(size, latent_size)`, all drawn independently."""
-        noise = _uniform(size, self.settings.noise_size, device)
-        drawn = [(torch.randint(values, (size,), device=device), values) for values in self.settings.categorical]
-        codes = [one_hot(indices, values).float() for indices, values in drawn]
-        return torch.cat([noise, *codes, _uniform(size, self.settings.continuous, device)], dim=1)
-
-    def phases(self) -> Sequence[Phase]:
-        return (
-            Phase("discriminator", self.discriminator, trains=("discriminator",)),
-            Phase("generator", self.generator, trains=("generator",), reads_images=False),
-        )
+        return torch.cat([_drawn(factor, size, device) for factor in self.factors()], dim=1)
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x)] − E[log(1 − D(G(z, c)))] − λ L_I, which trains D, Q and what they share.
@@ -92,36 +93,36 @@ class InfoGan(Loss):
         """
         real = nets.discriminator(batch.images)[:, 0]
         outputs = nets.discriminator(nets.generator(batch.latents))
-        adversarial = {"real": softplus(-real).mean(), "fake": softplus(outputs[:, 0]).mean()}
-        return self._with_information(adversarial, batch.latents, outputs)
+        return self._with_information(logistic_terms(real, outputs[:, 0]), batch.latents, outputs)
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(G(z, c))] − λ L_I: the non-saturating form, as in the authors' program."""
         outputs = nets.discriminator(nets.generator(batch.latents))
-        return self._with_information({"fake": softplus(-outputs[:, 0]).mean()}, batch.latents, outputs)
+        return self._with_information({"fake": non_saturating_loss(outputs[:, 0])}, batch.latents, outputs)
 
     def information(self, latents: Tensor, outputs: Tensor) -> dict[str, Tensor]:
         """L_I in nats, summed over the codes of each kind: `categorical` and `continuous`, where there are any.
 
         Args:
-            latents: The latents `(batch, latent_size)` that the samples were made from.
-            outputs: What the discriminator gave for those samples, `(batch, out_features)`.
+            latents: The samples' latents `(batch, latent_size)`.
+            outputs: The discriminator's outputs for the samples, `(batch, out_features)`.
         """
-        _, *codes, values = torch.split(latents, self._latent_parts, dim=1)
-        _, *logits, mean, log_variance = torch.split(outputs, self._output_parts, dim=1)
+        codes = split_latents(latents, self.factors())
+        logits, mean, log_variance = self._read(outputs)
         found = {}
-        if codes:
-            each = [categorical_information(*pair) for pair in zip(logits, codes, strict=True)]
+        if logits:
+            each = [categorical_information(logits[name], codes[name]) for name in logits]
             found["categorical"] = torch.stack(each).sum()
         if self.settings.continuous:
-            found["continuous"] = continuous_information(mean, log_variance, values).sum()
+            found["continuous"] = continuous_information(mean, log_variance, codes["continuous"]).sum()
         return found
 
     def encode(self, nets: Nets, images: Tensor) -> Tensor:
         """Q's probabilities of each categorical code and means of the continuous ones, after zeros for the noise."""
-        _, *logits, mean, _ = torch.split(nets.discriminator(images), self._output_parts, dim=1)
-        noise = mean.new_zeros(len(images), self.settings.noise_size)
-        return torch.cat([noise, *(each.softmax(dim=1) for each in logits), mean], dim=1)
+        logits, mean, _ = self._read(nets.discriminator(images))
+        probabilities = {name: each.softmax(dim=1) for name, each in logits.items()}
+        means = {"continuous": mean} if self.settings.continuous else {}
+        return join_latents({**probabilities, **means}, self.factors())
 
     def _with_information(self, adversarial: Mapping[str, Tensor], latents: Tensor, outputs: Tensor) -> Terms:
         entropy = sum(math.log(values) for values in self.settings.categorical)
@@ -133,12 +134,14 @@ class InfoGan(Loss):
             report={**{f"mutual_information_{kind}": value for kind, value in information.items()}, **bound},
         )
 
-    @property
-    def _latent_parts(self) -> list[int]:
-        return [self.settings.noise_size, *self.settings.categorical, self.settings.continuous]
+    def _read(self, outputs: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Q's outputs: logits of each categorical code by its name, mean and log-variance of the continuous ones."""
+        _, *logits, mean, log_variance = torch.split(outputs, self._output_sizes, dim=1)
+        codes = [factor.name for factor in self.factors() if factor.kind == "categorical"]
+        return dict(zip(codes, logits, strict=True)), mean, log_variance
 
     @property
-    def _output_parts(self) -> list[int]:
+    def _output_sizes(self) -> list[int]:
         return [1, *self.settings.categorical, self.settings.continuous, self.settings.continuous]
 
 
@@ -158,8 +161,8 @@ def categorical_information(logits: Tensor, codes: Tensor) -> Tensor:
 def continuous_information(mean: Tensor, log_variance: Tensor, codes: Tensor) -> Tensor:
     """ln 2 + E[log N(c; μ, σ²)] in nats, for each code `(codes,)`: Q is a factored Gaussian (section 6).
 
-    ln 2 is the differential entropy of a code that is uniform on (-1, 1). There is no upper bound, because a code
-    that can be read exactly carries infinite information.
+    ln 2 is the differential entropy of a code that is uniform on (-1, 1). There is no upper bound: a continuous code
+    that is recovered exactly carries infinite information.
 
     Args:
         mean: Q's means `(batch, codes)`.
@@ -170,5 +173,8 @@ def continuous_information(mean: Tensor, log_variance: Tensor, codes: Tensor) ->
     return math.log(2) - 0.5 * (math.log(2 * math.pi) + log_variance + squares).mean(dim=0)
 
 
-def _uniform(size: int, count: int, device: torch.device) -> Tensor:
-    return torch.rand(size, count, device=device) * 2 - 1
+def _drawn(factor: Factor, size: int, device: torch.device) -> Tensor:
+    """Equally likely values of a categorical code; noise and continuous codes are uniform on (-1, 1)."""
+    if factor.kind == "categorical":
+        return random_one_hot(size, factor.size, device)
+    return torch.rand(size, factor.size, device=device) * 2 - 1

@@ -1,8 +1,7 @@
 """InfoGAN's networks for MNIST: table 1 in appendix C.1 of arXiv:1606.03657.
 
 Where the table leaves a choice, the authors' program decides: batch norm stands before the non-linearity, weights
-start at N(0, 0.02) and the scales of batch norm at N(1, 0.02). The tanh is taken in float32 whatever the precision
-inside: bf16 has no number between 1 − 2⁻⁸ and 1.
+start at N(0, 0.02) and the scales of batch norm at N(1, 0.02).
 """
 
 from __future__ import annotations
@@ -12,26 +11,23 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ganrun import Discriminator, Generator, IncompatibleError, ModelSpec, Settings
+from ganrun import Discriminator, Generator, ModelSpec, Settings, dcgan_init, float32_tanh, halved_shape
 
 LEAK = 0.1
 """Slope of leaky ReLU for negative inputs (appendix C)."""
-
-SHRINKAGE = 4
-"""Two strided convolutions: 28×28 becomes 7×7."""
 
 
 class MnistGenerator(Generator):
     """Two dense layers, then two transposed convolutions: InfoGAN's generator for MNIST.
 
     Dense 1024, dense 7·7·128, transposed convolution 4×4 to 64 channels, another to the image; batch norm and ReLU
-    between them. The paper ends in a sigmoid for pixels in [0, 1]; tanh is the same for [-1, 1]. Any height and width
-    that 4 divides will do.
+    between them. The paper ends in a sigmoid for pixels in [0, 1]; tanh is the same for [-1, 1]. Takes any height and
+    width that 4 divides.
     """
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = _quartered(spec)
+        channels, height, width = halved_shape(spec, 2, "its two strided convolutions")
         start = (128, height, width)
         self.layers = nn.Sequential(
             nn.Linear(spec.latent_size, 1024, bias=False),
@@ -46,11 +42,11 @@ class MnistGenerator(Generator):
             nn.ReLU(),
             nn.ConvTranspose2d(64, channels, 4, stride=2, padding=1),
         )
-        self.apply(_authors_weights)
+        self.apply(dcgan_init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
-        return self.layers(latents).float().tanh()  # type: ignore[no-any-return]
+        return float32_tanh(self.layers(latents))
 
 
 class MnistDiscriminator(Discriminator):
@@ -58,12 +54,12 @@ class MnistDiscriminator(Discriminator):
 
     Convolutions 4×4 of stride 2 to 64 and 128 channels, dense 1024. D is one more dense layer; Q is a dense layer of
     128 and another one. Batch norm before each leaky ReLU but the first. The first output is D's, all others are Q's;
-    with a loss that asks for one output there is no Q. Any height and width that 4 divides will do.
+    for a loss with a single output there is no Q. Takes any height and width that 4 divides.
     """
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = _quartered(spec)
+        channels, height, width = halved_shape(spec, 2, "its two strided convolutions")
         self.trunk = nn.Sequential(
             nn.Conv2d(channels, 64, 4, stride=2, padding=1),
             nn.LeakyReLU(LEAK),
@@ -77,7 +73,7 @@ class MnistDiscriminator(Discriminator):
         )
         self.logit = nn.Linear(1024, 1)
         self.recognition = _recognition(spec.out_features - 1) if spec.out_features > 1 else None
-        self.apply(_authors_weights)
+        self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)` to D's logit and Q's parameters `(batch, out_features)`."""
@@ -91,25 +87,3 @@ def _recognition(outputs: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(1024, 128, bias=False), nn.BatchNorm1d(128), nn.LeakyReLU(LEAK), nn.Linear(128, outputs)
     )
-
-
-def _quartered(spec: ModelSpec) -> tuple[int, int, int]:
-    """(channels, height / 4, width / 4).
-
-    Raises:
-        IncompatibleError: if they are no whole numbers.
-    """
-    channels, height, width = spec.image_shape
-    if height % SHRINKAGE or width % SHRINKAGE:
-        raise IncompatibleError(f"it takes sizes divisible by {SHRINKAGE}, such as MNIST's 28×28, not {height}×{width}")
-    return channels, height // SHRINKAGE, width // SHRINKAGE
-
-
-def _authors_weights(module: nn.Module) -> None:
-    """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0."""
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

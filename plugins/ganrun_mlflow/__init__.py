@@ -1,4 +1,4 @@
-"""MLflow: every run's parameters, curves, scores and pictures in a tracking store, where runs are compared."""
+"""MLflow: mirrors the parameters, curves, scores and pictures of every run in a tracking store, to compare runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `mlflow`."""
     from ganrun_mlflow.observer import Mlflow
 
     return {"mlflow": Mlflow}
@@ -22,6 +23,7 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The commands `sync` and `ui`."""
     from ganrun_mlflow.commands import sync, ui
 
     return {"sync": sync, "ui": ui}
@@ -29,6 +31,7 @@ def ganrun_commands() -> Mapping[str, click.Command]:
 
 @hookimpl
 def ganrun_trackers() -> Mapping[str, Tracker]:
+    """The tracker `mlflow`."""
     from ganrun_mlflow.tracker import MlflowTracker
 
     return {"mlflow": MlflowTracker()}
@@ -36,6 +39,7 @@ def ganrun_trackers() -> Mapping[str, Tracker]:
 
 @hookimpl
 def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
+    """The check `tracking store`."""
     from ganrun_mlflow.tracker import check_store
 
     return {"tracking store": check_store}

@@ -1,4 +1,4 @@
-"""The commands of this plugin: bring MLflow level with runs, and open it where runs are compared."""
+"""The commands `ganrun sync` and `ganrun ui`."""
 
 from __future__ import annotations
 
@@ -13,57 +13,63 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--uri", help="Another store than the one that the run was mirrored in, where it is then written anew.")
+@click.option("--uri", help="Another store than the run's own; the run is created there.")
 def sync(runs: Sequence[str], uri: str | None) -> None:
-    """Send MLflow what it lacks of runs that were trained while it was away.
+    """Send to MLflow what it lacks of runs, for example after it was unavailable.
 
     \b
     ganrun sync runs/wgan-…
     ganrun sync runs/* --uri http://127.0.0.1:5000
     """
-    from ganrun import GanrunError, RunError, spinner
+    from ganrun import GanrunError, RunError
 
-    faults = []
+    errors = []
     for run in runs:
         try:
-            with spinner(f"sending {run} to MLflow"):
-                from ganrun_mlflow.mirror import sync
-
-                note = sync(_directory(run), uri)
-            click.echo(f"{run}: level with MLflow run {note.run_id}")
+            click.echo(f"{run}: synchronised with MLflow run {_sync(run, uri)}")
         except GanrunError as error:
-            faults.append(error)
+            errors.append(error)
             if len(runs) > 1:
                 click.echo(f"{run}: {error}", err=True)
-    if len(runs) == 1 and faults:
-        raise faults[0]
-    if faults:
-        raise RunError(f"{len(faults)} of {len(runs)} could not be sent")
+    if len(runs) == 1 and errors:
+        raise errors[0]
+    if errors:
+        raise RunError(f"{len(errors)} of {len(runs)} could not be sent")
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--experiment", metavar="NAME", help="The experiment to open. Default: the run's, else the newest.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--browser/--no-browser", default=True, help="Whether a browser is opened.")
+@click.option("--browser/--no-browser", default=True, help="Whether to open a browser.")
 def ui(run: str | None, experiment: str | None, port: int, browser: bool) -> None:
-    """Open MLflow where runs are compared; of a RUN if one is named.
+    """Open MLflow at the charts that compare runs: those of RUN's experiment if one is named.
 
-    Runs kept in a file are served from this machine, to this machine only, until Ctrl-C.
+    Runs that are stored in a file are served by this machine, to this machine only, until Ctrl-C.
     """
     from ganrun_mlflow import store
-    from ganrun_mlflow.note import Note
     from ganrun_mlflow.server import show
+    from ganrun_mlflow.sync_state import SyncState
 
-    note = Note.of(_directory(run)) if run else None
-    if note:
-        show(store.with_password(note.uri), experiment or note.experiment, port, browser)
+    state = SyncState.read(_directory(run)) if run else None
+    if state:
+        show(store.with_password(state.uri), experiment or state.experiment, port, browser)
     else:
         show(store.tracking_uri(), experiment, port, browser)
 
 
+def _sync(run: str, uri: str | None) -> str:
+    """Synchronise a run; its MLflow id."""
+    from ganrun import spinner
+
+    with spinner(f"sending {run} to MLflow"):
+        from ganrun_mlflow.mirror import sync
+
+        return sync(_directory(run), uri).progress.run_id
+
+
 def _directory(run: str) -> RunDirectory:
-    """A run's, by its path or by its MLflow id."""
+    """The directory of a run, by its path or by its MLflow id."""
     from ganrun import load_registry, locate, open_run
 
     return open_run(locate(run, load_registry()))

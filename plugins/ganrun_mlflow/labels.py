@@ -1,4 +1,4 @@
-"""What a run is labelled with in MLflow: parameters, tags, a description and its data set, as plain data."""
+"""The labels of a run in MLflow: parameters, tags, description and data set, as plain data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ganrun import Run
+from ganrun import Run, Score
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
-"""MLflow's limits; 5000 is what its older servers take."""
+"""MLflow's limits; 5000 is that of its older servers."""
 
 ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("use", "lr")}
-"""Settings of the engine that are shown even at their defaults; the others appear when the recipe changes them."""
+"""Settings that are shown even at their defaults; others are shown where the recipe changes them."""
 
 HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
-"""Settings of the engine that do not touch the mathematics."""
+"""Settings that do not affect what is learned."""
 
 
 def key_text(name: str) -> str:
-    """A name in the characters and the length that MLflow takes, and without the parts that it takes for folders."""
+    """A name in the characters and the length that MLflow allows, without parts such as `..`, which mean folders."""
     parts = re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH].split("/")
     return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
 
@@ -30,10 +30,10 @@ def key_text(name: str) -> str:
 
 
 def params_of(run: Run) -> dict[str, str]:
-    """The settings that tell runs apart; the whole recipe is an artifact.
+    """The settings that distinguish runs; the whole recipe is an artifact.
 
-    The loss is told in full. Of all else, what is at its default is left out: MLflow prints every parameter above every
-    picture. Tables of observers are left out whole, for they do not touch the mathematics.
+    All settings of the loss are shown; others are left out at their defaults, because MLflow prints every parameter
+    above every picture. Tables of observers are left out, because they do not affect what is learned.
     """
     recipe, tables = run.recipe, run.recipe.resolved()
     components = {**recipe.networks, "data": recipe.data}
@@ -43,14 +43,14 @@ def params_of(run: Run) -> dict[str, str]:
         **{name: _notable(tables[name], each.settings, ("use",)) for name, each in components.items()},
         "optimizer": _shared({slot: _optimizer(run, slot) for slot in recipe.optimizers}),
         "ema": tables["ema"],
-        "metric": ", ".join(choice.use for choice in recipe.metrics),
+        "metric": ", ".join(each.use for each in recipe.metrics),
     }
     flat = {key_text(key): _text(value)[:PARAM_LENGTH] for key, value in _flatten(chosen)}
     return {key: value for key, value in flat.items() if value}
 
 
 def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...]) -> dict[str, Any]:
-    """The entries of an engine's table that are always told or differ from their defaults."""
+    """The entries of a table that are named in `always` or differ from their defaults."""
     fields = type(settings).model_fields
     return {
         name: value
@@ -66,7 +66,7 @@ def _optimizer(run: Run, slot: str) -> dict[str, Any]:
 
 
 def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What all tables have in common once, then what each has of its own."""
+    """The entries that all tables share, then the others of each table under its name."""
     first = next(iter(tables.values()), {})
     common = {key: value for key, value in first.items() if all(each.get(key) == value for each in tables.values())}
     own = {name: {key: value for key, value in table.items() if key not in common} for name, table in tables.items()}
@@ -89,7 +89,7 @@ def _text(value: Any) -> str:
 
 
 def tags_of(run: Run) -> dict[str, str]:
-    """Where the run comes from: code, machine, plugins, data. Some are MLflow's own names, which fill its columns."""
+    """The origin of the run: code, machine, plugins and data. Names with `mlflow.` fill columns of MLflow's table."""
     environment = run.environment
     git = environment["git"] or {}
     tags = {
@@ -112,24 +112,21 @@ def tags_of(run: Run) -> dict[str, str]:
 
 
 def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as MLflow takes them."""
+    """Tags in the form that MLflow accepts."""
     return {key_text(key): value[:TAG_LENGTH] for key, value in tags.items()}
 
 
-def score_tags(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """For each score of a line of metrics.jsonl: how it was made, for scores of unlike protocols must not be ranked
-    together; and its floor."""
-    tags: dict[str, dict[str, str]] = {}
-    for name, protocol in record.get("protocols", {}).items():
-        text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
-        tags[name] = {key_text(f"protocol/{name}"): text[:TAG_LENGTH]}
-    for name, floor in record.get("floors", {}).items():
-        tags[name][key_text(f"floor/{name}")] = f"{floor:.4g}"
+def score_tags(score: Score) -> dict[str, str]:
+    """How a score was measured, because scores of different protocols must not be ranked together; and its floor."""
+    protocol = json.dumps(dict(score.protocol), sort_keys=True, ensure_ascii=False)
+    tags = {key_text(f"protocol/{score.name}"): protocol[:TAG_LENGTH]}
+    if score.floor is not None:
+        tags[key_text(f"floor/{score.name}")] = f"{score.floor:.4g}"
     return tags
 
 
 def description_of(text: str) -> str:
-    """The comment lines at the head of a recipe, without editors' directives; empty where there are none."""
+    """The comment at the start of a recipe, without directives for editors; empty if there is none."""
     lines = []
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
@@ -140,7 +137,7 @@ def description_of(text: str) -> str:
 
 
 def _user() -> str | None:
-    """The account's name; containers may run under one that has none."""
+    """The account's name; None in a container whose account has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""How busy the machine is: processor, memory and GPUs, as far as psutil and NVML are installed."""
+"""The load of processor, memory and GPUs, as far as psutil and NVML are installed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ SECONDS_BETWEEN_READINGS = 10.0
 
 
 class Machine:
-    """Reads the machine's load, under the names that MLflow's page for system metrics knows."""
+    """Reads the machine's load, under the names that MLflow's page of system metrics expects."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._psutil = _installed("psutil")
         self._nvml = _installed("pynvml")
         if self._psutil:
-            self._psutil.cpu_percent()  # it tells the load since it was asked last
-        self._gpus: list[Any] = []
-        if self._nvml:
-            with contextlib.suppress(self._nvml.NVMLError):  # no GPU, or no driver
-                self._nvml.nvmlInit()
-                self._gpus = [
-                    self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(self._nvml.nvmlDeviceGetCount())
-                ]
+            self._psutil.cpu_percent()  # the first call starts the measurement
+        self._gpus = list(_gpu_handles(self._nvml)) if self._nvml else []
 
     def read(self) -> dict[str, float]:
-        """The load since the last reading; nothing where that is not long ago."""
+        """The load since the last reading; empty within `SECONDS_BETWEEN_READINGS` of it."""
         if time.monotonic() < self._next:
             return {}
         self._next = time.monotonic() + SECONDS_BETWEEN_READINGS
@@ -43,7 +37,7 @@ class Machine:
 
     def _graphics(self) -> Iterator[tuple[str, float]]:
         for index, gpu in enumerate(self._gpus):
-            with contextlib.suppress(self._nvml.NVMLError):  # a figure that this GPU does not tell
+            with contextlib.suppress(self._nvml.NVMLError):  # a value that this GPU does not provide
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(gpu)
                 yield f"gpu_{index}_memory_usage_megabytes", memory.used / 1e6
                 yield f"gpu_{index}_memory_usage_percentage", 100 * memory.used / memory.total
@@ -51,8 +45,15 @@ class Machine:
                 yield f"gpu_{index}_power_usage_watts", self._nvml.nvmlDeviceGetPowerUsage(gpu) / 1000
 
 
+def _gpu_handles(nvml: Any) -> Iterator[Any]:
+    with contextlib.suppress(nvml.NVMLError):  # no GPU, or no driver
+        nvml.nvmlInit()
+        for index in range(nvml.nvmlDeviceGetCount()):
+            yield nvml.nvmlDeviceGetHandleByIndex(index)
+
+
 def _installed(name: str) -> Any:
-    """A module that may be there; None where it is not."""
+    """An optional module; None if it is not installed."""
     import importlib
 
     try:

@@ -12,11 +12,11 @@ import ganrun
 
 NAME = "generator"
 EXAMPLES = 2
-"""Latents in the input example; with one alone, torch.export would take the batch size for a constant."""
+"""Latents in the input example; with only one, torch.export would treat the batch size as a constant."""
 
 
 class Decoder(nn.Module):
-    """Latents to samples, as the run's scores see them."""
+    """Maps latents to samples, with the weights that the scores are computed with."""
 
     def __init__(self, model: ganrun.Model) -> None:
         super().__init__()
@@ -25,11 +25,15 @@ class Decoder(nn.Module):
         self._nets = ganrun.Nets(model.networks)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Samples `(batch, *sample_shape)` in [-1, 1] from latents `(batch, latent_size)`."""
         return self._loss.generate(self._nets, latents)
 
 
 def log_generator(uri: str, run_id: str, directory: Path) -> None:
-    """Log the model of a run's last checkpoint, as a program that nothing has to be unpickled for."""
+    """Log the generator of a run's last checkpoint as an exported program, which loads without unpickling.
+
+    Ends the MLflow run, as `mlflow.start_run` does.
+    """
     import mlflow
     from mlflow.models import infer_signature
 

@@ -1,89 +1,80 @@
-"""Lines of metrics.jsonl as MLflow takes them: points of curves and scores, so many to a call."""
+"""Converts lines of metrics.jsonl to MLflow's points, in batches of one call each."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from ganrun import Record
 from ganrun_mlflow.labels import key_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 POINTS_PER_CALL = 800
-"""MLflow takes 1000 points and tags together."""
+"""MLflow accepts 1000 points and tags together."""
 
 SECONDS_BETWEEN_POINTS = 1.0
-"""Of a curve. MLflow takes 0.3 ms for each point: all those of a run of short steps would cost it more than a hundredth
-of its time, for charts in which they could not be told apart."""
+"""Of a curve. MLflow spends 0.3 ms on each point: all points of a run with short steps would take more than a hundredth
+of its time, for charts that cannot show them apart."""
 
 
-class Call(NamedTuple):
-    """Lines of metrics.jsonl that go to the store together."""
+class Batch(NamedTuple):
+    """Lines of metrics.jsonl that are sent in one call."""
 
     text: bytearray
-    records: list[Mapping[str, Any]]
+    records: list[Record]
     points: list[Metric]
 
 
-def calls(lines: Sequence[bytes]) -> Iterator[Call]:
-    """All the lines, in as few calls as the store takes.
+def batches(lines: Sequence[bytes]) -> Iterator[Batch]:
+    """All lines, in as few calls as the store allows.
 
-    Curves are thinned to a point each `SECONDS_BETWEEN_POINTS`, their last among them; scores never are.
+    Curves are thinned to a point every `SECONDS_BETWEEN_POINTS`; scores and the last point of a curve are always kept.
+    Damaged lines have no points.
     """
-    call = Call(bytearray(), [], [])
-    for line, record in zip(lines, _thinned([_record(line) for line in lines]), strict=True):
-        points = list(_points(record))
-        if len(call.points) + len(points) > POINTS_PER_CALL:
-            yield call
-            call = Call(bytearray(), [], [])
-        call.text.extend(line)
-        call.records.append(record)
-        call.points.extend(points)
-    if call.text:
-        yield call
+    batch = Batch(bytearray(), [], [])
+    for line, record in zip(lines, _thinned([Record.parse(line) for line in lines]), strict=True):
+        points = list(_points(record)) if record else []
+        if len(batch.points) + len(points) > POINTS_PER_CALL:
+            yield batch
+            batch = Batch(bytearray(), [], [])
+        batch.text.extend(line)
+        batch.records.extend([record] if record else [])
+        batch.points.extend(points)
+    if batch.text:
+        yield batch
 
 
-def _record(line: bytes) -> dict[str, Any]:
-    """A line's content; nothing where a crash spoilt it."""
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return {}
-    is_record = isinstance(content, dict) and {"step", "images_seen", "time"} <= content.keys()
-    return content if is_record else {}
-
-
-def _thinned(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records, empty in place of those that would make curves too dense. The last point of a curve is kept."""
-    kept: list[Mapping[str, Any]] = []
-    shown_at = math.inf
+def _thinned(records: Sequence[Record | None]) -> list[Record | None]:
+    """The records, with None in place of those that would make a curve too dense."""
+    kept: list[Record | None] = []
+    next_time = math.inf
     for record in reversed(records):
-        if _is_of_curves(record):
-            if abs(shown_at - record["time"]) < SECONDS_BETWEEN_POINTS:
-                record = {}
+        if record is not None and _has_losses(record):
+            if abs(next_time - record.time) < SECONDS_BETWEEN_POINTS:
+                record = None
             else:
-                shown_at = record["time"]
+                next_time = record.time
         kept.append(record)
     return kept[::-1]
 
 
-def _is_of_curves(record: Mapping[str, Any]) -> bool:
-    """Whether it was measured every so many steps, and is no score."""
-    return any(name.startswith("loss/") for name in record)
+def _has_losses(record: Record) -> bool:
+    """Whether the record is one of the regular measurements, which make the curves."""
+    return any(name.startswith("loss/") for name in record.values)
 
 
-def _points(record: Mapping[str, Any]) -> Iterator[Metric]:
-    """The numbers of a record, as MLflow takes them. NaN and infinities, which ruin its charts, are left out."""
+def _points(record: Record) -> Iterator[Metric]:
+    """The finite numbers of a record; others would spoil MLflow's charts."""
     from mlflow.entities import Metric
 
-    numbers = {name: value for name, value in record.items() if "/" in name}
-    if _is_of_curves(record):
-        numbers["images_seen"] = record["images_seen"]
-    # An error's name has a prefix that MLflow's charts put behind the scores.
-    numbers |= {f"eval_error/{name}": error for name, error in record.get("errors", {}).items()}
+    numbers = {**record.values, **{f"eval/{score.name}": score.value for score in record.evaluation}}
+    if _has_losses(record):
+        numbers["images_seen"] = record.images_seen
+    # The prefix sorts errors behind the scores in MLflow's charts.
+    numbers |= {f"eval_error/{score.name}": score.error for score in record.evaluation if score.error is not None}
     for name, value in numbers.items():
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield Metric(key_text(name), float(value), int(1000 * record["time"]), record["step"])
+        if math.isfinite(value):
+            yield Metric(key_text(name), float(value), int(1000 * record.time), record.step)

@@ -1,4 +1,4 @@
-"""MLflow's own pages, opened where runs are compared."""
+"""Opens MLflow's own pages at the charts that compare runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ import click
 from ganrun import RequestError, RunError, spinner
 from ganrun_mlflow import store
 
-STARTING_SECONDS = 120
+START_TIMEOUT_SECONDS = 120
 
 
 def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
-    """Print the address of an experiment's charts, open it, and serve it until Ctrl-C if it is kept in a file.
+    """Print the address of an experiment's charts and open it; serve a store in a file until Ctrl-C.
+
+    Args:
+        uri: The store, with a password if it needs one.
+        experiment: Its name; None for the newest.
+        port: Of the server, if one is started.
+        browser: Whether to open a browser.
 
     Raises:
-        RequestError: if the store holds no such experiment, or the port is taken.
+        RequestError: if the store has no such experiment, or the port is in use.
         RunError: if the store cannot be used.
     """
     with spinner("looking for the experiment"):
@@ -35,16 +41,16 @@ def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
         if browser and not webbrowser.open(page):
             click.echo("no browser can be opened here; open the address yourself")
         if server:
-            click.echo("Ctrl-C ends it")
+            click.echo("press Ctrl-C to stop")
             server.wait()
 
 
 def _page(uri: str, experiment: str | None, port: int) -> str:
-    store.reach(uri)
-    if not store.is_made(uri):
-        raise RequestError(f"there are no runs yet: {store.sqlite_path(uri)} is made by the first one")
+    store.check_reachable(uri)
+    if not store.exists(uri):
+        raise RequestError(f"there are no runs yet: the first one creates {store.sqlite_path(uri)}")
     client = store.connect(uri)
-    with store.refusals_told(uri):
+    with store.errors_as_run_errors(uri):
         known = client.search_experiments(order_by=["last_update_time DESC"])
     named = [each for each in known if experiment in (None, each.name)]
     if not named:
@@ -56,17 +62,17 @@ def _page(uri: str, experiment: str | None, port: int) -> str:
 
 @contextmanager
 def _served(uri: str, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
-    """A block in which a server answers; None where the store is one."""
+    """Run a server for the block; None if the store is a server."""
     if store.is_server(uri):
         yield None
         return
     _check_free(port)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    calm = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes for what nobody asks of it
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=calm)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # saves eight processes
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         with spinner("starting MLflow"):
-            _await(process, command, port)
+            _wait_until_ready(process, command, port)
         yield process
     finally:
         process.terminate()
@@ -78,14 +84,14 @@ def _check_free(port: int) -> None:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise RequestError(f"port {port} cannot be used: {reason}; say --port with another number") from error
+        raise RequestError(f"port {port} cannot be used: {reason}; choose another with --port") from error
 
 
-def _await(process: subprocess.Popen[bytes], command: list[str], port: int) -> None:
-    deadline = time.monotonic() + STARTING_SECONDS
+def _wait_until_ready(process: subprocess.Popen[bytes], command: list[str], port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RunError(f"MLflow does not start; to see why, say: {shlex.join(command)}")
+            raise RunError(f"MLflow does not start; to see why, run: {shlex.join(command)}")
         time.sleep(0.2)
 
 

@@ -1,4 +1,4 @@
-"""Where the tracking store is, whether it answers, and how a person opens it."""
+"""The tracking store: its address, whether it can be reached, and how a user opens it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 PATIENCE_SECONDS = 3
-"""How long a server may take to answer the first question."""
+"""How long a server may take for its first answer."""
 
-MAKING_SECONDS = 120
-"""How long another process may take to make a SQLite store; seconds, on most machines."""
+CREATION_SECONDS = 120
+"""How long another process may take to create a SQLite store; on most machines it takes seconds."""
 
-QUIET = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow's own patience is minutes; a server that is away must not hold up training. The outbox tries again later.
+    # MLflow's own time limit is minutes; here a failed request is repeated by the next synchronisation.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-"""MLflow's environment, unless the user set it otherwise; read by MLflow when it is imported and at each request."""
+"""Defaults for MLflow's environment variables; it reads them on import and at each request."""
+
+
+# ── Its address ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tracking_uri(setting: str | None = None) -> str:
@@ -55,59 +58,61 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)).expanduser().absolute() if uri.startswith(SQLITE) else None
 
 
-def is_made(uri: str) -> bool:
-    """Whether the store is there, as far as a look at this machine's files can tell."""
-    database = sqlite_path(uri)
-    return database is None or database.exists()
+def is_server(uri: str) -> bool:
+    """Whether the store is an MLflow server, not a database or a folder."""
+    return urlsplit(uri).scheme in ("http", "https")
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown and stored."""
+    """The URI in a form that may be shown and stored."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def with_password(uri: str) -> str:
-    """A URI as it was stored; as the environment has it where that is the same store."""
-    here = tracking_uri()
-    return here if without_password(here) == uri else uri
+    """A stored URI, with the password from `$MLFLOW_TRACKING_URI` if that is the same store."""
+    current = tracking_uri()
+    return current if without_password(current) == uri else uri
 
 
-def is_server(uri: str) -> bool:
-    """Whether the store is an MLflow server, and no database or folder."""
-    return urlsplit(uri).scheme in ("http", "https")
+# ── Whether it can be reached ─────────────────────────────────────────────────────────────────────────────
 
 
-# ── Is it there? ──────────────────────────────────────────────────────────────────────────────────────────
+def exists(uri: str) -> bool:
+    """Whether the store was created: False only for a SQLite file that is missing."""
+    database = sqlite_path(uri)
+    return database is None or database.exists()
 
 
-def reach(uri: str) -> None:
-    """Find out within seconds whether the store can be used; MLflow itself would try for minutes.
+def check_reachable(uri: str) -> None:
+    """Check within seconds that the store can be used; MLflow itself would try for minutes.
+
+    A SQLite store that is missing passes if it can be created.
 
     Raises:
-        RunError: if it cannot.
+        RunError: if it cannot be used.
     """
     try:
-        _knock(uri)
+        _probe(uri)
     except (OSError, sqlite3.Error, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        what = "server" if is_server(uri) else "store"
-        raise RunError(f"the MLflow {what} at {without_password(uri)} cannot be reached: {reason}") from error
+        kind = "server" if is_server(uri) else "store"
+        raise RunError(f"the MLflow {kind} at {without_password(uri)} cannot be reached: {reason}") from error
 
 
-def _knock(uri: str) -> None:
+def _probe(uri: str) -> None:
     parts, database = urlsplit(uri), sqlite_path(uri)
     if database is not None:
-        _open_sqlite(database)
+        _probe_sqlite(database)
     elif is_server(uri):
-        _ask(uri)
+        _probe_server(uri)
     elif parts.hostname and parts.port:
         socket.create_connection((parts.hostname, parts.port), PATIENCE_SECONDS).close()
 
 
-def _open_sqlite(database: Path) -> None:
+def _probe_sqlite(database: Path) -> None:
     if "?" in str(database):
-        raise ValueError("its path holds a question mark, behind which a SQLite address has options")
+        raise ValueError("its path contains a question mark, which starts the options of a SQLite address")
     if not database.exists():
         folder = next(parent for parent in database.parents if parent.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
@@ -120,8 +125,8 @@ def _open_sqlite(database: Path) -> None:
         connection.close()
 
 
-def _ask(uri: str) -> None:
-    """Any answer will do, a refusal too: then the server is there, and MLflow itself says what it refuses."""
+def _probe_server(uri: str) -> None:
+    """Any answer will do, even a refusal: the server is up, and MLflow reports what it refuses."""
     health = f"{without_password(uri).rstrip('/')}/health"
     try:
         urllib.request.urlopen(health, timeout=PATIENCE_SECONDS).close()
@@ -136,100 +141,80 @@ def _ask(uri: str) -> None:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store. Imports MLflow, and makes a SQLite store where there is none.
+    """A client of the store. Imports MLflow, and creates a SQLite store that is missing.
 
     Raises:
         RunError: if MLflow cannot use the store.
     """
-    _quieten()
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        with _alone(sqlite_path(uri)):
-            return MlflowClient(uri)
-    except Exception as error:  # Each database driver raises errors of its own.
-        raise refusal(uri, error) from error
-
-
-@contextmanager
-def refusals_told(uri: str) -> Iterator[None]:
-    """A block in which the errors of MLflow, and of the libraries of its stores, become one clear one.
-
-    Raises:
-        RunError: in their place.
-    """
-    try:
-        yield
-    except GanrunError:
-        raise
-    except Exception as error:  # each kind of artifact store raises errors of a library of its own
-        raise refusal(uri, error) from error
+    with errors_as_run_errors(uri), _exclusive(sqlite_path(uri)):
+        return MlflowClient(uri)
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """The experiment's id; it is made where it is missing. A SQLite store's artifacts lie in `mlruns/` beside it.
+    """The id of an experiment, created if it is missing. A SQLite store keeps its artifacts in `mlruns/` beside it.
 
     Raises:
-        RunError: if the experiment was deleted, which reserves its name.
+        RunError: if the experiment was deleted, because its name stays reserved.
     """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=_artifacts(uri, name))
-        except MlflowException:
-            # Another run may have made it in between.
+            return client.create_experiment(name, artifact_location=_artifact_location(uri, name))
+        except MlflowException:  # another run may have created it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
         remedy = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        raise RunError(f'the MLflow experiment "{name}" was deleted; choose another name, or say: {remedy}')
+        raise RunError(f'the MLflow experiment "{name}" was deleted; choose another name, or run: {remedy}')
     return str(found.experiment_id)
 
 
-def page_of(uri: str, experiment_id: str) -> str:
-    """Where an experiment's runs are compared, on a server at `uri`: its charts, and not what MLflow opens with."""
-    server = without_password(uri).rstrip("/")
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+@contextmanager
+def errors_as_run_errors(uri: str) -> Iterator[None]:
+    """A block in which errors of MLflow, and of the libraries of its stores, become `RunError`s with a short message.
+
+    Raises:
+        RunError: in place of any error that is not ganrun's own.
+    """
+    try:
+        yield
+    except GanrunError:
+        raise
+    except Exception as error:  # each database driver and kind of artifact store raises errors of its own library
+        raise run_error(uri, error) from error
 
 
-def invitation(uri: str, experiment_id: str) -> list[str]:
-    """What tells a person how an experiment's runs are compared."""
-    if is_server(uri):
-        return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
-    command = f"{_program()} ui --backend-store-uri {shlex.quote(without_password(uri))}"
-    return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
-
-
-def _program() -> str:
-    """`mlflow` as the user can type it: by its path where the environment that runs ganrun is not activated."""
-    own = Path(sys.executable).with_name("mlflow")
-    found = shutil.which("mlflow")
-    is_own = found is not None and own.exists() and Path(found).samefile(own)
-    return "mlflow" if is_own or not own.exists() else shlex.quote(str(own))
+def run_error(uri: str, error: Exception) -> RunError:
+    """A `RunError` with the message of another error, and the store that it comes from."""
+    return RunError(f"MLflow at {without_password(uri)} says: {first_line(error)}")
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message without the chain of causes that MLflow adds, and the remarks of SQLAlchemy before it."""
+    """An error's message, without the chain of causes that MLflow appends and the remarks that SQLAlchemy prepends."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
     return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
-    """A block that one process at a time enters: two that make the tables of one SQLite store spoil it for both.
+def _exclusive(database: Path | None) -> Iterator[None]:
+    """A block that one process at a time enters, because two that create one SQLite store damage it.
 
-    The lock is SQLite's own, on a file beside the store, so that it works on every system and ends with its process.
+    The lock is SQLite's own, on a file beside the store: it works on every system and ends with its process.
     """
     if database is None:
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    lock = sqlite3.connect(database.with_name(f".{database.name}.lock"), timeout=MAKING_SECONDS)
+    lock = sqlite3.connect(database.with_name(f".{database.name}.lock"), timeout=CREATION_SECONDS)
     try:
         lock.execute("BEGIN EXCLUSIVE")
         yield
@@ -237,19 +222,34 @@ def _alone(database: Path | None) -> Iterator[None]:
         lock.close()
 
 
-def _quieten() -> None:
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
-
-
-def refusal(uri: str, error: Exception) -> RunError:
-    """The error for whatever MLflow says of a store."""
-    return RunError(f"MLflow at {without_password(uri)} says: {first_line(error)}")
-
-
-def _artifacts(uri: str, experiment: str) -> str | None:
+def _artifact_location(uri: str, experiment: str) -> str | None:
     database = sqlite_path(uri)
     if database is None:
         return None
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment).strip("-.") or "experiment"
     return (database.parent / "mlruns" / folder).as_uri()
+
+
+# ── Opening it in a browser ───────────────────────────────────────────────────────────────────────────────
+
+
+def page_of(uri: str, experiment_id: str) -> str:
+    """The address of an experiment's charts on a server at `uri`; MLflow's own default is another view."""
+    server = without_password(uri).rstrip("/")
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+
+def where_to_look(uri: str, experiment_id: str) -> list[str]:
+    """Instructions to compare the runs of an experiment: the address and, for a file, the command that serves it."""
+    if is_server(uri):
+        return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
+    command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(without_password(uri))}"
+    return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
+
+
+def _mlflow_command() -> str:
+    """`mlflow` as the user can type it: with its path if ganrun's environment is not activated."""
+    own = Path(sys.executable).with_name("mlflow")
+    found = shutil.which("mlflow")
+    is_own = found is not None and own.exists() and Path(found).samefile(own)
+    return "mlflow" if is_own or not own.exists() else shlex.quote(str(own))

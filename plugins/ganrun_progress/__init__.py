@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `progress`."""
     from ganrun_progress.observer import Progress
 
     return {"progress": Progress}

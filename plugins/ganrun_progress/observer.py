@@ -1,4 +1,4 @@
-"""The observer that shows how far a run has come."""
+"""The observer that shows the progress of a run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ganrun import ProgressReporter, Run, Score, message_console, observes
 class Progress(ganrun.Observer):
     """Shows step, speed, time left, losses and the latest scores.
 
-    A bar where standard error is a terminal; elsewhere plain lines, at most one in `seconds`.
+    As a bar if standard error is a terminal; else as lines, at most one every `seconds`.
     """
 
     class Settings(ganrun.Settings):
         seconds: float = Field(10.0, gt=0)
-        """Time between two plain lines."""
+        """Time between two lines."""
 
     automatic = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._console = message_console()
-        self._waiting = ProgressReporter(self._console)
+        self._evaluation = ProgressReporter(self._console)
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
         self._losses = ""
@@ -37,10 +37,10 @@ class Progress(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Say what is being trained, and open the bar."""
-        facts = run.environment
+        """Print what is being trained, and open the bar."""
+        device = run.environment["device_name"]
         start = f"step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
-        self._console.print(f"{run.name}: {start} on {facts['device_name']}, in {run.directory.path}", soft_wrap=True)
+        self._console.print(f"{run.name}: {start} on {device}, in {run.directory.path}", soft_wrap=True)
         if self._console.is_terminal:
             self._bar = bars.Progress(*_columns(run.steps), console=self._console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")
@@ -67,8 +67,8 @@ class Progress(ganrun.Observer):
 
     @observes
     def evaluating(self, what: str, done: int, total: int) -> None:
-        """Show how far an evaluation is that takes its time."""
-        self._waiting(what, done, total)
+        """Show the progress of an evaluation."""
+        self._evaluation(what, done, total)
 
     @observes
     def evaluated(self, step: int, scores: Sequence[Score]) -> None:
@@ -80,8 +80,8 @@ class Progress(ganrun.Observer):
 
     @observes(tryfirst=True)
     def run_ended(self, run: Run, status: str) -> None:
-        """Close the bar, and sum up, before others show what they wait for."""
-        self._waiting.close()
+        """Close the bar and print totals, before other observers show progress of their own."""
+        self._evaluation.close()
         if self._bar is not None:
             self._bar.stop()
         self._console.print(
@@ -95,7 +95,7 @@ class Progress(ganrun.Observer):
 
 
 def _columns(steps: int) -> Sequence[bars.ProgressColumn]:
-    """Bar, steps, time left and speed keep their widths; on a narrow terminal the losses and scores are cut short."""
+    """Bar, steps, time left and speed have fixed widths; on a narrow terminal, losses and scores are truncated."""
     return (
         bars.BarColumn(bar_width=16, table_column=Column(min_width=16)),
         bars.MofNCompleteColumn(table_column=Column(min_width=2 * len(str(steps)) + 1)),

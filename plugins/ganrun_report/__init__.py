@@ -1,4 +1,4 @@
-"""Compare: runs side by side, in a table and in a page that can be mailed."""
+"""Comparisons of runs: a table, and a page that can be mailed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The commands `compare` and `report`."""
     from ganrun_report.commands import compare, report
 
     return {"compare": compare, "report": report}

@@ -1,39 +1,41 @@
-"""Curves of several runs as charts: everything that the page draws is computed here, in the units of its viewBox."""
+"""Curves of several runs as charts, with all coordinates in the units of the drawings' viewBox."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ganrun_report.ranking import ABSENT, Comparison, Group, difference, terms_key
-from ganrun_report.reading import PastRun, Point, Terms
+from ganrun_report.protocols import ScoreProtocol, protocol_difference, protocol_key
+from ganrun_report.ranking import Comparison, Group
+from ganrun_report.reading import PastRun, Point
+from ganrun_report.text import ABSENT
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 396, 12, 228
-"""Where the axes lie in a viewBox of 420 × 260; the letters of the lines stand right of them."""
+"""The axes in a viewBox of 420 × 260; the letters of the lines are to the right of them."""
 
-MOST_POINTS = 200
-"""Of one line; of longer curves every so many-th point is drawn."""
+MAX_POINTS = 200
+"""Points drawn of one curve, evenly spaced."""
 
 LOGARITHMIC_FROM = 30
-"""Scores whose largest value is so many times the smallest have a logarithmic axis."""
+"""Ratio of the largest to the smallest score from which the axis is logarithmic."""
 
-MOST_DECADES = 6
-"""Marked on a logarithmic axis."""
+MAX_DECADES = 6
+"""Ticks on a logarithmic axis."""
 
-APART = 13
+LETTER_DISTANCE = 13
 """Between two letters."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What lies along the bottom."""
+    """A horizontal axis."""
 
     key: str
     name: str
 
     def position(self, point: Point) -> float:
-        """Where a point lies on it."""
+        """A point's coordinate, in the axis's unit."""
         return {"step": point.step, "images": point.images_seen, "time": point.seconds / 60}[self.key]
 
 
@@ -42,14 +44,14 @@ AXES = (Axis("step", "steps"), Axis("images", "images seen"), Axis("time", "minu
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's curve, and what it is called."""
+    """A run's curve, with its label."""
 
     label: str
-    """`A`; `A, seed 1` where its group has several runs."""
+    """`A`; `A, seed 1` if its group has several runs."""
 
     letter: str
-    kind: int
-    """Runs of one group look alike."""
+    style: int
+    """Number of its colour and dashes, which runs of one group share."""
 
     points: Sequence[Point]
 
@@ -62,19 +64,19 @@ class Line:
     places: Sequence[tuple[float, float]]
     xs: Sequence[str]
     ys: Sequence[str]
-    """The values, as they are told."""
+    """Coordinates as text."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A chart over one of the axes."""
+    """A chart over one horizontal axis."""
 
     axis: Axis
     lines: Sequence[Line]
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
     letters: Sequence[tuple[float, Curve]]
-    """At the ends of the lines: their heights."""
+    """Heights of the letters at the ends of the lines."""
 
 
 @dataclass(frozen=True)
@@ -83,61 +85,66 @@ class Chart:
 
     title: str
     note: str
-    """The direction that is better, an axis that is logarithmic, terms that are unlike the usual ones."""
+    """Which direction is better, how the protocol differs from the usual one, whether the axis is logarithmic."""
 
     views: Sequence[View]
 
     @property
     def is_term(self) -> bool:
-        """Whether it is a part of another: `discriminator.real`."""
+        """Whether it is a term of a loss: `discriminator.real`."""
         return "." in self.title
 
     @property
     def description(self) -> str:
-        """In words, for whoever does not see it."""
+        """In words, for screen readers."""
         ends = [f"{line.curve.label} from {line.ys[0]} to {line.ys[-1]}" for line in self.views[0].lines]
         return f"{self.title} over training: {'; '.join(ends)}"
 
 
 def score_charts(comparison: Comparison) -> list[Chart]:
-    """A chart for each score and each set of terms: values of unlike terms never share one."""
+    """A chart for each score and protocol: scores with different protocols never share one."""
     charts = []
     for score in comparison.scores:
-        for terms, curves in _by_terms(comparison, f"eval/{score}"):
-            unlike = difference(terms, comparison.usual[score])
-            note = f"{terms['better']} is better{f'; {unlike}' if unlike else ''}"
+        for protocol, curves in _by_protocol(comparison, score):
+            difference = protocol_difference(protocol, comparison.usual[score])
+            note = f"{protocol['better']} is better{f'; {difference}' if difference else ''}"
             charts += _chart(score, note, curves)
     return charts
 
 
 def loss_charts(comparison: Comparison) -> list[Chart]:
-    """A chart for each loss and its terms."""
-    keys = {key: 1 for row in comparison.rows for run in row.runs for key in run.curves if key.startswith("loss/")}
-    return [chart for key in keys for chart in _chart(key.removeprefix("loss/"), "", _curves(comparison, key))]
+    """A chart for each loss and each of its terms."""
+    names = dict.fromkeys(name for row in comparison.rows for run in row.runs for name in run.losses)
+    return [chart for name in names for chart in _chart(name, "", _loss_curves(comparison, name))]
 
 
-def _by_terms(comparison: Comparison, key: str) -> list[tuple[Terms, list[Curve]]]:
-    found: dict[str, tuple[Terms, list[Curve]]] = {}
-    for run, curve in _owned(comparison, key):
-        terms = run.curve_terms[key]
-        found.setdefault(terms_key(terms), (terms, []))[1].append(curve)
+def _by_protocol(comparison: Comparison, score: str) -> list[tuple[ScoreProtocol, list[Curve]]]:
+    found: dict[str, tuple[ScoreProtocol, list[Curve]]] = {}
+    for number, group in enumerate(comparison.groups):
+        for run in group.runs:
+            if score in run.score_curves and run.score_curves[score].points:
+                protocol, points = run.score_curves[score]
+                curve = _curve(comparison, number, run, points)
+                found.setdefault(protocol_key(protocol), (protocol, []))[1].append(curve)
     return list(found.values())
 
 
-def _curves(comparison: Comparison, key: str) -> list[Curve]:
-    return [curve for _, curve in _owned(comparison, key)]
+def _loss_curves(comparison: Comparison, name: str) -> list[Curve]:
+    return [
+        _curve(comparison, number, run, run.losses[name])
+        for number, group in enumerate(comparison.groups)
+        for run in group.runs
+        if name in run.losses
+    ]
 
 
-def _owned(comparison: Comparison, key: str) -> Iterator[tuple[PastRun, Curve]]:
-    for kind, group in enumerate(comparison.groups):
-        for run in group.runs:
-            if run.curves.get(key):
-                label = run_label(comparison, group, run)
-                yield run, Curve(label, comparison.letter(group), kind, _thinned(run.curves[key]))
+def _curve(comparison: Comparison, number: int, run: PastRun, points: Sequence[Point]) -> Curve:
+    group = comparison.groups[number]
+    return Curve(run_label(comparison, group, run), comparison.letter(group), number, _thinned(points))
 
 
 def run_label(comparison: Comparison, group: Group, run: PastRun) -> str:
-    """`A`; `A, seed 1` where its group has several runs."""
+    """`A`; `A, seed 1` if its group has several runs."""
     return comparison.letter(group) + (f", {seed_label(group, run)}" if len(group.runs) > 1 else "")
 
 
@@ -148,7 +155,7 @@ def seed_label(group: Group, run: PastRun) -> str:
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
-    stride = math.ceil(len(points) / MOST_POINTS)
+    stride = math.ceil(len(points) / MAX_POINTS)
     kept = list(points[::stride])
     return kept if kept[-1] is points[-1] else [*kept, points[-1]]
 
@@ -157,13 +164,13 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _chart(title: str, note: str, curves: Sequence[Curve]) -> list[Chart]:
-    """Nothing where no curve has two points."""
+    """Empty if no curve has two points."""
     if all(len(curve.points) < 2 for curve in curves):
         return []
     values = [point.value for curve in curves for point in curve.points]
     scale = Scale.fitting(values, BOTTOM, TOP, may_be_logarithmic=bool(note))
-    told = "; ".join(filter(None, (note, "logarithmic" if scale.is_logarithmic else "")))
-    return [Chart(title, told, [_view(axis, curves, scale) for axis in AXES])]
+    notes = "; ".join(filter(None, (note, "logarithmic" if scale.is_logarithmic else "")))
+    return [Chart(title, notes, [_view(axis, curves, scale) for axis in AXES])]
 
 
 def _view(axis: Axis, curves: Sequence[Curve], y: Scale) -> View:
@@ -182,25 +189,25 @@ def _line(axis: Axis, curve: Curve, x: Scale, y: Scale) -> Line:
 
 
 def _letters(lines: Sequence[Line]) -> list[tuple[float, Curve]]:
-    """One for each group, at the mean end of its lines, within the axes and no two over each other; none where there
-    are more than have room."""
+    """A letter for each group, at the mean end of its lines, within the axes and without overlaps; none if there are
+    more than fit."""
     ends: dict[str, list[float]] = {}
     for line in lines:
         ends.setdefault(line.curve.letter, []).append(line.places[-1][1])
     curves = {line.curve.letter: line.curve for line in lines}
-    room = BOTTOM - (len(ends) - 1) * APART
-    if room < TOP:
+    lowest = BOTTOM - (len(ends) - 1) * LETTER_DISTANCE
+    if lowest < TOP:
         return []
-    error_context: list[tuple[float, Curve]] = []
+    placed: list[tuple[float, Curve]] = []
     for height, letter in sorted((sum(each) / len(each), letter) for letter, each in ends.items()):
-        highest = error_context[-1][0] + APART if error_context else TOP
-        error_context.append((min(max(height, highest), room + len(error_context) * APART), curves[letter]))
-    return error_context
+        highest = placed[-1][0] + LETTER_DISTANCE if placed else TOP
+        placed.append((min(max(height, highest), lowest + len(placed) * LETTER_DISTANCE), curves[letter]))
+    return placed
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places between `start` and `end`."""
+    """Maps values to coordinates between `start` and `end`."""
 
     low: float
     high: float
@@ -210,22 +217,22 @@ class Scale:
 
     @classmethod
     def fitting(cls, values: Sequence[float], start: float, end: float, *, may_be_logarithmic: bool) -> Scale:
-        """One that holds all values, with some air."""
+        """A scale that contains all values, with a margin."""
         low, high = min(values), max(values)
         if may_be_logarithmic and low > 0 and high / low >= LOGARITHMIC_FROM:
             return cls(low / 1.1, high * 1.1, start, end, is_logarithmic=True)
-        air = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-        return cls(low - air, high + air, start, end)
+        margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+        return cls(low - margin, high + margin, start, end)
 
     def place(self, value: float) -> float:
-        """In units of the viewBox."""
+        """A value's coordinate, in units of the viewBox."""
         low, high, at = self.low, self.high, value
         if self.is_logarithmic:
             low, high, at = math.log(low), math.log(high), math.log(value)
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
     def ticks(self, about: int) -> list[tuple[float, str]]:
-        """Round values, with their places."""
+        """Round values, with their coordinates."""
         values = _decades(self.low, self.high) if self.is_logarithmic else _steps(self.low, self.high, about)
         return [(self.place(value), _short(value)) for value in values]
 
@@ -238,10 +245,10 @@ def _steps(low: float, high: float, about: int) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten; twice and five times them too where they are few, and not all of them where they are many."""
+    """Powers of ten; if there are few, also 2 and 5 times each; if there are many, only every second, third, … one."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = (1, 2, 5) if len(powers) <= 4 else (1,)
-    sparse = powers[:: math.ceil(len(powers) / MOST_DECADES)]
+    sparse = powers[:: math.ceil(len(powers) / MAX_DECADES)]
     return [each * 10.0**power for power in sparse for each in fine if low <= each * 10.0**power <= high]
 
 

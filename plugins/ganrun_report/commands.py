@@ -1,4 +1,4 @@
-"""`ganrun compare` and `ganrun report`, as they are typed."""
+"""`ganrun compare` and `ganrun report`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def _which_runs(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which runs, and by which score they are ranked."""
+    """The options that name the runs and the score that ranks them."""
     for decorate in (
-        click.option("--by", metavar="SCORE", help="Rank by this score. Default: the first that most runs have."),
-        click.option("--experiment", metavar="NAME", help="All runs of an experiment that a tracker knows."),
+        click.option("--by", metavar="SCORE", help="Rank by this score. Default: the one that most runs have."),
+        click.option("--experiment", metavar="NAME", help="All runs of a tracker's experiment."),
         click.argument("runs", nargs=-1, metavar="[RUN|FOLDER]..."),
     ):
         function = decorate(function)
@@ -27,19 +27,20 @@ def _which_runs(function: Callable[..., None]) -> Callable[..., None]:
 @_which_runs
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def compare(runs: Sequence[str], experiment: str | None, by: str | None, as_json: bool) -> None:
-    """Compare runs: scores with their protocols, speed, time, and what of the recipes differs.
+    """Compare runs: scores with their protocols, speed, time, and differences between the recipes.
 
-    Runs that differ in their seeds alone share a row, mean ± standard deviation. Scores of unlike protocols are never
-    ranked together. A run is its directory or a tracker's id; a folder stands for all runs in it.
+    Runs that differ only in their seeds share a row, mean ± standard deviation. Scores with different protocols are
+    ranked separately. A run is given by its directory or a tracker's id; a folder stands for all runs in it.
 
     \b
     ganrun compare runs/
     ganrun compare runs/gan runs/vae --by inception_score
     """
-    from ganrun_report.ranking import compared
-    from ganrun_report.table import comparison_json, print_comparison
+    from ganrun_report.as_json import comparison_json
+    from ganrun_report.ranking import compare_runs
+    from ganrun_report.terminal import print_comparison
 
-    comparison = compared(_read(runs, experiment), by)
+    comparison = compare_runs(_read(runs, experiment), by)
     if as_json:
         click.echo(comparison_json(comparison))
     else:
@@ -48,35 +49,48 @@ def compare(runs: Sequence[str], experiment: str | None, by: str | None, as_json
 
 @click.command(no_args_is_help=True)
 @_which_runs
-@click.option("--output", type=click.Path(path_type=Path), help="Default: report.html, here or in the one run given.")
-@click.option("--pictures", default=12, show_default=True, type=click.IntRange(1), help="At most so many steps a run.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Default: report.html, in the working directory or in a single run's directory.",
+)
+@click.option(
+    "-n",
+    "--pictures",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maximum number of steps with pictures, per run.",
+)
 def report(runs: Sequence[str], experiment: str | None, by: str | None, output: Path | None, pictures: int) -> None:
-    """Write a page that holds runs side by side: one file, which needs no network.
+    """Write a page that shows runs side by side: one HTML file, which needs no network.
 
-    Leaderboard, pictures with one slider for the step, curves, what of the recipes differs, environments.
+    Rankings, pictures with one slider for the step, curves, differences between the recipes, and environments.
 
     \b
     ganrun report runs/gan runs/vae --output gan-or-vae.html
     """
     from ganrun import RequestError
     from ganrun_report.page import write_page
-    from ganrun_report.ranking import compared
-    from ganrun_report.reading import one_line
+    from ganrun_report.ranking import compare_runs
+    from ganrun_report.text import one_line
 
     if output and output.suffix.lower() not in (".html", ".htm"):
-        raise RequestError(f"{output}: a report is a page; say --output NAME.html")
+        raise RequestError(f"{output}: a report is an HTML page; use --output NAME.html")
     found = _read(runs, experiment)
     path = output or ((found[0].path if len(found) == 1 else Path()) / "report.html")
-    for note in write_page(path, compared(found, by), pictures):
+    for note in write_page(path, compare_runs(found, by), pictures):
         click.echo(f"note: {note}", err=True)
     click.echo(f"wrote {one_line(str(path))} ({max(1, path.stat().st_size // 1000):,} kB); open it in a browser")
 
 
 def _read(names: Sequence[str], experiment: str | None) -> list[PastRun]:
-    """The runs; what cannot be read of them is told on the error stream."""
-    from ganrun_report.reading import find_runs, read_runs
+    """The readable runs; what could not be read is noted on the error stream."""
+    from ganrun_report.finding import find_runs
+    from ganrun_report.reading import read_runs
 
-    runs, faults = read_runs(find_runs(names, experiment))
-    for told in (*faults, *(f"{run.path}: {note}" for run in runs for note in run.notes)):
-        click.echo(f"note: {told}", err=True)
+    runs, errors = read_runs(find_runs(names, experiment))
+    for note in (*errors, *(f"{run.path}: {note}" for run in runs for note in run.notes)):
+        click.echo(f"note: {note}", err=True)
     return runs

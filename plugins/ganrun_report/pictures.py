@@ -1,4 +1,4 @@
-"""Pictures of runs, chosen and packed for a page that holds all of them."""
+"""Pictures of runs, selected and embedded for a page that contains them."""
 
 from __future__ import annotations
 
@@ -32,20 +32,30 @@ class Strip:
 
     run: PastRun
     frames: Sequence[Frame]
-    left_out: int
-    """Pictures that the run has besides."""
+
+    total: int
+    """Pictures that the run has."""
+
+    damaged: int
+    """Selected pictures that are damaged, which `frames` lacks."""
+
+    @property
+    def note(self) -> str:
+        """`Showing 12 of 14 steps`; empty if all are shown."""
+        damaged = f"; {self.damaged} damaged" if self.damaged else ""
+        return f"Showing {len(self.frames)} of {self.total} steps{damaged}" if len(self.frames) < self.total else ""
 
 
 def strip_of(run: PastRun, role: str, most: int) -> Strip:
-    """At most so many of a run's pictures, as they lie on disk; damaged ones are left out."""
+    """At most `most` of a run's pictures, as they are on disk, without damaged ones."""
     paths = run.pictures.get(role, {})
-    frames = [frame for step in spread(paths, most) if (frame := _packed(step, paths[step])) is not None]
-    return Strip(run, frames, len(paths) - len(frames))
+    selected = spread(paths, most)
+    frames = [frame for step in selected if (frame := _embedded(step, paths[step])) is not None]
+    return Strip(run, frames, len(paths), len(selected) - len(frames))
 
 
 def spread(steps: Collection[int], most: int) -> list[int]:
-    """At most so many of the steps, the first and the last among them, in about equal ratios: early on there is more to
-    see."""
+    """At most `most` of the steps, including the first and the last, in about equal ratios: early steps differ more."""
     ordered = sorted(steps)
     if len(ordered) <= most:
         return ordered
@@ -59,8 +69,8 @@ def spread(steps: Collection[int], most: int) -> list[int]:
     return sorted(chosen)
 
 
-def _packed(step: int, path: Path) -> Frame | None:
-    """None for what is no whole PNG, or cannot be read."""
+def _embedded(step: int, path: Path) -> Frame | None:
+    """None if the file is not a complete PNG, or cannot be read."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""What is compared with what: groups of replicates, and rankings that hold scores of one protocol only."""
+"""Groups of replicates, and their rankings: each ranks scores of one protocol."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from ganrun import RequestError
-from ganrun_report.reading import PastRun, Terms, one_line
+from ganrun_report.protocols import ScoreProtocol, most_common, protocol_difference, protocol_key
+from ganrun_report.reading import PastRun
+from ganrun_report.text import ABSENT, value_text
 
-WATCHERS = ("checkpoints", "mlflow", "progress", "samples", "target")
-"""Tables of a recipe that only look on. `early-stopping` is none: it decides how long a run trains."""
+PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target")
+"""Observers that do not affect training. `early-stopping` does: it decides how long a run trains."""
 
-IMMATERIAL = ("train.seed", "train.device", "train.log_every_steps", "train.evaluate_every_steps")
-"""Settings in which replicates may differ, beside the tables of watchers."""
-
-ABSENT = "–"
+FREE_SETTINGS = ("train.seed", "train.device", "train.log_every_steps", "train.evaluate_every_steps")
+"""Settings in which replicates may differ, besides the tables of passive observers."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe: they differ in their seeds, and in what cannot matter."""
+    """Runs of one recipe: they differ only in their seeds, and in settings that do not affect training."""
 
     runs: tuple[PastRun, ...]
     recipe: Mapping[str, str]
-    """What matters of it, flat: `optimizer.generator.lr` → `0.0004`."""
+    """The settings that affect training, flat: `optimizer.generator.lr` → `0.0004`."""
 
     @property
     def key(self) -> str:
-        """The same for the same recipe."""
+        """Equal for equal recipes."""
         return json.dumps(self.recipe, sort_keys=True)
 
     @property
@@ -44,34 +44,34 @@ class Group:
 
 @dataclass(frozen=True)
 class Cell:
-    """One score of one row: of those of its runs that were scored on the same terms."""
+    """One score of one row, over those of its runs that were scored with the same protocol."""
 
     mean: float
-    """Over seeds; NaN where one of the values was no finite number."""
+    """Over seeds; NaN if one of the values is not finite."""
 
     std: float | None
     """The sample's standard deviation, over n - 1; None for one seed."""
 
     n: int
-    """Seeds. Runs of the same one are no replicates: they count once, with their mean."""
+    """Seeds. Runs with equal seeds are no replicates: they count once, with their mean."""
 
     error: float | None
-    """The standard error of the score, where there is one run and it is known."""
+    """The standard error of the score, if there is one run and it is known."""
 
     floor: float | None
-    """What real images score on the same terms: mean over the runs."""
+    """The score of real images by the same protocol: mean over the runs."""
 
-    terms: Terms
+    protocol: ScoreProtocol
 
     @property
     def higher_is_better(self) -> bool:
         """Whether more is better."""
-        return self.terms["better"] == "higher"
+        return self.protocol["better"] == "higher"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A group; or some runs of one, where its replicates were not all scored on the same terms and equally far."""
+    """A group; or a part of it, if its runs were scored with different protocols or after different steps."""
 
     group: Group
     runs: tuple[PastRun, ...]
@@ -79,120 +79,104 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Rows whose score may be ranked: they have it on the same terms."""
+class Ranking:
+    """Rows that can be ranked together: they have the score with the same protocol."""
 
     rows: tuple[Row, ...]
-    """The best one first."""
+    """Best first."""
 
-    terms: Terms
-    """Of that score."""
+    protocol: ScoreProtocol
 
     ranks: tuple[int | None, ...]
-    """Of each row: 1 + the number of better ones; None where the score is no finite number."""
+    """Of each row: 1 + the number of better ones; None if the score is not finite."""
 
-    unlike: str
-    """How its terms differ from those of the first block; empty for that one."""
+    difference: str
+    """How the protocol differs from that of the first ranking; empty for that one."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs held against each other."""
+    """Groups of runs, ranked."""
 
     groups: tuple[Group, ...]
     """In the order of the table."""
 
     scores: tuple[str, ...]
-    """All names, that by which the blocks are ranked first."""
+    """All names; the one that ranks comes first."""
 
     by: str | None
-    """The score that ranks; None where nothing was scored."""
+    """The score that ranks; None if no run was scored."""
 
-    blocks: tuple[Block, ...]
+    rankings: tuple[Ranking, ...]
     unscored: tuple[Row, ...]
-    """Rows that do not have that score."""
+    """Rows without that score."""
 
-    usual: Mapping[str, Terms]
-    """By score, the terms that most rows share."""
+    usual: Mapping[str, ScoreProtocol]
+    """By score, the protocol that most rows share."""
 
     differences: Mapping[str, Sequence[str]]
-    """What of the recipes is not the same in all groups: key → the groups' values, in their order."""
+    """Settings that differ between groups: key → the groups' values, in their order."""
 
     @property
     def rows(self) -> list[Row]:
-        """All of them, from top to bottom."""
-        return [*(row for block in self.blocks for row in block.rows), *self.unscored]
+        """All rows, from top to bottom."""
+        return [*(row for ranking in self.rankings for row in ranking.rows), *self.unscored]
 
     def letter(self, group: Group) -> str:
-        """What a group is called for short: A, B, …, Z, A2, …"""
+        """A group's short name: A, B, …, Z, A2, …"""
         place = [each.key for each in self.groups].index(group.key)
         return f"{chr(ord('A') + place % 26)}{place // 26 + 1 if place >= 26 else ''}"
 
-    def unlike(self, row: Row, score: str) -> str:
-        """How the terms of a row's score differ from the usual ones; empty where they do not."""
-        return difference(row.cells[score].terms, self.usual[score]) if score in row.cells else ""
+    def unusual(self, row: Row, score: str) -> str:
+        """How the protocol of a row's score differs from the usual one; empty if it does not."""
+        return protocol_difference(row.cells[score].protocol, self.usual[score]) if score in row.cells else ""
 
 
-def compared(runs: Sequence[PastRun], by: str | None = None) -> Comparison:
+def compare_runs(runs: Sequence[PastRun], by: str | None = None) -> Comparison:
     """Group the runs and rank the groups.
 
     Args:
         runs: At least one.
-        by: The score that ranks; None for the first of those that most groups have.
+        by: The score that ranks; None for the one that most groups have.
 
     Raises:
         RequestError: if no run has that score.
     """
-    groups = _grouped(runs)
-    by = _chosen(by, groups)
+    groups = _groups(runs)
+    by = _ranking_score(by, groups)
     rows = [row for group in groups for row in _rows(group, by)]
     scores = tuple(dict.fromkeys([*([by] if by else []), *(name for row in rows for name in row.cells)]))
-    usual = {score: _most_common([row.cells[score].terms for row in rows if score in row.cells]) for score in scores}
-    blocks = tuple(_blocks(rows, by, usual[by])) if by else ()
+    usual = {score: most_common([row.cells[score].protocol for row in rows if score in row.cells]) for score in scores}
+    rankings = tuple(_rankings(rows, by, usual[by])) if by else ()
     unscored = tuple(row for row in rows if by not in row.cells)
-    shown = [*(row for block in blocks for row in block.rows), *unscored]
+    shown = [*(row for ranking in rankings for row in ranking.rows), *unscored]
     ordered = {row.group.key: row.group for row in shown}
     differences = _differences(list(ordered.values()))
-    return Comparison(tuple(ordered.values()), scores, by, blocks, unscored, usual, differences)
-
-
-def difference(these: Terms, those: Terms) -> str:
-    """`generated 1000 ≠ 2000, torch 2.14.1 ≠ 2.15.0`; empty for equal terms."""
-    keys = [key for key in {**these, **those} if terms_key(these.get(key)) != terms_key(those.get(key))]
-    return ", ".join(f"{key} {value_text(these.get(key))} ≠ {value_text(those.get(key))}" for key in keys)
-
-
-def value_text(value: Any) -> str:
-    """A value as TOML writes it, but for the quotes of a string; – for None."""
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return str(value).lower()
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return Comparison(tuple(ordered.values()), scores, by, rankings, unscored, usual, differences)
 
 
 # ── Groups ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _grouped(runs: Sequence[PastRun]) -> list[Group]:
+def _groups(runs: Sequence[PastRun]) -> list[Group]:
     found: dict[str, Group] = {}
     for run in runs:
-        alone = Group((run,), _material(run.recipe))
+        alone = Group((run,), _training_settings(run.recipe))
         before = found.get(alone.key)
         found[alone.key] = Group((*before.runs, run), before.recipe) if before else alone
     return list(found.values())
 
 
-def _material(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """What of a recipe can matter, flat; `metric = []` says no more than its absence."""
-    ignored = ("name", "requires", *WATCHERS)
+def _training_settings(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that affect training, flat; `metric = []` means the same as no metric."""
+    ignored = ("name", "requires", *PASSIVE_OBSERVERS)
     kept = {key: each for key, each in recipe.items() if key not in ignored and each != []}
-    return {key: value for key, value in flat(kept) if key not in IMMATERIAL}
+    return {key: value for key, value in flat(kept) if key not in FREE_SETTINGS}
 
 
 def flat(table: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of nested tables with its dotted key. A component in a list goes by its name,
-    as in `metric.fid.samples`."""
+    """Every value of nested tables with its dotted key. Components in a list have their names for keys, as in
+    `metric.fid.samples`."""
     if isinstance(table, Mapping):
         for key, value in table.items():
             yield from flat(value, f"{path}.{key}" if path else key)
@@ -200,8 +184,8 @@ def flat(table: Any, path: str = "") -> Iterator[tuple[str, str]]:
         seen: Counter[str] = Counter()
         for each in table:
             seen[each["use"]] += 1
-            again = f"-{seen[each['use']]}" if seen[each["use"]] > 1 else ""
-            yield from flat(each, f"{path}.{each['use']}{again}")
+            number = f"-{seen[each['use']]}" if seen[each["use"]] > 1 else ""
+            yield from flat(each, f"{path}.{each['use']}{number}")
     else:
         yield path, value_text(table)
 
@@ -217,7 +201,7 @@ def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 # ── Rankings ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _chosen(by: str | None, groups: Sequence[Group]) -> str | None:
+def _ranking_score(by: str | None, groups: Sequence[Group]) -> str | None:
     owners = Counter(name for group in groups for name in {name: 1 for run in group.runs for name in run.results})
     if by is not None and by not in owners:
         raise RequestError(f"--by {by}: these runs have {', '.join(owners) or 'no scores'}")
@@ -225,14 +209,14 @@ def _chosen(by: str | None, groups: Sequence[Group]) -> str | None:
 
 
 def _rows(group: Group, by: str | None) -> Iterator[Row]:
-    """One for each set of terms on which the group's runs have the score that ranks, and for each step at which
-    unfinished ones were scored; runs without it go with the first."""
+    """A row for each protocol with which the group's runs have the ranking score; unfinished runs have a row for each
+    step at which they were scored. Runs without the score are in the first row."""
     parts: dict[tuple[str, int | None], list[PastRun]] = {}
     without = []
     for run in group.runs:
         if by is not None and by in run.results:
             until = None if run.status == "finished" else run.results[by].step
-            parts.setdefault((terms_key(run.results[by].terms), until), []).append(run)
+            parts.setdefault((protocol_key(run.results[by].protocol), until), []).append(run)
         else:
             without.append(run)
     first, *others = parts.values() or [[]]
@@ -243,54 +227,43 @@ def _rows(group: Group, by: str | None) -> Iterator[Row]:
 def _cells(runs: Sequence[PastRun]) -> Iterator[tuple[str, Cell]]:
     for name in dict.fromkeys(name for run in runs for name in run.results):
         scored = [run for run in runs if name in run.results]
-        usual = terms_key(_most_common([run.results[name].terms for run in scored]))
-        yield name, _cell(name, [run for run in scored if terms_key(run.results[name].terms) == usual])
+        usual = protocol_key(most_common([run.results[name].protocol for run in scored]))
+        yield name, _cell(name, [run for run in scored if protocol_key(run.results[name].protocol) == usual])
 
 
 def _cell(name: str, runs: Sequence[PastRun]) -> Cell:
     results = [run.results[name] for run in runs]
     by_seed: dict[int | Path, list[float]] = {}
     for run, result in zip(runs, results, strict=True):
-        by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(result.value)
+        by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(result.score.value)
     values = [statistics.fmean(each) for each in by_seed.values()]
-    floors = [result.floor for result in results if result.floor is not None]
+    floors = [result.score.floor for result in results if result.score.floor is not None]
     return Cell(
         mean=statistics.fmean(values),
         std=statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None,
         n=len(values),
-        error=results[0].error if len(results) == 1 else None,
+        error=results[0].score.error if len(results) == 1 else None,
         floor=statistics.fmean(floors) if floors else None,
-        terms=results[0].terms,
+        protocol=results[0].protocol,
     )
 
 
-def terms_key(terms: Any) -> str:
-    """Equal for equal terms, or values of them; 1 and true are two."""
-    return json.dumps(terms, sort_keys=True, default=str)
-
-
-def _most_common(terms: Sequence[Terms]) -> Terms:
-    """The first of those that are there most often."""
-    counts = Counter(terms_key(each) for each in terms)
-    return max(terms, key=lambda each: counts[terms_key(each)])
-
-
-def _blocks(rows: Sequence[Row], by: str, usual: Terms) -> Iterator[Block]:
-    parts: dict[str, list[Row]] = {terms_key(usual): []}
+def _rankings(rows: Sequence[Row], by: str, usual: ScoreProtocol) -> Iterator[Ranking]:
+    parts: dict[str, list[Row]] = {protocol_key(usual): []}
     for row in rows:
         if by in row.cells:
-            parts.setdefault(terms_key(row.cells[by].terms), []).append(row)
+            parts.setdefault(protocol_key(row.cells[by].protocol), []).append(row)
     for part in parts.values():
-        ranked = sorted(part, key=lambda row: _badness(row.cells[by]))
-        terms = part[0].cells[by].terms
-        yield Block(tuple(ranked), terms, _ranks(ranked, by), difference(terms, usual))
+        ranked = sorted(part, key=lambda row: _cost(row.cells[by]))
+        protocol = part[0].cells[by].protocol
+        yield Ranking(tuple(ranked), protocol, _ranks(ranked, by), protocol_difference(protocol, usual))
 
 
-def _badness(cell: Cell) -> float:
-    """Less is better; infinite for what is no number."""
+def _cost(cell: Cell) -> float:
+    """Lower is better; infinity for NaN."""
     return math.inf if math.isnan(cell.mean) else -cell.mean if cell.higher_is_better else cell.mean
 
 
 def _ranks(rows: Sequence[Row], by: str) -> tuple[int | None, ...]:
-    all_bad = [_badness(row.cells[by]) for row in rows]
-    return tuple(1 + sum(other < bad for other in all_bad) if math.isfinite(bad) else None for bad in all_bad)
+    costs = [_cost(row.cells[by]) for row in rows]
+    return tuple(1 + sum(other < cost for other in costs) if math.isfinite(cost) else None for cost in costs)

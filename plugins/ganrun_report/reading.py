@@ -1,4 +1,4 @@
-"""What run directories tell. Nothing is trusted: what is damaged is named and left out, and costs nothing else."""
+"""Run directories, read for a comparison. Damaged parts are skipped and noted; the rest is used."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
-from ganrun import ProgressReporter, RequestError, RunDirectory, load_registry
+from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score
+from ganrun_report.protocols import ScoreProtocol, protocol_of
+from ganrun_report.text import counted, one_line
 
-RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 PICTURE = re.compile(r"step_(\d+)\.png")
-DEEPEST = 3
-"""Folders below one that was named, in which runs are looked for."""
-
-WHAT_WAS_SCORED = ("seed", "ema_decay")
-"""Entries of a protocol that tell which model was scored rather than how."""
-
-Terms = Mapping[str, str | int | float | bool]
-"""What a score's value depends on: scores of unlike terms are not ranked together."""
+LOSS_PREFIX = "loss/"
 
 
 class Point(NamedTuple):
@@ -39,20 +31,26 @@ class Point(NamedTuple):
     value: float
 
 
+class ScoreCurve(NamedTuple):
+    """A score during training."""
+
+    protocol: ScoreProtocol
+    """Of all points."""
+
+    points: Sequence[Point]
+
+
 @dataclass(frozen=True)
 class Result:
-    """A score of one run, as it was last measured."""
+    """A score of one run, as last measured."""
 
-    value: float
-    """NaN where it was no finite number."""
-
+    score: Score
     step: int
 
-    terms: Terms
-    """On what terms it was measured: its protocol, and which direction is `better`; but for `WHAT_WAS_SCORED`."""
-
-    error: float | None
-    floor: float | None
+    @property
+    def protocol(self) -> ScoreProtocol:
+        """How it was measured."""
+        return protocol_of(self.score)
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,13 @@ class PastRun:
     """Absolute."""
 
     name: str
-    """The recipe's; the folder's where it has none."""
+    """The recipe's; if it has none, the folder's."""
 
     status: str
     """As `RunDirectory.status`: `finished`, `running`, `failed`, `interrupted`, `killed` or `unknown`."""
 
-    fault: str | None
-    """What stopped it, if that was told."""
+    error: str | None
+    """What stopped it, if that is known."""
 
     recipe_text: str
     recipe: Mapping[str, Any]
@@ -84,17 +82,17 @@ class PastRun:
     results: Mapping[str, Result]
     """By score."""
 
-    curves: Mapping[str, Sequence[Point]]
-    """`loss/…` and `eval/…`, in order; what `ganrun eval` measured afterwards is in `results` alone."""
+    losses: Mapping[str, Sequence[Point]]
+    """Curves by phase and term, such as `generator` or `discriminator.real`."""
 
-    curve_terms: Mapping[str, Terms]
-    """For each of the curves `eval/…`, the terms of its points."""
+    score_curves: Mapping[str, ScoreCurve]
+    """By score. Scores that `ganrun eval` measured later are in `results` only."""
 
     pictures: Mapping[str, Mapping[int, Path]]
     """By role, such as `samples`, and step."""
 
     notes: Sequence[str]
-    """What could not be read, or not be relied on; without the folder."""
+    """What could not be read, or is unreliable; without the folder's name."""
 
     @property
     def seed(self) -> int | None:
@@ -110,7 +108,7 @@ class PastRun:
 
     @property
     def device(self) -> str:
-        """What it ran on, in words."""
+        """The device's name."""
         return str(self.environment.get("device_name", "unknown"))
 
     @property
@@ -118,208 +116,86 @@ class PastRun:
         """Mean speed; NaN before the first step."""
         return self.images_seen / self.seconds if self.seconds > 0 else math.nan
 
-    @property
-    def place(self) -> str:
-        """Its folder as it is shown: from the working directory, or in full."""
-        return shown(self.path)
-
-
-def shown(path: Path) -> str:
-    """A path from the working directory where it lies there, else in full."""
-    return one_line(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
-
-
-def one_line(text: str) -> str:
-    """A text in which nothing ends a line or moves a terminal's cursor: such characters are spelled, as in `\\n`."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-# ── Which runs ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def find_runs(names: Sequence[str], experiment: str | None = None) -> list[Path]:
-    """The run directories that are meant, each once.
-
-    Args:
-        names: Run directories, folders that hold some, or a tracker's ids of runs.
-        experiment: One that a tracker knows by this name.
-
-    Raises:
-        RequestError: if one of them names nothing.
-    """
-    if not names and experiment is None:
-        raise RequestError("say which runs: their directories, a folder that holds them, or --experiment NAME")
-    found = [run for name in names for run in _runs_at(name)]
-    if experiment is not None:
-        found += _runs_of(experiment)
-    places: dict[Path, Path] = {}
-    for path in found:  # one run has many names: links, and ways through ".."
-        places.setdefault(path.resolve(), path.absolute())
-    return list(places.values())
-
-
-def _runs_at(name: str) -> list[Path]:
-    folder = _located(name)
-    if folder.is_file():
-        raise RequestError(f"{name} is a file; name the run's directory, or a folder that holds runs")
-    runs = list(_runs_in(folder, DEEPEST))
-    if not runs:
-        holder = next((f"; {each} is one" for each in folder.absolute().parents[:2] if (each / RECIPE).is_file()), "")
-        raise RequestError(f"{name} is no run directory and holds none: there is no {RECIPE} in it{holder}")
-    return runs
-
-
-def _located(name: str) -> Path:
-    try:
-        if Path(name).exists():
-            return Path(name)
-    except OSError as error:  # a name too long, a folder that may not be read
-        raise RequestError(f"cannot look at {name}: {error.strerror}") from error
-    from ganrun import locate  # imports torch, which a path that exists can do without
-
-    return locate(name, load_registry())
-
-
-def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
-    """A folder that may not be looked into counts as a run: reading it then tells why it cannot be."""
-    try:
-        is_run = (folder / RECIPE).is_file()
-        children = [] if is_run or not depth else sorted(filter(Path.is_dir, folder.iterdir()), key=_natural)
-    except OSError:
-        is_run, children = True, []
-    if is_run:
-        yield folder
-    for child in children:
-        yield from _runs_in(child, depth - 1)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """`seed_10` comes after `seed_2`."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
-
-
-def _runs_of(experiment: str) -> list[Path]:
-    trackers = load_registry().trackers().values()
-    answers = [tracker.runs_of(experiment) for tracker in trackers]
-    known = [answer for answer in answers if answer is not None]
-    if not known:
-        there = ", ".join(f'"{name}"' for tracker in trackers for name in tracker.experiments()) or "none"
-        raise RequestError(
-            f'no tracker knows an experiment called "{experiment}"; they know {there}; or name the runs\' directories'
-        )
-    runs = [path for answer in known for path in answer]
-    if not runs:
-        raise RequestError(f'the experiment "{experiment}" holds no runs yet')
-    return runs
-
-
-# ── One run ───────────────────────────────────────────────────────────────────────────────────────────────
-
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[PastRun], list[str]]:
-    """The runs that can be read, and why the others cannot.
+    """The readable runs, and an error message for each of the others.
 
     Raises:
-        RequestError: if none can.
+        RequestError: if no run is readable.
     """
-    runs, faults = [], []
-    with ProgressReporter() as told:
+    runs, errors = [], []
+    with ProgressReporter() as on_progress:
         for done, path in enumerate(paths, start=1):
             try:
                 runs.append(read_run(path))
             except RequestError as error:
-                faults.append(str(error))
-            told("reading runs", done, len(paths))
+                errors.append(str(error))
+            on_progress("reading runs", done, len(paths))
     if not runs:
-        raise RequestError("\n".join(faults))
-    return runs, faults
+        raise RequestError("\n".join(errors))
+    return runs, errors
 
 
 def read_run(path: Path) -> PastRun:
     """One run directory.
 
     Raises:
-        RequestError: if its recipe cannot be read.
+        RequestError: if its recipe or its records cannot be read.
     """
     directory = RunDirectory(path)
-    text, recipe = _recipe(directory)
-    summary, environment = directory.read_json(SUMMARY), directory.read_json(ENVIRONMENT)
-    lines, damaged = _lines(directory)
-    are_scored = any(line.scores for line in lines)
-    lines += [] if are_scored else _summed_up(summary)
-    trained = [line for line in lines if not line.rescored]
-    latest = _results(trained)
-    last = lines[-1] if lines else Line(step=0, images_seen=0, seconds=0.0)
+    recipe_text, recipe = _recipe(directory)
+    summary, environment = directory.summary(), directory.environment()
+    records, damaged = directory.read_records()
+    substitute = [] if any(record.evaluation for record in records) else _summary_record(summary)
+    records += substitute
+    trained = [record for record in records if not record.rescored]
     return PastRun(
         path=directory.path,
         name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
-        fault=str(summary["error"]) if "error" in summary else None,
-        recipe_text=text,
+        error=str(summary["error"]) if "error" in summary else None,
+        recipe_text=recipe_text,
         recipe=recipe,
         environment=environment,
-        step=int(max(last.step, _number(summary, "steps"))),
-        images_seen=int(max(last.images_seen, _number(summary, "images_seen"))),
-        seconds=max(last.seconds, _number(summary, "seconds")),
-        results=_results(lines),
-        curves=_curves(trained, latest),
-        curve_terms={f"eval/{name}": each.terms for name, each in latest.items()},
+        step=int(_largest(summary.get("steps"), *(record.step for record in records))),
+        images_seen=int(_largest(summary.get("images_seen"), *(record.images_seen for record in records))),
+        seconds=_largest(summary.get("seconds"), *(record.seconds for record in records)),
+        results=_results(records),
+        losses=_losses(trained),
+        score_curves=_score_curves(trained),
         pictures=_pictures(directory),
-        notes=tuple(_notes(directory, summary, environment, damaged, are_scored)),
+        notes=[
+            *_version_notes(environment),
+            *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
+            *_record_notes(directory, damaged, is_substituted=bool(substitute)),
+        ],
     )
 
 
-class Line(BaseModel):
-    """A line of metrics.jsonl."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    step: int
-    images_seen: int
-    seconds: FiniteFloat
-    rescored: bool = False
-    directions: dict[str, Literal["higher", "lower"]] = {}
-    protocols: dict[str, dict[str, str | int | float | bool]] = {}
-    errors: dict[str, float] = {}
-    floors: dict[str, float] = {}
-
-    @cached_property
-    def values(self) -> dict[str, float]:
-        """`loss/…` and `eval/…`; NaN for what is no finite number."""
-        told = {key: each for key, each in (self.model_extra or {}).items() if key.startswith(("loss/", "eval/"))}
-        return {key: _finite(each) for key, each in told.items()}
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """The values of the scores, by name."""
-        return {key.removeprefix("eval/"): each for key, each in self.values.items() if key.startswith("eval/")}
-
-    def terms(self, score: str) -> Terms:
-        """On what terms a score was measured."""
-        protocol = {key: value for key, value in self.protocols[score].items() if key not in WHAT_WAS_SCORED}
-        return {**protocol, "better": self.directions[score]}
-
-    @model_validator(mode="after")
-    def _scores_are_whole(self) -> Line:
-        for name in self.scores:
-            if name not in self.directions or name not in self.protocols:
-                raise ValueError(f"nothing tells how {name} was measured")
-        return self
+def _recipe(directory: RunDirectory) -> tuple[str, dict[str, Any]]:
+    path = directory.recipe_path
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RequestError(f"{path} is damaged, so the run is skipped: {error}") from error
 
 
-def _finite(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else math.nan
+def _summary_record(summary: dict[str, Any]) -> list[Record]:
+    """The scores of summary.json as a record; empty if it has none."""
+    try:
+        record = Record.from_summary(summary)
+    except ValueError:
+        return []
+    return [record] if record.evaluation else []
 
 
-def _finite_or_none(value: Any) -> float | None:
-    number = _finite(value)
-    return None if math.isnan(number) else number
-
-
-def _number(table: Mapping[str, Any], key: str) -> float:
-    """A number of a table; 0 where it has none."""
-    return _finite_or_none(table.get(key)) or 0.0
+def _largest(*values: object) -> float:
+    """The largest of the finite numbers among some values; 0 if there are none."""
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return max(numbers, default=0)
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -327,67 +203,37 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _recipe(directory: RunDirectory) -> tuple[str, dict[str, Any]]:
-    try:
-        text = (directory / RECIPE).read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except OSError as error:
-        raise RequestError(f"{directory / RECIPE} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RequestError(f"{directory / RECIPE} is damaged, so its run is left out: {error}") from error
+# ── Scores, curves and pictures ───────────────────────────────────────────────────────────────────────────
 
 
-def _lines(directory: RunDirectory) -> tuple[list[Line], int]:
-    """The lines of metrics.jsonl that are sound, and how many are not."""
-    lines, damaged = [], 0
-    try:
-        is_there = (directory / METRICS).is_file()  # it is not where a run stopped before the first measurement
-        written = (directory / METRICS).read_bytes().splitlines() if is_there else []
-    except OSError as error:
-        raise RequestError(f"{directory / METRICS} cannot be read: {error.strerror}") from error
-    for text in filter(None, written):
-        try:
-            lines.append(Line.model_validate_json(text))
-        except ValidationError:
-            damaged += 1
-    return lines, damaged
+def _results(records: Iterable[Record]) -> dict[str, Result]:
+    """Each score at the last step for which it was measured; of several measurements there, the last."""
+    in_order = sorted(records, key=lambda record: record.step)
+    return {score.name: Result(score, record.step) for record in in_order for score in record.evaluation}
 
 
-def _summed_up(summary: Mapping[str, Any]) -> list[Line]:
-    """The scores of summary.json as a line; none where it has none."""
-    told = {name: _table(summary, name) for name in ("directions", "protocols", "errors", "floors")}
-    scores = {f"eval/{name}": value for name, value in _table(summary, "scores").items()}
-    facts = {"step": summary.get("steps"), "images_seen": summary.get("images_seen"), "seconds": summary.get("seconds")}
-    try:
-        return [Line.model_validate({**facts, **told, **scores})] if scores else []
-    except ValidationError:
-        return []
-
-
-def _results(lines: Iterable[Line]) -> dict[str, Result]:
-    """Each score at the latest step at which it was measured, as it was measured last."""
-    found: dict[str, Result] = {}
-    for line in sorted(lines, key=lambda each: each.step):
-        for name, value in line.scores.items():
-            found[name] = Result(
-                value=value,
-                step=line.step,
-                terms=line.terms(name),
-                error=_finite_or_none(line.errors.get(name)),
-                floor=_finite_or_none(line.floors.get(name)),
-            )
-    return found
-
-
-def _curves(lines: Iterable[Line], latest: Mapping[str, Result]) -> dict[str, list[Point]]:
-    """Scores on their latest terms alone: a run may have been resumed on others."""
+def _losses(records: Iterable[Record]) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = defaultdict(list)
-    for line in lines:
-        unlike = {f"eval/{name}" for name in line.scores if line.terms(name) != latest[name].terms}
-        for key, value in line.values.items():
-            if not math.isnan(value) and key not in unlike:
-                curves[key].append(Point(line.step, line.images_seen, line.seconds, value))
+    for record in records:
+        for name, value in record.values.items():
+            if name.startswith(LOSS_PREFIX) and not math.isnan(value):
+                curves[name.removeprefix(LOSS_PREFIX)].append(_point(record, value))
     return dict(curves)
+
+
+def _score_curves(records: Sequence[Record]) -> dict[str, ScoreCurve]:
+    """Only points of the last protocol: a run may have been resumed with another one."""
+    protocols = {name: result.protocol for name, result in _results(records).items()}
+    points: dict[str, list[Point]] = {name: [] for name in protocols}
+    for record in records:
+        for score in record.evaluation:
+            if not math.isnan(score.value) and protocol_of(score) == protocols[score.name]:
+                points[score.name].append(_point(record, score.value))
+    return {name: ScoreCurve(protocol, points[name]) for name, protocol in protocols.items()}
+
+
+def _point(record: Record, value: float) -> Point:
+    return Point(record.step, record.images_seen, record.seconds, value)
 
 
 def _pictures(directory: RunDirectory) -> dict[str, dict[int, Path]]:
@@ -399,24 +245,28 @@ def _pictures(directory: RunDirectory) -> dict[str, dict[int, Path]]:
     return dict(found)
 
 
-def _notes(
-    directory: RunDirectory, summary: Mapping[str, Any], environment: Mapping[str, Any], damaged: int, are_scored: bool
-) -> Iterator[str]:
-    newer = _newer_version(environment)
-    if newer:
-        yield f"written by ganrun {newer}, and this is {version('ganrun')}: what is new there is not shown"
-    for name, content in ((SUMMARY, summary), (ENVIRONMENT, environment)):
-        if not content:
-            yield f"{name} is {'damaged' if (directory / name).exists() else 'missing'}"
-    if damaged:
-        yield f"{damaged} {'line' if damaged == 1 else 'lines'} of {METRICS} left out as damaged"
-    if _table(summary, "scores") and not are_scored:
-        yield f"{METRICS} has no scores; those of {SUMMARY} are shown"
+# ── Notes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _newer_version(environment: Mapping[str, Any]) -> str | None:
-    written_by = str(_table(environment, "packages").get("ganrun", "0"))
+def _version_notes(environment: Mapping[str, Any]) -> Iterator[str]:
+    here, there = version("ganrun"), str(_table(environment, "packages").get("ganrun", "0"))
     try:
-        return written_by if Version(written_by) > Version(version("ganrun")) else None
+        is_newer = Version(there) > Version(here)
     except InvalidVersion:
-        return None
+        return
+    if is_newer:
+        yield f"written by ganrun {there}, which is newer than this version, {here}: some of it may not be shown"
+
+
+def _missing_notes(contents: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:
+    for path, content in contents.items():
+        if not content:
+            yield f"{path.name} is {'damaged' if path.exists() else 'missing'}"
+
+
+def _record_notes(directory: RunDirectory, damaged: int, *, is_substituted: bool) -> Iterator[str]:
+    metrics, summary = directory.metrics_path.name, directory.summary_path.name
+    if damaged:
+        yield f"skipped {counted(damaged, 'damaged line')} of {metrics}"
+    if is_substituted:
+        yield f"{metrics} has no scores; showing those of {summary}"

@@ -1,4 +1,4 @@
-"""Pictures: of a run's progress, from latents that never change; and of what was trained, by commands."""
+"""Pictures: of a run's progress, from fixed latents; and of trained models, by commands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `samples`."""
     from ganrun_samples.observer import Samples
 
     return {"samples": Samples}
@@ -22,6 +23,7 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:
 
 @hookimpl
 def ganrun_commands() -> Mapping[str, click.Command]:
+    """The commands that draw pictures of a trained model."""
     from ganrun_samples.commands import COMMANDS
 
     return COMMANDS

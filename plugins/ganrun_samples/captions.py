@@ -1,4 +1,4 @@
-"""Grids with words: a title above each, names before the rows."""
+"""Grids with captions: a title above each, names to the left of the rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ganrun_samples.grid import MARGIN, enlarged, enlargement, tiled
 
-LETTERS = 15
-"""Height of the letters' line, in pixels."""
+FONT_SIZE = 15
+"""In pixels."""
 
 BAND, GAP, PAD = 28, 24, 8
-"""Pixels: the titles' height; between two grids; around names."""
+"""Pixels: height of the titles; space between two grids; space around names."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 INK, PAPER = (50, 50, 50), (255, 255, 255)
@@ -25,7 +25,7 @@ INK, PAPER = (50, 50, 50), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Grid:
-    """Images under one title."""
+    """Images with a title."""
 
     title: str
     images: Tensor
@@ -34,13 +34,13 @@ class Grid:
 
 
 def captioned(grids: Sequence[Grid], names: Sequence[str] = ()) -> npt.NDArray[np.uint8]:
-    """Grids side by side, all enlarged alike: uint8 `(height, width, 3)`.
+    """Grids side by side, enlarged by the same factor: uint8 `(height, width, 3)`.
 
     Args:
         grids: From left to right; at least one.
-        names: Of the first one's rows.
+        names: Names of the rows of the first grid.
     """
-    font = ImageFont.load_default(size=LETTERS)
+    font = ImageFont.load_default(size=FONT_SIZE)
     tiles = [tiled(grid.images, grid.columns) for grid in grids]
     factor = enlargement(max(len(each) for each in tiles), sum(each.shape[1] for each in tiles))
     pictures = [Image.fromarray(enlarged(each, factor).numpy()) for each in tiles]

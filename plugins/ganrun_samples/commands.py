@@ -1,4 +1,4 @@
-"""The commands that draw pictures of what was trained: they parse and print, and import nothing slow."""
+"""The commands that draw pictures of a trained model. They parse and print, and import nothing slow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import click
 
 if TYPE_CHECKING:
     from ganrun_samples.making import Maker
-    from ganrun_samples.target import Target
-
-HELP = {"help_option_names": ["-h", "--help"]}
 
 
 def _options(
     name: str, count: int | None, meaning: str = "How many."
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """What all of them take."""
+    """The argument and the options that all commands have."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         for option in (
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
             click.option(
+                "-o",
                 "--output",
                 type=click.Path(path_type=Path),
                 metavar="FILE.png|FOLDER",
@@ -33,15 +31,15 @@ def _options(
             click.argument("run", metavar="RUN"),
         ):
             function = option(function)
-        return click.command(name, no_args_is_help=True, context_settings=HELP)(function)
+        return click.command(name, no_args_is_help=True)(function)
 
     return decorate
 
 
-_SEED = click.option("--seed", type=click.IntRange(0), help="Which ones. Default: always the same.")
-_LABEL = click.option("--label", type=click.IntRange(0), help="The class of all, of a model that knows classes.")
-_COLUMNS = click.option("--columns", type=click.IntRange(1), help="Pictures in a row. Default: about a square.")
-_STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show_default=True, help="Steps of a row.")
+_SEED = click.option("--seed", type=click.IntRange(0), help="Draw other samples. Default: always the same.")
+_LABEL = click.option("--label", type=click.IntRange(0), help="The class of all samples; for conditional models.")
+_COLUMNS = click.option("--columns", type=click.IntRange(1), help="Images in a row. Default: about a square.")
+_STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show_default=True, help="Steps in a row.")
 
 
 @_options("sample", 64)
@@ -53,8 +51,8 @@ def sample(
 ) -> None:
     """Draw samples of RUN: a run directory, a checkpoint, an exported folder, or an MLflow run id.
 
-    They are those that the run's scores are made of, the first ones first, unless --seed asks for others. So a folder
-    of as many as were scored has the run's own score.
+    Unless --seed is given, these are the samples that the run's scores are measured on, in the same order. So a folder
+    of as many samples has the run's own score.
 
     \b
     ganrun sample runs/wgan-… -n 64
@@ -62,7 +60,8 @@ def sample(
     """
     maker = _maker(run, device)
     target = maker.target("sample", output, seed=seed, label=label)
-    _tell(target, maker.sample(target, count, columns, seed, label))
+    maker.sample(target, count, columns, seed, label)
+    click.echo(target.report())
 
 
 @_options("interpolate", 8, "Rows.")
@@ -72,9 +71,9 @@ def sample(
 def interpolate(
     run: str, count: int, output: Path | None, device: str, seed: int | None, label: int | None, columns: int
 ) -> None:
-    """Go from samples of RUN to others: a row for each pair; in a folder, a picture for each step.
+    """Interpolate between samples of RUN: a row for each pair; in a folder, a picture for each step.
 
-    Noise moves along a great circle (slerp), what is uniform straight; classes and categorical codes stay.
+    Normal noise moves along a great circle (slerp), uniform noise linearly; classes and categorical codes are constant.
 
     \b
     ganrun interpolate runs/wgan-…
@@ -82,13 +81,14 @@ def interpolate(
     """
     maker = _maker(run, device)
     target = maker.target("interpolate", output, seed=seed, label=label)
-    _tell(target, maker.interpolate(target, count, columns, seed, label))
+    maker.interpolate(target, count, columns, seed, label)
+    click.echo(target.report())
 
 
 @_options("traverse", None, "Rows for each. Default: as many as make ten in all.")
 @_STEPS
 @click.option(
-    "--dimensions", metavar="0,3,7", help="Latents, counted from 0. Default: all codes, or what matters most."
+    "--dimensions", metavar="0,3,7", help="Latents, counted from 0. Default: all codes, or the most active latents."
 )
 @_LABEL
 @_SEED
@@ -102,10 +102,10 @@ def traverse(
     dimensions: str | None,
     columns: int,
 ) -> None:
-    """Vary one latent of RUN at a time, a row for each code or dimension; in a folder, a picture for each step.
+    """Vary one latent of RUN at a time, a row for each code or latent; in a folder, a picture for each step.
 
-    Categorical codes go through their values, continuous ones from -2 to 2, noise from -3 to 3. Of a model without
-    codes, those ten latents are taken that change its samples most.
+    Categorical codes take all their values, continuous ones go from -2 to 2, noise from -3 to 3. Of a model without
+    codes, the ten latents that change its samples most are varied.
 
     \b
     ganrun traverse runs/infogan-… -n 3
@@ -113,21 +113,23 @@ def traverse(
     """
     maker = _maker(run, device)
     target = maker.target("traverse", output, seed=seed, label=label)
-    _tell(target, maker.traverse(target, count, columns, dimensions, seed, label))
+    maker.traverse(target, count, columns, dimensions, seed, label)
+    click.echo(target.report())
 
 
 @_options("reconstruct", 32)
 @_COLUMNS
-@click.option("--split", type=click.Choice(["test", "train"]), help="Whose images. Default: test where there is one.")
+@click.option("--split", type=click.Choice(["test", "train"]), help="Default: test, if the data has it.")
 def reconstruct(run: str, count: int, output: Path | None, device: str, columns: int | None, split: str | None) -> None:
-    """Show real images, each above what RUN makes of it; in a folder, a picture for each.
+    """Show real images, each above its reconstruction by RUN; in a folder, a picture for each.
 
     \b
     ganrun reconstruct runs/vae-… -n 16
     """
     maker = _maker(run, device)
     target = maker.target("reconstruct", output, split=split)
-    _tell(target, maker.reconstruct(target, count, columns, split))
+    maker.reconstruct(target, count, columns, split)
+    click.echo(target.report())
 
 
 def _maker(run: str, device: str) -> Maker:
@@ -137,11 +139,6 @@ def _maker(run: str, device: str) -> Maker:
         from ganrun_samples.making import Maker
 
         return Maker(run, device)
-
-
-def _tell(target: Target, pictures: int) -> None:
-    """What was written, and where."""
-    click.echo(f"wrote {pictures:,} pictures to {target.path}" if target.is_folder else f"wrote {target.path}")
 
 
 COMMANDS = {"sample": sample, "interpolate": interpolate, "traverse": traverse, "reconstruct": reconstruct}

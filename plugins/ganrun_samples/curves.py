@@ -1,9 +1,11 @@
-"""What a run recorded, as curves: its losses and its scores."""
+"""Curves of a run's losses and scores, as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,96 +19,112 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS_PER_ROW = {1: 1, 2: 2, 4: 2}
-"""By their number; else three."""
+"""By the number of panels; else three."""
+
 WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 10.2, 2.6, 100
-"""The first two in inches: a picture is 1,020 pixels wide; a panel is so high without its legend."""
-
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which the colour-blind can tell apart; yellow is left out, which nobody sees on white."""
+"""The first two in inches: the picture is 1,020 pixels wide; a panel's height is without its legend."""
 
 LEFT, RIGHT, TOP, BOTTOM = 0.6, 0.15, 0.3, 0.35
-"""Inches around a panel's axes: for the scale, for nothing, for the title, for steps. They are told and not left to
-matplotlib, which would draw everything twice to find them."""
+"""Margins around a panel's axes, in inches, with the tick labels and the title. Fixed: matplotlib's automatic layout
+draws everything twice."""
 
 LETTER, HANDLE, LINE = 0.065, 0.5, 0.18
-"""Inches: a legend's letter, what stands beside its words, and its line."""
+"""Inches: the width of a letter in the legend, the width of a line sample, the height of a line of text."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""The colours of Okabe and Ito, which colour-blind people can distinguish; without yellow, too light on white."""
 
 STYLES = ("-", "--", ":")
 """For more curves than colours."""
 
-Curve = tuple[list[int], list[float]]
+REAL = "real images"
+LOSS_PREFIX = "loss/"
+
+Curve = list[tuple[int, float]]
+"""Steps and values."""
+
+
+@dataclass
+class Panel:
+    """The curves that share one pair of axes."""
+
+    title: str
+    curves: dict[str, Curve] = field(default_factory=dict)
+    floor: float | None = None
+    """The score of real images."""
+
+    @property
+    def names(self) -> list[str]:
+        """The entries of the legend."""
+        return [*self.curves, *([] if self.floor is None else [REAL])]
 
 
 def curves(records: Sequence[Record]) -> npt.NDArray[np.uint8] | None:
-    """The lines of metrics.jsonl as one picture, uint8 `(height, width, 3)`; None where there is nothing to draw.
+    """A run's records as one picture, uint8 `(height, width, 3)`; None if there is nothing to draw.
 
-    A panel for each score of the run's own evaluations, with real images' score as a dashed line, then one for each
-    phase of the loss with its terms. Needs no display.
+    A panel for each score that was measured during training, with the score of real images as a dashed line, then one
+    for each phase of the loss, with its terms. Works without a display.
     """
+    trained = [record for record in records if not record.rescored]
+    panels = [*_score_panels(trained), *_loss_panels(trained)]
+    return _picture(panels) if panels else None
+
+
+def _score_panels(records: Sequence[Record]) -> list[Panel]:
+    panels: dict[str, Panel] = {}
+    for record in records:
+        for score in record.evaluation:
+            panel = panels.setdefault(score.name, Panel(score.name))
+            panel.curves.setdefault("generated", []).append((record.step, score.value))
+            panel.floor = panel.floor if score.floor is None else score.floor
+    return [panels[name] for name in sorted(panels)]
+
+
+def _loss_panels(records: Sequence[Record]) -> list[Panel]:
+    panels: dict[str, Panel] = {}
+    for name in sorted({name for record in records for name in record.values if name.startswith(LOSS_PREFIX)}):
+        phase, _, term = name.removeprefix(LOSS_PREFIX).partition(".")
+        curve = [(record.step, record.values[name]) for record in records if name in record.values]
+        panels.setdefault(phase, Panel(f"loss: {phase}")).curves[term or "sum"] = curve
+    return list(panels.values())
+
+
+def _picture(panels: Sequence[Panel]) -> npt.NDArray[np.uint8]:
     from matplotlib.figure import Figure
 
-    own = [record for record in records if not record.rescored]
-    panels = _panels(own)
-    if not panels:
-        return None
     across = PANELS_PER_ROW.get(len(panels), 3)
-    down = -(-len(panels) // across)
-    columns = [_legend_columns(lines, WIDTH / across) for lines in panels.values()]
-    legend = max(-(-len(lines) // each) for lines, each in zip(panels.values(), columns, strict=True))
-    width, height = WIDTH / across, PANEL_HEIGHT + LINE * legend
-    figure = Figure((WIDTH, down * height), dpi=DOTS_PER_INCH)
-    inner = (width - LEFT - RIGHT) / WIDTH, (PANEL_HEIGHT - TOP - BOTTOM) / (down * height)
-    for number, (title, lines) in enumerate(panels.items()):
+    width = WIDTH / across
+    legend_columns = [_legend_columns(panel, width) for panel in panels]
+    legend_rows = max(ceil(len(panel.names) / each) for panel, each in zip(panels, legend_columns, strict=True))
+    height = PANEL_HEIGHT + LINE * legend_rows
+    whole = height * ceil(len(panels) / across)
+    figure = Figure((WIDTH, whole), dpi=DOTS_PER_INCH)
+    size = (width - LEFT - RIGHT) / WIDTH, (PANEL_HEIGHT - TOP - BOTTOM) / whole
+    for number, panel in enumerate(panels):
         row, column = divmod(number, across)
-        left, bottom = (column * width + LEFT) / WIDTH, 1 - (row * height + PANEL_HEIGHT - BOTTOM) / (down * height)
-        _draw(figure.add_axes((left, bottom, *inner)), title, lines, columns[number])
+        corner = (column * width + LEFT) / WIDTH, 1 - (row * height + PANEL_HEIGHT - BOTTOM) / whole
+        _draw(figure.add_axes((*corner, *size)), panel, legend_columns[number])
     return _pixels(figure)
 
 
-def _panels(records: Sequence[Record]) -> dict[str, dict[str, Curve]]:
-    """Curves by panel and name; scores first."""
-    panels: dict[str, dict[str, Curve]] = {}
-    for name in sorted({score.name for record in records for score in record.evaluation}):
-        scores = [(record.step, record.scores()[name]) for record in records if name in record.scores()]
-        panels[name] = {"generated": _curve((step, score.value) for step, score in scores)}
-        floors = [(step, score.floor) for step, score in scores if score.floor is not None]
-        panels[name] |= {REAL: _curve(floors)} if floors else {}
-    for key in sorted({key for record in records for key in record.values if key.startswith("loss/")}):
-        phase, _, term = key.removeprefix("loss/").partition(".")
-        points = [(record.step, record.values[key]) for record in records if key in record.values]
-        panels.setdefault(f"loss: {phase}", {})[term or "sum"] = _curve(points)
-    return panels
+def _legend_columns(panel: Panel, width: float) -> int:
+    """The number of names that fit side by side below a panel `width` inches wide."""
+    return max(1, int(width / (LETTER * max(map(len, panel.names)) + HANDLE)))
 
 
-def _curve(points: Iterable[tuple[int, float]]) -> Curve:
-    steps_and_values = list(points)
-    return [step for step, _ in steps_and_values], [value for _, value in steps_and_values]
-
-
-REAL = "real images"
-
-
-def _legend_columns(lines: Mapping[str, Curve], width: float) -> int:
-    """How many names stand side by side below a panel of so many inches."""
-    return max(1, int(width / (LETTER * max(map(len, lines)) + HANDLE)))
-
-
-def _draw(axes: Axes, title: str, lines: Mapping[str, Curve], legend_columns: int) -> None:
-    axes.set_title(title, fontsize=10)
+def _draw(axes: Axes, panel: Panel, legend_columns: int) -> None:
+    axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("step", fontsize=8, loc="right", labelpad=0)
-    for number, (name, (steps, values)) in enumerate(lines.items()):
-        if name == REAL:
-            axes.axhline(values[-1], color="0.4", linestyle="--", linewidth=1, label=name)
-            continue
+    for number, (name, curve) in enumerate(panel.curves.items()):
         style = STYLES[number // len(PALETTE) % len(STYLES)]
-        dots = "o" if len(steps) < 20 else ""
-        colour = PALETTE[number % len(PALETTE)]
-        axes.plot(steps, values, style, marker=dots, markersize=3, color=colour, linewidth=1.2, label=name)
+        colour, dots = PALETTE[number % len(PALETTE)], "o" if len(curve) < 20 else ""
+        axes.plot(*zip(*curve, strict=True), style, marker=dots, markersize=3, color=colour, linewidth=1.2, label=name)
+    if panel.floor is not None:
+        axes.axhline(panel.floor, color="0.4", linestyle="--", linewidth=1, label=REAL)
     axes.grid(color="0.9")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
+    if len(panel.names) > 1:
         axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=legend_columns)
 
 

@@ -1,4 +1,4 @@
-"""Ways through the latents: from one to another, and along each code or dimension."""
+"""Latent-space interpolations and traversals."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ganrun import Factor, IncompatibleError, Model
-from ganrun_samples.rows import MOST_ROWS
+from ganrun_samples.rows import MAX_ROWS
 
 SMALLEST_SINE = 1e-7
 """Below it two directions count as parallel or opposite."""
 
-FARTHEST = 3.0
+NOISE_RANGE = 3.0
 """A traversed latent of N(0, 1) goes from -3 to 3."""
 
-CODE_FARTHEST = 2.0
-"""A traversed continuous code goes from -2 to 2, as in the InfoGAN paper's figure 2, though none beyond ±1 was ever
-trained on: what a code does is seen better where it is overdone."""
+CODE_RANGE = 2.0
+"""A traversed continuous code goes from -2 to 2, as in the InfoGAN paper's figure 2, although training draws codes in
+(-1, 1): extrapolation makes the effect of a code more visible."""
 
-PROBES = 512
-"""About as many pairs of samples tell which latents matter."""
+PROBED_VALUES = 512
+"""About as many pairs of samples, over all latents, show which latents are active."""
 
 DRAWS = 4096
-"""So many latents tell how noise is distributed."""
+"""Latents drawn to find the distribution of noise."""
 
 
-# ── From one to another ───────────────────────────────────────────────────────────────────────────────────
+# ── Interpolations ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
-    """Spherical interpolation (Shoemake 1985): the direction moves along the great circle at an even speed.
+    """Spherical interpolation (Shoemake 1985): the direction moves along the great circle at a constant speed.
 
         [sin((1 - t) Ω) u + sin(t Ω) v] / sin Ω,   Ω the angle between the directions u and v,
 
-    times a length that goes evenly from that of `start` to that of `end`. So what lies between two draws from N(0, I)
-    is as long as they are, where a straight path would lead through lengths that are never drawn. Where no great circle
-    is the only one, for parallel, opposite and zero vectors, the path is straight.
+    times a length that changes linearly from that of `start` to that of `end`. So vectors between two draws from
+    N(0, I) are as long as the draws, whereas a straight path would lead through lengths that are never drawn. Where
+    there is no unique great circle, for parallel, opposite and zero vectors, the path is straight.
 
     Args:
         start: `(…, n)`, on the CPU.
@@ -49,7 +49,7 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     first, last = start.double(), end.double()
     length, last_length = first.norm(dim=-1, keepdim=True), last.norm(dim=-1, keepdim=True)
     u, v = first / length, last / last_length
-    # Two arc tangents' worth of digits more than the arc cosine of a product that is nearly 1.
+    # The arc tangent keeps digits that the arc cosine of a product near 1 loses.
     angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
     share = torch.as_tensor(share, dtype=torch.float64)
     direction = (((1 - share) * angle).sin() * u + (share * angle).sin() * v) / angle.sin()
@@ -57,15 +57,15 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     return torch.where(angle.sin() > SMALLEST_SINE, arc, torch.lerp(first, last, share)).to(start.dtype)
 
 
-def paths(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
-    """Latents between pairs of them: `(count, steps, latent_size)`, the first step at the start, the last at the end.
+def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
+    """Latents between pairs: `(count, steps, latent_size)`; the first step is the start, the last is the end.
 
-    Noise moves by `slerp`. What is uniform moves straight, noise and continuous codes alike: between two points of a
-    cube each is as likely as they are, and a great circle would leave the cube. Categorical codes stay what they are
-    at the start: between two values there is nothing that was trained.
+    Normal noise moves by `slerp`. Uniform noise and continuous codes move linearly: all points of a cube are equally
+    likely, and a great circle would leave the cube. Categorical codes keep their values at the start: nothing between
+    two values was trained.
 
     Args:
-        model: Whose latents they are.
+        model: Decodes the latents.
         starts: `(count, latent_size)`, on the CPU.
         ends: Likewise.
         steps: At least 2.
@@ -74,78 +74,76 @@ def paths(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
     parts = []
     for factor in model.spec.factors:
         place = model.spec.place(factor)
-        parts.append(_way(model, factor)(starts[:, None, place], ends[:, None, place], shares))
+        parts.append(_path_of(model, factor)(starts[:, None, place], ends[:, None, place], shares))
     return torch.cat(parts, -1)
 
 
-def _way(model: Model, factor: Factor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _path_of(model: Model, factor: Factor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     if factor.kind == "categorical":
-        return _held
+        return _constant
     return torch.lerp if factor.kind == "continuous" or _is_uniform(model, factor) else slerp
 
 
-def _held(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+def _constant(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     return start.expand(-1, len(share), -1)
 
 
 def _is_uniform(model: Model, factor: Factor) -> bool:
-    """Whether none lies beyond two standard deviations: of uniform numbers all lie within √3, of normal ones 95 %."""
+    """Whether all draws lie within two standard deviations, as uniform ones do (√3); of normal ones, 5 % do not."""
     drawn = model.fixed_latents(DRAWS)[:, model.spec.place(factor)]
     return bool(drawn.abs().max() < 2 * drawn.std())
 
 
-# ── Along each ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Traversals ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """What one row of a traversal varies."""
+class Traversal:
+    """A code or a latent that varies while the others are fixed."""
 
     name: str
     """Such as `code_1: 0 to 9` or `latent 5: -3 to 3`."""
 
     place: slice
-    """Where it stands in a latent vector."""
+    """Its place in a latent vector."""
 
     values: Tensor
-    """What stands there, column by column: `(columns, size)`."""
+    """Its values, column by column: `(columns, size)`."""
 
-    def of(self, latents: Tensor) -> Tensor:
-        """These latents, each with all values: `(count, columns, latent_size)`."""
+    def applied_to(self, latents: Tensor) -> Tensor:
+        """Latents `(count, latent_size)`, each with all values: `(count, columns, latent_size)`."""
         varied = latents[:, None].repeat(1, len(self.values), 1)
         varied[:, :, self.place] = self.values.to(latents)
         return varied
 
 
-def code_lines(model: Model, columns: int) -> list[Line]:
-    """One for each categorical code, over its values, and one for each continuous code; none without codes."""
+def code_traversals(model: Model, columns: int) -> list[Traversal]:
+    """One for each categorical code, over its values, and for each continuous code; empty for a model without codes."""
     codes = [factor for factor in model.spec.factors if factor.kind != "noise"]
-    return [line for factor in codes for line in _lines(model, factor, columns)]
+    return [traversal for factor in codes for traversal in _traversals(model, factor, columns)]
 
 
-def chosen_lines(model: Model, dimensions: Sequence[int], columns: int) -> list[Line]:
-    """Those of the latents at these places, counted from 0; of a categorical code all of it.
+def chosen_traversals(model: Model, dimensions: Sequence[int], columns: int) -> list[Traversal]:
+    """Those of the latents at these places, counted from 0; a place in a categorical code stands for the code.
 
     Raises:
-        IncompatibleError: if a latent vector is not that long.
+        IncompatibleError: if a latent vector is shorter.
     """
-    lines = [line for factor in model.spec.factors for line in _lines(model, factor, columns)]
-    line_at = {place: line for line in lines for place in range(line.place.start, line.place.stop)}
+    found = [traversal for factor in model.spec.factors for traversal in _traversals(model, factor, columns)]
+    by_place = {place: each for each in found for place in range(each.place.start, each.place.stop)}
     for dimension in dimensions:
-        if dimension not in line_at:
-            raise IncompatibleError(f"there is no latent {dimension}; the model has {len(line_at)}, counted from 0")
-    chosen = [line_at[dimension] for dimension in dimensions]
-    return [line for index, line in enumerate(chosen) if line not in chosen[:index]]
+        if dimension not in by_place:
+            raise IncompatibleError(f"there is no latent {dimension}; the model has {len(by_place)}, counted from 0")
+    return list(dict.fromkeys(by_place[dimension] for dimension in dimensions))
 
 
 def most_active(model: Model, count: int) -> list[int]:
-    """Places of the latents that matter most, that first: those that change samples most as they go from -1 to 1.
+    """Places of the latents that change samples most as they go from -1 to 1, in descending order.
 
-    Needs no data. In a VAE a latent that the encoder has given up, whose mean is the same for all images, is one that
-    the decoder no longer heeds; so these are the active ones there too.
+    Needs no data. In a VAE, the decoder ignores the latents whose posterior has collapsed, so that these come last.
     """
     size = model.spec.latent_size
-    probes = model.fixed_latents(max(1, PROBES // size))
+    probes = model.fixed_latents(max(1, PROBED_VALUES // size))
     changes = []
     for place in range(size):
         low, high = probes.clone(), probes.clone()
@@ -156,19 +154,19 @@ def most_active(model: Model, count: int) -> list[int]:
     return order[:count]
 
 
-def _lines(model: Model, factor: Factor, columns: int) -> Iterator[Line]:
+def _traversals(model: Model, factor: Factor, columns: int) -> Iterator[Traversal]:
     place = model.spec.place(factor)
     if factor.kind == "categorical":
-        values = one_hot(torch.arange(min(factor.size, MOST_ROWS)), factor.size)
-        yield Line(f"{factor.name}: 0 to {len(values) - 1}", place, values)
+        values = one_hot(torch.arange(min(factor.size, MAX_ROWS)), factor.size)
+        yield Traversal(f"{factor.name}: 0 to {len(values) - 1}", place, values)
         return
-    reach = CODE_FARTHEST if factor.kind == "continuous" else _reach(model, place)
+    limit = CODE_RANGE if factor.kind == "continuous" else _noise_limit(model, place)
     for index in range(place.start, place.stop):
         name = f"latent {index}" if factor.kind == "noise" else f"{factor.name} {index - place.start + 1}"
-        values = torch.linspace(-reach, reach, columns)[:, None]
-        yield Line(f"{name}: {-reach:.2g} to {reach:.2g}", slice(index, index + 1), values)
+        values = torch.linspace(-limit, limit, columns)[:, None]
+        yield Traversal(f"{name}: {-limit:.2g} to {limit:.2g}", slice(index, index + 1), values)
 
 
-def _reach(model: Model, place: slice) -> float:
-    """How far noise goes: 3 for N(0, 1), 1 where it is uniform on (-1, 1)."""
-    return min(FARTHEST, float(model.fixed_latents(DRAWS)[:, place].abs().max()))
+def _noise_limit(model: Model, place: slice) -> float:
+    """3 for N(0, 1); 1 for noise that is uniform on (-1, 1)."""
+    return min(NOISE_RANGE, float(model.fixed_latents(DRAWS)[:, place].abs().max()))

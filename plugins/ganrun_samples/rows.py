@@ -1,4 +1,4 @@
-"""Latents for a grid whose rows are the values of a code."""
+"""Latents for a grid in which each row is one value of a code."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch.nn.functional import one_hot
 
 from ganrun import Factor
 
-MOST_ROWS = 32
-"""A code of more values would make a picture that nobody can look at."""
+MAX_ROWS = 32
+"""Codes with more values would make the picture too large."""
 
 
 def row_by_row(latents: Tensor, factors: tuple[Factor, ...], columns: int) -> Tensor | None:
-    """Latents `(values · columns, latent_size)`: one row for each value of the first categorical factor, and below each
-    other the same latents but for that code. None where there is no such factor.
+    """Latents `(values · columns, latent_size)`: one row for each value of the first categorical factor; the other
+    factors are equal within a column. None if there is no such factor.
 
     Args:
         latents: At least `columns` of them.
-        factors: What a latent vector is made of.
+        factors: The factors of a latent vector.
         columns: Samples in a row.
     """
     start = 0
     for factor in factors:
-        if factor.kind == "categorical" and factor.size <= MOST_ROWS:
+        if factor.kind == "categorical" and factor.size <= MAX_ROWS:
             rows = latents[:columns].repeat(factor.size, 1)
             values = torch.arange(factor.size, device=latents.device).repeat_interleave(columns)
             rows[:, start : start + factor.size] = one_hot(values, factor.size).to(rows.dtype)

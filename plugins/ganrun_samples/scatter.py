@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 SIDE = 640
-"""Pixels of the picture's side."""
+"""Height and width of the picture, in pixels."""
 
-FINER = 3
-"""Drawn so many times larger and then reduced, so that dots are round."""
+OVERSAMPLING = 3
+"""The picture is drawn larger by this factor and then reduced, which smooths the dots."""
 
 MARGIN = 44
 LIMIT = 1.1
-"""The axes go from -1.1 to 1.1: samples lie in [-1, 1]."""
+"""The axes go from -1.1 to 1.1; samples are in [-1, 1]."""
 
 TICKS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 REAL, GENERATED = (150, 150, 150), (196, 46, 34)
@@ -24,8 +24,8 @@ INK, PAPER, GUIDE = (70, 70, 70), (255, 255, 255), (232, 232, 232)
 
 
 def scatter(real: Tensor, generated: Tensor) -> npt.NDArray[np.uint8]:
-    """Two sets of points `(count, 2)` to one picture, uint8 `(height, width, 3)`."""
-    canvas = Image.new("RGB", (SIDE * FINER, SIDE * FINER), PAPER)
+    """Two sets of points `(count, 2)` as one picture, uint8 `(height, width, 3)`."""
+    canvas = Image.new("RGB", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING), PAPER)
     _draw_guides(ImageDraw.Draw(canvas))
     for points, colour, radius in ((real, REAL, 1.6), (generated, GENERATED, 2.2)):
         canvas = _with_dots(canvas, points, colour, radius)
@@ -35,28 +35,28 @@ def scatter(real: Tensor, generated: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def _with_dots(canvas: Image.Image, points: Tensor, colour: tuple[int, int, int], radius: float) -> Image.Image:
-    """The dots together let the paper through, so that one crowd does not hide the other."""
+    """Draws dots that are transparent as a layer, so that one set does not hide the other."""
     dots = Image.new("L", canvas.size, 0)
     draw = ImageDraw.Draw(dots)
-    size = radius * FINER
+    size = radius * OVERSAMPLING
     for x, y in points.tolist():
-        left, top = _place(x) * FINER, _place(-y) * FINER
+        left, top = _place(x) * OVERSAMPLING, _place(-y) * OVERSAMPLING
         draw.ellipse((left - size, top - size, left + size, top + size), fill=round(255 * OPACITY))
     return Image.composite(Image.new("RGB", canvas.size, colour), canvas, dots)
 
 
 def _place(value: float) -> float:
-    """Where a coordinate lies, in pixels; beyond the axes it lies on the frame."""
+    """A coordinate in pixels; outside the axes, that of the frame."""
     share = (min(max(value, -LIMIT), LIMIT) + LIMIT) / (2 * LIMIT)
     return MARGIN + share * (SIDE - 2 * MARGIN)
 
 
 def _draw_guides(draw: ImageDraw.ImageDraw) -> None:
-    low, high = MARGIN * FINER, (SIDE - MARGIN) * FINER
+    low, high = MARGIN * OVERSAMPLING, (SIDE - MARGIN) * OVERSAMPLING
     for tick in TICKS:
-        at = _place(tick) * FINER
-        draw.line((at, low, at, high), fill=GUIDE, width=FINER)
-        draw.line((low, at, high, at), fill=GUIDE, width=FINER)
+        at = _place(tick) * OVERSAMPLING
+        draw.line((at, low, at, high), fill=GUIDE, width=OVERSAMPLING)
+        draw.line((low, at, high, at), fill=GUIDE, width=OVERSAMPLING)
 
 
 def _draw_frame(draw: ImageDraw.ImageDraw) -> None:

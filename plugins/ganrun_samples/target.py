@@ -1,9 +1,9 @@
-"""Where a command's pictures go."""
+"""Where a command writes its pictures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,46 +17,58 @@ OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".sv
 
 
 class Target:
-    """One PNG, or a folder of them, which appears when all of them are there.
+    """One PNG, or a folder of them, which appears when all of them are complete.
 
     Args:
         path: Ends in .png for one.
 
     Raises:
-        RequestError: if it is taken, or asks for another format.
+        RequestError: if it exists already, or asks for another format.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_folder = path.suffix.lower() != ".png"
-        self._place = Path(os.path.realpath(path))  # what a link or ".." means: they cannot be replaced themselves
+        self.written = 0
+        """Pictures."""
+        self._place = Path(os.path.realpath(path))  # a link itself cannot be replaced
         if path.suffix.lower() in OTHER_FORMATS:
-            raise RequestError(f"{path}: pictures are written as PNG; say NAME.png, or name a folder")
-        with self._faults_told():
+            raise RequestError(f"{path}: pictures are written as PNG; use NAME.png, or a folder")
+        with self._write_errors():
             if not self.is_folder and path.is_dir():
-                raise RequestError(f"{path} is a folder; to have a folder of pictures, leave out .png")
+                raise RequestError(f"{path} is a folder; for a folder of pictures, use a name without .png")
             if self.is_folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise RequestError(f"{path} is there already; name a folder that is not, or an empty one")
+                raise RequestError(f"{path} exists already and is not an empty folder; choose another --output")
             if self._place == Path.cwd():
-                raise RequestError(f"{path} is the folder you are in, which would be replaced; name a new one")
+                raise RequestError(
+                    f"{path} is the working directory, which cannot be replaced; choose another --output"
+                )
 
     def write(self, picture: npt.NDArray[np.uint8]) -> None:
         """Write the one picture, uint8 `(height, width, 3)`."""
-        with self._faults_told():
+        with self._write_errors():
             self._place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self._place) as partial:
                 Image.fromarray(picture).save(partial, "PNG")
+        self.written = 1
 
-    @contextmanager
-    def folder(self, count: int) -> Iterator[Pages]:
-        """What takes the `count` pictures of the folder, one after another."""
-        with self._faults_told():
+    def write_all(self, pictures: Iterable[npt.NDArray[np.uint8]], count: int) -> None:
+        """Write the `count` pictures of the folder, each uint8 `(height, width)` or `(height, width, 3)`."""
+        with self._write_errors():
             self._place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_folder(self._place) as partial:
-                yield Pages(partial, max(5, len(str(count - 1))))
+                for number, picture in enumerate(pictures):
+                    Image.fromarray(picture).save(partial / file_name(number, count), "PNG")
+                    self.written = number + 1
+
+    def report(self) -> str:
+        """What was written, and where."""
+        if not self.is_folder:
+            return f"wrote {self.path}"
+        return f"wrote {self.written:,} picture{'' if self.written == 1 else 's'} to {self.path}"
 
     @contextmanager
-    def _faults_told(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -65,15 +77,6 @@ class Target:
             ) from error
 
 
-class Pages:
-    """Pictures called `00000.png`, `00001.png`, … with so many digits, as sorting by name must keep their order."""
-
-    def __init__(self, folder: Path, digits: int) -> None:
-        self.count = 0
-        self._folder = folder
-        self._digits = digits
-
-    def add(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Write the next one, uint8 `(height, width)` or `(height, width, 3)`."""
-        Image.fromarray(picture).save(self._folder / f"{self.count:0{self._digits}}.png", "PNG")
-        self.count += 1
+def file_name(number: int, count: int) -> str:
+    """`00000.png`, `00001.png`, …: with enough digits for the last of `count` names, so that they sort in order."""
+    return f"{number:0{max(5, len(str(count - 1)))}}.png"

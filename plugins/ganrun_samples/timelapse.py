@@ -1,28 +1,36 @@
-"""The pictures of a run's progress as one that moves."""
+"""The pictures of a run's progress as an animation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-MOST_FRAMES = 60
+MAX_FRAMES = 60
 LONGEST_SIDE = 640
-"""Pixels, without the line of text."""
+"""In pixels, without the line of text."""
 
 MILLISECONDS, LAST_MILLISECONDS = 250, 2500
-"""How long each frame is seen; the last one longer, before it begins anew."""
+"""Duration of each frame, and of the last one, before the animation repeats."""
 
 BAND = 24
 INK, PAPER = 50, 255
 
 
-def frames(pictures: Sequence[Path]) -> list[Image.Image]:
-    """Pictures `…/step_00000500.png`, in order, as frames of one size, each under its step, in at most 256 colours.
+def time_lapse(folder: Path, last_step: int) -> bytes | None:
+    """The pictures in a folder until `last_step` as the content of a GIF file; None if there are fewer than two."""
+    written = sorted(folder.glob(f"step_{8 * '[0-9]'}.png"))
+    found = frames([path for path in written if _step(path) <= last_step])
+    return gif(found) if len(found) > 1 else None
 
-    Of more than 60, so many are taken evenly, with the first and the last. Those of another size than the last, from
-    before a setting was changed, are left out.
+
+def frames(pictures: Sequence[Path]) -> list[Image.Image]:
+    """Pictures `…/step_00000500.png`, in order, as frames of one size, each below its step, in at most 256 colours.
+
+    At most 60, evenly spaced, including the first and the last. Pictures that differ from the last in size, drawn
+    before a setting was changed, are skipped.
     """
     if not pictures:
         return []
@@ -32,22 +40,28 @@ def frames(pictures: Sequence[Path]) -> list[Image.Image]:
     for path in _spread(pictures):
         with Image.open(path) as picture:
             if picture.size == size:
-                found.append(_frame(picture.convert("RGB"), int(path.stem.removeprefix("step_"))))
+                found.append(_frame(picture.convert("RGB"), _step(path)))
     return found
 
 
-def save_time_lapse(found: Sequence[Image.Image], path: Path) -> None:
-    """An animated GIF, which browsers, MLflow and mail programs show alike."""
+def gif(found: Sequence[Image.Image]) -> bytes:
+    """Frames as an animated GIF, which browsers, MLflow and mail programs can show."""
     durations = [MILLISECONDS] * (len(found) - 1) + [LAST_MILLISECONDS]
     first, *others = found
-    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    file = BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    return file.getvalue()
+
+
+def _step(picture: Path) -> int:
+    return int(picture.stem.removeprefix("step_"))
 
 
 def _spread(pictures: Sequence[Path]) -> list[Path]:
-    if len(pictures) <= MOST_FRAMES:
+    if len(pictures) <= MAX_FRAMES:
         return list(pictures)
     last = len(pictures) - 1
-    return [pictures[round(number * last / (MOST_FRAMES - 1))] for number in range(MOST_FRAMES)]
+    return [pictures[round(number * last / (MAX_FRAMES - 1))] for number in range(MAX_FRAMES)]
 
 
 def _frame(picture: Image.Image, step: int) -> Image.Image:
@@ -61,7 +75,7 @@ def _frame(picture: Image.Image, step: int) -> Image.Image:
 
 
 def _with_palette(frame: Image.Image) -> Image.Image:
-    """As GIF wants it: greys as they are, colours reduced without a pattern of dots, which would flicker."""
+    """Grey frames unchanged; colours reduced to a palette for GIF, without dithering, which would flicker."""
     red, green, blue = frame.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
         return red

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """The observer `target`."""
     from ganrun_target.observer import Target
 
     return {"target": Target}

@@ -1,4 +1,4 @@
-"""The observer that gives the verdict."""
+"""The observer that compares a run with a published score."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ log = logging.getLogger("ganrun")
 
 
 class Target(ganrun.Observer):
-    """Holds a run's score against a published one, and says at the end whether it was reached.
+    """Compares a run's score with a published one, and reports at the end whether the run reached it.
 
-    A recipe states the target; the verdict is printed when the run has finished, and stands under `target` in
-    summary.json. A score that is better than the published one reaches it, however far it is off.
+    The recipe states the target. The verdict is printed when the run has finished, and is in summary.json under
+    `target`. A score that is better than the published one always reaches it.
     """
 
     class Settings(ganrun.Settings):
         metric: str
-        """The score, as it is named everywhere: `fid`, `inception_score`, `fid_classifier`."""
+        """The score's name: `fid`, `inception_score`, `fid_classifier`."""
 
         value: float
-        """What was published."""
+        """The published value."""
 
         tolerance: float = Field(0.0, ge=0)
-        """How much worse a score may be and still count: what seeds and machines make of one and the same recipe."""
+        """How much worse a score may be and still reach the target: the variation between seeds and machines."""
 
         source: str
         """Where it was published: paper and table, or address."""
@@ -37,24 +37,23 @@ class Target(ganrun.Observer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._missed: str | None = None
-        """What was looked for in vain, and told."""
+        self._has_warned = False
 
     @observes
     def evaluated(self, run: Run, scores: Sequence[Score]) -> None:
-        """Judge the newest score; say so at once if it is not there."""
-        names = [score.name for score in scores]
-        if self.settings.metric not in {*names, self._missed}:
-            log.warning("no verdict on the target: %s is not measured, but %s", self.settings.metric, ", ".join(names))
-            self._missed = self.settings.metric
-        for score in scores:
-            if score.name == self.settings.metric:
-                stated = self.settings.model_dump()
-                run.add_to_summary("target", {**stated, "measured": score.value, "reached": self._is_reached(score)})
+        """Add the verdict on the latest score to the summary; warn if the target's score is not measured."""
+        score = next((score for score in scores if score.name == self.settings.metric), None)
+        if score is not None:
+            target = self.settings.model_dump()
+            run.add_to_summary("target", {**target, "measured": score.value, "reached": self._is_reached(score)})
+        elif not self._has_warned:
+            measured = ", ".join(score.name for score in scores)
+            log.warning("the target cannot be judged: %s is not measured, only %s", self.settings.metric, measured)
+            self._has_warned = True
 
     @observes
     def run_ended(self, run: Run, status: str) -> None:
-        """Have the verdict printed."""
+        """Print the verdict."""
         if status == "finished":
             run.add_message(self._verdict(run.scores.get(self.settings.metric), sorted(run.scores)))
 
@@ -62,17 +61,17 @@ class Target(ganrun.Observer):
         return self._shortfall(score) <= self.settings.tolerance
 
     def _shortfall(self, score: Score) -> float:
-        """How much worse the score is than what was published; negative where it is better."""
+        """How much worse the score is than the published one; negative if it is better."""
         difference = score.value - self.settings.value
         return -difference if score.higher_is_better else difference
 
     def _verdict(self, score: Score | None, measured: Sequence[str]) -> str:
-        wanted = f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"
+        published = f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"
         if score is None:
-            return f"target not judged: {wanted} was not measured; this run has {', '.join(measured) or 'no scores'}"
+            return f"target not judged: {published} was not measured; the scores are {', '.join(measured) or 'none'}"
         if self._is_reached(score):
-            return f"target reached: {score.name} is {score.value:.4g}, published {wanted}"
+            return f"target reached: {score.name} is {score.value:.4g}, published {published}"
         return (
-            f"target missed: {score.name} is {score.value:.4g}, published {wanted}; "
+            f"target missed: {score.name} is {score.value:.4g}, published {published}; "
             f"{self._shortfall(score):.4g} worse, where {self.settings.tolerance:g} is allowed"
         )

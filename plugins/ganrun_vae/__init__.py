@@ -1,6 +1,6 @@
-"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114): one loss, on anybody's networks.
+"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114): a loss for any pair of networks.
 
-Any generator serves as its decoder and any discriminator as its encoder, so it brings no networks of its own.
+Any generator can be its decoder and any discriminator its encoder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The loss `vae`."""
     from ganrun_vae.losses import VariationalAutoencoder
 
     return {"vae": VariationalAutoencoder}

@@ -16,10 +16,10 @@ import ganrun
 from ganrun import Batch, IncompatibleError, Loss, ModelSpec, Nets, Phase, Slot, Terms
 
 SMALLEST_GAP = 2.0**-24
-"""Distance from 1 to the next smaller float32: a sample nearer to ±1 than this has rounded to ±1."""
+"""Distance from 1 to the next smaller float32: a sample closer to ±1 has been rounded to ±1."""
 
 SMALLEST_SIGMA = 2 / 255 / math.sqrt(12)
-"""Standard deviation of rounding to 8 bits, in units of [-1, 1]: no decoder can know a pixel better."""
+"""Standard deviation of rounding to 8 bits, in units of [-1, 1]: no decoder can predict a pixel better."""
 
 ACTIVE_VARIANCE = 0.01
 """A latent dimension whose mean varies more than this from image to image is active (arXiv:1509.00519)."""
@@ -37,13 +37,13 @@ class VariationalAutoencoder(Loss):
         """Length of a latent vector; the prior is N(0, I)."""
 
         likelihood: Literal["bernoulli", "gaussian", "fixed-variance"] = "gaussian"
-        """Of a pixel, given the decoder's output as its mean. bernoulli: pixels mapped to [0, 1], for pictures that
-        are nearly black and white; gaussian: one variance for all pixels, always the best for the batch at hand;
+        """Distribution of a pixel around the decoder's output, its mean. bernoulli: of pixels mapped to [0, 1], for
+        nearly black and white pictures; gaussian: one variance for all pixels, the most likely one for each batch;
         fixed-variance: the Gaussian whose standard deviation is sigma."""
 
         sigma: float | None = Field(None, gt=0, validate_default=True)
-        """Standard deviation of a pixel in units of [-1, 1], for fixed-variance and only there. Unit variance on
-        pixels in [0, 1] is sigma = 2."""
+        """Standard deviation of a pixel in units of [-1, 1], for fixed-variance only. Unit variance on pixels in
+        [0, 1] is sigma = 2."""
 
         beta: float = Field(1.0, ge=0)
         """Weight of the KL divergence (β-VAE, Higgins et al. 2017); 1 is the evidence lower bound."""
@@ -56,7 +56,7 @@ class VariationalAutoencoder(Loss):
         def _fixed_variances_only(cls, sigma: float | None, info: ValidationInfo) -> float | None:
             likelihood = info.data.get("likelihood")
             if likelihood == "fixed-variance" and sigma is None:
-                raise ValueError('likelihood = "fixed-variance" needs it; say sigma = 1.0, for instance')
+                raise ValueError('likelihood = "fixed-variance" needs it; say sigma = 1.0, for example')
             if likelihood in ("bernoulli", "gaussian") and sigma is not None:
                 raise ValueError(f'is for "fixed-variance", but likelihood = "{likelihood}"; leave one of them out')
             return sigma
@@ -69,7 +69,7 @@ class VariationalAutoencoder(Loss):
         super().__init__(settings, spec)
         if settings.likelihood == "bernoulli" and len(spec.sample_shape) != 3:
             raise IncompatibleError(
-                f'likelihood "bernoulli" is of pixels, not of samples of shape {spec.sample_shape}; say "gaussian"'
+                f'likelihood "bernoulli" needs images, not samples of shape {spec.sample_shape}; say "gaussian"'
             )
 
     def out_features(self, slot: str) -> int:
@@ -77,14 +77,14 @@ class VariationalAutoencoder(Loss):
         return 2 * self.latent_size
 
     def phases(self) -> Sequence[Phase]:
-        """One: both networks go down the same gradient."""
+        """One phase, which trains both networks by the same gradient."""
         return (Phase("vae", self.objective, trains=("generator", "encoder")),)
 
     def objective(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log p(x|z)] + β KL(q(z|x) ‖ p(z)), z = μ + σ ε: equation 10, with batch.latents as ε.
 
-        Reported beside it: the KL divergence unweighted, the lower bound itself, how many latent dimensions are in
-        use, and for the Gaussians their standard deviation.
+        Also reported: the unweighted KL divergence, the lower bound itself, the number of active latent dimensions,
+        and the standard deviation of a Gaussian likelihood.
         """
         mean, log_variance = posterior(nets, batch.images)
         samples = nets.generator(mean + batch.latents * (0.5 * log_variance).exp())
@@ -97,7 +97,7 @@ class VariationalAutoencoder(Loss):
         )
 
     def reconstruction_loss(self, samples: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """−log p(x|z), and what to report of it. Both tensors are `(batch, *sample_shape)` in [-1, 1]."""
+        """−log p(x|z), and facts to report. Samples and images are `(batch, *sample_shape)` in [-1, 1]."""
         if self.settings.likelihood == "bernoulli":
             return bernoulli_loss(samples, images).mean(), {}
         sigma = self.settings.sigma
@@ -110,7 +110,7 @@ class VariationalAutoencoder(Loss):
         return beta * (batch.step / steps).clamp(max=1) if steps else beta
 
     def encode(self, nets: Nets, images: Tensor) -> Tensor:
-        """The mean of q(z|x): the same at every call."""
+        """The mean of q(z|x), which is deterministic."""
         return posterior(nets, images)[0]
 
     def reconstruct(self, nets: Nets, images: Tensor) -> Tensor:
@@ -138,11 +138,11 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def bernoulli_loss(samples: Tensor, images: Tensor) -> Tensor:
     """−Σ [t log p + (1 − t) log(1 − p)] over pixels, p = (1 + sample) / 2, t = (1 + image) / 2: `(batch,)`, in nats.
 
-    Grey pixels count as probabilities, so for them this is a cross-entropy and no log-likelihood (arXiv:1907.06845).
+    Grey pixels count as probabilities: for them this is a cross-entropy, not a log-likelihood (arXiv:1907.06845).
     """
-    # 1 + x and 1 − x are exact in float32 where they are small, which p and 1 − p of p = (1 + x) / 2 are not. So the
-    # gradient through the decoder's tanh is 2 (p − t), as with logits, until tanh itself has rounded to ±1: only there
-    # does the bound act, against log 0 and the NaN of 0 · ∞ in the backward pass.
+    # Where 1 + x or 1 − x is small, it is exact in float32; 1 − p with p = (1 + x) / 2 is not. So the gradient through
+    # the decoder's tanh is 2 (p − t), as with logits, until tanh itself rounds to ±1. Only there does the clamp act: it
+    # avoids log 0, and the NaN of 0 · ∞ in the backward pass.
     log_p = ((1 + samples).clamp_min(SMALLEST_GAP) / 2).log()
     log_not_p = ((1 - samples).clamp_min(SMALLEST_GAP) / 2).log()
     target = (1 + images) / 2
@@ -155,16 +155,16 @@ def bernoulli_loss(samples: Tensor, images: Tensor) -> Tensor:
 def gaussian_loss(samples: Tensor, images: Tensor, variance: Tensor) -> Tensor:
     """−log N(image; sample, variance · I) = ½ Σ [error² / variance + log(2π variance)]: `(batch,)`, in nats.
 
-    Of a density over pixels in [-1, 1]; over pixels in [0, 1] the loss would be log 2 lower for each pixel.
+    The density is over pixels in [-1, 1]; over pixels in [0, 1] the loss is log 2 lower per pixel.
     """
     errors = (samples - images).square() / variance
     return 0.5 * (errors + (2 * math.pi * variance).log()).flatten(1).sum(1)
 
 
 def best_variance(samples: Tensor, images: Tensor) -> Tensor:
-    """The variance under which the batch is likeliest: its mean squared error, over all pixels and images; a scalar.
+    """The maximum-likelihood variance of the batch: its mean squared error, over all pixels and images; a scalar.
 
-    The optimal σ-VAE (Rybkin et al. 2020, arXiv:2006.13202). The loss is flat in the variance there, so a constant
-    variance gives the very gradient that one through the variance would.
+    The optimal σ-VAE (Rybkin et al. 2020, arXiv:2006.13202). The derivative of the loss by the variance is 0 there, so
+    treating the variance as a constant leaves the gradient unchanged.
     """
     return (samples - images).detach().square().mean().clamp_min(SMALLEST_SIGMA**2)

@@ -1,4 +1,4 @@
-"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses and LSGAN's, dense and simple networks."""
+"""The first GAN (Goodfellow et al. 2014, arXiv:1406.2661): its two losses, LSGAN's, and simple networks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
+    """The generators `mlp` and `conv`."""
     from ganrun_vanilla.networks import ConvGenerator, MlpGenerator
 
     return {"mlp": MlpGenerator, "conv": ConvGenerator}
@@ -20,6 +21,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:
 
 @hookimpl
 def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """The discriminators `mlp` and `conv`."""
     from ganrun_vanilla.networks import ConvDiscriminator, MlpDiscriminator
 
     return {"mlp": MlpDiscriminator, "conv": ConvDiscriminator}
@@ -27,6 +29,7 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The losses `gan`, `minimax` and `lsgan`."""
     from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 
     return {"gan": NonSaturatingGan, "minimax": MinimaxGan, "lsgan": LeastSquaresGan}

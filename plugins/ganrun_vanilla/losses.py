@@ -1,23 +1,20 @@
-"""The losses of the first GAN, on logits, and that of least squares, on the discriminator's raw output.
-
-With D(x) = σ(logit):  log D = −softplus(−logit),  log(1 − D) = −softplus(logit).
-"""
+"""The first GAN's two losses, on logits, and the least-squares loss, on the discriminator's raw output."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
 import ganrun
-from ganrun import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun import AdversarialLoss, Batch, Nets, Phase, Terms, logistic_terms, non_saturating_loss
 
 
-class _Gan(Loss):
-    """What the losses share: slots, phases, and the first GAN's discriminator."""
+class _Gan(AdversarialLoss):
+    """The first GAN's discriminator, and the settings that all three losses have."""
 
     class Settings(ganrun.Settings):
         latent_size: int = Field(64, ge=1)
@@ -28,50 +25,42 @@ class _Gan(Loss):
 
     settings: Settings
 
-    slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
-
-    def phases(self) -> Sequence[Phase]:
-        return (
-            Phase("discriminator", self.discriminator, trains=("discriminator",), repeat=self.settings.n_discriminator),
-            Phase("generator", self.generator, trains=("generator",), reads_images=False),
-        )
+    def discriminator_phase(self) -> Phase:
+        """`n_discriminator` updates per step."""
+        return replace(super().discriminator_phase(), repeat=self.settings.n_discriminator)
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
-        """−E[log D(x)] − E[log(1 − D(G(z)))]: algorithm 1, the ascent on D, with its sign turned.
-
-        Real and generated images pass as two batches, so batch norm sees each kind apart. The generator is frozen
-        here, so its samples carry no graph.
-        """
+        """−E[log D(x)] − E[log(1 − D(G(z)))]: algorithm 1, the ascent on D, with its sign turned."""
         real = nets.discriminator(batch.images)
         fake = nets.discriminator(nets.generator(batch.latents))
-        return Terms(minimise={"real": softplus(-real).mean(), "fake": softplus(fake).mean()})
+        return Terms(minimise=logistic_terms(real, fake))
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
-        """The generator's own objective, on fresh latents."""
+        """The generator's loss."""
         return Terms(minimise={"fake": self.generator_loss(nets.discriminator(nets.generator(batch.latents)))})
 
     @abstractmethod
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """From the discriminator's output for samples `(batch, 1)` to a scalar."""
+        """A scalar, from the discriminator's output for samples `(batch, 1)`."""
 
 
 class NonSaturatingGan(_Gan):
     """The GAN that is used in practice: the generator maximises log D(G(z)).
 
-    Goodfellow et al. 2014 (arXiv:1406.2661), end of section 3: same fixed point as the minimax game, with stronger
+    Goodfellow et al. 2014 (arXiv:1406.2661), end of section 3: the same fixed point as the minimax game, with stronger
     gradients while the discriminator wins.
     """
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """−E[log D(G(z))]."""
-        return softplus(-fake).mean()
+        return non_saturating_loss(fake)
 
 
 class MinimaxGan(_Gan):
     """The GAN as a zero-sum game: the generator minimises log(1 − D(G(z))).
 
-    Goodfellow et al. 2014 (arXiv:1406.2661), equation 1 and algorithm 1. Its gradient fades where the discriminator
-    wins; it is here to be compared with.
+    Goodfellow et al. 2014 (arXiv:1406.2661), equation 1 and algorithm 1. Its gradient vanishes where the discriminator
+    wins; use it for comparison.
     """
 
     def generator_loss(self, fake: Tensor) -> Tensor:

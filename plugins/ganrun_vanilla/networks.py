@@ -1,8 +1,4 @@
-"""Dense and simple convolutional networks.
-
-The tanh is taken in float32 whatever the precision inside: bf16 has no number between 1 − 2⁻⁸ and 1, and likelihoods
-take logarithms of that gap.
-"""
+"""Dense and simple convolutional networks."""
 
 from __future__ import annotations
 
@@ -16,7 +12,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
+from ganrun import (
+    Discriminator,
+    Generator,
+    ImageConditioning,
+    IncompatibleError,
+    LabelledImages,
+    LabelledLatents,
+    LatentConditioning,
+    ModelSpec,
+    dcgan_init,
+    float32_tanh,
+    halved_shape,
+)
 
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs, as in DCGAN (arXiv:1511.06434)."""
@@ -35,9 +43,7 @@ class MlpGenerator(Generator):
         norm: Literal["none", "batch"] = "none"
         """Batch norm after each hidden layer, or none."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
-        that are learned for each class."""
+        labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -47,8 +53,8 @@ class MlpGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
-        samples = self.layers(self.inputs(latents, labels)).float().tanh()
-        return samples.unflatten(1, self.spec.sample_shape)  # type: ignore[no-any-return]
+        samples = float32_tanh(self.layers(self.inputs(latents, labels)))
+        return samples.unflatten(1, self.spec.sample_shape)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class MlpDiscriminator(Discriminator):
@@ -62,11 +68,9 @@ class MlpDiscriminator(Discriminator):
         """Units of the hidden layers, from the image up."""
 
         dropout: float = Field(0.0, ge=0, lt=1)
-        """Share of the hidden units that are dropped in training."""
+        """Fraction of the hidden units dropped in training."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
-        that are learned for each class."""
+        labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -92,23 +96,21 @@ class ConvGenerator(Generator):
         """Channels of the last hidden layer; each one before it has twice as many."""
 
         stages: int = Field(3, ge=1)
-        """How often the size is doubled: 3 takes 4×4 to 32×32."""
+        """Number of doublings of the size: 3 for 4×4 to 32×32."""
 
         kernel_size: Literal[3, 4, 5] = 4
-        """Side of the doubling kernels. Where it is odd, some pixels are made of more terms than their neighbours, a
-        chequered pattern that training has to undo; with 4 all are made of as many."""
+        """Side of the doubling kernels. With an odd side some pixels are sums of more terms than their neighbours, a
+        chequered pattern that training has to undo; with 4 all are sums of equally many."""
 
         output: Literal["doubling", "convolution"] = "doubling"
         """The last layer. doubling: the last stage's transposed convolution gives the image. convolution: all stages
-        are hidden, and a convolution 3×3 of stride 1 takes the last map, as large as the image, to its channels."""
+        are hidden, and a 3×3 convolution of stride 1 turns the last map, as large as the image, into its channels."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
-        that are learned for each class."""
+        labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = _divided(spec, settings.stages)
+        channels, height, width = halved_shape(spec, settings.stages, f"stages = {settings.stages}")
         hidden = settings.stages + (settings.output == "convolution")
         widths = [settings.feature_maps << k for k in reversed(range(hidden))]
         start = (widths[0], height, width)
@@ -121,18 +123,18 @@ class ConvGenerator(Generator):
             *_doubling(widths, settings.kernel_size),
             _output(settings, widths[-1], channels),
         )
-        self.apply(_dcgan_weights)
+        self.apply(dcgan_init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
-        return self.layers(self.inputs(latents, labels)).float().tanh()  # type: ignore[no-any-return]
+        return float32_tanh(self.layers(self.inputs(latents, labels)))
 
 
 class ConvDiscriminator(Discriminator):
     """Convolutions that halve the size, then one dense layer.
 
     Each stage: convolution of stride 2, batch norm (not in the first), leaky ReLU, dropout. The mirror image of the
-    generator `conv`; also serves as an encoder.
+    generator `conv`, and usable as an encoder.
     """
 
     class Settings(ganrun.Settings):
@@ -140,25 +142,23 @@ class ConvDiscriminator(Discriminator):
         """Channels of the first layer; each stage after it has twice as many."""
 
         stages: int = Field(3, ge=1)
-        """How often the size is halved."""
+        """Number of halvings of the size."""
 
         kernel_size: Literal[3, 4, 5] = 4
-        """Side of the kernels. 4 takes heights and widths that 2 ** stages divides; with 3 and 5, which round halves
-        up, any will do: 28, 14, 7, 4."""
+        """Side of the kernels. 4 takes heights and widths that 2 ** stages divides. 3 and 5 take any, and round halves
+        up: 28, 14, 7, 4."""
 
         norm: Literal["none", "batch"] = "batch"
         """Batch norm after every convolution but the first, or none."""
 
         dropout: float = Field(0.0, ge=0, lt=1)
-        """Share of each stage's outputs that are dropped in training."""
+        """Fraction of each stage's outputs dropped in training."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
-        embedding adds one channel, learned for each class pixel by pixel."""
+        labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        height, width = _halved(spec, settings.stages, settings.kernel_size)
+        height, width = _smallest_map(spec, settings.stages, settings.kernel_size)
         self.inputs = LabelledImages(spec, settings.labels)
         widths = [self.inputs.shape[0], *(settings.feature_maps << k for k in range(settings.stages))]
         self.layers = nn.Sequential(
@@ -166,7 +166,7 @@ class ConvDiscriminator(Discriminator):
             nn.Flatten(),
             nn.Linear(widths[-1] * height * width, spec.out_features),
         )
-        self.apply(_dcgan_weights)
+        self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)` to logits `(batch, out_features)`."""
@@ -174,7 +174,7 @@ class ConvDiscriminator(Discriminator):
 
 
 def _dense(sizes: Sequence[int], batch_norm: bool, dropout: float = 0.0) -> Iterator[nn.Module]:
-    """Dense layers with leaky ReLU between them; the last one is bare."""
+    """Dense layers with leaky ReLU between them; nothing follows the last."""
     for fan_in, fan_out in pairwise(sizes[:-1]):
         yield nn.Linear(fan_in, fan_out, bias=not batch_norm)
         if batch_norm:
@@ -205,7 +205,7 @@ def _doubler(fan_in: int, fan_out: int, kernel_size: int, bias: bool = True) -> 
 
 
 def _halving(widths: Sequence[int], kernel_size: int, batch_norm: bool, dropout: float) -> Iterator[nn.Module]:
-    """Convolutions from size n to n/2; an odd kernel's n/2 is rounded up."""
+    """Convolutions from size n to n/2, which an odd kernel rounds up."""
     for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
         normed = batch_norm and index > 0
         yield nn.Conv2d(fan_in, fan_out, kernel_size, stride=2, padding=(kernel_size - 1) // 2, bias=not normed)
@@ -216,42 +216,16 @@ def _halving(widths: Sequence[int], kernel_size: int, batch_norm: bool, dropout:
             yield nn.Dropout(dropout)
 
 
-def _dcgan_weights(module: nn.Module) -> None:
-    """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    if isinstance(module.__dict__.get("_parameters", {}).get("bias"), nn.Parameter):
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
-def _halved(spec: ModelSpec, stages: int, kernel_size: int) -> tuple[int, int]:
-    """(height, width) of what is left of an image after so many halvings.
+def _smallest_map(spec: ModelSpec, stages: int, kernel_size: int) -> tuple[int, int]:
+    """(height, width) of an image after all halvings.
 
     Raises:
-        IncompatibleError: if an even kernel meets a size that is no multiple of 2 ** stages.
+        IncompatibleError: if the kernel is even and the size is no multiple of 2 ** stages.
     """
     if kernel_size % 2 == 0:
-        _, height, width = _divided(spec, stages, " (kernel_size = 3 or 5 takes any)")
-        return height, width
+        return halved_shape(spec, stages, f"stages = {stages}", "kernel_size = 3 or 5 takes any size")[1:]
     _, height, width = spec.image_shape
     return ceil(height / 2**stages), ceil(width / 2**stages)
-
-
-def _divided(spec: ModelSpec, stages: int, advice: str = "") -> tuple[int, int, int]:
-    """(channels, height / 2 ** stages, width / 2 ** stages).
-
-    Raises:
-        IncompatibleError: if they are no whole numbers.
-    """
-    channels, height, width = spec.image_shape
-    factor = 2**stages
-    if height % factor or width % factor:
-        raise IncompatibleError(
-            f"with stages = {stages} it takes sizes divisible by {factor}, not {height}×{width}{advice}"
-        )
-    return channels, height // factor, width // factor
 
 
 def _checked(sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Wasserstein GANs and their kin: gradient penalty, weight clipping, hinge; residual networks (arXiv:1704.00028)."""
+"""Losses on critics (Wasserstein with gradient penalty or clipping, hinge) and residual networks (arXiv:1704.00028)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
+    """The generator `wgan-gp-resnet`."""
     from ganrun_wgan_gp.networks import ResnetGenerator
 
     return {"wgan-gp-resnet": ResnetGenerator}
@@ -20,6 +21,7 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:
 
 @hookimpl
 def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """The discriminator `wgan-gp-resnet`."""
     from ganrun_wgan_gp.networks import ResnetCritic
 
     return {"wgan-gp-resnet": ResnetCritic}
@@ -27,6 +29,7 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
+    """The losses `wgan-gp`, `wgan` and `hinge`."""
     from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
 
     return {"wgan-gp": PenalisedWassersteinGan, "wgan": ClippedWassersteinGan, "hinge": HingeGan}

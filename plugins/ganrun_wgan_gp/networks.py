@@ -1,8 +1,4 @@
-"""The residual networks of the WGAN-GP paper (arXiv:1704.00028, appendix).
-
-The tanh is taken in float32 whatever the precision inside: bf16 has no number between 1 − 2⁻⁸ and 1, and likelihoods
-take logarithms of that gap.
-"""
+"""The residual networks of the WGAN-GP paper (arXiv:1704.00028, appendix)."""
 
 from __future__ import annotations
 
@@ -15,7 +11,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Conditioning, Discriminator, Generator, IncompatibleError, LabelledImages, LabelledLatents, ModelSpec
+from ganrun import (
+    Discriminator,
+    Generator,
+    ImageConditioning,
+    LabelledImages,
+    LabelledLatents,
+    LatentConditioning,
+    ModelSpec,
+    float32_tanh,
+    halved_shape,
+)
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Norm = Literal["none", "batch", "layer"]
@@ -32,15 +38,13 @@ class ResnetGenerator(Generator):
     class Settings(ganrun.Settings):
         widths: Widths = (128, 128, 128, 128)
         """Channels of the first map, then of each block that doubles the size. The default is the paper's for 32×32,
-        starting at 4×4; its one for 64×64 is [512, 512, 256, 128, 64]."""
+        from 4×4; the paper's for 64×64 is [512, 512, 256, 128, 64]."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one input per class, embedding adds 50
-        that are learned for each class."""
+        labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = _divided(spec, len(settings.widths) - 1)
+        channels, height, width = _smallest_map(spec, settings.widths, len(settings.widths) - 1)
         start = (settings.widths[0], height, width)
         self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
@@ -54,7 +58,7 @@ class ResnetGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
-        return self.layers(self.inputs(latents, labels)).float().tanh()  # type: ignore[no-any-return]
+        return float32_tanh(self.layers(self.inputs(latents, labels)))
 
 
 class ResnetCritic(Discriminator):
@@ -72,16 +76,14 @@ class ResnetCritic(Discriminator):
         """Blocks after those, which keep the size and the channels."""
 
         norm: Literal["none", "layer"] = "none"
-        """Layer norm before each ReLU inside the blocks but the first, or none. Batch norm is no choice: a gradient
-        penalty is meant sample by sample."""
+        """Layer norm before each ReLU inside the blocks but the first, or none. Batch norm is not offered, because a
+        gradient penalty is computed per sample."""
 
-        labels: Conditioning = "concatenation"
-        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
-        embedding adds one channel, learned for each class pixel by pixel."""
+        labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        _divided(spec, len(settings.widths))
+        _smallest_map(spec, settings.widths, len(settings.widths))
         first, last = settings.widths[0], settings.widths[-1]
         self.inputs = LabelledImages(spec, settings.labels)
         self.layers = nn.Sequential(
@@ -102,8 +104,8 @@ class ResnetCritic(Discriminator):
 # ── Residual blocks: arXiv:1704.00028, appendix ───────────────────────────────────────────────────────────
 #
 # A 1×1 convolution commutes with average pooling and with nearest-neighbour upsampling, so each skip convolves the
-# smaller of its two maps: the same function as the paper's at a quarter of the work. ReLUs are never in place, for
-# the skip needs what they are given.
+# smaller of its two maps: the same function as the paper's at a quarter of the work. ReLUs are never in place, because
+# the skip needs their input.
 
 
 class _Residual(nn.Module):
@@ -158,7 +160,7 @@ def _normed_relu_conv(fan_in: int, fan_out: int, norm: Norm) -> list[nn.Module]:
 
 
 def _conv(fan_in: int, fan_out: int) -> nn.Conv2d:
-    """A convolution of a branch: it stands beside a ReLU, which halves the variance."""
+    """A convolution next to a ReLU, which halves the variance: hence the gain."""
     return _glorot(nn.Conv2d(fan_in, fan_out, 3, padding=1), gain=sqrt(2))
 
 
@@ -173,17 +175,10 @@ def _glorot(layer: L, gain: float = 1.0) -> L:
     return layer
 
 
-def _divided(spec: ModelSpec, halvings: int) -> tuple[int, int, int]:
+def _smallest_map(spec: ModelSpec, widths: Widths, halvings: int) -> tuple[int, int, int]:
     """(channels, height / 2 ** halvings, width / 2 ** halvings).
 
     Raises:
-        IncompatibleError: if they are no whole numbers.
+        IncompatibleError: if the size does not halve that often without a remainder.
     """
-    channels, height, width = spec.image_shape
-    factor = 2**halvings
-    if height % factor or width % factor:
-        raise IncompatibleError(
-            f"its widths halve the size {halvings} times, so it takes sizes divisible by {factor}, "
-            f"not {height}×{width}; leave out some widths or change the data's size"
-        )
-    return channels, height // factor, width // factor
+    return halved_shape(spec, halvings, f"{len(widths)} widths", "use fewer widths or change the size in [data]")

@@ -1,7 +1,7 @@
-"""Penalties on the gradient that a critic has with respect to its input.
+"""Penalties on the gradient of a critic with respect to its input.
 
-All of them differentiate a gradient, so the phase that uses one says `second_order=True`. A sample's gradient is
-only its own where the critic treats each sample apart from its batch: no batch norm.
+All of them differentiate a gradient, so a phase that uses one has `second_order=True`. They are computed per sample,
+which requires a critic without batch norm: an output must not depend on other samples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Network = Callable[[Tensor], Tensor]
-"""From samples `(batch, …)` to one number each, `(batch, 1)`."""
+"""Samples `(batch, …)` to one number each, `(batch, 1)`."""
 
 EPSILON = 1e-12
 """Added under the root: the slope of √s is infinite at s = 0, and infinity times zero is NaN."""
@@ -26,8 +26,8 @@ def gradient_norms(critic: Network, points: Tensor) -> Tensor:
     """‖∇ₓD(x)‖₂ at every point, over all its channels and pixels: `(batch,)`, differentiable.
 
     Args:
-        critic: D. Whatever precision it computes in, its gradient has the points' type.
-        points: x, float32 `(batch, …)`. Nothing is passed back to where they come from.
+        critic: D. The gradient has the points' type, at any precision inside.
+        points: x, float32 `(batch, …)`. No gradient flows back to their source.
     """
     return (squared_gradient_norms(critic, points) + EPSILON).sqrt()
 
@@ -44,7 +44,7 @@ def squared_gradient_norms(critic: Network, points: Tensor) -> Tensor:
 
 
 def interpolates(real: Tensor, fake: Tensor) -> Tensor:
-    """α·x + (1 − α)·G(z) with α ~ U(0, 1), one for each pair: algorithm 1, lines 4 to 6.
+    """α·x + (1 − α)·G(z) with one α ~ U(0, 1) per pair: algorithm 1, lines 4 to 6.
 
     Args:
         real: x, `(batch, …)`.
@@ -55,7 +55,7 @@ def interpolates(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def distance_from_one(norms: Tensor, sided: Literal["two", "one"] = "two") -> Tensor:
-    """E[(‖g‖ − 1)²] in equation 3; one-sided, E[max(0, ‖g‖ − 1)²], as section 4 weighs it.
+    """E[(‖g‖ − 1)²] of equation 3, or the one-sided E[max(0, ‖g‖ − 1)²] discussed in section 4.
 
     Args:
         norms: ‖g‖, `(batch,)`.
@@ -85,7 +85,7 @@ def dragan(critic: Network, real: Tensor, variance: float, norm: float = 1.0) ->
 
 
 def r1(critic: Network, real: Tensor, gamma: float) -> Tensor:
-    """γ/2 · E[‖∇D(x)‖²] at the real samples: section 4.1. No root is taken, so it needs no epsilon."""
+    """γ/2 · E[‖∇D(x)‖²] at the real samples: section 4.1. Without a root it needs no epsilon."""
     return gamma / 2 * squared_gradient_norms(critic, real).mean()
 
 

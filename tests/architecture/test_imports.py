@@ -11,6 +11,7 @@ import pytest
 
 import ganrun
 import ganrun.testing
+from ganrun.commands.group import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core/ganrun"
@@ -33,7 +34,7 @@ ROOMS = (
 DOORS = ("cli", "testing")
 """What stands beside the rooms: the entry point, and the kit, which imports no command."""
 
-WITHOUT_TORCH = "cli commands.descriptions discovery.plugins rundir.directory"
+WITHOUT_TORCH = ("cli", *(f"commands.{name}" for name in COMMANDS), "discovery.plugins", "rundir.directory")
 """What `ganrun --help` and `ganrun plugins` load, with everything that it imports."""
 
 HEAVY = {"torch", "torchvision", "numpy", "mlflow", "sklearn", "torch_fidelity", "scipy", "PIL"}
@@ -129,13 +130,13 @@ def test_the_hook_specifications_import_only_markers_at_run_time(name: str) -> N
 def test_what_answers_without_torch_imports_it_nowhere() -> None:
     """Not even by way of another module, except inside functions, which run later."""
     seen: set[str] = set()
-    waiting = WITHOUT_TORCH.split()
+    waiting = {*WITHOUT_TORCH}
     while waiting:
         name = waiting.pop()
         at_once = [each for each in MODULES[name] if not each.for_types and not each.in_function]
         assert {each.package for each in at_once} & HEAVY == set(), name
         seen.add(name)
-        waiting += {_ours(each) for each in at_once if each.package == "ganrun"} - seen
+        waiting |= {_ours(each) for each in at_once if each.package == "ganrun"} - seen
 
 
 PLUGIN_FILES = [file for name in PLUGINS for file in sorted((ROOT / "plugins" / name).rglob("*.py"))]
@@ -155,9 +156,11 @@ def test_a_plugin_imports_public_names_and_no_other_plugin(file: Path) -> None:
 
 @pytest.mark.parametrize("file", PLUGIN_FILES, ids=IDS)
 def test_a_plugin_uses_public_attributes_only(file: Path) -> None:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    used = {node.attr for node in attributes if ast.unparse(node.value) == "ganrun"}
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    imported = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names = {alias.asname or alias.name for alias in imported if alias.name == "ganrun"}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    used = {node.attr for node in attributes if ast.unparse(node.value) in names}
     assert used - {*ganrun.__all__, "testing"} == set()
 
 
@@ -174,5 +177,5 @@ def test_a_plugins_front_door_is_light(name: str) -> None:
 def _ours(each: Import) -> str:
     """The module within `ganrun` that an import loads: `from ganrun.contracts import settings` loads the settings."""
     inner = each.module.removeprefix("ganrun").removeprefix(".")
-    within = f"{inner}.{each.name}".removeprefix(".")
+    within = f"{inner}.{each.name}".strip(".")
     return within if (CORE / within.replace(".", "/")).with_suffix(".py").is_file() else inner

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/logging_cost.py [PAIRS]       a bit more than a minute a pair
 
-Small dense networks, in one process. Each run is timed once it has warmed up, for long enough that the store is brought
-level a few times. Where torch has one thread, the share of a core is told too that all threads but the training one
-took: that of MLflow's, and the most that it can have kept from training.
+Small dense networks, in one process. Each run is timed once it has warmed up, for long enough that the store is
+synchronised a few times. Where torch has one thread, the share of a core that all threads but the training one took is
+printed too: that of MLflow's, and the most that it can have kept from training.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def main() -> None:
         f"ratio {statistics.median(ratios):.4f} (quartiles {spread}, n = {pairs} pairs of runs)"
     )
     if torch.get_num_threads() == 1:
-        told = (f"{arm} MLflow {100 * statistics.median(shares[arm][1:]):.2f} % of a core" for arm in arms)
-        print("beside the thread that trains:", *told)
+        printed = (f"{arm} MLflow {100 * statistics.median(shares[arm][1:]):.2f} % of a core" for arm in arms)
+        print("beside the thread that trains:", *printed)
 
 
 if __name__ == "__main__":

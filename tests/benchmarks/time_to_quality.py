@@ -30,9 +30,11 @@ from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.testing import evaluation_on
-from ganrun.training.builder import build_run, prepared_data
+from ganrun.training.builder import build_run
+from ganrun.training.components import prepared_data
 from ganrun.training.measurements import Measurements
-from ganrun.training.runner import build_step, execute
+from ganrun.training.runner import execute
+from ganrun.training.step import build_step
 
 SAMPLES = 10_000
 CPU = torch.device("cpu")

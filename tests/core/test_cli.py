@@ -1,4 +1,4 @@
-"""The command line: what it understands, and that every wrong request ends in one message, status 2 and no trace."""
+"""The command line: what it accepts, and that a wrong request gets one message, status 2 and no traceback."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from ganrun.cli import main
+from ganrun.commands.group import COMMANDS
+from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import load_registry
 
 RECIPE = """\
@@ -89,7 +91,7 @@ BAD_PLUGIN = """
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package whose components all fail in their own way, and one that cannot be imported."""
+    """A folder with a package of components that each fail differently, and one that cannot be imported."""
     folder = tmp_path_factory.mktemp("site")
     for name, source in (("faulty", dedent(BAD_PLUGIN)), ("broken", "import no_such_module\n")):
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
@@ -102,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a sound recipe in it."""
+    """A working directory with a valid recipe."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
@@ -132,7 +134,7 @@ WRONG = {
     "raising plugin": (["r.toml", "--set", "loss.use=best"], "but is broken: RuntimeError: no losses today"),
     "collision": (["r.toml", "--set", "generator.use=mlp"], 'say use = "faulty:mlp" or use = "vanilla:mlp"'),
     "blocked plugin": (["r.toml", "--no-plugin", "vanilla"], 'the plugin "vanilla" might offer it, but is blocked'),
-    "no such plugin": (["r.toml", "--no-plugin", "vanila"], "error: --no-plugin vanila: there is no such plugin"),
+    "no such plugin": (["r.toml", "--no-plugin", "vanila"], 'error: there is no plugin "vanila" to leave out; did you'),
     "malformed --set": (["r.toml", "--set", "train.steps"], "error: --set takes key.path=value, such as"),
     "no such device": (["r.toml", "--device", "gpu"], '[train] device = "gpu": say auto, cpu, cuda, cuda:1 or mps'),
     "negative seed": (["r.toml", "--seed", "-1"], "[train] seed = -1: input should be greater than or equal to 0"),
@@ -154,8 +156,11 @@ WRONG = {
     "show nobody": (["show", "loss", "gna"], 'error: no loss is called "gna"; did you mean "gan"?'),
     "show no kind": (["show", "losses", "gan"], "is not one of"),
     "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are acgan, cgan, gan, "),
+    "show no name": (["show", "optimizer"], "error: say which optimizer: ganrun show optimizer NAME; there are adam, "),
     "show no optimizer": (["show", "optimizer", "adma"], 'error: no optimizer is called "adma"; did you mean "adam"?'),
     "list no kind": (["list", "losses"], "is not one of"),
+    "list without no plugin": (["list", "recipes", "--no-plugin"], "requires an argument"),
+    "plugins without no plugin": (["plugins", "--no-plugin", "vanila"], 'error: there is no plugin "vanila" to leave'),
     "schema of no JSON": (["schema", "--output", "r.toml"], "error: r.toml: a schema is JSON; say --output NAME.json"),
     "schema to nowhere": (["schema", "--output", "absent/x.json"], "error: absent/x.json cannot be written"),
 }  # fmt: skip
@@ -185,7 +190,7 @@ def test_a_gpu_that_is_absent(folder: Path, index: int) -> None:
     assert f"--set train.device=cuda:{index}: device cuda:{index} was asked for, but" in done.stderr
 
 
-def test_every_fault_is_told_before_anything_is_built(folder: Path) -> None:
+def test_every_fault_is_reported_before_anything_is_built(folder: Path) -> None:
     done = ganrun("r.toml", "--set", "train.steps=0", "--set", "data.sise=8", "--set", "loss.latent_size=0")
     assert [line.partition(":")[0] for line in done.stderr.splitlines() if line.startswith("--set")] == [
         "--set train.steps=0",
@@ -194,7 +199,7 @@ def test_every_fault_is_told_before_anything_is_built(folder: Path) -> None:
     ]
 
 
-def test_check_tells_the_faults_of_all_recipes(folder: Path) -> None:
+def test_check_reports_the_faults_of_all_recipes(folder: Path) -> None:
     prepare(folder)
     done = ganrun("check", "absent.toml", "r.toml", "syntax.toml")
     assert done.exit_code == 2
@@ -212,7 +217,7 @@ def test_a_wrong_request_has_exit_status_2_and_nothing_on_standard_output() -> N
     assert done.stderr == "error: absent is no run directory: it does not exist\n"
 
 
-def test_a_reader_that_goes_away_is_no_failure() -> None:
+def test_output_may_be_closed_by_its_reader() -> None:
     command = [sys.executable, "-m", "ganrun.cli", "plugins"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr
@@ -225,13 +230,37 @@ def test_help_and_plugins_answer_without_torch() -> None:
         import sys
         from click.testing import CliRunner
         from ganrun.cli import main
-        for arguments in (["--help"], ["train", "--help"], ["x.toml", "--help"], ["--version"], ["trian"], ["plugins"]):
-            done = CliRunner().invoke(main, arguments)
-            assert done.exit_code == (2 if arguments == ["trian"] else 0), done.output
-        print([name for name in ("torch", "numpy", "mlflow", "sklearn", "torchvision") if name in sys.modules])
+        for command in ("--help", "train --help", "x.toml --help", "--version", "trian", "plugins", "data list --help"):
+            done = CliRunner().invoke(main, command.split())
+            assert done.exit_code == (2 if command == "trian" else 0), done.output
+        slow = ("torch", "numpy", "mlflow", "sklearn", "torchvision", "pydantic", "rich")
+        print([name for name in slow if name in sys.modules])
     """
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "needed"), [("train --help", "train"), ("list recipes", "list")])
+def test_a_command_imports_no_other_command(arguments: str, needed: str) -> None:
+    code = f"""
+        import sys
+        from click.testing import CliRunner
+        from ganrun.cli import main
+        from ganrun.commands.group import COMMANDS
+        done = CliRunner().invoke(main, "{arguments}".split())
+        assert done.exit_code == 0, done.output
+        print([name for name in COMMANDS if f"ganrun.commands.{{name}}" in sys.modules], "torch" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"['{needed}'] False\n", done.stderr
+
+
+def test_every_command_is_listed_with_its_help() -> None:
+    lines = ganrun("--help").stdout.splitlines()
+    listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
+    assert listed[: len(COMMANDS)] == list(COMMANDS) and listed[len(COMMANDS) :] == sorted(listed[len(COMMANDS) :])
+    for name in COMMANDS:
+        assert f"Usage: main {name} " in ganrun(name, "--help").stdout
 
 
 # ── Right requests ────────────────────────────────────────────────────────────────────────────────────────
@@ -244,6 +273,8 @@ def test_help_and_plugins_answer_without_torch() -> None:
         ["--output", "list", "r.toml"],
         ["train", "r.toml", "--output", "list"],
         ["--output", "list", "--resume", "--", "r.toml"],
+        ["-o", "list", "r.toml"],
+        ["r.toml", "-o", "list", "-s", "train.steps=2"],
     ],
 )
 def test_a_recipe_is_trained_with_options_on_either_side(folder: Path, arguments: list[str]) -> None:
@@ -253,7 +284,7 @@ def test_a_recipe_is_trained_with_options_on_either_side(folder: Path, arguments
     assert summary(folder / "list")["steps"] == 2
 
 
-def test_options_say_more_than_the_recipe(folder: Path) -> None:
+def test_options_override_the_recipe(folder: Path) -> None:
     options = ["--seed", "7", "--set", "train.steps=1", "--set", "name=other", "--device", "cpu", "--set", "metric=[]"]
     assert ganrun("r.toml", *options, "--no-plugin", "samples").exit_code == 0
     (run,) = (folder / "runs").iterdir()
@@ -285,21 +316,21 @@ def test_an_output_is_continued_only_if_asked_and_only_if_it_is_the_same_run(fol
     assert damaged.exit_code == 2 and "recipe.toml is damaged" in damaged.stderr
 
 
-def test_a_run_that_goes_on_keeps_the_commit_that_it_began_with(folder: Path) -> None:
+def test_a_continued_run_keeps_the_commit_of_its_start(folder: Path) -> None:
     def commit() -> str:
         for words in ("init -q", "add r.toml", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m c"):
             subprocess.run(["git", *words.split()], check=True, timeout=60)
         return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 
-    def told() -> str:
+    def recorded() -> str:
         return json.loads((folder / "run/environment.json").read_text(encoding="utf-8"))["git"]["commit"]
 
     first = commit()
-    assert ganrun("r.toml", "--output", "run").exit_code == 0 and told() == first
+    assert ganrun("r.toml", "--output", "run").exit_code == 0 and recorded() == first
     second = commit()
-    assert ganrun("resume", "run", "--set", "train.steps=3").exit_code == 0 and told() == first != second
+    assert ganrun("resume", "run", "--set", "train.steps=3").exit_code == 0 and recorded() == first != second
     assert ganrun("r.toml", "--output", "run", "--resume", "--set", "train.steps=4").exit_code == 0
-    assert told() == second, "the recipe was taken from there"
+    assert recorded() == second, "the recipe was read from there"
 
 
 def test_several_recipes_are_trained_in_turn(folder: Path) -> None:
@@ -312,7 +343,7 @@ def test_a_shipped_recipe_is_found_from_anywhere() -> None:
     assert ganrun("check", "quickstart.toml").stdout == "quickstart.toml: ok\n"
 
 
-def test_a_broken_plugin_is_warned_of_and_nothing_more(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_causes_only_a_warning(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(site))
     done = ganrun("check", "r.toml")
     assert (done.exit_code, done.stdout) == (0, "r.toml: ok\n")
@@ -325,15 +356,16 @@ def test_a_broken_plugin_is_warned_of_and_nothing_more(site: Path, monkeypatch: 
 
 def test_everything_on_the_list_can_be_shown() -> None:
     registry = load_registry()
-    for kind in ("generator", "discriminator", "loss", "data", "metric", "extractor", "observer"):
+    for kind in KINDS:
         listed = ganrun("list", kind).stdout.splitlines()[1:]
         assert [line.split()[:2] for line in listed] == [[kind, name] for name in registry.names(kind)]
         for registered in registry.components(kind):
             shown = ganrun("show", kind, registered.name).stdout
             assert registered.cls.summary() in shown
             assert all(f"  {setting}   " in shown for setting in registered.cls.Settings.model_fields)
-    for arguments in (["train"], ["ema"], ["optimizer"], ["optimizer", "rmsprop"]):
+    for arguments in (["train"], ["ema"], ["optimizer", "rmsprop"]):
         assert "settings\n  " in ganrun("show", *arguments).stdout
+    assert ganrun("show", "optimizer").exit_code == 2
 
 
 def test_a_setting_is_shown_with_type_default_bounds_and_meaning() -> None:
@@ -352,7 +384,7 @@ def ganrun(*arguments: str) -> Result:
 
 
 def prepare(folder: Path) -> None:
-    """Files that are no recipes, and a folder that is no run."""
+    """Files that are not recipes, and a folder that is not a run."""
     (folder / "folder.toml").mkdir()
     (folder / "syntax.toml").write_text("a = 1\nb = = 2\n", encoding="utf-8")
     (folder / "binary.toml").write_bytes(b"\x80\x02}q\x00.")

@@ -1,4 +1,4 @@
-"""How a class enters a network: what is added, what is left alone, and what is learned of it."""
+"""How a class enters a network: what is added, what stays unchanged, and what is learned."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from math import prod
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from pydantic import ValidationError
 from torch.nn.functional import one_hot
 
-from ganrun import ContractError, LabelledImages, LabelledLatents, ModelSpec
+from ganrun import (
+    ContractError,
+    ImageConditioning,
+    LabelledImages,
+    LabelledLatents,
+    LatentConditioning,
+    ModelSpec,
+    Settings,
+)
+from ganrun.contracts.settings import settings_help
 
 SHAPES = [(3, 5, 4), (1, 1, 1), (2,)]
 
@@ -22,28 +32,28 @@ def labelled(shape=(3, 5, 4), classes=4, latent_size=6):
 
 
 @given(classes=st.integers(2, 12), latent_size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_latents_pass_unchanged_with_a_one_hot_class_after_them(classes, latent_size, seed):
+def test_a_one_hot_class_follows_the_unchanged_latents(classes, latent_size, seed):
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(7, latent_size, generator=generator)
     labels = torch.randint(classes, (7,), generator=generator)
-    way_in = LabelledLatents(labelled(classes=classes, latent_size=latent_size), "concatenation")
-    given_to_the_network = way_in(latents, labels)
-    assert given_to_the_network.shape == (7, way_in.features) == (7, latent_size + classes)
-    assert torch.equal(given_to_the_network[:, :latent_size], latents)
-    assert torch.equal(given_to_the_network[:, latent_size:], one_hot(labels, classes).float())
-    assert not list(way_in.parameters())
+    module = LabelledLatents(labelled(classes=classes, latent_size=latent_size), "concatenation")
+    outputs = module(latents, labels)
+    assert outputs.shape == (7, module.features) == (7, latent_size + classes)
+    assert torch.equal(outputs[:, :latent_size], latents)
+    assert torch.equal(outputs[:, latent_size:], one_hot(labels, classes).float())
+    assert not list(module.parameters())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_class_is_a_plane_of_ones_among_planes_of_zeros(shape):
     images, labels = torch.randn(5, *shape), torch.tensor([2, 0, 3, 2, 1])
-    way_in = LabelledImages(labelled(shape), "concatenation")
-    given_to_the_network = way_in(images, labels)
-    assert given_to_the_network.shape == (5, *way_in.shape) == (5, shape[0] + 4, *shape[1:])
-    assert torch.equal(given_to_the_network[:, : shape[0]], images)
-    for planes, label in zip(given_to_the_network[:, shape[0] :], labels, strict=True):
+    module = LabelledImages(labelled(shape), "concatenation")
+    outputs = module(images, labels)
+    assert outputs.shape == (5, *module.shape) == (5, shape[0] + 4, *shape[1:])
+    assert torch.equal(outputs[:, : shape[0]], images)
+    for planes, label in zip(outputs[:, shape[0] :], labels, strict=True):
         assert [plane.unique().tolist() for plane in planes] == [[float(each == label)] for each in range(4)]
-    assert not list(way_in.parameters())
+    assert not list(module.parameters())
 
 
 def test_images_keep_their_precision():
@@ -56,35 +66,35 @@ def test_images_keep_their_precision():
 
 
 def added(kind: str, shape=(3, 5, 4), labels=(2, 0, 2)):
-    """The way in, and what it adds beside zeros."""
+    """The module, and what it appends to zeros."""
     spec, labels = labelled(shape), torch.tensor(labels)
     if kind == "latents":
-        way_in = LabelledLatents(spec, "embedding", embedding_size=11)
-        return way_in, way_in(torch.zeros(len(labels), 6), labels)[:, 6:]
-    way_in = LabelledImages(spec, "embedding")
-    return way_in, way_in(torch.zeros(len(labels), *shape), labels)[:, shape[0] :]
+        module = LabelledLatents(spec, "embedding", embedding_size=11)
+        return module, module(torch.zeros(len(labels), 6), labels)[:, 6:]
+    module = LabelledImages(spec, "embedding")
+    return module, module(torch.zeros(len(labels), *shape), labels)[:, shape[0] :]
 
 
-def test_an_embedding_adds_its_own_length_to_latents_and_one_channel_to_images():
-    way_in, vectors = added("latents")
-    assert vectors.shape == (3, 11) and way_in.features == 17
+def test_an_embedding_adds_its_length_to_latents_and_one_channel_to_images():
+    module, vectors = added("latents")
+    assert vectors.shape == (3, 11) and module.features == 17
     for shape in SHAPES:
-        way_in, planes = added("images", shape)
-        assert planes.shape == (3, 1, *shape[1:]) and way_in.shape == (shape[0] + 1, *shape[1:])
-        assert sum(each.numel() for each in way_in.parameters()) == 4 * prod(shape[1:])
+        module, planes = added("images", shape)
+        assert planes.shape == (3, 1, *shape[1:]) and module.shape == (shape[0] + 1, *shape[1:])
+        assert sum(each.numel() for each in module.parameters()) == 4 * prod(shape[1:])
 
 
 @pytest.mark.parametrize("kind", ["latents", "images"])
-def test_an_embedding_is_one_per_class_and_learns_from_the_classes_present_alone(kind):
-    way_in, vectors = added(kind)
+def test_each_class_has_one_embedding_and_only_the_classes_present_learn(kind):
+    module, vectors = added(kind)
     assert torch.equal(vectors[0], vectors[2]) and not torch.equal(vectors[0], vectors[1])
     vectors.sum().backward()
-    (table,) = way_in.parameters()
+    (table,) = module.parameters()
     assert table.grad.unique(dim=1).flatten().tolist() == [1, 0, 2, 0], "how often each class was there"
 
 
 @pytest.mark.parametrize("kind", ["latents", "images"])
-def test_what_is_beside_an_embedding_passes_unchanged(kind):
+def test_the_input_beside_an_embedding_is_unchanged(kind):
     labels = torch.tensor([1, 3])
     if kind == "latents":
         inputs = torch.randn(2, 6)
@@ -104,7 +114,7 @@ def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, 
     before = torch.get_rng_state()
     spec = ModelSpec((3, 5, 4), classes=4, latent_size=6)
     latents, images = LabelledLatents(spec, conditioning), LabelledImages(spec, conditioning)
-    assert torch.equal(torch.get_rng_state(), before), "a network's other weights stay what they were for a seed"
+    assert torch.equal(torch.get_rng_state(), before), "the other weights of a network do not change for a seed"
     assert (latents.features, images.shape) == (6, (3, 5, 4))
     assert not latents.state_dict() and not images.state_dict()
     noise, pictures = torch.randn(2, 6), torch.randn(2, 3, 5, 4)
@@ -112,8 +122,28 @@ def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, 
 
 
 @pytest.mark.parametrize("conditioning", ["concatenation", "embedding"])
-def test_a_loss_that_forgets_the_labels_is_told_so(conditioning):
-    with pytest.raises(ContractError, match="built for labels is called without them"):
+def test_a_loss_that_forgets_the_labels_gets_an_error(conditioning):
+    with pytest.raises(ContractError, match=r"^the network is built for labels, but the loss calls it without them$"):
         LabelledLatents(labelled(), conditioning)(torch.randn(2, 6), None)
-    with pytest.raises(ContractError, match="built for labels is called without them"):
+    with pytest.raises(ContractError, match=r"^the network is built for labels, but the loss calls it without them$"):
         LabelledImages(labelled(), conditioning)(torch.randn(2, 3, 5, 4), None)
+
+
+# ── As a setting ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Both(Settings):
+    latents: LatentConditioning = "concatenation"
+    images: ImageConditioning = "embedding"
+
+
+def test_the_settings_have_their_help_text_and_their_choices():
+    for setting, what in zip(settings_help(Both), ("input per class", "constant channel per class"), strict=True):
+        assert setting.type == '"concatenation" | "embedding"' and what in setting.help
+    with pytest.raises(ValidationError):
+        Both(latents="addition")
+
+
+def test_the_help_text_says_the_length_of_an_embedding():
+    module = LabelledLatents(labelled(latent_size=6), "embedding")
+    assert f"embedding adds {module.features - 6} that are learned" in next(settings_help(Both)).help

@@ -10,7 +10,22 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Data, DataSpec, Discriminator, Generator, Loss, Metric, Observer, Phase, Score, Slot, Split, Terms
+from ganrun import (
+    Data,
+    DataSpec,
+    Discriminator,
+    Generator,
+    Loss,
+    Metric,
+    Observer,
+    Optimizer,
+    Phase,
+    Schedule,
+    Score,
+    Slot,
+    Split,
+    Terms,
+)
 from ganrun.testing import assert_conforms
 
 
@@ -100,13 +115,13 @@ class Probability(Discriminator):
         (Undocumented, r"settings without a docstring: \['width'\]"),
     ],
 )
-def test_a_generator_that_breaks_a_clause_is_told_which(component, message):
+def test_a_generator_that_breaks_a_clause_is_named(component, message):
     assert_conforms("generator", Sound)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("generator", component)
 
 
-def test_a_discriminator_that_ends_in_a_sigmoid_is_told_so():
+def test_a_discriminator_that_ends_in_a_sigmoid_is_reported():
     with pytest.raises(AssertionError, match="losses work on logits"):
         assert_conforms("discriminator", Probability)
 
@@ -169,7 +184,7 @@ class Forgotten(Pair):
         (Forgotten, r"no phase trains: \{'generator'\}"),
     ],
 )
-def test_a_loss_that_breaks_a_clause_is_told_which(component, message):
+def test_a_loss_that_breaks_a_clause_is_named(component, message):
     assert_conforms("loss", Pair)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("loss", component)
@@ -198,7 +213,7 @@ class Dots(Data):
     ("fault", "message"),
     [("type", "not uint8 or float32"), ("label", "labels must cover"), ("count", "one label for each image")],
 )
-def test_data_that_breaks_a_clause_is_told_which(fault, message):
+def test_data_that_breaks_a_clause_is_named(fault, message):
     assert_conforms("data", Dots)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("data", Dots, {"fault": fault})
@@ -220,9 +235,9 @@ class Mean(Metric):
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "no protocol of its own")],
+    [("random", "the scores differ"), ("nan", "not finite"), ("protocol", "adds nothing to the protocol")],
 )
-def test_a_metric_that_breaks_a_clause_is_told_which(fault, message):
+def test_a_metric_that_breaks_a_clause_is_named(fault, message):
     assert_conforms("metric", Mean)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("metric", Mean, {"fault": fault})
@@ -235,6 +250,94 @@ class Silent(Observer):
         pass
 
 
-def test_an_observer_that_hears_nothing_is_told_so():
+def test_an_observer_that_has_no_events_is_reported():
     with pytest.raises(AssertionError, match=r"mark methods with ganrun.observes"):
         assert_conforms("observer", Silent)
+
+
+# ── Optimisers and schedules ──────────────────────────────────────────────────────────────────────────────
+
+
+class Descent(Optimizer):
+    """Gradient descent."""
+
+    def build(self, parameters, device):
+        return torch.optim.SGD(parameters, lr=self.settings.lr)
+
+
+class Ascent(Optimizer):
+    """In the wrong direction."""
+
+    def build(self, parameters, device):
+        return torch.optim.SGD(parameters, lr=self.settings.lr, maximize=True)
+
+
+class OtherRate(Optimizer):
+    """At a learning rate of its choice."""
+
+    def build(self, parameters, device):
+        return torch.optim.SGD(parameters, lr=0.5)
+
+
+class Forgetful(Optimizer):
+    """Keeps its momentum where no checkpoint finds it."""
+
+    def build(self, parameters, device):
+        return _Forgetful(parameters, {"lr": self.settings.lr})
+
+
+class _Forgetful(torch.optim.Optimizer):
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.velocity = getattr(self, "velocity", 0) + self.param_groups[0]["params"][0].grad
+        self.param_groups[0]["params"][0].sub_(self.velocity, alpha=self.param_groups[0]["lr"])
+
+
+def test_an_optimizer_is_tried_on_a_parabola():
+    assert_conforms("optimizer", Descent)
+    faults = {
+        Ascent: "do not descend",
+        OtherRate: "not at settings.lr",
+        Forgetful: "state_dict does not hold everything",
+    }
+    for component, message in faults.items():
+        with pytest.raises(AssertionError, match=message):
+            assert_conforms("optimizer", component)
+
+
+class Falling(Schedule):
+    """To zero."""
+
+    def factor(self, progress):
+        return 1 - progress
+
+
+class Negative(Schedule):
+    """Below zero."""
+
+    def factor(self, progress):
+        return 0.5 - progress
+
+
+class Counting(Schedule):
+    """Counts its calls."""
+
+    calls = 0
+
+    def factor(self, progress):
+        self.calls += 1
+        return 1 / self.calls
+
+
+class Hidden(Falling):
+    """Says that it is constant."""
+
+    varies = False
+
+
+def test_a_schedule_is_a_function_of_the_share_of_the_run():
+    assert_conforms("schedule", Falling)
+    faults = {Negative: "negative or not finite", Counting: "more than its argument", Hidden: "does not vary, and does"}
+    for component, message in faults.items():
+        with pytest.raises(AssertionError, match=message):
+            assert_conforms("schedule", component)

@@ -1,4 +1,4 @@
-"""`ganrun data`: what there is, where it is, and whether it is sound; and settings that fit another component."""
+"""`ganrun data`: which data sets there are, and where; and settings that fit another component."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ganrun(*arguments: str, status: int = 0) -> str:
-    """What a command prints, on both streams."""
+    """The output of a command, on both streams."""
     result = CliRunner().invoke(main, ["data", *arguments])
     assert result.exit_code == status, result.output
     assert "Traceback" not in result.output
     return result.output
 
 
-def test_the_list_says_of_each_data_set_where_it_is() -> None:
+def test_the_list_shows_where_each_data_set_is() -> None:
     lines = {line.split()[0]: line.split(maxsplit=3)[1:] for line in ganrun("list").splitlines()}
     assert lines["digits"] == ["1×32×32", "10", "needs no files"]
     assert lines["album"] == ["3×4×4", "2", "its folder album is absent; see: ganrun data path album"]
@@ -88,20 +88,20 @@ def test_the_list_says_of_each_data_set_where_it_is() -> None:
     assert ganrun("list").count(str(Path("album").absolute())) == 1
 
 
-def test_absent_data_is_said_with_its_steps_and_then_fetched() -> None:
+def test_missing_data_is_reported_with_the_steps_and_can_be_fetched() -> None:
     for command in ("check", "path"):
         assert ganrun(command, "album", status=2) == "error: data album: its folder album is absent:\nmake it\n"
     assert ganrun("fetch", "album", "--set", "root=other") == "other\n"
     assert ganrun("path", "album", "--set", "root=other") == f"{Path('other').absolute()}\n"
 
 
-def test_a_check_reads_the_data_and_tells_its_manifest() -> None:
+def test_a_check_reads_the_data_and_prints_its_manifest() -> None:
     ganrun("fetch", "album")
-    told = ganrun("check", "album", "--set", "side=6").splitlines()
-    assert told[:2] == ["sample       3×6×6", "classes      2"]
-    assert "counts       train: 1,200" in told
-    assert "files        a.png: 12ab" in told
-    assert "published    null" in told
+    lines = ganrun("check", "album", "-s", "side=6").splitlines()
+    assert lines[:2] == ["sample       3×6×6", "classes      2"]
+    assert "counts       train: 1,200" in lines
+    assert "files        a.png: 12ab" in lines
+    assert "published    null" in lines
 
 
 def test_a_recipe_stands_for_its_data() -> None:
@@ -120,7 +120,7 @@ def test_a_recipe_stands_for_its_data() -> None:
         (("check", "absent.toml"), "error: absent.toml: no such file"),
     ],
 )
-def test_a_wrong_request_is_told_in_its_own_words(arguments: tuple[str, ...], message: str) -> None:
+def test_a_wrong_request_gets_a_message_about_what_was_typed(arguments: tuple[str, ...], message: str) -> None:
     assert message in ganrun(*arguments, status=2)
 
 
@@ -138,13 +138,13 @@ def test_another_component_keeps_the_settings_that_fit(caplog: pytest.LogCapture
     assert "[data] is now album (ganrun-album 1.0), which leaves out size" in caplog.text
 
 
-def test_what_was_typed_is_never_left_out() -> None:
+def test_a_typed_setting_is_never_left_out() -> None:
     with pytest.raises(RequestError, match=r'--set data\.size=8: \[data\] has no key "size"'):
         data_of("data.use=album", "data.size=8")
     assert data_of("data.use=album", "data.side=8").settings.side == 8
 
 
-def test_a_recipe_itself_is_held_to_its_words(tmp_path: Path) -> None:
+def test_a_recipes_own_settings_must_fit(tmp_path: Path) -> None:
     text = (shipped_recipes() / "quickstart.toml").read_text(encoding="utf-8")
     path = tmp_path / "wrong.toml"
     path.write_text(text.replace('use = "digits"', 'use = "album"'), encoding="utf-8")

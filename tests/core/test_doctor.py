@@ -1,4 +1,4 @@
-"""The doctor: everything is looked at, whatever is broken is told by name, and nothing stops the rest."""
+"""`ganrun doctor` examines everything, reports each fault by name, and goes on after it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BROKEN = "import a_package_that_nobody_has\n"
 
 @pytest.fixture
 def lines(tmp_path, monkeypatch) -> list[str]:
-    """What the doctor says where a troublesome package and a broken one are installed too."""
+    """The output on a machine with a faulty package and a broken one."""
     _install(tmp_path, "patient", PATIENT)
     _install(tmp_path, "sick", BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -89,34 +89,34 @@ def lines(tmp_path, monkeypatch) -> list[str]:
     sys.modules.pop("patient_for_doctor", None)
 
 
-def test_everything_is_told_and_nothing_stops_the_rest(lines, tmp_path):
-    assert "ok    data flat: needs no files" in lines
-    assert f"ok    data present: {tmp_path}" in lines
-    assert "miss  data absent: photos are absent; see: ganrun data path absent" in lines
-    assert "fail  data crashing: ZeroDivisionError: in a plugin" in lines
-    assert "fail  data quitting: SystemExit: 3" in lines
-    assert "skip  data rooted: wherever root says" in lines
-    assert "ok    plugin patient (ganrun-patient 2.0)" in lines
-    assert "skip  plugin progress (ganrun 0.1.0): blocked" in lines
+def test_every_fault_is_reported_and_the_examination_goes_on(lines, tmp_path):
+    assert "ok       data flat: needs no files" in lines
+    assert f"ok       data present: {tmp_path}" in lines
+    assert "missing  data absent: photos are absent; see: ganrun data path absent" in lines
+    assert "fail     data crashing: ZeroDivisionError: in a plugin" in lines
+    assert "fail     data quitting: SystemExit: 3" in lines
+    assert "skip     data rooted: set by root" in lines
+    assert "ok       plugin patient (ganrun-patient 2.0)" in lines
+    assert "skip     plugin progress (ganrun 0.1.0): blocked" in lines
     (sick,) = [line for line in lines if "sick" in line]
-    assert sick.startswith("fail  plugin sick (ganrun-sick 2.0): ModuleNotFoundError")
-    assert "ok    patient: fine: all is well" in lines
-    assert "miss  patient: weights: weights are absent\n      fetch them" in lines
-    assert "fail  patient: crash: RuntimeError: no answer" in lines
+    assert sick.startswith("fail     plugin sick (ganrun-sick 2.0): ModuleNotFoundError")
+    assert "ok       patient: fine: all is well" in lines
+    assert "missing  patient: weights: weights are absent\n         fetch them" in lines
+    assert "fail     patient: crash: RuntimeError: no answer" in lines
 
 
 def test_packages_and_devices_come_first(lines):
     import torch
 
-    assert lines[0].startswith(f"ok    python {sys.version_info.major}.{sys.version_info.minor}")
-    assert f"ok    torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
+    assert lines[0].startswith(f"ok       python {sys.version_info.major}.{sys.version_info.minor}")
+    assert f"ok       torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
     (cuda,) = [line for line in lines if "cuda" in line][:1]
-    assert cuda.startswith("ok" if torch.cuda.is_available() else "miss")
-    assert {line.partition(" ")[0] for line in lines} <= {"ok", "miss", "skip", "fail"}
+    assert cuda.startswith("ok" if torch.cuda.is_available() else "missing")
+    assert {line.partition(" ")[0] for line in lines} <= {"ok", "missing", "skip", "fail"}
 
 
 def _install(folder: Path, name: str, source: str) -> None:
-    """A package with an entry point, as pip would leave it."""
+    """Install a package with an entry point, as pip does."""
     (folder / f"{name}_for_doctor.py").write_text(source)
     metadata = folder / f"ganrun_{name}-2.0.dist-info"
     metadata.mkdir()

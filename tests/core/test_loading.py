@@ -107,7 +107,7 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
         (lambda folder: (folder / "recipe.toml").unlink(), "no run directory, no checkpoint"),
@@ -123,16 +123,18 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
         *("other networks", "no such component"),
     ],
 )
-def test_what_cannot_be_loaded_says_why(run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
+def test_what_cannot_be_loaded_says_why(
+    run: Run, tmp_path: Path, spoil: Callable[[Path], object], reported: str
+) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
     spoil(copy)
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=reported):
         ganrun.load(copy, "cpu")
 
 
-@pytest.mark.parametrize(("version", "is_told"), [("999.0", True), (None, False)])
+@pytest.mark.parametrize(("version", "is_reported"), [("999.0", True), (None, False)])
 def test_of_a_newer_ganruns_run_it_is_said_that_what_seems_wrong_may_be_new(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str | None, is_told: bool
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str | None, is_reported: bool
 ) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
     if version:
@@ -144,10 +146,10 @@ def test_of_a_newer_ganruns_run_it_is_said_that_what_seems_wrong_may_be_new(
         caplog.clear()
         with pytest.raises(RequestError, match='has no key "new"'):
             read(copy)
-        assert (f"{copy} was made by ganrun 999.0" in caplog.text) == is_told
+        assert (f"{copy} was made by ganrun 999.0" in caplog.text) == is_reported
     caplog.clear()
     ganrun.open_run(copy)
-    assert ("was made by ganrun 999.0" in caplog.text) == is_told
+    assert ("was made by ganrun 999.0" in caplog.text) == is_reported
 
 
 def test_what_can_be_no_path_is_no_run() -> None:
@@ -202,7 +204,13 @@ def test_records_are_lines_and_nothing_else_is_a_record(tmp_path: Path) -> None:
     odd = ganrun.Record(1, 64, 0.5, 1e9, {"loss/generator": 0.25, "perf/idle": math.nan}, (score,), rescored=True)
     directory.append_record(odd)
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('3\n[]\n{"no": "step"}\n' + "[" * 100_000 + '\n{"step": 2, "loss')
+        file.write(
+            '3\n[]\n{"no": "step"}\n{"step": 2, "images_seen": 3, "seconds": 1'
+            + 400 * "0"
+            + ', "time": 1}\n'
+            + "[" * 100_000
+            + '\n{"step": 2, "loss'
+        )
     last = ganrun.Record(3, 128, 1.0, 1e9)
     directory.append_record(last)
     first, second = directory.records()
@@ -221,7 +229,7 @@ train({recipe}, Path(sys.argv[1]))
 """
 
 
-def test_a_run_whose_process_was_killed_is_told_from_one_that_is_running(tmp_path: Path) -> None:
+def test_a_run_whose_process_was_killed_is_distinguished_from_one_that_is_running(tmp_path: Path) -> None:
     long = {**RECIPE, "train": {**RECIPE["train"], "steps": 10_000_000}, "checkpoints": False}
     place = tmp_path / "run"
     process = subprocess.Popen([sys.executable, "-c", TRAIN.format(recipe=repr(long)), place])

@@ -176,7 +176,7 @@ def test_an_objective_may_not_use_images_that_its_phase_does_not_read():
     ("terms", "message"),
     [(Terms({}), "nothing to minimise"), (Terms({"a": torch.ones(3, requires_grad=True)}), "scalar")],
 )
-def test_an_objective_that_breaks_its_contract_is_told_so(terms, message):
+def test_an_objective_that_breaks_its_contract_is_reported(terms, message):
     states = slots()
     step, _ = update(Phase("d", lambda nets, batch: terms, trains=("discriminator",)), states)
     with pytest.raises((ContractError, RuntimeError), match=message):

@@ -183,7 +183,7 @@ use = "critic"
 # ── One fault, one message ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
+def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None:
     assert faults(tmp_path, BASE.replace('use = "wgan-gp"', 'use = "wgan-gp"\nn_critc = 5')) == [
         'r.toml:8: [loss] has no key "n_critc"; did you mean "n_critic"?\n'
         "  wgan-gp (ganrun-wgan-gp 0) takes: n_critic, penalty_weight\n"
@@ -330,9 +330,9 @@ def test_a_misspelled_key_is_told_as_the_design_says(tmp_path: Path) -> None:
 )
 def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
     assert old in BASE
-    told = faults(tmp_path, BASE.replace(old, new))
-    assert len(told) == len(expected)
-    assert all(text.startswith(start) for text, start in zip(told, expected, strict=True)), told
+    reported = faults(tmp_path, BASE.replace(old, new))
+    assert len(reported) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(reported, expected, strict=True)), reported
 
 
 OPTIMIZER = [
@@ -352,14 +352,39 @@ OPTIMIZER = [
     ),
     (
         "[optimizer]\nlrr = 1",
-        ['r.toml:13: [optimizer] has no key "lrr"; did you mean "lr"?\n  adam (ganrun_optimizers 0) takes: lr, schedule'],
+        [
+            'r.toml:13: [optimizer] has no key "lrr"; did you mean "lr"?\n  '
+            "adam (ganrun_optimizers 0) takes: lr, schedule"
+        ],
     ),
+    (
+        "[optimizer]\nlr = 0\nschedule = 'cosin'",
+        ["r.toml:13: [optimizer] lr = 0:", 'r.toml:14: no schedule is called "cosin"; did you mean "cosine"?'],
+    ),
+    (
+        "[optimizer]\nschedule = 'cosin'\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: no schedule is called "cosin"; did you mean "cosine"?'],
+    ),
+    (
+        "[optimizer.critic]\nschedule = { use = 'linear', x = 1 }",
+        ['r.toml:13: [optimizer.critic.schedule] has no key "x"\n  linear (ganrun_optimizers 0) takes: no settings'],
+    ),
+    ("[optimizer]\nschedule = 3", ["r.toml:13: [optimizer] schedule = 3: input should be a valid string, or"]),
+    ("[optimizer]\nschedule = {}", ['r.toml:13: [optimizer.schedule] needs use = "…", the name of a schedule']),
     ("[optimizer.critc]\nlr = 1", ['r.toml:12: the loss wgan-gp has no slot "critc"; did you mean "critic"?']),
     ("[optimizer]\nlr = 0\n[optimizer.critic]\nuse = 'adam'", ["r.toml:13: [optimizer] lr = 0:"]),
     ("[optimizer]\nuse = 'adm'\n[optimizer.critic]\nlr = 1", ['r.toml:13: no optimizer is called "adm"']),
     (
         "[optimizer]\nlr = 0\n[optimizer.critic]\nlr = -1",
         ["r.toml:13: [optimizer] lr = 0:", "r.toml:15: [optimizer.critic] lr = -1:"],
+    ),
+    (
+        "[optimizer]\nuse = 3\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: [optimizer] needs use = "…", the name of an optimizer'],
+    ),
+    (
+        "[optimizer]\nschedule = {}\n[optimizer.critic]\nlr = 1",
+        ['r.toml:13: [optimizer.schedule] needs use = "…", the name of a schedule'],
     ),
     (
         "[optimizer.critic]\nuse = 'sgd'\nbetas = [0, 0.9]",
@@ -369,13 +394,39 @@ OPTIMIZER = [
 
 
 @pytest.mark.parametrize(("text", "expected"), OPTIMIZER)
-def test_an_optimizers_fault_is_told_once_where_it_is_written(tmp_path: Path, text: str, expected: list[str]) -> None:
-    told = faults(tmp_path, BASE + text)
-    assert len(told) == len(expected)
-    assert all(line.startswith(start) for line, start in zip(told, expected, strict=True)), told
+def test_an_optimizers_fault_is_reported_once_where_it_is_written(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    reported = faults(tmp_path, BASE + text)
+    assert len(reported) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(reported, expected, strict=True)), reported
 
 
-def test_all_faults_are_told_at_once_even_where_the_loss_is_wrong(tmp_path: Path) -> None:
+OWN_TABLES = "[optimizer.generator]\n{0}lr = 1\n[optimizer.critic]\n{0}lr = 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (OWN_TABLES.format(""), [f'r.toml:{line}: no optimizer is called "adam"' for line in (12, 14)]),
+        (OWN_TABLES.format("use = 'own'\n"), [f'r.toml:{line}: no schedule is called "constant"' for line in (12, 15)]),
+        ("[optimizer.critic]\nlr = 1", ['r.toml:12: no optimizer is called "adam"']),
+    ],
+)
+def test_a_default_that_is_not_installed_is_a_fault_where_a_table_needs_it(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    class Own:
+        @hookimpl
+        def ganrun_optimizers(self) -> Any:
+            return {"own": ganrun_optimizers.ganrun_optimizers()["sgd"]}
+
+    reported = faults(tmp_path, BASE + text, registry=registry_with(WganGp(), Own(), installed=False))
+    assert len(reported) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(reported, expected, strict=True)), reported
+
+
+def test_all_faults_are_reported_at_once_even_where_the_loss_is_wrong(tmp_path: Path) -> None:
     text = """\
 nam = "x"
 [train]
@@ -400,12 +451,14 @@ times = "three"
 [bel]
 """
     lines = [3, 6, 9, 11, 15, 18, 20, 1, 21]
-    assert [int(told.split(":")[1]) for told in faults(tmp_path, text)] == lines
+    assert [int(reported.split(":")[1]) for reported in faults(tmp_path, text)] == lines
 
 
 def test_an_unknown_loss_does_not_hide_the_rest_nor_accuse_its_slots(tmp_path: Path) -> None:
-    told = faults(tmp_path, BASE.replace("wgan-gp", "wgan").replace("steps = 3", "steps = 0") + "[optimizer]\nlr = 0")
-    assert [int(each.split(":")[1]) for each in told] == [3, 7, 13]
+    reported = faults(
+        tmp_path, BASE.replace("wgan-gp", "wgan").replace("steps = 3", "steps = 0") + "[optimizer]\nlr = 0"
+    )
+    assert [int(each.split(":")[1]) for each in reported] == [3, 7, 13]
 
 
 def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
@@ -416,8 +469,8 @@ def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
         'metric=[{use="cuont"}]',
         "data.use=celeba",
     ]
-    told = faults(tmp_path, BASE, *overrides)
-    assert [line.partition(": ")[0] for line in told] == [
+    reported = faults(tmp_path, BASE, *overrides)
+    assert [line.partition(": ")[0] for line in reported] == [
         "--set train.steps=x",
         "--set data.use=celeba",
         "--set loss.n_critc=1",
@@ -435,13 +488,13 @@ def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
     ],
 )
 def test_unmet_requirements_say_what_to_install(tmp_path: Path, requirement: str, expected: str) -> None:
-    (told,) = faults(tmp_path, f'requires = [\n  "pluggy",\n  "{requirement}",\n]\n{BASE}')
-    assert re.match(expected, told), told
+    (reported,) = faults(tmp_path, f'requires = [\n  "pluggy",\n  "{requirement}",\n]\n{BASE}')
+    assert re.match(expected, reported), reported
 
 
 def test_requires_must_be_a_list_of_texts(tmp_path: Path) -> None:
-    (told,) = faults(tmp_path, f"requires = 'pluggy'\n{BASE}")
-    assert told.startswith("r.toml:1: requires must be a list of texts")
+    (reported,) = faults(tmp_path, f"requires = 'pluggy'\n{BASE}")
+    assert reported.startswith("r.toml:1: requires must be a list of texts")
 
 
 # ── What a sound recipe means ─────────────────────────────────────────────────────────────────────────────
@@ -474,6 +527,13 @@ def test_a_slot_with_another_optimizer_takes_nothing_from_the_shared_one(tmp_pat
     assert critic["use"] == "rmsprop" and critic["lr"] == 2e-4 and "betas" not in critic
 
 
+def test_an_optimizer_that_set_puts_in_anothers_place_takes_for_all_slots_what_it_can(tmp_path: Path) -> None:
+    text = BASE + "[optimizer]\nweight_decay = 0.5\nbetas = [0, 0.9]\n[optimizer.critic]\nlr = 4e-3\n"
+    optimizers = load(tmp_path, text, "optimizer.use=sgd").resolved()["optimizer"]
+    common = {"use": "sgd", "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.5, "momentum": 0.0}
+    assert optimizers == {"generator": {"lr": 2e-4, **common}, "critic": {"lr": 4e-3, **common}}
+
+
 @pytest.mark.parametrize(
     ("head", "heard", "silenced"),
     [
@@ -498,16 +558,16 @@ def test_two_observers_of_one_name_matter_only_where_one_is_used(tmp_path: Path)
 
     both = registry(Other())
     assert "bell" not in load(tmp_path, BASE, registry=both).observers
-    (told,) = faults(tmp_path, BASE + "[bell]\n", registry=both)
-    assert told == (
+    (reported,) = faults(tmp_path, BASE + "[bell]\n", registry=both)
+    assert reported == (
         'r.toml:12: "bell" is offered by Other 0 and ganrun-wgan-gp 0; '
         'say use = "Other:bell" or use = "ganrun-wgan-gp:bell"'
     )
     recipe = load(tmp_path, BASE + '[bell]\nuse = "Other:bell"', registry=both)
     assert recipe.observers["bell"].registered.plugin.name == "Other"
     assert load(tmp_path, tomli_w.dumps(recipe.resolved()), registry=both).resolved() == recipe.resolved()
-    (told,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
-    assert told == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'
+    (reported,) = faults(tmp_path, BASE + '[bell]\nuse = "diary"', registry=both)
+    assert reported == 'r.toml:13: [bell] use = "diary": it can only say which plugin\'s "bell" is meant'
 
 
 WORDS = st.text(string.printable, min_size=1).filter(str.strip)
@@ -594,4 +654,4 @@ def faults(folder: Path, text: str, *overrides: str, registry: Registry = REGIST
     """The problems, without the folder."""
     with pytest.raises(RecipeError) as caught:
         load(folder, text, *overrides, registry=registry)
-    return [spec.replace(f"{folder}/", "") for spec in caught.value.problems]
+    return [fault.replace(f"{folder}/", "") for fault in caught.value.faults]

@@ -1,22 +1,25 @@
-"""Plugins that are broken, absent, blocked or of one name: told by name, and in nobody else's way."""
+"""Plugins that are broken, missing, blocked or share a name: reported by name, and the others still work."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, cli, hookimpl
-from ganrun.base.errors import PluginError, RecipeError
+from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
+from ganrun.base.errors import PluginError, RecipeError, RequestError
 from ganrun.cli import main
+from ganrun.commands.group import COMMANDS as OWN_COMMANDS
 from ganrun.discovery.kinds import KINDS
-from ganrun.discovery.plugins import DISABLE_VARIABLE, Plugin, discover, unknown_blocked
+from ganrun.discovery.plugins import DISABLE_VARIABLE, Plugin, discover
 from ganrun.discovery.registry import Registry, load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.testing import registry_with
@@ -163,7 +166,7 @@ class Judge(Discriminator):
         ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
     ],
 )
-def test_a_hook_that_components_nonsense_is_named_and_left_out(hook: str, offered: Any, reason: str) -> None:
+def test_an_invalid_offer_is_reported_and_left_out(hook: str, offered: Any, reason: str) -> None:
     registry = registry_with(plugin("bad", **{hook: offered}), plugin("good", ganrun_generators=lambda: {"toy": Sound}))
     for kind in ("generator", "loss", "data", "observer"):
         assert "t" not in registry.names(kind)
@@ -171,9 +174,18 @@ def test_a_hook_that_components_nonsense_is_named_and_left_out(hook: str, offere
     assert registry.broken()["bad"].startswith(reason)
 
 
-def test_a_fault_in_one_hook_leaves_the_plugins_other_hooks() -> None:
-    bad = plugin("bad", ganrun_generators=lambda: 1 / 0, ganrun_discriminators=lambda: {"judge": Judge})
-    assert registry_with(bad).find("discriminator", "judge").plugin.name == "bad"
+def test_a_hook_is_called_for_its_own_kind_only() -> None:
+    """So a fault in one hook leaves the plugin's other hooks, and `ganrun show loss gan` imports only losses."""
+    called = []
+    hooks = ("ganrun_generators", "ganrun_losses")
+    bad = plugin("bad", **{hook: partial(called.append, hook) for hook in hooks})
+    registry = registry_with(bad, plugin("good", ganrun_discriminators=lambda: {"judge": Judge}))
+    assert registry.find("discriminator", "judge").plugin.name == "good"
+    assert called == [] and registry.broken() == {}
+    registry.names("loss")
+    assert called == ["ganrun_losses"] and list(registry.broken()) == ["bad"]
+    both = plugin("both", ganrun_generators=lambda: 1 / 0, ganrun_discriminators=lambda: {"judge": Judge})
+    assert registry_with(both).find("discriminator", "judge").plugin.name == "both"
 
 
 def test_damaged_metadata_of_one_package_stop_no_other(install: Install) -> None:
@@ -248,14 +260,17 @@ def test_a_blocked_plugin_is_not_even_imported(install: Install, monkeypatch: py
         Registry(plugins).find("generator", "toy")
 
 
-def test_a_name_that_blocks_nothing_is_known() -> None:
-    assert unknown_blocked(["vanilla", "vanila"], discover()) == ["vanila"]
+def test_only_an_installed_plugin_can_be_blocked() -> None:
+    with pytest.raises(RequestError, match='there is no plugin "vanila" to leave out; did you mean "vanilla"\\?'):
+        load_registry(["samples", "vanila"])
+    with pytest.raises(RequestError, match='no plugin "qqq" to leave out; there are checkpoints, conditional, '):
+        load_registry(["qqq"])
 
 
-# ── Checkups ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Health checks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_checkups_are_called_by_their_plugins_name() -> None:
+def test_health_checks_are_named_after_their_plugin() -> None:
     answer = ganrun.HealthCheck(ok=True, text="fine")
     registry = registry_with(
         plugin("bad", ganrun_health_checks=lambda: 1 / 0),
@@ -321,8 +336,10 @@ def test_a_plugins_command_is_one_of_ganruns_own(install: Install) -> None:
 
 
 def test_the_command_line_knows_every_kind() -> None:
-    choices = next(each.type for each in cli.main.commands["list"].params if each.name == "kind").choices
-    assert list(choices) == [*KINDS, "recipes"]
+    for name, others in (("list", ["recipes"]), ("show", ["train", "ema"])):
+        command = main.get_command(click.Context(main), name)
+        kind = next(parameter for parameter in command.params if parameter.name == "kind")
+        assert list(kind.type.choices) == [*KINDS, *others]
 
 
 def test_a_command_takes_nobodys_name(install: Install) -> None:
@@ -330,16 +347,39 @@ def test_a_command_takes_nobodys_name(install: Install) -> None:
     install("ganrun-second", COMMANDS, entry="second")
     install("ganrun-third", COMMANDS.replace('"greet": greet', '"train": greet'), entry="third")
     registry = load_registry()
-    assert list(registry.commands(taken=main.commands)).count("greet") == 1
+    assert list(registry.commands(taken=OWN_COMMANDS)).count("greet") == 1
     assert registry.broken()["third"] == 'ganrun_commands offers "train", which is a command already'
     (loser,) = {"first", "second"} & set(registry.broken())
     assert loser == "second", "in the order of names"
 
 
-def test_a_broken_plugins_commands_are_missed_with_the_reason(install: Install) -> None:
+def test_the_error_for_an_unknown_command_names_the_broken_plugins(install: Install) -> None:
     install("ganrun-bad", "import no_such_module", entry="bad")
-    told = command_line("greet")
-    assert told.exit_code == 2 and 'the plugin "bad" is broken' in told.output
+    refused = command_line("greet")
+    assert refused.exit_code == 2 and 'the plugin "bad" is broken' in refused.output
+
+
+HOOK = "from ganrun import hookimpl\n\n@hookimpl\ndef ganrun_commands():\n    "
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (f"{HOOK}import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (f"{HOOK}raise SystemExit(3)", "SystemExit: 3"),
+        (f"{HOOK}return ['greet']", "ValueError: dictionary update sequence"),
+        (f"{HOOK}return {{'greet': print}}", 'ganrun_commands offers "greet", which is no click command'),
+        (f"{HOOK}return {{5: None}}", "ganrun_commands offers the name 5; a name is lower-case"),
+    ],
+)
+def test_a_plugin_with_broken_commands_does_not_break_the_help(install: Install, source: str, reason: str) -> None:
+    install("ganrun-polite", COMMANDS, entry="polite")
+    install("ganrun-bad", source, entry="bad")
+    shown = command_line("--help")
+    assert shown.exit_code == 0 and "greet" in shown.output and "Train the model" in shown.output
+    refused = command_line("great").output
+    assert f'the plugin "bad" is broken: {reason}' in refused
 
 
 def command_line(*arguments: str) -> Result:

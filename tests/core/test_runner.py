@@ -21,7 +21,7 @@ from torch import nn
 import ganrun
 from ganrun import Data, DataSpec, Discriminator, Generator, Metric, Observer, Score, Split, hookimpl, observes
 from ganrun.base.errors import Interrupted, NonFiniteError, RequestError, RunError
-from ganrun.base.signals import unwinding
+from ganrun.base.signals import signals_as_exceptions
 from ganrun.testing import build, train
 from ganrun.training.runner import execute
 
@@ -367,14 +367,14 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
 
 
 @pytest.mark.parametrize(
-    ("deed", "told"),
+    ("deed", "reported"),
     [
         ("newer format", "has format 2, .* reads format 1"),
-        ("every one damaged", r"every checkpoint in .* is damaged; .*anew(.|\n)*step_00000004.* is damaged"),
+        ("every one damaged", r"every checkpoint .* is damaged; .*again from step 0(.|\n)*step_00000004.* is damaged"),
         ("fewer steps", "has done 4 steps already; to train on, ask for more"),
     ],
 )
-def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, told):
+def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, reported):
     recipe = tables(steps=4, checkpoints={"every_steps": 2})
     train(recipe, tmp_path / "run", Plugin())
     recipe = tables(steps=3 if deed == "fewer steps" else 5, checkpoints={"every_steps": 2}, diary={})
@@ -386,13 +386,13 @@ def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, told)
         elif deed == "every one damaged":
             (folder / "progress.pt").write_bytes(b"")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=reported):
         train(recipe, tmp_path / "run", Plugin(), resume=True)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-    assert {*Diary.entries} <= {"run_starting"}, "nobody is told the end of what did not begin"
+    assert {*Diary.entries} <= {"run_starting"}, "a run that did not begin has no end"
 
 
-def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_told_twice(tmp_path):
+def test_an_evaluation_that_was_cut_short_is_made_up_and_none_is_reported_twice(tmp_path):
     recipe = tables(steps=6, metric=[{"use": "brightness"}], checkpoints={"every_steps": 2, "keep": 3})
     recipe["train"]["evaluate_every_steps"] = 2
     whole = train(recipe, tmp_path / "run", Plugin())
@@ -466,7 +466,7 @@ def test_without_an_average_the_live_network_is_shown_in_evaluation_mode_and_tra
     assert run.state.slots["generator"].module.training
 
 
-def test_a_fault_in_an_observer_is_told_by_name_and_the_run_goes_on(tmp_path, caplog):
+def test_a_fault_in_an_observer_is_reported_by_name_and_the_run_goes_on(tmp_path, caplog):
     run = train(tables(faulty={}, diary={}), tmp_path / "run", Plugin())
     assert run.step == 6 and Faulty.heard == 2, "it heard nothing more"
     assert 'observer "faulty" failed at step_ended' in caplog.text and "disk of the tracker" in caplog.text
@@ -484,7 +484,7 @@ def test_an_interruption_is_no_fault_of_the_observer_that_it_meets(tmp_path, cap
 def test_a_signal_that_a_library_swallows_ends_the_program_all_the_same():
     for number in (signal.SIGINT, signal.SIGTERM):
         before = signal.getsignal(number)
-        with pytest.raises(SystemExit) as end, unwinding(), suppress(KeyboardInterrupt, SystemExit):
+        with pytest.raises(SystemExit) as end, signals_as_exceptions(), suppress(KeyboardInterrupt, SystemExit):
             os.kill(os.getpid(), number)
         assert end.value.code == 128 + number and signal.getsignal(number) is before
 
@@ -513,7 +513,7 @@ def test_a_non_finite_loss_stops_the_run_says_when_and_keeps_the_last_sound_chec
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000004"]
 
 
-def test_spoilt_weights_are_never_saved(tmp_path):
+def test_damaged_weights_are_never_saved(tmp_path):
     recipe = tables(steps=8, saboteur={"at_step": 3}, checkpoints={"every_steps": 4}, train={"log_every_steps": 100})
     with pytest.raises(NonFiniteError, match="generator are no longer finite"):
         train(recipe, tmp_path / "run", Plugin())

@@ -96,7 +96,7 @@ def test_other_data_gives_the_score_another_name(run: Run) -> None:
     assert list(rescored(run)[0].scores()) == ["fid_classifier@synthetic"]
 
 
-def test_what_is_the_runs_own_data_is_told_by_the_pictures_and_not_by_the_name(run: Run, tmp_path: Path) -> None:
+def test_what_is_the_runs_own_data_is_recognised_by_the_pictures_and_not_by_the_name(run: Run, tmp_path: Path) -> None:
     import tomli_w
 
     recipe = tmp_path / "same.toml"
@@ -116,7 +116,7 @@ def test_what_was_trained_is_not_scored_as_something_else(run: Run) -> None:
     assert result.exit_code == 2 and "data synthetic is 3×8×8 with" in result.output and rescored(run) == []
 
 
-def test_a_damaged_last_checkpoint_is_told_and_the_one_before_it_named(
+def test_a_damaged_last_checkpoint_is_reported_and_the_one_before_it_named(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     (run.directory / "checkpoints/step_00000003/progress.pt").write_bytes(b"")
@@ -189,11 +189,11 @@ def test_fewer_pictures_than_there_are_do_not_depend_on_their_order(run: Run, tm
     for number, row in enumerate(digits.labels.argsort(kind="stable")):
         Image.fromarray(digits.images[row][0]).save(folder / f"{number:04}.png")
     against = ["--against", run.directory / "recipe.toml"]
-    told = ganrun("eval", folder, *against, "--set", "metric.0.samples=400").stdout.split()
-    assert told[0] == "fid_classifier" and float(told[1]) < 1, "the data's own images"
+    reported = ganrun("eval", folder, *against, "--set", "metric.0.samples=400").stdout.split()
+    assert reported[0] == "fid_classifier" and float(reported[1]) < 1, "the data's own images"
 
 
-def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_scored_are_reported(run: Run, tmp_path: Path) -> None:
     against = ["--against", run.directory / "recipe.toml"]
     folder = as_pngs(run, 20, tmp_path / "pictures")
 
@@ -204,7 +204,7 @@ def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> No
 
     assert "metric.0: it asks for 300 samples, and there are 20; say samples = 20" in fault(folder, *against)
     Image.new("L", (9, 8)).save(folder / "wide.png")
-    assert "wide.png" in (told := fault(folder, *against)) and "9×8 pixels, not 8×8" in told
+    assert "wide.png" in (reported := fault(folder, *against)) and "9×8 pixels, not 8×8" in reported
     (folder / "wide.png").write_bytes(b"no picture")
     assert "wide.png" in fault(folder, *against)
     assert "say what to compare them with: --against DATA" in fault(folder)
@@ -215,7 +215,7 @@ def test_pictures_that_cannot_be_scored_are_told(run: Run, tmp_path: Path) -> No
     assert "empty" in fault(tmp_path / "empty", *against)
 
 
-def test_a_run_that_cannot_be_scored_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_scored_is_reported(run: Run, tmp_path: Path) -> None:
     import shutil
 
     assert 'no metric is called "fidd"' in ganrun("eval", run.directory.path, "--metric", "fidd").output
@@ -278,7 +278,7 @@ def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
         parse_seeds(text)
 
 
-def test_a_score_that_only_some_replicates_have_is_told_with_its_number() -> None:
+def test_a_score_that_only_some_replicates_have_is_reported_with_its_number() -> None:
     one, two = Score("a", 1.0, True, {}), Score("a", 3.0, True, {})
     assert summary_of([[one, Score("b", 5.0, True, {}, floor=2.0)], [two]]) == [
         "a 2 ± 1.41, n = 2",

@@ -132,19 +132,19 @@ def test_unfit_text_is_refused_with_its_place(tmp_path: Path, text: bytes, expec
     assert refusal(path).startswith(expected.format(path=path))
 
 
-def test_all_dates_are_told_at_once(tmp_path: Path) -> None:
+def test_all_dates_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("a = 1979-05-27\n[b]\nc = { d = 07:32:00 }\n", encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
         read_source(path, ["e=1979-05-27T07:32:00Z"])
-    assert caught.value.problems == (
+    assert caught.value.faults == (
         f"{path}:1: a is a date or time; no setting takes one",
         f"{path}:3: b.c.d is a date or time; no setting takes one",
         "--set e=1979-05-27T07:32:00Z: e is a date or time; no setting takes one",
     )
 
 
-def test_what_is_no_file_is_told_from_what_is_no_recipe(tmp_path: Path) -> None:
+def test_what_is_no_file_is_distinguished_from_what_is_no_recipe(tmp_path: Path) -> None:
     assert refusal(tmp_path / "absent.toml") == f"{tmp_path}/absent.toml: no such file"
     assert (
         refusal(tmp_path) == f"{tmp_path}: is a folder, not a recipe; to continue a run say: ganrun resume {tmp_path}"

@@ -1,4 +1,4 @@
-"""A package of somebody else's, installed with pip: its users change nothing but `use = "…"`."""
+"""A third-party package installed with pip: its users only change `use = "…"`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same for this process; the folder of its source."""
+    """Make it importable in this process; the folder of its source."""
     monkeypatch.syspath_prepend(str(site / "lib"))
     return site / "source"
 
@@ -57,9 +57,9 @@ def test_it_is_listed_and_shown_with_package_and_version(installed: Path) -> Non
     assert "components   integer   default 50   ≥ 1\n      Gaussians in the mixture." in shown
 
 
-def test_whoever_lacks_it_is_told_what_to_install() -> None:
+def test_without_it_the_message_says_what_to_install() -> None:
     recipe = EXAMPLE / "mixture.toml"
-    told = CliRunner().invoke(main, ["check", str(recipe)])
-    assert told.exit_code == 2
-    assert f"{recipe}:4: the recipe requires ganrun-mixture>=0.1, which is not installed; say: pip" in told.output
-    assert f'{recipe}:18: no generator is called "mixture"' in told.output
+    refused = CliRunner().invoke(main, ["check", str(recipe)])
+    assert refused.exit_code == 2
+    assert f"{recipe}:4: the recipe requires ganrun-mixture>=0.1, which is not installed; say: pip" in refused.output
+    assert f'{recipe}:18: no generator is called "mixture"' in refused.output

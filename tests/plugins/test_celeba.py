@@ -1,4 +1,4 @@
-"""CelebA in every layout that people have, cut as the papers cut it, and whatever is wrong with it told."""
+"""CelebA in every layout in use, cropped as the papers crop it, and an error for every kind of damage."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from ganrun import DataError
 from ganrun.testing import assert_conforms
-from ganrun_datasets import celeba
-from ganrun_datasets.celeba import ATTRIBUTE_FILE, PARTITION_FILE, Celeba
+from ganrun_datasets.celeba import faces
+from ganrun_datasets.celeba.data import Celeba
+from ganrun_datasets.celeba.files import ATTRIBUTES, PAGE, PARTITION, PUBLISHED
 
 NUMBERS = (1, 2, 162_770, 162_771, 182_637, 182_638, 202_599)
-ATTRIBUTES = "Bald Eyeglasses Smiling"
+COLUMNS = "Bald Eyeglasses Smiling"
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +57,8 @@ def write_attributes(folder: Path, numbers: Iterable[int] = NUMBERS) -> Path:
     """In the published format: those of even numbers smile."""
     rows = [f"{number:06d}.jpg -1  1 {' 1' if number % 2 == 0 else '-1'}" for number in numbers]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ATTRIBUTE_FILE).write_text("\n".join([str(len(rows)), f"{ATTRIBUTES} ", *rows, ""]))
-    return folder / ATTRIBUTE_FILE
+    (folder / ATTRIBUTES).write_text("\n".join([str(len(rows)), f"{COLUMNS} ", *rows, ""]))
+    return folder / ATTRIBUTES
 
 
 def data(root: Path | None = None, **chosen) -> Celeba:
@@ -138,7 +139,7 @@ def test_root_may_be_the_zip_and_a_whole_zip_goes_before_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["given/celeba", "here/data/celeba", "cache/data/celeba"])
-def test_the_usual_places_are_looked_in(tmp_path, monkeypatch, place):
+def test_the_usual_places_are_searched(tmp_path, monkeypatch, place):
     write_zip(tmp_path / place)
     (tmp_path / "here").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "here")
@@ -152,48 +153,48 @@ def test_absent_files_give_the_steps_and_nothing_is_fetched(tmp_path):
     for ask in (found.locate, found.fetch, found.prepare):
         with pytest.raises(DataError) as caught:
             ask()
-        steps = [celeba.PAGE, "Img/img_align_celeba.zip", "agree to their terms", f"Anno/{ATTRIBUTE_FILE}"]
-        for step in (*steps, f"Eval/{PARTITION_FILE}", str(tmp_path / "nowhere")):
+        steps = [PAGE, "Img/img_align_celeba.zip", "you to agree to their terms", f"Anno/{ATTRIBUTES}"]
+        for step in (*steps, f"Eval/{PARTITION}", str(tmp_path / "nowhere")):
             assert step in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda whole: whole[: len(whole) // 2], "was cut short or damaged: it has"),
+        (lambda whole: whole[: len(whole) // 2], "is truncated or damaged: it has"),
         (lambda whole: b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title>", "is a web page"),
         (lambda whole: b"", "is empty"),
     ],
 )
-def test_a_zip_that_is_none_is_told(tmp_path, damage, reason):
+def test_a_damaged_zip_is_diagnosed(tmp_path, damage, reason):
     archive = write_zip(tmp_path)
     archive.write_bytes(damage(archive.read_bytes()))
     text = refusal(tmp_path)
     assert f"{archive} {reason}" in text
     assert "the published img_align_celeba.zip has about 1.44 GB" in text
-    assert celeba.PAGE in text
+    assert PAGE in text
 
 
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_part_of_the_set_and_pictures_that_are_not_of_it_are_told(tmp_path, caplog):
+def test_missing_and_foreign_pictures_are_warned_about(tmp_path, caplog):
     root = write_faces(tmp_path / "faces", range(1, 6))
     for name in ("202600.jpg", "000000.jpg", "7.jpg", "000007.png"):
         (root / name).write_bytes(face(0))
     (root / "readme.txt").write_text("no picture")
     assert len(prepared(root).split("train")) == 5
-    assert "holds 5 of CelebA's 202,599 pictures: good for a try, not for figures" in caplog.text
-    assert "the first one missing is 000006.jpg" in caplog.text
-    assert "holds 4 other pictures, which are left out; the first is 000000.jpg" in caplog.text
+    assert "has 5 of CelebA's 202,599 pictures: enough for a trial, not for published scores" in caplog.text
+    assert "the first missing one is 000006.jpg" in caplog.text
+    assert "also has 4 other pictures, which are ignored; the first is 000000.jpg" in caplog.text
 
 
-def test_other_pictures_are_not_taken_for_celeba(tmp_path):
+def test_other_pictures_are_not_accepted_as_celeba(tmp_path):
     root = write_faces(tmp_path / "faces", [1, 2])
     (root / "000002.jpg").write_bytes(face(2, (100, 120)))
-    assert "000002.jpg measures 100×120, not 178×218: this is not the aligned set" in refusal(root, unreadable="skip")
+    assert "000002.jpg is 100×120 pixels, not 178×218: this is not the aligned set" in refusal(root, unreadable="skip")
     (tmp_path / "img_align_celeba.zip").write_bytes(zip_of({"cat.jpg": face(1)}))
-    assert "holds none of 000001.jpg to 202599.jpg, but 1 of other names, such as cat.jpg" in refusal(tmp_path)
+    assert "has none of 000001.jpg to 202599.jpg, but 1 with other names, such as cat.jpg" in refusal(tmp_path)
 
 
 def zip_of(members: dict[str, bytes]) -> bytes:
@@ -204,14 +205,14 @@ def zip_of(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_damaged_pictures_are_refused_or_left_out_of_labels_and_counts(tmp_path):
+def test_damaged_pictures_are_refused_or_skipped_in_labels_and_counts(tmp_path):
     root = write_faces(tmp_path / "faces")
     write_attributes(root)
     Image.open(root / "000002.jpg").save(root / "000002.jpg", "PNG")
     (root / "162771.jpg").write_bytes(face(3)[:-1])
     text = refusal(root, attribute="Smiling")
     assert "2 of 7 pictures cannot be read" in text
-    assert "000002.jpg: it is no JPEG file" in text
+    assert "000002.jpg: it is not a JPEG file" in text
     found = prepared(root, attribute="Smiling", unreadable="skip", train_on="train")
     assert found.split("train").labels.tolist() == [0, 1]
     assert found.split("test").labels.tolist() == [1, 0]
@@ -233,7 +234,7 @@ def test_the_published_split_is_by_number_or_by_the_file(tmp_path, capsys):
     assert capsys.readouterr().err.count("decoding") == 1, "both share what was decoded"
     assert found.fingerprint() != whole.fingerprint()
     rows = [f"{number:06d}.jpg {part}" for number, part in zip(NUMBERS, (2, 1, 0, 0, 2, 1, 0), strict=True)]
-    (root / PARTITION_FILE).write_text("\n".join(rows) + "\n")
+    (root / PARTITION).write_text("\n".join(rows) + "\n")
     found = prepared(root, train_on="train")
     assert np.array_equal(found.split("train").images, whole.split("train").images[[2, 3, 6]])
     assert np.array_equal(found.split("test").images, whole.split("train").images[[0, 4]])
@@ -261,10 +262,10 @@ def test_an_unknown_attribute_gets_a_suggestion():
         (lambda text: text.replace(" Smiling", " Frowning"), "has no column Smiling"),
         (lambda text: text.replace("000002.jpg -1  1  1", "000002.jpg -1  1  x"), r"list_attr_celeba.txt:4 is damaged"),
         (lambda text: text.replace("000002.jpg -1  1  1", "000002.jpg -1"), r"list_attr_celeba.txt:4 is damaged"),
-        (lambda text: text.replace("000002.jpg -1  1  1\n", ""), "says nothing of 000002.jpg"),
+        (lambda text: text.replace("000002.jpg -1  1  1\n", ""), "has no line for 000002.jpg"),
     ],
 )
-def test_a_damaged_table_is_told_with_its_line(tmp_path, change, reason):
+def test_a_damaged_list_is_reported_with_its_line(tmp_path, change, reason):
     root = write_faces(tmp_path / "faces", [1, 2, 3])
     table = write_attributes(root, [1, 2, 3])
     table.write_text(change(table.read_text()))
@@ -272,15 +273,15 @@ def test_a_damaged_table_is_told_with_its_line(tmp_path, change, reason):
         prepared(root, attribute="Smiling")
 
 
-def test_an_absent_table_is_told(tmp_path):
+def test_an_absent_list_is_reported(tmp_path):
     root = write_faces(tmp_path / "faces", [1])
-    assert f"needs {ATTRIBUTE_FILE}, which is not with {root}" in refusal(root, attribute="Smiling")
+    assert f"needs {ATTRIBUTES}, which is not with {root}" in refusal(root, attribute="Smiling")
 
 
-# ── What it says of itself ────────────────────────────────────────────────────────────────────────────────
+# ── Manifest and contract ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_manifest_says_whether_the_files_are_the_published_ones(tmp_path, monkeypatch):
+def test_the_manifest_says_whether_the_files_are_published(tmp_path, monkeypatch):
     archive, table = write_zip(tmp_path / "zip"), write_attributes(tmp_path / "zip")
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in (archive, table)}
     manifest = prepared(archive.parent, attribute="Smiling", train_on="train").manifest()
@@ -288,21 +289,26 @@ def test_the_manifest_says_whether_the_files_are_the_published_ones(tmp_path, mo
     assert manifest["transform"] == {"size": 64, "crop": 178, "crop_centre": [89, 109], "filter": "bilinear"}
     assert manifest["attribute"] == "Smiling"
     assert manifest["counts"] == {"train": 3, "test": 2}
-    monkeypatch.setattr(datasets.CelebA, "file_list", [("", md5, name) for name, md5 in sums.items()])
+    for name, md5 in sums.items():
+        monkeypatch.setitem(PUBLISHED, name, md5)
     assert prepared(archive.parent, attribute="Smiling").manifest()["published"] is True
     table.write_text(table.read_text() + "\n")
     assert prepared(archive.parent, attribute="Smiling").manifest()["published"] is False
     assert prepared(archive.parent).manifest()["published"] is True
 
 
-def test_of_a_folder_with_every_name_it_is_not_known_whether_it_is_the_published_one(tmp_path, monkeypatch):
+def test_the_published_checksums_are_those_that_torchvision_compares():
+    assert PUBLISHED.items() <= {name: md5 for _, md5, name in datasets.CelebA.file_list}.items()
+
+
+def test_a_complete_folder_is_neither_known_to_be_published_nor_to_be_foreign(tmp_path, monkeypatch):
     root = write_faces(tmp_path / "faces", [1, 2, 3])
     assert prepared(root).manifest()["published"] is False
-    monkeypatch.setattr(celeba, "PUBLISHED_COUNT", 3)
+    monkeypatch.setattr(faces, "COUNT", 3)
     assert prepared(root).manifest()["published"] is None
 
 
-def test_it_keeps_the_contract(tmp_path):
+def test_it_conforms(tmp_path):
     root = write_faces(tmp_path / "faces")
     write_attributes(root)
     assert_conforms(

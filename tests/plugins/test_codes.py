@@ -1,8 +1,6 @@
-"""How well codes and classes agree: on models whose every answer is known."""
+"""Agreement of codes and classes, on models whose answers are known."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,9 +31,10 @@ def digits():
 
 
 def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> dict[str, float]:
-    """Of a model that shows a real digit of class `shown[code]`, and reads `read[class]` off a real image."""
-    facts = {"factors": (Factor("noise", 3, "noise"), factor), "latent_size": 3 + factor.size}
-    spec = replace(digits.spec(), **facts, encodes=read is not None)
+    """The scores of a model that draws a real digit of class `shown[code]`, and encodes class `c` as `read[c]`."""
+    factors = (Factor("noise", 3, "noise"), factor)
+    shape, classes = digits.spec().sample_shape, digits.spec().classes
+    spec = ModelSpec(shape, classes, latent_size=3 + factor.size, factors=factors, encodes=read is not None)
     train, test = digits.split("train"), digits.split("test")
     pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
 
@@ -63,23 +62,23 @@ IDENTITY = list(range(10))
 ROLLED = [*range(1, 10), 0]
 
 
-def test_a_model_that_obeys_and_reads_well_is_always_right(digits):
+def test_a_model_that_draws_and_encodes_correctly_is_always_right(digits):
     found = scores(digits, CLASSES, IDENTITY, IDENTITY)
     assert found["sample_accuracy_class"] > 0.97, "as often as the classifier itself is right"
     assert found["code_accuracy_class"] == 1.0
 
 
-def test_classes_mean_what_they_say_and_learned_codes_are_matched(digits):
+def test_classes_are_taken_as_they_are_and_learned_codes_are_matched(digits):
     asked = scores(digits, CLASSES, ROLLED, ROLLED)
     assert asked["sample_accuracy_class"] < 0.03 and asked["code_accuracy_class"] == 0.0
     learned = scores(digits, LEARNED, ROLLED, ROLLED)
     assert learned["sample_accuracy_code_1"] > 0.97 and learned["code_accuracy_code_1"] == 1.0
 
 
-def test_two_values_for_one_class_cannot_both_have_it(digits):
+def test_no_class_is_matched_with_two_values(digits):
     """Codes 0 and 1 both mean class 0, and nothing means class 1: a tenth is lost, since no class counts twice."""
     found = scores(digits, LEARNED, [0, 0, *range(2, 10)], None)
-    assert set(found) == {"sample_accuracy_code_1"}, "a model that reads nothing is not scored for it"
+    assert set(found) == {"sample_accuracy_code_1"}, "a model without an encoder has no score for encodings"
     assert found["sample_accuracy_code_1"] == pytest.approx(0.9, abs=0.04)
 
 
@@ -101,7 +100,7 @@ def test_the_columns_of_each_code():
         Factor("b", 2, "continuous"),
         Factor("c", 4, "categorical"),
     )
-    found = {factor.name: columns for factor, columns in categorical_columns(ModelSpec((2,), factors=factors))}
+    found = {factor.name: columns for factor, columns in categorical_columns(ModelSpec((2,), factors=factors)).items()}
     assert found == {"a": slice(5, 8), "c": slice(10, 14)}
     assert np.arange(14)[found["c"]].tolist() == [10, 11, 12, 13]
 

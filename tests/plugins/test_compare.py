@@ -1,4 +1,4 @@
-"""`ganrun compare`: what is read, what is grouped, what is ranked with what, and how it is told."""
+"""`ganrun compare`: reading run directories, grouping replicates, ranking groups, and printing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings, strategies as st
 
-from ganrun import GanrunError, Tracker, hookimpl
+from ganrun import GanrunError, Score, Tracker, hookimpl
 from ganrun.cli import main
 from ganrun.testing import registry_with, train
-from ganrun_report import reading
-from ganrun_report.ranking import compared, difference
-from ganrun_report.reading import PastRun, Result as Scored, find_runs, read_run
-from ganrun_report.table import Column, _bands, score_text
+from ganrun_report import finding
+from ganrun_report.finding import find_runs
+from ganrun_report.protocols import protocol_difference
+from ganrun_report.ranking import compare_runs
+from ganrun_report.reading import PastRun, Result as Scored, read_run
+from ganrun_report.table import Column, score_text
+from ganrun_report.terminal import _bands
 
 RECIPE: dict[str, Any] = {
     "name": "small",
@@ -67,7 +70,7 @@ def ganrun(*arguments: object) -> Result:
     return CliRunner(catch_exceptions=False).invoke(main, [str(each) for each in arguments])
 
 
-def told(*arguments: object) -> dict[str, Any]:
+def comparison_of(*arguments: object) -> dict[str, Any]:
     result = ganrun("compare", "--json", *arguments)
     assert result.exit_code == 0, result.output
     facts: dict[str, Any] = json.loads(result.stdout)
@@ -78,11 +81,11 @@ def final(run: Path, score: str = "mse") -> float:
     return float(json.loads((run / "summary.json").read_text())["scores"][score])
 
 
-# ── What is compared with what ────────────────────────────────────────────────────────────────────────────
+# ── Groups and rankings ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_replicates_are_one_row_and_unlike_protocols_are_not_ranked_together(runs: Path) -> None:
-    facts = told(runs)
+def test_replicates_share_a_row_and_different_protocols_are_ranked_separately(runs: Path) -> None:
+    facts = comparison_of(runs)
     first, other = facts["rankings"]
     assert facts["by"] == "mse" and first["protocol"]["real"] == 64
     assert {row["name"] for row in first["rows"]} == {"small", "wide"}
@@ -99,28 +102,28 @@ def test_replicates_are_one_row_and_unlike_protocols_are_not_ranked_together(run
     assert means == sorted(means)
 
 
-def test_the_table_says_what_differs_and_nothing_else(runs: Path) -> None:
+def test_the_table_shows_the_differences_and_nothing_else(runs: Path) -> None:
     result = ganrun("compare", runs)
     assert result.exit_code == 0 and "\x1b" not in result.output and "─" not in result.output
     assert "6 runs of 5 recipes, ranked by mse, lower is better" in result.stdout
     heading = "Not ranked with the others (mse: real 32 ≠ 64)"
     before, after = result.stdout.split(heading)
     assert "small" in before and "wide" in before and "fewer" not in before and "fewer" in after.split("\n\n")[1]
-    *_, head = after.split("What differs in the recipes\n\n")
+    *_, head = after.split("Differences between the recipes\n\n")
     keys = {line.split()[0] for line in head.strip().splitlines()[1:]}
     own = {"generator.hidden", "metric.reconstruction.real_samples"}
     assert own <= keys and not {"name", "train.seed", "data.size", "train.steps", "loss.use"} & keys
     assert all(key.startswith(("optimizer.", "metric.")) for key in keys - own)
 
 
-def test_another_score_ranks_by_its_own_direction_and_unlike_columns_are_marked(runs: Path, tmp_path: Path) -> None:
+def test_another_score_ranks_by_its_own_direction_and_other_protocols_are_marked(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "copied")
     text = (copied / "metrics.jsonl").read_text()
     (copied / "metrics.jsonl").write_text(text.replace('"mse": {"real": 64', '"mse": {"real": 63'))
     recipe = (copied / "recipe.toml").read_text()
     (copied / "recipe.toml").write_text(recipe.replace("16,", "17,").replace('"wide"', '"copied"'))
     named = [runs / "small", runs / "wide", copied]
-    (ranking,) = told(*named, "--by", "psnr")["rankings"]
+    (ranking,) = comparison_of(*named, "--by", "psnr")["rankings"]
     means = [row["scores"]["psnr"]["mean"] for row in ranking["rows"]]
     assert len(means) == 3 and means == sorted(means, reverse=True)
     assert sorted(row["rank"] for row in ranking["rows"][:2]) in ([1, 1], [1, 2]), "equal means share a rank"
@@ -130,7 +133,7 @@ def test_another_score_ranks_by_its_own_direction_and_unlike_columns_are_marked(
     assert result.exit_code == 2 and "--by fid: these runs have mse, psnr, ssim" in result.output
 
 
-def test_errors_and_what_real_images_score_are_told(runs: Path, tmp_path: Path) -> None:
+def test_errors_and_the_scores_of_real_images_are_shown(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "copied")
     record = json.loads((copied / "metrics.jsonl").read_text().splitlines()[-1])
     record |= {"errors": {"mse": 0.0123}, "floors": {"mse": 0.000456}}
@@ -139,21 +142,23 @@ def test_errors_and_what_real_images_score_are_told(runs: Path, tmp_path: Path) 
     assert f"{final(copied):.4g} se 0.012 " in text and "se: standard error of one run's score" in text
     floor = next(line for line in text.splitlines() if line.strip().startswith("real images"))
     assert floor.split() == ["real", "images", "0.000456"]
-    cell = told(copied)["rankings"][0]["rows"][0]["scores"]["mse"]
+    cell = comparison_of(copied)["rankings"][0]["rows"][0]["scores"]["mse"]
     assert (cell["error"], cell["floor"], cell["std"], cell["n"]) == (0.0123, 0.000456, None, 1)
 
 
-def test_one_run_alone_and_a_run_named_twice(runs: Path) -> None:
+def test_a_run_named_twice_counts_once(runs: Path) -> None:
     result = ganrun("compare", runs / "wide", runs / "wide")
-    assert result.exit_code == 0 and "1 run of 1 recipe," in result.stdout and "What differs" not in result.stdout
+    assert (
+        result.exit_code == 0 and "1 run of 1 recipe," in result.stdout and "Differences between" not in result.stdout
+    )
     assert f"{final(runs / 'wide'):.4g}" in result.stdout
 
 
-def test_a_run_reached_by_several_ways_is_one(runs: Path, tmp_path: Path) -> None:
+def test_a_run_with_several_paths_counts_once(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(runs / "wide")
     ways = [runs / "wide", runs / "small/../wide", tmp_path / "link", runs / "wide/."]
     assert find_runs([str(way) for way in ways]) == [runs / "wide"]
-    assert find_runs([str(tmp_path)]) == [tmp_path / "link"], "it keeps the name that was given"
+    assert find_runs([str(tmp_path)]) == [tmp_path / "link"], "the given path is kept"
 
 
 def test_runs_of_one_seed_are_no_replicates(runs: Path, tmp_path: Path) -> None:
@@ -161,23 +166,23 @@ def test_runs_of_one_seed_are_no_replicates(runs: Path, tmp_path: Path) -> None:
     again = shutil.copytree(folder / "seed_0", folder / "seed_0_again")
     metrics = (again / "metrics.jsonl").read_text()
     (again / "metrics.jsonl").write_text(metrics.replace(f'"eval/mse": {final(folder / "seed_0")}', '"eval/mse": 9.0'))
-    (row,) = told(folder)["rankings"][0]["rows"]
+    (row,) = comparison_of(folder)["rankings"][0]["rows"]
     seeds = [(final(folder / "seed_0") + 9) / 2, final(folder / "seed_1")]
     cell = row["scores"]["mse"]
     assert len(row["runs"]) == 3 and cell["n"] == 2
     assert (cell["mean"], cell["std"]) == pytest.approx((statistics.fmean(seeds), statistics.stdev(seeds)))
-    (row,) = told(folder / "seed_0", again)["rankings"][0]["rows"]
+    (row,) = comparison_of(folder / "seed_0", again)["rankings"][0]["rows"]
     assert row["scores"]["mse"]["n"] == 1 and row["scores"]["mse"]["std"] is None
     assert "(n = 1)" in ganrun("compare", folder / "seed_0", again).stdout
 
 
-def test_replicates_that_were_stopped_early_are_no_part_of_a_mean(runs: Path, tmp_path: Path) -> None:
+def test_unfinished_replicates_do_not_enter_a_mean(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs / "small", tmp_path / "small")
     killed = folder / "seed_1"
     lines = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
     (killed / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 2))
     (killed / "summary.json").write_text('{"status": "running", "steps": 2}')
-    rows = told(folder)["rankings"][0]["rows"]
+    rows = comparison_of(folder)["rankings"][0]["rows"]
     assert sorted((row["runs"][0]["status"], row["scores"]["mse"]["n"]) for row in rows) == [
         ("finished", 1),
         ("killed", 1),
@@ -186,7 +191,7 @@ def test_replicates_that_were_stopped_early_are_no_part_of_a_mean(runs: Path, tm
     assert whole["scores"]["mse"]["mean"] == final(folder / "seed_0")
 
 
-def test_a_later_score_of_other_terms_parts_a_group(runs: Path, tmp_path: Path) -> None:
+def test_a_later_score_with_another_protocol_splits_a_group(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "small", tmp_path / "small")
     metrics = copied / "seed_1/metrics.jsonl"
     record = json.loads(metrics.read_text().splitlines()[-1])
@@ -197,22 +202,23 @@ def test_a_later_score_of_other_terms_parts_a_group(runs: Path, tmp_path: Path) 
     text = ganrun("compare", copied).stdout
     assert "torch 9.0 ≠ " in text and "2 runs of 1 recipe" in text and "(n = 1)" not in text
     run = read_run(copied / "seed_1")
-    assert len(run.curves["eval/mse"]) == 2, "curves are of training alone"
-    assert run.results["mse"].terms["torch"] == "9.0"
+    assert len(run.score_curves["mse"].points) == 2, "curves are of training alone"
+    assert run.results["mse"].protocol["torch"] == "9.0"
 
 
-def test_a_curve_of_a_run_that_was_resumed_on_other_terms_has_the_latest_alone(runs: Path, tmp_path: Path) -> None:
+def test_a_curve_has_only_points_of_the_last_protocol(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "copied")
     lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if "protocols" in line)
     lines[first] = lines[first].replace('"mse": {"real": 64', '"mse": {"real": 63').replace('"seed": 0', '"seed": 5')
     (copied / "metrics.jsonl").write_text("".join(lines))
     run = read_run(copied)
-    assert [point.step for point in run.curves["eval/mse"]] == [4] and run.curve_terms["eval/mse"]["real"] == 64
-    assert [point.step for point in run.curves["eval/psnr"]] == [2, 4], "a seed is no term"
+    assert [point.step for point in run.score_curves["mse"].points] == [4]
+    assert run.score_curves["mse"].protocol["real"] == 64
+    assert [point.step for point in run.score_curves["psnr"].points] == [2, 4], "a seed is no part of a protocol"
 
 
-def test_what_only_watches_or_looks_more_often_makes_no_other_recipe(runs: Path, tmp_path: Path) -> None:
+def test_passive_observers_and_intervals_do_not_distinguish_recipes(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "again")
     recipe = copied / "recipe.toml"
     text = recipe.read_text().replace('name = "wide"', 'name = "renamed"').replace('"cpu"', '"auto"')
@@ -226,16 +232,17 @@ def test_what_only_watches_or_looks_more_often_makes_no_other_recipe(runs: Path,
 
 # ── Properties ────────────────────────────────────────────────────────────────────────────────────────────
 
-TERMS = [{"generated": n, "better": better} for n in (100, 200) for better in ("lower", "higher")]
+PROTOCOLS = [{"generated": n} for n in (100, 200)]
 VALUES = st.floats(-1e6, 1e6) | st.just(math.nan) | st.integers(-3, 3).map(float)
-SCORED = st.builds(
-    Scored, value=VALUES, step=st.just(1), terms=st.sampled_from(TERMS), error=st.none(), floor=st.none()
+SCORES = st.builds(
+    Score, name=st.just("any"), value=VALUES, higher_is_better=st.booleans(), protocol=st.sampled_from(PROTOCOLS)
 )
+SCORED = st.builds(Scored, score=SCORES, step=st.just(1))
 
 
 @st.composite
 def past_runs(draw: st.DrawFn) -> list[PastRun]:
-    """Runs of up to four recipes, with up to two scores each, on any of four terms."""
+    """Runs of up to four recipes, with up to two scores each, with any of four protocols."""
     found = []
     for number in range(draw(st.integers(1, 9))):
         recipe = {"train": {"seed": draw(st.integers(0, 3))}, "loss": {"beta": draw(st.integers(0, 3))}}
@@ -249,36 +256,40 @@ def past_runs(draw: st.DrawFn) -> list[PastRun]:
 
 @settings(deadline=None)
 @given(past_runs())
-def test_every_ranking_is_in_order_and_of_one_protocol_and_every_run_is_somewhere(runs: list[PastRun]) -> None:
-    comparison = compared(runs)
+def test_every_ranking_is_in_order_and_of_one_protocol_and_no_run_is_lost(runs: list[PastRun]) -> None:
+    comparison = compare_runs(runs)
     assert sorted(run.path for row in comparison.rows for run in row.runs) == sorted(run.path for run in runs)
     seen = []
-    for block in comparison.blocks:
-        assert block.terms not in seen
-        seen.append(block.terms)
-        sign = -1 if block.terms["better"] == "higher" else 1
-        cells = [row.cells[comparison.by or ""] for row in block.rows]
-        assert all(cell.terms == block.terms for cell in cells)
+    for ranking in comparison.rankings:
+        assert ranking.protocol not in seen
+        seen.append(ranking.protocol)
+        sign = -1 if ranking.protocol["better"] == "higher" else 1
+        cells = [row.cells[comparison.by or ""] for row in ranking.rows]
+        assert all(cell.protocol == ranking.protocol for cell in cells)
         numbers = [sign * cell.mean for cell in cells if not math.isnan(cell.mean)]
-        assert numbers == sorted(numbers) and list(block.ranks[len(numbers) :]) == [None] * (len(cells) - len(numbers))
-        assert list(block.ranks[: len(numbers)]) == [1 + sum(each < own for each in numbers) for own in numbers]
+        assert numbers == sorted(numbers) and list(ranking.ranks[len(numbers) :]) == [None] * (
+            len(cells) - len(numbers)
+        )
+        assert list(ranking.ranks[: len(numbers)]) == [1 + sum(each < own for each in numbers) for own in numbers]
     assert all(comparison.by not in row.cells for row in comparison.unscored)
 
 
 @settings(deadline=None)
 @given(past_runs())
-def test_mean_and_deviation_are_those_of_the_runs_on_equal_terms(runs: list[PastRun]) -> None:
-    comparison = compared(runs)
+def test_mean_and_deviation_are_those_of_the_runs_with_equal_protocols(runs: list[PastRun]) -> None:
+    comparison = compare_runs(runs)
     by = comparison.by or ""
     scored: dict[str, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if by in run.results:
-            scored[json.dumps([run.recipe["loss"], run.results[by].terms])][run.seed].append(run.results[by].value)
+            scored[json.dumps([run.recipe["loss"], dict(run.results[by].protocol)])][run.seed].append(
+                run.results[by].score.value
+            )
     expected = {key: [statistics.fmean(each) for each in seeds.values()] for key, seeds in scored.items()}
-    shown = [row for block in comparison.blocks for row in block.rows]
+    shown = [row for ranking in comparison.rankings for row in ranking.rows]
     assert len(shown) == len(expected)
     for row in shown:
-        values = expected[json.dumps([row.runs[0].recipe["loss"], row.cells[by].terms])]
+        values = expected[json.dumps([row.runs[0].recipe["loss"], dict(row.cells[by].protocol)])]
         assert row.cells[by].n == len(values)
         assert row.cells[by].mean == pytest.approx(statistics.fmean(values), nan_ok=True)
         if len(values) > 1 and not any(map(math.isnan, values)):
@@ -297,8 +308,9 @@ def test_no_column_is_lost_on_a_narrow_terminal(widths: list[int], width: int) -
 
 
 def test_differences_are_named_from_both_sides() -> None:
-    assert difference({"a": 1, "b": True}, {"a": 2, "c": "x"}) == "a 1 ≠ 2, b true ≠ –, c – ≠ x"
-    assert difference({"a": 1}, {"a": 1}) == ""
+    assert protocol_difference({"a": 1, "b": True}, {"a": 2, "c": "x"}) == "a 1 ≠ 2, b true ≠ –, c – ≠ x"
+    assert protocol_difference({"a": 1}, {"a": True}) == "a 1 ≠ true"
+    assert protocol_difference({"a": 1}, {"a": 1}) == ""
     assert score_text(None, 1) == "–"
 
 
@@ -306,7 +318,7 @@ def test_differences_are_named_from_both_sides() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_a_terminal_gets_tables_of_its_own_width(runs: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_keep_to_the_width_of_the_terminal(runs: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     result = ganrun("compare", runs)
@@ -317,50 +329,50 @@ def test_a_terminal_gets_tables_of_its_own_width(runs: Path, width: int, monkeyp
     assert f"{final(runs / 'wide'):.4g}" in squeezed
 
 
-def test_a_pipe_that_knows_no_arrows_gets_the_numbers(runs: Path) -> None:
+def test_an_encoding_without_arrows_gets_the_numbers(runs: Path) -> None:
     result = CliRunner(charset="ascii", catch_exceptions=False).invoke(main, ["compare", str(runs / "wide")])
     assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and "mse ?" in result.stdout
 
 
 def _plain(text: str) -> str:
-    """Without what makes it bold."""
+    """Without escape sequences."""
     import re
 
     return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
-# ── What cannot be read ───────────────────────────────────────────────────────────────────────────────────
+# ── Unreadable runs ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_no_run_is_told(runs: Path, tmp_path: Path) -> None:
+def test_an_error_says_why_a_name_matches_no_run(runs: Path, tmp_path: Path) -> None:
     def fault(*arguments: object) -> str:
         result = ganrun("compare", *arguments)
         assert result.exit_code == 2 and "Traceback" not in result.output and result.stdout == "", result.output
         return result.output
 
     (tmp_path / "empty").mkdir()
-    assert "empty is no run directory and holds none: there is no recipe.toml in it" in fault(tmp_path / "empty")
+    assert "empty is not a run directory and contains none: there is no recipe.toml in it" in fault(tmp_path / "empty")
     assert "there is no " in fault(tmp_path / "nowhere") and "there is no 0123abcd" in fault(runs, "0123abcd")
-    assert "cannot look at xxx" in fault("x" * 300)
-    assert "is a file; name the run's directory" in fault(runs / "wide/recipe.toml")
+    assert "cannot read xxx" in fault("x" * 300)
+    assert "is a file; name the run directory" in fault(runs / "wide/recipe.toml")
     (runs / "wide/elsewhere").mkdir()
     assert f"; {runs / 'wide'} is one" in fault(runs / "wide/elsewhere")
-    assert "no tracker knows an experiment called" in fault("--experiment", "nobody made this")
-    assert "say which runs" in fault("--by", "fid")
+    assert 'no tracker has an experiment "nobody made this"' in fault("--experiment", "nobody made this")
+    assert "name the runs" in fault("--by", "fid")
 
 
-def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(runs: Path, tmp_path: Path) -> None:
+def test_an_unreadable_run_is_reported_and_the_others_are_compared(runs: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(runs / "wide", tmp_path / "whole")
     broken = shutil.copytree(runs / "wide", tmp_path / "broken")
     (broken / "recipe.toml").write_text('name = "half wri')
     result = ganrun("compare", tmp_path)
-    assert result.exit_code == 0 and f"{broken / 'recipe.toml'} is damaged, so its run is left out" in result.stderr
+    assert result.exit_code == 0 and f"{broken / 'recipe.toml'} is damaged, so the run is skipped" in result.stderr
     assert "1 run of 1 recipe" in result.stdout and str(whole) not in result.stderr
     alone = ganrun("compare", broken)
     assert alone.exit_code == 2 and "recipe.toml is damaged" in alone.output and "Traceback" not in alone.output
 
 
-def test_a_folder_that_may_not_be_looked_into_costs_no_other(
+def test_an_unreadable_folder_is_reported_and_the_others_are_compared(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(runs / "wide", tmp_path / "wide")
@@ -369,7 +381,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_other(
     stat = os.stat
 
     def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
-        """As the kernel does for everybody but root."""
+        """As the kernel does for all users but root."""
         if locked in Path(path).parents:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return stat(path, *arguments, **options)
@@ -383,7 +395,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_no_other(
     assert result.exit_code == 2 and f"{locked / 'recipe.toml'} cannot be read: " in result.output
 
 
-def test_names_that_would_break_lines_or_move_the_cursor_are_spelled(runs: Path, tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(runs: Path, tmp_path: Path) -> None:
     odd = shutil.copytree(runs / "wide", tmp_path / "odd\n\udcff")
     recipe = (odd / "recipe.toml").read_text()
     (odd / "recipe.toml").write_text(recipe.replace('name = "wide"', 'name = "a\\nb\\u001b[31m"'))
@@ -395,7 +407,7 @@ def test_names_that_would_break_lines_or_move_the_cursor_are_spelled(runs: Path,
     assert result.exit_code == 0 and "odd\\n\\udcff" in (odd / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> None:
+def test_a_killed_run_with_damaged_lines(runs: Path, tmp_path: Path) -> None:
     killed = shutil.copytree(runs / "wide", tmp_path / "killed")
     summary = json.loads((killed / "summary.json").read_text())
     (killed / "summary.json").write_text(json.dumps({**summary, "status": "running", "steps": 0, "scores": {}}))
@@ -405,17 +417,17 @@ def test_a_killed_run_and_what_a_crash_cut_short(runs: Path, tmp_path: Path) -> 
     (killed / "metrics.jsonl").write_bytes(b"".join(lines[:upto]) + foreign + lines[-1][:40] + b"\xff")
     result = ganrun("compare", killed)
     assert result.exit_code == 0 and "killed" in result.stdout and "2 of 4" in result.stdout
-    assert f"{killed}: 4 lines of metrics.jsonl left out as damaged" in result.stderr
+    assert f"{killed}: skipped 4 damaged lines of metrics.jsonl" in result.stderr
     assert "odd" not in result.stdout and "mse ↓" in result.stdout
     for name in ("summary.json", "environment.json", "metrics.jsonl"):
         (killed / name).unlink()
     result = ganrun("compare", killed)
     assert result.exit_code == 0 and "summary.json is missing" in result.stderr and "unknown" in result.stdout
-    assert "none was scored: ganrun eval RUN --metric NAME does it afterwards" in result.stdout
+    assert "none was scored: use ganrun eval RUN --metric NAME" in result.stdout
 
 
 @pytest.mark.parametrize("left", ["nothing", "half", "a device without end"])
-def test_scores_outlive_metrics_jsonl(runs: Path, tmp_path: Path, left: str) -> None:
+def test_without_metrics_jsonl_the_scores_of_the_summary_are_used(runs: Path, tmp_path: Path, left: str) -> None:
     bereft = shutil.copytree(runs / "wide", tmp_path / "bereft")
     metrics = bereft / "metrics.jsonl"
     losses = [line for line in metrics.read_text().splitlines(keepends=True) if "protocols" not in line]
@@ -424,24 +436,29 @@ def test_scores_outlive_metrics_jsonl(runs: Path, tmp_path: Path, left: str) -> 
         metrics.write_text("".join(losses))
     elif left == "a device without end":
         metrics.symlink_to("/dev/zero")
-    facts, whole = told(bereft)["rankings"][0]["rows"][0], told(runs / "wide")["rankings"][0]["rows"][0]
+    facts, whole = (
+        comparison_of(bereft)["rankings"][0]["rows"][0],
+        comparison_of(runs / "wide")["rankings"][0]["rows"][0],
+    )
     assert facts["scores"] == whole["scores"]
-    assert "metrics.jsonl has no scores; those of summary.json are shown" in ganrun("compare", bereft).stderr
+    assert "metrics.jsonl has no scores; showing those of summary.json" in ganrun("compare", bereft).stderr
 
 
-def test_a_run_of_a_newer_version_is_told(runs: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_newer_version_is_noted(runs: Path, tmp_path: Path) -> None:
     newer = shutil.copytree(runs / "wide", tmp_path / "newer")
     environment = json.loads((newer / "environment.json").read_text())
     environment["packages"]["ganrun"] = "99.1"
     (newer / "environment.json").write_text(json.dumps(environment))
     result = ganrun("compare", newer)
-    assert result.exit_code == 0 and "newer: written by ganrun 99.1, and this is 0." in result.stderr
+    assert (
+        result.exit_code == 0 and "newer: written by ganrun 99.1, which is newer than this version, 0." in result.stderr
+    )
     environment["packages"] = ["unheard of"]
     (newer / "environment.json").write_text(json.dumps(environment))
     assert ganrun("compare", newer).exit_code == 0
 
 
-def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Path, tmp_path: Path) -> None:
+def test_scores_that_are_not_finite_are_shown_as_absent_and_not_ranked(runs: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(runs / "wide", tmp_path / "nan")
     metrics = copied / "metrics.jsonl"
     record = json.loads(metrics.read_text().splitlines()[-1])
@@ -450,7 +467,7 @@ def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Pat
     metrics.write_text("".join(json.dumps(each) + "\n" for each in (record | odd | {"step": 5}, endless)))
     recipe = (copied / "recipe.toml").read_text().replace("16,", "17,")
     (copied / "recipe.toml").write_text(recipe)
-    facts = told(runs / "wide", copied)
+    facts = comparison_of(runs / "wide", copied)
     assert "nan" not in ganrun("compare", copied).stdout.replace(str(copied), "")
     assert [row["rank"] for row in facts["rankings"][0]["rows"]] == [1, None]
     scores = facts["rankings"][0]["rows"][1]["scores"]
@@ -461,7 +478,7 @@ def test_scores_that_are_no_numbers_are_shown_as_absent_and_not_ranked(runs: Pat
 # ── Trackers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_and_experiments_of_a_tracker_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Shelf(Tracker):
         def find(self, run_id: str) -> Path | None:
             return runs / "wide" if run_id == "shelf-7" else None
@@ -477,10 +494,10 @@ def test_a_trackers_names_of_runs_and_experiments_are_taken(runs: Path, monkeypa
         def ganrun_trackers(self) -> dict[str, Tracker]:
             return {"shelf": Shelf()}
 
-    monkeypatch.setattr(reading, "load_registry", lambda: registry_with(ShelfPlugin(), installed=False))
+    monkeypatch.setattr(finding, "load_registry", lambda: registry_with(ShelfPlugin(), installed=False))
     assert find_runs(["shelf-7"]) == [runs / "wide"]
     assert find_runs(["shelf-7"], "all") == [runs / "wide", runs / "fewer"]
-    with pytest.raises(GanrunError, match="holds no runs yet"):
+    with pytest.raises(GanrunError, match="has no runs yet"):
         find_runs([], "none")
-    with pytest.raises(GanrunError, match='no tracker knows an experiment called "other"; they know "all", "none"; or'):
+    with pytest.raises(GanrunError, match='no tracker has an experiment "other"; there are "all", "none"; or'):
         find_runs([], "other")

@@ -1,4 +1,4 @@
-"""Class-conditional GANs: objectives against the papers by hand, and the class on its way through a real run."""
+"""Class-conditional GANs: objectives against the papers by hand, and the class in a real run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Batch, DataSpec, Factor, Generator, ModelSpec, Nets, RequestError
+from ganrun import Batch, ContractError, DataSpec, Factor, Generator, ModelSpec, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
@@ -67,7 +67,7 @@ def test_cgans_generator_is_judged_as_the_class_that_it_was_asked_for():
     assert terms["fake"].item() == pytest.approx((softplus(-18.5) + softplus(3.0)) / 2)
 
 
-def test_a_sample_is_of_the_class_that_its_latents_say():
+def test_a_sample_is_of_the_class_in_its_latents():
     samples = loss(ConditionalGan).generate(CONDITIONAL, BATCH.latents)
     assert samples.tolist() == [[0.5 - 2], [-3.0]]
 
@@ -107,6 +107,13 @@ def test_acgan_reads_the_class_off_an_image_and_leaves_the_noise_open():
     torch.testing.assert_close(read[0, 1:], torch.tensor([2.0, -2.0, 0.0]).softmax(0))
 
 
+@pytest.mark.parametrize("component", [ConditionalGan, AuxiliaryClassifierGan])
+def test_data_that_declares_classes_but_has_no_labels_is_named_as_the_fault(component):
+    nets = CONDITIONAL if component is ConditionalGan else CLASSIFYING
+    with pytest.raises(ContractError, match=r"^the data declares classes, but its training images have no labels$"):
+        loss(component).discriminator(nets, Batch(BATCH.latents, IMAGES))
+
+
 # ── In a run ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -125,7 +132,7 @@ def recipe(use: str, generator: str = "mlp") -> dict:
 @pytest.mark.parametrize("use", ["cgan", "acgan"])
 def test_a_run_gives_each_network_what_its_slot_says(use, tmp_path):
     run = train(recipe(use), tmp_path / "run")
-    assert run.spec.factors == (Factor("noise", 6, "noise"), Factor("class", 10, "categorical"))
+    assert run.model.spec.factors == (Factor("noise", 6, "noise"), Factor("class", 10, "categorical"))
     latents = run.model.fixed_latents(4)
     assert latents.shape == (4, 16)
     others = torch.cat([latents[:, :6], latents[:, 6:].roll(1, dims=1)], dim=1)
@@ -133,7 +140,7 @@ def test_a_run_gives_each_network_what_its_slot_says(use, tmp_path):
 
 
 class Deaf(Generator):
-    """Takes labels and makes nothing of them."""
+    """Takes labels and ignores them."""
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
@@ -150,7 +157,7 @@ class DeafPlugin:
 
 
 def test_a_network_that_ignores_the_class_is_refused_before_training(tmp_path):
-    with pytest.raises(RequestError, match=r"\[generator\] deaf.*makes nothing of them"):
+    with pytest.raises(RequestError, match=r"\[generator\] deaf.*ignores its labels"):
         build(recipe("cgan", "deaf"), tmp_path / "run", DeafPlugin())
     assert not (tmp_path / "run").exists()
 

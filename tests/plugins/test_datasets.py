@@ -1,4 +1,4 @@
-"""The data sets: the real ones, whole, and split as promised; and a damaged file is told, not used."""
+"""Digits and the data sets in IDX files: complete, split as documented, and never read from a damaged file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import gzip
 import hashlib
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,11 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from ganrun import DataError
 from ganrun.discovery.registry import load_registry
+from ganrun_datasets import digits as digits_module
 from ganrun_datasets.digits import Digits
 from ganrun_datasets.idx import read_idx
 from ganrun_datasets.mnist import DEBIAN, FILES, FashionMnist, Mnist
@@ -28,6 +33,9 @@ from ganrun_datasets.resample import resampled
 
 DIGITS_PER_CLASS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 """As published with the UCI data set."""
+
+DIGITS_FINGERPRINT = "e0538dbbc6903895"
+"""At size 8."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +48,7 @@ def idx_bytes(array: np.ndarray, kind: int = 0x08) -> bytes:
 
 
 def write_tree(folder: Path, train: int = 20, test: int = 10, suffix: str = ".gz", seed: int = 0) -> Path:
-    """Four small files in Fashion-MNIST's true layout."""
+    """Write four small files in Fashion-MNIST's published layout."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     pack = gzip.compress if suffix else bytes
@@ -65,8 +73,6 @@ def digits(**chosen) -> Digits:
 
 
 def test_digits_are_the_real_ones_and_every_one_is_in_exactly_one_split():
-    from sklearn.datasets import load_digits
-
     data = digits(size=8)
     parts = [data.split(name) for name in ("train", "test")]
     ours = np.concatenate([part.images.reshape(len(part), 64) for part in parts])
@@ -76,6 +82,41 @@ def test_digits_are_the_real_ones_and_every_one_is_in_exactly_one_split():
     theirs = np.rint(original.data * 255 / 16).astype(np.uint8)
     pairs = sorted(zip(map(bytes, ours), labels.tolist(), strict=True))
     assert pairs == sorted(zip(map(bytes, theirs), original.target.tolist(), strict=True))
+
+
+def test_digits_are_read_from_scikit_learns_file_and_equal_its_own_bit_for_bit(monkeypatch):
+    original = load_digits()
+    pixels = np.rint(original.images * (255 / 16)).astype(np.uint8)
+    assert digits_module._installed_file() is not None
+    for _ in range(2):
+        images, labels = digits_module._read()
+        assert images.dtype == np.uint8 and np.array_equal(images, pixels)
+        assert labels.dtype == np.int64 and np.array_equal(labels, original.target)
+        monkeypatch.setattr(digits_module, "find_spec", lambda name: None)  # then scikit-learn loads them
+
+
+@pytest.mark.parametrize("locations", [None, [], ["/nowhere"]])
+def test_digits_are_loaded_by_scikit_learn_if_their_file_is_elsewhere(monkeypatch, locations):
+    spec = ModuleSpec("sklearn", None)
+    spec.submodule_search_locations = locations
+    monkeypatch.setattr(digits_module, "find_spec", lambda name: spec)
+    assert digits_module._installed_file() is None
+    assert digits(size=8).fingerprint() == DIGITS_FINGERPRINT
+
+
+def test_digits_import_no_library_that_takes_long():
+    """In a process of its own, since other tests import them."""
+    code = """
+import sys
+from ganrun_datasets import ganrun_data
+digits = ganrun_data()["digits"]
+data = digits(digits.Settings())
+data.prepare()
+data.manifest()
+print(sorted({"pandas", "scipy", "sklearn", "torchvision"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_digits_splits_are_stratified_and_typed():
@@ -91,7 +132,7 @@ def test_digits_splits_are_stratified_and_typed():
     assert np.all(np.abs(share - 0.2) < 0.01)
 
 
-def test_digits_problem_comes_from_the_settings_alone_and_is_what_the_images_are():
+def test_digits_spec_comes_from_the_settings_alone_and_fits_the_images():
     data = Digits(Digits.Settings(size=20))
     spec = data.spec()
     assert "_splits" not in vars(data)
@@ -99,12 +140,12 @@ def test_digits_problem_comes_from_the_settings_alone_and_is_what_the_images_are
 
 
 def test_digits_fingerprint_is_known_and_changes_with_the_size():
-    # If this fails, every score made on the digits before is of other data: that needs a new name, not a new number.
-    assert digits(size=8).fingerprint() == digits(size=8).fingerprint() == "e0538dbbc6903895"
+    # If this fails, all earlier scores on digits are scores of other data: then the data set needs a new name.
+    assert digits(size=8).fingerprint() == digits(size=8).fingerprint() == DIGITS_FINGERPRINT
     assert digits().fingerprint() == "fccb69d496efa0f6"
 
 
-def test_an_unknown_split_is_told():
+def test_an_unknown_split_is_an_error():
     with pytest.raises(DataError, match='no split "validation"; it has train, test'):
         digits().split("validation")
 
@@ -161,19 +202,19 @@ zipped = gzip.compress(whole, mtime=0)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>not found</html>", "it is no IDX file: it starts with 3c 68 74 6d"),
-        (b"", "it is no IDX file: it starts with nothing"),
+        (b"<html>not found</html>", "it is not an IDX file: it starts with 3c 68 74 6d"),
+        (b"", "it is not an IDX file: it starts with nothing"),
         (whole + b"\0", "its header says 2 × 3 × 3 = 18 values, but it holds 19"),
         (whole[:4] + struct.pack(">I", 3) + whole[8:], "its header says 3 × 3 × 3 = 27 values, but it holds 18"),
-        (idx_bytes(np.zeros((2, 3, 3), ">f4"), kind=0x0D), "it holds float32, where uint8 belongs"),
-        (idx_bytes(np.zeros((2, 3, 3), np.uint8), kind=0x77), "it holds the unknown type 0x77"),
-        (idx_bytes(np.zeros(18, np.uint8)), "it has 1 dimensions, where 3 belong"),
+        (idx_bytes(np.zeros((2, 3, 3), ">f4"), kind=0x0D), "it holds float32, not uint8"),
+        (idx_bytes(np.zeros((2, 3, 3), np.uint8), kind=0x77), "it holds the unknown type 0x77, not uint8"),
+        (idx_bytes(np.zeros(18, np.uint8)), "it has 1 dimensions, not 3"),
         (whole[:9], "it ends within its header"),
-        (zipped[:12] + bytes([zipped[12] ^ 0xFF]) + zipped[13:], "it is no whole gzip file"),
-        (zipped[:-8] + bytes(4) + zipped[-4:], "it is no whole gzip file: CRC check failed"),
+        (zipped[:12] + bytes([zipped[12] ^ 0xFF]) + zipped[13:], "it is not a complete gzip file"),
+        (zipped[:-8] + bytes(4) + zipped[-4:], "it is not a complete gzip file: CRC check failed"),
     ],
 )
-def test_a_damaged_file_is_told_with_its_name_and_the_reason(tmp_path, content, reason):
+def test_a_damaged_file_is_reported_with_its_name_and_the_reason(tmp_path, content, reason):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -197,7 +238,7 @@ def test_debians_files_are_the_published_fashion_mnist():
     assert train.images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)  # as published with the data set
     assert data.class_names()[train.labels[0]] == "Ankle boot"
     assert fashion().locate() == DEBIAN
-    assert data.manifest()["published"] is True, "whoever packed the files, what is in them is what was published"
+    assert data.manifest()["published"] is True, "their content is what was published, however they are packed"
     assert data.manifest()["counts"] == {"train": 60_000, "test": 10_000}
 
 
@@ -216,7 +257,7 @@ def test_root_may_be_the_folder_or_torchvisions_root(tmp_path, layout, suffix):
 
 
 @pytest.mark.parametrize("place", ["given/fashion-mnist", "here/data/fashion-mnist", "cache/data/FashionMNIST/raw"])
-def test_the_usual_places_are_looked_in(tmp_path, monkeypatch, place):
+def test_the_usual_places_are_searched(tmp_path, monkeypatch, place):
     write_tree(tmp_path / place, train=7)
     (tmp_path / "here").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "here")
@@ -237,7 +278,7 @@ def test_mnist_is_read_the_same_way_and_has_no_package_of_debians(tmp_path, capl
     assert "apt-get" not in str(caught.value) and "ganrun data fetch mnist" in str(caught.value)
 
 
-def test_fetching_needs_no_word_from_the_recipe_and_is_done_once(tmp_path, mirror):
+def test_fetch_downloads_without_the_recipes_consent_and_only_once(tmp_path, mirror):
     data = fashion(root=tmp_path / "root")
     data.fetch()
     assert data.locate() == tmp_path / "root/FashionMNIST/raw"
@@ -253,17 +294,17 @@ def test_absent_files_give_the_steps(tmp_path):
     text = str(caught.value)
     for step in ("apt-get install dataset-fashion-mnist", "download = true", str(tmp_path), "train-images-idx3-ubyte"):
         assert step in text
-    assert f"{half} (which lacks only t10k-labels-idx1-ubyte)" in text
+    assert f"{half} (only t10k-labels-idx1-ubyte missing)" in text
 
 
-def test_files_that_do_not_belong_together_are_told(tmp_path):
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
     write_tree(tmp_path)
     labels = tmp_path / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(idx_bytes(np.zeros(19, np.uint8))))
     with pytest.raises(DataError, match=r"20 images, but .*train-labels-idx1-ubyte\.gz holds 19 labels"):
         fashion(root=tmp_path).prepare()
     labels.write_bytes(gzip.compress(idx_bytes(np.full(20, 26, np.uint8))))
-    with pytest.raises(DataError, match="has the label 26, where 0 to 9 belong"):
+    with pytest.raises(DataError, match="has the label 26, not 0 to 9"):
         fashion(root=tmp_path).prepare()
     images = write_tree(tmp_path) / "train-images-idx3-ubyte.gz"
     images.write_bytes(gzip.compress(idx_bytes(np.zeros((20, 32, 32), np.uint8))))
@@ -288,7 +329,7 @@ def test_other_sizes_are_cached_by_the_files_contents(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_cache_file_is_made_anew(tmp_path, damage):
+def test_a_damaged_cache_file_is_rebuilt(tmp_path, damage):
     folder = write_tree(tmp_path / "data")
     fingerprint = fashion(root=folder, size=32).fingerprint()
     (file,) = (tmp_path / "cache" / "data").glob("fashion-mnist-train-32-*.npy")
@@ -298,7 +339,7 @@ def test_a_damaged_cache_file_is_made_anew(tmp_path, damage):
     assert file.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, caplog):
     (tmp_path / "a-file").touch()
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "a-file"))
     data = fashion(root=write_tree(tmp_path / "data"), size=32)
@@ -320,7 +361,7 @@ def test_cached_images_become_tensors_without_a_warning_and_writing_to_them_leav
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """torchvision's own download, from a server on this machine that has small files."""
+    """A local server of small files that torchvision downloads from."""
     from torchvision.datasets import FashionMNIST
 
     folder = write_tree(tmp_path / "served")
@@ -334,7 +375,7 @@ def mirror(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_files_are_downloaded_only_where_the_recipe_says_so(tmp_path, mirror):
+def test_files_are_downloaded_only_if_the_recipe_says_so(tmp_path, mirror):
     root = tmp_path / "root"
     with pytest.raises(DataError, match="were not found"):
         fashion(root=root).prepare()
@@ -344,7 +385,7 @@ def test_files_are_downloaded_only_where_the_recipe_says_so(tmp_path, mirror):
     assert len(fashion(root=root, download=True).split("train")) == 20
 
 
-def test_a_failed_download_is_told_with_the_other_ways(tmp_path, mirror):
+def test_a_failed_download_is_reported_with_the_other_ways(tmp_path, mirror):
     (mirror / "train-images-idx3-ubyte.gz").write_bytes(b"an error page")
     reason = r"(.*train-images-idx3-ubyte|File not found or corrupted\.)"  # the second of torchvision before 0.27
     with pytest.raises(DataError, match=rf"the download failed: {reason}(?s:.*)apt-get install"):
@@ -354,7 +395,7 @@ def test_a_failed_download_is_told_with_the_other_ways(tmp_path, mirror):
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_plugin_components_them():
+def test_the_plugin_offers_them():
     registry = load_registry()
     assert {"digits", "fashion-mnist", "mnist"} <= set(registry.names("data"))
     assert registry.find("data", "digits").cls.summary().startswith("1,797 real handwritten digits")

@@ -1,4 +1,4 @@
-"""DCGAN's networks: against the paper's figure, and each norm against what it promises."""
+"""DCGAN's networks: against the paper's figure, and each norm against its definition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def discriminator(spec: ModelSpec = SMALL, **settings: object) -> DcganDiscrimin
 
 
 def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
-    """The shape of what each convolution returns, without the batch."""
+    """The output shape of each convolution, without the batch."""
     shapes = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -124,7 +124,7 @@ def test_the_networks_take_labels_either_way(size, norm, labels):
     assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, spec)
 
 
-def test_in_bf16_a_sample_close_to_1_is_told_from_1():
+def test_in_bf16_a_sample_close_to_1_differs_from_1():
     network = generator(feature_maps=4)
     nn.init.constant_(network.layers[-1].bias, 5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -159,7 +159,7 @@ def test_points_are_refused(component):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_only_batch_norm_mixes_the_samples_of_a_batch(norm):
-    """What a gradient penalty relies on: it is a norm of each sample's own gradient."""
+    """A gradient penalty relies on it: it is a norm of each sample's own gradient."""
     network = discriminator(norm=norm, feature_maps=4)
     images = torch.randn(6, 3, 16, 16, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(images)[0].sum(), images)

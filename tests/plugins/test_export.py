@@ -1,4 +1,4 @@
-"""What is handed over: the same pictures as the run's, in ganrun, without it, and in ONNX; and a card that is true."""
+"""Exports: the run's own samples in ganrun, without it, and in ONNX; and a model card that is true."""
 
 from __future__ import annotations
 
@@ -94,15 +94,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def handed(run: Run) -> Path:
-    """The run's export, with ONNX, where it goes unless another place is said."""
+def exported(run: Run) -> Path:
+    """The run's export, with ONNX, in the default folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(run.directory.path.parent)
         assert export("run", "--onnx").startswith("exported to exports/run-step-2;")
     return run.directory.path.parent / "exports" / "run-step-2"
 
 
-# ── The same pictures ─────────────────────────────────────────────────────────────────────────────────────
+# ── The same samples ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -121,22 +121,22 @@ def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) ->
         torch.manual_seed(count)
         drawn = latents(torch.tensor(count))
         torch.manual_seed(count)
-        assert torch.equal(drawn, run.loss.latents(count, torch.device("cpu")))
-    assert (tmp_path / "out" / "encoder.pt2").exists() == run.spec.encodes
-    if run.spec.encodes:
+        assert torch.equal(drawn, run.model.loss.latents(count, torch.device("cpu")))
+    assert (tmp_path / "out" / "encoder.pt2").exists() == run.model.spec.encodes
+    if run.model.spec.encodes:
         images = expected.sample(7)
         encoder = torch.export.load(tmp_path / "out" / "encoder.pt2").module()
         assert torch.equal(model.encode(images), expected.encode(images))
         torch.testing.assert_close(encoder(images), expected.encode(images), rtol=0, atol=1e-6)
-    if run.spec.reconstructs:
+    if run.model.spec.reconstructs:
         assert torch.equal(model.reconstruct(images), expected.reconstruct(images))
     assert (tmp_path / "out" / "samples.png").exists() == (family != "points")
 
 
-def test_a_program_holds_the_weights_that_it_uses_and_the_folder_all(run: Run, handed: Path) -> None:
-    assert {path.stem for path in handed.glob("*.safetensors")} == {"generator", "encoder"}
-    assert set(load_file(handed / "generator.safetensors")) == set(run.state.slots["generator"].module.state_dict())
-    program = torch.export.load(handed / "generator.pt2")
+def test_a_program_contains_the_weights_that_it_uses_and_the_folder_all(run: Run, exported: Path) -> None:
+    assert {path.stem for path in exported.glob("*.safetensors")} == {"generator", "encoder"}
+    assert set(load_file(exported / "generator.safetensors")) == set(run.state.slots["generator"].module.state_dict())
+    program = torch.export.load(exported / "generator.pt2")
     assert {name.split(".")[1] for name in program.state_dict} == {"generator"}
 
 
@@ -155,24 +155,24 @@ for count in (1, 7):
 """
 
 
-def test_the_programs_run_where_ganrun_is_not(run: Run, handed: Path, tmp_path: Path) -> None:
+def test_the_programs_run_without_ganrun(run: Run, exported: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    place = shutil.copytree(handed, tmp_path / "there")
+    place = shutil.copytree(exported, tmp_path / "there")
     latents = run.model.fixed_latents(7)
     images = run.model.decode(latents)
     encodings = run.model.encode(images)
     assert encodings is not None
     tensors = {"latents": latents, "images": images, "encodings": encodings}
     save_file({name: each.contiguous() for name, each in tensors.items()}, place / "expected.safetensors")
-    script = ELSEWHERE + scripts_of(handed)[1]
+    script = ELSEWHERE + scripts_of(exported)[1]
     torchs_own = "ignore:The given buffer is not writable:UserWarning"  # of torch.export.load, in torch 2.10 and 2.11
     command = [sys.executable, "-W", torchs_own, "-c", script]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_of_the_programs_nothing_is_unpickled_but_tensors(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_a_program_unpickles_only_tensors(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch_load = torch.load
 
     def careful_load(*arguments: Any, weights_only: bool = True, **named: Any) -> Any:
@@ -182,14 +182,14 @@ def test_of_the_programs_nothing_is_unpickled_but_tensors(handed: Path, monkeypa
     monkeypatch.setattr(torch, "load", careful_load)
     monkeypatch.setattr(pickle, "loads", None)
     for name in ("latents", "generator", "encoder"):
-        torch.export.load(handed / f"{name}.pt2")
+        torch.export.load(exported / f"{name}.pt2")
 
 
-def test_onnx_gives_the_same_numbers(run: Run, handed: Path) -> None:
+def test_onnx_gives_the_same_numbers(run: Run, exported: Path) -> None:
     import onnxruntime
 
     latents, generator, encoder = (
-        onnxruntime.InferenceSession(handed / f"{name}.onnx") for name in ("latents", "generator", "encoder")
+        onnxruntime.InferenceSession(exported / f"{name}.onnx") for name in ("latents", "generator", "encoder")
     )
     for count in (1, 7):
         fixed = run.model.fixed_latents(count)
@@ -207,8 +207,8 @@ def test_without_the_packages_for_onnx_nothing_is_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    told = refused(run.directory.path, "--output", tmp_path / "out", "--onnx")
-    assert told == 'error: --onnx needs onnxscript; say: pip install "ganrun[onnx]"'
+    error = refused(run.directory.path, "-o", tmp_path / "out", "--onnx")
+    assert error == 'error: --onnx needs onnxscript; run: pip install "ganrun[onnx]"'
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,9 +220,9 @@ def scripts_of(folder: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.M | re.S)
 
 
-def test_the_cards_python_runs_as_it_stands(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(handed)
-    scripts = scripts_of(handed)
+def test_the_cards_python_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported)
+    scripts = scripts_of(exported)
     assert len(scripts) == 3
     for script in scripts:
         names: dict[str, Any] = {}
@@ -230,11 +230,11 @@ def test_the_cards_python_runs_as_it_stands(handed: Path, monkeypatch: pytest.Mo
         assert tuple(names["images"].shape) == (64, 1, 16, 16) and -1 <= names["images"].min() < names["images"].max()
 
 
-def test_a_hub_can_read_the_cards_metadata(run: Run, handed: Path) -> None:
-    _, head, _ = (handed / "README.md").read_text().split("---\n", 2)
-    told = yaml.safe_load(head)
-    assert told["library_name"] == "ganrun" and told["pipeline_tag"] == "unconditional-image-generation"
-    (model,) = told["model-index"]
+def test_a_hub_can_read_the_cards_metadata(run: Run, exported: Path) -> None:
+    _, head, _ = (exported / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["library_name"] == "ganrun" and metadata["pipeline_tag"] == "unconditional-image-generation"
+    (model,) = metadata["model-index"]
     (result,) = model["results"]
     assert model["name"] == "small" and result["dataset"] == {"type": "digits", "name": "digits"}
     assert {each["type"]: each["value"] for each in result["metrics"]} == {
@@ -242,61 +242,66 @@ def test_a_hub_can_read_the_cards_metadata(run: Run, handed: Path) -> None:
     }
 
 
-def test_metadata_holds_any_name_and_whose_data_was_compared_with(handed: Path) -> None:
+def test_metadata_quotes_names_and_groups_scores_by_data_set(exported: Path) -> None:
     from ganrun_export.card import card
 
-    facts = json.loads((handed / "config.json").read_text())
+    facts = json.loads((exported / "config.json").read_text())
     facts["name"] = name = "wörter 🙂: 'a' # \"b\" <c> & d"
     facts["scores"] = {
         "fid": facts["scores"]["fid_classifier"],
         "fid@celeba": facts["scores"]["fid_classifier"] | {"value": 7.0},
         "psnr": facts["scores"]["psnr"] | {"value": float("inf")},
     }
-    (told,) = yaml.safe_load(card(facts, "", ()).split("---\n", 2)[1])["model-index"]
-    assert told["name"] == name
-    assert [(each["dataset"]["name"], each["metrics"]) for each in told["results"]] == [
+    (model,) = yaml.safe_load(card(facts, "", ()).split("---\n", 2)[1])["model-index"]
+    assert model["name"] == name
+    assert [(each["dataset"]["name"], each["metrics"]) for each in model["results"]] == [
         ("digits", [{"type": "fid", "value": facts["scores"]["fid"]["value"]}]),
         ("celeba", [{"type": "fid", "value": 7.0}]),
     ]
 
 
-def test_scores_are_those_of_the_weights_that_are_handed_over(run: Run, handed: Path, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_exported_weights(run: Run, exported: Path, tmp_path: Path) -> None:
     export(run.directory / "checkpoints" / "step_00000001", "--output", tmp_path / "early")
-    early, late = (json.loads((place / "config.json").read_text()) for place in (tmp_path / "early", handed))
+    early, late = (json.loads((place / "config.json").read_text()) for place in (tmp_path / "early", exported))
     assert (early["step"], early["images_seen"], late["step"], late["images_seen"]) == (1, 8, 2, 16)
-    for step, told in ((1, early), (2, late)):
-        (record,) = [each for each in run.directory.records() if each["step"] == step and "protocols" in each]
-        assert {name: score["value"] for name, score in told["scores"].items()} == {
-            name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")
+    for step, facts in ((1, early), (2, late)):
+        (record,) = [each for each in run.directory.records() if each.step == step and each.evaluation]
+        measured = record.scores()
+        assert {name: score["value"] for name, score in facts["scores"].items()} == {
+            name: score.value for name, score in measured.items()
         }
-        assert told["scores"]["fid_classifier"]["protocol"] == record["protocols"]["fid_classifier"]
+        fid = facts["scores"]["fid_classifier"]
+        assert fid["protocol"] == measured["fid_classifier"].protocol
+        assert (fid["better"], fid["error"], fid["floor"]) == (
+            "lower", measured["fid_classifier"].error, measured["fid_classifier"].floor,
+        )  # fmt: skip
     assert early["scores"]["mse"]["value"] != late["scores"]["mse"]["value"]
-    assert not torch.equal(ganrun.load(tmp_path / "early").sample(2), ganrun.load(handed).sample(2))
+    assert not torch.equal(ganrun.load(tmp_path / "early").sample(2), ganrun.load(exported).sample(2))
 
 
-def test_what_is_told_holds_nothing_of_the_machine(run: Run, handed: Path) -> None:
-    environment = run.directory.read_json("environment.json")
+def test_nothing_in_the_export_identifies_the_machine(run: Run, exported: Path) -> None:
+    environment = run.directory.environment()
     for name in ("README.md", "config.json"):
-        text = (handed / name).read_text()
+        text = (exported / name).read_text()
         assert environment["host"] not in text.split() and str(run.directory.path) not in text
         assert environment["data_fingerprint"] in text and environment["packages"]["torch"] in text
 
 
-def test_the_recipes_own_words_are_the_cards(tmp_path: Path) -> None:
-    comment = "# Small numbers.\n#\n# Made to be handed over.\n"
+def test_the_card_quotes_the_recipes_comment(tmp_path: Path) -> None:
+    comment = "# Small numbers.\n#\n# Made to be exported.\n"
     recipe = tmp_path / "small.toml"
     recipe.write_text(f"#:schema ./ganrun.schema.json\n{comment}\n{TEXT}", encoding="utf-8")
     trained = CliRunner().invoke(main, [str(recipe), "--output", str(tmp_path / "run")], catch_exceptions=False)
     assert trained.exit_code == 0
     export(tmp_path / "run", "--output", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "\n\n> Small numbers.\n>\n> Made to be handed over.\n\n" in card and "schema" not in card
-    assert "Nothing was measured of these weights." in card and "model-index" not in card
+    assert "\n\n> Small numbers.\n>\n> Made to be exported.\n\n" in card and "schema" not in card
+    assert "These weights were not scored." in card and "model-index" not in card
     assert rows_are_classes(tmp_path / "out")
 
 
 def rows_are_classes(folder: Path) -> bool:
-    """Whether the picture in row 3, column 5 of the grid is what the model makes of that class and that noise."""
+    """Whether the picture in row 3, column 5 of the grid is the sample of that class and that noise."""
     grid = np.asarray(Image.open(folder / "samples.png"))
     factor = grid.shape[1] // (8 * 10 + 2)
     assert grid.shape == ((10 * 10 + 2) * factor, (8 * 10 + 2) * factor, 3)
@@ -333,23 +338,23 @@ hidden = [8]
 """
 
 
-# ── Where it goes ─────────────────────────────────────────────────────────────────────────────────────────
+# ── The folder ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_there_is_left_as_it_is(run: Run, handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(handed.parents[1])
-    assert refused("run").endswith("error: exports/run-step-2 is there already; choose another --output")
-    assert [path.name for path in handed.parent.iterdir()] == ["run-step-2"]
+def test_an_existing_folder_is_left_as_it_is(run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported.parents[1])
+    assert refused("run").endswith("error: exports/run-step-2 exists already; choose another --output")
+    assert [path.name for path in exported.parent.iterdir()] == ["run-step-2"]
 
 
-def test_replicates_do_not_stand_in_each_others_way(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicates_have_different_default_folders(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run.directory.path, tmp_path / "faces" / "seed_1")
     assert export("faces/seed_1").startswith("exported to exports/faces-seed_1-step-2;")
 
 
 def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
-    """What puts one text in another's place in a file of a folder."""
+    """A function that replaces a text in a file of a folder."""
     return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
 
 
@@ -359,33 +364,40 @@ def damaged(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "there is no"),
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
         (damaged, "every checkpoint in"),
         (lambda folder: (folder / "recipe.toml").unlink(), "is no run directory, no checkpoint"),
         (lambda folder: (folder / "environment.json").write_text('{"problem": 3}'), "environment.json is damaged"),
-        (edited("environment.json", '"plugins"', '"extensions"'), "copy is damaged: none of its files tells 'plugins'"),
-        (edited("recipe.toml", "name =", "title ="), "copy is damaged: none of its files tells 'name'"),
-        (edited("metrics.jsonl", '"errors"', '"deviations"'), "copy is damaged: none of its files tells 'errors'"),
+        (edited("environment.json", '"plugins"', '"extensions"'), "copy is damaged: its files lack 'plugins'"),
+        (edited("recipe.toml", "name =", "title ="), "copy is damaged: its files lack 'name'"),
     ],
-    ids=[
-        *("nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name"),
-        "half the scores",
-    ],
+    ids=["nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name"],
 )
-def test_what_cannot_be_handed_over_says_why(
-    run: Run, tmp_path: Path, spoil: Callable[[Path], object], told: str
+def test_an_error_says_why_a_run_cannot_be_exported(
+    run: Run, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
-    spoil(copy)
-    assert told in refused(copy, "--output", tmp_path / "out")
+    damage(copy)
+    assert message in refused(copy, "--output", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_scores_in_damaged_lines_are_missing_with_a_warning(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    edited("metrics.jsonl", '"protocols"', '"terms"')(copy)
+    result = CliRunner().invoke(main, ["export", str(copy), "-o", str(tmp_path / "out")], catch_exceptions=False)
+    assert result.exit_code == 0
+    warning = f"WARNING: {copy / 'metrics.jsonl'} has damaged lines: the model card may lack scores"
+    assert warning in result.stderr.replace("\n", " ")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["scores"] == {}
+    assert "These weights were not scored." in (tmp_path / "out" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "message"),
     [
         (
             edited("config.json", '"format": 1', '"format": 2'),
@@ -393,31 +405,29 @@ def test_what_cannot_be_handed_over_says_why(
         ),
         (
             lambda folder: os.truncate(folder / "config.json", 200),
-            "config.json is damaged, or it is no file of ganrun's",
+            "config.json is damaged, or not a file of ganrun",
         ),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or it is no file of ganrun's"),
-        (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not tell what"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or not a file of ganrun"),
+        (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not state what"),
         (lambda folder: (folder / "encoder.safetensors").unlink(), "holds no weights of the encoder"),
         (lambda folder: os.truncate(folder / "generator.safetensors", 300), "the weights in .* are damaged"),
         (lambda folder: (folder / "recipe.toml").unlink(), "recipe.toml: no such file"),
     ],
     ids=["newer", "half", "somebody else's", "half the facts", "weights gone", "half the weights", "no recipe"],
 )
-def test_what_was_handed_over_and_spoilt_says_why_it_cannot_be_loaded(
-    handed: Path, tmp_path: Path, spoil: Callable[[Path], object], told: str
+def test_an_error_says_why_an_export_cannot_be_loaded(
+    exported: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
-    copy = shutil.copytree(handed, tmp_path / "copy")
-    spoil(copy)
-    with pytest.raises(ganrun.RequestError, match=told):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    damage(copy)
+    with pytest.raises(ganrun.RequestError, match=message):
         ganrun.load(copy, "cpu")
 
 
-def test_what_was_handed_over_and_places_that_cannot_be_written_are_refused(
-    run: Run, handed: Path, tmp_path: Path
-) -> None:
-    assert "was exported already; name the run that it came from" in refused(handed, "--output", tmp_path / "out")
+def test_exports_and_places_that_cannot_be_written_are_refused(run: Run, exported: Path, tmp_path: Path) -> None:
+    assert "is an export already; name the run that it came from" in refused(exported, "--output", tmp_path / "out")
     (tmp_path / "file").touch()
-    assert "is there already" in refused(run.directory.path, "--output", tmp_path / "file")
+    assert "exists already" in refused(run.directory.path, "--output", tmp_path / "file")
     assert "cannot write" in refused(run.directory.path, "--output", tmp_path / "file" / "out")
     assert "device cuda:99 was asked for" in refused(
         run.directory.path, "--output", tmp_path / "out", "--device", "cuda:99"
@@ -429,7 +439,7 @@ def test_what_was_handed_over_and_places_that_cannot_be_written_are_refused(
 
 
 class Fickle(ganrun.Generator):
-    """Its code looks at the values of its latents."""
+    """Its code branches on the values of its latents."""
 
     def __init__(self, settings: ganrun.Settings, spec: ganrun.ModelSpec) -> None:
         super().__init__(settings, spec)
@@ -440,15 +450,15 @@ class Fickle(ganrun.Generator):
         return samples if samples.mean() > 0 else -samples
 
 
-class Fickles:
+class FicklePlugin:
     @ganrun.hookimpl
     def ganrun_generators(self) -> dict[str, type[ganrun.Generator]]:
         return {"fickle": Fickle}
 
 
-def test_a_network_that_torch_export_cannot_follow_is_told(tmp_path: Path) -> None:
+def test_a_network_that_torch_export_cannot_follow_is_reported(tmp_path: Path) -> None:
     from ganrun_export.programs import generator_of
 
-    model = train(IMAGES | {"generator": {"use": "fickle"}}, tmp_path / "run", Fickles()).model
-    with pytest.raises(ganrun.RequestError, match="can make no program of this model"):
+    model = train(IMAGES | {"generator": {"use": "fickle"}}, tmp_path / "run", FicklePlugin()).model
+    with pytest.raises(ganrun.RequestError, match="cannot export this model"):
         generator_of(model)

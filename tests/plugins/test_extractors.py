@@ -40,14 +40,14 @@ def prepared(name: str, weights: Path) -> Extractor:
     return extractor
 
 
-def test_there_are_all_of_torch_fidelitys() -> None:
+def test_there_is_every_extractor_of_torch_fidelity() -> None:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     theirs = {name for name in FEATURE_EXTRACTORS_REGISTRY if not name.startswith("inception")} - {"small"}
     assert theirs | {"inception", "classifier"} == set(EXTRACTORS)
 
 
-def test_clips_files_are_those_that_torch_fidelity_names() -> None:
+def test_clips_files_are_those_of_torch_fidelity() -> None:
     from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS
 
     assert {name: f"{URL}/{each.sha256}/{each.file}" for name, each in ENCODERS.items()} == MODEL_URLS
@@ -76,7 +76,7 @@ def test_vgg16_is_torch_fidelitys(vgg_weights: Path) -> None:
 
 
 class _Archived(nn.Module):
-    """A CLIP of the given visual shape, with as much of the rest as the loader looks at."""
+    """A CLIP of the given visual shape, with the other parts that the loader reads."""
 
     def __init__(self, layers: int | tuple[int, int, int, int], patch: int | None) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_clip_is_torch_fidelitys(name: str, layers: object, patch: int | None, t
 
 
 @pytest.mark.parametrize("name", sorted(set(EXTRACTORS) - {"classifier"}))
-def test_absent_weights_and_other_files_are_told_with_the_steps_that_mend_it(name: str, tmp_path: Path) -> None:
+def test_missing_weights_and_other_files_are_reported_with_the_steps_that_fix_it(name: str, tmp_path: Path) -> None:
     component = EXTRACTORS[name]
     published = component.published
     with pytest.raises(PreflightError) as fault:

@@ -1,10 +1,13 @@
-"""Scores of pictures: against torch-fidelity's and their definitions, and what is told when something is missing."""
+"""Scores of pictures: against torch-fidelity's and their definitions, and the messages when something is missing."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import pickle
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -25,10 +28,11 @@ from ganrun import (
     Extractor,
     Factor,
     FeatureMetric,
-    Features,
     IncompatibleError,
+    Interrupted,
     ModelSpec,
     NonFiniteError,
+    Part,
     PreflightError,
     Run,
     Score,
@@ -54,7 +58,7 @@ EXTRACTORS = ganrun_extractors()
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache and a torch hub of the test's own, and one thread."""
+    """An empty cache and torch hub for each test, and one thread."""
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     threads = torch.get_num_threads()
@@ -89,7 +93,7 @@ def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
 
 
 def evaluation(data: Data, generated: np.ndarray) -> Evaluation:
-    """An evaluation whose generator gives these pictures, again and again."""
+    """An evaluation whose generator returns these pictures, over and over."""
     samples = torch.from_numpy(generated).float() / 127.5 - 1
     numbers = itertools.count()
 
@@ -221,7 +225,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PUBLISHED = WEIGHTS.usual_path
-"""Before each test gets a torch hub of its own: the true weights, where somebody has put them."""
+"""The published weights, where they are installed; the tests themselves run with an empty torch hub."""
 
 
 @pytest.mark.parametrize("weights", ["random", *(["published"] if PUBLISHED.is_file() else [])])
@@ -280,7 +284,7 @@ THEIR_NAMES = {
 
 
 class Counted(Extractor):
-    """Another extractor, and how many pictures it was shown."""
+    """Wraps an extractor and counts its pictures."""
 
     def __init__(self, inner: Extractor) -> None:
         super().__init__(None, inner.spec)
@@ -294,7 +298,7 @@ class Counted(Extractor):
         return self.inner(images)
 
 
-def test_scores_on_an_extractor_of_ones_own_are_torch_fidelitys_on_the_same() -> None:
+def test_scores_on_a_custom_extractor_are_torch_fidelitys_on_the_same() -> None:
     """At the sizes of real evaluations: KID's subsets of 1,000, a thousand neighbours and more."""
     from torch_fidelity import calculate_metrics, register_feature_extractor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -374,7 +378,7 @@ def test_resizing_by_matrices_is_torch_fidelitys_resizing(height: int, width: in
     torch.testing.assert_close(resize(images, side), theirs, rtol=0, atol=2e-4)
 
 
-def test_absent_weights_are_told_before_training_with_the_steps_that_mend_it(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_before_training_with_the_steps_that_fix_it(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as fault:
         extractor("inception", Arrays(pictures(4, 3, 8, 8)))
     message = fault.value.message
@@ -434,7 +438,7 @@ def digits(side: int) -> Arrays:
     return Arrays(resized.to(torch.uint8).numpy(), found.target.astype(np.int64))
 
 
-def test_the_classifier_reads_digits_and_its_scores_tell_good_samples_from_bad() -> None:
+def test_the_classifier_reads_digits_and_its_scores_separate_good_samples_from_bad() -> None:
     data = digits(32)
     chosen = data.train.images[np.random.default_rng(0).permutation(1797)[:900]]
     good = scored("fid", data, chosen, samples=900)
@@ -475,7 +479,7 @@ def test_the_classifier_is_trained_once_repeatably_and_apart_from_the_random_str
     assert prepared("fid", others).extractor.key != first.extractor.key
 
 
-def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depend_on(tmp_path: Path) -> None:
+def test_statistics_of_real_images_are_computed_once_for_everything_they_depend_on(tmp_path: Path) -> None:
     data = digits(8)
     classifier = extractor("classifier", data)
 
@@ -496,16 +500,16 @@ def test_statistics_of_real_images_are_computed_once_and_found_by_what_they_depe
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents[1:] + contents[:1], strict=True):
         file.write_bytes(content)
-    assert looked_at(data) == (fresh, 1797), "sound statistics of something else are not trusted"
+    assert looked_at(data) == (fresh, 1797), "intact statistics under another key are not used"
 
     for file in (tmp_path / "cache/statistics").iterdir():
         file.write_bytes(file.read_bytes()[:-3])
-    assert looked_at(data) == (fresh, 1797), "a damaged cache is computed anew"
+    assert looked_at(data) == (fresh, 1797), "a damaged cache is computed again"
     assert looked_at(data) == (fresh, 0)
 
 
 class MeanColour(Extractor):
-    """Two features of a picture; counts those it is shown."""
+    """Two features of a picture; counts its pictures."""
 
     suffix = "colour"
     key = "mean-colour/1"
@@ -519,10 +523,10 @@ class MeanColour(Extractor):
 
 
 class Spread(FeatureMetric):
-    """How far the features are spread."""
+    """The standard deviation of the features."""
 
     class Settings(ganrun.Settings):
-        features: Features = "mean-colour"
+        features: Part = "mean-colour"
 
     def watch(self, evaluation: Evaluation) -> None:
         self.seen = evaluation.collect(Buffer(), "features", count=300, extractor=self.extractor)
@@ -532,7 +536,7 @@ class Spread(FeatureMetric):
 
 
 class ColourPlugin:
-    """A package of somebody else."""
+    """Another package's plugin."""
 
     @hookimpl
     def ganrun_metrics(self) -> Mapping[str, type[FeatureMetric]]:
@@ -543,7 +547,7 @@ class ColourPlugin:
         return {"mean-colour": MeanColour}
 
 
-def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(tmp_path: Path) -> None:
+def test_metrics_and_extractors_of_other_plugins_share_the_pass_and_runs_share_statistics(tmp_path: Path) -> None:
     def run(name: str, **fid: object) -> tuple[Run, int]:
         MeanColour.shown.clear()
         tables = {
@@ -567,16 +571,44 @@ def test_anybodys_metric_and_extractor_share_the_pass_and_runs_share_statistics(
     assert other.scores["spread"] == first.scores["spread"]
 
 
-def test_a_run_computes_its_statistics_once_for_all_its_evaluations() -> None:
-    data = digits(8)
+@pytest.mark.parametrize("cache", ["cache", "no cache"])
+def test_a_run_computes_its_statistics_once_for_all_its_evaluations(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = digits(8).train
+    data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     counted = Counted(extractor("classifier", data))
-    metrics = [prepared(name, data, counted, samples=256) for name in ("fid", "precision-recall")]
+    if cache == "no cache":
+        monkeypatch.setattr("ganrun_fidelity.stored.cache_directory", lambda folder: tmp_path / "nowhere" / folder)
+    names = ("fid", "precision-recall", "inception-score", "nearest-neighbours")
+    metrics = [prepared(name, data, counted, samples=256) for name in names]
     first, second = (measured(metrics, evaluation(data, data.train.images[:256])) for _ in range(2))
     assert first == second
-    assert counted.seen == 256 + 1797 + 256
+    assert counted.seen == 256 + 1400 + 397 + 256, "samples, training images, held-out ones; then samples alone"
 
 
-def test_the_floor_is_the_score_of_held_out_images_on_the_same_terms() -> None:
+def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = digits(8).train
+    data = Arrays(whole.images[:400], whole.labels[:400], whole.images[400:800])
+    classifier = extractor("classifier", data)
+    fresh, interrupted = (
+        [prepared(name, data, classifier, samples=300) for name in ("fid", "nearest-neighbours")] for _ in range(2)
+    )
+    expected = measured(fresh, evaluation(data, whole.images[:300]))
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "train images":
+            raise Interrupted(2)
+
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "empty"))
+    moment = evaluation(data, whole.images[:300])
+    moment.on_progress = interrupt
+    with pytest.raises(Interrupted):
+        measured(interrupted, moment)
+    assert measured(interrupted, evaluation(data, whole.images[:300])) == expected
+
+
+def test_the_floor_is_the_score_of_held_out_images_by_the_same_protocol() -> None:
     whole = digits(8).train
     data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     classifier = extractor("classifier", data)
@@ -617,7 +649,7 @@ def test_neighbourhoods_are_counted_as_the_papers_define_them(reals: int, fakes:
 
 
 @pytest.mark.parametrize("held_out", [599, 100])
-def test_copies_of_training_images_are_seen_as_memorised_and_unseen_ones_are_not(held_out: int) -> None:
+def test_copies_of_training_images_count_as_memorised_and_unseen_images_do_not(held_out: int) -> None:
     whole = digits(8).train
     order = np.random.default_rng(0).permutation(1797)
     train, test, fresh = (
@@ -647,7 +679,7 @@ def test_shares_that_are_farther_are_those_of_all_pairs(values: list[int], other
 
 
 @pytest.mark.parametrize(("name", "of"), [("precision-recall", "precision"), ("inception-score", "inception_score")])
-def test_an_error_is_what_other_samples_make_of_the_score(name: str, of: str) -> None:
+def test_an_error_is_the_spread_over_other_samples(name: str, of: str) -> None:
     data = digits(8)
     classifier, random = extractor("classifier", data), np.random.default_rng(0)
     metric = prepared(name, data, classifier, samples=400)
@@ -661,7 +693,7 @@ def test_an_error_is_what_other_samples_make_of_the_score(name: str, of: str) ->
     assert np.mean([score.error for score in scores]) == pytest.approx(spread, rel=0.4)
 
 
-def test_the_error_of_kid_is_no_less_than_what_other_samples_make_of_it() -> None:
+def test_the_error_of_kid_is_no_less_than_the_spread_over_other_samples() -> None:
     data = digits(8)
     classifier, random = extractor("classifier", data), np.random.default_rng(0)
     metric = prepared("kid", data, classifier, samples=400, subsets=20, subset_size=100)
@@ -674,7 +706,7 @@ def test_the_error_of_kid_is_no_less_than_what_other_samples_make_of_it() -> Non
     assert measured([all_of_them], evaluation(data, data.train.images))[0].error is None
 
 
-def test_what_a_score_depends_on_stands_in_its_protocol() -> None:
+def test_the_protocol_holds_everything_that_a_score_depends_on() -> None:
     images, labels = pictures(300, 1, 8, 8), np.arange(300) % 2
     one, other = (Arrays(images, labels, pictures(100, 1, 8, 8, seed=seed)) for seed in (1, 2))
     classifier = extractor("classifier", one)
@@ -688,12 +720,12 @@ def test_what_a_score_depends_on_stands_in_its_protocol() -> None:
         assert first["torch"] == torch.__version__ and first["weights"]
 
 
-def test_samples_that_are_no_numbers_are_never_scored() -> None:
+def test_samples_that_are_not_finite_are_never_scored() -> None:
     data = digits(8)
-    spoilt = evaluation(data, data.train.images[:1])
-    spoilt._draw = lambda count: (torch.zeros(count, 1), torch.full((count, 1, 8, 8), math.nan))
-    with pytest.raises(NonFiniteError, match="samples at step 1 are not finite"):
-        measured([prepared("fid", data, samples=20)], spoilt)
+    nothing = torch.full((256, 1, 8, 8), math.nan)
+    moment = evaluation_on(data, lambda count: (torch.zeros(count, 1), nothing[:count]), step=3)
+    with pytest.raises(NonFiniteError, match=r"^samples at step 3 are not finite, so they cannot be scored$"):
+        measured([prepared("fid", data, samples=20)], moment)
 
 
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
@@ -742,10 +774,20 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
     assert darker["mse"].protocol.items() >= of_data.items()
 
 
+def test_reconstructions_that_are_not_finite_are_never_scored() -> None:
+    data = Arrays(pictures(20, 1, 12, 12), None, pictures(20, 1, 12, 12, seed=1))
+    spec = ModelSpec(data.spec().sample_shape, reconstructs=True)
+    metric = Reconstruction(Reconstruction.Settings(), spec)
+    metric.prepare(data, CPU)
+    moment = evaluation_on(data, lambda _: (), spec=spec, step=7, reconstruct=lambda images: images / 0)
+    with pytest.raises(NonFiniteError, match=r"^reconstructions at step 7 are not finite"):
+        measured([metric], moment)
+
+
 # ── What cannot be scored ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_the_data_cannot_give_is_told_before_training() -> None:
+def test_what_the_data_cannot_provide_is_reported_before_training() -> None:
     images, labels = pictures(40, 1, 8, 8), np.arange(40) % 2
     data = Arrays(images, labels)
     with pytest.raises(IncompatibleError, match="labels"):
@@ -764,7 +806,7 @@ def test_what_the_data_cannot_give_is_told_before_training() -> None:
             prepared(name, data, small, **chosen)
 
 
-def test_what_cannot_be_scored_is_told_without_any_data() -> None:
+def test_what_cannot_be_scored_is_reported_without_any_data() -> None:
     for shape in ((2,), (4, 8, 8)):
         with pytest.raises(IncompatibleError):
             EXTRACTORS["inception"](None, ModelSpec(shape))
@@ -777,17 +819,31 @@ def test_what_cannot_be_scored_is_told_without_any_data() -> None:
 @pytest.mark.parametrize(
     ("name", "table", "reason"),
     [
-        ("inception-score", {"samples": 9}, "cannot be parted into 10"),
+        ("inception-score", {"samples": 9}, "cannot be split into 10 parts"),
         ("kid", {"samples": 500}, "samples = 500 are fewer than a subset"),
         ("kid", {"real_samples": 999}, "real_samples = 999 are fewer than a subset"),
         ("fid", {"samples": 1}, "greater than or equal to 2"),
-        ("precision-recall", {"samples": 3, "real_samples": 100}, "3 samples have no 3 neighbours each; raise samples"),
-        ("density-coverage", {"samples": 5}, "5 samples have no 5 neighbours"),
+        (
+            "precision-recall",
+            {"samples": 3, "real_samples": 100},
+            "3 samples have fewer than 3 neighbours each; raise samples",
+        ),
+        ("density-coverage", {"samples": 5}, "5 samples have fewer than 5 neighbours each"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(name: str, table: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         parse_settings(METRICS[name].Settings, table)
+
+
+def test_listing_metrics_and_extractors_imports_no_slow_package() -> None:
+    script = """
+        import sys, ganrun_fidelity
+        ganrun_fidelity.ganrun_metrics(), ganrun_fidelity.ganrun_extractors()
+        print({"scipy", "sklearn", "torchvision", "torch_fidelity"} & set(sys.modules))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))

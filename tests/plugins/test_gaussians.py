@@ -1,4 +1,4 @@
-"""Gaussians in the plane, and the count of modes, against what can be worked out by hand."""
+"""Gaussians in the plane and the count of their modes, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gaussians(layout: str, **settings) -> Gaussians:
 
 
 def scores(data: Gaussians, samples: Tensor) -> dict[str, float]:
-    """The metric's scores of a generator that gives these samples in turn."""
+    """The metric's scores of a generator that returns these samples one after the other."""
     metric = ModesCovered(ModesCovered.Settings(samples=len(samples)), data.spec())
     metric.prepare(data, CPU)
     rows = iter(torch.split(torch.cat([samples, samples[:256]]), 256))
@@ -60,7 +60,7 @@ def test_the_points_are_those_of_the_papers_in_units_that_a_generator_reaches(la
         assert abs(len(own) - 50_000 / MODES[layout]) < 5 * math.sqrt(50_000 / MODES[layout])
 
 
-def test_the_splits_are_drawn_apart_and_once_and_for_all():
+def test_the_splits_are_drawn_independently_and_reproducibly():
     data, twin = gaussians("ring", count=100, test_count=100), gaussians("ring", count=100, test_count=100)
     assert not np.array_equal(data.split("train").images, data.split("test").images)
     assert np.array_equal(data.split("train").images, twin.split("train").images)

@@ -1,4 +1,4 @@
-"""Pictures of one's own: read whole or refused, decoded once, and never half of it."""
+"""The user's own pictures: read whole or refused, decoded once, and never used half decoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 import zlib
@@ -20,23 +19,25 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ganrun import DataError
+from ganrun import DataError, message_console
 from ganrun.testing import assert_conforms
 from ganrun_datasets.image_folder import ImageFolder
-from ganrun_datasets.pictures import UnreadableError, opened
+from ganrun_datasets.pictures.picture import UnreadableError, open_picture
 
 DECODE = """
 import signal
 import sys
 from pathlib import Path
-from ganrun_datasets.decoding import Job, decoded
-from ganrun_datasets.pictures import Transform, source_at
+from ganrun_datasets.pictures.decoding import decode
+from ganrun_datasets.pictures.job import Job
+from ganrun_datasets.pictures.picture import Transform
+from ganrun_datasets.pictures.sources import source_at
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 source = source_at(Path(sys.argv[1]))
-print(decoded(Job("image-folder", source, sorted(source.stamps), Transform(64)), "refuse").record.row_digests)
+print(decode(Job("image-folder", source, sorted(source.stamps), Transform(64))).record.row_digests)
 """
-"""What `prepare` does at size 64, for other processes: without PyTorch, they start in half a second."""
+"""The work of `prepare` at size 64, for other processes: without PyTorch, they start in half a second."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def pixels(seed: int, width: int = 40, height: int = 30) -> Image.Image:
-    """Smooth colours, so that JPEG keeps them nearly."""
+    """Smooth colours, which JPEG hardly changes."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -109,7 +110,7 @@ def test_folders_are_classes_and_pixels_are_pillows(tmp_path):
     data = folder(root, size=16)
     assert data.spec().sample_shape == (3, 16, 16)
     assert data.spec().classes == 2
-    assert not (tmp_path / "cache").exists(), "the spec is read off the names alone"
+    assert not (tmp_path / "cache").exists(), "the spec comes from the names alone"
     data.prepare()
     train = data.split("train")
     assert data.class_names() == ("a", "b")
@@ -121,7 +122,7 @@ def test_folders_are_classes_and_pixels_are_pillows(tmp_path):
         data.split("test")
 
 
-def test_pictures_beside_each_other_have_no_labels_and_both_ways_at_once_are_refused(tmp_path):
+def test_pictures_in_the_root_have_no_labels_and_a_mixture_is_refused(tmp_path):
     save(pixels(0), tmp_path / "root" / "1.png")
     save(pixels(1), tmp_path / "root" / "2.png")
     data = prepared(tmp_path / "root")
@@ -155,7 +156,7 @@ def test_folders_called_after_splits_are_the_splits(tmp_path, test_folder):
     with pytest.raises(DataError, match='only the test split has a class "zebra"'):
         folder(root).spec()
     shutil.rmtree(root / "train")
-    with pytest.raises(DataError, match="none that is called train"):
+    with pytest.raises(DataError, match="but no folder train"):
         folder(root).spec()
 
 
@@ -173,15 +174,15 @@ def test_links_are_followed_and_loops_end(tmp_path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda root: None, r"there is no .*root; root in \[data\] names a folder"),
+        (lambda root: None, r"there is no .*root; set root in \[data\] to a folder or a \.zip"),
         (lambda root: root.mkdir(), "is empty"),
-        (lambda root: save(pixels(0), root / "a.png").rename(root / "a.txt"), "holds no pictures: 1 file"),
+        (lambda root: save(pixels(0), root / "a.png").rename(root / "a.txt"), "holds no pictures: it has 1 file"),
         (lambda root: root.write_bytes(b""), "is empty; replace it"),
-        (lambda root: root.write_bytes(b"\n<!DOCTYPE html><html>Quota exceeded"), "is a web page, saved in place of"),
-        (lambda root: root.write_bytes(b"Rar!\x1a\7"), "is no zip: it starts with 52 61 72 21"),
+        (lambda root: root.write_bytes(b"\n<!DOCTYPE html><html>Quota exceeded"), "is a web page saved in place of"),
+        (lambda root: root.write_bytes(b"Rar!\x1a\7"), "is not a zip: it starts with 52 61 72 21"),
     ],
 )  # fmt: skip
-def test_what_is_no_set_of_pictures_is_told(tmp_path, make, reason):
+def test_a_root_without_pictures_is_diagnosed(tmp_path, make, reason):
     make(tmp_path / "root")
     with pytest.raises(DataError, match=reason):
         folder(tmp_path / "root").spec()
@@ -192,7 +193,7 @@ def test_what_is_no_set_of_pictures_is_told(tmp_path, make, reason):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("outer", ["", "pictures"])
-def test_a_zip_is_read_as_its_folder_is(tmp_path, method, outer):
+def test_a_zip_gives_the_same_as_its_folder(tmp_path, method, outer):
     root = write_tree(tmp_path / "root")
     archive = zipped(root, tmp_path / "root.zip", outer, method)
     ours, theirs = prepared(archive), prepared(root)
@@ -202,12 +203,12 @@ def test_a_zip_is_read_as_its_folder_is(tmp_path, method, outer):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "root", "root.zip"]
 
 
-def test_a_zip_that_was_cut_short_is_told_wherever_it_was_cut(tmp_path):
+def test_a_truncated_zip_is_reported_wherever_it_was_cut(tmp_path):
     whole = zipped(write_tree(tmp_path / "root"), tmp_path / "whole.zip").read_bytes()
     cut = tmp_path / "cut.zip"
     for length in [1, 4, 40, *range(100, len(whole), len(whole) // 20), len(whole) - 1]:
         cut.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"cut\.zip (was cut short or damaged: it has|is no zip)"):
+        with pytest.raises(DataError, match=r"cut\.zip (is truncated or damaged: it has|is not a zip)"):
             folder(cut).spec()
 
 
@@ -225,7 +226,7 @@ def test_a_damaged_member_is_unreadable_and_the_others_are_not(tmp_path):
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it is 60,000 × 60,000."""
+    """A PNG of a few bytes whose header says 60,000 × 60,000."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
     parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
@@ -240,8 +241,8 @@ DAMAGED = {
     "floats.tif": (encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "its pixels are floats"),
     "page.jpg": (b"<html>quota</html>", "it is a web page"),
     "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it starts with 25 21 50 53"),
-    "text.jpg": (b"hello, world", "it is no picture: it starts with 68 65 6c 6c"),
-    "zeros.jpg": (bytes(len(JPEG)), "it is no picture"),
+    "text.jpg": (b"hello, world", "it is not a picture: it starts with 68 65 6c 6c"),
+    "zeros.jpg": (bytes(len(JPEG)), "it is not a picture"),
 }  # fmt: skip
 
 
@@ -262,7 +263,7 @@ def test_all_unreadable_pictures_are_found_at_once_and_can_be_skipped(tmp_path, 
         assert data.manifest()["counts"] == {"train": 6}
         assert data.manifest()["skipped"] == 8
     assert cache_files(tmp_path)[0].stat().st_mtime_ns == written
-    assert caplog.text.count("8 of 14 pictures cannot be read") == 2
+    assert caplog.text.count("8 of 14 pictures cannot be read") == caplog.text.count("they are skipped") == 2
     assert data.fingerprint() == prepared(write_tree(tmp_path / "sound")).fingerprint()
     assert refusal(root) == text
 
@@ -276,7 +277,7 @@ def test_each_damage_has_its_reason(tmp_path, name):
     assert reason in text
 
 
-def test_a_jpeg_cut_anywhere_is_never_taken_for_whole(tmp_path):
+def test_a_jpeg_cut_anywhere_is_unreadable(tmp_path):
     root = write_tree(tmp_path / "root", "cat", 1)
     cuts = [*range(0, len(JPEG) - 2, len(JPEG) // 40), len(JPEG) - 2, len(JPEG) - 1]
     for cut in cuts:
@@ -295,12 +296,12 @@ def test_a_changed_byte_gives_a_picture_or_a_reason(kind, place, by):
     content = bytearray(encoded(pixels(5, 16, 16), kind))
     content[int(place * (len(content) - 1))] ^= by
     try:
-        assert opened(bytes(content)).size > (0, 0)
+        assert open_picture(bytes(content)).size > (0, 0)
     except UnreadableError as error:
         assert str(error)
 
 
-def test_where_none_can_be_read_or_none_of_a_class_that_is_told_even_if_skipping(tmp_path):
+def test_skipping_must_leave_a_picture_of_every_class(tmp_path):
     root = tmp_path / "root"
     for name in ("cat/1.jpg", "dog/2.jpg"):
         (root / name).parent.mkdir(parents=True)
@@ -312,7 +313,7 @@ def test_where_none_can_be_read_or_none_of_a_class_that_is_told_even_if_skipping
     assert 'no picture of class "dog" in the train split can be read' in refusal(root, unreadable="skip")
 
 
-def test_a_picture_that_may_be_read_again_is_no_longer_left_out(tmp_path):
+def test_a_picture_that_becomes_readable_is_no_longer_skipped(tmp_path):
     root = write_tree(tmp_path / "root")
     (root / "cat" / "1.png").chmod(0)
     if os.access(root / "cat" / "1.png", os.R_OK):
@@ -358,7 +359,7 @@ def test_every_mode_becomes_the_colour_that_it_shows(tmp_path, channels):
     for name, (image, _) in MODES.items():
         save(image, root / name)
     data = prepared(root, size=8, channels=channels)
-    names = data._layout.names
+    names = data.layout.names
     for name, row in zip(names, data.split("train").images, strict=True):
         red, green, blue = MODES[name][1]
         expected = (red, green, blue) if channels == 3 else [round(0.299 * red + 0.587 * green + 0.114 * blue)]
@@ -373,12 +374,12 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_turned_as_its_camera_noted(orientation):
+def test_a_photograph_is_turned_upright_by_its_exif_orientation(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    turned = opened(encoded(pixels(1, 30, 20), "PNG", exif=exif))
+    turned = open_picture(encoded(pixels(1, 30, 20), "PNG", exif=exif))
     columns, rows = np.meshgrid(np.arange(30), np.arange(20))
-    # Where each stored pixel belongs, from EXIF 2.3's definition: what the 0th row and the 0th column show.
+    # Where each stored pixel belongs, by EXIF 2.3's definition of the 0th row and the 0th column.
     across, down = {
         1: (columns, rows), 2: (29 - columns, rows), 3: (29 - columns, 19 - rows), 4: (columns, 19 - rows),
         5: (rows, columns), 6: (19 - rows, columns), 7: (19 - rows, 29 - columns), 8: (rows, 29 - columns),
@@ -386,14 +387,14 @@ def test_a_photograph_is_turned_as_its_camera_noted(orientation):
     assert np.array_equal(np.asarray(turned)[down, across], np.asarray(pixels(1, 30, 20)))
 
 
-def test_of_an_animation_the_first_picture_is_taken():
+def test_the_first_frame_of_an_animation_is_used():
     frames = [flat("RGB", (255, 0, 0)), flat("RGB", (0, 255, 0))]
-    movie = opened(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    movie = open_picture(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert movie.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(("crop", "left_half"), [("centre", 255), ("none", 0)])
-def test_the_largest_centred_square_is_taken_or_all_is_stretched(tmp_path, crop, left_half):
+def test_the_largest_centred_square_is_used_or_all_is_stretched(tmp_path, crop, left_half):
     stripes = np.zeros((20, 60, 3), np.uint8)
     stripes[:, 20:40] = 255
     save(Image.fromarray(stripes), tmp_path / "root" / "1.png")
@@ -402,18 +403,18 @@ def test_the_largest_centred_square_is_taken_or_all_is_stretched(tmp_path, crop,
     assert image[0, 15, 3] == left_half
 
 
-def test_grey_pictures_among_coloured_ones_and_small_ones_are_told(tmp_path, caplog):
+def test_grey_pictures_among_coloured_ones_and_small_ones_are_warned_about(tmp_path, caplog):
     root = write_tree(tmp_path / "root")
     save(pixels(9, 50, 50).convert("L"), root / "cat" / "grey.png")
     prepared(root, size=32)
-    assert "1 of 7 pictures are grey, and become colour; the first is cat/grey.png" in caplog.text
-    assert "6 of 7 pictures are smaller than 32 pixels, and are enlarged; the first is cat/0.png" in caplog.text
+    assert "1 of 7 pictures are grey and are converted to colour; the first is cat/grey.png" in caplog.text
+    assert "6 of 7 pictures are smaller than 32 pixels and are enlarged; the first is cat/0.png" in caplog.text
     caplog.clear()
     prepared(root, size=16, channels=1)
     assert not caplog.records
 
 
-def test_grey_pictures_alone_want_one_channel(tmp_path):
+def test_grey_pictures_alone_need_one_channel(tmp_path):
     save(pixels(9).convert("L"), tmp_path / "root" / "1.png")
     assert "all 1 pictures are grey; set channels = 1" in refusal(tmp_path / "root")
     assert prepared(tmp_path / "root", channels=1).split("train").images.shape == (1, 1, 32, 32)
@@ -461,7 +462,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_made_anew(tmp_path, damage):
+def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
     root = write_tree(tmp_path / "root")
     images = np.array(prepared(root).split("train").images)
     (file,) = cache_files(tmp_path)
@@ -471,7 +472,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     assert file.read_bytes() == whole
 
 
-def test_a_cache_that_was_copied_is_looked_through_and_kept(tmp_path, capsys):
+def test_a_copied_cache_is_verified_and_kept(tmp_path, capsys):
     root = write_tree(tmp_path / "root")
     fingerprint = prepared(root).fingerprint()
     (file,) = cache_files(tmp_path)
@@ -482,14 +483,14 @@ def test_a_cache_that_was_copied_is_looked_through_and_kept(tmp_path, capsys):
     assert capsys.readouterr().err.count("decoding") == 1
 
 
-def test_a_cache_without_room_or_rights_is_told(tmp_path, monkeypatch):
+def test_a_cache_without_space_or_permission_is_an_error(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "root")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    assert "take 0.00 GB, but" in refusal(root)
+    assert "need 0.00 GB, but" in refusal(root)
     assert "set GANRUN_CACHE to a folder on another disk" in refusal(root)
     (tmp_path / "file").touch()
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "file"))
-    assert "set GANRUN_CACHE to a folder that may be written to" in refusal(root)
+    assert "set GANRUN_CACHE to a writable folder" in refusal(root)
 
 
 # ── Interruption, and two at a time ───────────────────────────────────────────────────────────────────────
@@ -511,29 +512,42 @@ def decoding(root: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", DECODE, str(root)], stdout=-1, stderr=-1, text=True)
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def is_halfway(tmp_path: Path) -> bool:
     return any(partial.stat().st_size > 10_000 for partial in cache_files(tmp_path, ".*.partial"))
 
 
 def stopped_halfway(root: Path, tmp_path: Path) -> subprocess.Popen:
+    """A process that decodes, stopped once it has written some pixels."""
     process = decoding(root)
-    wait_for(lambda: is_halfway(tmp_path))
+    deadline = time.monotonic() + 60
+    while not is_halfway(tmp_path):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)
     return process
 
 
+def call_when_waiting(monkeypatch, action) -> None:
+    """Call `action` as soon as the decoder says that it waits for another process."""
+    console = message_console()
+    show = console.print
+
+    def show_and_act(text: str, **options) -> None:
+        show(text, **options)
+        if "waiting for it" in text:
+            action()
+
+    monkeypatch.setattr(console, "print", show_and_act)
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_while_a_process_decodes_another_waits_and_takes_over_if_that_one_dies(tmp_path, capsys, large, is_killed):
+def test_while_a_process_decodes_another_waits_and_takes_over_if_that_one_dies(
+    tmp_path, monkeypatch, capsys, large, is_killed
+):
     other = stopped_halfway(large, tmp_path)
-    threading.Timer(0.5, other.send_signal, [signal.SIGKILL if is_killed else signal.SIGCONT]).start()
-    ours = prepared(large, size=64)._decoded.record.row_digests
+    call_when_waiting(monkeypatch, lambda: other.send_signal(signal.SIGKILL if is_killed else signal.SIGCONT))
+    ours = prepared(large, size=64).decoded.record.row_digests
     theirs, _ = other.communicate(timeout=60)
     said = capsys.readouterr().err
     assert "another process is decoding these pictures; waiting for it" in said
@@ -542,7 +556,7 @@ def test_while_a_process_decodes_another_waits_and_takes_over_if_that_one_dies(t
     assert cache_files(tmp_path, ".*.partial") == []
 
 
-def test_what_a_killed_process_has_left_is_neither_used_nor_kept(tmp_path, large):
+def test_what_a_killed_process_leaves_is_neither_used_nor_kept(tmp_path, large):
     process = stopped_halfway(large, tmp_path)
     process.kill()
     process.communicate()
@@ -563,10 +577,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, large):
     assert [path.suffix for path in cache_files(tmp_path, "*")] in ([], [".lock"])
 
 
-# ── What is easily overlooked ─────────────────────────────────────────────────────────────────────────────
+# ── Cases easily overlooked ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_pictures_of_equal_size_and_age_that_change_places_are_read_anew(tmp_path):
+def test_pictures_of_equal_size_and_age_that_are_exchanged_are_read_again(tmp_path):
     root = tmp_path / "root"
     for folder, colour in (("cat", "red"), ("dog", "blue")):
         save(Image.new("RGB", (16, 16), colour), root / folder / "0.bmp")
@@ -578,34 +592,34 @@ def test_pictures_of_equal_size_and_age_that_change_places_are_read_anew(tmp_pat
     assert prepared(root, size=16).split("train").images[0, :, 0, 0].tolist() == [0, 0, 255]
 
 
-def test_files_that_are_left_out_are_told_and_notes_are_not(tmp_path, caplog):
+def test_ignored_files_are_warned_about_unless_they_are_notes(tmp_path, caplog):
     root = write_tree(tmp_path / "root")
     (root / "cat" / "notes.txt").write_text("black, mostly")
     prepared(root)
-    assert "left out" not in caplog.text
+    assert "ignored" not in caplog.text
     (root / "fox").mkdir()
     for number in range(2):
         (root / "fox" / f"{number}.xyz").write_bytes(b"of a camera of tomorrow")
     prepared(root)
-    assert "2 files of" in caplog.text and "the first is fox/0.xyz" in caplog.text
+    assert "2 files of" in caplog.text and "are ignored" in caplog.text and "the first is fox/0.xyz" in caplog.text
 
 
-def test_splits_beside_something_else_are_refused_or_told(tmp_path, caplog):
-    told = refusal(write_tree(tmp_path / "a", "train/cat test/cat unlabeled"))
-    assert "test, train, unlabeled lie side by side" in told
-    assert "Train, train lie side by side" in refusal(write_tree(tmp_path / "b", "Train/cat train/cat"))
+def test_splits_beside_other_folders_are_refused_or_warned_about(tmp_path, caplog):
+    text = refusal(write_tree(tmp_path / "a", "train/cat test/cat unlabeled"))
+    assert "test, train, unlabeled are side by side" in text
+    assert "Train, train are side by side" in refusal(write_tree(tmp_path / "b", "Train/cat train/cat"))
     vehicles = prepared(write_tree(tmp_path / "c", "bus train"))
     assert vehicles.class_names() == ("bus", "train")
-    assert "bus, train are taken for classes; if train is a split" in caplog.text
+    assert "bus, train are read as classes; if train is a split" in caplog.text
 
 
-def test_a_pipe_among_pictures_holds_nothing_up(tmp_path):
+def test_a_pipe_among_pictures_does_not_block(tmp_path):
     root = write_tree(tmp_path / "root")
     os.mkfifo(root / "cat" / "pipe.png")
     assert len(prepared(root).split("train")) == 6
 
 
-def test_a_zip_made_with_backslashes_has_classes_and_a_locked_one_is_told(tmp_path):
+def test_a_zip_with_backslashes_has_classes_and_an_encrypted_one_is_refused(tmp_path):
     root = write_tree(tmp_path / "root")
     with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
         for file in root.rglob("*.png"):
@@ -617,17 +631,17 @@ def test_a_zip_made_with_backslashes_has_classes_and_a_locked_one_is_told(tmp_pa
         locked[place + 8] |= 1
         place = locked.find(b"PK\x01\x02", place + 1)
     (tmp_path / "locked.zip").write_bytes(locked)
-    assert "the zip is encrypted; unpack it, and name the folder" in refusal(tmp_path / "locked.zip")
+    assert "the zip is encrypted; unpack it and set root to the folder" in refusal(tmp_path / "locked.zip")
 
 
 # ── As a plugin ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_keeps_the_contract_and_tells_what_it_is(tmp_path):
+def test_it_conforms_and_has_a_manifest(tmp_path):
     root = write_tree(tmp_path / "root")
     assert_conforms("data", ImageFolder, settings={"root": str(root)})
     manifest = prepared(root).manifest()
     assert manifest["transform"] == {"size": 32, "channels": 3, "crop": "centre", "filter": "bicubic"}
     assert manifest["published"] is None
     assert manifest["files"].keys() == {str(root)}
-    assert ImageFolder.summary().startswith("Pictures of one's own")
+    assert ImageFolder.summary().startswith("Your own pictures")

@@ -1,4 +1,4 @@
-"""The silent mistakes of well-known collections, each looked for in every component that could have it.
+"""Silent mistakes of well-known collections, each tested in every component that could have it.
 
 One α or one norm for a whole batch, and penalties by closed form: test_wgan_gp. Samples that carry the generator's
 graph into the discriminator's update: tests/core/test_phases.
@@ -20,7 +20,8 @@ from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import evaluation_on, train
-from ganrun.training.builder import build_data, build_loss, build_slots
+from ganrun.training.components import build_data, build_loss
+from ganrun.training.slots import build_slots
 
 CPU = torch.device("cpu")
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
@@ -91,7 +92,7 @@ def wasserstein(tmp_path, **optimizer):
 
 
 def test_the_decay_counts_steps_and_not_critic_updates(tmp_path):
-    """A clock that counts critic updates too is at its end after a fraction of the run."""
+    """A schedule that also counts critic updates ends after a fraction of the run."""
     run = wasserstein(tmp_path, schedule="linear")
     lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
     for slot in ("generator", "discriminator"):
@@ -109,7 +110,7 @@ def test_the_penalty_is_part_of_the_one_update_and_not_an_update_of_its_own(tmp_
 
 
 def test_pictures_are_scored_as_they_are_and_not_stretched_to_their_own_extremes():
-    """Pictures of half the contrast are other pictures; after min-max scaling they would score alike."""
+    """Half the contrast must score differently; after min-max scaling it would not."""
     registry = load_registry()
     digits = registry.find("data", "digits").cls
     data = digits(digits.Settings(size=8))

@@ -1,6 +1,7 @@
 """The MLflow observer: real runs, read back from real stores."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow.pytorch
 import numpy as np
@@ -26,17 +28,18 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import ganrun
-from ganrun import Interrupted, Metric, NonFiniteError, Observer, RunError, Score, hookimpl, observes
+from ganrun import Interrupted, Metric, NonFiniteError, Observer, Record, RunError, Score, hookimpl, observes
 from ganrun.cli import main
 from ganrun.discovery.plugins import Plugin
 from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
 from ganrun.training.runner import execute
-from ganrun_mlflow.compared import cell
+from ganrun_mlflow.comparison import cell
 from ganrun_mlflow.mirror import Mirror
-from ganrun_mlflow.note import Note
 from ganrun_mlflow.store import connect, tracking_uri
+from ganrun_mlflow.sync_state import SyncState
+from ganrun_mlflow.sync_thread import SyncThread
 from ganrun_mlflow.tracker import check_store
 
 RECIPE = """\
@@ -82,7 +85,7 @@ lr = {lr}
 
 
 class Brightness(Metric):
-    """A score that is there, and one that is not a number."""
+    """A score, and one that is not a number."""
 
     def measure(self, evaluation):
         protocol = {"samples": 4, "split": "test"}
@@ -91,7 +94,7 @@ class Brightness(Metric):
 
 
 class Report(Observer):
-    """Writes a file when the run has ended, as late as can be."""
+    """Writes a file after the run has ended."""
 
     @observes
     def run_ended(self, run):
@@ -101,7 +104,7 @@ class Report(Observer):
 
 
 class Extras:
-    """A plugin of the tests' own."""
+    """A plugin for these tests."""
 
     @hookimpl
     def ganrun_metrics(self):
@@ -122,12 +125,12 @@ def registry():
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """One SQLite store for all tests: a fresh one costs seconds. Two processes make it at the same time."""
+    """One SQLite store for all tests, because a new one takes seconds. Two processes create it at the same time."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
     code = "import sys; from ganrun_mlflow import store; store.connect(sys.argv[1])"
     other = subprocess.Popen([sys.executable, "-c", code, uri])
     connect(uri)
-    assert other.wait(timeout=120) == 0, "two runs that start together spoilt the store"
+    assert other.wait(timeout=120) == 0, "two runs that started together damaged the store"
     return uri
 
 
@@ -183,7 +186,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     assert not [name for name in data.params if name.startswith(("mlflow", "samples", "checkpoints"))]
 
     assert history(client, found, "images_seen") == [(2, 16), (4, 32)]
-    recorded = {record["step"]: record for record in run.directory.records() if "loss/generator" in record}
+    recorded = {record.step: record.values for record in run.directory.records() if "loss/generator" in record.values}
     assert history(client, found, "loss/generator") == [(step, recorded[step]["loss/generator"]) for step in (2, 4)]
     assert history(client, found, "eval/brightness") == [(4, 0.25)]
     assert "eval/darkness" not in data.metrics
@@ -208,8 +211,8 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     assert shown == {int(path.stem.removeprefix("step_")) for path in (run.directory / "samples").glob("*.png")}
     assert not client.list_artifacts(found.info.run_id, "checkpoints")
 
-    note = run.directory.read_json("mlflow.json")
-    assert (note["run_id"], note["uri"]) == (found.info.run_id, uri)
+    state = run.directory.read_json("mlflow.json")
+    assert (state["run_id"], state["uri"]) == (found.info.run_id, uri)
     assert f"mlflow ui --backend-store-uri {uri}" in "\n".join(run.messages)
     assert f"/#/experiments/{found.info.experiment_id}/runs?" in "\n".join(run.messages)
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".db" or path.name == "mlruns") == []
@@ -231,13 +234,12 @@ def test_an_interrupted_run_is_killed_and_goes_on_as_the_same_one(build, uri):
     assert found.info.status == "FINISHED"
     assert found.data.params["train.steps"] == "1000000"
     assert found.info.start_time == killed.info.start_time
-    assert_level(uri, again)
-    assert max(again.directory.records(), key=lambda record: record["step"])["step"] == steps
+    assert_synchronised(uri, again)
+    assert max(record.step for record in again.directory.records()) == steps
 
 
 def terminate_at_step_3(run):
-    while run.step < 3:
-        time.sleep(0.01)
+    wait_until(lambda: run.step >= 3)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -250,64 +252,66 @@ def test_a_failed_run_is_failed_and_says_why(build, uri):
     assert "finite" in found.data.tags["error"]
 
 
-# ── Level, whatever happens ───────────────────────────────────────────────────────────────────────────────
+# ── Synchronised in spite of faults ───────────────────────────────────────────────────────────────────────
 
 
-def assert_level(uri, run):
-    """Everything that metrics.jsonl holds is in the store, each point at its own time and but once."""
+def assert_synchronised(uri, run):
+    """Everything in metrics.jsonl is in the store, each point once and with its own time."""
     client, found = mirrored(uri, run)
     expected = {}
     for record in run.directory.records():
-        for name, value in record.items():
-            if "/" in name and math.isfinite(value):
-                expected.setdefault(name, []).append((record["step"], value, int(1000 * record["time"])))
+        scores = {f"eval/{score.name}": score.value for score in record.evaluation}
+        for name, value in {**record.values, **scores}.items():
+            if math.isfinite(value):
+                expected.setdefault(name, []).append((record.step, value, int(1000 * record.time)))
     assert expected
     for name, points in expected.items():
         kept = client.get_metric_history(found.info.run_id, name)
         assert sorted((point.step, point.value, point.timestamp) for point in kept) == sorted(points), name
 
 
-def test_a_dead_server_stops_nothing_and_sync_makes_up_for_it(build, uri, caplog):
+def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, caplog):
     run = build(f'uri = "http://ann:secret@127.0.0.1:{free_port()}"', 'metric=[{use="brightness"}]', steps=4)
     started = time.monotonic()
     execute(run)
     ended = time.time()
     assert time.monotonic() - started < 10
-    assert run.directory.read_json("summary.json")["status"] == "finished"
+    assert run.directory.summary()["status"] == "finished"
     (warning,) = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
     assert "cannot be reached" in warning and "run directory holds everything" in warning
-    told = "\n".join(run.messages)
-    assert f"to send the rest: ganrun sync {run.directory.path}" in told
-    assert "secret" not in warning + told + (run.directory / "mlflow.json").read_text()
+    printed = "\n".join(run.messages)
+    assert f"to send the rest: ganrun sync {run.directory.path}" in printed
+    assert "secret" not in warning + printed + (run.directory / "mlflow.json").read_text()
 
-    time.sleep(1)
+    assert abs(last_written(run.directory) - ended) < 0.9
+    age_by_an_hour(run.directory)
     done = ganrun_command("sync", run.directory.path, "--uri", uri)
     assert done.exit_code == 0, done.output
-    assert_level(uri, run)
+    assert_synchronised(uri, run)
     _, found = mirrored(uri, run)
     assert found.info.status == "FINISHED"
-    assert abs(found.info.end_time / 1000 - ended) < 0.9, "when the run ended, not when it was sent"
+    assert found.info.end_time == int(1000 * last_written(run.directory)), "when the run ended, not when it was sent"
     assert json.loads(found.data.tags["protocol/brightness"])["samples"] == 4
 
 
-def test_a_server_that_dies_in_mid_run_and_comes_back_lacks_nothing(build, uri, tmp_path, monkeypatch):
-    monkeypatch.setattr("ganrun_mlflow.courier.SECONDS_BETWEEN_CALLS", 0.1)
-    monkeypatch.setattr("ganrun_mlflow.courier.FIRST_PAUSE_SECONDS", 0.1)
+def test_a_server_that_dies_during_a_run_and_comes_back_has_everything(build, uri, tmp_path, monkeypatch):
+    monkeypatch.setattr("ganrun_mlflow.sync_thread.SECONDS_BETWEEN_SYNCS", 0.1)
+    monkeypatch.setattr("ganrun_mlflow.sync_thread.FIRST_PAUSE_SECONDS", 0.1)
     with served(uri, tmp_path) as (address, process):
         run = build(f'uri = "{address}"\nexperiment = "served"', "train.log_every_steps=20", steps=1_000_000)
         training = threading.Thread(target=execute, args=[run])
         training.start()
-        await_truth(lambda: sent(run) > 0)
+        wait_until(lambda: sent(run) > 0)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         before = sent(run)
-        await_truth(lambda: len(run.directory.records()) > before + 50)
+        wait_until(lambda: len(run.directory.records()) > before + 50)
         assert not run.stopped and training.is_alive(), "training goes on"
     with served(uri, tmp_path, port=int(address.rpartition(":")[2])):
-        await_truth(lambda: sent(run) > before + 50)
+        wait_until(lambda: sent(run) > before + 50)
         run.stop("enough")
         training.join(60)
-        assert_level(uri, run)
+        assert_synchronised(uri, run)
         client, found = mirrored(uri, run)
         assert found.info.status == "FINISHED"
         assert (
@@ -321,71 +325,112 @@ def test_a_server_that_dies_in_mid_run_and_comes_back_lacks_nothing(build, uri, 
 def sent(run):
     """Lines of metrics.jsonl that MLflow has."""
     known = run.directory.read_json("mlflow.json").get("bytes_sent")
-    return (run.directory / "metrics.jsonl").read_bytes()[:known].count(b"\n") if known else 0
+    return run.directory.metrics_path.read_bytes()[:known].count(b"\n") if known else 0
 
 
-def await_truth(question, seconds=60):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline, "it does not come true"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
+def last_written(directory):
+    """When the run last wrote metrics or its summary, in seconds since 1970."""
+    return max(path.stat().st_mtime for path in (directory.metrics_path, directory.summary_path))
+
+
+def age_by_an_hour(directory):
+    """Make metrics and summary an hour older, so that their times differ from the present."""
+    for path in (directory.metrics_path, directory.summary_path):
+        hour_before = path.stat().st_mtime - 3600
+        os.utime(path, (hour_before, hour_before))
+
+
+@contextlib.contextmanager
+def held_up_at_the_end(monkeypatch, when_held_up):
+    """A block in which the last synchronisation of a run, once it has begun, waits until the block ends."""
+    released = threading.Event()
+    sync = Mirror.sync
+
+    def held_up(mirror, ended):
+        if ended:
+            when_held_up()
+            assert released.wait(120), "the block did not end"
+        sync(mirror, ended)
+
+    monkeypatch.setattr(Mirror, "sync", held_up)
+    try:
+        yield
+    finally:
+        released.set()
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "ganrun-mlflow"])
+
+
 def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatch):
-    monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 120)
+    close = SyncThread.close
+
+    def close_while_waiting(thread, ended, gives_up):
+        steps.append(run.step)
+        listening.settimeout(60)
+        unanswered, _ = listening.accept()
+        monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 0.5)
+        unanswered.close()
+        return close(thread, ended, gives_up)
+
+    steps = []
+    monkeypatch.setattr(SyncThread, "close", close_while_waiting)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         run = build(f'uri = "http://127.0.0.1:{listening.getsockname()[1]}"', steps=10)
         execute(run)
-    assert run.state.seconds < 1.5
-    assert "ganrun sync" in "\n".join(run.messages)
+    assert steps == [10], "every step was done while the first request waited for its answer"
+    assert "timed out" in "\n".join(run.messages) and "ganrun sync" in "\n".join(run.messages)
 
 
-def test_who_does_not_want_to_wait_for_the_store_leaves_the_rest_to_sync(build, uri, monkeypatch):
+def test_ctrl_c_while_the_rest_is_sent_leaves_it_to_sync(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=2)
-    level = Mirror.level
 
-    def slow(mirror, ended):
-        if ended:
-            run.interruption.signal_number = signal.SIGINT  # as Ctrl-C does
-            time.sleep(1)
-        level(mirror, ended)
+    def press_ctrl_c():
+        run.interruption.signal_number = signal.SIGINT
 
-    monkeypatch.setattr(Mirror, "level", slow)
     started = time.monotonic()
-    execute(run)
+    with held_up_at_the_end(monkeypatch, press_ctrl_c):
+        execute(run)
     assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60
-    assert run.directory.read_json("summary.json")["status"] == "finished"
+    assert run.directory.summary()["status"] == "finished"
 
 
-def test_a_break_between_sending_and_noting_does_no_harm(build, uri):
+def test_an_interruption_between_sending_and_recording_does_no_harm(build, uri):
     run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', steps=8)
     execute(run)
-    note = Note.of(run.directory)
+    state = SyncState.read(run.directory)
     _, before = mirrored(uri, run)
-    Mirror(run.directory, uri, replace(note, bytes_sent=0, digest="")).level("finished")
-    assert_level(uri, run)
+    state.progress.bytes_sent, state.progress.digest = 0, ""
+    Mirror(run.directory, uri, state).sync("finished")
+    assert_synchronised(uri, run)
     _, after = mirrored(uri, run)
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
 
 
-def test_what_the_store_did_not_take_is_sent_again(build, uri):
+def test_what_the_store_refused_is_sent_again(build, uri):
     run = build(f'uri = "{uri}"', steps=2)
     execute(run)
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
         store.execute("CREATE TRIGGER refuse BEFORE INSERT ON metrics BEGIN SELECT RAISE(FAIL, 'no space'); END")
-    run.directory.append_record({"step": 3, "images_seen": 24, "time": time.time(), "loss/generator": 0.5})
-    mirror = Mirror(run.directory, uri, Note.of(run.directory))
+    run.directory.append_record(Record(3, 24, 1.0, time.time(), {"loss/generator": 0.5}))
+    mirror = Mirror(run.directory, uri, SyncState.read(run.directory))
     try:
         with pytest.raises(RunError, match="no space"):
-            mirror.level("finished")
+            mirror.sync("finished")
     finally:
         with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
             store.execute("DROP TRIGGER refuse")
-    mirror.level("finished")
-    assert_level(uri, run)
+    mirror.sync("finished")
+    assert_synchronised(uri, run)
 
 
-def test_a_run_that_the_store_has_lost_is_written_anew(build, uri, caplog):
+def test_a_run_that_the_store_has_lost_is_created_again(build, uri, caplog):
     run = build(f'uri = "{uri}"', steps=2)
     execute(run)
     client, lost = mirrored(uri, run)
@@ -398,30 +443,60 @@ def test_a_run_that_the_store_has_lost_is_written_anew(build, uri, caplog):
     assert lost.info.run_id in caplog.text
 
 
-def test_what_mlflow_does_not_take_keeps_back_nothing_else(build, uri, caplog):
+def test_a_run_that_the_store_loses_while_it_trains_gets_its_files_again(build, uri):
+    run = build(f'uri = "{uri}"', steps=2)
+    execute(run)
+    mirror = Mirror(run.directory, uri, SyncState.read(run.directory))
+    mirror.sync(None)
+    client, lost = mirrored(uri, run)
+    client.delete_run(lost.info.run_id)
+    with pytest.raises(RunError, match="deleted"):
+        mirror.sync("finished")
+    mirror.sync("finished")
+    assert_synchronised(uri, run)
+    client, found = mirrored(uri, run)
+    assert found.info.run_id != lost.info.run_id and found.info.status == "FINISHED"
+    assert {each.path for each in client.list_artifacts(found.info.run_id)} >= {"recipe.toml", "environment.json"}
+
+
+def test_mlflow_json_of_earlier_versions_is_read_and_kept(tmp_path):
+    labels = {"experiment": "digits", "name": "tiny", "started": 1.5, "params": {}, "tags": {}, "dataset": {}}
+    settings = {"uri": "sqlite:////mlflow.db", "description": "", "log_checkpoints": False, "log_model": True}
+    progress = {"run_id": "3f", "experiment_id": "1", "status": "RUNNING", "bytes_sent": 7, "digest": "ab"}
+    content = labels | settings | progress | {"files": {"recipe.toml": "cd"}, "told": {"fid": 3}}
+    directory = ganrun.RunDirectory(tmp_path)
+    directory.write_json("mlflow.json", {**content, "of_a_later_version": 1})
+    state = SyncState.read(directory)
+    assert (state.name, state.log_model, state.progress.bytes_sent) == ("tiny", True, 7)
+    assert state.progress.protocol_steps == {"fid": 3}
+    state.write(directory)
+    assert directory.read_json("mlflow.json") == content
+
+
+def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     run = build(f'uri = "{uri}"\ntags = {{ "a//b" = "c" }}', "zz-report={}", steps=2)
     (run.directory / "pictures").mkdir()
     cut = run.directory / "pictures" / "step_1.png"
     cut.write_bytes(b"\x89PNG")
     (run.directory / "notes" / ".being-written").mkdir(parents=True)
     (run.directory / "notes" / ".being-written" / "half.txt").write_text("")
-    run.directory.append_record({"step": 0, "images_seen": 0, "time": time.time(), "loss//./odd": 0.5})
+    run.directory.append_record(Record(0, 0, 0.0, time.time(), {"loss//./odd": 0.5}))
     execute(run)
-    told = "\n".join(run.messages)
-    assert "pictures/step_1.png could not be sent: cannot identify image file" in told and "ganrun sync" in told
+    printed = "\n".join(run.messages)
+    assert "pictures/step_1.png could not be sent: cannot identify image file" in printed and "ganrun sync" in printed
     client, found = mirrored(uri, run)
     assert found.info.status == "FINISHED" and found.data.tags["a/b"] == "c"
     assert found.data.metrics["loss/odd"] == 0.5 and found.data.metrics["images_seen"] == 16
     kept = {each.path for each in client.list_artifacts(found.info.run_id)}
     assert kept >= {"report.html", "summary.json", "metrics.jsonl", "compare"} and "notes" not in kept
 
-    assert ganrun_command("sync", run.directory.path).exit_code == 1, "it is tried again, and told again"
+    assert ganrun_command("sync", run.directory.path).exit_code == 1, "it is tried again, and reported again"
     Image.new("RGB", (8, 8)).save(cut)
     assert ganrun_command("sync", run.directory.path).exit_code == 0
     assert any(each.path.endswith(".png") for each in client.list_artifacts(found.info.run_id, "images"))
 
 
-def test_a_run_ends_in_mlflow_whatever_fails_at_its_end(build, uri, monkeypatch):
+def test_a_run_ends_in_mlflow_even_if_its_final_artifacts_fail(build, uri, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no such operator")
 
@@ -433,26 +508,17 @@ def test_a_run_ends_in_mlflow_whatever_fails_at_its_end(build, uri, monkeypatch)
     _, found = mirrored(uri, run)
     assert found.info.status == "FINISHED"
     assert "model could not be sent: no such operator" in "\n".join(run.messages)
-    time.sleep(1)
+    wait_until(lambda: 1000 * time.time() >= found.info.end_time + 1)
     assert ganrun_command("sync", run.directory.path).exit_code == 0
     _, again = mirrored(uri, run)
     assert again.outputs.model_outputs
     assert (again.info.status, again.info.end_time) == ("FINISHED", found.info.end_time), "not when the model was sent"
 
 
-def test_who_was_interrupted_and_does_not_want_to_wait_is_told_of_sync(build, uri, monkeypatch):
+def test_a_second_interruption_while_the_rest_is_sent_leaves_it_to_sync(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=1_000_000)
-    level = Mirror.level
-
-    def slow(mirror, ended):
-        if ended:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-        level(mirror, ended)
-
-    monkeypatch.setattr(Mirror, "level", slow)
     threading.Thread(target=terminate_at_step_3, args=[run], daemon=True).start()
-    with pytest.raises(Interrupted):
+    with held_up_at_the_end(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(Interrupted):
         execute(run)
     assert "ganrun sync" in "\n".join(run.messages)
 
@@ -461,14 +527,16 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     run = build("", steps=2)
     execute(run)
-    before = Note.of(run.directory)
+    before = SyncState.read(run.directory).progress
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     again = build("", steps=2, resume=True)
-    again.record(rescored=True, **{"eval/late": 0.75})
+    again.record({}, [Score("late", 0.75, True, {"samples": 4})], rescored=True)
     with run.directory.occupied():
         run.directory.write_json("summary.json", {"status": "running"})
         again.emit("rescored", scores=[])
-        assert Note.of(run.directory).bytes_sent == before.bytes_sent, "who trains it sends them"
+        assert SyncState.read(run.directory).progress.bytes_sent == before.bytes_sent, (
+            "the process that trains sends them"
+        )
     run.directory.write_json("summary.json", {"status": "finished"})
     again.emit("rescored", scores=[])
     _, found = mirrored(uri, again)
@@ -476,40 +544,45 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
     assert not (tmp_path / "elsewhere.db").exists()
 
 
-def test_one_run_that_cannot_be_sent_keeps_back_no_other(build, uri, tmp_path):
+def test_a_run_that_cannot_be_sent_holds_up_no_other(build, uri, tmp_path):
     run = build(f'uri = "{uri}"', steps=2)
     execute(run)
-    shutil.copytree(run.directory.path, tmp_path / "untold")
-    untold = ganrun.RunDirectory(tmp_path / "untold")
-    replace(Note.of(untold), run_id="", status="", started=run.state.seconds).write(untold)
-    (untold / "summary.json").unlink()
+    shutil.copytree(run.directory.path, tmp_path / "unknown")
+    unknown = ganrun.RunDirectory(tmp_path / "unknown")
+    state = SyncState.read(unknown)
+    progress = replace(state.progress, run_id="", status="")
+    replace(state, progress=progress, started=run.state.seconds).write(unknown)
+    (unknown / "summary.json").unlink()
     shutil.copytree(run.directory.path, tmp_path / "held")
     (tmp_path / "folder").mkdir()
     with ganrun.RunDirectory(tmp_path / "held").occupied():
-        done = ganrun_command("sync", tmp_path / "folder", tmp_path / "held", tmp_path / "untold", run.directory.path)
+        done = ganrun_command("sync", tmp_path / "folder", tmp_path / "held", tmp_path / "unknown", run.directory.path)
     assert done.exit_code == 1 and "2 of 4 could not be sent" in done.output
     assert "holds no recipe.toml" in done.output and "another process" in done.output
-    assert done.output.count("level with MLflow run") == 2
+    assert done.output.count("synchronised with MLflow run") == 2
     client = MlflowClient(uri)
-    assert client.get_run(Note.of(run.directory).run_id).info.status == "FINISHED"
-    assert client.get_run(Note.of(untold).run_id).info.status == "KILLED", "nothing tells how it ended"
+    assert client.get_run(SyncState.read(run.directory).progress.run_id).info.status == "FINISHED"
+    assert client.get_run(SyncState.read(unknown).progress.run_id).info.status == "KILLED", "how it ended is unknown"
 
 
 def test_more_points_than_one_call_takes(build, uri):
     run = build(f'uri = "{uri}"', "train.log_every_steps=1", steps=400)
     execute(run)
-    assert_level(uri, run)
-    assert sum("/" in name for record in run.directory.records() for name in record) > 2000
+    assert_synchronised(uri, run)
+    assert sum(len(record.values) for record in run.directory.records()) > 2000
 
 
 def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
     monkeypatch.setattr("ganrun_mlflow.points.SECONDS_BETWEEN_POINTS", 0.2)
+    ticks = itertools.count()  # a clock that is 0.03 s further at each record, however slow the machine is
+    clock = SimpleNamespace(time=lambda: 1.7e9 + 0.03 * next(ticks))
+    monkeypatch.setattr("ganrun.training.run.time", clock)
     every = ("train.log_every_steps=1", "train.evaluate_every_steps=100")
     run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', *every, steps=400)
     execute(run)
     client, found = mirrored(uri, run)
     curve = sorted(each.timestamp / 1000 for each in client.get_metric_history(found.info.run_id, "loss/generator"))
-    measured = [record["time"] for record in run.directory.records() if "loss/generator" in record]
+    measured = [record.time for record in run.directory.records() if "loss/generator" in record.values]
     assert curve[-1] == pytest.approx(measured[-1], abs=0.001) and found.data.metrics["images_seen"] == run.images_seen
     assert len(curve) < len(measured) / 4
     assert all(any(-0.001 <= shown - time < 0.201 for shown in curve) for time in measured), "at least five a second"
@@ -528,25 +601,26 @@ def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypa
     command = [sys.executable, "-m", "ganrun.cli", tmp_path / "tiny.toml", "--output", place]
     process = subprocess.Popen([*command, "--set", "train.steps=10000000"], stderr=subprocess.DEVNULL)
     directory = ganrun.RunDirectory(place)
-    await_truth(lambda: directory.read_json("mlflow.json").get("bytes_sent"), 120)
-    run_id = Note.of(directory).run_id
+    wait_until(lambda: directory.read_json("mlflow.json").get("bytes_sent"), 120)
+    run_id = SyncState.read(directory).progress.run_id
     assert check_store().ok and "killed" not in check_store().text, "it is running"
     assert ganrun_command("sync", place).exit_code == 2
     process.kill()
     process.wait()
-    last = max(record["time"] for record in directory.records())
-    time.sleep(1.5)
+    last = max(record.time for record in directory.records())
+    assert abs(last_written(directory) - last) < 1.4
+    age_by_an_hour(directory)
     if how == "doctor":
-        assert "ended there, for they were killed: tiny gan" in check_store().text
+        assert "marked as killed: tiny gan" in check_store().text
         assert "killed" not in check_store().text, "once is enough"
     else:
         assert ganrun_command("sync", place).exit_code == 0
     info = MlflowClient(uri).get_run(run_id).info
     assert info.status == "KILLED"
-    assert abs(info.end_time / 1000 - last) < 1.4, "when it was killed, not when that was found"
+    assert info.end_time == int(1000 * last_written(directory)), "when it was killed, not when that was found"
 
 
-def test_a_damaged_run_directory_is_told_by_the_checkup(uri, monkeypatch, tmp_path):
+def test_the_health_check_reports_a_damaged_run_directory(uri, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     directory = ganrun.RunDirectory(tmp_path)
     tags = {"host": platform.node(), "run_directory": str(tmp_path)}
@@ -558,7 +632,7 @@ def test_a_damaged_run_directory_is_told_by_the_checkup(uri, monkeypatch, tmp_pa
     client.delete_run(created.info.run_id)
 
 
-# ── As MLflow knows it ────────────────────────────────────────────────────────────────────────────────────
+# ── By MLflow id ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_run_is_found_by_its_mlflow_id_here_and_elsewhere(build, uri, monkeypatch, tmp_path):
@@ -566,7 +640,7 @@ def test_a_run_is_found_by_its_mlflow_id_here_and_elsewhere(build, uri, monkeypa
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
     run = build("experiment = 'found'\nlog_checkpoints = true", steps=2)
     execute(run)
-    run_id = Note.of(run.directory).run_id
+    run_id = SyncState.read(run.directory).progress.run_id
     expected = run.model.sample(3)
     assert torch.equal(ganrun.load(run_id, "cpu").sample(3), expected)
     (tracker,) = load_registry().trackers().values()
@@ -575,17 +649,17 @@ def test_a_run_is_found_by_its_mlflow_id_here_and_elsewhere(build, uri, monkeypa
 
     shutil.rmtree(run.directory.path)
     assert torch.equal(ganrun.load(run_id, "cpu").sample(3), expected), "from what was uploaded"
-    with pytest.raises(ganrun.RequestError, match=f"knows no run {'0' * 32}"):
+    with pytest.raises(ganrun.RequestError, match=f"there is no run {'0' * 32}"):
         ganrun.load("0" * 32)
 
 
-def test_a_directory_that_was_used_again_is_not_taken_for_the_run_that_was_there(build, uri, monkeypatch):
+def test_a_directory_that_was_used_again_is_not_mistaken_for_its_earlier_run(build, uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ids = []
     for _ in range(2):
         run = build("experiment = 'again'", steps=2)
         execute(run)
-        ids.append(Note.of(run.directory).run_id)
+        ids.append(SyncState.read(run.directory).progress.run_id)
         if len(ids) == 1:
             shutil.rmtree(run.directory.path)
     (tracker,) = load_registry().trackers().values()
@@ -595,17 +669,17 @@ def test_a_directory_that_was_used_again_is_not_taken_for_the_run_that_was_there
     assert tracker.runs_of("again") == [run.directory.path]
 
 
-def test_a_run_that_left_no_weights_says_so(build, uri, monkeypatch):
+def test_a_run_without_uploaded_weights_is_an_error_that_names_the_setting(build, uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     run = build("", steps=2)
     execute(run)
-    run_id = Note.of(run.directory).run_id
+    run_id = SyncState.read(run.directory).progress.run_id
     shutil.rmtree(run.directory.path)
     with pytest.raises(ganrun.RequestError, match=r"train with \[mlflow\] log_checkpoints = true"):
         ganrun.load(run_id)
 
 
-def test_samples_of_the_same_latents_stand_side_by_side(build, uri, tmp_path):
+def test_samples_of_the_same_latents_are_shown_side_by_side(build, uri, tmp_path):
     tables = []
     for seed in (1, 2):
         run = build(f'uri = "{uri}"', f"train.seed={seed}", steps=2)
@@ -629,7 +703,7 @@ def test_samples_of_the_same_latents_stand_side_by_side(build, uri, tmp_path):
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 20), (20, 10), (300, 150)])
-def test_samples_that_are_no_squares_keep_their_shape(height, width):
+def test_samples_that_are_not_square_keep_their_shape(height, width):
     samples = np.full((8, height, width, 1), 200, np.uint8)
     shown = np.asarray(cell(samples).crop((0, 0, 172, 172)))[..., 3] > 0
     rows, columns = shown.any(1).sum(), shown.any(0).sum()
@@ -640,26 +714,27 @@ def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
     run = build(f'uri = "{uri}"\nlog_model = true', steps=2)
     execute(run)
     client, found = mirrored(uri, run)
-    assert found.info.status == "FINISHED" and not [line for line in run.messages if "lacks" in line]
+    assert found.info.status == "FINISHED" and not [line for line in run.messages if "does not have" in line]
     (output,) = client.get_run(found.info.run_id).outputs.model_outputs
     mlflow.set_tracking_uri(uri)
     loaded = mlflow.pytorch.load_model(f"models:/{output.model_id}")
     latents = run.model.fixed_latents(5)
     assert torch.allclose(loaded(latents), run.model.decode(latents), atol=1e-6)
     signature = mlflow.models.get_model_info(f"models:/{output.model_id}").signature
-    assert signature.inputs.inputs[0].shape == (-1, run.spec.latent_size)
+    assert signature.inputs.inputs[0].shape == (-1, run.model.spec.latent_size)
 
 
 def test_the_machines_load_is_recorded(build, uri, monkeypatch):
     run = build(f'uri = "{uri}"', steps=4)
     monkeypatch.setattr("ganrun_mlflow.machine.SECONDS_BETWEEN_READINGS", 0.0)
     execute(run)
-    (first, *_) = [record for record in run.directory.records() if "system/cpu_utilization_percentage" in record]
+    recorded = [record.values for record in run.directory.records()]
+    (first, *_) = [values for values in recorded if "system/cpu_utilization_percentage" in values]
     assert 0 < first["system/system_memory_usage_percentage"] < 100
-    assert_level(uri, run)
+    assert_synchronised(uri, run)
 
 
-def test_a_store_of_another_mlflow_says_how_it_is_migrated(build, uri, tmp_path):
+def test_a_store_of_another_mlflow_version_names_the_command_that_migrates_it(build, uri, tmp_path):
     shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "old.db")
     with sqlite3.connect(tmp_path / "old.db") as store:
         store.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
@@ -668,7 +743,7 @@ def test_a_store_of_another_mlflow_says_how_it_is_migrated(build, uri, tmp_path)
     assert "mlflow db upgrade" in "\n".join(run.messages)
 
 
-def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path, monkeypatch):
+def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkeypatch):
     run = build(f'uri = "{uri}"\nexperiment = "shown"', steps=2)
     execute(run)
     port = free_port()
@@ -679,12 +754,12 @@ def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path, monkey
     )
     try:
         line = process.stdout.readline()
-        found = Note.of(run.directory).experiment_id
+        found = SyncState.read(run.directory).progress.experiment_id
         assert line.startswith(f"MLflow: http://127.0.0.1:{port}/#/experiments/{found}/runs?")
         assert process.stdout.readline() == "no browser can be opened here; open the address yourself\n"
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
         taken = ganrun_command("ui", run.directory.path, "--port", port, "--no-browser")
-        assert taken.exit_code == 2 and "say --port with another number" in taken.output
+        assert taken.exit_code == 2 and "choose another with --port" in taken.output
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
@@ -692,7 +767,7 @@ def test_ui_serves_the_store_and_says_where_to_look(build, uri, tmp_path, monkey
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
     with socket.create_server(("127.0.0.1", port)):  # which speaks no HTTP
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        taken = ganrun_command("ui", Note.of(run.directory).run_id, "--port", port, "--no-browser")
+        taken = ganrun_command("ui", SyncState.read(run.directory).progress.run_id, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and f"port {port} cannot be used: Address already in use" in taken.output
     absent = ganrun_command("ui", run.directory.path, "--experiment", "none", "--no-browser")
     assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
@@ -719,14 +794,14 @@ def test_a_server_gets_numbers_and_files(build, server):
 
 @pytest.fixture
 def server(tmp_path, uri):
-    """A real tracking server over the shared store, on the loopback."""
+    """A tracking server for the shared store, on the loopback interface."""
     with served(uri, tmp_path) as (address, _):
         yield address
 
 
 @contextlib.contextmanager
 def served(uri, tmp_path, port=None):
-    """A block in which a tracking server answers; its address and process."""
+    """Run a tracking server for the block; its address and process."""
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", str(tmp_path / "served")]
@@ -754,7 +829,7 @@ def await_server(address, process):
     raise AssertionError("the tracking server did not start")
 
 
-def test_the_checkup_is_quick_and_changes_nothing(tmp_path, monkeypatch):
+def test_the_health_check_is_quick_and_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert check_store().ok
@@ -775,7 +850,7 @@ def test_the_checkup_is_quick_and_changes_nothing(tmp_path, monkeypatch):
     assert dead in check_store().text
 
 
-def test_a_server_that_accepts_but_never_answers_is_given_up_soon(monkeypatch):
+def test_the_health_check_does_not_wait_for_a_server_that_never_answers(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
         monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 0.5)

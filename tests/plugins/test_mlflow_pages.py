@@ -1,4 +1,4 @@
-"""What a person sees in MLflow: the pages that ganrun leads to, in a real browser, with the runs of a real server."""
+"""The pages of MLflow that ganrun opens, in a browser, with runs from a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -33,7 +32,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Run]]]:
-    """The address of the page that `ganrun ui` prints, and the two runs that are compared there."""
+    """The address that `ganrun ui` prints, and the two runs that are compared there."""
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
@@ -77,32 +76,34 @@ def test_the_page_opens_on_charts_with_scores_and_pictures_of_both_runs(shown, p
     address, runs = shown
     page.goto(address)
     for run in runs:
-        visible(page.get_by_role("link", name=run.name).first)
-    visible(page.get_by_text("eval/fid_classifier", exact=True).first)
-    visible(page.get_by_text("eval/samples", exact=True).first)
+        expect_visible(page.get_by_role("link", name=run.name).first)
+    expect_visible(page.get_by_text("eval/fid_classifier", exact=True).first)
+    expect_visible(page.get_by_text("eval/samples", exact=True).first)
     pictures = page.locator("img[src*='eval~last_samples']")
     expect(pictures).to_have_count(2, timeout=PATIENCE_MILLISECONDS)
-    assert all(is_drawn(page, index, "eval~last_samples") for index in range(2))
-    assert page.get_by_text("eval/neighbours").count() == 0, "what has no slider stands behind the scores"
+    for index in range(2):
+        wait_until_drawn(page, index, "eval~last_samples")
+    assert page.get_by_text("eval/neighbours").count() == 0, "pictures without a slider come after the scores"
 
 
-def test_the_table_shows_each_run_beside_its_data(shown, page: Page) -> None:
+def test_the_table_shows_each_run_next_to_its_data(shown, page: Page) -> None:
     address, runs = shown
     page.goto(address.replace("compareRunsMode=CHART", "compareRunsMode=TABLE"))
     data = page.get_by_text(f"digits ({runs[0].environment['data_fingerprint']})", exact=True)
     expect(data).to_have_count(len(runs), timeout=PATIENCE_MILLISECONDS)
     beside = sorted(middle(data.nth(index)) for index in range(len(runs)))
-    # The newest stands first.
+    # The newest is first.
     assert [middle(page.get_by_role("link", name=run.name)) for run in reversed(runs)] == pytest.approx(beside, abs=4)
 
 
-def test_samples_of_the_same_latents_stand_side_by_side(shown, page: Page) -> None:
+def test_samples_of_the_same_latents_are_side_by_side(shown, page: Page) -> None:
     address, _ = shown
     page.goto(address.replace("compareRunsMode=CHART", "compareRunsMode=ARTIFACT"))
-    visible(page.get_by_text("samples_01_to_08").first)
+    expect_visible(page.get_by_text("samples_01_to_08").first)
     pictures = page.locator("img[src*='table_images']")
     expect(pictures.nth(1)).to_be_attached(timeout=PATIENCE_MILLISECONDS)
-    assert is_drawn(page, 0, "table_images") and is_drawn(page, 1, "table_images")
+    for index in range(2):
+        wait_until_drawn(page, index, "table_images")
     first, second = (pictures.nth(index).bounding_box() for index in range(2))
     assert first and second and first["y"] == second["y"] and first["x"] < second["x"], "in one row"
     row = pictures.first.locator("xpath=ancestor::div[@role='row'][1]").bounding_box()
@@ -111,26 +112,21 @@ def test_samples_of_the_same_latents_stand_side_by_side(shown, page: Page) -> No
     )
 
 
-def middle(what) -> float:
-    """How far down the page its middle is, in pixels."""
-    box = what.bounding_box()
+def middle(element) -> float:
+    """The distance of an element's middle from the top of the page, in pixels."""
+    box = element.bounding_box()
     assert box
     return float(box["y"] + box["height"] / 2)
 
 
-def visible(what) -> None:
-    expect(what).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+def expect_visible(element) -> None:
+    expect(element).to_be_visible(timeout=PATIENCE_MILLISECONDS)
 
 
-def is_drawn(page: Page, index: int, source: str) -> bool:
-    """Whether a picture has arrived and is one."""
-    deadline = time.monotonic() + PATIENCE_MILLISECONDS / 1000
-    question = "([source, index]) => document.querySelectorAll(`img[src*='${source}']`)[index]?.naturalWidth > 0"
-    while time.monotonic() < deadline:
-        if page.evaluate(question, [source, index]):
-            return True
-        time.sleep(0.2)
-    return False
+def wait_until_drawn(page: Page, index: int, source: str) -> None:
+    """Wait until a picture has loaded and is a valid one."""
+    is_drawn = "([source, index]) => document.querySelectorAll(`img[src*='${source}']`)[index]?.naturalWidth > 0"
+    page.wait_for_function(is_drawn, arg=[source, index], timeout=PATIENCE_MILLISECONDS)
 
 
 def free_port() -> int:

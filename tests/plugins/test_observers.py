@@ -1,4 +1,4 @@
-"""Checkpoints, sample grids and progress, in real runs of a small recipe."""
+"""Checkpoints, early stopping, sample grids and progress, in real runs of a small recipe."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from PIL import Image
 from ganrun import (
     DamagedCheckpoint,
     Metric,
+    Observer,
     RequestError,
     RunError,
     Score,
+    Settings,
     checkpoints_in,
     hookimpl,
     load_checkpoint,
+    observes,
     save_checkpoint,
     step_of,
     to_uint8,
@@ -55,7 +58,7 @@ def test_observers_conform(name):
 
 
 def test_a_checkpoint_is_read_back_as_it_was_written(run, tmp_path):
-    save_checkpoint(run.state, tmp_path / "step_3")
+    save_checkpoint(run.state.checkpoint(), tmp_path / "step_3")
     checkpoint = load_checkpoint(tmp_path / "step_3")
     written = run.state.weights()
     assert checkpoint.weights.keys() == written.keys() == {"generator", "generator.averaged", "discriminator"}
@@ -66,8 +69,8 @@ def test_a_checkpoint_is_read_back_as_it_was_written(run, tmp_path):
 
 @pytest.mark.parametrize("file", ["generator.safetensors", "progress.pt", "manifest.json"])
 @pytest.mark.parametrize("deed", ["cut", "remove", "flip"])
-def test_every_damage_is_noticed(run, tmp_path, file, deed):
-    save_checkpoint(run.state, tmp_path / "step_3")
+def test_every_kind_of_damage_is_detected(run, tmp_path, file, deed):
+    save_checkpoint(run.state.checkpoint(), tmp_path / "step_3")
     path = tmp_path / "step_3" / file
     content = bytearray(path.read_bytes())
     if deed == "remove":
@@ -89,7 +92,7 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(run, tmp_path):
     import hashlib
     import json
 
-    save_checkpoint(run.state, tmp_path / "step_3")
+    save_checkpoint(run.state.checkpoint(), tmp_path / "step_3")
     (tmp_path / "step_3" / "progress.pt").write_bytes(pickle.dumps(Bomb()))
     manifest = json.loads((tmp_path / "step_3" / "manifest.json").read_text())
     content = (tmp_path / "step_3" / "progress.pt").read_bytes()
@@ -100,19 +103,19 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(run, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_that_could_not_be_finished_leaves_nothing(run, tmp_path, monkeypatch):
+def test_a_checkpoint_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(RunError, match=r"cannot write the checkpoint .*step_3: .*No space left"):
-        save_checkpoint(run.state, tmp_path / "step_3")
+        save_checkpoint(run.state.checkpoint(), tmp_path / "step_3")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("blocks", [1, 16])
-def test_a_full_disk_ends_a_run_with_one_line(tmp_path, blocks):
-    """A limit on the size of files does to a run what a full disk does: of its records, and of its weights."""
+def test_a_full_disk_is_reported_in_one_line(tmp_path, blocks):
+    """A limit on the size of files acts like a full disk: on the records, or on the weights."""
     kept = {"every_steps": 3} if blocks > 1 else False
     recipe = {**SMALL, "generator": {"use": "mlp", "hidden": [64]}, "checkpoints": kept, "samples": False}
     recipe["train"] = {**SMALL["train"], "steps": 60}
@@ -130,7 +133,7 @@ def test_only_the_latest_are_kept(tmp_path):
 
 
 class ByStep(Metric):
-    """Scores that are known for each step: one is best at 3, the other at 2."""
+    """Scores that depend on the step: one is best at 3, the other at 2."""
 
     error = (9.0, 5.0, 2.0, 4.0, 4.0, 3.0, 8.0)
 
@@ -158,8 +161,8 @@ def test_the_best_state_is_kept_beside_the_latest(tmp_path, metric, step, value)
     assert [folder.name for folder in checkpoints_in(tmp_path / "run")] == ["step_00000007"]
 
 
-def test_the_best_state_survives_a_run_that_was_killed_and_is_continued(tmp_path):
-    """Killed without a word, so that no summary tells of it: metrics.jsonl does."""
+def test_the_best_state_survives_a_killed_and_continued_run(tmp_path):
+    """A killed run has no summary of the best state; metrics.jsonl has its scores."""
     tables = scored(checkpoints={"best": "error", "every_steps": 1})
     run = build({**tables, "train": {**tables["train"], "steps": 5}}, tmp_path / "run", ByStepPlugin())
     execute(run)
@@ -169,9 +172,9 @@ def test_the_best_state_survives_a_run_that_was_killed_and_is_continued(tmp_path
     assert load_checkpoint(tmp_path / "run/checkpoints/best").progress["step"] == 3
 
 
-def test_a_best_that_is_not_measured_is_told_at_the_first_evaluation(tmp_path, caplog):
+def test_a_best_that_is_not_measured_is_warned_about_once(tmp_path, caplog):
     train(scored(steps=2, checkpoints={"best": "fid"}), tmp_path / "run", ByStepPlugin())
-    assert caplog.messages.count("no best checkpoint: fid was not measured, but error, merit") == 1
+    assert caplog.messages.count("no best checkpoint: fid is not measured; the scores are error, merit") == 1
     with pytest.raises(RequestError, match=r'best = "fid" needs a \[\[metric\]\]'):
         train(scored(metric=[], checkpoints={"best": "fid"}), tmp_path / "none", ByStepPlugin())
 
@@ -184,13 +187,95 @@ def test_a_best_state_that_was_not_kept_is_not_claimed(tmp_path):
     assert step_of(tmp_path / "run/checkpoints/best") == 6
 
 
-def test_scores_on_other_terms_are_no_better_and_no_worse():
+def test_scores_with_another_protocol_are_not_compared():
     first = Score("fid", 5.0, False, {"generated": 100})
     assert first.improves_on(None) and not first.improves_on(first)
     assert Score("fid", 4.0, False, {"generated": 100}).improves_on(first)
     assert not Score("fid", 6.0, False, {"generated": 100}).improves_on(first)
-    assert Score("fid", 6.0, False, {"generated": 20}).improves_on(first), "it starts anew"
+    assert Score("fid", 6.0, False, {"generated": 20}).improves_on(first), "the first with its protocol"
     assert not Score("fid", float("nan"), False, {"generated": 20}).improves_on(None)
+
+
+# ── The final weights ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Files:
+    """A plugin whose observer lists the files of a run, and stops it after its third step if `stops` is set."""
+
+    def __init__(self, *, first: bool = True) -> None:
+        self.written: list[tuple[str, str]] = []
+        written = self.written
+
+        class Stopper(Observer):
+            @observes(tryfirst=first, trylast=not first)
+            def step_ended(self, run, step):
+                if step == 3 and self.settings.stops:
+                    run.stop("enough")
+
+            @observes
+            def file_written(self, path, role):
+                written.append((role, path.name))
+
+            class Settings(Settings):
+                stops: bool = True
+
+        self.observer = Stopper
+
+    @hookimpl
+    def ganrun_observers(self):
+        return {"stopper": self.observer}
+
+    def of(self, role: str) -> list[str]:
+        return [name for each, name in self.written if each == role]
+
+
+def stopped_at_three(every: int, steps: int = 9, **more):
+    """A recipe without metrics, that writes checkpoints, pictures and means at one interval."""
+    train = {**SMALL["train"], "steps": steps, "log_every_steps": every}
+    cadences = {"checkpoints": {"every_steps": every, "keep": 9}, "samples": {"every_steps": every}}
+    return {**SMALL, "train": train, **cadences, "progress": False, "stopper": {}, **more}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the others", "after the others"])
+@pytest.mark.parametrize("every", [1, 3, 100], ids=["every step", "the last step", "never"])
+def test_the_final_weights_are_kept_exactly_once_also_if_an_observer_stops_the_run(tmp_path, every, first):
+    files = Files(first=first)
+    run = train(stopped_at_three(every), tmp_path / "run", files)
+    assert run.step == 3 and run.directory.summary()["status"] == "finished"
+    checkpoint = load_checkpoint(tmp_path / "run/checkpoints/step_00000003")
+    for network, tensors in run.state.weights().items():
+        assert all(torch.equal(checkpoint.weights[network][name], value) for name, value in tensors.items())
+    assert files.of("checkpoint") == [f"step_{step:08d}" for step in ([1, 2, 3] if every == 1 else [3])]
+    assert files.of("samples") == [f"step_{step:08d}.png" for step in (1, 2, 3)], "the first two are always scheduled"
+    last = run.directory.records()[-1]
+    assert last.step == 3 and "loss/generator" in last.values
+    assert [record.step for record in run.directory.records()].count(3) == 1, "the means are written once"
+
+
+def test_a_run_that_is_continued_without_a_step_left_writes_no_weights_and_no_pictures(tmp_path):
+    tables = stopped_at_three(100, steps=4, stopper={"stops": False})
+    train(tables, tmp_path / "run", Files())
+    kept = [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".png", ".gif", ".safetensors", ".jsonl")]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept if path.suffix != ".jsonl"}
+    records = (tmp_path / "run/metrics.jsonl").read_text()
+    files = Files()
+    again = train(tables, tmp_path / "run", files, resume=True)
+    assert again.step == 4 and len(before) > 8
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+    assert (tmp_path / "run/metrics.jsonl").read_text() == records
+    assert files.of("checkpoint") == ["step_00000004"], "the summary names it"
+    assert files.of("samples") == [] and again.last_files["checkpoint"] == "checkpoints/step_00000004"
+
+
+def test_a_final_picture_that_a_crash_prevented_is_drawn_when_the_run_is_continued(tmp_path):
+    tables = stopped_at_three(2, steps=4, stopper={"stops": False})
+    train(tables, tmp_path / "run", Files())
+    last = tmp_path / "run/samples/step_00000004.png"
+    content = last.read_bytes()
+    last.unlink()
+    files = Files()
+    train(tables, tmp_path / "run", files, resume=True)
+    assert files.of("samples") == [last.name] and last.read_bytes() == content
 
 
 # ── Early stopping ────────────────────────────────────────────────────────────────────────────────────────
@@ -201,14 +286,14 @@ def test_a_run_ends_when_a_score_has_not_improved_for_a_while(tmp_path):
     run = train(scored(**{"early-stopping": stopping}), tmp_path / "run", ByStepPlugin())
     assert run.step == 5, "best at 3, no better at 4 and 5"
     assert [folder.name for folder in checkpoints_in(tmp_path / "run")][-1] == "step_00000005"
-    records = [record["step"] for record in run.directory.records() if "eval/error" in record]
-    assert records == [1, 2, 3, 4, 5], "the last state is scored once"
-    summary = run.directory.read_json("summary.json")
+    scored_steps = [record.step for record in run.directory.records() if "error" in record.scores()]
+    assert scored_steps == [1, 2, 3, 4, 5], "the last state is scored once"
+    summary = run.directory.summary()
     assert summary["status"] == "finished" and "has not improved for 2 evaluations" in summary["stopped"]
     assert any(message.startswith("stopped early: error has not improved") for message in run.messages)
 
 
-def test_a_stopped_run_stays_stopped_and_patience_survives_a_break(tmp_path):
+def test_a_stopped_run_stays_stopped_and_patience_survives_a_restart(tmp_path):
     patient = scored(**{"early-stopping": {"metric": "error", "patience": 3}})
     first = {**patient, "train": {**patient["train"], "steps": 4}}
     assert train(first, tmp_path / "run", ByStepPlugin()).step == 4
@@ -224,15 +309,15 @@ def test_steady_progress_stops_nothing(tmp_path):
     assert run.step == 3 and run.stopped is None
 
 
-def test_patience_with_nothing_is_told_at_once(tmp_path, caplog):
+def test_patience_without_scores_is_reported_at_once(tmp_path, caplog):
     patient = {"early-stopping": {"metric": "fid", "patience": 1}}
     assert train(scored(steps=2, **patient), tmp_path / "run", ByStepPlugin()).step == 2
     assert '"early-stopping" failed at evaluated' in caplog.text
-    assert "fid was not measured, but error, merit" in caplog.text
+    assert "fid is not measured; the scores are error, merit" in caplog.text
     never = scored(steps=2, **patient)
     del never["train"]["evaluate_every_steps"]
     train(never, tmp_path / "never", ByStepPlugin())
-    assert "it needs a [[metric]] and [train] evaluate_every_steps" in caplog.text
+    assert "needs a [[metric]] and [train] evaluate_every_steps" in caplog.text
 
 
 def test_patience_that_runs_out_with_the_run_ends_nothing(tmp_path):
@@ -248,7 +333,7 @@ def test_patience_that_runs_out_with_the_run_ends_nothing(tmp_path):
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_grid_holds_every_image_in_its_place():
+def test_a_grid_contains_every_image_in_its_place():
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].mul(50).expand(5, 1, 300, 200).contiguous()
     grid = image_grid(images, columns=3).numpy()
     assert grid.shape == (2 * 302 + 2, 3 * 202 + 2, 3)
@@ -276,7 +361,7 @@ def test_grids_show_the_averaged_weights_samples_of_the_same_latents(run):
 # ── Progress ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):
+def test_without_a_terminal_progress_is_plain_lines(tmp_path, capfd):
     train({**SMALL, "progress": {"seconds": 1e-9}}, tmp_path / "run")
     lines = capfd.readouterr().err.splitlines()
     assert re.fullmatch(r"run: 3 steps on cpu \(.*\), in .*/run", lines[0])
@@ -285,7 +370,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):
     assert re.fullmatch(r"finished at step 3: 24 images in 0:0\d of training, [\d,]+ images/s", lines[4])
 
 
-def test_a_bar_where_there_is_one(tmp_path, capfd, monkeypatch):
+def test_on_a_terminal_progress_is_a_bar(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     run = build(SMALL, tmp_path / "run")
     execute(run)
@@ -294,7 +379,7 @@ def test_a_bar_where_there_is_one(tmp_path, capfd, monkeypatch):
     assert "\x1b[" in errors
 
 
-def test_nobody_reading_costs_no_training(tmp_path):
+def test_a_closed_pipe_does_not_stop_training(tmp_path):
     """As after `| head -1`: the pipe is closed before the first step."""
     (tmp_path / "small.toml").write_text(tomli_w.dumps({**SMALL, "samples": False, "progress": {"seconds": 0.001}}))
     command = f"{sys.executable} -m ganrun.cli small.toml --output run 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"

@@ -13,7 +13,7 @@ from torch import nn
 
 import ganrun
 from ganrun import Optimizer, OptimizerSettings, Schedule, hookimpl, load_registry
-from ganrun.testing import train
+from ganrun.testing import assert_conforms, train
 
 CPU = torch.device("cpu")
 REGISTRY = load_registry()
@@ -34,6 +34,13 @@ def factors(rule: Optimizer, steps: int) -> list[float]:
 def test_what_is_built_in() -> None:
     assert OPTIMIZERS == ["adam", "adamw", "rmsprop", "sgd"]
     assert SCHEDULES == ["constant", "cosine", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("optimizer", each) for each in OPTIMIZERS), *(("schedule", each) for each in SCHEDULES)]
+)
+def test_each_conforms(kind: str, name: str) -> None:
+    assert_conforms(kind, REGISTRY.find(kind, name).cls)
 
 
 # ── Schedules ─────────────────────────────────────────────────────────────────────────────────────────────

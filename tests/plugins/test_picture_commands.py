@@ -16,14 +16,14 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ganrun import RequestError, Run, find_saved_model, load, to_uint8, to_unit_range
+from ganrun import RequestError, Run, find_saved_model, load, real_images, to_uint8, to_unit_range
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_samples import making
 from ganrun_samples.grid import image_grid
-from ganrun_samples.latents import code_lines, paths
+from ganrun_samples.latents import code_traversals, interpolated
 from ganrun_samples.scatter import scatter
-from ganrun_samples.target import Target
+from ganrun_samples.target import Target, file_name
 
 SMALL = {
     "name": "small",
@@ -54,7 +54,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory):
-    """A trained run of each recipe, made when it is first asked for."""
+    """A trained run of each recipe, on first use."""
     folder, made = tmp_path_factory.mktemp("runs"), {}
 
     def run_of(name: str) -> Run:
@@ -76,7 +76,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def written(*arguments: object) -> np.ndarray:
-    """The one picture that a command says it wrote."""
+    """The picture that a command reports."""
     result = ganrun(*arguments)
     assert result.exit_code == 0 and result.stdout.startswith("wrote "), result.output
     return pixels(Path(result.stdout.removeprefix("wrote ").strip()))
@@ -88,7 +88,7 @@ def written(*arguments: object) -> np.ndarray:
 def test_a_folder_of_samples_has_the_runs_own_score(runs, tmp_path):
     run = runs("gan")
     folder = tmp_path / "new" / "pictures"
-    result = ganrun("sample", run.directory.path, "-n", 300, "--output", folder)
+    result = ganrun("sample", run.directory.path, "-n", 300, "-o", folder)
     assert result.exit_code == 0 and result.stdout == f"wrote 300 pictures to {folder}\n"
     assert sorted(path.name for path in folder.iterdir()) == [f"{number:05}.png" for number in range(300)]
     scored = ganrun("eval", folder, "--against", run.directory / "recipe.toml")
@@ -98,14 +98,14 @@ def test_a_folder_of_samples_has_the_runs_own_score(runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "count", "columns"), [("gan", 1, 1), ("gan", 7, 3), ("colour", 300, 18), ("cgan", 9, 3)]
 )
-def test_a_grid_of_samples_shows_the_first_of_those_that_are_scored(runs, name, count, columns):
+def test_a_grid_shows_the_first_of_the_scored_samples(runs, name, count, columns):
     run = runs(name)
     drawn = written("sample", run.directory.path, "-n", count)
-    assert np.array_equal(drawn, image_grid(run.evaluation().generated(count), columns).numpy())
+    assert np.array_equal(drawn, image_grid(to_uint8(run.model.sample(count)), columns).numpy())
     assert (run.directory / "pictures" / "sample_step_00000002.png").is_file()
 
 
-def test_other_samples_and_one_class_are_asked_for(runs, tmp_path):
+def test_seed_and_label_select_other_samples(runs, tmp_path):
     run = runs("cgan")
     drawn = written("sample", run.directory.path, "-n", 6, "--label", 3, "--seed", 8, "--columns", 9)
     expected = load(run.directory.path, "cpu").sample(6, seed=8, label=3)
@@ -117,14 +117,16 @@ def test_other_samples_and_one_class_are_asked_for(runs, tmp_path):
 
 def test_colours_stay_colours_in_a_folder(runs, tmp_path):
     run = runs("colour")
-    assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, "an empty folder will do"
+    assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, (
+        "an empty folder is accepted"
+    )
     found = np.stack([pixels(path) for path in sorted(tmp_path.iterdir())])
-    assert np.array_equal(found.transpose(0, 3, 1, 2), run.evaluation().generated(3))
+    assert np.array_equal(found.transpose(0, 3, 1, 2), to_uint8(run.model.sample(3)))
 
 
 def test_points_are_drawn_over_real_ones(runs):
     run = runs("points")
-    expected = scatter(run.evaluation().real(50, "test"), run.evaluation().generated(50))
+    expected = scatter(real_images(run.data, 50, "test"), run.model.sample(50))
     assert np.array_equal(written("sample", run.directory.path, "-n", 50), expected)
 
 
@@ -142,13 +144,13 @@ def test_an_interpolation_is_a_strip_or_a_folder_of_its_steps(runs, tmp_path):
     steps = sorted((tmp_path / "steps").iterdir())
     assert len(steps) == 5
     starts, ends = run.model.fixed_latents(6).chunk(2)
-    between = paths(run.model, starts, ends, 5)
+    between = interpolated(run.model, starts, ends, 5)
     for number, path in enumerate(steps):
         made = to_uint8(run.model.decode(between[:, number]))
         assert np.array_equal(pixels(path), image_grid(made, 2).numpy())
 
 
-def test_a_traversal_goes_along_the_codes_or_along_what_is_chosen(runs, tmp_path):
+def test_a_traversal_varies_the_codes_or_the_chosen_latents(runs, tmp_path):
     run = runs("infogan")
     place = run.directory.path
     rows = written("traverse", place, "-n", 2)
@@ -158,7 +160,9 @@ def test_a_traversal_goes_along_the_codes_or_along_what_is_chosen(runs, tmp_path
     folder = tmp_path / "steps"
     assert ganrun("traverse", place, "-n", 1, "--columns", 3, "--output", folder).exit_code == 0
     latents = run.model.fixed_latents(1)
-    code, continuous = (to_uint8(run.model.decode(line.of(latents)[0])) for line in code_lines(run.model, 3))
+    code, continuous = (
+        to_uint8(run.model.decode(traversal.applied_to(latents)[0])) for traversal in code_traversals(run.model, 3)
+    )
     expected = [torch.stack([code[step], continuous[step]]) for step in range(3)]
     expected.append(torch.stack([code[3], torch.full_like(code[3], 255)]))
     found = [pixels(path) for path in sorted(folder.iterdir())]
@@ -172,7 +176,7 @@ def test_a_model_without_codes_is_traversed_along_its_latents(runs, name):
     assert written("traverse", runs(name).directory.path, "--columns", 4).std() > 10
 
 
-def test_one_class_is_interpolated_within_and_another_seed_shows_others(runs):
+def test_label_and_seed_select_other_interpolations(runs):
     place = runs("cgan").directory.path
     pictures = [written("interpolate", place, *more) for more in ([], ["--label", 2], ["--seed", 4], ["--seed", 5])]
     for index, one in enumerate(pictures):
@@ -182,9 +186,9 @@ def test_one_class_is_interpolated_within_and_another_seed_shows_others(runs):
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
+def test_real_images_are_above_their_reconstructions(runs, tmp_path):
     run = runs("vae")
-    real = run.evaluation().real(7, "test")
+    real = real_images(run.data, 7, "test")
     made = to_uint8(run.model.reconstruct(to_unit_range(real)))
     white = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
     rows = [real[:3], made[:3], real[3:6], made[3:6], torch.cat([real[6:], white]), torch.cat([made[6:], white])]
@@ -198,35 +202,37 @@ def test_real_images_stand_above_their_reconstructions(runs, tmp_path):
     assert not np.array_equal(of_training, drawn)
 
 
-def test_a_folder_takes_more_pairs_than_one_picture(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "MOST_IN_A_GRID", 5)
-    monkeypatch.setattr(making, "IMAGES_AT_A_TIME", 3)
+def test_a_folder_has_room_for_more_pairs_than_one_picture(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "MAX_IN_GRID", 5)
+    monkeypatch.setattr(making, "BATCH", 3)
     run = runs("vae")
     assert ganrun("reconstruct", run.directory.path, "-n", 7, "--output", tmp_path / "pairs").exit_code == 0
-    real = run.evaluation().real(7, "test")
+    real = real_images(run.data, 7, "test")
     made = to_uint8(run.model.reconstruct(to_unit_range(real)))
     for number, path in enumerate(sorted((tmp_path / "pairs").iterdir())):
         assert np.array_equal(pixels(path), image_grid(torch.stack([real[number], made[number]]), 1).numpy())
     assert number == 6
     refused = ganrun("reconstruct", run.directory.path, "-n", 7)
-    told = "7 images are too many for one picture, which takes 5; for more, name a folder"
-    assert refused.exit_code == 2 and told in refused.output
+    message = "7 images are too many for one picture, which takes 5; write them to a folder"
+    assert refused.exit_code == 2 and message in refused.output
 
 
-# ── Where pictures go ─────────────────────────────────────────────────────────────────────────────────────
+# ── Targets ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("count", "last"), [(1, "00000.png"), (100_000, "99999.png"), (100_001, "100000.png")])
-def test_pictures_of_a_folder_sort_in_their_order_however_many_there_are(tmp_path, count, last):
-    with Target(tmp_path / "folder").folder(count) as pages:
-        for pages.count in (0, count - 1):  # the first and the last will do
-            pages.add(np.zeros((2, 2), np.uint8))
-    found = sorted(path.name for path in (tmp_path / "folder").iterdir())
-    assert found[-1] == last and {len(name) for name in found} == {len(last)}
+def test_file_names_in_a_folder_sort_in_order(tmp_path, count, last):
+    numbers = sorted({0, count // 2, count - 1})
+    names = [file_name(number, count) for number in numbers]
+    assert names == sorted(names) and names[-1] == last and {len(name) for name in names} == {len(last)}
+    target = Target(tmp_path / "folder")
+    target.write_all([np.zeros((2, 2), np.uint8)], count)  # the first will do
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [names[0]]
+    assert target.report() == f"wrote 1 picture to {tmp_path / 'folder'}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number):
+def test_an_interrupted_command_leaves_no_partial_folder(runs, tmp_path, number):
     folder = tmp_path / "pictures"
     command = [sys.executable, "-m", "ganrun.cli", "sample", str(runs("gan").directory.path), "-n", "1000000"]
     with subprocess.Popen([*command, "--output", str(folder)], stderr=subprocess.PIPE, text=True) as process:
@@ -240,7 +246,7 @@ def test_a_command_that_is_ended_leaves_nothing_half_done(runs, tmp_path, number
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, monkeypatch):
+def test_pictures_of_an_exported_model_are_in_the_working_directory(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     find_saved_model(runs("gan").directory.path).save(tmp_path / "model", {})
@@ -250,7 +256,7 @@ def test_what_was_exported_is_drawn_beside_it_and_not_into_it(runs, tmp_path, mo
     assert (tmp_path / "model_sample_step_00000002.png").is_file() and {*(tmp_path / "model").iterdir()} == before
 
 
-def test_a_folder_may_be_a_link_but_not_the_one_that_one_is_in(runs, tmp_path, monkeypatch):
+def test_a_folder_may_be_a_link_but_not_the_working_directory(runs, tmp_path, monkeypatch):
     place = runs("gan").directory.path
     (tmp_path / "here").mkdir()
     (tmp_path / "empty").mkdir()
@@ -262,15 +268,16 @@ def test_a_folder_may_be_a_link_but_not_the_one_that_one_is_in(runs, tmp_path, m
         assert result.exit_code == 0 and result.stdout == f"wrote 2 pictures to ../{link}\n", result.output
         assert (tmp_path / link).is_symlink() and len([*(tmp_path / target).iterdir()]) == 2
     result = ganrun("sample", place, "-n", 2, "--output", ".")
-    assert result.exit_code == 2 and ". is the folder you are in" in result.output, result.output
+    assert result.exit_code == 2 and ". is the working directory" in result.output, result.output
 
 
-def test_a_fault_without_a_number_is_told_too(tmp_path):
-    with (
-        pytest.raises(RequestError, match="folder: encoder error; choose another"),
-        Target(tmp_path / "folder").folder(1),
-    ):
-        raise OSError("encoder error")  # as PIL says it of a full disk
+def test_an_error_without_a_number_is_reported_too(tmp_path):
+    def full_disk():
+        yield np.zeros((2, 2), np.uint8)
+        raise OSError("encoder error")  # as PIL reports a full disk
+
+    with pytest.raises(RequestError, match="folder: encoder error; choose another"):
+        Target(tmp_path / "folder").write_all(full_disk(), 2)
     assert not list(tmp_path.iterdir())
 
 
@@ -278,7 +285,7 @@ def test_a_fault_without_a_number_is_told_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "told"),
+    ("name", "arguments", "message"),
     [
         ("gan", ["reconstruct"], "the model has no encoder, so it cannot reconstruct images"),
         ("gan", ["sample", "--label", "3"], "knows no classes"),
@@ -286,51 +293,51 @@ def test_a_fault_without_a_number_is_told_too(tmp_path):
         ("gan", ["sample", "-n", "0"], "0 is not in the range"),
         ("gan", ["interpolate", "--columns", "1"], "1 is not in the range"),
         ("gan", ["traverse", "--columns", "513"], "513 is not in the range"),
-        ("gan", ["sample", "-n", "5000"], "5,000 samples are too many for one picture, which takes 4,096; for more"),
+        ("gan", ["sample", "-n", "5000"], "5,000 samples are too many for one picture, which takes 4,096; write them"),
         ("gan", ["interpolate", "-n", "500"], "500 rows are too many for one picture"),
         ("gan", ["traverse", "--dimensions", "0,4"], "there is no latent 4; the model has 4, counted from 0"),
-        ("gan", ["traverse", "--dimensions", "0;4"], '"0;4" is no list of numbers'),
+        ("gan", ["traverse", "--dimensions", "0;4"], '"0;4" is not a list of numbers'),
         ("gan", ["sample", "--device", "gpu"], 'device "gpu" is unknown'),
         ("gan", ["sample", "--output", "grid.jpg"], "pictures are written as PNG"),
-        ("points", ["sample", "--output", "folder"], "samples of shape (2,), which are no grey or colour images"),
+        ("points", ["sample", "--output", "folder"], "the samples have shape (2,), and are not grey or colour images"),
         ("points", ["sample", "-n", "5000"], "which takes 4,096\n"),
-        ("points", ["interpolate"], "which are no grey or colour images"),
-        ("points", ["traverse"], "which are no grey or colour images"),
+        ("points", ["interpolate"], "and are not grey or colour images"),
+        ("points", ["traverse"], "and are not grey or colour images"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_nothing_is_written(runs, tmp_path, monkeypatch, name, arguments, told):
+def test_invalid_requests_are_refused_and_nothing_is_written(runs, tmp_path, monkeypatch, name, arguments, message):
     run = runs(name)
     before = {*run.directory.path.rglob("*")}
     monkeypatch.chdir(tmp_path)
     command, *options = arguments
     result = ganrun(command, run.directory.path, *options)
-    assert result.exit_code == 2 and told in result.output and "Traceback" not in result.output, result.output
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output, result.output
     assert not list(tmp_path.iterdir()) and {*run.directory.path.rglob("*")} == before
 
 
-def test_what_is_there_is_not_written_over(runs, tmp_path):
+def test_existing_files_are_not_overwritten(runs, tmp_path):
     place = runs("gan").directory.path
     (tmp_path / "kept.txt").write_text("mine")
     (tmp_path / "folder.png").mkdir()
-    taken = {".": "is there already", "kept.txt": "is there already", "folder.png": "is a folder"}
-    for output, told in {**taken, "kept.txt/a.png": "cannot write to"}.items():
+    taken = {".": "exists already", "kept.txt": "exists already", "folder.png": "is a folder"}
+    for output, message in {**taken, "kept.txt/a.png": "cannot write to"}.items():
         result = ganrun("sample", place, "-n", 2, "--output", tmp_path / output)
-        assert result.exit_code == 2 and told in result.output, result.output
+        assert result.exit_code == 2 and message in result.output, result.output
     assert (tmp_path / "kept.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("command", ["sample", "interpolate", "traverse", "reconstruct"])
-def test_what_is_no_run_is_told(runs, tmp_path, command):
-    def told(place: Path) -> str:
+def test_an_error_says_why_a_folder_is_no_model(runs, tmp_path, command):
+    def refusal_of(place: Path) -> str:
         result = ganrun(command, place)
         assert result.exit_code == 2 and "Traceback" not in result.output, result.output
         return result.output
 
-    assert "there is no " in told(tmp_path / "nowhere")
-    assert "is no run directory, no checkpoint, and nothing that ganrun exported" in told(tmp_path)
+    assert "there is no " in refusal_of(tmp_path / "nowhere")
+    assert "is no run directory, no checkpoint, and nothing that ganrun exported" in refusal_of(tmp_path)
     run = shutil.copytree(runs("vae").directory.path, tmp_path / "copy")
     newest = run / "checkpoints" / "step_00000002" / "manifest.json"
     newest.write_text(json.dumps({**json.loads(newest.read_text()), "format": 99}))
-    assert "has format 99" in (found := told(run)) and "use the version that wrote it" in found
+    assert "has format 99" in (found := refusal_of(run)) and "use the version that wrote it" in found
     shutil.rmtree(run / "checkpoints")
-    assert "holds no checkpoint" in told(run)
+    assert "holds no checkpoint" in refusal_of(run)

@@ -1,4 +1,4 @@
-"""CIFAR-10, SVHN and STL-10, from files in their true formats that the tests write themselves."""
+"""CIFAR-10, SVHN and STL-10, from small files that the tests write in the published formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.io import savemat
 
-from ganrun import DataError, ModelSpec
+from ganrun import DataError, DataSpec
 from ganrun.testing import assert_conforms
 from ganrun_datasets.cifar10 import NAMES, Cifar10
 from ganrun_datasets.published import identify
@@ -30,7 +30,7 @@ PER_BATCH = 12
 STL = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
 
 MALICE = []
-"""What would be filled if a pickle were executed."""
+"""Filled only if a pickle is executed."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +63,8 @@ def python3(number: int, protocol: int = 2) -> bytes:
 
 
 def python2(number: int, labels_at_a_time: int = 1000) -> bytes:
-    """What cPickle of Python 2 wrote with protocol 2, opcode by opcode: its strings are BINSTRINGs, and its lists come
-    in portions of 1,000."""
+    """The output of Python 2's cPickle with protocol 2, opcode by opcode: strings are BINSTRINGs, and lists come in
+    portions of 1,000."""
     pixels, labels = batch(number)
 
     def string(content: bytes) -> bytes:
@@ -90,7 +90,7 @@ FORMS = {
 
 
 def write_cifar(root: Path, folder: str, packed: bool, write=None) -> Path:
-    """A small CIFAR-10 in its true layout; what `locate` should say."""
+    """Write a small CIFAR-10 in its published layout, and return the result that `locate` should have."""
     form, suffix, archive = FORMS[folder]
     contents = {f"{name}{suffix}": (write or form)(number) for number, name in enumerate(NAMES)}
     if not packed:
@@ -148,46 +148,46 @@ def test_nothing_in_a_pickle_is_executed(tmp_path):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(FORMS)), st.integers(0, 2**20))
-def test_a_batch_that_was_cut_short_is_never_read(tmp_path, folder, cut):
+def test_a_truncated_batch_is_never_read(tmp_path, folder, cut):
     root = tmp_path / f"{folder}-{cut}"
     place = write_cifar(root, folder, False)
     file = place / f"data_batch_3{FORMS[folder][1]}"
     content = file.read_bytes()
     file.write_bytes(content[: cut % len(content)])
     if not len(content[: cut % len(content)]) % 3073 and folder.endswith("bin") and cut % len(content):
-        return  # whole records: a smaller set, which only its sum tells from the published one
-    with pytest.raises(DataError, match=r"data_batch_3.*cut short|data_batch_3.*no batch of CIFAR-10"):
+        return  # complete records: a smaller set, which only its checksum distinguishes from the published one
+    with pytest.raises(DataError, match=r"data_batch_3.*is truncated or not|data_batch_3.*is not a batch of CIFAR-10"):
         made(Cifar10, root).prepare()
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "was cut short or damaged: it has 0 bytes"),
-        (b"<!DOCTYPE html><title>Quota exceeded</title>", "is a web page, saved in place of the archive"),
-        (None, "was cut short or damaged: it has"),
+        (b"", "is truncated or damaged: it has 0 bytes"),
+        (b"<!DOCTYPE html><title>Quota exceeded</title>", "is a web page saved in place of the archive"),
+        (None, "is truncated or damaged: it has"),
     ],
 )
-def test_a_damaged_archive_is_told_for_what_it_is(tmp_path, content, reason):
+def test_a_damaged_archive_is_diagnosed(tmp_path, content, reason):
     place = write_cifar(tmp_path, "cifar-10-batches-py", True)
     place.write_bytes(place.read_bytes()[:20_000] if content is None else content)
     with pytest.raises(DataError, match=f"{place.name} {reason}"):
         made(Cifar10, tmp_path).prepare()
 
 
-def test_an_archive_of_something_else_is_told(tmp_path):
+def test_an_archive_of_something_else_is_refused(tmp_path):
     with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as file:
         file.addfile(tarfile.TarInfo("cifar-100-binary/train.bin"), io.BytesIO())
     with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz lacks data_batch_1, data_batch_2"):
         made(Cifar10, tmp_path).prepare()
 
 
-def test_a_label_beyond_nine_is_told(tmp_path):
+def test_a_label_beyond_nine_is_refused(tmp_path):
     place = write_cifar(tmp_path, "cifar-10-batches-bin", False)
     content = bytearray((place / "test_batch.bin").read_bytes())
     content[3073] = 77
     (place / "test_batch.bin").write_bytes(content)
-    with pytest.raises(DataError, match=r"test_batch\.bin is not CIFAR-10: it has the label 77"):
+    with pytest.raises(DataError, match=r"test_batch\.bin is not CIFAR-10: it has the label 77, not 0 to 9"):
         made(Cifar10, tmp_path).prepare()
 
 
@@ -220,11 +220,11 @@ def test_svhn_is_read_with_ten_for_zero(tmp_path):
     ("other", "reason"),
     [
         ({"X": np.zeros((16, 16, 3, 20), np.uint8)}, "is not SVHN's cropped digits: it holds X of uint8"),
-        ({"y": np.ones((19, 1), np.uint8)}, "holds 20 images and 19 labels"),
+        ({"y": np.ones((19, 1), np.uint8)}, "holds 20 images but 19 labels"),
         ({"y": np.zeros((20, 1), np.uint8)}, "is not SVHN: it has labels from 0 to 0, not 1 to 10"),
     ],
 )
-def test_another_matlab_file_is_told(tmp_path, other, reason):
+def test_another_matlab_file_is_refused(tmp_path, other, reason):
     write_svhn(tmp_path, "test")
     write_svhn(tmp_path, "train", **other)
     with pytest.raises(DataError, match=f"train_32x32.mat {reason}"):
@@ -232,7 +232,7 @@ def test_another_matlab_file_is_told(tmp_path, other, reason):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 128, 140, 1000, 20_000])
-def test_a_matlab_file_that_was_cut_short_is_never_read(tmp_path, keep):
+def test_a_truncated_matlab_file_is_never_read(tmp_path, keep):
     write_svhn(tmp_path, "test")
     file = write_svhn(tmp_path, "train")
     file.write_bytes(file.read_bytes()[:keep])
@@ -244,7 +244,7 @@ def test_a_matlab_file_that_was_cut_short_is_never_read(tmp_path, keep):
 
 
 def write_stl(root: Path) -> np.ndarray:
-    """Small files in the true format; the training images as rows of pixels."""
+    """Write small files in the published format, and return the training images row by row."""
     folder = root / "stl10_binary"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -269,17 +269,17 @@ def test_stl_is_read_row_by_row_with_labels_from_zero(tmp_path):
 def test_stl_without_labels(tmp_path):
     write_stl(tmp_path)
     data = made(Stl10, tmp_path, train_on="unlabeled")
-    assert data.spec() == ModelSpec((3, 48, 48))
+    assert data.spec() == DataSpec((3, 48, 48))
     assert data.split("train").labels is None and len(data.split("train")) == 15
     with pytest.raises(DataError, match='no split "test"'):
         data.split("test")
 
 
-def test_stl_that_was_cut_short_is_told(tmp_path):
+def test_a_truncated_stl_file_is_refused(tmp_path):
     write_stl(tmp_path)
     file = tmp_path / "stl10_binary/test_X.bin"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"test_X\.bin was cut short or is not STL-10: it has 276,479 bytes"):
+    with pytest.raises(DataError, match=r"test_X\.bin is truncated or not STL-10: it has 276,479 bytes"):
         made(Stl10, tmp_path).prepare()
 
 
@@ -298,7 +298,7 @@ def small(component, root: Path):
 
 
 @pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
-def test_it_conforms_and_is_told_from_the_published_one(tmp_path, component, caplog):
+def test_it_conforms_and_is_known_not_to_be_the_published_one(tmp_path, component, caplog):
     chosen = small(component, tmp_path)
     assert_conforms("data", component, chosen)
     assert_conforms("data", component, {**chosen, "size": 16})
@@ -308,17 +308,17 @@ def test_it_conforms_and_is_told_from_the_published_one(tmp_path, component, cap
 
 
 @pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
-def test_where_it_is_absent_the_steps_are_told_and_the_problem_is_known(tmp_path, component):
+def test_without_its_files_the_spec_is_known_and_the_error_gives_the_steps(tmp_path, component):
     data = made(component, tmp_path / "nowhere")
     assert data.spec().classes == 10
     with pytest.raises(DataError) as caught:
         data.prepare()
     text = str(caught.value)
     assert f"ganrun data fetch {component.name}" in text
-    assert str(tmp_path / "nowhere") in text and "the places looked in:" in text
+    assert str(tmp_path / "nowhere") in text and "folders searched:" in text
 
 
-def test_files_are_published_if_their_sums_are_those_that_were_published(tmp_path):
+def test_files_are_published_if_their_checksums_are(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
     right = {tmp_path / name: hashlib.md5(name.encode()).hexdigest() for name in "ab"}
@@ -327,7 +327,7 @@ def test_files_are_published_if_their_sums_are_those_that_were_published(tmp_pat
     assert identify("x", {**right, tmp_path / "b": "0" * 32}).published is False
 
 
-def test_what_is_packed_is_told_from_the_bytes_and_not_from_the_name(tmp_path):
+def test_bytes_and_not_names_decide_whether_a_file_is_packed(tmp_path):
     import gzip
 
     (tmp_path / "plain.gz").write_bytes(b"digits")
@@ -354,8 +354,8 @@ def test_an_archive_with_links_in_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("component", [Cifar10, Svhn, Stl10])
-def test_files_that_may_not_be_read_are_told(component):
-    """As another user, since root may read everything; nobody else may look into the tests' own folder."""
+def test_files_without_read_permission_are_reported(component):
+    """Runs as another user, since root may read everything, and in a folder that other users may enter."""
     code = f"""
 import os, sys, scipy.io
 from ganrun import DataError

@@ -1,4 +1,4 @@
-"""`ganrun report`: one file that holds everything, as a browser without a network shows it."""
+"""`ganrun report`: one self-contained file, as a browser without a network shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganrun import GanrunError
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_report import page
-from ganrun_report.charts import APART, BOTTOM, TOP, Curve, Line, Scale, _letters
+from ganrun_report.charts import BOTTOM, LETTER_DISTANCE, TOP, Curve, Line, Scale, _letters
 from ganrun_report.pictures import spread
 
 NAUGHTY = (
@@ -50,8 +50,8 @@ def changed(**tables: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: two replicates; one named with markup, of other steps; one that was scored on fewer images, one
-    not at all, and one that failed."""
+    """A folder of runs: two replicates; one with markup in its name, and other steps; one scored on fewer images; one
+    not scored; and one that failed."""
     folder = tmp_path_factory.mktemp("work") / "runs"
     for seed in (0, 1):
         train(changed(train={"seed": seed}), folder / f"vae/seed_{seed}")
@@ -87,24 +87,24 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, report: Path) -> Iterator[Any]:
-    """Opens the report from disk, offline; at the end, no fault and no request beyond the page itself may have been."""
-    told: list[str] = []
+    """Opens the report from disk, offline; fails at the end on an error, or a request beyond the page itself."""
+    unexpected: list[str] = []
     contexts = []
 
     def open_page(path: Path = report, **options: Any) -> Any:
         context = browser.new_context(offline=True, **options)
         contexts.append(context)
         opened = context.new_page()
-        opened.on("console", lambda message: told.append(message.text))
-        opened.on("pageerror", lambda error: told.append(str(error)))
-        opened.on("request", lambda request: told.append(request.url) if request.url != path.as_uri() else None)
+        opened.on("console", lambda message: unexpected.append(message.text))
+        opened.on("pageerror", lambda error: unexpected.append(str(error)))
+        opened.on("request", lambda request: unexpected.append(request.url) if request.url != path.as_uri() else None)
         opened.goto(path.as_uri())
         return opened
 
     yield open_page
     for context in contexts:
         context.close()
-    assert [each for each in told if not each.startswith("data:")] == []
+    assert [each for each in unexpected if not each.startswith("data:")] == []
 
 
 def ganrun(*arguments: object) -> Result:
@@ -156,7 +156,7 @@ def test_a_run_that_lacks_a_step_shows_the_one_before(visit: Any, report: Path) 
     assert markup.locator("p:visible").inner_text() == "step 2", "it has 1, 2 and 5"
 
 
-def test_another_kind_of_pictures_is_chosen_by_the_keyboard(visit: Any) -> None:
+def test_another_kind_of_pictures_can_be_chosen_by_keyboard(visit: Any) -> None:
     opened = visit()
     assert opened.locator(".role:visible h3").all_inner_texts() == ["Samples"]
     opened.locator("input[name=role]").first.focus()
@@ -171,7 +171,7 @@ def test_another_kind_of_pictures_is_chosen_by_the_keyboard(visit: Any) -> None:
     assert opened.locator(".role:visible img:visible").count() == opened.locator(".role:visible .strip").count()
 
 
-def test_the_values_of_a_chart_are_read_by_pointer_and_by_keyboard(visit: Any, runs: Path) -> None:
+def test_the_values_of_a_chart_can_be_read_by_pointer_and_by_keyboard(visit: Any, runs: Path) -> None:
     opened = visit(viewport={"width": 1280, "height": 900})
     chart = opened.locator(".chart", has=opened.get_by_role("heading", name="mse", exact=True)).first
     drawing = chart.locator("svg[role=img]:visible")
@@ -228,7 +228,7 @@ def _luminance(colour: str) -> float:
     return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_it_can_be_read_by_a_machine_and_heard(visit: Any) -> None:
+def test_it_is_accessible_to_screen_readers(visit: Any) -> None:
     opened = visit()
     assert opened.locator("html").get_attribute("lang") == "en"
     assert opened.evaluate("[...document.images].every(each => each.alt.length > 10)")
@@ -255,10 +255,10 @@ def test_on_paper_no_column_is_cut_off(visit: Any) -> None:
     assert not opened.evaluate(cut) and opened.locator("nav:visible, .controls:visible").count() == 0
 
 
-# ── What it says ──────────────────────────────────────────────────────────────────────────────────────────
+# ── Contents ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_is_one_file_that_names_no_other(report: Path) -> None:
+def test_it_refers_to_no_other_file(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     links = re.findall(r'(?:src|href|action)="([^"#][^"]{0,40})', text)
     assert links and all(link.startswith("data:") for link in links)
@@ -267,7 +267,7 @@ def test_it_is_one_file_that_names_no_other(report: Path) -> None:
     assert "default-src &#39;none&#39;" in policy and "unsafe-inline" not in policy and "connect-src" not in policy
 
 
-def test_it_tells_rankings_failures_differences_and_environments(report: Path, runs: Path) -> None:
+def test_it_shows_rankings_failures_differences_and_environments(report: Path, runs: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert "Not ranked with the others (mse: real 32 ≠ 64)" in text
     assert "Without mse" in text
@@ -278,7 +278,7 @@ def test_it_tells_rankings_failures_differences_and_environments(report: Path, r
     assert environment["data_fingerprint"] in text and environment["packages"]["torch"] in text
 
 
-def test_what_is_nobodys_business_stays_out_of_a_page_that_is_mailed(runs: Path, tmp_path: Path) -> None:
+def test_private_entries_are_not_on_the_page(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "unscored", tmp_path / "secret-folder")
     environment = json.loads((run / "environment.json").read_text())
     environment |= {"host": "secret-host", "command": ["secret-command"]}
@@ -288,26 +288,26 @@ def test_what_is_nobodys_business_stays_out_of_a_page_that_is_mailed(runs: Path,
         file.write('{"step": 9')
     assert ganrun("report", run, runs / "fewer", "--output", tmp_path / "r.html").exit_code == 0
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "secret-" not in text and str(runs) not in text and "1 line of metrics.jsonl left out as damaged" in text
+    assert "secret-" not in text and str(runs) not in text and "skipped 1 damaged line of metrics.jsonl" in text
 
 
-def test_one_run_keeps_its_report_and_runs_without_scores_have_one(runs: Path, tmp_path: Path) -> None:
+def test_the_report_of_one_run_is_in_its_directory_and_needs_no_scores(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "unscored", tmp_path / "run")
     result = ganrun("report", run)
     assert result.exit_code == 0 and f"wrote {run / 'report.html'} (" in result.stdout
-    assert "none of these runs was scored: ganrun eval RUN --metric NAME" in result.stderr
+    assert "none of these runs was scored: use ganrun eval RUN --metric NAME" in result.stderr
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert "none was scored" in text and "<img" in text and "What differs" not in text
+    assert "none was scored" in text and "<img" in text and "Differences between the recipes" not in text
 
 
-def test_several_runs_report_into_the_working_directory(
+def test_the_report_of_several_runs_is_in_the_working_directory(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "wrote report.html (" in ganrun("report", runs / "vae").stdout and (tmp_path / "report.html").is_file()
 
 
-def test_what_cannot_be_written_or_read_is_told(runs: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_or_read_is_reported(runs: Path, tmp_path: Path) -> None:
     output = tmp_path / "no/such/folder/report.html"
     result = ganrun("report", runs / "vae", "--output", output)
     assert result.exit_code == 2 and f"cannot write {output}: " in result.output and "--output" in result.output
@@ -315,15 +315,15 @@ def test_what_cannot_be_written_or_read_is_told(runs: Path, tmp_path: Path) -> N
     notes.write_text("mine")
     for other in (tmp_path, notes):
         result = ganrun("report", runs / "vae", "--output", other)
-        assert result.exit_code == 2 and f"{other}: a report is a page; say --output NAME.html" in result.output
+        assert result.exit_code == 2 and f"{other}: a report is an HTML page; use --output NAME.html" in result.output
     assert notes.read_text() == "mine"
     notes.unlink()
     result = ganrun("report", tmp_path)
-    assert result.exit_code == 2 and "is no run directory and holds none" in result.output
+    assert result.exit_code == 2 and "is not a run directory and contains none" in result.output
     assert list(tmp_path.iterdir()) == [], "nothing half-written is left"
 
 
-def test_damaged_pictures_are_left_out(runs: Path, tmp_path: Path) -> None:
+def test_damaged_pictures_are_skipped(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "unscored", tmp_path / "run")
     whole = (run / "samples/step_00000004.png").read_bytes()
     (run / "samples/step_00000004.png").write_bytes(whole[: len(whole) // 2])
@@ -333,18 +333,20 @@ def test_damaged_pictures_are_left_out(runs: Path, tmp_path: Path) -> None:
     ganrun("report", run)
     text = (run / "report.html").read_text(encoding="utf-8")
     assert re.findall(r'<div class="frame" data-step="(\d+)"', text) == ["1", "2"]
-    assert "no damaged pictures: 2 left out" in text
+    assert "Showing 2 of 4 steps; 2 damaged" in text
 
 
-def test_a_page_too_large_to_mail_is_told(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_too_large_to_mail_is_noted(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "LARGE_BYTES", 50_000)
-    result = ganrun("report", runs / "vae", "--output", tmp_path / "r.html", "--pictures", 1)
-    assert result.exit_code == 0 and "name fewer runs, or say --pictures N for fewer steps" in result.stderr
-    frames = re.findall(r'<div class="frame" data-step="(\d+)"', (tmp_path / "r.html").read_text())
+    result = ganrun("report", runs / "vae", "-o", tmp_path / "r.html", "-n", 1)
+    assert result.exit_code == 0 and "name fewer runs, or use --pictures N to show fewer steps per run" in result.stderr
+    text = (tmp_path / "r.html").read_text()
+    frames = re.findall(r'<div class="frame" data-step="(\d+)"', text)
     assert set(frames) == {"4"}, "of one picture, the last"
+    assert text.count("Showing 1 of 3 steps<") == 4, "samples and reconstructions of two runs; interpolations are shown"
 
 
-# ── Its arithmetic ────────────────────────────────────────────────────────────────────────────────────────
+# ── Arithmetic ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @given(st.sets(st.integers(0, 10**7), min_size=1, max_size=300), st.integers(2, 20))
@@ -354,12 +356,12 @@ def test_pictures_are_spread_from_the_first_to_the_last(steps: set[int], most: i
     assert chosen[0] == min(steps) and chosen[-1] == max(steps)
 
 
-def test_early_steps_are_shown_more_closely() -> None:
+def test_more_pictures_are_from_early_steps() -> None:
     assert spread(range(100, 100_001, 100), 4) == [100, 1000, 10_000, 100_000]
 
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=30), st.booleans())
-def test_an_axis_holds_every_value_in_order(values: list[float], may_be_logarithmic: bool) -> None:
+def test_an_axis_contains_every_value_in_order(values: list[float], may_be_logarithmic: bool) -> None:
     scale = Scale.fitting(values, 200, 10, may_be_logarithmic=may_be_logarithmic)
     places = [scale.place(value) for value in sorted(values)]
     assert places == sorted(places, reverse=True) and all(10 <= place <= 200 for place in places)
@@ -367,18 +369,18 @@ def test_an_axis_holds_every_value_in_order(values: list[float], may_be_logarith
 
 
 @given(st.lists(st.floats(12, 228), min_size=1, max_size=26))
-def test_letters_at_the_ends_of_lines_cover_neither_each_other_nor_the_axis(ends: list[float]) -> None:
+def test_letters_at_the_ends_of_lines_overlap_neither_each_other_nor_the_axis(ends: list[float]) -> None:
     lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip(ascii_uppercase, ends, strict=False)]
-    error_context = _letters(lines)
-    heights = [height for height, _ in error_context]
-    assert all(below - above >= APART - 1e-6 for above, below in pairwise(heights))
+    letters = _letters(lines)
+    heights = [height for height, _ in letters]
+    assert all(below - above >= LETTER_DISTANCE - 1e-6 for above, below in pairwise(heights))
     assert all(TOP <= height <= BOTTOM for height in heights)
-    assert len(error_context) == (len(ends) if len(ends) <= 17 else 0)
-    alone = all(abs(one - other) >= APART for one, other in combinations(ends, 2))
+    assert len(letters) == (len(ends) if len(ends) <= 17 else 0)
+    alone = all(abs(one - other) >= LETTER_DISTANCE for one, other in combinations(ends, 2))
     assert not alone or sorted(ends) == heights
 
 
-def test_runs_of_one_seed_are_told_apart(runs: Path, tmp_path: Path) -> None:
+def test_runs_of_one_seed_have_different_titles(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "vae/seed_0", tmp_path / "vae/again")
     assert ganrun("report", runs / "vae", tmp_path / "vae", "--output", tmp_path / "r.html").exit_code == 0
     titles = re.findall(r"<summary>(A · [^<]+?) <", (tmp_path / "r.html").read_text(encoding="utf-8"))

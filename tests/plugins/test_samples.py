@@ -1,7 +1,8 @@
-"""The pictures of a run: rows of a class, points in the plane, reconstructions, and what is made at the end."""
+"""The pictures of a run: rows of a class, points in the plane, reconstructions, and the pictures at its end."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -21,12 +22,15 @@ from ganrun import (
     IncompatibleError,
     Interrupted,
     Observer,
+    Record,
     RequestError,
     RunDirectory,
+    Score,
     Settings,
     Split,
     hookimpl,
     observes,
+    real_images,
     to_uint8,
     to_unit_range,
 )
@@ -35,11 +39,11 @@ from ganrun_samples import neighbours
 from ganrun_samples.captions import BAND
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import LARGEST_SIDE, MARGIN as GAP, image_grid
-from ganrun_samples.latents import chosen_lines, code_lines, most_active, paths, slerp
+from ganrun_samples.latents import chosen_traversals, code_traversals, interpolated, most_active, slerp
 from ganrun_samples.pictures import beside_nearest
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import LIMIT, MARGIN, SIDE, scatter
-from ganrun_samples.timelapse import frames, save_time_lapse
+from ganrun_samples.timelapse import frames, gif
 
 SMALL = {
     "train": {"steps": 2, "batch_size": 8, "device": "cpu"},
@@ -73,13 +77,13 @@ def test_each_row_is_one_value_and_each_column_one_noise():
 @pytest.mark.parametrize(
     "factor", [Factor("noise", 3, "noise"), Factor("c", 3, "continuous"), Factor("word", 33, "categorical")]
 )
-def test_without_a_code_that_fits_there_are_no_rows(factor):
+def test_without_a_suitable_code_there_are_no_rows(factor):
     assert row_by_row(torch.randn(4, factor.size), (factor,), 2) is None
 
 
 def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run")
-    rows = row_by_row(run.model.fixed_latents(64), run.spec.factors, 3)
+    rows = row_by_row(run.model.fixed_latents(64), run.model.spec.factors, 3)
     expected = image_grid(to_uint8(run.model.decode(rows)), 3).numpy()
     assert np.array_equal(picture(run, "samples"), expected)
     factor = expected.shape[1] // (3 * (8 + GAP) + GAP)
@@ -89,7 +93,7 @@ def test_a_conditional_runs_grid_has_a_row_for_each_class(tmp_path):
 # ── Points ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_points_lie_where_they_should_and_generated_ones_are_coloured():
+def test_points_are_at_their_coordinates_and_generated_ones_are_coloured():
     drawn = scatter(torch.tensor([[0.5, 0.5]]), torch.tensor([[-1.0, 0.25], [7.0, -9.0]])).astype(int)
 
     def colour(x: float, y: float) -> np.ndarray:
@@ -109,15 +113,15 @@ def test_points_lie_where_they_should_and_generated_ones_are_coloured():
 def test_a_run_on_points_draws_them_over_real_ones(tmp_path):
     tables = {**ADVERSARIAL, "data": {"use": "gaussians", "count": 300}, "loss": {"use": "gan", "latent_size": 2}}
     run = train(tables, tmp_path / "run")
-    real = run.evaluation().real(2000, "test")
+    real = real_images(run.data, 2000, "test")
     assert np.array_equal(picture(run, "samples"), scatter(real, run.model.decode(run.model.fixed_latents(2000))))
 
 
-# ── Neither ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Other images ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Bands(Data):
-    """Images of a satellite, say."""
+    """Images with any number of channels."""
 
     class Settings(Settings):
         channels: int
@@ -140,7 +144,7 @@ class Orbiting:
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_path, caplog, channels):
+def test_images_that_are_neither_grey_nor_colour_have_only_curves(tmp_path, caplog, channels):
     data = {"use": "bands", "channels": channels}
     run = train({**ADVERSARIAL, "data": data, "loss": {"use": "gan", "latent_size": 2}}, tmp_path / "run", Orbiting())
     assert pictures_of(run.directory) == {"curves.png"} and not caplog.records
@@ -149,10 +153,10 @@ def test_images_that_are_neither_grey_nor_colour_have_curves_and_no_fault(tmp_pa
 # ── Reconstructions ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reconstructions_stand_below_their_images(tmp_path):
+def test_reconstructions_are_below_their_images(tmp_path):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}}
     run = train(tables, tmp_path / "run")
-    real = run.evaluation().real(12, "test")
+    real = real_images(run.data, 12, "test")
     made = to_uint8(run.model.reconstruct(to_unit_range(real)))
     rows = [part for pair in zip(real.split(3), made.split(3), strict=True) for part in pair]
     assert np.array_equal(picture(run, "reconstructions"), image_grid(torch.cat(rows), 3).numpy())
@@ -170,7 +174,7 @@ def test_a_gan_reconstructs_nothing(tmp_path):
     ("count", "channels", "side", "columns"),
     [(1, 1, 8, 8), (5, 3, 8, 9), (7, 1, 28, 3), (13, 3, 128, 4), (64, 1, 8, 64), (2, 1, 128, 1)],
 )
-def test_a_grid_of_any_size_can_be_looked_at_and_holds_every_image(count, channels, side, columns):
+def test_a_grid_of_any_size_is_enlarged_and_contains_every_image(count, channels, side, columns):
     images = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
     drawn = image_grid(images, columns)
     across = min(count, columns)
@@ -185,7 +189,7 @@ def test_a_grid_of_any_size_can_be_looked_at_and_holds_every_image(count, channe
         assert torch.equal(shown, image.expand(3, side, side))
 
 
-# ── Ways through the latents ──────────────────────────────────────────────────────────────────────────────
+# ── Interpolations and traversals ─────────────────────────────────────────────────────────────────────────
 
 coordinates = st.floats(-5, 5, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
 vectors = st.lists(coordinates, min_size=3, max_size=3).map(torch.tensor)
@@ -205,7 +209,7 @@ def test_between_perpendicular_vectors_slerp_is_a_quarter_of_a_circle(share):
 
 
 @given(vectors, vectors, shares)
-def test_slerp_turns_and_grows_evenly_begins_and_ends_exactly_and_is_the_same_backwards(start, end, share):
+def test_slerp_has_constant_speed_exact_ends_and_is_symmetric(start, end, share):
     assert torch.equal(slerp(start, end, 0.0), start) and torch.equal(slerp(start, end, 1.0), end)
     between = slerp(start, end, share)
     assert torch.allclose(between, slerp(end, start, 1 - share), atol=1e-5)
@@ -218,17 +222,17 @@ def test_slerp_turns_and_grows_evenly_begins_and_ends_exactly_and_is_the_same_ba
 
 
 @pytest.mark.parametrize("end", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]])
-def test_where_no_great_circle_is_the_only_one_slerp_is_straight(end):
+def test_without_a_unique_great_circle_slerp_is_straight(end):
     start = torch.tensor([1.0, 2.0])
     for share in (0.0, 0.25, 0.5, 1.0):
         expected = torch.lerp(start, torch.tensor(end), share)
         assert torch.allclose(slerp(start, torch.tensor(end), share), expected)
 
 
-def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
+def test_an_interpolation_turns_the_noise_and_keeps_the_class(tmp_path):
     model = build({**ADVERSARIAL, "loss": {"use": "cgan", "noise_size": 4}}, tmp_path / "run").model
     starts, ends = model.fixed_latents(10).chunk(2)
-    found = paths(model, starts, ends, 4)
+    found = interpolated(model, starts, ends, 4)
     assert found.shape == (5, 4, 14)
     for step in range(4):
         assert torch.allclose(found[:, step, :4], slerp(starts[:, :4], ends[:, :4], step / 3), atol=1e-6)
@@ -239,10 +243,10 @@ def test_a_path_turns_its_noise_and_keeps_its_class(tmp_path):
 INFOGAN = {**ADVERSARIAL, "loss": {"use": "infogan", "noise_size": 5, "categorical": [3, 4], "continuous": 2}}
 
 
-def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_model_was_trained(tmp_path):
+def test_an_interpolation_of_uniform_noise_and_codes_is_linear_and_within_the_trained_range(tmp_path):
     model = build(INFOGAN, tmp_path / "run").model
     starts, ends = model.fixed_latents(128).chunk(2)
-    found = paths(model, starts, ends, 5)
+    found = interpolated(model, starts, ends, 5)
     assert found.abs().max() <= 1
     straight = torch.stack([torch.lerp(starts, ends, step / 4) for step in range(5)], 1)
     straight[:, :, 5:12] = starts[:, None, 5:12]
@@ -251,38 +255,38 @@ def test_a_path_through_uniform_noise_and_codes_is_straight_and_stays_where_the_
 
 def test_a_row_of_a_traversal_changes_only_the_code_that_it_names(tmp_path):
     model = train(INFOGAN, tmp_path / "run").model
-    lines = code_lines(model, 6)
-    assert [line.name for line in lines] == [
+    traversals = code_traversals(model, 6)
+    assert [traversal.name for traversal in traversals] == [
         "code_1: 0 to 2", "code_2: 0 to 3", "continuous 1: -2 to 2", "continuous 2: -2 to 2",
     ]  # fmt: skip
     latents = model.fixed_latents(2)
     values = [torch.eye(3), torch.eye(4), torch.linspace(-2, 2, 6)[:, None], torch.linspace(-2, 2, 6)[:, None]]
     starts = [5, 8, 12, 13]
-    for line, start, expected in zip(lines, starts, values, strict=True):
-        varied, here = line.of(latents), slice(start, start + expected.shape[1])
+    for traversal, start, expected in zip(traversals, starts, values, strict=True):
+        varied, here = traversal.applied_to(latents), slice(start, start + expected.shape[1])
         assert torch.equal(varied[:, :, here], expected.expand(2, *expected.shape))
         others = [place for place in range(14) if not here.start <= place < here.stop]
         assert torch.equal(varied[:, :, others], latents[:, None, others].expand(2, len(expected), len(others)))
-    named = [line.name for line in chosen_lines(model, [13, 9, 1, 8], 5)]
+    named = [each.name for each in chosen_traversals(model, [13, 9, 1, 8], 5)]
     assert named == ["continuous 2: -2 to 2", "code_2: 0 to 3", "latent 1: -1 to 1"], "its noise is uniform on (-1, 1)"
 
 
-def test_the_latents_that_matter_most_are_found_without_data(tmp_path):
+def test_the_most_active_latents_are_found_without_data(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 6}}, tmp_path / "run")
     weights = next(layer for layer in run.model.networks["generator"].modules() if isinstance(layer, torch.nn.Linear))
     with torch.no_grad():
         weights.weight[:] = torch.tensor([0.0, 3.0, 0.0, 9.0, 0.1, 1.0]).mul(weights.weight.sign())
     assert most_active(run.model, 3) == [3, 1, 5]
-    assert [line.name for line in chosen_lines(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
+    assert [each.name for each in chosen_traversals(run.model, [3, 0], 5)] == ["latent 3: -3 to 3", "latent 0: -3 to 3"]
     with pytest.raises(IncompatibleError, match="there is no latent 6; the model has 6, counted from 0"):
-        chosen_lines(run.model, [0, 6], 5)
+        chosen_traversals(run.model, [0, 6], 5)
 
 
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbours, "NUMBERS_AT_A_TIME", 192 * 50)  # parts of fifty, and a last one of thirty
+def test_neighbours_equal_those_of_an_exhaustive_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "VALUES_PER_CHUNK", 192 * 50)  # parts of fifty, and a last one of thirty
     numbers = np.random.default_rng(0)
     images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (230, 3, 8, 8))
     images[:] = numbers.integers(0, 256, images.shape)
@@ -312,12 +316,13 @@ def test_neighbours_are_those_of_a_search_of_everything_and_a_copy_is_found(tmp_
 # ── Curves ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def recorded(steps: int) -> list[dict]:
-    return [{"step": step, "loss/critic": 1 / step, "loss/critic.penalty": step / 9.0} for step in range(1, steps + 1)]
+def record(step: int, values: dict[str, float], *scores: Score, rescored: bool = False) -> Record:
+    return Record(step, 8 * step, 0.1 * step, 0.0, values, scores, rescored)
 
 
-def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
-    script = "from ganrun_samples.curves import curves; print(curves([{'step': 1, 'loss/a': 2.0}]).shape)"
+def test_curves_show_losses_and_scores_of_training_and_need_no_display():
+    script = "from ganrun import Record; from ganrun_samples.curves import curves; "
+    script += "print(curves([Record(1, 8, 0.1, 0.0, {'loss/a': 2.0})]).shape)"
     without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -327,19 +332,21 @@ def test_curves_show_the_runs_own_scores_and_losses_and_need_no_display():
         check=True,
     )
     assert done.stdout.strip() == "(278, 1020, 3)"
-    assert curves([]) is None and curves([{"step": 1, "perf/images_per_second": 3.0}]) is None
-    losses = recorded(3)
-    score = {"step": 3, "eval/fid": float("nan"), "protocols": {"fid": {}}, "floors": {"fid": 2.0}}
-    alone, scored = curves(losses), curves([*losses, score])
+    assert curves([]) is None and curves([record(1, {"perf/images_per_second": 3.0})]) is None
+    losses = [record(step, {"loss/critic": 1 / step, "loss/critic.penalty": step / 9.0}) for step in (1, 2, 3)]
+    score = Score("fid", float("nan"), False, {}, floor=2.0)
+    alone, scored = curves(losses), curves([*losses, record(3, {}, score)])
     assert alone is not None and scored is not None and not np.array_equal(alone, scored)
-    assert np.array_equal(curves([*losses, {**score, "rescored": True}]), alone)
-    many = [{"step": 1, **{f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)}}]
+    without_floor = curves([*losses, record(3, {}, dataclasses.replace(score, floor=None))])
+    assert not np.array_equal(without_floor, scored), "real images have a line"
+    assert np.array_equal(curves([*losses, record(3, {}, score, rescored=True)]), alone)
+    many = [record(1, {f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)})]
     assert curves(many).shape == (834, 1020, 3), "three rows, the last of one"
 
 
-def test_every_panel_of_curves_is_within_the_picture_with_its_words():
+def test_panels_of_curves_are_not_cut_off():
     lines = {f"loss/phase_{number}.{term}": -123456.0 for number in range(5) for term in ("", "a", "b" * 20, "c" * 20)}
-    drawn = curves([{"step": 100_000, **lines}, {"step": 200_000, **dict.fromkeys(lines, -123457.0)}]).min(2)
+    drawn = curves([record(100_000, lines), record(200_000, dict.fromkeys(lines, -123457.0))]).min(2)
     border = np.concatenate([drawn[:2].ravel(), drawn[-2:].ravel(), drawn[:, :2].ravel(), drawn[:, -2:].ravel()])
     assert border.min() == 255, "nothing is cut off"
     height, width = drawn.shape[0] // 2, drawn.shape[1] // 3
@@ -347,10 +354,10 @@ def test_every_panel_of_curves_is_within_the_picture_with_its_words():
     assert [ink < 128 for ink in inked] == [True] * 5 + [False]
 
 
-# ── When ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pictures_come_thick_and_fast_at_first_then_evenly_and_at_the_last_step(tmp_path):
+def test_pictures_are_frequent_at_first_then_regular_and_at_the_last_step(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"every_steps": 12, "at_end": []}}
     run = train({**tables, "train": {**SMALL["train"], "steps": 25}}, tmp_path / "run")
     steps = sorted(int(path.stem.removeprefix("step_")) for path in (run.directory / "samples").iterdir())
@@ -360,7 +367,7 @@ def test_pictures_come_thick_and_fast_at_first_then_evenly_and_at_the_last_step(
 # ── Time-lapse ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_which_stays(tmp_path):
+def test_a_time_lapse_has_at_most_sixty_frames_of_one_size_and_a_long_last_one(tmp_path):
     written = []
     for step in range(1, 151):
         side = 40 if step == 1 else 700  # a setting was changed after the first
@@ -369,7 +376,7 @@ def test_a_time_lapse_has_few_frames_of_one_size_from_the_first_to_the_last_whic
         written.append(path)
     found = frames(written)
     assert len(found) == 59, "sixty but for the one of another size"
-    save_time_lapse(found, tmp_path / "time-lapse.gif")
+    (tmp_path / "time-lapse.gif").write_bytes(gif(found))
     with Image.open(tmp_path / "time-lapse.gif") as moving:
         assert moving.format == "GIF" and moving.n_frames == 59 and max(moving.size) <= 680
         moving.seek(58)
@@ -414,7 +421,7 @@ def test_points_have_curves_and_a_time_lapse(tmp_path):
     assert pictures_of(train(tables, tmp_path / "run").directory) == ALWAYS
 
 
-def test_what_is_made_at_the_end_is_chosen_and_a_word_that_is_none_is_told(tmp_path):
+def test_the_pictures_at_the_end_are_chosen_and_an_unknown_one_is_refused(tmp_path):
     chosen = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["neighbours"]}}
     assert pictures_of(train(chosen, tmp_path / "run").directory) == {"samples", "neighbours"}
     with pytest.raises(RequestError, match=r"at_end.*neighbours"):
@@ -438,7 +445,7 @@ class Breaking:
         return {"breaker": Breaker}
 
 
-def test_a_run_that_was_stopped_has_curves_and_a_time_lapse_and_all_once_it_is_finished(tmp_path):
+def test_an_interrupted_run_has_curves_and_a_time_lapse_and_all_pictures_once_finished(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "checkpoints": {"every_steps": 1}}
     tables["train"] = {**SMALL["train"], "steps": 4, "log_every_steps": 1}
     stopped = {**tables, "breaker": {}}
@@ -468,7 +475,7 @@ class Alarming:
         return {"alarm": Alarm}
 
 
-def test_ctrl_c_breaks_off_no_picture_and_the_curves_still_come(tmp_path, caplog):
+def test_ctrl_c_interrupts_no_picture_and_the_curves_are_drawn(tmp_path, caplog):
     tables = {**SMALL, "loss": {"use": "vae", "latent_size": 2}, "encoder": {"use": "mlp", "hidden": [8]}, "alarm": {}}
     tables["train"] = {**SMALL["train"], "log_every_steps": 1}
     with pytest.raises(Interrupted):
@@ -477,7 +484,7 @@ def test_ctrl_c_breaks_off_no_picture_and_the_curves_still_come(tmp_path, caplog
     assert not caplog.records
 
 
-def test_a_picture_that_somebody_copied_is_no_frame(tmp_path):
+def test_other_files_in_the_folder_are_not_frames(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"at_end": ["time-lapse"]}}
     (tmp_path / "run/samples").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(tmp_path / "run/samples/step_00000001 copy.png")
@@ -501,7 +508,7 @@ class Stopping:
         return {"stopper": Stopper}
 
 
-def test_a_run_that_ends_early_has_a_grid_of_its_last_step(tmp_path):
+def test_a_run_that_stops_early_has_a_grid_of_its_last_step(tmp_path):
     tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "stopper": {}}
     tables["train"] = {**SMALL["train"], "steps": 9}
     run = train(tables, tmp_path / "run", Stopping())
@@ -509,7 +516,7 @@ def test_a_run_that_ends_early_has_a_grid_of_its_last_step(tmp_path):
     assert (run.directory / "neighbours/step_00000003.png").is_file()
 
 
-def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
+def test_the_neighbours_picture_shows_samples_and_their_nearest_images(tmp_path):
     run = train({**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}, tmp_path / "run")
     made = to_uint8(run.model.decode(run.model.fixed_latents(8)))
     beside = picture(run, "neighbours")
@@ -517,7 +524,7 @@ def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
     nearest = np.square(made[:, None].numpy().astype(float) - training).sum((2, 3, 4)).argsort(1)[:, 0]
 
     def shown(left: int, row: int, image: np.ndarray) -> bool:
-        """Whether an image stands in a row at so many pixels from the left, enlarged sevenfold."""
+        """Whether an image is in a row, `left` pixels from the left, enlarged sevenfold."""
         size, factor = 8, (beside.shape[0] - BAND) // (8 * (8 + GAP) + GAP)
         top = BAND + factor * (GAP + row * (size + GAP))
         part = beside[top : top + factor * size : factor, left : left + factor * size : factor, 0]
@@ -534,7 +541,7 @@ def test_the_pictures_of_the_end_show_what_they_say(tmp_path):
     assert lefts and rights and max(lefts) < min(rights)
 
 
-def test_where_training_mirrors_images_their_mirror_images_are_neighbours_too(tmp_path):
+def test_mirror_images_are_neighbours_if_training_mirrors_images(tmp_path):
     mirroring = {**ADVERSARIAL["train"], "horizontal_flip": True}
     tables = {**ADVERSARIAL, "train": mirroring, "loss": {"use": "gan", "latent_size": 4}, "samples": {"count": 8}}
     mirrored = train(tables, tmp_path / "mirrored")

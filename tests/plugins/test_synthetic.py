@@ -1,4 +1,4 @@
-"""Drawn shapes: repeatable, balanced, and different enough to be told apart."""
+"""Drawn shapes: reproducible, balanced, and different enough to be classified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ganrun import ModelSpec
+from ganrun import DataSpec
 from ganrun.testing import assert_conforms
 from ganrun_datasets.synthetic import SHAPES, Synthetic
 
@@ -25,13 +25,13 @@ def test_it_conforms(settings):
 
 
 def test_its_pixels_are_the_same_everywhere():
-    """A digest from one machine, so that a change of any pixel on any other is seen."""
+    """Compares a digest from one machine, which a change of any pixel on another would change."""
     images = synthetic(size=24, count=48, test_count=12).split("train").images
     assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "a31ae7aaf56b4cac"
 
 
-def test_the_problem_is_known_without_drawing():
-    assert synthetic(size=512, channels=1, classes=3, count=10**9).spec() == ModelSpec((1, 512, 512), classes=3)
+def test_the_spec_is_known_without_drawing():
+    assert synthetic(size=512, channels=1, classes=3, count=10**9).spec() == DataSpec((1, 512, 512), classes=3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -63,6 +63,6 @@ def test_classes_are_balanced_named_and_can_be_learned(channels):
 def test_shapes_stay_inside_and_stand_out():
     images = synthetic(classes=12, count=600, size=40).split("train").images
     edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], axis=2)
-    assert (edge == edge[..., :1]).all(), "the edge is ground, all of one colour"
-    lightest, ground = images.reshape(600, 3, -1).max(2), images[..., 0, 0]
-    assert (lightest.astype(int) - ground > 40).all(), "the shape is lighter in every channel"
+    assert (edge == edge[..., :1]).all(), "the edge is background, in one colour"
+    lightest, background = images.reshape(600, 3, -1).max(2), images[..., 0, 0]
+    assert (lightest.astype(int) - background > 40).all(), "the shape is lighter in every channel"

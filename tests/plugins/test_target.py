@@ -1,4 +1,4 @@
-"""The verdict on a published target."""
+"""The verdict on a published score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganrun_target.observer import Target
 
 
 class Fixed(Metric):
-    """Two scores that are known."""
+    """Two constant scores."""
 
     def measure(self, evaluation):
         return [Score("distance", 20.0, False, {"n": 1}), Score("quality", 7.0, True, {"n": 1})]
@@ -42,7 +42,7 @@ def run_with(tmp_path, **target):
     return run.messages, json.loads((run.directory / "summary.json").read_text()).get("target")
 
 
-def test_it_conforms():
+def test_the_observer_conforms():
     assert_conforms("observer", Target, {"metric": "fid", "value": 1.0, "source": "somewhere"})
 
 
@@ -74,7 +74,9 @@ def test_a_miss_says_by_how_much(tmp_path):
     )
 
 
-def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path):
+def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path, caplog):
     messages, summary = run_with(tmp_path, metric="fid", value=17.5)
     assert summary is None
-    assert messages[-1].startswith("target not judged: fid 17.5 (Table 1) was not measured; this run has distance,")
+    assert messages[-1] == "target not judged: fid 17.5 (Table 1) was not measured; the scores are distance, quality"
+    warning = "the target cannot be judged: fid is not measured, only distance, quality"
+    assert caplog.messages.count(warning) == 1

@@ -72,7 +72,7 @@ def test_least_squares_are_taken_of_the_raw_output():
 
 
 def test_the_least_squares_generator_is_pulled_from_both_sides():
-    """Where cross-entropy is content: a sample far on the side of the real ones."""
+    """Even from where cross-entropy has no gradient: a sample far on the side of the real ones."""
     gradients = []
     for loss in (LeastSquaresGan, NonSaturatingGan):
         output = torch.tensor([[-20.0], [20.0]], requires_grad=True)
@@ -146,7 +146,7 @@ def test_the_networks_take_labels_either_way(shape, labels):
 
 
 @pytest.mark.parametrize("component", [MlpGenerator, MlpDiscriminator, ConvGenerator, ConvDiscriminator])
-def test_without_labels_the_way_in_adds_no_weights(component):
+def test_without_labels_the_input_module_adds_no_weights(component):
     spec = ModelSpec((1, 8, 8), classes=3, latent_size=5)
     networks = [component(component.Settings(labels=labels), spec) for labels in ("concatenation", "embedding")]
     for network in networks:
@@ -156,7 +156,7 @@ def test_without_labels_the_way_in_adds_no_weights(component):
 
 
 @pytest.mark.parametrize("component", [MlpGenerator, ConvGenerator])
-def test_in_bf16_a_sample_close_to_1_is_told_from_1(component):
+def test_in_bf16_a_sample_close_to_1_differs_from_1(component):
     generator = component(component.Settings(), ModelSpec((1, 8, 8), latent_size=4))
     nn.init.constant_(generator.layers[-1].bias, 5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -166,11 +166,16 @@ def test_in_bf16_a_sample_close_to_1_is_told_from_1(component):
 
 
 @pytest.mark.parametrize("component", [ConvGenerator, ConvDiscriminator])
-def test_a_size_that_cannot_be_halved_so_often_is_refused(component):
-    with pytest.raises(IncompatibleError, match=r"stages = 3 it takes sizes divisible by 8, not 28×28"):
+def test_a_size_that_does_not_halve_evenly_is_refused(component):
+    with pytest.raises(IncompatibleError, match=r"^with stages = 3 it takes sizes divisible by 8, not 28×28"):
         component(component.Settings(), ModelSpec((1, 28, 28), latent_size=4))
     with pytest.raises(IncompatibleError, match=r"works on images"):
         component(component.Settings(), ModelSpec((2,), latent_size=4))
+
+
+def test_the_discriminators_refusal_names_the_kernels_that_take_any_size():
+    with pytest.raises(IncompatibleError, match=r"not 28×28; kernel_size = 3 or 5 takes any size$"):
+        ConvDiscriminator(ConvDiscriminator.Settings(), ModelSpec((1, 28, 28)))
 
 
 def test_the_convolutional_networks_start_as_dcgan_prescribes():
@@ -204,7 +209,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
-    """The shape of what each convolution is given, without the batch; then that of the network's output."""
+    """The input shape of each convolution, without the batch; then the shape of the network's output."""
     shapes = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -30,7 +30,7 @@ def linear(weights):
 
 
 def cubic(x):
-    """D(x) = Σ x³/3, whose gradient x² is another one for every sample."""
+    """D(x) = Σ x³/3, whose gradient x² differs from sample to sample."""
     return (x**3 / 3).flatten(1).sum(1, keepdim=True)
 
 
@@ -57,10 +57,10 @@ def test_one_sided_leaves_small_gradients_alone():
     assert distance_from_one(norms, "one").item() == pytest.approx(2**2 / 3)
 
 
-def test_each_sample_has_one_alpha_of_its_own():
+def test_each_sample_has_its_own_alpha():
     alphas = interpolates(torch.ones(500, *SHAPE), torch.zeros(500, *SHAPE)).flatten(1)
     assert (alphas == alphas[:, :1]).all(), "one for all pixels of a sample"
-    assert len(alphas[:, 0].unique()) > 490, "another for every sample"
+    assert len(alphas[:, 0].unique()) > 490, "a different one for every sample"
     assert alphas.min() >= 0 and alphas.max() <= 1 and alphas[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
 
 
@@ -77,7 +77,7 @@ def test_the_penalty_equals_a_loop_over_samples():
     assert penalty.item() == pytest.approx(sum(each) / 6, rel=1e-4)
 
 
-def test_dragan_looks_around_the_real_samples_with_the_variance_it_was_given():
+def test_dragan_samples_around_the_real_ones_with_the_given_variance():
     seen = []
 
     def critic(x):
@@ -146,7 +146,7 @@ def test_wgan_gp_is_one_sum_whose_gradient_is_equation_3s():
     nets = Nets({"discriminator": linear(weights), "generator": lambda z: z})
     real, fake = noise(5, *SHAPE), noise(5, *SHAPE, seed=1)
     loss = PenalisedWassersteinGan(parse_settings(PenalisedWassersteinGan.Settings, {}), ModelSpec(SHAPE))
-    terms = loss.critic(nets, Batch(fake, real))
+    terms = loss.discriminator(nets, Batch(fake, real))
     sum(terms.minimise.values()).backward()
     gap = real.mean(0) - fake.mean(0)
     by_hand = -gap + 10 * 2 * (NORM - 1) * WEIGHTS / NORM
@@ -160,11 +160,11 @@ def test_wgan_and_hinge_are_the_papers_objectives():
     nets = Nets({"discriminator": lambda x: 0.5 * x, "generator": lambda z: z})
     batch = Batch(torch.tensor([[4.0], [-6.0]]), torch.tensor([[6.0], [-1.0]]))  # D: real 3, −0.5; fake 2, −3
     spec = ModelSpec((1,))
-    terms = ClippedWassersteinGan(ClippedWassersteinGan.Settings(), spec).critic(nets, batch)
+    terms = ClippedWassersteinGan(ClippedWassersteinGan.Settings(), spec).discriminator(nets, batch)
     assert {name: term.item() for name, term in terms.minimise.items()} == {"real": -1.25, "fake": -0.5}
     assert terms.report["wasserstein"].item() == 1.75
     hinge = HingeGan(HingeGan.Settings(), spec)
-    terms = hinge.critic(nets, batch)
+    terms = hinge.discriminator(nets, batch)
     assert {name: term.item() for name, term in terms.minimise.items()} == {"real": (0 + 1.5) / 2, "fake": (3 + 0) / 2}
     assert hinge.generator(nets, batch).minimise["fake"].item() == 0.5
 
@@ -196,7 +196,7 @@ def test_the_critic_is_clipped_after_its_updates_and_the_generator_is_not(tmp_pa
 
 
 @pytest.mark.parametrize(("loss", "n_critic"), [("wgan-gp", 1), ("wgan-gp", 4), ("wgan", 2), ("hinge", 3)])
-def test_each_critic_update_sees_real_images_of_its_own(tmp_path, loss, n_critic):
+def test_each_critic_update_uses_new_real_images(tmp_path, loss, n_critic):
     run = train(recipe({"use": loss, "n_critic": n_critic}), tmp_path / "run", ganrun_wgan_gp)
     assert (run.step, run.images_seen) == (3, 3 * n_critic * 8)
 
@@ -227,14 +227,14 @@ NORMS = [
 
 @pytest.mark.parametrize("loss", ["wgan-gp", "hinge"])
 @pytest.mark.parametrize(("use", "chosen"), NORMS)
-def test_a_critic_that_mixes_samples_is_told_before_training(tmp_path, caplog, loss, use, chosen):
-    """The penalty is on each sample's own gradient, which batch norm takes away: section 4 of the paper."""
+def test_the_user_is_warned_of_a_critic_that_mixes_samples_before_training(tmp_path, caplog, loss, use, chosen):
+    """The penalty is on each sample's own gradient, and with batch norm there is none: section 4 of the paper."""
     tables = recipe({"use": loss})
     tables["data"]["size"] = 16
     tables["discriminator"] = {"use": use, "feature_maps": 4, **chosen}
     run = build(tables, tmp_path / "run", ganrun_wgan_gp)
-    is_told = "depends on the other samples of its batch" in caplog.text
-    assert is_told == (loss == "wgan-gp" and chosen["norm"] == "batch")
+    warned = "depends on the other samples of its batch" in caplog.text
+    assert warned == (loss == "wgan-gp" and chosen["norm"] == "batch")
     critic = run.state.slots["discriminator"].module
     assert all(not buffer.any() for name, buffer in critic.named_buffers() if name.endswith("running_mean"))
 
@@ -275,7 +275,7 @@ def test_the_networks_take_labels_either_way(labels):
         assert_conforms("discriminator", ResnetCritic, {**settings, "norm": norm}, spec)
 
 
-def test_in_bf16_a_sample_close_to_1_is_told_from_1():
+def test_in_bf16_a_sample_close_to_1_differs_from_1():
     generator = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), ModelSpec((3, 8, 8), latent_size=4))
     nn.init.zeros_(generator.layers[-1].weight)
     nn.init.constant_(generator.layers[-1].bias, 5.0)
@@ -286,7 +286,10 @@ def test_in_bf16_a_sample_close_to_1_is_told_from_1():
 
 
 def test_a_size_that_the_widths_cannot_halve_is_refused():
-    with pytest.raises(IncompatibleError, match=r"halve the size 3 times, so it takes sizes divisible by 8, not 28×28"):
+    message = (
+        r"^with 4 widths it takes sizes divisible by 8, not 28×28; use fewer widths or change the size in \[data\]$"
+    )
+    with pytest.raises(IncompatibleError, match=message):
         ResnetGenerator(ResnetGenerator.Settings(), ModelSpec((1, 28, 28), latent_size=4))
     with pytest.raises(IncompatibleError, match=r"works on images"):
         ResnetCritic(ResnetCritic.Settings(), ModelSpec((2,)))
@@ -303,7 +306,7 @@ def test_the_defaults_are_the_papers_networks_for_32_pixels():
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_the_critic_treats_each_sample_apart(norm):
-    """In training mode too, where batch norm would mix them; without that, a penalty per sample means nothing."""
+    """In training mode too, where batch norm would mix them: a penalty per sample requires it."""
     torch.manual_seed(0)
     critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 8), norm=norm), ModelSpec((3, 8, 8)))
     images = noise(5, 3, 8, 8)
@@ -312,7 +315,7 @@ def test_the_critic_treats_each_sample_apart(norm):
 
 
 def test_blocks_add_a_skip_that_no_relu_has_touched():
-    """The skips, computed the paper's way round: convolve the larger map, or the map before pooling."""
+    """Against skips computed in the paper's order: convolve the larger map, or the map before pooling."""
     spec = ModelSpec((3, 8, 8), latent_size=4)
     up = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), spec).layers[2]
     critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 6), flat_blocks=1), spec)

@@ -1,4 +1,4 @@
-"""`ganrun recipes/wgan_celeba.toml`, as a user meets it: without the data, and on a small tree in CelebA's layout."""
+"""`ganrun recipes/wgan_celeba.toml` without the data, and on a few pictures in CelebA's layout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_faces(folder: Path, count: int) -> None:
         coarse.resize((178, 218)).save(folder / f"{number:06d}.jpg", quality=90)
 
 
-def test_without_the_data_it_says_exactly_what_to_get_and_where_to_put_it(tmp_path: Path) -> None:
+def test_without_the_data_the_error_says_what_to_download_and_where_to_put_it(tmp_path: Path) -> None:
     result = train()
     assert result.exit_code == 2
     for step in (
@@ -52,10 +52,11 @@ def test_without_the_data_it_says_exactly_what_to_get_and_where_to_put_it(tmp_pa
     assert not Path("out").exists()
 
 
-def test_on_a_small_tree_in_its_layout_it_trains_and_says_that_this_is_a_try() -> None:
+def test_a_few_pictures_in_its_layout_train_with_a_warning() -> None:
     write_faces(Path("data/celeba/img_align_celeba"), 20)
     result = train()
     assert result.exit_code == 0, result.output
+    assert "has 20 of CelebA's 202,599 pictures: enough for a trial" in " ".join(result.output.split())
     summary = json.loads(Path("out/summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["images_seen"]) == ("finished", 2, 16)
     assert Image.open("out/samples/step_00000002.png").mode == "RGB"
@@ -65,7 +66,7 @@ def test_on_a_small_tree_in_its_layout_it_trains_and_says_that_this_is_a_try() -
     assert data["published"] is False
 
 
-def test_an_attribute_makes_its_classes_for_a_conditional_model() -> None:
+def test_an_attribute_gives_the_classes_of_a_conditional_model() -> None:
     write_faces(Path("data/celeba/img_align_celeba"), 12)
     rows = "\n".join(f"{number:06d}.jpg {1 if number % 3 else -1} -1" for number in range(1, 13))
     Path("data/celeba/list_attr_celeba.txt").write_text(f"12\nSmiling Young\n{rows}\n")

@@ -15,7 +15,8 @@ from ganrun.cli import main
 from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import find_recipe, shipped_recipes
-from ganrun.training.builder import build_run, check_recipe
+from ganrun.training.assembly import check_recipe
+from ganrun.training.builder import build_run
 from ganrun.training.runner import execute
 
 RECIPES = sorted(shipped_recipes().glob("*.toml"))

@@ -1,4 +1,4 @@
-"""Where ganrun keeps what several runs share: extractors' weights, statistics, decoded data."""
+"""The cache of files that runs share: extractors' weights, statistics, decoded data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from ganrun.base.errors import RequestError
 
 
 def cache_directory(*parts: str) -> Path:
-    """A folder of the cache, made if absent: `$GANRUN_CACHE`, else the platform's usual place.
+    """A folder of the cache, created if missing. The cache is `$GANRUN_CACHE`, or else the platform's usual place.
+
+    Args:
+        parts: The folder's path within the cache.
 
     Raises:
-        RequestError: if `$GANRUN_CACHE` starts with the home of nobody, `~nobody/…`.
+        RequestError: if `$GANRUN_CACHE` starts with the home directory of an unknown user, `~nobody/…`.
     """
     root = os.environ.get("GANRUN_CACHE") or platformdirs.user_cache_dir("ganrun")
     try:

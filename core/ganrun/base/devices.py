@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""Devices: their names, and which of them this machine has."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ NAMES = "auto, cpu, cuda, cuda:1 or mps"
 
 
 def is_device_name(text: str) -> bool:
-    """Whether `text` names a device, be it there or not."""
-    # Not left to torch.device, which reads cuda:200 as index -56.
+    """Whether `text` is the name of a device, present or not."""
+    # torch.device is no help: it reads cuda:200 as index -56.
     return re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text) is not None
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` takes CUDA, else MPS, else the CPU; anything else must be there.
+    """The device of a name. `auto` means CUDA if present, else MPS if present, else the CPU.
 
     Raises:
-        RequestError: if the device is unknown or absent.
+        RequestError: if the name is unknown or the device is missing.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -36,7 +36,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def device_text(device: torch.device) -> str:
-    """The device's name for people: `NVIDIA H200`, or `cpu (2 threads)`."""
+    """The device's name for display: `NVIDIA H200`, or `cpu (2 threads)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -46,8 +46,6 @@ def device_text(device: torch.device) -> str:
 def _cuda(index: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
-        found = (
-            f"this machine has {count}" if count else "PyTorch finds none (look at nvidia-smi and at PyTorch's build)"
-        )
+        found = f"this machine has {count}" if count else "PyTorch finds none (check nvidia-smi and PyTorch's build)"
         raise RequestError(f"device cuda:{index} was asked for, but {found}; say --device auto or --device cpu")
     return torch.device("cuda", index)

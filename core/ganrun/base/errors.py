@@ -1,4 +1,4 @@
-"""The one family of errors that ganrun raises on purpose.
+"""The family of errors that ganrun raises on purpose.
 
 Each says what is wrong, where, and what to do. The command line prints them without a traceback;
 anything outside this family is a bug, in ganrun or in a plugin, and keeps its traceback.
@@ -13,7 +13,7 @@ class GanrunError(Exception):
     """Base of the family.
 
     Args:
-        message: What is wrong and what to do about it; may run over several lines.
+        message: What is wrong and what to do about it; may have several lines.
         where: The place to look at, such as `recipes/wgan.toml:14`.
     """
 
@@ -28,43 +28,48 @@ class GanrunError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
     def located(self, where: str) -> Self:
-        """This error, error_context at `where` unless it already has a place of its own."""
+        """This error, located at `where` unless it has a location already."""
         self.where = self.where or where
         return self
 
 
 class RequestError(GanrunError):
-    """What was asked for cannot be done; nothing was written. Exit status 2."""
+    """The request cannot be met; nothing has been written. Exit status 2."""
 
     exit_status = 2
 
 
 class RecipeError(RequestError):
-    """A recipe is wrong in one or more places; all of them are told at once."""
+    """A recipe is wrong in one or more places; the message lists them all.
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    Args:
+        faults: One message for each place; it begins with the place.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
 
 
 class PluginError(RequestError):
-    """A plugin is broken, absent, or offers a name that another one offers too."""
+    """A plugin is broken or missing, or two plugins offer the same name."""
 
 
 class IncompatibleError(RequestError):
-    """A component cannot be built for this problem: a size, channel count or label that it does not take."""
+    """A component cannot be built for these data or this model: a size, channel count or label that it does not
+    support."""
 
 
 class DataError(RequestError):
-    """Data is absent, incomplete or damaged. The message gives the exact steps that mend it."""
+    """Data is missing, incomplete or damaged. The message gives the exact steps that fix it."""
 
 
 class PreflightError(RequestError):
-    """Something that the run will need later, such as an extractor's weights, is not there."""
+    """Something that the run needs later, such as an extractor's weights, is missing."""
 
 
 class RunError(GanrunError):
-    """A run that had started could not go on. Exit status 1."""
+    """A run that has started cannot go on. Exit status 1."""
 
 
 class NonFiniteError(RunError):
@@ -75,7 +80,7 @@ class ContractError(RunError):
     """A component broke its contract, such as a network that returns the wrong shape."""
 
 
-class Interrupted(GanrunError):  # noqa: N818 - the user's wish, no fault
+class Interrupted(GanrunError):  # noqa: N818 - the user's decision, not an error
     """The user (SIGINT) or the system (SIGTERM) asked the run to stop. Exit status 128 + signal number."""
 
     def __init__(self, signal_number: int) -> None:

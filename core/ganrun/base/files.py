@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds them whole or not at all."""
+"""Atomic writes: a reader finds a complete file or none."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-FLUSHED_TOGETHER = 16
-"""Files of a folder: a disk that flushes one at a time takes nine times as long for many small ones."""
+FLUSH_THREADS = 16
+"""Files of a folder flushed at the same time: one at a time takes nine times as long for many small files."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; on success it is flushed to disk and takes `path`'s place, else it vanishes.
+    """A path beside `path` to write to; on success it is flushed to disk and replaces `path`, else it is removed.
 
     Raises:
-        OSError: if something is there that is no file, as a device or a pipe, whose place must not be taken.
+        OSError: if `path` exists and is not a regular file, but for example a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "it is there already and is no file", str(path))
+        raise OSError(errno.EEXIST, "it exists and is not a regular file", str(path))
     partial = _beside(path)
     try:
         yield partial
@@ -35,12 +35,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder of files. `path` must not hold anything yet, or is replaced."""
+    """The same for a folder of files; replaces `path` if it exists."""
     partial = _beside(path)
     partial.mkdir(parents=True)
     try:
         yield partial
-        with ThreadPoolExecutor(FLUSHED_TOGETHER) as pool:
+        with ThreadPoolExecutor(FLUSH_THREADS) as pool:
             _ = list(pool.map(_flush, (file for file in partial.rglob("*") if file.is_file())))
         if path.exists():
             shutil.rmtree(path)
@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name that no other thread, process or machine writes to."""
+    """A name that no other thread, process or machine uses."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
 
 

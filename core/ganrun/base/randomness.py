@@ -1,7 +1,7 @@
-"""Every random number of a run, from (seed, purpose, rank, step).
+"""Every random number of a run follows from (seed, purpose, rank, step).
 
-The global stream is set anew at each step, so a resumed run continues bit for bit without any saved random
-state, and whatever an evaluation or an observer draws changes nothing in training.
+Each step reseeds the global random stream, so a resumed run continues bit for bit without any saved random state, and
+numbers drawn by an evaluation or an observer do not affect training.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import torch
 
 
 def derived_seed(seed: int, *parts: str | int) -> int:
-    """A 63-bit seed for one purpose, such as `derived_seed(seed, "step", rank, step)`."""
+    """A 63-bit seed for one purpose, such as `derived_seed(seed, "step", rank, step)`.
+
+    Args:
+        seed: The run's seed.
+        parts: The purpose, and the numbers that it depends on; other parts give an independent seed.
+    """
     text = "/".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def set_random_stream(device: torch.device, seed: int) -> None:
-    """Seed the global stream of the CPU and of `device`. Much cheaper than `torch.manual_seed`, which asks for
-    every back end."""
+    """Seed the global streams of the CPU and of `device`. Much cheaper than `torch.manual_seed`, which seeds every
+    back end."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
@@ -31,7 +36,7 @@ def set_random_stream(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
-    """A block whose global random stream starts at `seed` and leaves the stream outside as it was."""
+    """A block in which the global random stream starts at `seed`; outside, the stream continues as before."""
     on_device = [device] if device.type != "cpu" else []
     with torch.random.fork_rng(on_device, device_type=device.type if on_device else "cuda"):
         set_random_stream(device, seed)

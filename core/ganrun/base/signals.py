@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants at the next safe point."""
+"""Ctrl-C and SIGTERM: deferred to the end of a step while a run trains, raised as exceptions elsewhere."""
 
 from __future__ import annotations
 
@@ -15,64 +15,78 @@ from ganrun.base.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
-    """While entered, the first signal is only noted; a second one interrupts at once.
+class DeferredSignals:
+    """While entered, defers the first signal until `check`; a second one raises KeyboardInterrupt at once.
 
-    Signals reach the main thread only, so in any other thread this does nothing.
+    Python delivers signals to the main thread only, so in any other thread this does nothing.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        """The signal that arrived, if any."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if _in_main_thread():
+            self._previous = _replace_handlers(self._defer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        _restore_handlers(self._previous)
 
     def check(self) -> None:
-        """The safe point.
+        """Handle a deferred signal; called between two steps, where the state is consistent.
 
         Raises:
-            Interrupted: if a signal came.
+            Interrupted: if a signal has arrived.
         """
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _defer(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
             raise KeyboardInterrupt
         self.signal_number = number
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
-    """A block that Ctrl-C and SIGTERM leave by an exception, so that what is half done is taken away.
+def signals_as_exceptions() -> Iterator[None]:
+    """A block in which signals raise, so that `finally` clauses remove partial files.
 
     Raises:
-        SystemExit: on SIGTERM; and at the end for a signal that was swallowed, as some libraries do while imported.
         KeyboardInterrupt: on SIGINT.
+        SystemExit: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
+            some do while they are imported.
     """
-    came: list[int] = []
+    if not _in_main_thread():
+        yield
+        return
+    received: list[int] = []
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, leave) for number in SIGNALS}
+    previous = _replace_handlers(interrupt)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if came:
-        sys.exit(128 + came[0])
+        _restore_handlers(previous)
+    if received:
+        sys.exit(128 + received[0])
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _replace_handlers(handler: Any) -> dict[int, Any]:
+    """Install one handler for all signals; the previous ones."""
+    return {number: signal.signal(number, handler) for number in SIGNALS}
+
+
+def _restore_handlers(previous: dict[int, Any]) -> None:
+    for number, handler in previous.items():
+        signal.signal(number, handler)

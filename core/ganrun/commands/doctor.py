@@ -1,49 +1,64 @@
-"""What `ganrun doctor` says about this machine: what is there, what is missing, and how to mend it."""
+"""`ganrun doctor`."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import click
+
+from ganrun.base.spinner import spinner
 from ganrun.discovery.kinds import KINDS
-from ganrun.discovery.plugins import describe_fault
-from ganrun.discovery.registry import Registry
+from ganrun.discovery.plugins import describe_error
+from ganrun.discovery.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     import torch
 
+MARK_WIDTH = 9
+"""Columns of the mark at the start of a line, with the space behind it."""
+
+
+@click.command("doctor")
+def command() -> None:
+    """Check this machine: packages, devices, plugins, data, weights, tracking store."""
+    with spinner("checking this machine"):
+        lines = list(examine(load_registry()))
+    for line in lines:
+        click.echo(line)
+
 
 def examine(registry: Registry) -> Iterator[str]:
-    """Lines about packages, devices, plugins, data sets and the plugins' own health_checks.
+    """Lines about packages, devices, plugins and data sets, and the results of the plugins' health checks.
 
-    Each begins with `ok`, `miss` (not there; often no harm), `skip` (not looked at) or `fail` (broken), in a column
-    of its own; lines that go on from one before are indented. Whatever fails is told, and the rest goes on.
+    A line begins with `ok`, `missing` (often harmless), `skip` (not checked) or `fail` (broken); its continuation
+    lines are indented. A section that raises is reported, and the others are still examined.
     """
-    for section in (_packages, _devices, _plugins, _data, _checkups):
+    for section in (_packages, _devices, _plugins, _data, _health_checks):
         try:
             yield from section(registry)
         except (Exception, SystemExit) as error:
-            yield _line("fail", f"{section.__name__.strip('_')}: {describe_fault(error)}")
+            yield _line("fail", f"{section.__name__.strip('_')}: {describe_error(error)}")
 
 
-def _line(mark: str, text: str) -> str:
-    return f"{mark:<6}" + "\n      ".join(text.splitlines())
+def _line(mark: Literal["ok", "missing", "skip", "fail"], text: str) -> str:
+    return mark.ljust(MARK_WIDTH) + f"\n{' ' * MARK_WIDTH}".join(text.splitlines())
 
 
 # ── The machine ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _packages(registry: Registry) -> Iterator[str]:
-    yield _line("ok", f"python {platform.python_version()} on {platform.platform()}")
     from ganrun.rundir.environment import package_versions, required_packages
 
-    found = package_versions()
+    yield _line("ok", f"python {platform.python_version()} on {platform.platform()}")
+    versions = package_versions()
     for package in required_packages():
-        if package in found:
-            yield _line("ok", f"{package} {found[package]}")
+        if package in versions:
+            yield _line("ok", f"{package} {versions[package]}")
         else:
-            yield _line("miss", f"{package}: not installed; say: pip install {package}")
+            yield _line("missing", f"{package}: not installed; say: pip install {package}")
 
 
 def _devices(registry: Registry) -> Iterator[str]:
@@ -56,12 +71,11 @@ def _devices(registry: Registry) -> Iterator[str]:
         for index in range(torch.cuda.device_count()):
             yield _line("ok", _cuda_text(torch.device("cuda", index)))
     else:
-        build = (
-            f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
-        )
-        yield _line("miss", f"cuda: PyTorch finds no GPU ({build}; look at nvidia-smi)")
-    present = torch.backends.mps.is_available()
-    yield _line("ok", "mps: Apple GPU") if present else _line("miss", "mps: no Apple GPU")
+        version = torch.version.cuda
+        build = f"PyTorch is built for CUDA {version}" if version else "PyTorch is built without CUDA"
+        yield _line("missing", f"cuda: PyTorch finds no GPU ({build}; check nvidia-smi)")
+    has_mps = torch.backends.mps.is_available()
+    yield _line("ok", "mps: Apple GPU") if has_mps else _line("missing", "mps: no Apple GPU")
 
 
 def _cuda_text(device: torch.device) -> str:
@@ -75,7 +89,7 @@ def _cuda_text(device: torch.device) -> str:
     return f"{device}: {device_text(device)}, {memory:.0f} GiB, {'with' if bf16 else 'without'} bf16"
 
 
-# ── What the plugins bring ────────────────────────────────────────────────────────────────────────────────
+# ── The plugins ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _plugins(registry: Registry) -> Iterator[str]:
@@ -84,29 +98,28 @@ def _plugins(registry: Registry) -> Iterator[str]:
     registry.health_checks()
     broken = registry.broken()
     for plugin in registry.plugins.found:
+        text = f"plugin {plugin.name} ({plugin.package} {plugin.version})"
         if plugin.name in broken:
-            yield _line("fail", f"plugin {plugin.name} ({plugin.package} {plugin.version}): {broken[plugin.name]}")
+            yield _line("fail", f"{text}: {broken[plugin.name]}")
         else:
-            mark, state = ("skip", ": blocked") if plugin.blocked else ("ok", "")
-            yield _line(mark, f"plugin {plugin.name} ({plugin.package} {plugin.version}){state}")
+            yield _line("skip", f"{text}: blocked") if plugin.blocked else _line("ok", text)
 
 
 def _data(registry: Registry) -> Iterator[str]:
-    from ganrun.commands.datasets import whereabouts
+    from ganrun.commands.data import whereabouts
 
     for registered in registry.components("data"):
         try:
             known, where = whereabouts(registered)
-            mark = "skip" if known is None else "ok" if known else "miss"
-            yield _line(mark, f"data {registered.name}: {where}")
+            yield _line("skip" if known is None else "ok" if known else "missing", f"data {registered.name}: {where}")
         except (Exception, SystemExit) as error:
-            yield _line("fail", f"data {registered.name}: {describe_fault(error)}")
+            yield _line("fail", f"data {registered.name}: {describe_error(error)}")
 
 
-def _checkups(registry: Registry) -> Iterator[str]:
-    for name, ask in registry.health_checks().items():
+def _health_checks(registry: Registry) -> Iterator[str]:
+    for name, check in registry.health_checks().items():
         try:
-            answer = ask()
-            yield _line("ok" if answer.ok else "miss", f"{name}: {answer.text}")
+            result = check()
+            yield _line("ok" if result.ok else "missing", f"{name}: {result.text}")
         except (Exception, SystemExit) as error:
-            yield _line("fail", f"{name}: {describe_fault(error)}")
+            yield _line("fail", f"{name}: {describe_error(error)}")

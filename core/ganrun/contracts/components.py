@@ -12,7 +12,7 @@ Part = str | dict[str, Any]
 
 
 class Component:
-    """What every component has: settings, and a summary taken from its docstring."""
+    """Base of every component: it has settings, and a summary from its docstring."""
 
     Settings: ClassVar[type[base.Settings]] = base.Settings
 
@@ -21,7 +21,7 @@ class Component:
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """What is wrong with the class itself, as the tail of a message, or None: asked when a plugin offers it."""
+        """The fault of the class itself, as the end of a message, or None; asked for when a plugin offers it."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, base.Settings)):
             return "whose Settings are no subclass of ganrun.Settings"
         lacking = [name for name in cls.parts if name not in cls.Settings.model_fields]

@@ -1,4 +1,4 @@
-"""Data sets: whole arrays by split, and how pixels become numbers."""
+"""Data sets: whole arrays by split, and the mapping between pixels and the networks' numbers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ganrun.contracts.specs import DataSpec
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, as arrays or memory maps."""
+    """One split of a data set, as arrays or memory maps."""
 
     images: npt.NDArray[Any]
-    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)` as it is.
-    Writable, as far as numpy knows: open memory maps copy-on-write (`mmap_mode="c"`)."""
+    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)`, which it uses
+    unchanged. NumPy must consider the array writable: open memory maps copy-on-write (`mmap_mode="c"`)."""
 
     labels: npt.NDArray[np.int64] | None = None
     """int64 `(count,)` in [0, classes), or None."""
@@ -36,14 +36,14 @@ class Split:
 
 
 SPLITS = ("train", "test")
-"""The parts that a data set may have."""
+"""The splits that a data set may have."""
 
 
 class Data(Component, ABC):
     """A data set: whole arrays, by split.
 
-    The core shuffles, flips, scales and moves them; a data set only says what is there. Nothing may be
-    downloaded unless the recipe or `ganrun data fetch` asks for it.
+    The core shuffles, flips and scales the arrays and moves them to the device; a data set only provides them. It must
+    not download anything unless the recipe or `ganrun data fetch` asks for it.
     """
 
     def __init__(self, settings: Any) -> None:
@@ -51,48 +51,48 @@ class Data(Component, ABC):
 
     @abstractmethod
     def spec(self) -> DataSpec:
-        """Sample shape and number of classes; from the settings alone where that is possible.
+        """Sample shape and number of classes; from the settings alone if possible.
 
         Raises:
-            DataError: if the files are needed for it and are absent or damaged.
+            DataError: if they depend on the files, and those are absent or damaged.
         """
 
     def locate(self) -> Path | None:
-        """Where its files are: a folder or an archive. None for data that needs no files.
+        """The folder or archive that holds its files; None for data that needs no files.
 
-        Only looks, and reads nothing that takes long: `ganrun data list` and `ganrun doctor` ask every data set.
+        Must be fast, and so reads no contents: `ganrun data list` and `ganrun doctor` call it for every data set.
 
         Raises:
-            DataError: if they are absent, with the exact steps that mend it.
+            DataError: if the files are absent, with the exact steps to get them.
         """
         return None
 
     def fetch(self) -> None:
-        """Download what is absent, for `ganrun data fetch`; does nothing where all is there.
+        """Download absent files, for `ganrun data fetch`; does nothing if all files are there.
 
         Raises:
-            DataError: if the download fails, or no program may do it, with the exact steps to do it by hand.
+            DataError: if the download fails or is not permitted, with the exact steps to do it by hand.
         """
         self.locate()
 
     @abstractmethod
     def prepare(self) -> None:
-        """Check that everything is there, and decode what has to be decoded. Runs before anything is trained.
+        """Check that all files are there and intact, and decode them if necessary. Called before training starts.
 
         Raises:
-            DataError: with the exact steps that mend it.
+            DataError: if they are not, with the exact steps to repair them.
         """
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """The split `"train"` or `"test"`, after `prepare`.
+        """The split `"train"` or `"test"`. Called after `prepare`.
 
         Raises:
             DataError: if the data set has no such split.
         """
 
     def fingerprint(self, name: str = "train") -> str:
-        """A short digest of a split's contents. Override it where reading them all is slow."""
+        """A short digest of a split's contents. Override it if reading all of them is slow."""
         split = self.split(name)
         digest = hashlib.blake2b(str((split.images.shape, split.images.dtype)).encode(), digest_size=8)
         digest.update(np.ascontiguousarray(split.images).data)
@@ -101,10 +101,10 @@ class Data(Component, ABC):
         return digest.hexdigest()
 
     def manifest(self) -> Mapping[str, Any]:
-        """What exactly the pictures are, as JSON for the run's environment.json; after `prepare`.
+        """An exact description of the data, as JSON for the run's environment.json. Called after `prepare`.
 
-        `counts` by split and `fingerprint` are always there. Data read from files adds `files` (each with a digest of
-        its contents), `published` (whether all of them are the published ones) and `transform` (crop, size, filter).
+        It always has `counts` by split and `fingerprint`. Data read from files adds `files` (each with a digest of its
+        contents), `published` (whether all of them are the published ones) and `transform` (crop, size, filter).
         """
         counts = {}
         for name in SPLITS:
@@ -113,7 +113,7 @@ class Data(Component, ABC):
         return {"counts": counts, "fingerprint": self.fingerprint()}
 
     def class_names(self) -> tuple[str, ...]:
-        """A name for each class, for tables and pictures."""
+        """A name for each class, for tables and captions."""
         return tuple(str(label) for label in range(self.spec().classes))
 
 
@@ -123,13 +123,15 @@ def unknown_split(name: str, known: Iterable[str]) -> DataError:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 0…255 to float32 [-1, 1]: x / 127.5 - 1. Other types pass as they are."""
+    """uint8 0…255 to float32 [-1, 1]: x / 127.5 - 1. Tensors of other types are returned unchanged."""
     if images.dtype != torch.uint8:
         return images
     return images.to(torch.float32).mul_(1 / 127.5).sub_(1)
 
 
 def to_uint8(samples: Tensor) -> Tensor:
-    """[-1, 1] to uint8 0…255: round((x + 1) · 127.5), clipped. The inverse of `to_unit_range`, and the one rule
-    by which ganrun turns samples into pictures, for scores and for files."""
+    """[-1, 1] to uint8 0…255: round((x + 1) · 127.5), clipped. The inverse of `to_unit_range`.
+
+    ganrun converts samples to pictures by this function alone, for scores and for files.
+    """
     return samples.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What a metric is given: it asks for samples, real images and features, and collects them batch by batch."""
+"""Evaluations: metrics request samples, real images and features, and collect them batch by batch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ganrun.contracts.specs import ModelSpec
 
 
 class Collector(Protocol):
-    """What a metric gathers in a pass: a running sum, a histogram, or everything."""
+    """Collects the batches of a pass: into a running sum, a histogram, or a list."""
 
     def add(self, *batch: Tensor) -> None:
-        """Take the next batch: one tensor for each output that was asked for, `(batch, …)`, on the run's device."""
+        """Take the next batch: one tensor `(batch, …)` for each requested output, on the evaluation's device."""
 
 
 C = TypeVar("C", bound=Collector)
 
 
 class Buffer:
-    """A collector that keeps everything, on the CPU: memory grows with the number of samples."""
+    """A collector that keeps all batches, on the CPU: memory grows with the number of samples."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, ...]] = []
@@ -39,15 +39,15 @@ class Buffer:
 
 
 class Evaluation(ABC):
-    """What a metric is given: everything it may need of one moment of a run.
+    """One evaluation of a model: gives metrics samples, real images and their features.
 
-    Samples come from the averaged weights where the loss asks for an average, in evaluation mode, from latents
-    that are the same at every evaluation. Nothing here touches training's random stream.
+    The samples are those of the averaged weights where the loss keeps an average, in evaluation mode, and their latents
+    are the same at every evaluation. Training's random stream is not touched.
 
     Args:
         spec: The facts of the data and the model.
-        device: Where extractors compute.
-        step: Steps done.
+        device: Device of the extractors.
+        step: Steps completed.
         seed: The run's seed.
     """
 
@@ -59,20 +59,20 @@ class Evaluation(ABC):
 
     @abstractmethod
     def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
-        """Ask for the first `count` generated samples, batch by batch, as soon as they are drawn.
+        """Request the first `count` generated samples, batch by batch; the pass that follows draws them.
 
         Args:
-            into: Is given each batch, by `add`.
-            outputs: Which of its outputs, in this order: `samples` (images as uint8, by `ganrun.to_uint8`; points as
-                they are), `latents` `(batch, latent_size)`, or the extractor's, such as `features`.
-            count: How many samples.
-            extractor: Whose features; computed once for all metrics that ask for them.
+            into: Its `add` gets each batch.
+            outputs: The tensors of a batch, in the order of `add`: `samples` (images as uint8, by `ganrun.to_uint8`;
+                points unchanged), `latents` `(batch, latent_size)`, or the extractor's outputs, such as `features`.
+            count: Number of samples.
+            extractor: Computes features, once for all metrics that request them.
 
         Returns:
             `into`.
 
         Raises:
-            PreflightError: if the samples are a folder of pictures, which holds fewer.
+            PreflightError: if the samples are a folder of pictures that holds fewer than `count`.
         """
 
     @abstractmethod
@@ -84,16 +84,16 @@ class Evaluation(ABC):
         split: str = "train",
         extractor: Extractor | None = None,
     ) -> C:
-        """Ask for `count` real images of a split, the same ones in every run; for all of them where `count` is None.
+        """Request `count` real images of a split, batch by batch: the same images in every run.
 
         Args:
-            into: Is given each batch, by `add`.
-            outputs: Which of its outputs, in this order: `images` as the data set holds them, `labels` (int64, where
-                the data has any), `encodings` `(batch, latent_size)` and `reconstructions` (where `spec.encodes` and
-                `spec.reconstructs` say that there are any), or the extractor's.
-            count: How many images.
+            into: Its `add` gets each batch.
+            outputs: The tensors of a batch, in the order of `add`: `images` in the data set's format, `labels` (int64,
+                for labelled data), `encodings` `(batch, latent_size)` if `spec.encodes`, `reconstructions` if
+                `spec.reconstructs`, or the extractor's outputs.
+            count: Number of images; all of the split if None.
             split: `train` or `test`.
-            extractor: Whose features; computed once for all metrics that ask for them.
+            extractor: Computes features, once for all metrics that request them.
 
         Returns:
             `into`.
@@ -103,10 +103,9 @@ class Evaluation(ABC):
     def generated(self, count: int) -> Tensor:
         """The first `count` generated samples, on the CPU: `(count, *sample_shape)`.
 
-        They are drawn at once, for this call alone; what `Metric.watch` asks for by `collect` is drawn once for all
-        metrics.
+        Draws them immediately, for this call alone; requests by `collect` share one pass.
         """
 
     @abstractmethod
     def real(self, count: int | None = None, split: str = "train") -> Tensor:
-        """`count` real images of a split as the data set holds them, on the CPU; all where `count` is None."""
+        """`count` real images of a split in the data set's format, on the CPU; all of the split if `count` is None."""

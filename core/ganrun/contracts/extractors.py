@@ -1,4 +1,4 @@
-"""Extractors: networks whose features metrics compare."""
+"""Extractors: networks that compute the features of pictures, for metrics."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from ganrun.contracts.specs import ModelSpec
 
 
 class Extractor(Component, ABC):
-    """A network that turns pictures into features, for metrics.
+    """A network from pictures to features.
 
-    Built from its settings and the spec; raises `IncompatibleError` in `__init__` for samples that it cannot look at.
+    Built from its settings and the spec. Raise `IncompatibleError` in `__init__` for a shape that it cannot take.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("features",)
-    """What it gives, by name: `features` `(batch, n)`; `logits` `(batch, classes)` where it is a classifier."""
+    """Names of its outputs: `features` `(batch, n)`; for a classifier, also `logits` `(batch, classes)`."""
 
     suffix: ClassVar[str]
-    """Ends the names of scores on its features, `fid_classifier`. Empty for the one features of published scores."""
+    """Ends the names of scores on its features, as in `fid_classifier`. Empty for Inception alone."""
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
         self.settings = settings
         self.spec = spec
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Load the weights, or whatever else it needs.
+        """Load the weights. Runs once, before the metrics' `prepare`.
 
         Args:
             data: The run's data set, prepared.
-            device: Where it should compute.
+            device: Where to compute.
 
         Raises:
-            PreflightError: if they are absent or damaged, with the steps that mend it.
+            PreflightError: if they are missing or damaged, with the steps that fix it.
         """
 
     @property
     @abstractmethod
     def key(self) -> str:
-        """Whatever its features depend on: equal keys mean equal features, which are then computed once. After
-        `prepare`."""
+        """Identifies the features: extractors with equal keys compute equal features, so one of them computes for all.
+        Available after `prepare`."""
 
     @property
     @abstractmethod
     def protocol(self) -> Mapping[str, str | int | float | bool]:
-        """The same for people: extractor, weights hash, resizing. It enters the protocol of every score."""
+        """How the features are computed: network, hash of the weights, resizing. Part of the protocol of every score.
+        Available after `prepare`."""
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The outputs for uint8 images `(batch, channels, height, width)` on its device, each float `(batch, …)`."""
+        """The outputs by name, each float `(batch, …)`, for uint8 images `(batch, channels, height, width)` on its
+        device."""

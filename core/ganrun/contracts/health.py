@@ -1,4 +1,4 @@
-"""What `ganrun doctor` is told by a plugin."""
+"""The result of one of `ganrun doctor`'s checks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """The answer to one question about the machine."""
+    """The result of a check of this machine."""
 
     ok: bool
-    """Whether everything is as it should be."""
+    """Whether the check passed."""
 
     text: str
-    """What was found and, where it is not ok, what to do."""
+    """The finding and, if the check failed, the remedy."""

@@ -1,12 +1,12 @@
-"""The manual of the hooks: what a plugin can offer, and what an observer can hear.
+"""The hooks of a plugin: what it can offer, and how.
 
-A plugin is a module (or any object) named by an entry point in the group `ganrun`:
+A plugin is a module (or any object) that a package names in the entry-point group `ganrun`:
 
     [project.entry-points.ganrun]
     stylegan = "ganrun_stylegan"
 
-with one function per kind of component it offers, each marked with `ganrun.hookimpl`. Import torch and the
-components inside the function: then `ganrun --help` and `ganrun plugins` stay fast.
+It has one function for each kind of component that it offers, marked with `ganrun.hookimpl`. Import torch and the
+components inside the function, so that `ganrun --help` and `ganrun plugins` stay fast:
 
     from ganrun import hookimpl
 
@@ -15,13 +15,16 @@ components inside the function: then `ganrun --help` and `ganrun plugins` stay f
         from ganrun_stylegan.networks import StyleGenerator
         return {"stylegan2": StyleGenerator}
 
-The rules for all component hooks:
+Rules for all hooks of components:
 
-- Called once, when the registry is first asked; the order of plugins has no meaning.
-- A name is lower-case, with hyphens: it is what a recipe says in `use = "…"`.
-- Two plugins may offer one name; a recipe that uses it must then say `use = "plugin:name"`.
+- A hook is called once, when a component of its kind is first needed. The order of plugins has no meaning.
+- A name has lower-case letters, digits and hyphens: it is what a recipe says in `use = "…"`.
+- Two plugins may offer the same name; a recipe that uses it must then say `use = "plugin:name"`.
 - An implementation that raises marks its plugin as broken. That stops a run only if its recipe needs the plugin.
 """
+
+# A specification has no body: plugins implement it.
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @hookspec
-def ganrun_generators() -> Mapping[str, type[Generator]]:  # type: ignore[empty-body]
+def ganrun_generators() -> Mapping[str, type[Generator]]:
     """Networks from latents to samples in [-1, 1].
 
     A recipe fills a loss's slot of kind `generator` with one: `[generator] use = "dcgan"`.
@@ -56,57 +59,57 @@ def ganrun_generators() -> Mapping[str, type[Generator]]:  # type: ignore[empty-
 
 
 @hookspec
-def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:  # type: ignore[empty-body]
-    """Networks from images to a vector each: critics, classifiers with heads, encoders.
+def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
+    """Networks from images to one vector each: critics, classifiers with heads, encoders.
 
     A recipe fills a loss's slot of kind `discriminator` with one: `[discriminator]`, or `[encoder]` in a VAE.
     """
 
 
 @hookspec
-def ganrun_losses() -> Mapping[str, type[Loss]]:  # type: ignore[empty-body]
+def ganrun_losses() -> Mapping[str, type[Loss]]:
     """Training objectives: slots, latents and phases. A recipe has exactly one: `[loss] use = "wgan-gp"`."""
 
 
 @hookspec
-def ganrun_data() -> Mapping[str, type[Data]]:  # type: ignore[empty-body]
+def ganrun_data() -> Mapping[str, type[Data]]:
     """Data sets. A recipe has exactly one: `[data] use = "celeba"`."""
 
 
 @hookspec
-def ganrun_metrics() -> Mapping[str, type[Metric]]:  # type: ignore[empty-body]
-    """Ways of scoring samples. A recipe has any number: `[[metric]] use = "fid"`."""
+def ganrun_metrics() -> Mapping[str, type[Metric]]:
+    """Metrics that score samples. A recipe has any number of them: `[[metric]] use = "fid"`."""
 
 
 @hookspec
-def ganrun_extractors() -> Mapping[str, type[Extractor]]:  # type: ignore[empty-body]
-    """Networks from pictures to features, for metrics that compare features.
+def ganrun_extractors() -> Mapping[str, type[Extractor]]:
+    """Networks from images to features, for metrics that compare features.
 
-    Such a metric's table names one: `features = "inception"`, or `features = { use = "inception", weights = "…" }`.
+    Their tables name one: `features = "inception"`, or `features = { use = "inception", weights = "…" }`.
     """
 
 
 @hookspec
-def ganrun_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-body]
-    """Optimisers. A recipe has one for each slot of its loss: `[optimizer] use = "adam"`, which
-    `[optimizer.discriminator]` overrides for that slot.
+def ganrun_optimizers() -> Mapping[str, type[Optimizer]]:
+    """Optimisers. A recipe has one for each slot of its loss: `[optimizer] use = "adam"` for all of them, and
+    `[optimizer.discriminator]` to override it for one.
     """
 
 
 @hookspec
-def ganrun_schedules() -> Mapping[str, type[Schedule]]:  # type: ignore[empty-body]
-    """How learning rates change over a run.
+def ganrun_schedules() -> Mapping[str, type[Schedule]]:
+    """Schedules, which change the learning rate over a run.
 
-    An optimiser's table names one: `schedule = "linear"`, or `schedule = { use = "linear", … }`.
+    The table of an optimiser names one: `schedule = "linear"`, or `schedule = { use = "linear", … }`.
     """
 
 
 @hookspec
-def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
-    """Listeners to a run's events: trackers, progress bars, checkpoints, pictures.
+def ganrun_observers() -> Mapping[str, type[Observer]]:
+    """Observers, which handle the events of a run: trackers, progress bars, checkpoints, sample grids.
 
-    A recipe's table of the same name holds its settings: `[mlflow] experiment = "celeba64"`. An `automatic`
-    one takes part without a table; `mlflow = false` leaves it out.
+    The recipe's table of the same name has its settings: `[mlflow] experiment = "celeba64"`. An `automatic` observer
+    takes part without a table; `mlflow = false` leaves it out.
     """
 
 
@@ -114,27 +117,27 @@ def ganrun_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-bo
 
 
 @hookspec
-def ganrun_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
-    """Commands of `ganrun` itself, by name.
+def ganrun_commands() -> Mapping[str, click.Command]:
+    """Subcommands of `ganrun`, by name.
 
-    Import whatever is slow within the command. It raises errors of ganrun's own family, which are told without a
-    traceback and end the program with their status, and finds what was trained by `ganrun.find_saved_model`. No name of
-    ganrun's own commands can be taken.
+    `ganrun --help` imports their module, so import slow packages inside the command. The command line reports a
+    `ganrun.GanrunError` without a traceback and exits with its status. `ganrun.find_saved_model` loads trained models.
+    A plugin cannot replace a command of ganrun or of another plugin.
     """
 
 
 @hookspec
-def ganrun_trackers() -> Mapping[str, Tracker]:  # type: ignore[empty-body]
-    """Places where runs are known by names of their own, so that commands take these names too."""
+def ganrun_trackers() -> Mapping[str, Tracker]:
+    """Trackers, which know runs by ids: commands accept these ids in place of run directories."""
 
 
 # ── Health ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @hookspec
-def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:  # type: ignore[empty-body]
-    """Checks that `ganrun doctor` runs: are the weights there, is the tracking server reachable?
+def ganrun_health_checks() -> Mapping[str, Callable[[], HealthCheck]]:
+    """Checks that `ganrun doctor` runs: are the weights present, is the tracking server reachable?
 
-    Each callable answers within seconds and returns a `ganrun.HealthCheck`. It changes nothing, but may repair what is
-    certainly wrong, and says so.
+    Each callable returns a `ganrun.HealthCheck` within seconds. It changes nothing, except that it may repair an
+    obvious defect, and then reports that.
     """

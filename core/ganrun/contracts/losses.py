@@ -16,6 +16,8 @@ optimisers and logging; a loss never calls backward.
             real = nets.discriminator(batch.images)
             fake = nets.discriminator(nets.generator(batch.latents))
             return Terms(minimise={"real": softplus(-real).mean(), "fake": softplus(fake).mean()})
+
+`ganrun.AdversarialLoss` has these slots and phases already.
 """
 
 from __future__ import annotations
@@ -33,37 +35,42 @@ from ganrun.contracts.components import Component
 from ganrun.contracts.specs import DataSpec, Factor
 
 Network = Callable[..., Tensor]
-"""A network as an objective sees it: `network(inputs, labels=None)`, float32 out whatever the precision inside."""
+"""A network as an objective calls it: `network(inputs, labels=None)`. It returns float32 at any precision inside."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The role a network plays in a loss. The recipe has one table per slot, bearing the slot's name."""
+    """The role of a network in a loss. A recipe has one table per slot, with the slot's name."""
 
     kind: Literal["generator", "discriminator"]
     """Which kind of component fills it."""
 
     averaged: bool = False
-    """Whether an exponential moving average of its weights is kept; that average is what gets scored and shown."""
+    """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
 
     labelled: bool = False
-    """Whether objectives call it with labels. A network that makes nothing of them is refused."""
+    """Whether objectives call it with labels. A network that ignores its labels is refused."""
 
     per_sample: bool = False
-    """Whether an output is meant to depend on its own sample alone, as where gradients are penalised sample by sample.
-    Of a network with batch norm, where that is not so, the user is warned."""
+    """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
+    norm it does not; the user is warned of such a network."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a phase's objective is given. Tensors are on the run's device."""
+    """The input of a phase's objective. Tensors are on the run's device."""
 
     latents: Tensor
-    """Fresh for every phase, as the loss's `latents` draws them: `(size, latent_size)`."""
+    """`(size, latent_size)`, drawn by the loss's `latents` for each update."""
 
     real_images: Tensor | None = None
+    """Read them as `images`."""
+
     real_labels: Tensor | None = None
+    """Read them as `labels`."""
+
     steps_done: int = 0
+    """Read it as `step`."""
 
     @property
     def size(self) -> int:
@@ -75,7 +82,7 @@ class Batch:
         """Real images `(size, *sample_shape)` in [-1, 1].
 
         Raises:
-            ContractError: in a phase that said `reads_images=False`.
+            ContractError: in a phase with `reads_images=False`.
         """
         if self.real_images is None:
             raise ContractError("the objective uses batch.images, but its phase says reads_images=False")
@@ -88,7 +95,7 @@ class Batch:
 
     @property
     def step(self) -> Tensor:
-        """Steps done so far, as a float scalar on the batch's device, for weights that change as training goes on."""
+        """Steps done so far, as a float scalar on the batch's device, for weights that change during training."""
         return torch.tensor(float(self.steps_done), device=self.latents.device)
 
     def chunks(self, count: int) -> Iterator[Batch]:
@@ -103,8 +110,8 @@ class Batch:
 class Nets:
     """The networks of a loss by slot: `nets.generator(latents)`.
 
-    Networks that the phase does not train are frozen: their weights get no gradient, and where their inputs
-    need none either, they build no graph. So an objective needs no `detach` and no `no_grad`.
+    Networks that the phase does not train are frozen: their weights get no gradient, and they build no graph
+    unless an input needs one. So an objective needs no `detach` and no `no_grad`.
     """
 
     def __init__(self, networks: Mapping[str, Network]) -> None:
@@ -117,16 +124,16 @@ class Nets:
 
 @dataclass(frozen=True)
 class Terms:
-    """What an objective returns: scalars, each a mean over the batch."""
+    """The result of an objective: scalars, each a mean over the batch."""
 
     minimise: Mapping[str, Tensor]
-    """Their sum is minimised. The same names at every call."""
+    """Their sum is minimised. Every call returns the same names."""
 
     report: Mapping[str, Tensor] = field(default_factory=dict)
-    """Logged beside them, never differentiated."""
+    """Logged only, never differentiated."""
 
 
-Objective = Callable[[Any, Batch], Terms]
+Objective = Callable[[Nets, Batch], Terms]
 """`objective(nets, batch) -> Terms`"""
 
 
@@ -135,33 +142,33 @@ class Phase:
     """One kind of update within a step."""
 
     name: str
-    """Appears in the logged names: `loss/<phase>`."""
+    """Part of the logged names: `loss/<phase>`, `loss/<phase>.<term>`."""
 
     objective: Objective
 
     trains: tuple[str, ...]
-    """The slots whose weights it updates; all others are frozen meanwhile."""
+    """The slots whose weights it updates; all others are frozen."""
 
     repeat: int = 1
-    """Updates per step, each with fresh data and latents (n_critic)."""
+    """Updates per step, each on a new batch (n_critic)."""
 
     every: int = 1
     """Runs in steps 1, 1 + every, 1 + 2·every, … (lazy regularisation)."""
 
     reads_images: bool = True
-    """Whether it consumes real images. A GAN's generator update does not."""
+    """Whether it uses real images. A GAN's generator update does not."""
 
     second_order: bool = False
-    """Whether the objective differentiates a gradient (a gradient penalty); such a phase is never compiled."""
+    """Whether the objective differentiates a gradient, as a gradient penalty does. Such a phase is never compiled."""
 
     project: Callable[[nn.Module], None] | None = None
-    """Applied to each trained network after each update, without gradients: weight clipping, for instance."""
+    """Applied to each trained network after each update, without gradients; for example weight clipping."""
 
 
 class Loss(Component, ABC):
     """A training objective, built from its settings and the data's spec.
 
-    Subclasses define `slots` and `phases`; the rest has defaults that suit most.
+    Subclasses define `slots` and `phases`. All other methods have defaults.
     """
 
     slots: ClassVar[Mapping[str, Slot]]
@@ -173,7 +180,7 @@ class Loss(Component, ABC):
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """A loss without slots trains nothing."""
+        """As `Component.class_fault`; a loss must also have slots."""
         return super().class_fault() or (None if getattr(cls, "slots", None) else "whose class does not define slots")
 
     @property
@@ -182,15 +189,15 @@ class Loss(Component, ABC):
         return int(self.settings.latent_size)
 
     def factors(self) -> Sequence[Factor]:
-        """What a latent vector is made of, in order: noise alone, unless overridden."""
+        """The parts of a latent vector, in order, with different names: noise alone, unless overridden."""
         return (Factor("noise", self.latent_size, "noise"),)
 
     def in_features(self, slot: str) -> int:
-        """How many latents the network in a slot of kind generator takes: all, unless overridden."""
+        """Number of latents that the network in a slot of kind generator takes: all, unless overridden."""
         return self.latent_size
 
     def out_features(self, slot: str) -> int:
-        """How many numbers per image the network in a slot of kind discriminator must return."""
+        """Length of the vector that a slot of kind discriminator must return per image: 1, unless overridden."""
         return 1
 
     def latents(self, size: int, device: torch.device) -> Tensor:
@@ -202,14 +209,14 @@ class Loss(Component, ABC):
         return nets.generator(latents)
 
     def encode(self, nets: Nets, images: Tensor) -> Tensor | None:
-        """Latents `(size, latent_size)` as read off real images `(size, *sample_shape)` in [-1, 1].
+        """Latents `(size, latent_size)` inferred from real images `(size, *sample_shape)` in [-1, 1].
 
-        A categorical factor as probabilities, and 0 for what cannot be read. None where the model reads nothing.
+        Categorical factors are probabilities; what cannot be inferred is 0. None where the model does not encode.
         """
         return None
 
     def reconstruct(self, nets: Nets, images: Tensor) -> Tensor | None:
-        """What the model makes of real images `(size, *sample_shape)` in [-1, 1]; None where it has no encoder."""
+        """Reconstructions of real images `(size, *sample_shape)` in [-1, 1]; None where the model has no encoder."""
         return None
 
     @abstractmethod

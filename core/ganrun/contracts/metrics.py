@@ -1,4 +1,4 @@
-"""Metrics: ways of scoring samples."""
+"""Metrics: scores of a model's samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ganrun.contracts.specs import ModelSpec
 
 
 class Metric(Component, ABC):
-    """A way of scoring samples.
+    """Scores a model by its samples.
 
-    Built from its settings and the spec; `prepare` runs before the first step, then at every evaluation `watch`
-    says what is needed, and `measure` makes scores of it.
+    Built from its settings and the spec. `prepare` runs once, before training. At every evaluation, `watch` requests
+    samples and real images, one pass serves the requests of all metrics, and `measure` computes the scores.
     """
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
@@ -28,34 +28,36 @@ class Metric(Component, ABC):
         self.spec = spec
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Prove that `measure` will be able to run: weights present, enough real images, labels there.
+        """Check everything that `measure` needs, such as the number of real images or their labels.
 
         Args:
             data: The run's data set, prepared.
-            device: Where extractors should live.
+            device: Where to compute.
 
         Raises:
-            PreflightError: with the steps that mend it.
+            PreflightError: if something is missing, with the steps that fix it.
         """
 
     def watch(self, evaluation: Evaluation) -> None:
-        """Ask for samples, images and features, by `evaluation.collect` and `collect_real`, before any is made."""
+        """Request samples, real images and features, by `evaluation.collect` and `evaluation.collect_real`."""
 
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
-        """The scores of one evaluation, of what was collected since `watch`."""
+        """The scores, computed from what the requests of `watch` collected. Gets the same evaluation as `watch`."""
 
 
 class FeatureMetric(Metric):
-    """A metric on an extractor's features. Its settings have a field `features`, whose default names one:
+    """A metric on an extractor's features.
 
-    features: ganrun.Part = "inception"
+    Its settings have a field that names the extractor:
+
+        features: ganrun.Part = "inception"
     """
 
     parts = {"features": "extractor"}
 
     reads: ClassVar[tuple[str, ...]] = ("features",)
-    """The extractor's outputs that it cannot do without."""
+    """The extractor's outputs that the metric needs."""
 
     def __init__(self, settings: Any, spec: ModelSpec, extractor: Extractor) -> None:
         super().__init__(settings, spec)

@@ -13,12 +13,12 @@ from ganrun.contracts.specs import ModelSpec
 class Generator(nn.Module, Component):
     """A network from latents to samples.
 
-    `forward(latents, labels=None)` takes latents `(batch, spec.latent_size)` and, for conditional models,
-    int64 labels `(batch,)`; it returns `(batch, *spec.sample_shape)` in [-1, 1].
+    `forward(latents, labels=None)` takes latents `(batch, spec.latent_size)` and, where `spec.labelled` is set, int64
+    labels `(batch,)`; it returns `(batch, *spec.sample_shape)` in [-1, 1]. `ganrun.LabelledLatents` appends the labels
+    to the latents, and `ganrun.float32_tanh` is the usual last step.
 
-    A plain module: it knows nothing of devices, precision, optimisers or averaging. Raise `IncompatibleError` in
-    `__init__` where the spec cannot be met. The random stream is seeded when `__init__` runs. Where
-    `spec.labelled` is set, labels are always given: `ganrun.LabelledLatents` puts them beside the latents.
+    A plain module: it knows nothing of devices, precision, optimisers or averaging. `__init__` raises
+    `IncompatibleError` where it cannot be built for the spec; the random stream is seeded when it runs.
     """
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
@@ -30,9 +30,9 @@ class Generator(nn.Module, Component):
 class Discriminator(nn.Module, Component):
     """A network from images to one vector each: a critic, a classifier's trunk with heads, or an encoder.
 
-    `forward(images, labels=None)` takes images `(batch, *spec.sample_shape)` in [-1, 1] and returns
-    `(batch, spec.out_features)`. No sigmoid and no softmax: losses work on logits. Where `spec.labelled` is
-    set, labels are always given: `ganrun.LabelledImages` puts them beside the images.
+    `forward(images, labels=None)` takes images `(batch, *spec.sample_shape)` in [-1, 1] and, where `spec.labelled` is
+    set, int64 labels `(batch,)`; it returns `(batch, spec.out_features)`. It ends without sigmoid or softmax: losses
+    work on logits. `ganrun.LabelledImages` appends the labels to the images. Otherwise as `Generator`.
     """
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:

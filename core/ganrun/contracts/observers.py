@@ -1,4 +1,4 @@
-"""Observers: components that hear the events of a run."""
+"""Observers: components that receive the events of a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ganrun.contracts.components import Component
 
 
 class Observer(Component):
-    """A component that hears the events of one run, in methods marked with `ganrun.observes`.
+    """A component that receives the events of one run, in methods marked with `ganrun.observes`.
 
-    `ganrun.training.lifecycle.RunEvents` lists the events; a method takes the arguments of an event that it needs.
+    `ganrun.training.lifecycle.RunEvents` lists the events; a method takes those arguments of the event that it needs.
     """
 
     essential: ClassVar[bool] = False
-    """Whether a fault of this observer stops the run. One that is not essential is reported and left out."""
+    """Whether an error of this observer stops the run. Otherwise it is reported, and the observer is left out."""
 
     automatic: ClassVar[bool] = False
     """Whether it takes part in every run unless the recipe says `name = false`."""

@@ -22,21 +22,20 @@ class Schedule(Component, ABC):
 
     @property
     def varies(self) -> bool:
-        """Whether the learning rate changes at all; weights then depend on the number of steps."""
+        """Whether the learning rate changes at all; if so, the weights depend on the number of steps."""
         return True
 
     @abstractmethod
     def factor(self, progress: float) -> float:
-        """What the learning rate is multiplied by.
+        """The factor ≥ 0 of the learning rate. It depends on `progress` alone, so that a resumed run continues exactly.
 
         Args:
-            progress: Share of the run's steps that are done, in [0, 1), counted after the warm-up. A function of this
-                alone, so that a resumed run continues exactly.
+            progress: Share of the run's steps that are done, in [0, 1), counted after the warm-up.
         """
 
 
 class OptimizerSettings(Settings):
-    """What every optimiser has. A slot's own table, `[optimizer.discriminator]`, overrides `[optimizer]`."""
+    """The settings of every optimiser. A slot's own table, `[optimizer.discriminator]`, overrides `[optimizer]`."""
 
     lr: float = Field(2e-4, gt=0)
     """Learning rate, before the schedule."""
@@ -76,7 +75,7 @@ class Optimizer(Component, ABC):
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """Its settings must have what every optimiser has."""
+        """As `Component.class_fault`; its settings must also derive from `OptimizerSettings`."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, OptimizerSettings)):
             return "whose Settings are no subclass of ganrun.OptimizerSettings"
         return super().class_fault()

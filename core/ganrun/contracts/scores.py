@@ -1,4 +1,4 @@
-"""Scores: numbers that know how they were measured."""
+"""Scores: numbers with the protocol by which they were measured."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from math import isnan
 
 @dataclass(frozen=True)
 class Score:
-    """One number of an evaluation, with how it was made: scores of unlike protocol must not be ranked together."""
+    """One number of an evaluation, with its protocol. Only scores of the same protocol may be compared."""
 
     name: str
-    """As it appears everywhere: `fid` is Inception's alone; on other features it is `fid_<features>`."""
+    """Its name in files, tables and MLflow. `fid` is on Inception's features; on others it is `fid_<features>`."""
 
     value: float
 
     higher_is_better: bool
 
     protocol: Mapping[str, str | int | float | bool]
-    """Extractor, weights hash, numbers of samples, split, resizer: whatever the value depends on."""
+    """Everything that the value depends on: extractor, hash of its weights, numbers of images, split, resizing."""
 
     error: float | None = None
-    """Standard error of the value for these very weights: what other samples would make of it. None if unknown."""
+    """Standard error over draws of samples from the same weights. None if unknown."""
 
     floor: float | None = None
-    """What as many held-out real images score on the same terms: about what a perfect model would. None if unknown."""
+    """The score of as many held-out real images, by the same protocol: about that of a perfect model. None if unknown.
+    """
 
     def improves_on(self, best: Score | None) -> bool:
-        """Whether it is better than the best one of its name so far, or the first on its terms; NaN never is."""
+        """Whether it is better than `best`, or the first score by its protocol. NaN never is."""
         if best is None or best.protocol != self.protocol:
             return not isnan(self.value)
         return self.value > best.value if self.higher_is_better else self.value < best.value

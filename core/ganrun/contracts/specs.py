@@ -1,4 +1,4 @@
-"""What components are built for: the facts of the data, and of the model that is made for it."""
+"""The facts that components are built for: those of the data, and those of the model."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ganrun.base.errors import IncompatibleError
 
 @dataclass(frozen=True)
 class Factor:
-    """A part of the latent vector that has a meaning of its own; factors follow each other without a gap."""
+    """A part of the latent vector with one meaning; factors are contiguous."""
 
     name: str
-    """`class` for the data's own classes; else whatever suits, such as `code_1`."""
+    """`class` for the data's classes; any other name for other factors, such as `code_1`."""
 
     size: int
-    """How many latents it takes."""
+    """Number of latents."""
 
     kind: Literal["noise", "categorical", "continuous"]
-    """noise means nothing in particular; a categorical factor is one-hot; a continuous one is in (-1, 1)."""
+    """noise: without a particular meaning; categorical: one-hot; continuous: in (-1, 1)."""
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The facts of a data set, known before its files are read wherever that is possible."""
+    """The facts of a data set; known before its files are read if possible."""
 
     sample_shape: tuple[int, ...]
     """One sample without the batch: (channels, height, width) for images, (features,) for points."""
 
     classes: int = 0
-    """Number of classes of the labels; 0 where the data has none."""
+    """Number of classes of the labels; 0 if the data has no labels."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -49,27 +49,27 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ModelSpec(DataSpec):
-    """The facts of the data, and what the loss adds to them: networks, metrics and extractors are built for these."""
+    """The facts of the data and those that the loss adds. Networks, metrics and extractors are built for it."""
 
     latent_size: int = 0
-    """Length of the vector that a generator takes; 0 for components that take none."""
+    """Length of a generator's input vector; 0 for components that take no latents."""
 
     out_features: int = 1
-    """Length of the vector that a discriminator returns per image, as its slot in the loss asks for."""
+    """Length of a discriminator's output vector per image, as its slot in the loss requires."""
 
     factors: tuple[Factor, ...] = ()
-    """What the loss's latent vector is made of; known to networks and metrics."""
+    """The factors of the loss's latent vector, in order."""
 
     encodes: bool = False
-    """Whether the model reads latents off images."""
+    """Whether the model encodes images to latents."""
 
     reconstructs: bool = False
     """Whether the model reconstructs images."""
 
     labelled: bool = False
-    """Whether the network is called with labels, as its slot in the loss says, and must use them."""
+    """Whether the network is called with labels, as its slot in the loss says. If so, it must use them."""
 
     def place(self, factor: Factor) -> slice:
-        """Where a factor stands in a latent vector."""
+        """The indices of a factor in a latent vector."""
         start = sum(each.size for each in self.factors[: self.factors.index(factor)])
         return slice(start, start + factor.size)

@@ -1,4 +1,4 @@
-"""What ganrun asks of a plugin that mirrors runs elsewhere: where are they?"""
+"""The contract of trackers: services that mirror runs, such as MLflow, and can find them again."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ from pathlib import Path
 
 
 class Tracker(ABC):
-    """A place where runs are known by other names than their directories."""
+    """Finds the directories of runs by the ids and experiments of a tracking service."""
 
     @abstractmethod
     def find(self, run_id: str) -> Path | None:
-        """The directory of the run that the tracker knows as `run_id`, or a copy of what it holds of it.
+        """The directory of a run, or a copy of what the tracker holds of it.
 
-        None where `run_id` does not look like one of its names: then nothing was asked of a server.
+        Returns:
+            None if `run_id` does not have the form of the tracker's ids; no server is asked then.
 
         Raises:
-            RequestError: if it looks like one, and there is no such run, or it cannot be had.
+            RequestError: if it has that form, but there is no such run, or its directory cannot be found or copied.
+            RunError: if the tracker cannot be reached.
         """
 
     @abstractmethod
     def runs_of(self, experiment: str) -> Sequence[Path] | None:
-        """The directories of an experiment's runs, the newest last; None where there is no such experiment.
+        """The directories of an experiment's runs on this machine, the newest last.
+
+        Returns:
+            None if there is no such experiment.
 
         Raises:
-            RequestError: if they cannot be had.
+            RunError: if the tracker cannot be reached.
         """
 
     @abstractmethod
     def experiments(self) -> Sequence[str]:
-        """The names of the experiments that it knows.
+        """The names of all experiments.
 
         Raises:
-            RequestError: if they cannot be had.
+            RunError: if the tracker cannot be reached.
         """

@@ -1,28 +1,31 @@
-"""The kinds of components: the hook that offers each, and the class that each is a subclass of."""
+"""The kinds of components: the hook and the base class of each."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ganrun.contracts.components import Component
 
 
 class Kind(NamedTuple):
     """One kind of component."""
 
     hook: str
-    """The hook by which plugins offer it."""
+    """The hook with which plugins offer components of this kind."""
 
     module: str
-    """The module of its contract, within `ganrun.contracts`."""
+    """The module of the base class, within `ganrun.contracts`."""
 
     contract_name: str
-    """Its base class there."""
+    """The base class's name."""
 
     @property
-    def contract(self) -> type:
+    def contract(self) -> type[Component]:
         """The base class; imports torch."""
-        found: type = getattr(import_module(f"ganrun.contracts.{self.module}"), self.contract_name)
-        return found
+        contract: type[Component] = getattr(import_module(f"ganrun.contracts.{self.module}"), self.contract_name)
+        return contract
 
 
 KINDS = {
@@ -36,4 +39,4 @@ KINDS = {
     "schedule": Kind("ganrun_schedules", "optimizers", "Schedule"),
     "observer": Kind("ganrun_observers", "observers", "Observer"),
 }
-"""By the name that `ganrun list` and messages use."""
+"""By the name that `ganrun list` and messages use, in the order of the list."""

@@ -1,16 +1,17 @@
-"""Finding the plugins: each is loaded on its own, so that a broken one breaks nothing else."""
+"""Finds the plugins. Each is loaded separately, so that a broken one does not affect the others."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
-from ganrun.base.errors import PluginError
+from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts import hookspecs
 from ganrun.contracts.markers import PROJECT
@@ -21,20 +22,22 @@ DISABLE_VARIABLE = "GANRUN_DISABLE_PLUGINS"
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of the group `ganrun`, and what became of it."""
+    """One entry point of the group `ganrun`, and whether it could be loaded."""
 
     name: str
     """The entry point's name."""
 
     package: str
-    """The distribution that brought it."""
+    """The distribution that it belongs to."""
 
     version: str
+    """The distribution's."""
 
     error: str | None = None
-    """Why it could not be loaded; None for a sound one."""
+    """Why it could not be loaded; None if it was, or is blocked."""
 
     blocked: bool = False
+    """Whether the user has disabled it."""
 
     @property
     def status(self) -> str:
@@ -42,7 +45,7 @@ class Plugin:
         return "broken" if self.error else "blocked" if self.blocked else "ok"
 
     def is_called(self, qualifier: str) -> bool:
-        """Whether `qualifier:name` in a recipe may mean this plugin: its name or its package, or nothing at all."""
+        """Whether `qualifier:name` in a recipe can mean this plugin: its name, its package, or no qualifier."""
         return qualifier in ("", self.name, self.package)
 
     def __str__(self) -> str:
@@ -52,67 +55,39 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Plugins:
-    """All plugins of this environment; the sound ones are registered with the manager under their names."""
+    """All plugins of this environment; those that could be loaded are registered with the manager by name."""
 
     manager: pluggy.PluginManager
     found: tuple[Plugin, ...]
 
     def named(self, name: str) -> Plugin:
-        """The plugin that the manager knows as `name`."""
+        """The plugin that the manager has registered as `name`."""
         return next(plugin for plugin in self.found if plugin.name == name)
 
 
-def discover(blocked: Iterable[str] = ()) -> Plugins:
-    """Load every entry point of the group, except those named in `blocked` or `$GANRUN_DISABLE_PLUGINS`."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    disabled = {*blocked, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split())}
-    taken: set[str] = set()
-    found = []
-    for entry in sorted(entry_points(group=PROJECT), key=_order):
-        package, version = _origin(entry)
-        name = entry.name if entry.name not in taken else f"{package}.{entry.name}"
-        taken.add(name)
-        is_blocked = bool({name, entry.name} & disabled)
-        error = None if is_blocked else _load(manager, entry, name)
-        found.append(Plugin(name, package, version, error, is_blocked))
-    return Plugins(manager, tuple(found))
-
-
-def unknown_blocked(blocked: Iterable[str], plugins: Plugins) -> list[str]:
-    """Names in `blocked` that are no plugin's."""
-    return sorted(set(blocked) - {plugin.name for plugin in plugins.found})
-
-
-def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | None:
-    """Register one plugin; the reason why it could not be, or None."""
-    try:
-        plugin = entry.load()
-        _check_marks(plugin)
-        manager.register(plugin, name)
-        manager.check_pending()
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        if manager.has_plugin(name):
-            manager.unregister(name=name)
-        return describe_fault(error)
-    return None
-
-
-def _check_marks(plugin: object) -> None:
-    """Refuse a hook without its marker, which pluggy would not see.
+def discover(blocked: Collection[str] = ()) -> Plugins:
+    """Load every entry point of the group, except those named in `blocked` or `$GANRUN_DISABLE_PLUGINS`.
 
     Raises:
-        PluginError: naming the function.
+        RequestError: if `blocked` names a plugin that is not installed.
     """
-    for hook in HOOKS:
-        function = getattr(plugin, hook, None)
-        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
-            raise PluginError(f"the function {hook} lacks the decorator @ganrun.hookimpl")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    disabled = {*blocked, *os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()}
+    found: dict[str, Plugin] = {}
+    for package, version, entry in _entries():
+        name = entry.name if entry.name not in found else f"{package}.{entry.name}"
+        is_blocked = not disabled.isdisjoint({name, entry.name})
+        error = None if is_blocked else _load(manager, entry, name)
+        found[name] = Plugin(name, package, version, error, is_blocked)
+    for name in blocked:
+        if name not in found:
+            hint = did_you_mean(name, found) or f"; there are {', '.join(found)}"
+            raise RequestError(f'there is no plugin "{name}" to leave out{hint}')
+    return Plugins(manager, tuple(found.values()))
 
 
-def describe_fault(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in one line: `ImportError: No module named 'x'`."""
     unknown = re.match(r"unknown hook '(\w+)'", str(error))
     if isinstance(error, pluggy.PluginValidationError) and unknown:
@@ -122,15 +97,45 @@ def describe_fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
-def _order(entry: EntryPoint) -> tuple[str, bool, str]:
-    """By name; ganrun's own first, so that no other package takes a built-in plugin's name."""
-    package, _ = _origin(entry)
-    return entry.name, package != PROJECT, package
+def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | None:
+    """Register one plugin; why that failed, or None."""
+    try:
+        plugin = entry.load()
+        _check_markers(plugin)
+        manager.register(plugin, name)
+        manager.check_pending()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        return describe_error(error)
+    return None
+
+
+def _check_markers(plugin: object) -> None:
+    """Refuse a hook without its marker, which pluggy would ignore.
+
+    Raises:
+        PluginError: with the name of the function.
+    """
+    for hook in HOOKS:
+        function = getattr(plugin, hook, None)
+        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
+            raise PluginError(f"the function {hook} lacks the decorator @ganrun.hookimpl")
+
+
+def _entries() -> list[tuple[str, str, EntryPoint]]:
+    """Package, version and entry point of each plugin, by name; of the same name, ganrun's own first, so that no other
+    package can take the name of a built-in plugin."""
+    entries = [(*_origin(entry), entry) for entry in entry_points(group=PROJECT)]
+    return sorted(entries, key=lambda each: (each[2].name, each[0] != PROJECT, each[0]))
 
 
 def _origin(entry: EntryPoint) -> tuple[str, str]:
-    """Package and version; a package whose metadata are damaged must not stop the others."""
-    try:
-        return (entry.dist.name or "?", entry.dist.version or "0") if entry.dist else ("?", "0")
-    except Exception:
-        return "?", "0"
+    """Package and version; placeholders if the package's metadata are damaged, which must not stop the others."""
+    with suppress(Exception):
+        if entry.dist:
+            metadata = entry.dist.metadata
+            return metadata["Name"] or "?", metadata["Version"] or "0"
+    return "?", "0"

@@ -1,9 +1,9 @@
-"""What the plugins offer: kind + name → component, with where it came from."""
+"""The installed components by kind and name, each with the plugin that offers it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from inspect import isabstract
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.suggestions import did_you_mean
 from ganrun.discovery.kinds import KINDS
-from ganrun.discovery.plugins import Plugin, Plugins, describe_fault, discover
+from ganrun.discovery.plugins import Plugin, Plugins, describe_error, discover
 
 if TYPE_CHECKING:
     import click
@@ -38,108 +38,99 @@ class RegisteredComponent:
 
 
 class Registry:
-    """All components of this environment. A kind is collected when it is first asked for.
+    """Everything that the plugins offer. Each hook is called when it is first needed, and no other with it.
 
     Args:
-        plugins: As `discover` found them.
+        plugins: The result of `discover`.
     """
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
         self.faults: dict[str, str] = {}
-        """Plugins whose hooks raised, with the reason."""
+        """Plugins whose hooks raised or offered something invalid, with the reason."""
         self._components: dict[str, list[RegisteredComponent]] = {}
 
     def components(self, kind: str) -> list[RegisteredComponent]:
-        """Every component of a kind, by name."""
+        """Every component of a kind, sorted by name."""
         if kind not in self._components:
-            self._components[kind] = sorted(
-                self._collect(kind), key=lambda registered: (registered.name, registered.plugin.name)
-            )
+            self._components[kind] = sorted(self._collect(kind), key=lambda each: (each.name, each.plugin.name))
         return self._components[kind]
 
     def names(self, kind: str) -> list[str]:
-        """The names of a kind, each once."""
+        """The names of a kind, without duplicates."""
         return sorted({registered.name for registered in self.components(kind)})
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
-        """The component called `name`, or `plugin:name` where several plugins offer it.
+        """The component called `name`, or `plugin:name` where several plugins offer that name.
 
         Raises:
-            PluginError: if nobody offers it, or several do.
+            PluginError: if no plugin offers it, or several do.
         """
         qualifier, _, bare = name.rpartition(":")
-        matches = [
-            registered
-            for registered in self.components(kind)
-            if registered.name == bare and registered.plugin.is_called(qualifier)
-        ]
+        same_name = [registered for registered in self.components(kind) if registered.name == bare]
+        matches = [registered for registered in same_name if registered.plugin.is_called(qualifier)]
         if len(matches) == 1:
             return matches[0]
-        raise PluginError(self._collision(name, matches) if matches else self._unknown(kind, name))
+        raise PluginError(_collision(name, matches) if matches else self._unknown(kind, name))
 
     def is_automatic(self, name: str) -> bool:
-        """Whether an observer of that name takes part unasked."""
+        """Whether an observer of that name takes part in every run by default."""
         return any(registered.name == name and registered.cls.automatic for registered in self.components("observer"))
 
     def broken(self) -> dict[str, str]:
-        """Plugins that could not be loaded or whose hooks raised, with the reason."""
+        """Plugins that could not be loaded or have a fault in a hook called so far, with the reason."""
         return {plugin.name: plugin.error for plugin in self.plugins.found if plugin.error} | self.faults
 
     def health_checks(self) -> dict[str, Callable[[], HealthCheck]]:
-        """The questions of `ganrun doctor`, by name."""
-        found: dict[str, Callable[[], HealthCheck]] = {}
-        for plugin, offered in self._call("ganrun_health_checks"):
-            found.update({f"{plugin.name}: {name}": check for name, check in offered.items()})
-        return found
+        """The checks that plugins add to `ganrun doctor`, by `plugin: name`."""
+        return dict(self._qualified("ganrun_health_checks"))
+
+    def trackers(self) -> dict[str, Tracker]:
+        """The trackers, by `plugin: name`."""
+        return dict(self._qualified("ganrun_trackers"))
 
     def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
-        """The commands that plugins add, by name. A plugin that offers a name which is `taken`, or another's, is told
-        to be at fault, and that command of it is left out."""
+        """The commands that plugins add, by name.
+
+        Args:
+            taken: Names of other commands. A command with such a name is left out, as is one that is no click command,
+                and its plugin counts as broken.
+        """
         found: dict[str, click.Command] = {}
         for plugin, offered in self._call("ganrun_commands"):
             for name, command in offered.items():
-                if name in taken or name in found:
-                    self.faults[plugin.name] = f'ganrun_commands offers "{name}", which is a command already'
+                fault = _command_fault(name, command, {*taken, *found})
+                if fault:
+                    self.faults[plugin.name] = f"ganrun_commands offers {fault}"
                 else:
                     found[name] = command
         return found
 
-    def trackers(self) -> dict[str, Tracker]:
-        """The places that know runs by names of their own, by plugin and name."""
-        found: dict[str, Tracker] = {}
-        for plugin, offered in self._call("ganrun_trackers"):
-            found.update({f"{plugin.name}: {name}": tracker for name, tracker in offered.items()})
-        return found
-
-    def _collect(self, kind: str) -> list[RegisteredComponent]:
-        found = []
+    def _collect(self, kind: str) -> Iterator[RegisteredComponent]:
+        """The valid components of a kind; invalid ones count as faults of their plugins."""
         for plugin, offered in self._call(KINDS[kind].hook):
             for name, component in offered.items():
-                fault = _fault_of(kind, name, component)
+                fault = _component_fault(kind, name, component)
                 if fault:
-                    self.faults[plugin.name] = fault
+                    self.faults[plugin.name] = f"{KINDS[kind].hook} offers {fault}"
                 else:
-                    found.append(RegisteredComponent(kind, name, component, plugin))
-        return found
+                    yield RegisteredComponent(kind, name, component, plugin)
 
-    def _call(self, hook: str) -> list[tuple[Plugin, dict[str, Any]]]:
-        """Call each plugin's implementation on its own, so that a fault and a component carry the plugin's name."""
-        results = []
+    def _qualified(self, hook: str) -> Iterator[tuple[str, Any]]:
+        for plugin, offered in self._call(hook):
+            for name, value in offered.items():
+                yield f"{plugin.name}: {name}", value
+
+    def _call(self, hook: str) -> Iterator[tuple[Plugin, dict[Any, Any]]]:
+        """The result of each plugin's implementation; one that raises counts as a fault of its plugin."""
         implementations = getattr(self.plugins.manager.hook, hook).get_hookimpls()
         for implementation in sorted(implementations, key=lambda each: str(each.plugin_name)):
             try:
                 offered = dict(implementation.function())
             except (Exception, SystemExit) as error:
-                self.faults[implementation.plugin_name] = describe_fault(error)
-                continue
-            results.append((self.plugins.named(implementation.plugin_name), offered))
-        return results
-
-    def _collision(self, name: str, matches: list[RegisteredComponent]) -> str:
-        origins = " and ".join(str(registered.plugin) for registered in matches)
-        choices = " or ".join(f'use = "{registered.plugin.name}:{registered.name}"' for registered in matches)
-        return f'"{name}" is offered by {origins}; say {choices}'
+                self.faults[implementation.plugin_name] = describe_error(error)
+            else:
+                yield self.plugins.named(implementation.plugin_name), offered
 
     def _unknown(self, kind: str, name: str) -> str:
         what = "data set" if kind == "data" else kind
@@ -152,22 +143,26 @@ class Registry:
         return text
 
 
-def load_registry(blocked: tuple[str, ...] = ()) -> Registry:
-    """The registry of this environment, without the plugins in `blocked`."""
+def load_registry(blocked: Collection[str] = ()) -> Registry:
+    """The registry of this environment, without the plugins in `blocked`.
+
+    Raises:
+        RequestError: if `blocked` names a plugin that is not installed.
+    """
     return Registry(discover(blocked))
 
 
 def locate(what: str | Path, registry: Registry) -> Path:
-    """A place that is there: of that name, or of the run that a tracker knows by it.
+    """An existing path: `what` itself, or the directory of the run that a tracker knows by that id.
 
     Raises:
-        RequestError: if there is none.
+        RequestError: if there is neither.
     """
     path = Path(what)
     try:
         if path.exists():
             return path
-    except OSError as error:  # a name too long, a folder that may not be read
+    except OSError as error:  # a name that is too long, or a folder without read permission
         raise RequestError(f"cannot read {what}: {error.strerror}") from error
     for tracker in registry.trackers().values():
         found = tracker.find(str(what))
@@ -176,17 +171,40 @@ def locate(what: str | Path, registry: Registry) -> Path:
     raise RequestError(f"there is no {what}, and no tracker knows a run by that name")
 
 
-def _fault_of(kind: str, name: Any, component: Any) -> str | None:
-    """What is wrong with a component that a hook offers, or None."""
-    from ganrun.contracts.components import Component
+def _collision(name: str, matches: list[RegisteredComponent]) -> str:
+    origins = " and ".join(str(registered.plugin) for registered in matches)
+    choices = " or ".join(f'use = "{registered.plugin.name}:{registered.name}"' for registered in matches)
+    return f'"{name}" is offered by {origins}; say {choices}'
 
-    hook, contract = KINDS[kind].hook, KINDS[kind].contract
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        return f"{hook} offers the name {name!r}; a name is lower-case letters and digits, with hyphens"
-    if not (isinstance(component, type) and issubclass(component, contract) and issubclass(component, Component)):
-        return f'{hook} offers "{name}", which is no subclass of ganrun.{contract.__name__}'
+
+def _component_fault(kind: str, name: Any, component: Any) -> str | None:
+    """The fault of a component that a plugin offers, or None."""
+    contract = KINDS[kind].contract
+    if not _is_name(name):
+        return _bad_name(name)
+    if not (isinstance(component, type) and issubclass(component, contract)):
+        return f'"{name}", which is no subclass of ganrun.{contract.__name__}'
     if isabstract(component):
-        lacking = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
-        return f'{hook} offers "{name}", whose class does not define {lacking}'
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
+        return f'"{name}", whose class does not define {missing}'
     fault = component.class_fault()
-    return fault and f'{hook} offers "{name}", {fault}'
+    return fault and f'"{name}", {fault}'
+
+
+def _command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None:
+    """The fault of a command that a plugin offers, or None."""
+    import click
+
+    if not _is_name(name):
+        return _bad_name(name)
+    if not isinstance(command, click.Command):
+        return f'"{name}", which is no click command'
+    return f'"{name}", which is a command already' if name in taken else None
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(NAME, name) is not None
+
+
+def _bad_name(name: Any) -> str:
+    return f"the name {name!r}; a name is lower-case letters and digits, with hyphens"

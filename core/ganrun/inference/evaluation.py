@@ -1,4 +1,4 @@
-"""One evaluation: every metric says what it needs; then samples are drawn and real images read, once, in batches."""
+"""One evaluation: metrics ask for what they need, then one pass over each source serves them all, in batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import ContractError, PreflightError
+from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
 from ganrun.contracts.data import Data
 from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import ReadsImages, RealImages, Rows, Source
+from ganrun.inference.sources import NonFiniteRowsError, ReadsImages, RealImages, Rows, Source
 
 C = TypeVar("C", bound=Collector)
 
@@ -25,22 +25,22 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
-    """For callers that show none."""
+    """The default for callers that show no progress."""
 
 
 class SharedEvaluation(Evaluation):
-    """An evaluation whose passes all metrics share: each source is read once, each extractor computes once.
+    """An evaluation whose passes all metrics share: it reads each source once and runs each extractor once.
 
     Args:
         spec: The facts of the data and the model.
-        device: Where extractors compute.
-        step: Steps done.
+        device: Device of the extractors.
+        step: Steps completed.
         seed: The run's seed.
-        samples: Where samples come from.
+        samples: Source of the samples.
         data: The run's data set, prepared.
-        model: What encodes and reconstructs real images, if anything does.
-        protocol: What else the samples depend on, for every score.
-        on_progress: Called after each batch; it may raise to stop the evaluation.
+        model: Encodes and reconstructs real images, where there is an encoder.
+        protocol: What the samples depend on, for the protocol of every score.
+        on_progress: Called after each batch; may raise to stop the evaluation.
     """
 
     def __init__(
@@ -95,10 +95,17 @@ class SharedEvaluation(Evaluation):
         return self._at_once(self.collect_real(Buffer(), "images", count=count, split=split))
 
     def run(self) -> None:
-        """Draw and read everything that was asked for since the last time, once."""
+        """Serve all requests since the last call, in one pass over each source.
+
+        Raises:
+            NonFiniteError: if samples or reconstructions are NaN or infinite.
+        """
         passes, self._passes = self._passes, {}
-        for each in passes.values():
-            each.run(self.on_progress)
+        try:
+            for each in passes.values():
+                each.run(self.on_progress)
+        except NonFiniteRowsError as error:
+            raise NonFiniteError(f"{error} at step {self.step} are not finite, so they cannot be scored") from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:
         self.run()
@@ -114,11 +121,12 @@ class SharedEvaluation(Evaluation):
 
 
 def measured(metrics: Sequence[Metric], evaluation: SharedEvaluation) -> list[Score]:
-    """The scores of all metrics, from one pass over each source, each score with the whole of its protocol.
+    """The scores of all metrics, from one pass over each source, each with its whole protocol.
 
     Raises:
-        PreflightError: if a metric, named by its place, asks for more than there is.
-        ContractError: if two scores have one name.
+        PreflightError: if a metric, named by its place in the recipe, asks for more samples than there are.
+        NonFiniteError: if samples or reconstructions are NaN or infinite.
+        ContractError: if two scores have the same name.
     """
     for place, metric in enumerate(metrics):
         try:
@@ -141,7 +149,7 @@ def measured(metrics: Sequence[Metric], evaluation: SharedEvaluation) -> list[Sc
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    """What one metric asked for."""
+    """One call of `collect` or `collect_real`."""
 
     into: Collector
     outputs: tuple[str, ...]
@@ -150,7 +158,7 @@ class _Request:
 
 
 class _Pass:
-    """One pass over a source, for all requests of it."""
+    """One pass over a source, for all requests."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -158,7 +166,7 @@ class _Pass:
 
     @torch.no_grad()
     def run(self, on_progress: OnProgress) -> None:
-        """Hand every batch to every request."""
+        """Serve every request with every batch."""
         total, done = max(request.count for request in self.requests), 0
         for rows in self.source.batches(total):
             features = _Features(rows, self._counts())
@@ -176,12 +184,12 @@ class _Pass:
             if name in self.source.outputs:
                 batch.append(getattr(rows, name)[wanted])
             else:
-                assert request.extractor is not None, "outputs were checked when they were asked for"
+                assert request.extractor is not None, "outputs were checked when they were requested"
                 batch.append(features.of(request.extractor, name, request.count))
         request.into.add(*batch)
 
     def _counts(self) -> dict[str, int]:
-        """The largest count that is asked of each extractor, by its key."""
+        """The largest count requested of each extractor, by key."""
         counts: dict[str, int] = {}
         for request in self.requests:
             if request.extractor is not None:
@@ -190,7 +198,7 @@ class _Pass:
 
 
 class _Features:
-    """What extractors make of one batch: of the rows that anybody asked for, once for each key."""
+    """The extractors' outputs for one batch, computed once for each key on all rows that any request needs."""
 
     def __init__(self, rows: Rows, counts: Mapping[str, int]) -> None:
         self._rows = rows
@@ -198,7 +206,7 @@ class _Features:
         self._found: dict[str, Mapping[str, Tensor]] = {}
 
     def of(self, extractor: Extractor, name: str, count: int) -> Tensor:
-        """One output of an extractor, of the rows of rank below `count`."""
+        """An extractor's output `name` for the rows of rank below `count`."""
         ranks = self._rows.ranks
         seen = ranks < self._counts[extractor.key]
         if extractor.key not in self._found:

@@ -1,9 +1,10 @@
-"""A trained model in use: it samples, decodes latents, and where it can, encodes and reconstructs images."""
+"""Inference with a model: sampling, decoding latents and, with an encoder, encoding and reconstructing images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 
 import torch
@@ -14,20 +15,20 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Loss, Nets
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import SAMPLES_PER_BATCH
+from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
 
 
 class Model:
-    """The networks of a loss as they are scored and shown, and the latents that they speak.
+    """The networks of a loss, for scores and pictures.
 
-    Nothing here computes gradients, draws from anybody's random stream, or leaves a network in another mode.
+    No method computes gradients, advances the caller's random stream, or changes the mode of a network.
 
     Args:
-        spec: The facts that the networks were built for, with what the loss adds to them.
-        loss: How samples are made, images read and reconstructed.
-        networks: By slot; the averages where the loss keeps any.
-        device: Where they are.
-        seed: The run's seed: it decides which samples are scored.
+        spec: What the networks were built for.
+        loss: Defines latents, samples, encodings and reconstructions.
+        networks: By slot; averaged ones where the loss keeps an average.
+        device: Device of the networks.
+        seed: The run's seed, which decides which samples are scored.
     """
 
     def __init__(
@@ -43,44 +44,45 @@ class Model:
     # ── Samples ───────────────────────────────────────────────────────────────────────────────────────
 
     def sample(self, count: int, *, seed: int | None = None, label: int | None = None) -> Tensor:
-        """`count` samples in [-1, 1]: `(count, *sample_shape)`; the first are the same however many are asked for.
+        """`count` samples in [-1, 1]: `(count, *sample_shape)`. Fewer samples are the first of more.
 
         Args:
-            count: How many.
-            seed: Which; unless given, those that the run's scores are made of. Another kind of device draws others.
-            label: The class that all of them shall have, of a model that knows classes.
+            count: Number of samples.
+            seed: Decides which samples; by default, those that the run's scores are measured on. Samples differ
+                between a CPU and a GPU.
+            label: The class of all samples, for a class-conditional model.
 
         Raises:
-            IncompatibleError: if the model knows no such class.
+            IncompatibleError: if the model has no such class.
         """
         return torch.cat([samples for _, samples in self.batches(count, seed=seed, label=label)])
 
     def batches(
         self, count: int, *, seed: int | None = None, label: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The latents and samples of `sample`, batch by batch, for more of them than memory holds."""
-        own = self.seed if seed is None else seed
-        for number in range(ceil(count / SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(own, "evaluation", number)):
-                latents = self.loss.latents(SAMPLES_PER_BATCH, self.device)
-                if label is not None:
-                    latents = self.with_class(latents, label)
-                samples = self._generate(latents)
-            left = count - number * SAMPLES_PER_BATCH
+        """The latents and samples of `sample`, batch by batch, for more samples than memory holds."""
+        left, seed = count, self.seed if seed is None else seed
+        for latents, samples in seeded_batches(partial(self.draw, label=label), count, self.device, seed):
             yield latents[:left], samples[:left]
+            left -= len(latents)
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Latents from the current random stream, and their samples."""
+    def draw(self, count: int, *, label: int | None = None) -> tuple[Tensor, Tensor]:
+        """`count` latents from the current random stream, and their samples in [-1, 1]; all of a class, if given one.
+
+        Raises:
+            IncompatibleError: if the model has no such class.
+        """
         latents = self.loss.latents(count, self.device)
+        if label is not None:
+            latents = self.with_class(latents, label)
         return latents, self._generate(latents)
 
     # ── Latents ───────────────────────────────────────────────────────────────────────────────────────
 
     def fixed_latents(self, count: int) -> Tensor:
-        """The first `count` of a series of latents that no seed and no device changes: `(count, latent_size)`.
+        """`count` latents that depend on neither seed nor device: `(count, latent_size)`. Fewer are the first of more.
 
-        Whatever two models have in common of their latents, they have in common here, so that pictures of one can be
-        held beside pictures of the other.
+        Models with the same latent distribution get the same latents, so that their pictures can be compared.
         """
         cpu = torch.device("cpu")
         batches = []
@@ -90,44 +92,44 @@ class Model:
         return torch.cat(batches)[:count].to(self.device)
 
     def with_class(self, latents: Tensor, label: int) -> Tensor:
-        """These latents, all of one class of the data.
+        """A copy of these latents, all of class `label`.
 
         Raises:
-            IncompatibleError: if the model knows no such class.
+            IncompatibleError: if the model has no such class.
         """
         factor = next((each for each in self.spec.factors if each.name == "class"), None)
         if factor is None:
-            raise IncompatibleError("the model knows no classes, so none can be asked of it")
+            raise IncompatibleError("the model knows no classes, so it has no samples of one")
         if not 0 <= label < factor.size:
             raise IncompatibleError(f"there is no class {label}; the classes are 0 to {factor.size - 1}")
         changed = latents.clone()
         changed[:, self.spec.place(factor)] = one_hot(torch.tensor(label), factor.size).to(latents)
         return changed
 
-    # ── To and fro ────────────────────────────────────────────────────────────────────────────────────
+    # ── Decoding and encoding ─────────────────────────────────────────────────────────────────────────
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Samples in [-1, 1] of latents `(count, latent_size)`: `(count, *sample_shape)`."""
+        """The samples `(count, *sample_shape)` in [-1, 1] of latents `(count, latent_size)`."""
         with isolated_random(self.device, derived_seed(self.seed, "samples")):
             return self._generate(latents.to(self.device))
 
     def encode(self, images: Tensor) -> Tensor | None:
-        """Latents `(count, latent_size)` that the model reads off images in [-1, 1]; None where it reads none."""
-        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
+        """The latents `(count, latent_size)` of images in [-1, 1]; None for a model without an encoder."""
+        with self._evaluation_mode(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
             return self.loss.encode(self._nets, images.to(self.device))
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """What the model makes of images in [-1, 1], in [-1, 1]; None where it has no encoder."""
-        with self._showing(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
+        """Reconstructions in [-1, 1] of images in [-1, 1]; None for a model without an encoder."""
+        with self._evaluation_mode(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
             return self.loss.reconstruct(self._nets, images.to(self.device))
 
     def _generate(self, latents: Tensor) -> Tensor:
-        with self._showing():
+        with self._evaluation_mode():
             return self.loss.generate(self._nets, latents)
 
     @contextmanager
-    def _showing(self) -> Iterator[None]:
-        """No gradients, and evaluation mode; networks in training go back to it."""
+    def _evaluation_mode(self) -> Iterator[None]:
+        """No gradients, and evaluation mode; afterwards, each network is in its former mode."""
         training = [module for module in self.networks.values() if module.training]
         for module in training:
             module.eval()

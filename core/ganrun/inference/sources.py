@@ -1,4 +1,4 @@
-"""Where an evaluation's rows come from: a model, a folder of pictures, or a split of the data; batch by batch."""
+"""Sources of an evaluation's rows: a model, a folder of pictures, or a split of the data; read batch by batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import NonFiniteError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.specs import DataSpec
@@ -22,24 +21,28 @@ from ganrun.contracts.specs import DataSpec
 T = TypeVar("T")
 
 SAMPLES_PER_BATCH = 256
-"""Fixed, because each batch of latents has a seed of its own: sample i is the same however many are asked for."""
+"""Fixed, because every batch of latents has its own seed: sample i is the same for any number of samples."""
 
 
 class ReadsImages(Protocol):
-    """What reads latents off images and reconstructs them, as a model does."""
+    """Encodes and reconstructs images, as a model does."""
 
     def encode(self, images: Tensor) -> Tensor | None:
-        """Latents of images in [-1, 1], or None."""
+        """The latents of images in [-1, 1]; None without an encoder."""
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """Reconstructions of images in [-1, 1], or None."""
+        """Reconstructions of images in [-1, 1], in [-1, 1]; None without an encoder."""
+
+
+class NonFiniteRowsError(ValueError):
+    """An output of a batch holds NaN or infinity; the text names the output."""
 
 
 class Rows(ABC):
-    """One batch of a source. Its outputs are attributes; those that cost something are computed when first read.
+    """One batch of a source. Its outputs are attributes; expensive ones are computed when first read.
 
     Args:
-        ranks: Of each row: a metric that asks for `count` gets the rows of rank below it. int64 `(batch,)`
+        ranks: The rank of each row, int64 `(batch,)`: a metric that asks for `count` rows gets those of lower rank.
     """
 
     def __init__(self, ranks: Tensor) -> None:
@@ -48,21 +51,23 @@ class Rows(ABC):
     @property
     @abstractmethod
     def pictures(self) -> Tensor:
-        """What extractors look at: `(batch, …)`, in the form in which the data set holds its own."""
+        """The input of extractors: `(batch, …)`, in the data set's format."""
 
 
 class Source(ABC):
     """A source of rows for one pass."""
 
     outputs: ClassVar[tuple[str, ...]]
-    """What its rows have."""
+    """The outputs of its rows."""
 
-    name: str
-    """As progress is reported."""
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in progress reports."""
 
     @property
     def available(self) -> int | None:
-        """How many rows there are; None where any number can be drawn."""
+        """Number of rows; None if there is no limit."""
         return None
 
     @abstractmethod
@@ -74,7 +79,7 @@ class Source(ABC):
 
 
 class SampleRows(Rows):
-    """Generated samples `(batch, …)`, with the latents `(batch, latent_size)` that they were made from."""
+    """Samples `(batch, …)` in the data set's format, with their latents `(batch, latent_size)` where they have any."""
 
     def __init__(self, ranks: Tensor, samples: Tensor, latents: Tensor | None = None) -> None:
         super().__init__(ranks)
@@ -83,7 +88,7 @@ class SampleRows(Rows):
 
     @property
     def latents(self) -> Tensor:
-        """The latents; a picture that was found has none."""
+        """`(batch, latent_size)`; samples read from files have none."""
         return _given(self._latents, "latents")
 
     @property
@@ -94,10 +99,10 @@ class SampleRows(Rows):
 
 @dataclass(frozen=True)
 class GeneratedSamples(Source):
-    """The samples of a model, drawn under seeds that make sample i the same in every evaluation.
+    """The samples of a model. Fixed seeds make sample i of the same weights the same in every evaluation.
 
     Args:
-        draw: `draw(count)` gives `count` fresh latents from the current random stream, and their samples in [-1, 1].
+        draw: `draw(count)` returns `count` new latents from the current random stream, and their samples in [-1, 1].
         spec: The facts of the data.
         device: Where the model computes.
         seed: The run's seed.
@@ -112,17 +117,17 @@ class GeneratedSamples(Source):
     seed: int
 
     def batches(self, count: int) -> Iterator[Rows]:
-        """Always whole batches, whose seeds are numbered."""
-        for number, start in enumerate(range(0, count, SAMPLES_PER_BATCH)):
-            with isolated_random(self.device, derived_seed(self.seed, "evaluation", number)):
-                latents, drawn = self.draw(SAMPLES_PER_BATCH)
-            samples = as_data(drawn, self.spec)
+        """Whole batches: the last one may hold rows of higher rank."""
+        start = 0
+        for latents, drawn in seeded_batches(self.draw, count, self.device, self.seed):
+            samples = as_data(drawn, self.spec, "samples")
             yield SampleRows(torch.arange(start, start + len(samples), device=self.device), samples, latents)
+            start += len(samples)
 
 
 @dataclass(frozen=True)
 class FoundSamples(Source):
-    """Pictures that were found and not drawn, as the data set would hold them: `(count, …)`."""
+    """Samples read from files, in the data set's format: `(count, …)`."""
 
     outputs = ("samples", "latents")
     name = "samples"
@@ -132,20 +137,39 @@ class FoundSamples(Source):
 
     @property
     def available(self) -> int:
-        """As many as were found."""
+        """All of them."""
         return len(self.found)
 
     def batches(self, count: int) -> Iterator[Rows]:
-        """Those that are chosen, in order."""
+        """A fixed random choice of `count`, in order."""
         for places, ranks in chosen_batches(len(self.found), "pictures", count):
             yield SampleRows(ranks.to(self.device), self.found[torch.from_numpy(places)].to(self.device))
+
+
+def seeded_batches(
+    draw: Callable[[int], tuple[Tensor, Tensor]], count: int, device: torch.device, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
+
+    Scores and `Model.sample` both draw here, so that both have the same samples.
+
+    Args:
+        draw: As in `GeneratedSamples`.
+        count: Number of samples needed.
+        device: Where the model computes.
+        seed: With the number of the batch, decides its samples.
+    """
+    for number in range(ceil(count / SAMPLES_PER_BATCH)):
+        with isolated_random(device, derived_seed(seed, "evaluation", number)):
+            batch = draw(SAMPLES_PER_BATCH)
+        yield batch
 
 
 # ── Real images ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class RealRows(Rows):
-    """Real images as the data set holds them; their labels, encodings and reconstructions are made when asked for."""
+    """Real images in the data set's format; labels, encodings and reconstructions are computed when read."""
 
     def __init__(
         self,
@@ -173,14 +197,14 @@ class RealRows(Rows):
 
     @cached_property
     def encodings(self) -> Tensor:
-        """Latents `(batch, latent_size)`"""
+        """The images' latents `(batch, latent_size)`"""
         return _given(_given(self._model, "encodings").encode(to_unit_range(self.images)), "encodings")
 
     @cached_property
     def reconstructions(self) -> Tensor:
-        """Like `images`."""
+        """In the format of `images`."""
         made = _given(self._model, "reconstructions").reconstruct(to_unit_range(self.images))
-        return as_data(_given(made, "reconstructions"), self._spec)
+        return as_data(_given(made, "reconstructions"), self._spec, "reconstructions")
 
 
 @dataclass(frozen=True)
@@ -190,8 +214,8 @@ class RealImages(Source):
     Args:
         data: Prepared.
         split: `train` or `test`.
-        device: Where the rows go.
-        model: What encodes and reconstructs them, if anything does.
+        device: Device of the rows.
+        model: Encodes and reconstructs the images, where there is an encoder.
     """
 
     outputs = ("images", "labels", "encodings", "reconstructions")
@@ -202,12 +226,12 @@ class RealImages(Source):
     model: ReadsImages | None = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """`train images`"""
         return f"{self.split} images"
 
     def batches(self, count: int) -> Iterator[Rows]:
-        """Those that are chosen, in order."""
+        """A fixed random choice of `count`, in order."""
         whole, spec = self.data.split(self.split), self.data.spec()
         for places, ranks in chosen_batches(len(whole), self.split, count):
             labels = None if whole.labels is None else whole.labels[places]
@@ -215,11 +239,11 @@ class RealImages(Source):
 
 
 def real_images(data: Data, count: int, split: str = "train") -> Tensor:
-    """`count` real images of a split as the data set holds them, on the CPU: the same ones for every model and metric.
+    """`count` real images of a split in the data set's format, on the CPU: the same for every model and metric.
 
     Args:
         data: Prepared.
-        count: How many; all of them where there are fewer.
+        count: Number of images; all images if there are fewer.
         split: `train` or `test`.
     """
     whole = data.split(split)
@@ -227,12 +251,12 @@ def real_images(data: Data, count: int, split: str = "train") -> Tensor:
 
 
 def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-    """The places of `count` of the available images, in order, batch by batch; and the rank of each.
+    """The indices of `count` of the available images, in order, batch by batch; and the rank of each.
 
-    Which ones is drawn once, for all runs: `count` images are always those of rank below `count`. So images that lie
-    class by class are not taken class by class, and fewer are a subset of more.
+    Ranks are a fixed random permutation, the same in every run, and the choice is the images of rank below `count`. So
+    data that is sorted by class gives images of all classes, and a smaller choice is a subset of a larger one.
     """
-    # RandomState's stream is the one that numpy promises never to change.
+    # numpy promises never to change RandomState's stream.
     random = np.random.RandomState(derived_seed(0, "real", source) % 2**32)
     ranks = np.argsort(random.permutation(available))
     chosen = np.flatnonzero(ranks < count)
@@ -240,14 +264,14 @@ def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[np
         yield places, torch.from_numpy(ranks[places])
 
 
-def as_data(samples: Tensor, spec: DataSpec) -> Tensor:
-    """Samples in [-1, 1] in the form in which the data set holds its own: images as uint8, points as they are.
+def as_data(samples: Tensor, spec: DataSpec, name: str) -> Tensor:
+    """Samples in [-1, 1] in the data set's format: images as uint8, points unchanged.
 
     Raises:
-        NonFiniteError: if a value is NaN or infinite, which as a picture would be black.
+        NonFiniteRowsError: with `name`, if a value is NaN or infinite: conversion to uint8 would hide it.
     """
     if not samples.isfinite().all():
-        raise NonFiniteError("the samples are not finite, so they cannot be scored")
+        raise NonFiniteRowsError(name)
     return to_uint8(samples) if len(spec.sample_shape) == 3 else samples
 
 
@@ -257,5 +281,5 @@ def _rows_of(split: Split, places: npt.NDArray[np.int64]) -> Tensor:
 
 def _given(value: T | None, name: str) -> T:
     if value is None:
-        raise ValueError(f"there are no {name}: look at the spec before asking for them")
+        raise ValueError(f"there are no {name}: check the spec before asking for them")
     return value

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ganrun.base.errors import PluginError
-from ganrun.contracts.settings import Settings, parse_settings
+from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
 from ganrun.recipe.faults import Owner
 from ganrun.recipe.recipe import ComponentConfig
@@ -23,7 +23,7 @@ class ComponentReader:
     """Reads components from tables.
 
     Args:
-        tables: Where from; faults are noted there.
+        tables: The recipe's tables; they also collect the faults.
         registry: The installed components.
     """
 
@@ -31,10 +31,10 @@ class ComponentReader:
         self.tables = tables
         self.registry = registry
         self.found: dict[Key, RegisteredComponent] = {}
-        """What each table names, even where its settings are at fault."""
+        """The component that each table names, even if its settings have faults."""
 
     def read(self, key: Key, kind: str) -> ComponentConfig | None:
-        """The component of a table that is required; None, with its faults, where it cannot be read."""
+        """The component of a required table; None if the table has faults, which are added to `tables`."""
         table = self.tables.table(key, required=True)
         return None if table is None else self.from_table(key, kind, table)
 
@@ -45,13 +45,14 @@ class ComponentReader:
         use = table.get("use")
         if isinstance(use, str):
             return self._named(key, kind, use, table, written)
-        what = "data set" if kind == "data" else kind
-        needed = f'{header(key)} needs use = "…", the name of a{"n" * (what[0] in "aeiou")} {what}'
-        self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
+        if written is None or "use" in written:
+            what = "data set" if kind == "data" else kind
+            needed = f'{header(key)} needs use = "…", the name of a{"n" * (what[0] in "aeiou")} {what}'
+            self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
         return None
 
-    def settings_named(self, kind: str, use: object) -> Collection[str]:
-        """The names of a component's settings; none where there is no such component."""
+    def setting_names(self, kind: str, use: object) -> Collection[str]:
+        """The names of a component's settings; empty if there is no such component."""
         try:
             return tuple(self.registry.find(kind, str(use)).cls.Settings.model_fields)
         except PluginError:
@@ -71,22 +72,20 @@ class ComponentReader:
             rest = self._fitting(key, found, rest)
         owner = Owner(str(found), f"ganrun show {kind} {use}")
         settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
-        return (
-            None
-            if settings is None
-            else ComponentConfig(found, use, settings, key, self._parts(key, found, settings, written))
-        )
+        parts = self._parts(key, found, rest if settings is None else dict(settings), written)
+        return None if settings is None else ComponentConfig(found, use, settings, key, parts)
 
     def _parts(
-        self, key: Key, found: RegisteredComponent, settings: Settings, written: Mapping[str, Any] | None
+        self, key: Key, found: RegisteredComponent, settings: Mapping[str, Any], written: Mapping[str, Any] | None
     ) -> dict[str, ComponentConfig]:
         """The components that its settings name: by a name alone, or by a table that says `use`."""
         parts = {}
         for name, kind in found.cls.parts.items():
-            wanted = getattr(settings, name)
+            wanted = settings.get(name)
             table = {"use": wanted} if isinstance(wanted, str) else wanted
-            is_inherited = written is not None and name not in written
-            parts[name] = self.from_table((*key, name), kind, table, {} if is_inherited else None)
+            if isinstance(table, dict):  # anything else is a fault of the settings
+                is_inherited = written is not None and name not in written
+                parts[name] = self.from_table((*key, name), kind, table, {} if is_inherited else None)
         return {name: part for name, part in parts.items() if part is not None}
 
     def _fitting(self, key: Key, found: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a table, in a recipe author's words."""
+"""Describes the faults of a table's settings in a recipe author's words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ganrun.recipe.source import Key, header
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose settings a table holds."""
+    """The component, or the engine, to which a table's settings belong."""
 
     name: str
     """As messages name it: `wgan-gp (ganrun 0.1.0)`."""
@@ -32,11 +32,11 @@ def setting_faults(
     """Every fault of a table, with its place in the table.
 
     Args:
-        error: What validation found.
-        key: Where the table stands.
+        error: The result of the validation.
+        key: The table's place.
         table: Its content.
         settings: The class that it was validated against.
-        owner: Whose settings they are.
+        owner: The owner of the settings.
     """
     found: dict[Key, list[ErrorDetails]] = {}
     for fault in error.errors():  # each member of a union adds one, with its own name at the end of the place

@@ -1,4 +1,4 @@
-"""From a recipe's text to a validated recipe, or to every fault of it at once."""
+"""Reads recipes: from text to a validated recipe, or to an error that lists every fault."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ganrun.base.errors import RecipeError
 from ganrun.base.suggestions import did_you_mean
+from ganrun.contracts.losses import Slot
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.faults import shown
@@ -27,13 +28,10 @@ from ganrun.recipe.recipe import (
 from ganrun.recipe.source import Key, Source, header, laid_over, read_source
 from ganrun.recipe.tables import Tables
 
-Slots = Mapping[str, Any]
-"""A loss's slots by name."""
-
 ENGINE_KEYS = ("name", "requires", "train", "ema", "data", "loss", "optimizer", "metric")
 
 
-# ── What is read ──────────────────────────────────────────────────────────────────────────────────────────
+# ── Recipes and parts of recipes ──────────────────────────────────────────────────────────────────────────
 
 
 def load_recipe(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Recipe:
@@ -130,21 +128,6 @@ def load_model_config(path: Path, registry: Registry) -> ModelConfig:
     return ModelConfig(source=reader.tables.source, loss=loss, networks=networks)
 
 
-def unmet(requirement: str) -> str | None:
-    """Why an entry of `requires` is not met by the installed packages, or None if it is."""
-    try:
-        wanted = Requirement(requirement)
-    except InvalidRequirement as error:
-        return f'"{requirement}" is no requirement such as "ganrun-stylegan>=0.3": {str(error).splitlines()[0]}'
-    try:
-        installed = version(wanted.name)
-    except PackageNotFoundError:
-        return f'the recipe requires {requirement}, which is not installed; say: pip install "{requirement}"'
-    if not wanted.specifier.contains(installed, prereleases=True):
-        return f'the recipe requires {requirement}, but {installed} is installed; say: pip install "{requirement}"'
-    return None
-
-
 # ── Tables of several components ──────────────────────────────────────────────────────────────────────────
 
 
@@ -159,38 +142,56 @@ def _requirements(tables: Tables) -> tuple[str, ...]:
         tables.fault(("requires",), 'requires must be a list of texts such as "ganrun-stylegan>=0.3"')
         return ()
     for index, text in enumerate(wanted):
-        fault = unmet(text)
+        fault = _unmet(text)
         if fault:
             tables.fault(("requires", index), fault)
     return tuple(wanted)
 
 
-def _slots(reader: ComponentReader) -> Slots | None:
-    """The slots of the recipe's loss, even where its settings are at fault; None where there is no such loss."""
+def _unmet(requirement: str) -> str | None:
+    """Why an entry of `requires` is not met by the installed packages, or None if it is."""
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement as error:
+        return f'"{requirement}" is no requirement such as "ganrun-stylegan>=0.3": {str(error).splitlines()[0]}'
+    try:
+        installed = version(wanted.name)
+    except PackageNotFoundError:
+        return f'the recipe requires {requirement}, which is not installed; say: pip install "{requirement}"'
+    if not wanted.specifier.contains(installed, prereleases=True):
+        return f'the recipe requires {requirement}, but {installed} is installed; say: pip install "{requirement}"'
+    return None
+
+
+def _slots(reader: ComponentReader) -> Mapping[str, Slot] | None:
+    """The slots of the recipe's loss, even if its settings have faults; None if there is no such loss."""
     loss = reader.found.get(("loss",))
-    return None if loss is None else loss.cls.slots
+    slots: Mapping[str, Slot] | None = None if loss is None else loss.cls.slots
+    return slots
 
 
-def _networks(reader: ComponentReader, slots: Slots) -> dict[str, ComponentConfig]:
+def _networks(reader: ComponentReader, slots: Mapping[str, Slot]) -> dict[str, ComponentConfig]:
     found = {name: reader.read((name,), slot.kind) for name, slot in slots.items()}
     return {name: config for name, config in found.items() if config is not None}
 
 
-def _optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, ComponentConfig]:
+def _optimizers(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> dict[str, ComponentConfig]:
     """One for each slot: `[optimizer]`, overlaid with the slot's own table where both use the same one."""
     table = reader.tables.table(("optimizer",)) or {}
-    settings = reader.settings_named("optimizer", table.get("use", DEFAULT_OPTIMIZER))
+    settings = reader.setting_names("optimizer", table.get("use", DEFAULT_OPTIMIZER))
     own = {name: value for name, value in table.items() if isinstance(value, dict) and name not in settings}
     shared = {name: value for name, value in table.items() if name not in own}
     is_used = bool(shared) or any(slot not in own for slot in slots or ())
     common = _optimizer(reader, ("optimizer",), shared) if is_used else None
     found: dict[str, ComponentConfig | None] = dict.fromkeys(slots or (), common)
+    inherited = _inherited(shared, common)
     for name, overlay in own.items():
         if slots is not None and name not in slots:
-            _no_slot(reader, ("optimizer", name), slots)
+            _add_unknown_slot(reader, ("optimizer", name), slots)
+        elif is_used and _same_use(shared, overlay):
+            found[name] = _optimizer(reader, ("optimizer", name), {**inherited, **overlay}, overlay)
         else:
-            merged = {**shared, **overlay} if _same_use(shared, overlay) else overlay
-            found[name] = _optimizer(reader, ("optimizer", name), merged, overlay)
+            found[name] = _optimizer(reader, ("optimizer", name), overlay)
     return {slot: config for slot, config in found.items() if config is not None}
 
 
@@ -198,6 +199,13 @@ def _optimizer(
     reader: ComponentReader, key: Key, table: Mapping[str, Any], written: Mapping[str, Any] | None = None
 ) -> ComponentConfig | None:
     return reader.from_table(key, "optimizer", {"use": DEFAULT_OPTIMIZER, **table}, written)
+
+
+def _inherited(shared: Mapping[str, Any], common: ComponentConfig | None) -> Mapping[str, Any]:
+    """What slots inherit of `[optimizer]`: not what `--set optimizer.use=…` has left out of it."""
+    if common is None:
+        return shared
+    return {name: value for name, value in shared.items() if name == "use" or name in common.settings.model_fields_set}
 
 
 def _same_use(shared: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
@@ -249,8 +257,8 @@ def _observer(reader: ComponentReader, name: str) -> ComponentConfig | None:
     return reader.from_table((name,), "observer", {**table, "use": use})
 
 
-def _check_names(reader: ComponentReader, slots: Slots | None) -> None:
-    """Every table and key of the top level must be somebody's."""
+def _check_names(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> None:
+    """Every table and key of the top level must belong to the engine, a slot or an observer."""
     tables, registry = reader.tables, reader.registry
     known = [*ENGINE_KEYS, *(slots or ()), *registry.names("observer")]
     blocked = {plugin.name for plugin in registry.plugins.found if plugin.blocked}
@@ -258,7 +266,7 @@ def _check_names(reader: ComponentReader, slots: Slots | None) -> None:
         if name in known or name in blocked or (slots is None and isinstance(value, dict)):
             continue
         if slots and isinstance(value, dict) and "use" in value:
-            _no_slot(reader, (name,), slots)
+            _add_unknown_slot(reader, (name,), slots)
         else:
             what = "table" if isinstance(value, dict | list) else "key"
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
@@ -266,7 +274,7 @@ def _check_names(reader: ComponentReader, slots: Slots | None) -> None:
             tables.fault((name,), f'a recipe has no {what} "{name}"{hint}{broken}')
 
 
-def _no_slot(reader: ComponentReader, key: Key, slots: Slots) -> None:
+def _add_unknown_slot(reader: ComponentReader, key: Key, slots: Mapping[str, Slot]) -> None:
     name = str(key[-1])
     hint = did_you_mean(name, slots) or f"; its slots are {', '.join(slots)}"
     reader.tables.fault(key, f'the loss {reader.found["loss",].name} has no slot "{name}"{hint}')

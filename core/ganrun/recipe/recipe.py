@@ -1,4 +1,4 @@
-"""A recipe: what one experiment is made of, validated."""
+"""A validated recipe: the components and settings of one experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganrun.discovery.registry import RegisteredComponent
 from ganrun.recipe.source import Key, Source
 
 DEFAULT_OPTIMIZER = "adam"
-"""What `[optimizer]` uses unless it says."""
+"""The optimiser of an `[optimizer]` table without `use`."""
 
 
 class TrainSettings(Settings):
@@ -36,7 +36,7 @@ class TrainSettings(Settings):
     """Arithmetic inside the networks; losses are always f32."""
 
     accumulate: int = Field(1, ge=1)
-    """ModelConfig that a batch is taken in, to save memory; must divide batch_size."""
+    """Parts that a batch is taken in, to save memory; must divide batch_size."""
 
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""
@@ -76,7 +76,7 @@ class ComponentConfig:
     """The components that its settings name, by the names of those settings: a metric's extractor, for instance."""
 
     def build(self, *arguments: Any) -> Any:
-        """The component, from its settings and the arguments that its kind is built from."""
+        """Build the component from its settings and the further arguments of its kind."""
         return self.registered.cls(self.settings, *arguments)
 
     def is_like(self, other: ComponentConfig) -> bool:
@@ -87,13 +87,13 @@ class ComponentConfig:
     def table(self) -> dict[str, Any]:
         """The table with every default written out; an observer's name says by itself what it uses."""
         is_plain = self.registered.kind == "observer" and self.key == (self.use,)
-        parts = {name: part.table() for name, part in self.parts.items()}  # instead of what was written
+        parts = {name: _shortest(part.table()) for name, part in self.parts.items()}  # instead of what was written
         return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **parts}
 
     def completed(self, table: Any) -> Any:
         """A table that was stored earlier, perhaps by another version, with the defaults of today's settings.
 
-        As it is where it names another component, or holds what this one no longer takes.
+        Returned unchanged if it names another component, or holds settings that this one no longer takes.
         """
         table = {"use": table} if isinstance(table, str) else table
         if not isinstance(table, dict) or not self._is_named_by(table.get("use")):
@@ -103,7 +103,7 @@ class ComponentConfig:
             settings = parse_settings(self.registered.cls.Settings, own)
         except ValidationError:
             return table
-        parts = {name: part.completed(getattr(settings, name)) for name, part in self.parts.items()}
+        parts = {name: _shortest(part.completed(getattr(settings, name))) for name, part in self.parts.items()}
         return {"use": self.use, **dump(settings), **parts}
 
     def _is_named_by(self, use: Any) -> bool:
@@ -113,7 +113,7 @@ class ComponentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HasLocation:
-    """A recipe, or a part of one, whose tables stand somewhere in a file."""
+    """A recipe or a part of one, which knows where its tables are in the file."""
 
     source: Source
 
@@ -124,7 +124,7 @@ class HasLocation:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(HasLocation):
-    """What a model consists of."""
+    """The tables that define a model."""
 
     loss: ComponentConfig
     networks: dict[str, ComponentConfig]
@@ -133,7 +133,7 @@ class ModelConfig(HasLocation):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(HasLocation):
-    """Which real images samples are compared with, and by which metrics."""
+    """The tables of an evaluation: real images to compare samples with, and metrics."""
 
     data: ComponentConfig
     metrics: tuple[ComponentConfig, ...]
@@ -141,7 +141,7 @@ class EvaluationConfig(HasLocation):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(ModelConfig):
-    """What decides the weights of a run."""
+    """The tables that decide the weights of a run."""
 
     data: ComponentConfig
     train: TrainSettings
@@ -161,7 +161,7 @@ class TrainingConfig(ModelConfig):
         }
 
     def completed(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The same tables as a run has stored them, with the defaults of today's settings where they are lacking."""
+        """The same tables as stored by a run, with today's defaults for settings that they lack."""
         optimizers = stored.get("optimizer")
         optimizers = optimizers if isinstance(optimizers, dict) else {}
         components = {"data": self.data, "loss": self.loss, **self.networks}
@@ -195,8 +195,13 @@ class Recipe(TrainingConfig, EvaluationConfig):
         }
 
 
+def _shortest(part: Any) -> Any:
+    """A part by its name alone, where it has no settings."""
+    return part["use"] if isinstance(part, dict) and part.keys() == {"use"} else part
+
+
 def dump(settings: Settings) -> dict[str, Any]:
-    """Settings as a TOML table; what is off is left out, for TOML has no null."""
+    """Settings as a TOML table; settings that are off are left out, because TOML has no null."""
     return settings.model_dump(mode="json", exclude_none=True)
 
 

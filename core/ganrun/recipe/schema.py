@@ -37,7 +37,7 @@ def write_schema(registry: Registry, path: Path) -> None:
 def recipe_schema(registry: Registry) -> Schema:
     """The schema (draft 2020-12) of the recipes that these plugins can run.
 
-    It knows each key and each value by itself; whether the parts fit together is for `ganrun check` to say.
+    It checks each key and value by itself; `ganrun check` also checks that the components fit together.
     """
     definitions: dict[str, Schema] = {}
     slots = _slots(registry)
@@ -73,7 +73,7 @@ def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
 def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
     """A table that names a component of this kind by `use` and holds that component's settings."""
     if kind not in definitions:
-        definitions[kind] = {}  # a component may name others of its own kind
+        definitions[kind] = {}  # a component may name others of the same kind
         found = registry.components(kind)
         for registered in found:
             own, names = _own_settings(registry, registered, definitions), _spellings(registry, registered)
@@ -123,7 +123,7 @@ def _shared_optimizer(
 
 
 def _spellings(registry: Registry, registered: RegisteredComponent) -> list[str]:
-    """What `use` may say for a component: its name where only one plugin offers it, and the qualified forms."""
+    """The values of `use` that mean a component: its name if only one plugin offers it, and the qualified forms."""
     qualified = [f"{qualifier}:{registered.name}" for qualifier in (registered.plugin.name, registered.plugin.package)]
     return [name for name in dict.fromkeys([registered.name, *qualified]) if _means(registry, name, registered)]
 
@@ -175,7 +175,7 @@ def _define(key: str, settings: type[Settings], definitions: dict[str, Schema]) 
 
 
 def _settings_schema(key: str, settings: type[Settings], definitions: dict[str, Schema]) -> Schema:
-    """pydantic's schema of a settings class; what it defines on the side goes to `definitions` under `key`."""
+    """pydantic's schema of a settings class; its own definitions are moved to `definitions`, below `key`."""
     schema = settings.model_json_schema()
     for name, inner in schema.pop("$defs", {}).items():
         definitions[f"{key}.{name}"] = _for_toml(inner, key)
@@ -184,7 +184,7 @@ def _settings_schema(key: str, settings: type[Settings], definitions: dict[str, 
 
 
 def _for_toml(schema: Any, key: str) -> Any:
-    """A schema with its references led to `key`'s definitions, and without titles and nulls, which TOML lacks."""
+    """A schema whose references lead to `key`'s definitions, without titles, and without nulls, which TOML lacks."""
     if not isinstance(schema, dict):
         return schema
     found = {

@@ -1,4 +1,4 @@
-"""The recipes that travel with ganrun."""
+"""The recipes that are part of ganrun."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Source:
     text: str
     tables: dict[str, Any]
     overrides: dict[Key, str]
-    """Places that `--set` changed, with what was typed."""
+    """Places that `--set` changed, each with the text of its override."""
 
     def where(self, key: Key) -> str:
         """`recipes/wgan.toml:14`, or the `--set` that put the key there.
@@ -63,7 +63,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecipeError([_syntax_problem(path, text, error)]) from error
+        raise RecipeError([_syntax_fault(path, text, error)]) from error
     return laid_over(tables, overrides, path, text)
 
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _syntax_problem(path: Path, text: str, error: Exception) -> str:
+def _syntax_fault(path: Path, text: str, error: Exception) -> str:
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is not None:
@@ -133,7 +133,7 @@ def _syntax_problem(path: Path, text: str, error: Exception) -> str:
 
 
 def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
-    """Put `value` in its place; the key as the tables have it, where a number is an index in lists only."""
+    """Set `value`; returns the key as the tables have it, in which a number is an index only in lists."""
     table: Any = tables
     laid: Key = ()
     for part, following in zip(key, (*key[1:], None), strict=True):

@@ -1,4 +1,4 @@
-"""A recipe's tables while they are read: faults are collected, each with its place, and all reported at once."""
+"""A recipe's tables while they are read: collects faults, each with its place, and reports all at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tables:
     """The tables of one source.
 
     Args:
-        source: Parsed.
+        source: The parsed recipe.
     """
 
     def __init__(self, source: Source) -> None:
@@ -28,11 +28,11 @@ class Tables:
         self.faults: list[str] = []
 
     def fault(self, key: Key, text: str) -> None:
-        """Note what is wrong at `key`."""
+        """Add a fault at `key`."""
         self.faults.append(f"{self.source.where(key)}: {text}")
 
     def check(self) -> None:
-        """Report what was found.
+        """Report the faults found so far.
 
         Raises:
             RecipeError: if there are any faults.
@@ -41,7 +41,7 @@ class Tables:
             raise RecipeError(self.faults)
 
     def text(self, name: str, default: str) -> str:
-        """A top-level key whose value is a text."""
+        """The text of a top-level key; `default`, with a fault, if it is no text."""
         value = self.content.get(name, default)
         if not isinstance(value, str) or not value.strip():
             self.fault((name,), f"{name} must be a text that is not empty, not {shown(value)}")
@@ -49,7 +49,7 @@ class Tables:
         return value
 
     def table(self, key: Key, *, required: bool = False) -> dict[str, Any] | None:
-        """The table at `key`, empty where it is absent; None, with a fault, where it is no table or is required."""
+        """The table at `key`, empty if absent; None, with a fault, if it is no table, or absent but required."""
         value: Any = self.content
         for part in key:
             if isinstance(part, str) and part not in value:
@@ -70,15 +70,15 @@ class Tables:
         owner: Owner,
         written: Mapping[str, Any] | None = None,
     ) -> S | None:
-        """Settings from a table; None, with its faults, where it has any.
+        """Validate a table's settings; None, with its faults added, if it has any.
 
         Args:
-            key: Where the table stands.
+            key: The table's place.
             settings: The class to validate against.
             table: Its content.
-            owner: Whose settings they are.
-            written: What stands at `key` itself, where the table has inherited the rest: faults of that are reported
-                where it is written.
+            owner: The owner of the settings.
+            written: The keys written at `key` itself, if the table has inherited others. Faults of inherited settings
+                are left to the table that they come from.
         """
         try:
             return parse_settings(settings, table)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
+from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
 
@@ -26,7 +27,7 @@ MANIFEST, PROGRESS = "manifest.json", "progress.pt"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint's content, on the CPU or on the device that it is taken from."""
+    """A checkpoint's content: on the CPU when loaded, on the run's device when taken from a run."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
@@ -63,12 +64,12 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one network's weights, as safetensors, for whoever may read other files of the run.
+    """Write one network's weights, as safetensors, readable by everyone who may read the run's other files.
 
     Raises:
         OSError: if they cannot be written.
     """
-    # safetensors' own save_file gives its files to their owner alone, whatever the umask says.
+    # The files of safetensors' save_file are readable by their owner only, whatever the umask.
     whole = {name: value.contiguous() for name, value in tensors.items()}
     path.write_bytes(serialised(whole, metadata={"format": "pt"}))
 
@@ -78,7 +79,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: if a file is missing or was changed.
-        RequestError: if it is sound but cannot be read, being of another format or kept from us.
+        RequestError: if it is undamaged but has another format, or there is no permission to read it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -98,8 +99,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
 
 
+def manifest_path(checkpoint: Path) -> Path:
+    """The file that identifies a checkpoint's content: it holds the checksums of all others."""
+    return checkpoint / MANIFEST
+
+
 def step_of(folder: Path) -> int | None:
-    """The step of a checkpoint, as its manifest says; None where there is none."""
+    """The step of a checkpoint, from its manifest; None if there is none."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -107,10 +113,10 @@ def step_of(folder: Path) -> int | None:
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest checkpoint of a run that is sound; None where there never was one. Tells of each that it passes over.
+    """The latest undamaged checkpoint of a run; None if there is none at all. Skips damaged ones with a warning.
 
     Raises:
-        RequestError: if there are some, and none is sound or one cannot be read.
+        RequestError: if all checkpoints are damaged, or one cannot be read.
     """
     damaged: list[DamagedCheckpoint] = []
     for folder in reversed(checkpoints_in(run)):
@@ -125,26 +131,46 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     if damaged:
         listed = "\n".join(f"  {each}" for each in damaged)
         raise RequestError(
-            f"every checkpoint in {run} is damaged; to train it anew, move that directory away:\n{listed}"
+            f"every checkpoint in {run} is damaged; to train it again from step 0, move that directory away:\n{listed}"
         )
     return None
 
 
+def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
+    """The run directory and the checkpoint that a folder stands for: a checkpoint itself, or the latest one of a run.
+
+    Returns:
+        None if the folder is neither a checkpoint nor a run directory.
+
+    Raises:
+        RequestError: if the run has no undamaged checkpoint, or the checkpoint is damaged or cannot be read.
+    """
+    run = _run_of(folder)
+    if run is not None:
+        return run, load_checkpoint(folder)
+    if not (folder / RECIPE).is_file():
+        return None
+    latest = latest_checkpoint(folder)
+    if latest is None:
+        raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+    return folder, latest
+
+
 def checkpoint_path(run: Path, step: int | None = None) -> Path:
-    """Where the run in this directory keeps the state after `step`; the one that scored best where that is None."""
+    """The folder of a run's checkpoint after `step`, or of the one that scored best if `step` is None."""
     return run / "checkpoints" / ("best" if step is None else f"step_{step:08d}")
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
-    place = checkpoint.absolute()
-    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
 
 
 def checkpoints_in(run: Path) -> list[Path]:
     """The complete checkpoints in a run's directory, the latest last."""
     found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
+    place = checkpoint.absolute()
+    return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
 
 
 def _checksum(path: Path) -> str:

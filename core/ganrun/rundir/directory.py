@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and how it is written."""
+"""A run's directory: its files, its lock, and how both are read and written."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from packaging.version import Version
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
-from ganrun.rundir.records import ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
+from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
 
 log = logging.getLogger("ganrun")
 
 LOCK = ".lock"
-"""Held by the process that trains: the kernel lets go of it however that process ends."""
+"""Locked by the process that trains; the kernel releases the lock however that process ends."""
 
 
 class RunDirectory:
@@ -46,20 +46,40 @@ class RunDirectory:
         return self.path / name
 
     @property
+    def recipe_path(self) -> Path:
+        """Where recipe.toml is."""
+        return self / RECIPE
+
+    @property
+    def environment_path(self) -> Path:
+        """Where environment.json is."""
+        return self / ENVIRONMENT
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where metrics.jsonl is; there is none before the first measurement."""
+        return self / METRICS
+
+    @property
+    def summary_path(self) -> Path:
+        """Where summary.json is."""
+        return self / SUMMARY
+
+    @property
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         try:
-            return (self / RECIPE).is_file()
+            return self.recipe_path.is_file()
         except OSError as error:  # a name too long, a folder that may not be read
             raise self._unwritable(error) from error
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `failed` or `interrupted`; `killed` where it was to be running and no process is; and
-        `unknown` where nothing tells. Where the lock may not be tried, as in another user's folder, what was told last.
+        """`running`, `finished`, `failed` or `interrupted`, as summary.json says; `killed` where it says `running` and
+        no process holds the lock; `unknown` without a summary. Without permission to try the lock, it stays `running`.
         """
-        told = str(self.read_json(SUMMARY).get("status", "unknown"))
-        return "killed" if told == "running" and not self._is_occupied() else told
+        recorded = str(self.summary().get("status", "unknown"))
+        return "killed" if recorded == "running" and not self._is_occupied() else recorded
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
@@ -81,7 +101,7 @@ class RunDirectory:
             lock.release()
 
     def check_free(self) -> None:
-        """Make sure that a new run would write over nothing.
+        """Check that a new run would overwrite nothing.
 
         Raises:
             RequestError: if the folder holds files of those names, but no run.
@@ -112,11 +132,15 @@ class RunDirectory:
         Raises:
             RunError: if it cannot be written.
         """
-        with self._faults_told(name):
+        with self._write_errors(name):
             write_text(self / name, text)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Write a JSON file, likewise; its path."""
+        """Write a JSON file, atomically; returns its path.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return self / name
 
@@ -124,9 +148,21 @@ class RunDirectory:
         """A JSON file's content; empty where the file is absent or damaged."""
         try:
             content = json.loads((self / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json; empty where the file is absent or damaged."""
+        return self.read_json(ENVIRONMENT)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json; empty where the file is absent or damaged."""
+        return self.read_json(SUMMARY)
+
+    def config(self) -> dict[str, Any]:
+        """The content of config.json, which only an exported folder has; empty where the file is absent or damaged."""
+        return self.read_json(CONFIG)
 
     def append_record(self, record: Record) -> None:
         """Add one line to metrics.jsonl.
@@ -135,27 +171,43 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         line = f"{record.text()}\n".encode()
-        with self._faults_told(METRICS), (self / METRICS).open("ab+") as file:
+        with self._write_errors(METRICS), self.metrics_path.open("ab+") as file:
             is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
             file.write(b"\n" + line if is_cut else line)
 
     def records(self) -> list[Record]:
-        """The lines of metrics.jsonl; those that a crash has cut short are left out."""
-        return [record for _, record in self._lines() if record is not None]
+        """The lines of metrics.jsonl, without damaged ones, such as a line that a crash cut short.
+
+        Raises:
+            RequestError: if the file cannot be read.
+        """
+        return self.read_records()[0]
+
+    def read_records(self) -> tuple[list[Record], int]:
+        """As `records`, and the number of damaged lines."""
+        lines = [record for _, record in self._lines()]
+        records = [record for record in lines if record is not None]
+        return records, len(lines) - len(records)
 
     def rewind(self, step: int) -> bool:
-        """Forget what was recorded after `step`, and the run's own scores at it; whether there were any such scores."""
+        """Remove what was recorded after `step`, and the run's own scores at it; returns whether there were such.
+
+        Raises:
+            RequestError: if the file cannot be read.
+            RunError: if it cannot be written.
+        """
         until = [(line, record) for line, record in self._lines() if record is not None and record.step <= step]
         kept = [line for line, record in until if record.step < step or not record.evaluation or record.rescored]
         self.write_text(METRICS, "".join(f"{line}\n" for line in kept))
         return len(kept) < len(until)
 
     def _lines(self) -> list[tuple[str, Record | None]]:
-        path = self / METRICS
-        if not path.is_file():
-            return []
-        # Not splitlines, which parts lines at characters that JSON lets stand within a text.
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        path = self.metrics_path
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+        lines = text.split("\n")  # not splitlines, which splits at characters that JSON allows within a text
         return [(line, Record.parse(line)) for line in lines if line]
 
     def _is_occupied(self) -> bool:
@@ -166,7 +218,7 @@ class RunDirectory:
             return True
 
     @contextmanager
-    def _faults_told(self, name: str) -> Iterator[None]:
+    def _write_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -182,26 +234,8 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
     return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
-    """Say where a newer ganrun made what is read here: what seems wrong in it may only be new."""
-    told = directory.read_json(facts)
-    here = version("ganrun")
-    try:
-        made = str(told["ganrun"] if "ganrun" in told else told["packages"]["ganrun"])
-        is_newer = Version(made) > Version(here)
-    except (KeyError, TypeError, ValueError):
-        return
-    if is_newer:
-        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
-
-
-def _run_around(path: Path) -> str:
-    """A hint, where a folder is part of a run, as a checkpoint is."""
-    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")
-
-
 def open_run(path: Path) -> RunDirectory:
-    """An existing run; where a newer ganrun made it, a warning says so.
+    """An existing run, with a warning if a newer ganrun wrote it.
 
     Raises:
         RequestError: if there is none at `path`.
@@ -212,3 +246,26 @@ def open_run(path: Path) -> RunDirectory:
         raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
     warn_if_newer(directory)
     return directory
+
+
+def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
+    """Warn if a newer ganrun wrote the files: what seems wrong in them may only be new.
+
+    Args:
+        directory: A run directory or an exported folder.
+        facts: The file in it that states the version.
+    """
+    stored = directory.read_json(facts)
+    here = version("ganrun")
+    try:
+        made = str(stored["ganrun"] if "ganrun" in stored else stored["packages"]["ganrun"])
+        is_newer = Version(made) > Version(here)
+    except (KeyError, TypeError, ValueError):
+        return
+    if is_newer:
+        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
+
+
+def _run_around(path: Path) -> str:
+    """A hint for a folder that is part of a run, such as a checkpoint."""
+    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")

@@ -1,4 +1,4 @@
-"""What a run was made with: enough to make it again."""
+"""The environment of a run: everything needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
 def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
-    """Versions, commit, device, plugins and data, as JSON."""
+    """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
+
+    Args:
+        recipe: The run's.
+        data: Prepared.
+        device: Where the run trains.
+    """
     manifest, spec = dict(data.manifest()), data.spec()
     return {
         "python": platform.python_version(),
@@ -28,7 +34,7 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "host": platform.node(),
         "command": sys.argv,
         "packages": package_versions(),
-        "git": _origin(recipe),
+        "git": _recipe_git_state(recipe),
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
@@ -43,14 +49,6 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
     }
 
 
-def _origin(recipe: Recipe) -> dict[str, Any] | None:
-    """The state of the repository that the recipe is in; of a run's own copy, the one that was noted when it began."""
-    path = recipe.source.path
-    if path.name == RECIPE and (path.parent / ENVIRONMENT).is_file():
-        return RunDirectory(path.parent).read_json(ENVIRONMENT).get("git")
-    return git_state(path.parent)
-
-
 def required_packages() -> list[str]:
     """ganrun and the packages that it requires, as its own metadata name them, without those of its extras."""
     wanted = [Requirement(text) for text in requires("ganrun") or ()]
@@ -58,7 +56,7 @@ def required_packages() -> list[str]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of ganrun and of what it requires; packages that are absent are left out."""
+    """Versions of ganrun and of the packages that it requires, without those that are absent."""
     found = {}
     for package in required_packages():
         try:
@@ -68,7 +66,15 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
+def _recipe_git_state(recipe: Recipe) -> dict[str, Any] | None:
+    """The state of the recipe's repository; for a run's own copy of its recipe, the state recorded when it started."""
+    path = recipe.source.path
+    if path.name == RECIPE and (path.parent / ENVIRONMENT).is_file():
+        return RunDirectory(path.parent).environment().get("git")
+    return _git_state(path.parent)
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit and whether tracked files differ from it; None outside a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:

@@ -1,6 +1,6 @@
-"""What a run writes down: the lines of metrics.jsonl, summary.json, and the names of its files.
+"""The files of a run: their names, and the formats of metrics.jsonl and summary.json, which nothing else knows.
 
-Nothing else knows these formats. A line of metrics.jsonl has when it was written, then numbers by name, then scores:
+A line of metrics.jsonl has its step and times, then numbers by name or scores:
 
     {"step": 500, "images_seen": 32000, "seconds": 41.2, "time": 1764100000.1, "loss/generator": 0.71, …}
     {"step": 500, …, "eval/fid": 12.3, "directions": {"fid": "lower"}, "protocols": {"fid": {…}}, "errors": {},
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -20,6 +21,12 @@ from typing import Any, Self
 from ganrun.contracts.scores import Score
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
+
+RUN_FILES = (RECIPE, ENVIRONMENT, METRICS, SUMMARY)
+"""The files of every run that has started and been measured."""
+
+CONFIG = "config.json"
+"""The facts of an exported model; a run has none."""
 
 SCORE_PREFIX = "eval/"
 """Begins the names of scores among the numbers of a line."""
@@ -47,7 +54,7 @@ class Record:
     """Numbers by name, such as `loss/generator`; NaN where the line has no finite number."""
 
     evaluation: tuple[Score, ...] = ()
-    """The scores, if it is of an evaluation."""
+    """The scores, if the line belongs to an evaluation."""
 
     rescored: bool = False
     """Whether the scores were measured by `ganrun eval`, after the run."""
@@ -57,7 +64,7 @@ class Record:
         return {score.name: score for score in self.evaluation}
 
     def to_json(self) -> Json:
-        """The line, as JSON has it: null for what is NaN or infinite."""
+        """The line as JSON, with null for NaN and infinity."""
         return {
             "step": self.step,
             "images_seen": self.images_seen,
@@ -66,12 +73,12 @@ class Record:
             **({"rescored": True} if self.rescored else {}),
             **{name: _finite_or_none(value) for name, value in self.values.items()},
             **{f"{SCORE_PREFIX}{score.name}": _finite_or_none(score.value) for score in self.evaluation},
-            **(score_tables(self.evaluation) if self.evaluation else {}),
+            **(_score_tables(self.evaluation) if self.evaluation else {}),
         }
 
     @classmethod
     def from_json(cls, content: object) -> Self:
-        """A record of a line's JSON.
+        """The record of a line's JSON.
 
         Raises:
             ValueError: if it is no such line, or does not say how one of its scores was measured.
@@ -86,26 +93,42 @@ class Record:
             seconds=_number(content, "seconds"),
             time=_number(content, "time"),
             values={name: _finite_or_nan(value) for name, value in numbers.items() if not _is_score(name)},
-            evaluation=tuple(scores_of(scores, content)),
+            evaluation=tuple(_scores_of(scores, content)),
             rescored=content.get("rescored") is True,
         )
 
     @classmethod
+    def from_summary(cls, content: Json) -> Self:
+        """The latest scores of a run, from the content of its summary.json; the time is unknown, NaN.
+
+        Raises:
+            ValueError: if it lacks the steps, the images seen, the seconds, or how a score was measured.
+        """
+        scores = content.get("scores")
+        return cls(
+            step=_whole(content, "steps"),
+            images_seen=_whole(content, "images_seen"),
+            seconds=_number(content, "seconds"),
+            time=math.nan,
+            evaluation=tuple(_scores_of(scores if isinstance(scores, dict) else {}, content)),
+        )
+
+    @classmethod
     def parse(cls, line: str | bytes) -> Self | None:
-        """A record of a line's text; None where a crash has cut it short, or it is no record."""
+        """The record of a line's text; None if a crash has cut it short, or it is no record."""
         try:
             return cls.from_json(json.loads(line))
         except (ValueError, RecursionError):
             return None
 
     def text(self) -> str:
-        """The line, without its end."""
+        """The line as text, without the newline."""
         return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """summary.json: how a run stands, or how it ended."""
+    """The content of summary.json: the state of a run, or how it ended."""
 
     name: str
     """The recipe's."""
@@ -121,10 +144,10 @@ class Summary:
     images_per_second: float
 
     device: str
-    """In words."""
+    """The device's name, such as `NVIDIA H200`."""
 
     error: str | None = None
-    """What stopped it, if it failed."""
+    """The error that stopped it, if it failed."""
 
     evaluation: tuple[Score, ...] = ()
     """The latest score of each name."""
@@ -133,7 +156,7 @@ class Summary:
     """The latest file of each role, relative to the directory."""
 
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What observers have added, by their names."""
+    """Content that observers have added, by name."""
 
     def to_json(self) -> Json:
         """The file's content."""
@@ -147,20 +170,20 @@ class Summary:
             "images_per_second": round(self.images_per_second, 1),
             "device": self.device,
             "scores": {score.name: _finite_or_none(score.value) for score in self.evaluation},
-            **score_tables(self.evaluation),
+            **_score_tables(self.evaluation),
             "last": dict(self.last),
             **self.notes,
         }
 
 
 def merged_summary(summary: Mapping[str, Any], scores: Sequence[Score]) -> Json:
-    """The content of a summary.json, with more scores; those of the same names give way."""
-    tables = {"scores": {score.name: _finite_or_none(score.value) for score in scores}, **score_tables(scores)}
+    """The content of a summary.json with further scores, which replace those of the same names."""
+    tables = {"scores": {score.name: _finite_or_none(score.value) for score in scores}, **_score_tables(scores)}
     return {**summary, **{name: {**summary.get(name, {}), **table} for name, table in tables.items()}}
 
 
-def score_tables(scores: Iterable[Score]) -> dict[str, Json]:
-    """What is written of scores beside their values, by their names: better direction, protocol, error, floor."""
+def _score_tables(scores: Iterable[Score]) -> dict[str, Json]:
+    """Everything about scores except their values, by name: better direction, protocol, error, floor."""
     listed = list(scores)
     return {
         "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in listed},
@@ -170,8 +193,8 @@ def score_tables(scores: Iterable[Score]) -> dict[str, Json]:
     }
 
 
-def scores_of(values: Mapping[str, object], tables: Mapping[str, Any]) -> list[Score]:
-    """Scores from their values by name, and the tables that `score_tables` gave.
+def _scores_of(values: Mapping[str, object], tables: Mapping[str, Any]) -> list[Score]:
+    """Scores from their values by name and the tables of `_score_tables`; the inverse of the latter.
 
     Raises:
         ValueError: if the tables do not say how one of them was measured.
@@ -220,8 +243,9 @@ def _number(content: Json, key: str) -> float:
 
 
 def _finite_or_nan(value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else math.nan  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return math.nan
+    return float(value)
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -8,9 +8,8 @@
     def test_it_trains(tmp_path):
         run = train({"train": {"steps": 2}, "generator": {"use": "style"}, …}, tmp_path / "run", my_plugin)
 
-`assert_conforms` holds a component against its contract, numerically; `build` and `train` make real runs of small
-recipes, with plugins that need not be installed; `evaluation_on` and `measured` hand a metric samples that a test makes
-up, and give its scores.
+`assert_conforms` checks a component against its contract, numerically; `build` and `train` make real runs of small
+recipes, with plugins that need not be installed; `evaluation_on` and `measured` score made-up samples with a metric.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Holding a component against its contract, numerically."""
+"""Checks a component against its contract, numerically."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.metrics import FeatureMetric, Metric
 from ganrun.contracts.networks import Discriminator, Generator
 from ganrun.contracts.observers import Observer
+from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
 from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.inference.evaluation import measured
@@ -34,13 +36,13 @@ IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_feat
 def assert_conforms(
     kind: str, component: Any, settings: Mapping[str, Any] | None = None, spec: ModelSpec = IMAGES
 ) -> None:
-    """Assert that a component keeps its contract.
+    """Assert that a component keeps the contract of its kind.
 
     Args:
-        kind: `generator`, `discriminator`, `loss`, `data`, `metric`, `extractor` or `observer`.
+        kind: The kind, as `ganrun list` names it: `generator`, `loss`, `metric`, …
         component: The class.
-        settings: What a recipe's table would hold.
-        spec: What to build it for.
+        settings: Its settings, as in a recipe's table.
+        spec: The spec to build it for.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -70,7 +72,7 @@ def _check_discriminator(component: type[Discriminator], settings: Any, spec: Mo
 
 
 def _check_network(make: Callable[[], nn.Module], spec: ModelSpec, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
-    """What holds for both kinds; the outputs in evaluation mode."""
+    """The checks of both kinds of networks; returns the outputs in evaluation mode."""
     labels = torch.arange(len(inputs)) % spec.classes if spec.labelled else None
     module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
@@ -122,7 +124,7 @@ def _check_loss(component: type[Loss], settings: Any, spec: ModelSpec) -> None:
     networks = {name: _stand_in(loss, name, spec) for name in loss.slots}
     phases = loss.phases()
     names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have names of their own: {names}"
+    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     for phase in phases:
@@ -216,7 +218,7 @@ class _NoiseData(Data):
         return Split(noise, np.arange(64) % max(self._spec.classes, 1))
 
 
-class _MeanPixels(Extractor):
+class _PixelMixtures(Extractor):
     """Features for metrics to read: random mixtures of pixels."""
 
     outputs = ("features", "logits")
@@ -234,7 +236,7 @@ class _MeanPixels(Extractor):
 def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> None:
     data = _NoiseData(spec)
     if issubclass(component, FeatureMetric):
-        metric: Metric = component(settings, spec, _MeanPixels(None, spec))
+        metric: Metric = component(settings, spec, _PixelMixtures(None, spec))
     else:
         metric = component(settings, spec)
     metric.prepare(data, CPU)
@@ -242,16 +244,16 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> No
     def draw(count: int) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
 
-    moments = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
-    scores, again = (measured([metric], moment) for moment in moments)
+    evaluations = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
+    scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]
     assert not bad, f"scores that are not finite: {bad}"
     same = [score.value for score in scores] == [score.value for score in again]
     assert same, "measured twice on the same samples, the scores differ"
     for score in scores:
-        own = score.protocol.keys() - moments[0].protocol.keys()
-        assert own, f"{score.name} has no protocol of its own: say what its value depends on"
+        own = score.protocol.keys() - evaluations[0].protocol.keys()
+        assert own, f"{score.name} adds nothing to the protocol: say what its value depends on"
         json.dumps(dict(score.protocol))
 
 
@@ -276,7 +278,61 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec)
 
 def _check_observer(component: type[Observer], settings: Any, _: ModelSpec) -> None:
     events = Events({"it": component(settings)})
-    assert any(events.hears(event) for event in events.names()), "it hears no event: mark methods with ganrun.observes"
+    assert any(events.has_listeners(event) for event in events.names()), (
+        "it has no events: mark methods with ganrun.observes"
+    )
+
+
+# ── Optimisers and schedules ──────────────────────────────────────────────────────────────────────────────
+
+
+class _Constant(Schedule):
+    """The schedule that an optimiser is tried with."""
+
+    def factor(self, progress: float) -> float:
+        return 1.0
+
+
+def _check_optimizer(component: type[Optimizer], settings: Any, _: ModelSpec) -> None:
+    rule = component(settings, _Constant(None))
+    start = torch.tensor([3.0, -2.0])
+    weight, twin = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer, other = rule.build([weight], CPU), rule.build([twin], CPU)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert rates == {rule.settings.lr}, f"it starts at the learning rates {rates}, not at settings.lr"
+    _descend(optimizer, weight, 3)
+    assert (weight.square() < start.square()).all(), "three steps down a parabola do not descend"
+    _descend(other, twin, 2)
+    state = torch.load(_saved(other.state_dict()), weights_only=True)  # as a checkpoint is read
+    other = rule.build([twin], CPU)
+    other.load_state_dict(state)
+    _descend(other, twin, 1)
+    assert torch.equal(weight, twin), "state_dict does not hold everything: a restored optimiser takes other steps"
+
+
+def _descend(optimizer: torch.optim.Optimizer, weight: nn.Parameter, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(weight.square().sum())
+        optimizer.step()
+
+
+def _saved(state: Mapping[str, Any]) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def _check_schedule(component: type[Schedule], settings: Any, _: ModelSpec) -> None:
+    progress = [step / 100 for step in range(100)]
+    schedule, twin = component(settings), component(settings)
+    factors = [schedule.factor(each) for each in progress]
+    bad = [each for each, factor in zip(progress, factors, strict=True) if not (math.isfinite(factor) and factor >= 0)]
+    assert not bad, f"the learning rate is negative or not finite at a share of {bad[0]} of the run"
+    backwards = [twin.factor(each) for each in reversed(progress)][::-1]
+    assert factors == backwards, "the factor depends on more than its argument, so a resumed run would differ"
+    assert schedule.varies or len(set(factors)) == 1, "it says that it does not vary, and does"
 
 
 _CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
@@ -287,6 +343,8 @@ _CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
     "metric": _check_metric,
     "extractor": _check_extractor,
     "observer": _check_observer,
+    "optimizer": _check_optimizer,
+    "schedule": _check_schedule,
 }
 
 

@@ -1,4 +1,4 @@
-"""Evaluations of samples that a test makes up, for tests of metrics."""
+"""Evaluations of made-up samples, for tests of metrics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def evaluation_on(
 
 
 class _Reader:
-    """What reads images as two functions do."""
+    """A model's encoder, as two functions."""
 
     def __init__(
         self, encode: Callable[[Tensor], Tensor | None], reconstruct: Callable[[Tensor], Tensor | None]

@@ -1,15 +1,16 @@
 """How a class enters a network: beside the latents, or beside the images.
 
-Networks that can be conditioned put one of these two in front, and take its width for their own input's. Where the
-loss gives no labels (`spec.labelled` is false), nothing is added.
+A network that can be conditioned puts one of the two modules here in front of its layers and takes the module's width
+as their input width. Where the loss gives no labels (`spec.labelled` is false), the module adds nothing.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -17,37 +18,60 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts.specs import ModelSpec
 
 Conditioning = Literal["concatenation", "embedding"]
-"""concatenation: one input per class, 1 for the class at hand and 0 for all others (Mirza and Osindero 2014,
-arXiv:1411.1784). embedding: inputs learned for each class, N(0, 1) at first."""
+"""concatenation: one input per class, 1 for the sample's class and 0 for all others (Mirza and Osindero 2014,
+arXiv:1411.1784). embedding: inputs learned for each class, initialised from N(0, 1)."""
+
+LatentConditioning = Annotated[
+    Conditioning,
+    Field(
+        description="How the class enters, where the loss gives labels: concatenation adds one input per class, "
+        "embedding adds 50 that are learned for each class."
+    ),
+]
+"""The type of a network's setting for `LabelledLatents`, with its help text: `labels: LatentConditioning =
+"concatenation"`."""
+
+ImageConditioning = Annotated[
+    Conditioning,
+    Field(
+        description="How the class enters, where the loss gives labels: concatenation adds one constant channel per "
+        "class, embedding adds one channel, learned for each class pixel by pixel."
+    ),
+]
+"""The same for `LabelledImages`."""
 
 
 class LabelledLatents(nn.Module):
-    """Latents with their class beside them.
+    """Appends the class to latents.
 
     Args:
-        spec: What the generator is built for.
-        conditioning: `concatenation` appends as many inputs as there are classes; `embedding` appends `embedding_size`.
-        embedding_size: Length of a class's learned vector.
+        spec: What the network is built for; it takes `spec.latent_size` latents.
+        conditioning: `concatenation` appends `spec.classes` inputs, `embedding` appends `embedding_size`.
+        embedding_size: Length of the vector learned for each class.
     """
 
     def __init__(self, spec: ModelSpec, conditioning: Conditioning, embedding_size: int = 50) -> None:
         super().__init__()
         self._code = _Code(spec, conditioning, embedding_size) if spec.labelled else None
         self.features = spec.latent_size + (self._code.features if self._code else 0)
-        """Length of what `forward` returns per sample."""
+        """Features per sample that `forward` returns."""
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Latents `(batch, latent_size)` and int64 labels `(batch,)` to `(batch, features)`."""
+        """Latents `(batch, latent_size)` and int64 labels `(batch,)` to `(batch, features)`.
+
+        Raises:
+            ContractError: if the network is built for labels and gets None.
+        """
         return latents if self._code is None else torch.cat([latents, self._code(labels)], dim=1)
 
 
 class LabelledImages(nn.Module):
-    """Images with their class beside them, as further channels; or points, as further features.
+    """Appends the class to images as further channels, or to points as further features.
 
     Args:
         spec: What the discriminator is built for.
-        conditioning: `concatenation` appends one constant channel per class; `embedding` appends one channel, whose
-            every pixel is learned for each class.
+        conditioning: `concatenation` appends one constant channel per class; `embedding` appends one channel, each
+            pixel of which is learned for each class.
     """
 
     def __init__(self, spec: ModelSpec, conditioning: Conditioning) -> None:
@@ -58,10 +82,14 @@ class LabelledImages(nn.Module):
         self._code = _Code(spec, conditioning, prod(plane)) if spec.labelled else None
         added = 0 if self._code is None else 1 if self._is_learned else spec.classes
         self.shape = (first + added, *plane)
-        """Shape of what `forward` returns per sample."""
+        """Shape per sample that `forward` returns."""
 
     def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Images `(batch, *sample_shape)` and int64 labels `(batch,)` to `(batch, *shape)`."""
+        """Images `(batch, *sample_shape)` and int64 labels `(batch,)` to `(batch, *shape)`, in the images' precision.
+
+        Raises:
+            ContractError: if the network is built for labels and gets None.
+        """
         if self._code is None:
             return images
         code = self._code(labels).to(images.dtype)
@@ -73,7 +101,7 @@ class LabelledImages(nn.Module):
 
 
 class _Code(nn.Module):
-    """A vector for each class."""
+    """A vector for each class: one-hot, or learned."""
 
     def __init__(self, spec: ModelSpec, conditioning: Conditioning, embedding_size: int) -> None:
         super().__init__()
@@ -83,5 +111,5 @@ class _Code(nn.Module):
 
     def forward(self, labels: Tensor | None) -> Tensor:
         if labels is None:
-            raise ContractError("a network that was built for labels is called without them")
+            raise ContractError("the network is built for labels, but the loss calls it without them")
         return one_hot(labels, self._classes).float() if self._table is None else self._table(labels)

@@ -1,4 +1,4 @@
-"""From what training left behind to a model in use."""
+"""Models that were trained, loaded from a run, a checkpoint or an exported folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
-from ganrun.rundir.checkpoints import latest_checkpoint, load_checkpoint, run_of, write_weights
+from ganrun.rundir.checkpoints import find_checkpoint, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
-from ganrun.rundir.records import ENVIRONMENT, RECIPE
-from ganrun.training.building import build_network, error_context, loss_for, network_spec, prepared_data
+from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
+from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
-CARD = "config.json"
-"""What tells an exported folder: the facts that its networks were built for."""
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -51,7 +49,7 @@ def load(what: str | Path, device: str = "auto") -> Model:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What training left of one model, on the CPU."""
+    """A trained model on disk: its weights, on the CPU, and the facts needed to build it."""
 
     folder: Path
     """The run directory, or the exported folder."""
@@ -75,36 +73,36 @@ class SavedModel:
     """One for each class of the data."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
-    """By slot; the averages where there are any."""
+    """By slot; the averaged weights where there are any."""
 
     registry: Registry
-    """Where its parts are found."""
+    """The installed components, among which are its loss and networks."""
 
     @property
     def is_run(self) -> bool:
-        """Whether `folder` is a run's, and no exported one."""
+        """Whether `folder` is a run directory, and not an exported folder."""
         return (self.folder / ENVIRONMENT).is_file()
 
     def model(self, device: str = "auto") -> Model:
         """The model.
 
         Raises:
-            RequestError: if a component is not installed, or the weights are another's.
+            RequestError: if a component is not installed, or the weights belong to another network.
         """
         place = choose_device(device)
-        parts = load_model_config(self.folder / RECIPE, self.registry)
-        spec, loss = loss_for(parts, self.spec)
+        config = load_model_config(self.folder / RECIPE, self.registry)
+        spec, loss = loss_for(config, self.spec)
         networks = {}
-        for slot, choice in parts.networks.items():
-            with error_context(parts, choice):
-                networks[slot] = self._filled(slot, build_network(choice, network_spec(spec, loss, slot), place))
+        for slot, network in config.networks.items():
+            with error_context(config, network):
+                networks[slot] = self._filled(slot, build_network(network, network_spec(spec, loss, slot), place))
         return Model(spec, loss, networks, place, self.seed)
 
     def data(self) -> Data:
         """The data set of the recipe, prepared.
 
         Raises:
-            DataError: with the steps that mend it.
+            DataError: with the steps that fix it.
         """
         return prepared_data(load_evaluation_config(str(self.folder / RECIPE), self.registry))
 
@@ -112,8 +110,8 @@ class SavedModel:
         """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
 
         Args:
-            folder: Is there already, and holds nothing of these names.
-            about: What config.json shall tell besides, as JSON.
+            folder: An existing folder without files of these names.
+            about: Further entries of config.json, as JSON.
 
         Raises:
             RunError: if the facts cannot be written.
@@ -128,7 +126,7 @@ class SavedModel:
             "class_names": list(self.class_names),
         }
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
-        RunDirectory(folder).write_json(CARD, {"format": FORMAT, **about, **progress, "problem": spec})
+        RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
         if slot not in self.weights:
@@ -141,41 +139,43 @@ class SavedModel:
 
 
 def find_saved_model(what: str | Path, registry: Registry | None = None) -> SavedModel:
-    """What `load` loads, before it is put to use.
+    """What `load` loads, before its networks are built.
+
+    Args:
+        what: As in `load`.
+        registry: The installed components; those of this environment unless given.
 
     Raises:
         RequestError: if there is no such thing, or it is damaged.
     """
     registry = registry or load_registry()
     folder = locate(what, registry)
-    if (folder / CARD).is_file():
+    if (folder / CONFIG).is_file():
         return _exported(folder, registry)
-    run = run_of(folder)
-    if run is None and not (folder / RECIPE).is_file():
+    found = find_checkpoint(folder)
+    if found is None:
         raise RequestError(f"{folder} is no run directory, no checkpoint, and nothing that ganrun exported")
-    checkpoint = load_checkpoint(folder) if run else latest_checkpoint(folder)
-    if checkpoint is None:
-        raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
+    run, checkpoint = found
     networks = [name for name in checkpoint.weights if not name.endswith(".averaged")]
     weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in networks}
-    return _trained(run or folder, ENVIRONMENT, checkpoint.progress, weights, registry)
+    return _saved_model(run, ENVIRONMENT, checkpoint.progress, weights, registry)
 
 
 def _exported(folder: Path, registry: Registry) -> SavedModel:
-    facts = RunDirectory(folder).read_json(CARD)
+    facts = RunDirectory(folder).config()
     if "format" not in facts:
-        raise RequestError(f"{folder / CARD} is damaged, or it is no file of ganrun's: it does not tell its format")
+        raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
     if facts["format"] != FORMAT:
-        found = f"{folder / CARD} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
+        found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
         weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
-    return _trained(folder, CARD, facts, weights, registry)
+    return _saved_model(folder, CONFIG, facts, weights, registry)
 
 
-def _trained(
+def _saved_model(
     folder: Path,
     facts: str,
     progress: Mapping[str, Any],
@@ -185,13 +185,15 @@ def _trained(
     warn_if_newer(RunDirectory(folder), facts)
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
-        told = RunDirectory(folder).read_json(facts)["problem"]
-        spec = DataSpec(tuple(int(side) for side in told["sample_shape"]), int(told["classes"]))
-        names = tuple(str(name) for name in told["class_names"])
+        stored = RunDirectory(folder).read_json(facts)["problem"]
+        spec = DataSpec(tuple(int(side) for side in stored["sample_shape"]), int(stored["classes"]))
+        names = tuple(str(name) for name in stored["class_names"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{folder / facts} is damaged: it does not tell what the networks were built for") from error
+        raise RequestError(
+            f"{folder / facts} is damaged: it does not state what the networks were built for"
+        ) from error
     try:
         seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{folder / RECIPE} is damaged: it does not tell the seed, as a run's does") from error
+        raise RequestError(f"{folder / RECIPE} is damaged: it does not state the seed, as a run's does") from error
     return SavedModel(folder, step, seed, images_seen, seconds, spec, names, weights, registry)

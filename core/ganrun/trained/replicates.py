@@ -1,4 +1,4 @@
-"""Replicates: one recipe under several seeds, and what its scores say together."""
+"""Replicates of one recipe under several seeds, and the summary of their scores."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def summary_of(replicates: Sequence[Sequence[Score]]) -> list[str]:
-    """A line for each score: mean ± standard deviation over the replicates, and what real images score.
+    """A line for each score: mean ± standard deviation over the replicates, and the score of real images.
 
-    The deviation is the sample's, over n - 1: how far another seed may be off. Not that of the mean.
+    The deviation is that of the sample, over n - 1: the spread between seeds, not the error of the mean.
     """
     found: dict[str, list[Score]] = defaultdict(list)
     for scores in replicates:

@@ -1,4 +1,4 @@
-"""EvaluationConfig what was made before: a run, one of its checkpoints, or a folder of pictures."""
+"""Scores of what is on disk: a run, one of its checkpoints, or a folder of pictures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.inference.sources import FoundSamples
 from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_recipe
 from ganrun.recipe.shipped import find_recipe
-from ganrun.rundir.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, run_of
+from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
-from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, merged_summary
+from ganrun.rundir.records import SUMMARY, merged_summary
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
-from ganrun.training.building import error_context, prepared_data, prepared_metrics
+from ganrun.training.components import error_context, prepared_data, prepared_metrics
 from ganrun.training.continuing import differences_from
 from ganrun.training.run import Run
 
@@ -41,13 +41,13 @@ NO_METRIC = "there is nothing to measure; say --metric NAME, one of: ganrun list
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is to be scored, and how.
+    """A request for scores, as `ganrun eval` takes it.
 
     Args:
-        path: A run directory or a tracker's name for one, a checkpoint, or a folder of pictures.
-        against: Data set or recipe whose real images are compared with; where None, a run's own.
-        metrics: Names; where there are none, those of the recipe.
-        overrides: Typed after `--set`.
+        path: A run directory, a tracker's id of a run, a checkpoint, or a folder of pictures.
+        against: Data set or recipe whose real images the samples are compared with; a run's own if None.
+        metrics: Names of metrics; those of the recipe if there are none.
+        overrides: `key.path=value`, as after `--set`.
         device: Where to compute.
     """
 
@@ -58,31 +58,33 @@ class Request:
     device: str = "auto"
 
     def all_overrides(self) -> list[str]:
-        """The metrics that were named, then what was typed."""
+        """The named metrics as an override, then `overrides`."""
         named = ", ".join(f'{{ use = "{name}" }}' for name in self.metrics)
         return [*([f"metric=[{named}]"] if named else []), *self.overrides]
 
 
-def score(request: Request, registry: Registry, on_progress: Callable[[str], None] = ignore_stage) -> list[Score]:
-    """Measure, and of a run add the scores to what it recorded.
+def score(request: Request, registry: Registry, on_stage: Callable[[str], None] = ignore_stage) -> list[Score]:
+    """Measure the scores of a run, a checkpoint or a folder of pictures; those of a run are added to its records.
+
+    Args:
+        request: What to score, and how.
+        registry: The installed components.
+        on_stage: Called with a description of the current stage.
 
     Raises:
-        RequestError: if what is asked for is not there or does not fit.
+        RequestError: if something that the request names is missing or does not fit.
+        NonFiniteError: if samples or reconstructions are NaN or infinite.
     """
     folder = locate(request.path, registry)
-    if (folder / RECIPE).is_file():
-        found = latest_checkpoint(folder)
-        if found is None:
-            raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
-        return _score_run(request, open_run(folder), found, registry, on_progress)
-    run = run_of(folder)
-    if run is not None:
-        return _score_run(request, open_run(run), load_checkpoint(folder), registry, on_progress)
+    found = find_checkpoint(folder)
+    if found is not None:
+        run, checkpoint = found
+        return _score_run(request, open_run(run), checkpoint, registry, on_stage)
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
-    return _score_pictures(request, request.against, registry, on_progress)
+    return _score_pictures(request, request.against, registry, on_stage)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,28 +95,30 @@ def _score_run(
     directory: RunDirectory,
     checkpoint: Checkpoint,
     registry: Registry,
-    on_progress: Callable[[str], None],
+    on_stage: Callable[[str], None],
 ) -> list[Score]:
-    recipe = load_recipe(directory / RECIPE, registry, [*_data_overrides(request, registry), *request.all_overrides()])
+    recipe = load_recipe(
+        directory.recipe_path, registry, [*_data_overrides(request, registry), *request.all_overrides()]
+    )
     changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
-    run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=True)
-    is_other_data = run.environment["data_fingerprint"] != directory.read_json(ENVIRONMENT).get("data_fingerprint")
+    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
+    is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
-        run.restore(checkpoint.weights, checkpoint.progress)
+        run.restore(checkpoint)
     except RequestError as error:
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
-    on_progress(f"samples of step {run.step}")
+    on_stage(f"samples of step {run.step}")
     with run.interruption:
         scores = measured(run.metrics, run.evaluation())
     if is_other_data:
         scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
     try:
-        _note(run, scores)
+        _add_scores(run, scores)
     except RunError as error:
         log.warning("the scores are not added to the run: %s", error)
     run.emit("rescored", scores=scores)
@@ -133,17 +137,17 @@ def _data_overrides(request: Request, registry: Registry) -> list[str]:
 
 
 def _shape_of(run: Run) -> str:
-    """What other data is like, for a run whose networks are not made for it."""
+    """A hint for networks that do not fit the data compared with: the shape of that data."""
     shape, data = "×".join(str(side) for side in run.model.spec.sample_shape), run.recipe.data.use
     return (
         f"\n  data {data} is {shape} with {run.model.spec.classes} classes; fit it by --set data.size, data.channels, …"
     )
 
 
-def _note(run: Run, scores: Sequence[Score]) -> None:
-    """Add a line to metrics.jsonl; and to summary.json, where these are the run's last weights."""
+def _add_scores(run: Run, scores: Sequence[Score]) -> None:
+    """Add the scores to metrics.jsonl and, if the checkpoint is of the run's last step, to summary.json."""
     run.record({}, scores, rescored=True)
-    summary = run.directory.read_json(SUMMARY)
+    summary = run.directory.summary()
     if summary.get("steps") == run.step:
         run.directory.write_json(SUMMARY, merged_summary(summary, scores))
 
@@ -151,22 +155,20 @@ def _note(run: Run, scores: Sequence[Score]) -> None:
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _score_pictures(
-    request: Request, against: str, registry: Registry, on_progress: Callable[[str], None]
-) -> list[Score]:
+def _score_pictures(request: Request, against: str, registry: Registry, on_stage: Callable[[str], None]) -> list[Score]:
     place = str(find_recipe(Path(against))) if against.endswith(".toml") else against
-    chosen = load_evaluation_config(place, registry, request.all_overrides())
-    if not chosen.metrics:
+    config = load_evaluation_config(place, registry, request.all_overrides())
+    if not config.metrics:
         raise RequestError(NO_METRIC)
     device = choose_device(request.device)
-    on_progress(f"data {chosen.data.use}")
-    real = prepared_data(chosen)
-    with error_context(chosen, chosen.data):
+    on_stage(f"data {config.data.use}")
+    real = prepared_data(config)
+    with error_context(config, config.data):
         spec = ModelSpec(**dataclasses.asdict(real.spec()))
         pictures = _pictures(request.path, spec, registry)
-    on_progress(f"pictures in {request.path}")
+    on_stage(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)
-    metrics = prepared_metrics(chosen, real, spec, device, on_progress)
+    metrics = prepared_metrics(config, real, spec, device, on_stage)
     with ProgressReporter() as report:
         evaluation = SharedEvaluation(
             spec=spec,
@@ -187,8 +189,7 @@ def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:
         raise IncompatibleError(f"pictures are read as squares, and these images are {height}×{width}")
     settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
     overrides = [f"root={json.dumps(str(folder))}", *(f"{name}={value}" for name, value in settings.items())]
-    choice = load_component_config("data", FOLDER_DATA, registry, overrides)
-    data: Data = choice.build()
+    data: Data = load_component_config("data", FOLDER_DATA, registry, overrides).build()
     return data
 
 

@@ -1,4 +1,4 @@
-"""Everything that a recipe names, built and tried, before a run starts."""
+"""Builds and tries everything that a recipe names, before a run starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganrun.contracts.metrics import Metric
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.environment import describe_environment
-from ganrun.training.building import (
+from ganrun.training.components import (
     build_data,
     build_extractor,
     build_loss,
@@ -28,44 +28,44 @@ from ganrun.training.state import TrainingState
 
 
 def ignore_stage(stage: str) -> None:
-    """For callers that show no progress."""
+    """The default for callers that show no progress."""
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """What was built for a recipe."""
+    """The components that were built for a recipe."""
 
     recipe: Recipe
     data: Data
     """Prepared."""
 
     model: Model
-    """What is trained, as it is scored and shown."""
+    """The networks as they are scored and shown: averaged where the loss keeps an average."""
 
     state: TrainingState
     metrics: tuple[Metric, ...]
     """Prepared."""
 
     environment: dict[str, Any]
-    """As in environment.json."""
+    """The content of environment.json."""
 
 
-def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) -> Assembly:
+def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> Assembly:
     """Build a recipe's data, networks and metrics, and check that they fit each other. Writes nothing.
 
     Args:
         recipe: What to build.
-        on_progress: Called with a description of the current stage.
+        on_stage: Called with a description of the current stage.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
     """
     device = _choose_device(recipe)
-    on_progress(f"data {recipe.data.use}")
+    on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
     state = TrainingState(build_slots(recipe, loss, spec, device))
-    metrics = prepared_metrics(recipe, data, spec, device, on_progress)
+    metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     return Assembly(
         recipe=recipe,
@@ -78,10 +78,10 @@ def assemble(recipe: Recipe, on_progress: Callable[[str], None] = ignore_stage) 
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build a recipe's components, and no run: they must fit each other. Reads no more data than it must.
+    """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
 
     Raises:
-        RequestError: as `assemble`, except that absent data is no fault here unless its spec depends on its files.
+        RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
     spec, loss = build_loss(recipe, build_data(recipe))
     build_networks(recipe, loss, spec, torch.device("cpu"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Average:
@@ -13,7 +13,7 @@ class Average:
 
     After step t = 1, 2, …:  w̄ ← d w̄ + (1 − d) w,  d = min(decay, t / (t + 9)),
 
-    so that the average is not held back by the first weights. Integer buffers are copied. Batch norm's running
+    so that the first weights do not dominate the average. Integer buffers are copied. Batch norm's running
     statistics are averaged like weights, so that they fit the averaged network rather than the newest.
 
     Args:
@@ -37,13 +37,3 @@ class Average:
         torch._foreach_lerp_(self._targets, self._sources, weight)
         for target, source in self._counters:
             target.copy_(source)
-
-
-def average_or_none(module: nn.Module, decay: float | None) -> Average | None:
-    """An average, or None where `decay` is off."""
-    return None if decay is None else Average(module, decay)
-
-
-def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A network's parameters and buffers, detached, by name."""
-    return {name: value.detach() for name, value in module.state_dict().items()}

@@ -1,6 +1,6 @@
-"""Real images in batches: shuffled, flipped, scaled, and where they fit on the device already.
+"""Real images in batches: shuffled, flipped and scaled, from the device's memory if they fit there.
 
-There are no worker processes: an indexed read of a uint8 array that is in memory outruns them by far.
+There are no worker processes: indexed reads of a uint8 array in memory are much faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Shuffle:
     Args:
         count: Number of images.
         seed: The run's seed.
-        device: Where the indices are wanted; each permutation is moved there once.
+        device: Device of the indices; each permutation is moved there once.
     """
 
     def __init__(self, count: int, seed: int, device: torch.device | None = None) -> None:
@@ -54,7 +54,7 @@ class RealBatches:
 
     Args:
         split: The images and labels.
-        device: Where batches go.
+        device: Device of the batches.
         seed: Decides the order.
         horizontal_flip: Whether each image is mirrored with probability ½, drawn from the global random stream.
     """

@@ -1,4 +1,4 @@
-"""From a validated recipe to a run that is ready to start: everything that can be missing is found here."""
+"""Builds a run from a validated recipe; everything that may be missing is found before the run starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
-from ganrun.training.building import error_context
+from ganrun.training.components import error_context
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
@@ -19,29 +19,33 @@ def build_run(
     output: Path | None = None,
     *,
     resume: bool = False,
-    on_progress: Callable[[str], None] = ignore_stage,
+    on_stage: Callable[[str], None] = ignore_stage,
 ) -> Run:
-    """Build a run, and as the very last thing make its directory, in which nothing is written until it starts.
+    """Build a run, and last of all create its directory; nothing is written into it until the run starts.
 
     Args:
         recipe: What to build.
-        output: The run directory; a new one under `runs/` where None.
-        resume: Whether `output` may hold this run already, which then continues.
-        on_progress: Called with a description of the current stage.
+        output: The run directory; a new one in `runs/` if None.
+        resume: Whether to continue the run that `output` may hold.
+        on_stage: Called with a description of the current stage.
 
     Raises:
-        RequestError: for anything that is missing or does not fit, located at the recipe's line. Nothing has been
-            written then.
+        RequestError: for anything that is missing or does not fit, located at the recipe's line; nothing has
+            been written then.
     """
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = check_place(directory, recipe, resume=resume)
-    run = Run(assemble(recipe, on_progress), directory, build_events(recipe), resumed=resumed)
+    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=resumed)
     directory.create()
     return run
 
 
 def build_events(recipe: Recipe) -> Events:
-    """The recipe's observers, listening."""
+    """The recipe's observers, ready to receive events.
+
+    Raises:
+        PluginError: if an observer handles an event that does not exist.
+    """
     observers = {}
     for name, config in recipe.observers.items():
         with error_context(recipe, config):

@@ -9,29 +9,29 @@ from typing import Any
 from ganrun.base.errors import RequestError
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import RECIPE, SUMMARY
-from ganrun.training.building import build_optimizer
+from ganrun.training.components import build_optimizer
 
 FREE = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings of [train] that do not decide the weights."""
 
 
 def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> bool:
-    """Make sure that a run can start in a directory, or continue; whether it continues.
+    """Check that a run can start in a directory, or continue there; returns whether it continues.
 
     Args:
-        directory: Where.
-        recipe: What is to be trained.
-        resume: Whether it may hold this run already.
+        directory: Where the run is to write.
+        recipe: What to train.
+        resume: Whether the directory may hold this run already.
 
     Raises:
-        RequestError: if it holds a run and `resume` was not said, or another recipe's run.
+        RequestError: if it holds a run and `resume` is false, a run of another recipe, or files of a run but no
+            recipe.toml.
     """
     if not directory.holds_run:
         directory.check_free()
         return False
     if not resume:
-        status = directory.read_json(SUMMARY).get("status", "unknown")
+        status = directory.summary().get("status", "unknown")
         raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
     if differences := differences_from(directory, recipe):
         listed = "\n".join(f"  {line}" for line in differences)
@@ -40,7 +40,7 @@ def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> boo
 
 
 def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
-    """What of the recipe would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
+    """The settings that would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
 
     A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
     a setting that the stored recipe does not have yet is at its default.
@@ -60,9 +60,9 @@ def _depends_on_steps(recipe: Recipe) -> bool:
 
 def _stored(directory: RunDirectory) -> dict[str, Any]:
     try:
-        return tomllib.loads((directory / RECIPE).read_text(encoding="utf-8"))
+        return tomllib.loads(directory.recipe_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"{directory / RECIPE} is damaged: {error}") from error
+        raise RequestError(f"{directory.recipe_path} is damaged: {error}") from error
 
 
 def _differences(new: Any, old: Any, path: str = "") -> Iterator[str]:

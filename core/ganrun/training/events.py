@@ -20,11 +20,11 @@ class Events:
     """The observers of one run.
 
     Args:
-        observers: By name. Essential ones hear an event first, then the others by name, subject to the
+        observers: By name. Essential ones come first, then the others by name, subject to the
             `tryfirst` and `trylast` of their methods.
 
     Raises:
-        PluginError: if an observer implements an event that does not exist or asks for an unknown argument.
+        PluginError: if an observer implements an event that does not exist, or takes an argument that the event lacks.
     """
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
@@ -37,21 +37,21 @@ class Events:
         self._calls = {event: self._calls_of(event) for event in vars(RunEvents) if not event.startswith("_")}
 
     def emit(self, event: str, **arguments: Any) -> None:
-        """Tell every observer that implements `event`, in order."""
+        """Call every observer that implements `event`, in order."""
         for name, implementation in tuple(self._calls[event]):
             try:
                 implementation.function(*[arguments[argument] for argument in implementation.argnames])
             except Exception as error:
                 if self._observers[name].essential:
                     raise
-                if not isinstance(error, Interrupted):  # a wish of the user, which the loop heeds by itself
+                if not isinstance(error, Interrupted):  # the loop handles it itself
                     self._silence(name, event, error)
 
     def names(self) -> tuple[str, ...]:
         """Every event there is."""
         return tuple(self._calls)
 
-    def hears(self, event: str) -> bool:
+    def has_listeners(self, event: str) -> bool:
         """Whether any observer implements `event`."""
         return bool(self._calls[event])
 

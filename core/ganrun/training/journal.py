@@ -1,31 +1,31 @@
-"""What the runner writes into a run's directory."""
+"""Writes recipe.toml, environment.json and summary.json into a run's directory."""
 
 from __future__ import annotations
 
 import tomli_w
 
-from ganrun.rundir.records import ENVIRONMENT, METRICS, RECIPE, SUMMARY, Summary
+from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, Summary
 from ganrun.training.run import Run
 
 
 def write_facts(run: Run) -> None:
-    """Write recipe.toml and environment.json: what is trained, and with what.
+    """Write recipe.toml, with every default, and environment.json.
 
     Raises:
         RunError: if they cannot be written.
     """
     text = f"{run.recipe.source.preamble}\n{tomli_w.dumps(run.recipe.resolved())}".lstrip()
     run.directory.write_text(RECIPE, text)
-    run.directory.write_json(ENVIRONMENT, run.environment)
-    run.announce(run.directory / RECIPE, "recipe")
-    run.announce(run.directory / ENVIRONMENT, "environment")
+    environment = run.directory.write_json(ENVIRONMENT, run.environment)
+    run.announce(run.directory.recipe_path, "recipe")
+    run.announce(environment, "environment")
 
 
 def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
-    """Write summary.json as of now.
+    """Write summary.json with the run's present state.
 
     Args:
-        run: What is summed up.
+        run: The run.
         status: `running`, `finished`, `failed` or `interrupted`.
         error: What stopped the run, if it failed.
 
@@ -45,7 +45,7 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         last=run.last_files,
         notes=run.notes,
     )
-    run.directory.write_json(SUMMARY, summary.to_json())
-    if (run.directory / METRICS).is_file():
-        run.announce(run.directory / METRICS, "metrics")
-    run.announce(run.directory / SUMMARY, "summary")
+    path = run.directory.write_json(SUMMARY, summary.to_json())
+    if run.directory.metrics_path.is_file():
+        run.announce(run.directory.metrics_path, "metrics")
+    run.announce(path, "summary")

@@ -1,4 +1,4 @@
-"""The life cycle of a run: the manual of its events, which observers hear."""
+"""The life cycle of a run: the manual of the events that observers receive."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class RunEvents:
 
     Delivery is one observer at a time: essential ones first, then by name; `@observes(tryfirst=True)` and
     `@observes(trylast=True)` move one. A fault in an essential observer stops the run. A fault in any other is
-    reported under its name, that observer hears no more of this run, and the run goes on.
+    reported under its name; that observer is left out of the rest of the run, and the run goes on.
     """
 
     @eventspec
     def run_starting(self, run: Run) -> None:
-        """Everything is built and checked, the run directory exists, no step is done. The place to `run.restore`.
+        """Everything is built and checked, the run directory exists, no step is done. The event for `run.restore`.
 
-        What cannot be started or continued is refused here, by a `RequestError`: nothing has been written yet, and no
-        other event follows.
+        An essential observer refuses a run that it cannot start or continue, by a `RequestError`: nothing has been
+        written yet, and no other event follows. Any other observer that raises is left out, with a warning.
         """
 
     @eventspec
@@ -50,7 +50,7 @@ class RunEvents:
 
     @eventspec
     def step_ended(self, run: Run, step: int, images_seen: int) -> None:
-        """After every step, counted from 1. Costs no read from the device; keep it that way.
+        """After every step, counted from 1. It costs no read from the device; an observer should not add one.
 
         Args:
             run: The run.
@@ -60,9 +60,9 @@ class RunEvents:
 
     @eventspec
     def training_ended(self, run: Run, step: int, images_seen: int) -> None:
-        """No further step follows: after the recipe's last one, or where `run.stop` was called. The weights are those
-        that the run leaves, and the last means are known; the scores of the last step, unless it has been scored
-        already, come next. Does not fire where a run fails or is interrupted.
+        """No further step follows: after the recipe's last one, or because of `run.stop`. The weights are final, and
+        the last means are recorded. The last scores come next, unless this step has been scored already. Does not fire
+        if the run fails or is interrupted.
 
         Args:
             run: The run.
@@ -79,12 +79,12 @@ class RunEvents:
             step: Steps done.
             images_seen: Real images consumed.
             values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
-                `lr/<slot>` where a schedule moves it, `perf/images_per_second`, `perf/step_milliseconds`. All finite.
+                `lr/<slot>` where it varies, `perf/images_per_second`, `perf/step_milliseconds`. All finite.
         """
 
     @eventspec
     def evaluating(self, run: Run, what: str, done: int, total: int) -> None:
-        """While samples are drawn, images read and scores computed, after each batch of them.
+        """After each batch, while samples are drawn, images read and scores computed.
 
         Args:
             run: The run.
@@ -110,7 +110,7 @@ class RunEvents:
         with it.
 
         Args:
-            run: The run, with the weights of a checkpoint; it is not trained on.
+            run: The run, with the weights of a checkpoint; it is not trained further.
             step: The checkpoint's step.
             images_seen: Real images consumed until then.
             scores: What was measured, each with its protocol.
@@ -123,12 +123,12 @@ class RunEvents:
         Args:
             run: The run.
             path: Absolute; inside the run directory.
-            role: What it is: `recipe`, `environment`, `metrics`, `samples`, `checkpoint`, `summary`, or a plugin's own.
+            role: Its kind: `recipe`, `environment`, `metrics`, `samples`, `checkpoint`, `summary`, or a plugin's own.
         """
 
     @eventspec
     def run_failed(self, run: Run, error: BaseException) -> None:
-        """The run stopped before its last step, by a fault or by the user; `run_ended` follows.
+        """An error or the user stopped the run before it was complete; `run_ended` follows.
 
         Args:
             run: The run.

@@ -31,7 +31,7 @@ class Measurements:
         `<name>.<entry>` for each entry of `report`, which is no part of the sum.
 
         Raises:
-            ContractError: if the terms changed since the first time, or a value is no scalar.
+            ContractError: if the number of terms has changed, or a value is no scalar.
         """
         group = self._groups.get(name)
         if group is None:
@@ -39,7 +39,7 @@ class Measurements:
         group.add([value.detach() for value in (*terms.values(), *report.values())])
 
     def read(self) -> dict[str, float]:
-        """The means since the last read, which start anew. Waits for the device: the one host sync of a run's loop.
+        """The means since the last read; the sums start again at 0. Waits for the device: the loop's only host sync.
 
         Raises:
             NonFiniteError: naming every mean that is NaN or infinite.
@@ -73,7 +73,7 @@ class _Group:
         self.count += 1
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
-        """Names and means, from the next of the sums that the host has read; then start anew."""
+        """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""
         means = [next(on_host) / self.count for _ in self.sums]
         named = list(zip(self.terms + self.report, means, strict=True))
         torch._foreach_zero_(self.sums)

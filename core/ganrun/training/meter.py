@@ -10,24 +10,24 @@ from ganrun.training.run import Run
 
 
 class Meter:
-    """Reads a run's measurements, writes them down and reports them.
+    """Reads a run's measurements, records them and emits `measured`.
 
     Args:
-        run: Whose.
+        run: The run.
     """
 
     def __init__(self, run: Run) -> None:
         self.measurements = Measurements()
-        """Where the steps add to."""
+        """What the steps add to."""
         self._run = run
-        self._note_start()
+        self._start_interval()
 
     def is_scheduled(self) -> bool:
-        """Whether the means are wanted after the run's step: at the logging interval, and after the last step."""
+        """Whether the means are read after the run's step: at the logging interval, and after the last step."""
         return self._run.done or self._run.step % self._run.recipe.train.log_every_steps == 0
 
     def read(self) -> None:
-        """The means since the last time, and the speed; does nothing where no step was taken since then.
+        """Read the means since the last call, and the speed; does nothing if no step was taken since then.
 
         Raises:
             NonFiniteError: if any mean is NaN or infinite.
@@ -40,7 +40,7 @@ class Meter:
         values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - self._step)
         values["perf/images_per_second"] = (run.images_seen - self._images_seen) / elapsed
         values |= {f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.rule.varies}
-        self._note_start()
+        self._start_interval()
         run.record(values)
         run.emit("measured", values=values)
 
@@ -53,7 +53,7 @@ class Meter:
         self._run.state.seconds += time.perf_counter() - started
         return values
 
-    def _note_start(self) -> None:
+    def _start_interval(self) -> None:
         self._step, self._seconds, self._images_seen = self._run.step, self._run.state.seconds, self._run.images_seen
 
     def _advice(self, error: NonFiniteError) -> str:

@@ -1,4 +1,4 @@
-"""A phase in motion: freeze, differentiate, update."""
+"""Executes one phase: freeze, differentiate, update."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ class Update:
     """One phase of a loss, bound to the networks it trains.
 
     Args:
-        phase: What to do.
+        phase: The phase.
         slots: Every slot of the loss.
         nets: The networks as the objective sees them.
-        draw: `draw(phase)` gives a fresh batch.
+        draw: `draw(phase)` returns a new batch.
         measurements: Where the terms are summed.
-        accumulate: ModelConfig that a batch is taken in; their gradients are averaged.
+        accumulate: Number of equal parts into which a batch is cut; their gradients are averaged.
+
+    Raises:
+        ContractError: if the phase trains no slot, or one that the loss does not have.
     """
 
     def __init__(
@@ -74,17 +77,12 @@ class Update:
             project(slot.module)
 
     def _differentiate(self, terms: Terms) -> None:
-        total = sum_of(terms.minimise, self.phase.name)
+        total = _sum_of(terms.minimise, self.phase.name)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self._name, terms.minimise, terms.report)
 
 
-def sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:
-    """The sum of an objective's terms.
-
-    Raises:
-        ContractError: if there is none.
-    """
+def _sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:
     values = list(terms.values())
     if not values:
         raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')

@@ -1,4 +1,4 @@
-"""A run, as its observers are given it."""
+"""A run: what its observers read and call."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from ganrun.base.signals import Interruption
+from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
+from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import Record
 from ganrun.training.assembly import Assembly
 
 
 class Emitter(Protocol):
-    """What delivers events to the observers of a run."""
+    """Delivers events to the observers of a run."""
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Call every observer that implements `event`."""
 
 
 class Run:
-    """One recipe being trained, as observers are given it.
+    """One recipe being trained.
 
-    They read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
+    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
     samples and reconstructs without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
     (networks and optimisers), `metrics` and `environment` (as in environment.json); and `directory`, where files of
     the run go, and `scores`, the latest of each name.
@@ -51,18 +50,19 @@ class Run:
         self.events = events
         self.resumed = resumed
         self.group: str | None = None
-        """What replicates of one recipe have in common."""
-        self.interruption = Interruption()
+        """The name that replicates of one recipe share; None for a run by itself."""
+        self.interruption = DeferredSignals()
+        """Ctrl-C and SIGTERM while the run executes."""
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
         self.notes: dict[str, Any] = {}
-        """What observers have added to summary.json."""
+        """Content that observers add to summary.json, by name."""
         self.last_files: dict[str, str] = {}
         """Latest file of each role, relative to the directory."""
         self.messages: list[str] = []
-        """What is printed when the run has ended."""
+        """Lines to print when the run has ended."""
         self.stopped: str | None = None
-        """Why training ends before the recipe's last step, if an observer has stopped it."""
+        """Why training ended before the recipe's last step; None unless an observer stopped it."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,7 +99,7 @@ class Run:
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
     def evaluation(self) -> SharedEvaluation:
-        """What metrics are measured on, as of now; each batch emits `evaluating`."""
+        """An evaluation of the present weights, for metrics; emits `evaluating` after each batch."""
         model = self.model
         averaged = any(slot.average is not None for slot in self.state.slots.values())
         decay = self.recipe.ema.decay if averaged and self.recipe.ema else 0.0
@@ -115,18 +115,21 @@ class Run:
             on_progress=self._evaluating,
         )
 
-    def restore(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-        """Continue from the weights and progress of a checkpoint.
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint.
 
         Raises:
             RequestError: if it belongs to other networks.
         """
-        self.state.load(weights, progress)
+        self.state.load(checkpoint)
 
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
-        """What was measured by that name before this step, with the step, in order.
+        """The scores of that name from before this step, each with its step, in order.
 
-        Scores of the step itself are measured again where a run is continued, and arrive by `evaluated`.
+        A resumed run measures the scores of its present step again; they arrive by `evaluated`.
+
+        Raises:
+            RequestError: if metrics.jsonl cannot be read.
         """
         lines = [record for record in self.directory.records() if record.step < self.step and not record.rescored]
         return [(record.step, record.scores()[name]) for record in lines if name in record.scores()]
@@ -136,7 +139,12 @@ class Run:
         self.stopped = reason
 
     def announce(self, path: Path, role: str) -> None:
-        """Report that a file of the run is complete on disk: emits `file_written`."""
+        """Report that a file or folder of the run is complete on disk: emits `file_written`.
+
+        Args:
+            path: Absolute; inside the run directory.
+            role: As in the event.
+        """
         self.last_files[role] = str(path.relative_to(self.directory.path))
         self.events.emit("file_written", run=self, path=path, role=role)
 
@@ -151,11 +159,11 @@ class Run:
         self.directory.append_record(line)
 
     def add_to_summary(self, name: str, content: Any) -> None:
-        """Put something into summary.json under `name`."""
+        """Add JSON content to summary.json under `name`."""
         self.notes[name] = content
 
     def add_message(self, message: str) -> None:
-        """Have a line printed when the run has ended."""
+        """Add a line to print when the run has ended."""
         self.messages.append(message)
 
     def emit(self, event: str, **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""The loop. It knows phases, slots and events, and no loss, model or tracker by name."""
+"""The training loop. It knows phases, slots and events, and no loss, model or tracker by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger("ganrun")
 
 
 def execute(run: Run) -> None:
-    """Train, score and close a run. However it ends, its summary is written and its observers hear of it.
+    """Train and score a run. However it ends, its summary is written and its observers receive `run_ended`.
 
     Raises:
-        Interrupted: on the first Ctrl-C or SIGTERM, after the step at hand.
-        RequestError: if another process trains it, or it cannot be continued as it is; nothing was written then.
+        Interrupted: on the first Ctrl-C or SIGTERM, after the current step.
+        RequestError: if another process trains it, or it cannot be continued; nothing has been written then.
         RunError: if the run cannot go on.
     """
     status, fault = "failed", None
@@ -28,10 +28,11 @@ def execute(run: Run) -> None:
         _check_steps(run)
         try:
             write_facts(run)
-            scorer = Scorer(run, owes_scores=run.resumed and _rewind(run))
+            scorer = Scorer(run)
+            score_first = run.resumed and _rewind(run, scorer)
             write_summary(run, "running")
             run.emit("run_started")
-            train(run, scorer)
+            _train(run, scorer, score_first)
             status = "finished"
         except (Interrupted, KeyboardInterrupt) as interruption:
             status = "interrupted"
@@ -48,11 +49,11 @@ def execute(run: Run) -> None:
                 run.emit("run_ended", status=status)
 
 
-def train(run: Run, scorer: Scorer) -> None:
-    """Take the steps that are left, and score the model at its cadence and at the end."""
+def _train(run: Run, scorer: Scorer, score_first: bool) -> None:
+    """Take the remaining steps, and score the model at its cadence and at the end."""
     meter = Meter(run)
     take_step = build_step(run, meter.measurements)
-    if scorer.owes_scores:
+    if score_first:
         scorer.score()
     while not run.done:
         take_step()
@@ -73,9 +74,12 @@ def _check_steps(run: Run) -> None:
         raise RequestError(text).located(run.recipe.where(("train", "steps")))
 
 
-def _rewind(run: Run) -> bool:
-    """Forget what was recorded after the step that was restored; whether the scores of that step are to be measured."""
+def _rewind(run: Run, scorer: Scorer) -> bool:
+    """Remove what was recorded after the restored step; returns whether that step must be scored before any other.
+
+    The run may have stopped before, during or after the evaluation of that step.
+    """
     if run.step == 0:
         log.warning("%s holds no checkpoint; the run starts again from step 0", run.directory.path)
     had_scores = run.directory.rewind(run.step)
-    return had_scores or (run.step > 0 and Scorer(run).is_scheduled())
+    return had_scores or (run.step > 0 and scorer.is_scheduled())

@@ -1,4 +1,4 @@
-"""When a run is scored, and how its scores become known."""
+"""Scores a run: when, and what happens to the scores."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ class Scorer:
     """Scores a run, each step at most once.
 
     Args:
-        run: What is scored.
-        owes_scores: Whether the step at which the run continues is to be scored before any other: a break may have
-            come before, during or after its evaluation.
+        run: The run.
     """
 
-    def __init__(self, run: Run, *, owes_scores: bool = False) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._scored_at: int | None = None
-        self.owes_scores = owes_scores
 
     def is_scheduled(self) -> bool:
-        """Whether the recipe wants scores at the run's step, besides those of the last one."""
+        """Whether `evaluate_every_steps` asks for scores at the run's step."""
         cadence = self._run.recipe.train.evaluate_every_steps
         return cadence is not None and self._run.step % cadence == 0
 
     def score(self) -> None:
-        """Measure every metric of the recipe on one set of samples, and report the scores."""
+        """Measure every metric of the recipe on one set of samples, record the scores and emit `evaluated`.
+
+        Does nothing if this step has been scored already, or the recipe has no metric.
+        """
         run = self._run
         if not run.metrics or self._scored_at == run.step:
             return

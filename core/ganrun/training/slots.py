@@ -1,4 +1,4 @@
-"""The slots of a loss, filled: networks are built, tried once, and given an average and an optimiser."""
+"""Fills the slots of a loss: builds each network, tries it, and adds its average and optimiser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.specs import ModelSpec
 from ganrun.recipe.recipe import Recipe
-from ganrun.training.averaging import average_or_none
-from ganrun.training.building import build_network, build_optimizer, error_context, network_spec
+from ganrun.training.averaging import Average
+from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
 from ganrun.training.state import SlotState
 from ganrun.training.trials import check_output, mixes_samples
 
@@ -25,7 +25,11 @@ MIXED = (
 
 
 def build_slots(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> dict[str, SlotState]:
-    """Every slot of the loss: network, average, optimiser."""
+    """The state of every slot of the loss: network, average, optimiser.
+
+    Raises:
+        IncompatibleError: as `build_networks`.
+    """
     networks = build_networks(recipe, loss, spec, device)
     return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
 
@@ -57,9 +61,9 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, spec: ModelSpec, devic
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
-    decay = recipe.ema.decay if recipe.ema and loss.slots[name].averaged else None
+    average = Average(module, recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
     config = recipe.optimizers[name]
     with error_context(recipe, config):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
-    return SlotState(name, module, average_or_none(module, decay), optimizer, rule)
+    return SlotState(name, module, average, optimizer, rule)

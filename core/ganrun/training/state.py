@@ -1,8 +1,7 @@
-"""Everything that training changes: what a checkpoint holds."""
+"""Everything that training changes, and that a checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ganrun.base.errors import NonFiniteError, RequestError
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
-from ganrun.training.averaging import Average, state_of
+from ganrun.training.averaging import Average
 
 
 @dataclass
@@ -36,7 +35,7 @@ class SlotState:
         return self.module if self.average is None else self.average.module
 
     def freeze(self, frozen: bool) -> None:
-        """Whether the weights take part in differentiation."""
+        """Exclude the weights from differentiation, or include them again."""
         for parameter in self.parameters:
             parameter.requires_grad = not frozen
 
@@ -47,11 +46,11 @@ class SlotState:
                 group["lr"] = self.rule.learning_rate(step, steps)
 
     def learning_rate(self) -> float:
-        """The rate in force."""
+        """The current learning rate."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def apply_gradients(self) -> Tensor | None:
-        """One optimiser step; the gradients are dropped then. Their norm before clipping, where they are clipped."""
+        """Clip the gradients, take one optimiser step and drop them; returns their norm before clipping, if clipped."""
         norm = None
         if self.rule.settings.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.rule.settings.clip_norm)
@@ -69,7 +68,7 @@ class TrainingState:
     step: int = 0
     """Steps done."""
     images_seen: int = 0
-    """Real images consumed: the place in the data's stream."""
+    """Real images consumed: the position in the data's stream."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
     whole: bool = True
@@ -86,17 +85,17 @@ class TrainingState:
         Raises:
             NonFiniteError: if any holds NaN or infinity; such a state is not worth keeping. Waits for the device.
         """
-        weights = {slot.name: state_of(slot.module) for slot in self.slots.values()}
+        weights = {slot.name: _state_of(slot.module) for slot in self.slots.values()}
         for slot in self.slots.values():
             if slot.average is not None:
-                weights[f"{slot.name}.averaged"] = state_of(slot.average.module)
+                weights[f"{slot.name}.averaged"] = _state_of(slot.average.module)
         for name, tensors in weights.items():
             if not all(bool(t.isfinite().all()) for t in tensors.values()):
                 raise NonFiniteError(f"the weights of {name} are no longer finite")
         return weights
 
     def progress(self) -> dict[str, Any]:
-        """The rest, in types that `torch.load(weights_only=True)` reads: optimisers, step, images seen, seconds."""
+        """Optimisers, step, images seen and seconds, in types that `torch.load(weights_only=True)` reads."""
         return {
             "optimizers": {name: slot.optimizer.state_dict() for name, slot in self.slots.items()},
             "step": self.step,
@@ -105,19 +104,20 @@ class TrainingState:
         }
 
     def checkpoint(self) -> Checkpoint:
-        """Both, as `ganrun.save_checkpoint` writes them.
+        """Weights and progress, as `ganrun.save_checkpoint` writes them.
 
         Raises:
             NonFiniteError: if a weight is NaN or infinite.
         """
         return Checkpoint(self.weights(), self.progress())
 
-    def load(self, weights: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-        """Take up a state that `weights` and `progress` gave.
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restore the state of a checkpoint.
 
         Raises:
             RequestError: if it belongs to other networks.
         """
+        weights, progress = checkpoint
         try:
             for name, slot in self.slots.items():
                 slot.module.load_state_dict(weights[name])
@@ -128,3 +128,7 @@ class TrainingState:
             self.seconds = float(progress["seconds"])
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error
+
+
+def _state_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in module.state_dict().items()}

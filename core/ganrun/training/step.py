@@ -1,4 +1,4 @@
-"""One step of training, as a function that has everything bound beforehand."""
+"""One training step, as a function without arguments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ganrun.training.run import Run
 from ganrun.training.views import network_view
 
 RANK = 0
-"""Which of several processes this is; its random stream is its own."""
+"""The number of this process; each process has its own random stream."""
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     """A function that takes the run's next step: learning rates, every phase once, averages.
 
     Args:
-        run: Its state is changed.
+        run: The run; a step changes its state.
         measurements: Where the terms of the phases are summed.
     """
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device

@@ -1,4 +1,4 @@
-"""Networks are tried, not trusted: each is called before a run begins."""
+"""Calls each network once before a run starts, to check it against its contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganrun.base.errors import IncompatibleError
 def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:
     """Whether, in training mode, an output depends on other samples of its batch, as it does with batch norm.
 
-    Tried on a copy, whose running statistics may change; on at least three samples, since batch norm makes ±1 of two.
+    Tried on a copy, because running statistics may change. Needs at least three samples: of two, batch norm makes ±1.
     """
     inputs = inputs.clone().requires_grad_()
     first = copy.deepcopy(module).train()(inputs, None)[0].sum()
@@ -25,7 +25,7 @@ def mixes_samples(module: nn.Module, inputs: Tensor) -> bool:
 def check_output(
     module: nn.Module, inputs: Tensor, expected: tuple[int, ...], name: str, labelled: bool = False
 ) -> None:
-    """Run a network once on two samples, in evaluation mode, and hold what it returns against the contract.
+    """Run a network once on two samples, in evaluation mode, and check what it returns against the contract.
 
     Raises:
         IncompatibleError: if the forward fails or returns another shape, or if other labels change nothing.
@@ -43,6 +43,4 @@ def check_output(
     if shape != (len(inputs), *expected):
         raise IncompatibleError(f"{name} returned shape {shape} where {(len(inputs), *expected)} was expected")
     if ignored:
-        raise IncompatibleError(
-            f"{name} is given labels and makes nothing of them; take a network that can be conditioned"
-        )
+        raise IncompatibleError(f"{name} ignores its labels; take a network that can be conditioned")

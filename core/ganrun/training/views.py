@@ -15,14 +15,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
-    """Build a network under a random stream of its own, and lay it out on the device, channels last."""
+    """Build a network under its own random stream, and move it to the device, channels last."""
     with isolated_random(torch.device("cpu"), seed):
         module = make()
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def network_view(module: nn.Module, device: torch.device, precision: str) -> Network:
-    """The network as an objective sees it.
+    """The network as an objective calls it: with `precision` inside, float32 outside.
 
     Autocast is set inside the network's forward only. Around a whole objective it would reach the penalties,
     norms and logarithms there, which need float32.

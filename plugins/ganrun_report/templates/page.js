@@ -11,7 +11,7 @@ function showStep() {
   for (const strip of document.querySelectorAll(".role:not([data-still]) .strip")) showNearest(strip, step);
 }
 
-/** Of a run that has no picture at that step, the one before it. */
+/** Shows the last picture at or before a step. */
 function showNearest(strip, step) {
   const frames = [...strip.querySelectorAll(".frame")];
   const shown = frames.findLast((frame) => Number(frame.dataset.step) <= step);
@@ -42,7 +42,7 @@ function makeTabs(name, parts, key) {
 makeTabs("role", ".role", "role");
 makeTabs("axis", ".view", "axis");
 
-// ── The values of a chart under the pointer, or at the arrow keys' place ─────────────────────────────────
+// ── The values of a chart, at the pointer or at a place chosen with the arrow keys ──────────────────────
 
 function makeReadable(view) {
   const drawing = view.querySelector("svg[role=img]");

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
-    # Imported here: `ganrun plugins` loads this module, and need not wait for torch.
+    """The generator `mixture`."""
+    # Imported here so that `ganrun plugins`, which loads this module, does not import torch.
     from ganrun_mixture.generator import MixtureGenerator
 
     return {"mixture": MixtureGenerator}

@@ -15,12 +15,13 @@ from ganrun import IncompatibleError, ModelSpec
 class MixtureGenerator(ganrun.Generator):
     """Dense layers fed by a learned mixture of Gaussians.
 
-    DeLiGAN (Gurumurthy et al. 2017, arXiv:1706.02071), section 4: each sample starts from one of many Gaussians of
-    equal weight, whose means and widths are trained with the network. It helps where the data is small and falls
-    into kinds. The paper's penalty that keeps the widths near 1 is part of its loss, so it is not here.
+    DeLiGAN (Gurumurthy et al. 2017, arXiv:1706.02071), section 4: each sample starts from one of many Gaussians
+    of equal weight, whose means and widths are trained with the network. The mixture helps with small data sets that
+    consist of distinct groups. The paper's penalty, which keeps the widths near 1, belongs to the loss and is not
+    implemented here.
 
-    Expects latents from N(0, I). The first coordinate picks the component, the others are the noise within it; so
-    a latent vector always gives the same sample.
+    Expects latents from N(0, I). The first coordinate selects the component; the others are the noise within it. The
+    same latent vector therefore always gives the same sample.
     """
 
     class Settings(ganrun.Settings):
@@ -28,10 +29,10 @@ class MixtureGenerator(ganrun.Generator):
         """Gaussians in the mixture."""
 
         width: float = Field(0.2, gt=0)
-        """Standard deviation with which every component starts, as in the paper."""
+        """Initial standard deviation of every component, as in the paper."""
 
         hidden: int = Field(256, ge=1)
-        """Units of each of the two hidden layers."""
+        """Units in each of the two hidden layers."""
 
     settings: Settings
 
@@ -39,9 +40,7 @@ class MixtureGenerator(ganrun.Generator):
         super().__init__(settings, spec)
         size = spec.latent_size - 1
         if size < 1:
-            raise IncompatibleError(
-                "needs latents of at least 2 numbers: one picks the component; raise [loss] latent_size"
-            )
+            raise IncompatibleError("needs at least 2 latents: one selects the component; raise [loss] latent_size")
         self.means = nn.Parameter(torch.empty(settings.components, size).uniform_(-1, 1))
         self.widths = nn.Parameter(torch.full((settings.components, size), settings.width))
         self.layers = nn.Sequential(
@@ -54,15 +53,15 @@ class MixtureGenerator(ganrun.Generator):
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
+        """Map latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
         component = self.component(latents)
         start = self.means[component] + self.widths[component] * latents[:, 1:]
         return self.layers(start).unflatten(1, self.spec.sample_shape)
 
     def component(self, latents: Tensor) -> Tensor:
-        """Which Gaussian each sample starts from: int64 `(batch,)`, uniform in [0, components).
+        """The index of each sample's Gaussian: int64 `(batch,)`, uniform in [0, components).
 
-        Φ(z) is uniform on [0, 1] for z from N(0, 1).
+        Φ(z) is uniform in [0, 1] for z from N(0, 1).
         """
         quantile = torch.special.ndtr(latents[:, 0].float())
         return (quantile * self.settings.components).long().clamp_max(self.settings.components - 1)

@@ -1,6 +1,6 @@
-"""The generator, held against ganrun's contract and against its paper, and trained.
+"""Tests of the generator against ganrun's contract and against the paper, and a short run.
 
-The package must be installed: `pip install --editable .` lets ganrun find it.
+Install the package first, so that ganrun finds it: `pip install --editable .`
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def test_a_sample_starts_from_its_components_mean() -> None:
     assert torch.allclose(torch.stack([low, high]), generator.layers(generator.means))
 
 
-def test_one_latent_number_is_too_few() -> None:
-    with pytest.raises(IncompatibleError, match="at least 2 numbers"):
+def test_a_latent_of_one_number_is_refused() -> None:
+    with pytest.raises(IncompatibleError, match="at least 2 latents"):
         MixtureGenerator(MixtureGenerator.Settings(), ModelSpec(sample_shape=(2,), latent_size=1))
 
 

@@ -1,4 +1,4 @@
-"""Samples that are comparable between runs: from latents that are the same in each of them."""
+"""Samples that can be compared between runs, because all runs decode the same latents."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ganrun import Run, atomic_path, to_uint8
-from ganrun_mlflow.mirror import COMPARED
+from ganrun_mlflow.pictures import COMPARISON
 
 ROWS = 4
-"""Rows of MLflow's table."""
+"""Rows of the table in MLflow."""
 
 COLUMNS, LINES = 4, 2
-"""Samples in a cell of it."""
+"""Samples in one of its cells."""
 
 SIDE, MARGIN = 688, 8
-"""Pixels of a cell's picture, and between samples. MLflow makes a square of it, of which a row shows the upper half."""
+"""Size of a cell's picture, and the gap between samples, in pixels. MLflow makes cells square, and shows their upper
+half."""
 
 
-def write_compared(run: Run) -> None:
-    """Write `compare/samples_01_to_08.png`, … into the run directory; nothing where samples are no images."""
+def write_comparison(run: Run) -> None:
+    """Write `compare/samples_01_to_08.png`, … into the run directory, if samples are images."""
     if len(run.model.spec.sample_shape) != 3:
         return
-    (run.directory / COMPARED).mkdir(exist_ok=True)
+    (run.directory / COMPARISON).mkdir(exist_ok=True)
     in_cell = COLUMNS * LINES
     latents = run.model.fixed_latents(ROWS * in_cell)
     samples = to_uint8(run.model.decode(latents)).cpu().permute(0, 2, 3, 1).numpy()
     for start in range(0, len(samples), in_cell):
         name = f"samples_{start + 1:02}_to_{start + in_cell:02}.png"
-        with atomic_path(run.directory / COMPARED / name) as partial:
+        with atomic_path(run.directory / COMPARISON / name) as partial:
             cell(samples[start : start + in_cell]).save(partial, "PNG")
 
 
 def cell(samples: npt.NDArray[np.uint8]) -> Image.Image:
-    """Samples `(8, height, width, channels)` in the upper half of a square that is else transparent."""
+    """Samples `(8, height, width, channels)` in the upper half of a square; the rest is transparent."""
     canvas = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     pitch = SIDE // COLUMNS
     for index, sample in enumerate(samples):

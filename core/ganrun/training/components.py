@@ -1,4 +1,4 @@
-"""The components of a recipe, each built from its table; errors are located there, and name the component."""
+"""Builds the components of a recipe, each from its table; errors get that table's location and the component's name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ganrun.training.views import seeded_network
 
 @contextmanager
 def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None]:
-    """A block whose errors are error_context at the recipe's table and carry the component's name."""
+    """A block whose errors get the location of the component's table in the recipe, and the component's name."""
     try:
         yield
     except GanrunError as error:
@@ -45,10 +45,10 @@ def build_data(recipe: EvaluationConfig) -> Data:
 
 
 def prepared_data(recipe: EvaluationConfig) -> Data:
-    """The data set, all there.
+    """The data set, prepared.
 
     Raises:
-        DataError: with the steps that mend it.
+        DataError: if files are missing or damaged, with the steps that fix it.
     """
     data = build_data(recipe)
     with error_context(recipe, recipe.data):
@@ -57,7 +57,11 @@ def prepared_data(recipe: EvaluationConfig) -> Data:
 
 
 def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
-    """The data's spec, with the latent size filled in, and the loss."""
+    """The model's spec, and the loss.
+
+    Raises:
+        IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
+    """
     with error_context(recipe, recipe.data):
         spec = data.spec()
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
@@ -66,7 +70,11 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
 
 
 def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
-    """The loss for a data set's spec; and the spec with what the loss adds to it."""
+    """The model's spec, which is the data's with the facts that the loss adds, and the loss.
+
+    Raises:
+        IncompatibleError: if the loss needs labels that the data lacks, or has no latents.
+    """
     with error_context(config, config.loss):
         loss: Loss = config.loss.build(spec)
         if loss.latent_size < 1:
@@ -88,7 +96,7 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
 
 
 def network_spec(spec: ModelSpec, loss: Loss, name: str) -> ModelSpec:
-    """The spec as the network in one slot meets it."""
+    """The spec that the network in slot `name` is built for."""
     slot = loss.slots[name]
     if slot.kind == "generator":
         return dataclasses.replace(spec, latent_size=loss.in_features(name), labelled=slot.labelled)
@@ -96,13 +104,13 @@ def network_spec(spec: ModelSpec, loss: Loss, name: str) -> ModelSpec:
 
 
 def build_network(config: ComponentConfig, spec: ModelSpec, device: torch.device, seed: int = 0) -> nn.Module:
-    """A network as its author initialises it."""
+    """A network on the device, initialised by its author's code under `seed`."""
     network: nn.Module = seeded_network(lambda: config.build(spec), device, seed)
     return network
 
 
 def build_optimizer(config: ComponentConfig) -> Optimizer:
-    """The component that builds a slot's optimiser, with its schedule."""
+    """The optimiser component of a slot, with its schedule."""
     optimizer: Optimizer = config.build(config.parts["schedule"].build())
     return optimizer
 
@@ -111,7 +119,7 @@ def build_optimizer(config: ComponentConfig) -> Optimizer:
 
 
 def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: ModelSpec) -> Extractor | None:
-    """The extractor that a metric reads, if any; not prepared yet."""
+    """The extractor of a metric, if any; not prepared yet."""
     config = metric.parts.get("features")
     if config is None:
         return None
@@ -140,13 +148,13 @@ def build_metric(
 
 
 def prepared_metrics(
-    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_progress: Callable[[str], None]
+    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_stage: Callable[[str], None]
 ) -> list[Metric]:
     """Every metric of the recipe; those that name the same extractor with the same settings share it."""
     metrics = []
     extractors: list[tuple[ComponentConfig, Extractor]] = []
     for config in recipe.metrics:
-        on_progress(f"metric {config.use}")
+        on_stage(f"metric {config.use}")
         features = config.parts.get("features")
         shared = _among(extractors, features)
         extractor = shared or build_extractor(recipe, config, spec)

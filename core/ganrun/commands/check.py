@@ -1,0 +1,32 @@
+"""`ganrun check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ganrun.base.errors import GanrunError, RecipeError
+from ganrun.base.spinner import spinner
+from ganrun.commands.loading import load_recipes
+from ganrun.commands.options import RecipeOptions, recipe_options
+
+
+@click.command("check")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECIPE.toml...")
+@recipe_options
+def command(recipes: tuple[Path, ...], options: RecipeOptions) -> None:
+    """Check recipes without training: settings, components, and that the networks fit."""
+    with spinner("loading PyTorch"):
+        from ganrun.training.assembly import check_recipe
+
+    faults: list[str] = []
+    for path in recipes:
+        try:
+            (recipe,) = load_recipes([path], options)
+            check_recipe(recipe)
+            click.echo(f"{path}: ok")
+        except GanrunError as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError(faults)

@@ -1,0 +1,152 @@
+"""`ganrun data`: data sets, where their files are, and whether these are complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ganrun.base.errors import GanrunError, RequestError
+from ganrun.base.spinner import spinner
+from ganrun.commands.options import no_plugin, set_option
+from ganrun.commands.output import table
+from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
+
+if TYPE_CHECKING:
+    from ganrun.contracts.data import Data
+    from ganrun.recipe.recipe import ComponentConfig
+
+
+@click.group("data")
+def command() -> None:
+    """List, check and fetch data sets."""
+
+
+def _data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The data set's name, and the options that change it."""
+    argument = click.argument("name", metavar="NAME|RECIPE.toml")
+    return argument(set_option("A setting: --set size=64.")(no_plugin(function)))
+
+
+@command.command("list")
+@no_plugin
+def list_data(blocked: tuple[str, ...]) -> None:
+    """List the data sets, and where their files are."""
+    with spinner("loading PyTorch"):
+        rows = [("data", "sample", "classes", "where")]
+        rows += [(registered.name, *_row(registered)) for registered in load_registry(blocked).components("data")]
+    click.echo(table(rows))
+
+
+@command.command("check", no_args_is_help=True)
+@_data_options
+def check_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
+    """Read a whole data set as a run does: decode it, check it, and describe its content."""
+    with spinner(f"reading data {name}"), _opened(name, load_registry(blocked), overrides) as data:
+        data.prepare()
+        text = _manifest_text(data)
+    click.echo(text)
+
+
+@command.command("fetch", no_args_is_help=True)
+@_data_options
+def fetch_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
+    """Download a data set unless it is present. If its licence requires a manual download, print the steps."""
+    with _opened(name, load_registry(blocked), overrides) as data:
+        data.fetch()
+        click.echo(data.locate() or f"{name} needs no files")
+
+
+@command.command("path", no_args_is_help=True)
+@_data_options
+def data_path(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
+    """Print where a data set's files are."""
+    with _opened(name, load_registry(blocked), overrides) as data:
+        path = data.locate()
+    if path is None:
+        raise RequestError(f"data {name} has no path: it needs no files")
+    click.echo(path.absolute())
+
+
+# ── One data set ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _opened(name: str, registry: Registry, overrides: Sequence[str]) -> Iterator[Data]:
+    """A data set, within a block whose errors get its name.
+
+    Args:
+        name: Such as `celeba`, which has its defaults; or a recipe, such as `recipes/wgan_celeba.toml`.
+        registry: The installed components.
+        overrides: `size=64` for a data set, `data.size=64` for a recipe.
+
+    Raises:
+        RequestError: if there is no such data set or recipe.
+    """
+    config = _config(name, registry, overrides)
+    try:
+        yield config.build()
+    except GanrunError as error:
+        error.message = f"data {config.use}: {error.message}"
+        raise
+
+
+def _config(name: str, registry: Registry, overrides: Sequence[str]) -> ComponentConfig:
+    from ganrun.recipe.reader import load_component_config, load_recipe
+    from ganrun.recipe.shipped import find_recipe
+
+    if name.endswith(".toml"):
+        return load_recipe(find_recipe(Path(name)), registry, overrides).data
+    return load_component_config("data", name, registry, overrides)
+
+
+def _manifest_text(data: Data) -> str:
+    """The manifest, one line for each entry."""
+    spec = data.spec()
+    facts = {"sample": _shape_text(spec.sample_shape), "classes": spec.classes, **data.manifest()}
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {_value_text(value, width + 2)}" for name, value in facts.items())
+
+
+def _value_text(value: Any, indent: int) -> str:
+    """A mapping has one line for each entry; lists and plain values are written as JSON."""
+    if isinstance(value, dict):
+        return ("\n" + " " * indent).join(f"{name}: {_value_text(each, indent + 2)}" for name, each in value.items())
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+# ── All data sets ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _row(registered: RegisteredComponent) -> tuple[str, str, str]:
+    """Sample shape, classes and location; the first two are empty if they are unknown."""
+    known, where = whereabouts(registered)
+    if known is None:
+        return "", "", where
+    try:
+        spec = registered.cls(registered.cls.Settings()).spec()
+    except GanrunError:
+        return "", "", where
+    return _shape_text(spec.sample_shape), str(spec.classes or ""), where
+
+
+def whereabouts(registered: RegisteredComponent) -> tuple[bool | None, str]:
+    """Whether a data set is present under its default settings, and where; None if a setting has no default."""
+    required = [name for name, field in registered.cls.Settings.model_fields.items() if field.is_required()]
+    if required:
+        return None, f"set by {' and '.join(required)}"
+    try:
+        path = registered.cls(registered.cls.Settings()).locate()
+    except GanrunError as error:
+        return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {registered.name}"
+    return True, "needs no files" if path is None else str(path.absolute())

@@ -1,0 +1,107 @@
+"""The group of all commands: finds them, and reports their errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ganrun.base.errors import GanrunError, Interrupted, RecipeError
+from ganrun.base.signals import signals_as_exceptions
+from ganrun.base.suggestions import did_you_mean
+from ganrun.commands.output import silence_stdout
+from ganrun.discovery.registry import Registry, load_registry
+
+COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "schema", "doctor", "data")
+"""Ganrun's own commands, in the order of `ganrun --help`. Each is `command` in the module of its name in this package.
+
+`ganrun train` imports only that module, and `ganrun --help` all of them, so they import slow packages in functions.
+"""
+
+
+class RecipeGroup(click.Group):
+    """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert `train` where the first argument is a recipe, or an option followed by one."""
+        starts_without_command = args and (args[0].endswith(".toml") or args[0].startswith("-"))
+        if starts_without_command and any(arg.endswith(".toml") for arg in args):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ganrun's own, then those of plugins by name."""
+        return [*COMMANDS, *sorted(self._plugin_commands(ctx))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one of ganrun's own commands; only for other names load the plugins."""
+        if name in COMMANDS:
+            command: click.Command = import_module(f"ganrun.commands.{name}").command
+            return command
+        if name.startswith("-") or name.endswith(".toml"):
+            return None
+        return self._plugin_commands(ctx).get(name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does; the error for an unknown command suggests the most similar one and lists broken plugins."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            known = self.list_commands(ctx)
+            hint = did_you_mean(args[0], known) or f"; there are {', '.join(known)}"
+            broken = self._registry(ctx).broken().items()
+            faults = "".join(f'\n  the plugin "{name}" is broken: {why}' for name, why in broken)
+            ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; its errors are printed, and signals interrupt it."""
+        with _reported_errors(), signals_as_exceptions():
+            return super().invoke(ctx)
+
+    def _plugin_commands(self, ctx: click.Context) -> dict[str, click.Command]:
+        return self._registry(ctx).commands(taken=COMMANDS)
+
+    def _registry(self, ctx: click.Context) -> Registry:
+        """The registry, loaded once for each invocation."""
+        if "ganrun.registry" not in ctx.meta:
+            ctx.meta["ganrun.registry"] = load_registry()
+        registry: Registry = ctx.meta["ganrun.registry"]
+        return registry
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status."""
+    try:
+        yield
+    except Interrupted as interruption:
+        sys.exit(interruption.exit_status)
+    except GanrunError as error:
+        is_located = error.where or isinstance(error, RecipeError)
+        click.echo(str(error) if is_located else f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader has gone away, as after `| head`
+        silence_stdout()
+
+
+def set_up_logging() -> None:
+    """Print ganrun's log records on the message console, above any progress bar."""
+    handler = _ConsoleHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("ganrun")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        from ganrun.base.console import message_console
+
+        message_console().print(self.format(record), soft_wrap=True)

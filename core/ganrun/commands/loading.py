@@ -1,0 +1,33 @@
+"""From the arguments of `ganrun train`, `resume` and `check` to recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ganrun.base.spinner import spinner
+from ganrun.commands.options import RecipeOptions
+from ganrun.discovery.registry import load_registry
+
+if TYPE_CHECKING:
+    from ganrun.recipe.recipe import Recipe
+
+
+def load_recipes(paths: Iterable[Path], options: RecipeOptions) -> list[Recipe]:
+    """Load and validate recipes, and warn of broken plugins.
+
+    Raises:
+        RequestError: if a recipe cannot be read or is wrong.
+    """
+    with spinner("loading PyTorch"):
+        from ganrun.recipe.reader import load_recipe
+        from ganrun.recipe.shipped import find_recipe
+
+        registry = load_registry(options.blocked)
+        recipes = [load_recipe(find_recipe(path), registry, options.overrides) for path in paths]
+    for name, reason in registry.broken().items():
+        click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
+    return recipes

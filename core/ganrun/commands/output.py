@@ -1,0 +1,38 @@
+"""Text on standard output: aligned columns, short paths, and output that survives a reader that goes away."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns; the last column has no fixed width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def relative(path: Path) -> Path:
+    """A path relative to the working directory if it is inside, else as it is."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def print_line(text: str) -> None:
+    """Print a line; if the reader has gone away, as after `| head`, discard it instead of losing a run."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        silence_stdout()
+
+
+def silence_stdout() -> None:
+    """Discard everything that this process writes to standard output from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,22 @@
+"""`ganrun resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ganrun.commands.loading import load_recipes
+from ganrun.commands.options import RecipeOptions, recipe_options
+from ganrun.commands.train import train
+
+
+@click.command("resume", no_args_is_help=True)
+@click.argument("run", type=click.Path(path_type=Path))
+@recipe_options
+def command(run: Path, options: RecipeOptions) -> None:
+    """Continue the run in a run directory from its last checkpoint."""
+    from ganrun.rundir.directory import open_run
+
+    (recipe,) = load_recipes([open_run(run).recipe_path], options)
+    train(recipe, run, resume=True)

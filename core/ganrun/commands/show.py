@@ -1,0 +1,73 @@
+"""`ganrun show`."""
+
+from __future__ import annotations
+
+from inspect import cleandoc
+from textwrap import fill, indent
+from typing import TYPE_CHECKING
+
+import click
+
+from ganrun.base.errors import RequestError
+from ganrun.base.spinner import spinner
+from ganrun.discovery.kinds import KINDS
+from ganrun.discovery.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from ganrun.contracts.losses import Loss
+    from ganrun.contracts.settings import Settings
+
+WIDTH = 100
+
+ENGINE_TABLES = ("train", "ema")
+"""Tables of a recipe that belong to the engine and not to a component."""
+
+
+@click.command("show")
+@click.argument("kind", type=click.Choice([*KINDS, *ENGINE_TABLES]))
+@click.argument("name", required=False)
+def command(kind: str, name: str | None) -> None:
+    """Show one component: its description, its plugin, and every setting.
+
+    \b
+    ganrun show loss gan
+    ganrun show train
+    ganrun show optimizer adam
+    """
+    with spinner("loading PyTorch"):
+        text = _engine_text(kind) if kind in ENGINE_TABLES else _component_text(load_registry(), kind, name)
+    click.echo(text)
+
+
+def _component_text(registry: Registry, kind: str, name: str | None) -> str:
+    if name is None:
+        names = ", ".join(registry.names(kind))
+        raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
+    registered = registry.find(kind, name)
+    slots = [_slots_text(registered.cls)] if kind == "loss" else []
+    doc, settings = cleandoc(registered.cls.__doc__ or ""), _settings_text(registered.cls.Settings)
+    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings])
+
+
+def _engine_text(name: str) -> str:
+    from ganrun.recipe.recipe import EmaSettings, TrainSettings
+
+    settings: type[Settings] = TrainSettings if name == "train" else EmaSettings
+    return "\n\n".join([f"[{name}]", cleandoc(settings.__doc__ or ""), _settings_text(settings)])
+
+
+def _slots_text(loss: type[Loss]) -> str:
+    """The tables of networks in a recipe with this loss, and the kind of each."""
+    return "slots\n" + "\n".join(f"  [{name}]   a {slot.kind}" for name, slot in loss.slots.items())
+
+
+def _settings_text(settings: type[Settings]) -> str:
+    """Every setting: name, type, default and bounds, with its description below."""
+    from ganrun.contracts.settings import settings_help
+
+    parts = []
+    for each in settings_help(settings):
+        default = "required" if each.default == "required" else f"default {each.default}"
+        head = "   ".join(filter(None, (f"  {each.name}", each.type, default, each.bounds)))
+        parts.append(head + ("\n" + indent(fill(each.help, WIDTH - 6), "      ") if each.help else ""))
+    return "settings\n" + "\n".join(parts) if parts else "no settings"

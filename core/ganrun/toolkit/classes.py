@@ -1,0 +1,78 @@
+"""Class-conditional losses: the class as a part of the latents, and the labels of real images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ganrun.base.errors import ContractError
+from ganrun.contracts import settings as base
+from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.specs import Factor
+from ganrun.toolkit.latents import join_latents, random_one_hot, split_latents
+
+
+class ClassInLatents(Loss):
+    """A mixin for losses whose generator takes a class: a latent vector is noise, then the class, one-hot.
+
+        class ConditionalHinge(ClassInLatents, AdversarialLoss):
+            class Settings(ClassInLatents.Settings):
+                ...
+
+            slots = {"generator": Slot("generator", averaged=True, labelled=True), ...}
+
+            def generator(self, nets, batch):
+                noise, classes = self.noise_and_classes(batch.latents)
+                ...
+
+    Name it before the loss class. The slot `generator` must be `labelled`.
+    """
+
+    class Settings(base.Settings):
+        noise_size: int = Field(100, ge=1)
+        """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
+
+    settings: Settings
+
+    @property
+    def latent_size(self) -> int:
+        """Noise and one-hot class together."""
+        return sum(factor.size for factor in self.factors())
+
+    def factors(self) -> Sequence[Factor]:
+        """`noise`, then `class`: the data's classes."""
+        noise = Factor("noise", self.settings.noise_size, "noise")
+        return noise, Factor("class", self.spec.classes, "categorical")
+
+    def in_features(self, slot: str) -> int:
+        """A generator takes the noise as its latents; the class reaches it as a label."""
+        return self.settings.noise_size
+
+    def latents(self, size: int, device: torch.device) -> Tensor:
+        """Noise from N(0, I) and equally likely classes, drawn independently: `(size, latent_size)`."""
+        noise = torch.randn(size, self.settings.noise_size, device=device)
+        classes = random_one_hot(size, self.spec.classes, device)
+        return join_latents({"noise": noise, "class": classes}, self.factors())
+
+    def generate(self, nets: Nets, latents: Tensor) -> Tensor:
+        """Samples of the classes in the latents: `(size, *sample_shape)` in [-1, 1]."""
+        return nets.generator(*self.noise_and_classes(latents))
+
+    def noise_and_classes(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """A latent vector's two parts, as networks take them: noise `(size, noise_size)`, int64 classes `(size,)`."""
+        parts = split_latents(latents, self.factors())
+        return parts["noise"], parts["class"].argmax(dim=1)
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """The int64 labels `(size,)` of a batch's real images.
+
+    Raises:
+        ContractError: if the data declares classes but its training split has no labels.
+    """
+    if batch.labels is None:
+        raise ContractError("the data declares classes, but its training images have no labels")
+    return batch.labels

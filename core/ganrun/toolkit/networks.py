@@ -1,0 +1,52 @@
+"""Parts that convolutional networks share: DCGAN's initialisation, the output's tanh, sizes that halve evenly."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.contracts.specs import ModelSpec
+
+
+def dcgan_init(module: nn.Module) -> None:
+    """Initialise one layer as DCGAN does; `network.apply(ganrun.dcgan_init)` does it for all of them.
+
+    Weights of dense, convolutional and transposed convolutional layers: N(0, 0.02), biases 0 (Radford et al. 2015,
+    arXiv:1511.06434, section 4). Scales of batch norm: N(1, 0.02), as in the authors' code. The 0.02 is the standard
+    deviation. Other layers stay as they are. Draws from the global random stream, in the order of `Module.apply`.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def float32_tanh(outputs: Tensor) -> Tensor:
+    """tanh in float32, for the end of a generator's `forward`: samples in [-1, 1].
+
+    Between 1 − 2⁻⁸ and 1 there is no bf16 number, and a likelihood takes the logarithm of that gap.
+    """
+    return outputs.float().tanh()
+
+
+def halved_shape(spec: ModelSpec, halvings: int, design: str, advice: str = "") -> tuple[int, int, int]:
+    """(channels, height / 2 ** halvings, width / 2 ** halvings) of the images.
+
+    Args:
+        spec: What the network is built for.
+        halvings: How often the network halves or doubles the size.
+        design: What decides that, for the error message: `stages = 3`.
+        advice: What helps, for the error message.
+
+    Raises:
+        IncompatibleError: if height or width does not halve that often without a remainder, or the samples are not
+            images.
+    """
+    channels, height, width = spec.image_shape
+    factor = 2**halvings
+    if height % factor or width % factor:
+        found = f"with {design} it takes sizes divisible by {factor}, not {height}×{width}"
+        raise IncompatibleError(f"{found}; {advice}" if advice else found)
+    return channels, height // factor, width // factor

@@ -1,0 +1,112 @@
+"""CelebA's two lists, which say for each picture which attributes it has and which split it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ganrun import DataError
+from ganrun_datasets.celeba.faces import COUNT, number_of
+from ganrun_datasets.damage import is_web_page
+from ganrun_datasets.pictures.sources import printable
+
+FIRST_VALIDATION, FIRST_TEST = 162_771, 182_638
+"""The first picture of each part of the published partition that follows the training pictures."""
+
+Attribute = Literal[
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
+    "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache",
+    "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks",
+    "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
+    "Wearing_Necklace", "Wearing_Necktie", "Young",
+]  # fmt: skip
+
+Numbers = npt.NDArray[np.int64]
+
+
+def attribute_labels(path: Path, attribute: Attribute, numbers: Numbers) -> Numbers:
+    """Whether each picture has an attribute: int64 `(count,)`, 0 or 1.
+
+    Args:
+        path: The list: a count, a line of 40 names, then for each picture its file name and 40 times -1 or 1.
+        attribute: One of the names.
+        numbers: The pictures' numbers.
+
+    Raises:
+        DataError: if the list cannot be read, is damaged, or lacks the attribute or a picture.
+    """
+    table = _Table.read(path)
+    names = table.lines[1][1].split() if len(table.lines) > 1 else []
+    if attribute not in names:
+        raise DataError(f"{path} has no column {attribute} in its second line; replace it with a fresh copy")
+    return table.column(1 + names.index(attribute), {"-1": 0, "1": 1}, numbers, heading_lines=2)
+
+
+def published_splits(path: Path | None, numbers: Numbers) -> tuple[Numbers, dict[str, tuple[int, int]]]:
+    """The pictures ordered by split, and where in that order each split begins and ends.
+
+    Pictures for validation are in neither split. Without any picture to test on, there is no test split.
+
+    Args:
+        path: The list: for each picture its file name and 0 for training, 1 for validation or 2 for testing. None for
+            the published partition.
+        numbers: The pictures' numbers, ascending.
+
+    Raises:
+        DataError: if the list cannot be read, is damaged or lacks a picture; or if there is no training picture.
+    """
+    parts = _partition(path, numbers)
+    ends = np.cumsum(np.bincount(parts, minlength=3)).tolist()
+    if not ends[0]:
+        raise DataError('it has no picture of the published training split; set train_on = "all" for a trial')
+    test = {"test": (ends[1], ends[2])} if ends[1] < ends[2] else {}
+    return numbers[np.argsort(parts, kind="stable")], {"train": (0, ends[0]), **test}
+
+
+def _partition(path: Path | None, numbers: Numbers) -> Numbers:
+    if path is None:
+        return np.searchsorted((FIRST_VALIDATION, FIRST_TEST), numbers, side="right")
+    return _Table.read(path).column(1, {"0": 0, "1": 1, "2": 2}, numbers)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A text file with a line for each picture: its file name, then values, separated by spaces."""
+
+    path: Path
+    lines: list[tuple[int, str]]
+    """Those that are not blank, with their numbers in the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        if is_web_page(content):
+            raise DataError(f"{path} is a web page saved in place of the file; download it again in a browser")
+        lines = content.decode("utf-8-sig", "replace").splitlines()
+        return cls(path, [(number, line) for number, line in enumerate(lines, 1) if line.strip()])
+
+    def column(self, column: int, values: Mapping[str, int], numbers: Numbers, heading_lines: int = 0) -> Numbers:
+        """The value of a column for each of the pictures `numbers`; `values` gives the meaning of its texts."""
+        found = np.full(COUNT + 1, -1, np.int64)
+        for line_number, line in self.lines[heading_lines:]:
+            fields = line.split()
+            number = number_of(fields[0])
+            if not number or len(fields) <= column or fields[column] not in values:
+                raise DataError(
+                    f"{self.path}:{line_number} is damaged: {printable(line[:60])!r}; replace it with a fresh copy"
+                )
+            found[number] = values[fields[column]]
+        chosen = found[numbers]
+        if (chosen < 0).any():
+            absent = numbers[np.argmax(chosen < 0)]
+            raise DataError(f"{self.path} has no line for {absent:06d}.jpg; replace it with a fresh copy")
+        return chosen

@@ -1,0 +1,38 @@
+"""What a failed download leaves behind, for messages that say how to repair it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def is_web_page(content: bytes) -> bool:
+    """Whether a file starts as an HTML page: servers send one in place of a file that they refuse."""
+    start = content[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))
+
+
+def zip_damage(path: Path, reason: str = "") -> str:
+    """Why a file cannot be opened as a zip, and how to repair it.
+
+    Args:
+        path: The file.
+        reason: What the zip reader said, if it was asked.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return f"{path} {_diagnosis(start, size, reason)}; replace it with a fresh copy"
+
+
+def _diagnosis(start: bytes, size: int, reason: str) -> str:
+    if not size:
+        return "is empty"
+    if is_web_page(start):
+        return "is a web page saved in place of the file, as happens when a download is refused"
+    if start.startswith(b"PK"):
+        details = f" ({reason})" if reason else ""
+        return f"is truncated or damaged: it has {size:,} bytes and no table of contents at the end{details}"
+    return f"is not a zip: it starts with {start[:4].hex(' ')}"

@@ -1,0 +1,87 @@
+"""The base of data sets that are decoded from picture files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+import ganrun
+from ganrun_datasets.pictures.decoding import decode
+from ganrun_datasets.pictures.job import Job
+from ganrun_datasets.pictures.maps import Decoded
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which pictures a data set has, in which splits and of which classes, before any is opened."""
+
+    names: Sequence[str]
+    """The files of all pictures that are used, split by split."""
+
+    splits: Mapping[str, tuple[int, int]]
+    """For each split, where in `names` it begins and ends."""
+
+    labels: npt.NDArray[np.int64] | None = None
+    """int64, one for each of `names`; None without classes."""
+
+
+class PictureData(ganrun.Data):
+    """A data set decoded from picture files, once, into ganrun's cache.
+
+    Subclasses say which pictures there are, and what to decode.
+    """
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """The layout; read once.
+
+        Raises:
+            DataError: if files are absent or damaged, or contradict each other.
+        """
+
+    @abstractmethod
+    def job(self) -> Job:
+        """What to decode: the layout's pictures, in its order."""
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        """The decoded pictures; decoded now, unless they are in the cache.
+
+        Raises:
+            DataError: as `layout`; or if pictures cannot be read, or the cache cannot hold them.
+        """
+        return decode(self.job())
+
+    def split(self, name: str) -> ganrun.Split:
+        """A split of the layout."""
+        rows = self._rows(name)
+        return ganrun.Split(self.decoded.images[rows], self._labels(rows))
+
+    def fingerprint(self, name: str = "train") -> str:
+        """A digest of a split's pixels and labels, from what the decoder recorded."""
+        rows = self._rows(name)
+        return self.decoded.fingerprint(rows, self._labels(rows))
+
+    def check_split(self, name: str) -> None:
+        """Check that skipping unreadable pictures has not emptied a split.
+
+        Raises:
+            DataError: if it has.
+        """
+        if not len(self.split(name)):
+            raise ganrun.DataError(f"no picture of the {name} split can be read")
+
+    def _rows(self, name: str) -> slice:
+        if name not in self.layout.splits:
+            raise ganrun.unknown_split(name, self.layout.splits)
+        return self.decoded.rows(*self.layout.splits[name])
+
+    def _labels(self, rows: slice) -> npt.NDArray[np.int64] | None:
+        labels = self.layout.labels
+        return None if labels is None else labels[self.decoded.numbers[rows]]

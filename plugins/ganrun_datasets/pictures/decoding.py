@@ -1,0 +1,196 @@
+"""Pictures decoded once into ganrun's cache, by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image
+
+import ganrun
+from ganrun_datasets.pictures.chunks import Chunk, decode_chunks
+from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
+from ganrun_datasets.pictures.maps import Decoded, PictureMap, Record
+from ganrun_datasets.pictures.sources import printable
+
+LISTED = 5
+"""Unreadable pictures that a message names."""
+
+log = logging.getLogger("ganrun.datasets")
+
+
+def decode(job: Job) -> Decoded:
+    """The job's pictures: from the cache if they are there and intact, otherwise decoded now.
+
+    Raises:
+        DataError: if pictures cannot be read and the job does not skip them, none can be read, or the cache cannot
+            hold them.
+    """
+    stored = PictureMap(_cache_folder() / f"{job.data}-{job.transform.size}-{job.key}.npy", job)
+    with _decompression_bombs_as_errors():
+        found = stored.load() or _decode_alone(stored)
+    if found.record.unreadable:
+        _report_unreadable(found.record.unreadable, job)
+    return found
+
+
+def _cache_folder() -> Path:
+    try:
+        return ganrun.cache_directory("data", "pictures")
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> ganrun.DataError:
+    return ganrun.DataError(
+        f"decoded pictures cannot be cached: {error}\nset GANRUN_CACHE to a writable folder with enough space"
+    )
+
+
+@contextmanager
+def _decompression_bombs_as_errors() -> Iterator[None]:
+    """Turn Pillow's warning about pictures with absurdly many pixels into an error, and silence its other warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _report_unreadable(reasons: Sequence[tuple[int, str]], job: Job) -> None:
+    """Warn about unreadable pictures if the job skips them and others remain; raise DataError otherwise."""
+    lines = [f"  {printable(job.names[number])}: {reason}" for number, reason in reasons[:LISTED]]
+    if len(reasons) > LISTED:
+        lines.append(f"  and {len(reasons) - LISTED:,} more")
+    text = "\n".join([f"{len(reasons):,} of {len(job.names):,} pictures cannot be read:", *lines])
+    some_remain = len(reasons) < len(job.names)
+    if some_remain and job.unreadable == "skip":
+        log.warning("%s\nthey are skipped", text)
+        return
+    hint = ', or set unreadable = "skip" in [data] to skip them' if some_remain else ""
+    raise ganrun.DataError(f"{text}\nreplace or remove them{hint}")
+
+
+# ── One process at a time ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_alone(stored: PictureMap) -> Decoded:
+    """Decode, or wait for another process that decodes the same pictures and use its map."""
+    try:
+        with _locked(stored):
+            return stored.verify() or _decode_now(stored)
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+@contextmanager
+def _locked(stored: PictureMap) -> Iterator[None]:
+    """A lock that the operating system releases when its process dies for any reason."""
+    lock = FileLock(stored.path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        message = f"{stored.job.data}: another process is decoding these pictures; waiting for it"
+        ganrun.message_console().print(message, soft_wrap=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _decode_now(stored: PictureMap) -> Decoded:
+    job = stored.job
+    _remove_partial_files(stored.path)
+    _check_space(stored.path.parent, len(job.names) * prod(job.transform.shape))
+    with ganrun.atomic_path(stored.path) as partial, partial.open("wb") as file:
+        record = _write_map(file, job)
+    return stored.complete(record)
+
+
+def _remove_partial_files(path: Path) -> None:
+    """Remove what dead processes left behind; a live one holds the lock of the map that it writes."""
+    for partial in path.parent.glob(".*.partial"):
+        stem = partial.name[1:].rsplit(".", 3)[0]
+        lock = FileLock(path.with_name(f"{stem}.lock"))
+        with suppress(Timeout, OSError):
+            if stem != path.stem:
+                lock.acquire(timeout=0)
+            partial.unlink()
+        lock.release()
+
+
+def _check_space(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise ganrun.DataError(
+            f"the decoded pictures need {_gigabytes(needed_bytes)}, but {folder} has only {_gigabytes(free_bytes)} "
+            "free; free some space there, or set GANRUN_CACHE to a folder on another disk"
+        )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB"
+
+
+# ── Writing a map ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_map(file: IO[bytes], job: Job) -> Record:
+    """Decode all pictures, and write those that can be read as one array in NumPy's format."""
+    _write_header(file, len(job.names), job)
+    title = f"{job.data}: decoding {len(job.names):,} pictures; later runs reuse them"
+    ganrun.message_console().print(title, soft_wrap=True)
+    recorder = _Recorder()
+    with ganrun.ProgressReporter() as report, closing(decode_chunks(job)) as chunks:
+        for chunk in chunks:
+            file.write(chunk.pixels.data)
+            recorder.add(chunk)
+            report(f"{job.data}: decoding pictures", recorder.done, len(job.names))
+    record = recorder.record()
+    count = len(job.names) - len(record.unreadable)
+    if not count:
+        _report_unreadable(record.unreadable, job)
+    # NumPy leaves space in the header for another count.
+    file.seek(0)
+    _write_header(file, count, job)
+    return record
+
+
+def _write_header(file: IO[bytes], count: int, job: Job) -> None:
+    shape = (count, *job.transform.shape)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+class _Recorder:
+    """Gathers a map's record, chunk by chunk."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self._record = Record()
+        self._contents = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._row_digests = bytearray()
+
+    def add(self, chunk: Chunk) -> None:
+        self.done += len(chunk.pixels) + len(chunk.unreadable)
+        self._contents.update(chunk.contents)
+        self._row_digests += chunk.row_digests
+        self._record = self._record.model_copy(
+            update={
+                "unreadable": (*self._record.unreadable, *chunk.unreadable),
+                "grey": self._record.grey + chunk.grey,
+                "enlarged": self._record.enlarged + chunk.enlarged,
+            }
+        )
+
+    def record(self) -> Record:
+        digests = {"contents": self._contents.hexdigest(), "row_digests": self._row_digests.hex()}
+        return self._record.model_copy(update=digests)

@@ -1,0 +1,163 @@
+"""One picture: from the bytes of a file to pixels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ganrun_datasets.damage import is_web_page
+
+Pixels = npt.NDArray[np.uint8]
+Filter = Literal["bicubic", "bilinear", "lanczos", "box"]
+Crop = Literal["centre", "none", "exact"] | tuple[int, int, int, int]
+
+TRIED_FIRST = ("JPEG", "PNG")
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+"""Formats that Pillow recognises but cannot decode by itself; for EPS it would run a PostScript interpreter."""
+
+
+class UnreadableError(Exception):
+    """A picture that cannot be used, and why."""
+
+
+class Picture(NamedTuple):
+    """The pixels of a picture, and what its transform had to change."""
+
+    pixels: Pixels
+    """uint8 `(channels, size, size)`"""
+
+    was_grey: bool
+    was_enlarged: bool
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From any picture to uint8 `(channels, size, size)`. Its fields are part of every cache key."""
+
+    size: int
+    channels: int = 3
+    filter: Filter = "bicubic"
+    """Pillow's filter; each of them widens when it shrinks a picture, so there is no aliasing."""
+
+    crop: Crop = "centre"
+    """centre: the largest centred square; none: the whole picture, stretched; exact: the whole picture, which must have
+    the size already; or a box (left, top, right, bottom)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, size, size)"""
+        return self.channels, self.size, self.size
+
+    def __call__(self, image: Image.Image) -> Picture:
+        """The pixels of a loaded picture.
+
+        Raises:
+            UnreadableError: if its pixels have no fixed range, or `crop` is exact and its size is another.
+        """
+        if self.crop == "exact" and image.size != (self.size, self.size):
+            width, height = image.size
+            raise UnreadableError(f"it is {width}×{height} pixels, not {self.size}×{self.size}")
+        was_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+        plain = _on_white(image).convert("RGB" if self.channels == 3 else "L")
+        cropped = plain.crop(self._box(*plain.size))
+        resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
+        pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        return Picture(pixels, was_grey, min(cropped.size) < self.size)
+
+    def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        if not isinstance(self.crop, str):
+            return self.crop
+        if self.crop == "none":
+            return 0, 0, width, height
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
+
+def open_picture(content: bytes) -> Image.Image:
+    """Decode a picture file and turn it upright; of an animation, the first frame.
+
+    Raises:
+        UnreadableError: if Pillow cannot decode all of it.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=_formats())
+        image.load()
+    except Exception as error:  # each format's decoder fails in its own way: struct.error, IndexError, SyntaxError …
+        raise UnreadableError(_reason(content, error)) from error
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends like that of a picture."""
+    return f".{name.rpartition('.')[2].lower()}" in _extensions()
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that Pillow may try. The order matters: some are recognised only by reading the whole header."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - NOT_DECODED, key=lambda name: (name not in TRIED_FIRST, name)))
+
+
+@cache
+def _extensions() -> frozenset[str]:
+    formats = set(_formats())
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
+
+
+def _reason(content: bytes, error: Exception) -> str:
+    if not content:
+        return "it is empty"
+    if is_web_page(content):
+        return "it is a web page"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not a picture: it starts with {content[:4].hex(' ')}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The turn that makes a picture of each EXIF orientation upright; 1 is upright already."""
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # malformed EXIF data leave the pixels intact
+        return 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture in 8 bits per channel, its transparent parts on white."""
+    if image.mode.startswith("I"):
+        return _in_8_bits(image)
+    if image.mode == "F":
+        raise UnreadableError("its pixels are floats, which have no fixed range")
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey: 65,535 / 257 = 255."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise UnreadableError(f"its pixels range from {values.min():,} to {values.max():,}, beyond 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -1,0 +1,74 @@
+"""Curves and scores: the lines of metrics.jsonl, sent once each and in order."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ganrun import Record
+from ganrun_mlflow.labels import score_tags
+from ganrun_mlflow.mlflow_run import MlflowRun
+from ganrun_mlflow.points import batches
+
+if TYPE_CHECKING:
+    from mlflow.entities import RunTag
+
+
+class MetricsUpload:
+    """Sends the lines of metrics.jsonl that an MLflow run does not have.
+
+    Args:
+        run: The MLflow run.
+    """
+
+    def __init__(self, run: MlflowRun) -> None:
+        self._run = run
+        self._path = run.directory.metrics_path
+        self._sent = _new_hash()
+        """Hash of the bytes that were sent."""
+
+    def resume(self) -> None:
+        """Continue after the bytes that were sent; from the start if the file no longer begins with them."""
+        progress = self._run.state.progress
+        self._sent = _new_hash()
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            self._sent.update(file.read(progress.bytes_sent))
+        if self._sent.hexdigest() != progress.digest:
+            self._sent = _new_hash()
+            progress.bytes_sent = 0
+
+    def send(self) -> None:
+        """Send all complete lines that are new."""
+        run, progress = self._run, self._run.state.progress
+        for batch in batches(list(self._new_lines())):
+            run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
+            self._sent.update(batch.text)
+            progress.bytes_sent += len(batch.text)
+            progress.digest = self._sent.hexdigest()
+            run.state.write(run.directory)
+
+    def _new_lines(self) -> Iterator[bytes]:
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._run.state.progress.bytes_sent)
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line
+
+    def _tags(self, records: Iterable[Record]) -> list[RunTag]:
+        """Protocols and floors. MLflow shows a score as of its last step, so the tags must be of that step too."""
+        from mlflow.entities import RunTag
+
+        steps = self._run.state.progress.protocol_steps
+        tags: dict[str, str] = {}
+        for record in records:
+            for score in record.evaluation:
+                if record.step >= steps.get(score.name, 0):
+                    steps[score.name] = record.step
+                    tags |= score_tags(score)
+        return [RunTag(key, text) for key, text in tags.items()]
+
+
+def _new_hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)

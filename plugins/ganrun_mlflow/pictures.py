@@ -1,0 +1,32 @@
+"""Pictures of a run: which files they are, and how MLflow shows them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ganrun_mlflow.labels import key_text
+from ganrun_mlflow.mlflow_run import MlflowRun
+
+STEP_PICTURE = re.compile(r"(?P<series>[^/]+)/step_(?P<step>\d+)\.(png|jpe?g)")
+"""A picture of one step, relative to the run directory. MLflow shows a series with a slider over the steps."""
+
+COMPARISON = "compare"
+"""The folder of samples from latents that are the same in every run."""
+
+
+def step_pictures(folder: Path) -> list[Path]:
+    """The pictures of a series, by step."""
+    return sorted(path for path in folder.glob("step_*") if STEP_PICTURE.fullmatch(f"{folder.name}/{path.name}"))
+
+
+def log_picture(run: MlflowRun, path: Path, key: str, step: int) -> None:
+    """Log a picture under a key, such as `eval/samples`.
+
+    Raises:
+        OSError: if the file is no picture.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        run.client.log_image(run.id, image.convert("RGB"), key=key_text(key), step=step, synchronous=True)

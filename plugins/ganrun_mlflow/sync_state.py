@@ -1,0 +1,105 @@
+"""mlflow.json in the run directory: the labels of the MLflow run that mirrors it, and what was sent so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ganrun import RequestError, RunDirectory
+
+NAME = "mlflow.json"
+
+JSON_KEYS = {"protocol_steps": "told"}
+"""Keys of mlflow.json that differ from the names of their fields."""
+
+
+@dataclass
+class Progress:
+    """What the MLflow run has received."""
+
+    run_id: str = ""
+    """Empty until the store has created the run."""
+
+    experiment_id: str = ""
+
+    status: str = ""
+    """The last one sent, in MLflow's words; empty if it must be sent again."""
+
+    bytes_sent: int = 0
+    """Bytes of metrics.jsonl that were sent."""
+
+    digest: str = ""
+    """BLAKE2b digest of these bytes. It no longer matches once a resumed run has rewound metrics.jsonl."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Digests of everything else that was sent, by name."""
+
+    protocol_steps: dict[str, int] = field(default_factory=dict)
+    """The step of the protocol tag that was sent last, by score."""
+
+
+@dataclass
+class SyncState:
+    """The settings, labels and progress of synchronisation; the run directory's own files hold everything else."""
+
+    uri: str
+    """The store, without a password."""
+
+    experiment: str
+    name: str
+    started: float
+    """Seconds since 1970."""
+
+    params: dict[str, str]
+    tags: dict[str, str]
+    dataset: dict[str, str]
+    description: str = ""
+    """Sent only when the MLflow run is created, because users may edit it there."""
+
+    log_checkpoints: bool = False
+    log_model: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def read(cls, directory: RunDirectory) -> Self:
+        """The state in a run directory.
+
+        Raises:
+            RequestError: if there is none, or it is damaged.
+        """
+        content = directory.read_json(NAME)
+        try:
+            return cls(**_fields(cls, content), progress=Progress(**_fields(Progress, content)))
+        except TypeError:
+            raise RequestError(
+                f"{directory / NAME} is absent or damaged; only runs that were trained with MLflow can be sent to it, "
+                "not those trained without it (mlflow = false, --no-plugin mlflow)"
+            ) from None
+
+    def write(self, directory: RunDirectory) -> None:
+        """Write the state to a run directory, as one flat table."""
+        content = dataclasses.asdict(self)
+        progress = {JSON_KEYS.get(name, name): value for name, value in content.pop("progress").items()}
+        directory.write_json(NAME, {**content, **progress})
+
+    @property
+    def start_milliseconds(self) -> int:
+        """When the run started, in milliseconds since 1970. With the run directory, it identifies the run in MLflow."""
+        return int(1000 * self.started)
+
+    def resume_from(self, earlier: SyncState) -> None:
+        """Continue the MLflow run of an earlier state."""
+        self.experiment, self.started, self.progress = earlier.experiment, earlier.started, earlier.progress
+
+    def reset(self, uri: str | None = None) -> None:
+        """Forget the MLflow run, so that a new one is created; in the store at `uri` if given."""
+        self.uri = uri or self.uri
+        self.progress = Progress()
+
+
+def _fields(cls: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of mlflow.json that are fields of a class; versions may differ in the others."""
+    keys = {each.name: JSON_KEYS.get(each.name, each.name) for each in dataclasses.fields(cls)}
+    return {name: content[key] for name, key in keys.items() if key in content}

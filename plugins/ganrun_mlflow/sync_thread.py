@@ -1,0 +1,76 @@
+"""A thread that synchronises MLflow while training goes on, so that a slow or absent store delays no step."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+
+from ganrun import GanrunError, RunError
+from ganrun_mlflow.mirror import Mirror
+
+log = logging.getLogger("ganrun")
+
+SECONDS_BETWEEN_SYNCS = 10.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
+
+
+class SyncThread:
+    """Synchronises a mirror every few seconds. After each error in a row it pauses twice as long.
+
+    Args:
+        mirror: No other thread may use it until `close` returns.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
+        self._error: Exception | None = None
+        """Of the last attempt."""
+        self._reported = ""
+        """The last error that was logged, so that none is logged twice in a row."""
+        self._ended: str | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ganrun-mlflow", daemon=True)
+        self._thread.start()
+
+    def close(self, ended: str, gives_up: Callable[[], bool]) -> Exception | None:
+        """Send everything that is left, and wait for it.
+
+        Args:
+            ended: How the run ended.
+            gives_up: Asked several times a second whether to stop waiting.
+
+        Returns:
+            What prevented it; None if MLflow has everything.
+        """
+        self._ended = ended
+        self._closing.set()
+        with contextlib.suppress(KeyboardInterrupt):  # raised at once where the run was interrupted before
+            while not gives_up():
+                self._thread.join(0.2)
+                if not self._thread.is_alive():
+                    return self._error
+        return RunError("sending was interrupted")
+
+    def _work(self) -> None:
+        pause = 0.0
+        while not self._closing.is_set():
+            self._try()
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if self._error else 0.0
+            self._closing.wait(pause or SECONDS_BETWEEN_SYNCS)
+        self._try()
+
+    def _try(self) -> None:
+        try:
+            self.mirror.sync(self._ended)
+            self._error, self._reported = None, ""
+        except Exception as error:  # each kind of artifact store raises the errors of another library
+            self._error = error
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
+        if text != self._reported and not self._closing.is_set():
+            self._reported = text
+            log.warning("%s; ganrun tries again later, and the run directory holds everything", text)
