@@ -124,11 +124,15 @@ def test_a_spinner_shows_stage_and_time_together_with_bars_and_log_lines(
         show_stage("preparing data [b]")
         logger.warning("odd [/b] thing")
         monkeypatch.setattr("ganrun.base.console.SECONDS_BEFORE_BAR", 0)
+        shown = ""
         with ProgressReporter() as report:
             for done in range(1, 4):
                 report("decoding", done, 4)
-                time.sleep(0.15)
-    shown = plain(capsys.readouterr().err)
+                deadline = time.monotonic() + 30
+                while f"{done}/4" not in plain(shown):  # the bar is drawn by a thread
+                    assert time.monotonic() < deadline, "the bar was not drawn in time"
+                    shown += capsys.readouterr().err
+    shown = plain(shown + capsys.readouterr().err)
     assert "loading PyTorch 0:00:00" in shown and "preparing data [b] 0:00:00" in shown
     assert "\rWARNING: odd [/b] thing\n" in shown, "a separate line, verbatim"
     assert re.search(r"preparing data \[b\] 0:00:00\ndecoding .*2/4", shown), "a bar below it"
