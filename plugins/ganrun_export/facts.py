@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tomllib
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
     Contains nothing about the machine that trained the model except its device: no host name, paths or command line.
 
     Raises:
-        RequestError: if the run's recipe or environment.json is damaged, or its records cannot be read.
+        RequestError: if the run's recipe or environment.json is damaged, or a record is damaged other than by a
+            crash, or its records cannot be read.
     """
     run = RunDirectory(saved.folder)
     recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8"))
@@ -51,8 +53,10 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
 def _scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
     """The scores of the weights after `step`, by name: measured during the run or later, each as last measured."""
     records, damaged = run.read_records()
+    if any(map(_is_whole, damaged)):
+        raise RequestError(f"{run.metrics_path} is damaged: a line does not say how its scores were measured")
     if damaged:
-        log.warning("%s has damaged lines: the model card may lack scores", run.metrics_path)
+        log.warning("%s has a line that was cut short: the model card may lack scores", run.metrics_path)
     latest = {score.name: score for record in records if record.step == step for score in record.evaluation}
     return {
         name: {
@@ -64,6 +68,15 @@ def _scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
         }
         for name, score in latest.items()
     }
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a damaged line is complete JSON, and so was not merely cut short by a crash."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _training(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def read_run(path: Path) -> PastRun:
         notes=[
             *_version_notes(environment),
             *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
-            *_record_notes(directory, damaged, is_substituted=bool(substitute)),
+            *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
         ],
     )
 

@@ -358,6 +358,10 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
 
 
+TABLES = ("directions", "protocols", "errors", "floors")
+"""What a line says of its scores beside their values."""
+
+
 def damaged(run: Path) -> None:
     for path in (run / "checkpoints").glob("*/generator.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
@@ -373,8 +377,12 @@ def damaged(run: Path) -> None:
         (lambda folder: (folder / "environment.json").write_text('{"problem": 3}'), "environment.json is damaged"),
         (edited("environment.json", '"plugins"', '"extensions"'), "copy is damaged: its files lack 'plugins'"),
         (edited("recipe.toml", "name =", "title ="), "copy is damaged: its files lack 'name'"),
+        *(
+            (edited("metrics.jsonl", f'"{table}"', '"terms"'), "metrics.jsonl is damaged: a line does not say")
+            for table in TABLES
+        ),
     ],
-    ids=["nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name"],
+    ids=["nothing", "no weights", "damaged weights", "no run", "no facts", "half the facts", "no name", *TABLES],
 )
 def test_an_error_says_why_a_run_cannot_be_exported(
     run: Run, tmp_path: Path, damage: Callable[[Path], object], message: str
@@ -385,12 +393,14 @@ def test_an_error_says_why_a_run_cannot_be_exported(
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_scores_in_damaged_lines_are_missing_with_a_warning(run: Run, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_short_is_reported_and_costs_no_export(run: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(run.directory.path, tmp_path / "copy")
-    edited("metrics.jsonl", '"protocols"', '"terms"')(copy)
+    scored = (copy / "metrics.jsonl").read_text()
+    lines = [line[: len(line) // 2] if "protocols" in line else line for line in scored.splitlines()]
+    (copy / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     result = CliRunner().invoke(main, ["export", str(copy), "-o", str(tmp_path / "out")], catch_exceptions=False)
     assert result.exit_code == 0
-    warning = f"WARNING: {copy / 'metrics.jsonl'} has damaged lines: the model card may lack scores"
+    warning = f"WARNING: {copy / 'metrics.jsonl'} has a line that was cut short: the model card may lack scores"
     assert warning in result.stderr.replace("\n", " ")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["scores"] == {}
     assert "These weights were not scored." in (tmp_path / "out" / "README.md").read_text()

@@ -183,11 +183,11 @@ class RunDirectory:
         """
         return self.read_records()[0]
 
-    def read_records(self) -> tuple[list[Record], int]:
-        """As `records`, and the number of damaged lines."""
-        lines = [record for _, record in self._lines()]
-        records = [record for record in lines if record is not None]
-        return records, len(lines) - len(records)
+    def read_records(self) -> tuple[list[Record], list[str]]:
+        """As `records`, and the damaged lines."""
+        lines = self._lines()
+        records = [record for _, record in lines if record is not None]
+        return records, [line for line, record in lines if record is None]
 
     def rewind(self, step: int) -> bool:
         """Remove what was recorded after `step`, and the run's own scores at it; returns whether there were such.

@@ -86,6 +86,8 @@ class Record:
         if not isinstance(content, dict):
             raise ValueError("a record is a JSON object")
         numbers = {name: value for name, value in content.items() if "/" in name}
+        if any(map(_is_score, numbers)) and not content.keys() >= {"directions", "protocols", "errors", "floors"}:
+            raise ValueError("a line with scores says how each was measured")
         scores = {name.removeprefix(SCORE_PREFIX): value for name, value in numbers.items() if _is_score(name)}
         return cls(
             step=_whole(content, "step"),
