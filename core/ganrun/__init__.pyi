@@ -59,6 +59,7 @@ from .contracts.metrics import (
 from .contracts.networks import (
     Discriminator as Discriminator,
     Generator as Generator,
+    Network as Network,
 )
 from .contracts.observers import Observer as Observer
 from .contracts.optimizers import (
@@ -72,8 +73,15 @@ from .contracts.specs import (
     DataSpec as DataSpec,
     Factor as Factor,
     ModelSpec as ModelSpec,
+    NetworkSpec as NetworkSpec,
+    Ports as Ports,
+    image_shape as image_shape,
 )
 from .contracts.trackers import Tracker as Tracker
+from .contracts.views import (
+    View as View,
+    in_float32 as in_float32,
+)
 from .discovery.registry import (
     load_registry as load_registry,
     locate as locate,

@@ -11,7 +11,7 @@ from ganrun import (
     Batch,
     ClassInLatents,
     Nets,
-    Slot,
+    Ports,
     Terms,
     join_latents,
     labels_of,
@@ -27,22 +27,21 @@ class ConditionalGan(ClassInLatents, AdversarialLoss):
     each network's setting `labels`.
     """
 
-    slots = {
-        "generator": Slot("generator", averaged=True, labelled=True),
-        "discriminator": Slot("discriminator", labelled=True),
-    }
+    def ports(self, slot: str) -> Ports:
+        """Both networks get the class as labels."""
+        return super().ports(slot)._replace(conditions={"labels": ()})
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x|y)] − E[log(1 − D(G(z|y)|y))]: real images with their labels, samples with theirs."""
         noise, classes = self.noise_and_classes(batch.latents)
-        real = nets.discriminator(batch.images, labels_of(batch))
-        fake = nets.discriminator(nets.generator(noise, classes), classes)
+        real = nets.discriminator(batch.images, labels=labels_of(batch))
+        fake = nets.discriminator(nets.generator(noise, labels=classes), labels=classes)
         return Terms(minimise=logistic_terms(real, fake))
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(G(z|y)|y)]."""
         noise, classes = self.noise_and_classes(batch.latents)
-        fake = nets.discriminator(nets.generator(noise, classes), classes)
+        fake = nets.discriminator(nets.generator(noise, labels=classes), labels=classes)
         return Terms(minimise={"fake": non_saturating_loss(fake)})
 
 
@@ -59,20 +58,16 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
 
     settings: Settings
 
-    slots = {
-        "generator": Slot("generator", averaged=True, labelled=True),
-        "discriminator": Slot("discriminator"),
-    }
-
-    def out_features(self, slot: str) -> int:
-        """One logit for real, one for each class."""
-        return 1 + self.spec.classes
+    def ports(self, slot: str) -> Ports:
+        """The discriminator returns one logit for real, and one for each class."""
+        ports = super().ports(slot)
+        return ports._replace(outputs=(1 + self.spec.classes,)) if slot == "discriminator" else ports
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−L_S − L_C, both over real images and samples."""
         labels = labels_of(batch)
         noise, classes = self.noise_and_classes(batch.latents)
-        real, fake = nets.discriminator(batch.images), nets.discriminator(nets.generator(noise, classes))
+        real, fake = nets.discriminator(batch.images), nets.discriminator(nets.generator(noise, labels=classes))
         likelihood = {"class_real": self._class_loss(real, labels), "class_fake": self._class_loss(fake, classes)}
         return Terms(
             minimise={**logistic_terms(real[:, 0], fake[:, 0]), **likelihood},
@@ -82,7 +77,7 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """L_S − L_C over samples, where L_S is −log of being real: the non-saturating form."""
         noise, classes = self.noise_and_classes(batch.latents)
-        fake = nets.discriminator(nets.generator(noise, classes))
+        fake = nets.discriminator(nets.generator(noise, labels=classes))
         return Terms(
             minimise={"fake": non_saturating_loss(fake[:, 0]), "class": self._class_loss(fake, classes)},
             report={"accuracy": _accuracy(fake, classes)},

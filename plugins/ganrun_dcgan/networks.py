@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from types import EllipsisType
 from typing import Literal
 
 from pydantic import Field
@@ -22,9 +23,10 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
-    ModelSpec,
+    NetworkSpec,
     dcgan_init,
     float32_tanh,
+    image_shape,
 )
 from ganrun_dcgan.spectral import SpectralConv2d
 
@@ -64,9 +66,9 @@ class DcganGenerator(Generator):
 
         labels: LatentConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, start, doublings = _layout(spec)
+        channels, start, doublings = _layout(spec.outputs)
         widths = _widths(settings.feature_maps, doublings)[::-1]
         norm = NORMS.get(settings.norm)
         self.inputs = LabelledLatents(spec, settings.labels)
@@ -101,9 +103,9 @@ class DcganDiscriminator(Discriminator):
 
         labels: ImageConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        _, start, doublings = _layout(spec)
+        _, start, doublings = _layout(spec.inputs)
         widths = _widths(settings.feature_maps, doublings)
         self.inputs = LabelledImages(spec, settings.labels)
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
@@ -152,13 +154,13 @@ def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | N
         yield nn.LeakyReLU(LEAK)
 
 
-def _layout(spec: ModelSpec) -> tuple[int, int, int]:
+def _layout(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:
     """(channels, size of the smallest map, doublings from there to the image).
 
     Raises:
         IncompatibleError: if doubling does not reach the size of the images.
     """
-    channels, height, width = spec.image_shape
+    channels, height, width = image_shape(shape)
     start = 7 if height == 28 else 4
     doublings = (height // start).bit_length() - 1
     if height != width or doublings < 2 or start << doublings != height:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ganrun import Model, Nets, RequestError, isolated_random
+from ganrun import Model, Nets, RequestError, View, isolated_random
 
 Method = Callable[[Nets, Tensor], Tensor | None]
 """A method of a loss that applies its networks to a batch: `generate` or `encode`."""
@@ -103,7 +103,7 @@ class _Method(nn.Module):
         self._method = method
 
     def forward(self, inputs: Tensor) -> Tensor | None:
-        return self._method(Nets(dict(self.networks.items())), inputs)
+        return self._method(Nets({name: View(network) for name, network in self.networks.items()}), inputs)
 
 
 class _Latents(nn.Module):
@@ -134,7 +134,7 @@ def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module
     ]
     try:
         with torch.no_grad():
-            method(Nets(model.networks), inputs)
+            method(Nets({name: View(network) for name, network in model.networks.items()}), inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -24,6 +24,7 @@ from ganrun import (
     Batch,
     Factor,
     Nets,
+    Ports,
     Terms,
     join_latents,
     logistic_terms,
@@ -70,9 +71,10 @@ class InfoGan(AdversarialLoss):
         """Noise and codes together; 74 by default, as in the paper for MNIST."""
         return sum(factor.size for factor in self.factors())
 
-    def out_features(self, slot: str) -> int:
+    def ports(self, slot: str) -> Ports:
         """D's logit, then Q's: logits of each categorical code, mean and log-variance of the continuous ones."""
-        return sum(self._output_sizes)
+        ports = super().ports(slot)
+        return ports._replace(outputs=(sum(self._output_sizes),)) if slot == "discriminator" else ports
 
     def factors(self) -> Sequence[Factor]:
         """`noise`, `code_1`, `code_2`, … and `continuous` (all continuous codes in one); empty ones are absent."""

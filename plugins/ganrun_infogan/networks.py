@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ganrun import Discriminator, Generator, ModelSpec, Settings, dcgan_init, float32_tanh, halved_shape
+from ganrun import Discriminator, Generator, NetworkSpec, Settings, dcgan_init, float32_tanh, halved_shape
 
 LEAK = 0.1
 """Slope of leaky ReLU for negative inputs (appendix C)."""
@@ -25,12 +25,12 @@ class MnistGenerator(Generator):
     width that 4 divides.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = halved_shape(spec, 2, "its two strided convolutions")
+        channels, height, width = halved_shape(spec.outputs, 2, "its two strided convolutions")
         start = (128, height, width)
         self.layers = nn.Sequential(
-            nn.Linear(spec.latent_size, 1024, bias=False),
+            nn.Linear(spec.inputs[0], 1024, bias=False),
             nn.BatchNorm1d(1024),
             nn.ReLU(),
             nn.Linear(1024, prod(start), bias=False),
@@ -57,9 +57,9 @@ class MnistDiscriminator(Discriminator):
     for a loss with a single output there is no Q. Takes any height and width that 4 divides.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = halved_shape(spec, 2, "its two strided convolutions")
+        channels, height, width = halved_shape(spec.inputs, 2, "its two strided convolutions")
         self.trunk = nn.Sequential(
             nn.Conv2d(channels, 64, 4, stride=2, padding=1),
             nn.LeakyReLU(LEAK),

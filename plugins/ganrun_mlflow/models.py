@@ -22,7 +22,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.networks = nn.ModuleDict(model.networks)
         self._loss = model.loss
-        self._nets = ganrun.Nets(model.networks)
+        self._nets = ganrun.Nets({slot: ganrun.View(network) for slot, network in model.networks.items()})
 
     def forward(self, latents: Tensor) -> Tensor:
         """Samples `(batch, *sample_shape)` in [-1, 1] from latents `(batch, latent_size)`."""

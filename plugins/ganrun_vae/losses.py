@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 import ganrun
-from ganrun import Batch, IncompatibleError, Loss, ModelSpec, Nets, Phase, Slot, Terms
+from ganrun import Batch, DataSpec, IncompatibleError, Loss, Nets, Phase, Ports, Slot, Terms
 
 SMALLEST_GAP = 2.0**-24
 """Distance from 1 to the next smaller float32: a sample closer to ±1 has been rounded to ±1."""
@@ -65,16 +65,17 @@ class VariationalAutoencoder(Loss):
 
     slots = {"generator": Slot("generator", averaged=True), "encoder": Slot("discriminator", averaged=True)}
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: DataSpec) -> None:
         super().__init__(settings, spec)
         if settings.likelihood == "bernoulli" and len(spec.sample_shape) != 3:
             raise IncompatibleError(
                 f'likelihood "bernoulli" needs images, not samples of shape {spec.sample_shape}; say "gaussian"'
             )
 
-    def out_features(self, slot: str) -> int:
+    def ports(self, slot: str) -> Ports:
         """The encoder returns means and log variances, one of each per latent dimension."""
-        return 2 * self.latent_size
+        ports = super().ports(slot)
+        return ports._replace(outputs=(2 * self.latent_size,)) if slot == "encoder" else ports
 
     def phases(self) -> Sequence[Phase]:
         """One phase, which trains both networks by the same gradient."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import ceil, prod
 from typing import Literal
@@ -20,10 +19,11 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
-    ModelSpec,
+    NetworkSpec,
     dcgan_init,
     float32_tanh,
     halved_shape,
+    image_shape,
 )
 
 LEAK = 0.2
@@ -45,16 +45,16 @@ class MlpGenerator(Generator):
 
         labels: LatentConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         self.inputs = LabelledLatents(spec, settings.labels)
-        sizes = _checked((self.inputs.features, *settings.hidden, prod(spec.sample_shape)))
+        sizes = _checked((self.inputs.features, *settings.hidden, prod(spec.output_shape)))
         self.layers = nn.Sequential(*_dense(sizes, settings.norm == "batch"))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
+        """Latents `(batch, latent_size)` to samples `(batch, *spec.outputs)` in [-1, 1]."""
         samples = float32_tanh(self.layers(self.inputs(latents, labels)))
-        return samples.unflatten(1, self.spec.sample_shape)  # type: ignore[no-any-return,no-untyped-call]
+        return samples.unflatten(1, self.spec.output_shape)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class MlpDiscriminator(Discriminator):
@@ -72,15 +72,14 @@ class MlpDiscriminator(Discriminator):
 
         labels: LatentConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        flat = replace(spec, latent_size=prod(spec.sample_shape))
-        self.inputs = LabelledLatents(flat, settings.labels)
+        self.inputs = LabelledLatents(spec, settings.labels)
         sizes = _checked((self.inputs.features, *settings.hidden, spec.out_features))
         self.layers = nn.Sequential(*_dense(sizes, False, settings.dropout))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images `(batch, *sample_shape)` to logits `(batch, out_features)`."""
+        """Images `(batch, *spec.inputs)` to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images.flatten(1), labels))  # type: ignore[no-any-return]
 
 
@@ -108,9 +107,9 @@ class ConvGenerator(Generator):
 
         labels: LatentConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = halved_shape(spec, settings.stages, f"stages = {settings.stages}")
+        channels, height, width = halved_shape(spec.outputs, settings.stages, f"stages = {settings.stages}")
         hidden = settings.stages + (settings.output == "convolution")
         widths = [settings.feature_maps << k for k in reversed(range(hidden))]
         start = (widths[0], height, width)
@@ -156,7 +155,7 @@ class ConvDiscriminator(Discriminator):
 
         labels: ImageConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         height, width = _smallest_map(spec, settings.stages, settings.kernel_size)
         self.inputs = LabelledImages(spec, settings.labels)
@@ -216,15 +215,15 @@ def _halving(widths: Sequence[int], kernel_size: int, batch_norm: bool, dropout:
             yield nn.Dropout(dropout)
 
 
-def _smallest_map(spec: ModelSpec, stages: int, kernel_size: int) -> tuple[int, int]:
+def _smallest_map(spec: NetworkSpec, stages: int, kernel_size: int) -> tuple[int, int]:
     """(height, width) of an image after all halvings.
 
     Raises:
         IncompatibleError: if the kernel is even and the size is no multiple of 2 ** stages.
     """
     if kernel_size % 2 == 0:
-        return halved_shape(spec, stages, f"stages = {stages}", "kernel_size = 3 or 5 takes any size")[1:]
-    _, height, width = spec.image_shape
+        return halved_shape(spec.inputs, stages, f"stages = {stages}", "kernel_size = 3 or 5 takes any size")[1:]
+    _, height, width = image_shape(spec.inputs)
     return ceil(height / 2**stages), ceil(width / 2**stages)
 
 

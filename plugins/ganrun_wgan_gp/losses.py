@@ -41,7 +41,7 @@ class PenalisedWassersteinGan(_CriticGan):
     critic must have no batch norm; layer norm is allowed.
     """
 
-    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", per_sample=True)}
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, per_sample=True)}
 
     class Settings(_CriticGan.Settings):
         penalty_weight: float = Field(10.0, ge=0)

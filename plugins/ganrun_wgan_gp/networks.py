@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod, sqrt
+from types import EllipsisType
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
-    ModelSpec,
+    NetworkSpec,
     float32_tanh,
     halved_shape,
 )
@@ -42,9 +43,9 @@ class ResnetGenerator(Generator):
 
         labels: LatentConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = _smallest_map(spec, settings.widths, len(settings.widths) - 1)
+        channels, height, width = _smallest_map(spec.outputs, settings.widths, len(settings.widths) - 1)
         start = (settings.widths[0], height, width)
         self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
@@ -81,9 +82,9 @@ class ResnetCritic(Discriminator):
 
         labels: ImageConditioning = "concatenation"
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        _smallest_map(spec, settings.widths, len(settings.widths))
+        _smallest_map(spec.inputs, settings.widths, len(settings.widths))
         first, last = settings.widths[0], settings.widths[-1]
         self.inputs = LabelledImages(spec, settings.labels)
         self.layers = nn.Sequential(
@@ -175,10 +176,10 @@ def _glorot(layer: L, gain: float = 1.0) -> L:
     return layer
 
 
-def _smallest_map(spec: ModelSpec, widths: Widths, halvings: int) -> tuple[int, int, int]:
+def _smallest_map(shape: tuple[int | EllipsisType, ...], widths: Widths, halvings: int) -> tuple[int, int, int]:
     """(channels, height / 2 ** halvings, width / 2 ** halvings).
 
     Raises:
         IncompatibleError: if the size does not halve that often without a remainder.
     """
-    return halved_shape(spec, halvings, f"{len(widths)} widths", "use fewer widths or change the size in [data]")
+    return halved_shape(shape, halvings, f"{len(widths)} widths", "use fewer widths or change the size in [data]")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,28 +32,30 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
 from ganrun.contracts.components import Component
-from ganrun.contracts.specs import DataSpec, Factor
-
-Network = Callable[..., Tensor]
-"""A network as an objective calls it: `network(inputs, labels=None)`. It returns float32 at any precision inside."""
+from ganrun.contracts.specs import DataSpec, Factor, Ports
+from ganrun.contracts.views import View
 
 
 @dataclass(frozen=True)
 class Slot:
     """The role of a network in a loss. A recipe has one table per slot, with the slot's name."""
 
-    kind: Literal["generator", "discriminator"]
-    """Which kind of component fills it."""
+    kind: Literal["generator", "discriminator", "network"]
+    """Which kind of component fills it. Shapes are the loss's `ports`."""
 
     averaged: bool = False
     """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
 
-    labelled: bool = False
-    """Whether objectives call it with labels. A network that ignores its labels is refused."""
+    augmented: bool = False
+    """Whether it sees both real and generated images, so that an augmentation of the recipe stands in front of it."""
 
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
     norm it does not; the user is warned of such a network."""
+
+    methods: tuple[str, ...] = ()
+    """Names of methods or parts that objectives call besides the network itself: `("mapping", "synthesis")`. A network
+    without them does not fit."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class Batch:
     real_labels: Tensor | None = None
     """Read them as `labels`."""
 
-    steps_done: int = 0
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    """The data's further fields by name; read one as `batch["source"]`."""
+
+    steps_done: Tensor | None = None
     """Read it as `step`."""
 
     @property
@@ -93,32 +98,47 @@ class Batch:
         """int64 labels `(size,)` of `images`, or None where the data has none."""
         return self.real_labels
 
+    def __getitem__(self, name: str) -> Tensor:
+        """A field of the data's records `(size, *shape)`, in [-1, 1]: `batch["source"]`.
+
+        Raises:
+            ContractError: if the data has no such field, or the phase says `reads_images=False`.
+        """
+        if name not in self.beside:
+            known = ", ".join(self.beside) or "none, or the phase says reads_images=False"
+            raise ContractError(f'the objective uses batch["{name}"]; the fields of the data are: {known}')
+        return self.beside[name]
+
     @property
     def step(self) -> Tensor:
         """Steps done so far, as a float scalar on the batch's device, for weights that change during training."""
-        return torch.tensor(float(self.steps_done), device=self.latents.device)
+        return self.latents.new_zeros(()) if self.steps_done is None else self.steps_done
 
     def chunks(self, count: int) -> Iterator[Batch]:
         """The batch in `count` equal parts, for gradient accumulation."""
-        latents = self.latents.chunk(count)
-        images = self.real_images.chunk(count) if self.real_images is not None else [None] * count
-        labels = self.real_labels.chunk(count) if self.real_labels is not None else [None] * count
-        for part in zip(latents, images, labels, strict=True):
-            yield Batch(*part, steps_done=self.steps_done)
+        for part in range(count):
+            rows = slice(part * self.size // count, (part + 1) * self.size // count)
+            yield replace(
+                self,
+                latents=self.latents[rows],
+                real_images=None if self.real_images is None else self.real_images[rows],
+                real_labels=None if self.real_labels is None else self.real_labels[rows],
+                beside={name: each[rows] for name, each in self.beside.items()},
+            )
 
 
 class Nets:
-    """The networks of a loss by slot: `nets.generator(latents)`.
+    """The networks of a loss by slot, each as a `View`: `nets.generator(latents)`.
 
     Networks that the phase does not train are frozen: their weights get no gradient, and they build no graph
     unless an input needs one. So an objective needs no `detach` and no `no_grad`.
     """
 
-    def __init__(self, networks: Mapping[str, Network]) -> None:
-        for slot, network in networks.items():  # torch 2.10 cannot export an update of __dict__
-            setattr(self, slot, network)
+    def __init__(self, views: Mapping[str, View]) -> None:
+        for slot, view in views.items():  # torch 2.10 cannot export an update of __dict__
+            setattr(self, slot, view)
 
-    def __getattr__(self, slot: str) -> Network:
+    def __getattr__(self, slot: str) -> View:
         raise ContractError(f'the loss has no slot "{slot}"; its slots are {", ".join(self.__dict__)}')
 
 
@@ -174,9 +194,23 @@ class Loss(Component, ABC):
     slots: ClassVar[Mapping[str, Slot]]
     """The networks it needs, by role."""
 
+    paired: ClassVar[bool] = True
+    """Whether the parts of a record belong together. If not, images and each field of the data are shuffled by
+    themselves, and their numbers may differ (CycleGAN)."""
+
+    memory: nn.Module
+    """What the loss remembers from step to step: buffers, changed in place. Made by `__init__`, where a loss adds its
+    buffers:
+
+        self.memory.register_buffer("path_mean", torch.zeros(()))
+
+    It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
+    trained is a slot. Nothing else on a loss may change."""
+
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings
         self.spec = spec
+        self.memory = nn.Module()
 
     @classmethod
     def class_fault(cls) -> str | None:
@@ -192,13 +226,23 @@ class Loss(Component, ABC):
         """The parts of a latent vector, in order, with different names: noise alone, unless overridden."""
         return (Factor("noise", self.latent_size, "noise"),)
 
-    def in_features(self, slot: str) -> int:
-        """Number of latents that the network in a slot of kind generator takes: all, unless overridden."""
-        return self.latent_size
+    def ports(self, slot: str) -> Ports:
+        """The shapes that the loss passes to the network in a slot, and expects back.
 
-    def out_features(self, slot: str) -> int:
-        """Length of the vector that a slot of kind discriminator must return per image: 1, unless overridden."""
-        return 1
+        Unless overridden, a generator makes samples of whole latent vectors, and a discriminator makes one number, or
+        one map of numbers, of each sample.
+
+        Raises:
+            ContractError: for a slot of kind network, whose ports only the loss knows.
+        """
+        kind = self.slots[slot].kind
+        if kind == "network":
+            raise ContractError(f'the loss does not say the ports of its slot "{slot}"; define ports(slot)')
+        return (
+            Ports((self.latent_size,), self.spec.sample_shape)
+            if kind == "generator"
+            else Ports(self.spec.sample_shape, (1, ...))
+        )
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""

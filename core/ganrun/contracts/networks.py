@@ -1,41 +1,49 @@
-"""The networks: generators from latents to samples, discriminators from images to vectors."""
+"""The networks: generators from latents to samples, discriminators from images to numbers, and all others."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ganrun.contracts.components import Component
-from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.specs import NetworkSpec
 
 
-class Generator(nn.Module, Component):
-    """A network from latents to samples.
+class Network(nn.Module, Component):
+    """A network from any input to any output: a translator, a mapping, a codebook, a velocity field.
 
-    `forward(latents, labels=None)` takes latents `(batch, spec.latent_size)` and, where `spec.labelled` is set, int64
-    labels `(batch,)`; it returns `(batch, *spec.sample_shape)` in [-1, 1]. `ganrun.LabelledLatents` appends the labels
-    to the latents, and `ganrun.float32_tanh` is the usual last step.
+    `forward(inputs, **conditions)` takes `(batch, *spec.inputs)` and, by name, `(batch, *shape)` for each of
+    `spec.conditions`; it returns float32 `(batch, *spec.outputs)`. A loss may also call methods that its slot names.
 
     A plain module: it knows nothing of devices, precision, optimisers or averaging. `__init__` raises
     `IncompatibleError` where it cannot be built for the spec; the random stream is seeded when it runs.
     """
 
-    def __init__(self, settings: Any, spec: ModelSpec) -> None:
+    memory_format: torch.memory_format = torch.channels_last
+    """Layout of its images and of the weights that it applies to them. The engine sets `torch.contiguous_format` on a
+    network that fails on channels-last images, such as one that calls `view` after a convolution."""
+
+    def __init__(self, settings: Any, spec: NetworkSpec) -> None:
         super().__init__()
         self.settings = settings
         self.spec = spec
 
 
-class Discriminator(nn.Module, Component):
-    """A network from images to one vector each: a critic, a classifier's trunk with heads, or an encoder.
+class Generator(Network):
+    """A network from latents to samples.
 
-    `forward(images, labels=None)` takes images `(batch, *spec.sample_shape)` in [-1, 1] and, where `spec.labelled` is
-    set, int64 labels `(batch,)`; it returns `(batch, spec.out_features)`. It ends without sigmoid or softmax: losses
-    work on logits. `ganrun.LabelledImages` appends the labels to the images. Otherwise as `Generator`.
+    `forward(latents, labels=None)` takes latents `(batch, *spec.inputs)` and, where `spec.labelled` is set, int64
+    labels `(batch,)`; it returns `(batch, *spec.outputs)` in [-1, 1]. `ganrun.LabelledLatents` appends the labels
+    to the latents, and `ganrun.float32_tanh` is the usual last step.
     """
 
-    def __init__(self, settings: Any, spec: ModelSpec) -> None:
-        super().__init__()
-        self.settings = settings
-        self.spec = spec
+
+class Discriminator(Network):
+    """A network from images to numbers: a critic, a classifier's trunk with heads, or an encoder.
+
+    `forward(images, labels=None)` takes images `(batch, *spec.inputs)` in [-1, 1] and, where `spec.labelled` is set,
+    int64 labels `(batch,)`; it returns `(batch, *spec.outputs)`: a vector each or, where the loss allows, a map. It
+    ends without sigmoid or softmax: losses work on logits. `ganrun.LabelledImages` appends the labels to the images.
+    """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import EllipsisType
+from typing import Literal, NamedTuple
 
 from ganrun.base.errors import IncompatibleError
 
@@ -39,23 +41,15 @@ class DataSpec:
         Raises:
             IncompatibleError: if the samples are not images.
         """
-        if len(self.sample_shape) != 3:
-            raise IncompatibleError(
-                f"works on images (channels, height, width), not on samples of shape {self.sample_shape}"
-            )
-        channels, height, width = self.sample_shape
-        return channels, height, width
+        return image_shape(self.sample_shape)
 
 
 @dataclass(frozen=True)
 class ModelSpec(DataSpec):
-    """The facts of the data and those that the loss adds. Networks, metrics and extractors are built for it."""
+    """The facts of the data and those that the loss adds. Metrics and extractors are built for it."""
 
     latent_size: int = 0
-    """Length of a generator's input vector; 0 for components that take no latents."""
-
-    out_features: int = 1
-    """Length of a discriminator's output vector per image, as its slot in the loss requires."""
+    """Length of a latent vector."""
 
     factors: tuple[Factor, ...] = ()
     """The factors of the loss's latent vector, in order."""
@@ -66,10 +60,78 @@ class ModelSpec(DataSpec):
     reconstructs: bool = False
     """Whether the model reconstructs images."""
 
-    labelled: bool = False
-    """Whether the network is called with labels, as its slot in the loss says. If so, it must use them."""
-
     def place(self, factor: Factor) -> slice:
         """The indices of a factor in a latent vector."""
         start = sum(each.size for each in self.factors[: self.factors.index(factor)])
         return slice(start, start + factor.size)
+
+
+class Ports(NamedTuple):
+    """What a loss passes to the network in one of its slots, and what it expects back: shapes without the batch."""
+
+    inputs: tuple[int, ...]
+    """Of the first argument."""
+
+    outputs: tuple[int | EllipsisType, ...]
+    """Of the result. A last `...` leaves further sides to the network: `(1, ...)` is a number for each sample or, as
+    from a PatchGAN, a map of numbers."""
+
+    conditions: Mapping[str, tuple[int, ...]] = {}
+    """Of the keyword arguments. `labels` are int64 in [0, classes); all others are float32. A network that ignores one
+    of them is refused."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network is built for: the ports of its slot in the loss."""
+
+    inputs: tuple[int, ...]
+    """Shape of one input: `(latent_size,)` for a generator, (channels, height, width) for a network of images."""
+
+    outputs: tuple[int | EllipsisType, ...]
+    """Shape of one output; a last `...` leaves further sides to the network."""
+
+    conditions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the keyword arguments by name. A network must use each of them."""
+
+    classes: int = 0
+    """Number of classes of the labels."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the network is called with labels, int64 `(batch,)`."""
+        return "labels" in self.conditions
+
+    @property
+    def out_features(self) -> int:
+        """The first side of an output: its features, or the channels of its map.
+
+        Raises:
+            IncompatibleError: if the loss leaves it to the network.
+        """
+        if not self.outputs or self.outputs[0] is ...:
+            raise IncompatibleError("the loss does not say how many numbers it expects")
+        return self.outputs[0]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The outputs' shape without `...`: the smallest that fits."""
+        return tuple(side for side in self.outputs if side is not ...)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an output may have this shape."""
+        fixed = self.output_shape
+        return shape == fixed or (len(self.outputs) > len(fixed) and shape[: len(fixed)] == fixed)
+
+
+def image_shape(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:
+    """A shape as (channels, height, width), for networks that work on images or make them.
+
+    Raises:
+        IncompatibleError: if it is that of no image.
+    """
+    sides = tuple(side for side in shape if side is not ...)
+    if len(sides) != 3 or len(sides) != len(shape):
+        raise IncompatibleError(f"works on images (channels, height, width), not on samples of shape {sides}")
+    channels, height, width = sides
+    return channels, height, width

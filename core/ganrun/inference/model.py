@@ -15,6 +15,7 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Loss, Nets
 from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.views import View
 from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
 
 
@@ -39,7 +40,7 @@ class Model:
         self.networks = dict(networks)
         self.device = device
         self.seed = seed
-        self._nets = Nets(self.networks)
+        self._nets = Nets({slot: View(network) for slot, network in self.networks.items()})
 
     # ── Samples ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,28 +13,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.randomness import isolated_random
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
-from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.metrics import FeatureMetric, Metric
-from ganrun.contracts.networks import Discriminator, Generator
 from ganrun.contracts.observers import Observer
 from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
-from ganrun.contracts.specs import DataSpec, ModelSpec
+from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.evaluation import measured
 from ganrun.testing.evaluations import evaluation_on
+from ganrun.testing.models import check_discriminator, check_generator, check_loss, check_network
 from ganrun.training.events import Events
-from ganrun.training.views import seeded_network
 
 CPU = torch.device("cpu")
-IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16, out_features=5)
-"""The spec that networks are tried on unless another is given: no dimension equals another."""
+IMAGES = ModelSpec(sample_shape=(3, 32, 32), classes=4, latent_size=16)
+"""The spec that metrics and extractors are tried on unless another is given: no dimension equals another."""
 
 
 def assert_conforms(
-    kind: str, component: Any, settings: Mapping[str, Any] | None = None, spec: ModelSpec = IMAGES
+    kind: str,
+    component: Any,
+    settings: Mapping[str, Any] | None = None,
+    spec: NetworkSpec | DataSpec | None = None,
 ) -> None:
     """Assert that a component keeps the contract of its kind.
 
@@ -42,7 +42,8 @@ def assert_conforms(
         kind: The kind, as `ganrun list` names it: `generator`, `loss`, `metric`, …
         component: The class.
         settings: Its settings, as in a recipe's table.
-        spec: The spec to build it for.
+        spec: The spec to build it for: a `NetworkSpec` for a network, a `DataSpec` for a loss, a `ModelSpec` for a
+            metric or an extractor; one of images unless given.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -54,129 +55,10 @@ def assert_conforms(
     _CHECKS[kind](component, parsed, spec)
 
 
-# ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _check_generator(component: type[Generator], settings: Any, spec: ModelSpec) -> None:
-    latents = _noise(6, spec.latent_size)
-    samples = _check_network(lambda: component(settings, spec), spec, latents, spec.sample_shape)
-    assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
-    assert (samples[0] - samples[1]).abs().max() > 0, "two different latents give the same sample"
-
-
-def _check_discriminator(component: type[Discriminator], settings: Any, spec: ModelSpec) -> None:
-    images = _noise(6, *spec.sample_shape).tanh()
-    _check_network(lambda: component(settings, spec), spec, images, (spec.out_features,))
-    last = list(component(settings, spec).modules())[-1]
-    assert not isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax), "losses work on logits: drop the last layer"
-
-
-def _check_network(make: Callable[[], nn.Module], spec: ModelSpec, inputs: Tensor, expected: tuple[int, ...]) -> Tensor:
-    """The checks of both kinds of networks; returns the outputs in evaluation mode."""
-    labels = torch.arange(len(inputs)) % spec.classes if spec.labelled else None
-    module, twin = seeded_network(make, CPU, 7), seeded_network(make, CPU, 7)
-    same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
-    assert same, "two builds under one seed differ: draw from torch's global random stream"
-    output = module(inputs, labels)
-    assert output.shape == (len(inputs), *expected), f"returns {tuple(output.shape)}, not {(len(inputs), *expected)}"
-    assert output.dtype == torch.float32, f"returns {output.dtype}, not float32"
-    torch.autograd.backward((output * torch.randn_like(output)).sum())
-    idle = [name for name, each in module.named_parameters() if each.grad is None]
-    assert not idle, f"parameters that never get a gradient: {idle}"
-    module.eval()
-    with torch.no_grad():
-        whole: Tensor = module(inputs, labels)
-        alone = module(inputs[:1], None if labels is None else labels[:1])
-        twin.load_state_dict(module.state_dict())
-        restored = twin.eval()(inputs, labels)
-        others = whole if labels is None else module(inputs, labels.flip(0))
-    assert torch.allclose(whole[:1], alone, atol=1e-4), "in evaluation mode, a sample depends on the rest of its batch"
-    assert torch.equal(whole, restored), "state_dict does not hold everything: a restored copy gives other outputs"
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module(inputs, labels).isfinite().all(), "not finite in bf16"
-    assert labels is None or not torch.equal(whole, others), "labelled, but other labels change nothing"
-    return whole
-
-
-# ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Linear(nn.Module):
-    """A network of any contract: one dense layer."""
-
-    def __init__(self, fan_in: int, shape: tuple[int, ...], labelled: bool) -> None:
-        super().__init__()
-        self.shape = shape
-        self.labelled = labelled
-        self.layer = nn.Linear(fan_in, int(np.prod(shape)))
-
-    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        assert (labels is not None) == self.labelled, "a slot is called with labels just where it says labelled=True"
-        return self.layer(inputs.flatten(1)).tanh().unflatten(1, self.shape)  # type: ignore[no-any-return]
-
-
-def _check_loss(component: type[Loss], settings: Any, spec: ModelSpec) -> None:
-    loss = component(settings, spec)
-    latents = loss.latents(6, CPU)
-    assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
-    described = sum(factor.size for factor in loss.factors())
-    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
-    networks = {name: _stand_in(loss, name, spec) for name in loss.slots}
-    phases = loss.phases()
-    names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
-    trained = {slot for phase in phases for slot in phase.trains}
-    assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
-    for phase in phases:
-        _check_phase(phase, networks, loss, spec)
-    samples = loss.generate(Nets(networks), latents)
-    assert samples.shape == (6, *spec.sample_shape), f"generate gives {tuple(samples.shape)}"
-    read = loss.encode(Nets(networks), samples)
-    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
-
-
-def _stand_in(loss: Loss, slot: str, spec: ModelSpec) -> nn.Module:
-    facts = loss.slots[slot]
-    if facts.kind == "generator":
-        return _Linear(loss.in_features(slot), spec.sample_shape, facts.labelled)
-    return _Linear(int(np.prod(spec.sample_shape)), (loss.out_features(slot),), facts.labelled)
-
-
-def _check_phase(phase: Phase, networks: Mapping[str, nn.Module], loss: Loss, spec: ModelSpec) -> None:
-    for slot, network in networks.items():
-        network.zero_grad()
-        network.requires_grad_(slot in phase.trains)
-    batch = _batch(loss, spec, phase.reads_images)
-    before = None if batch.real_images is None else batch.real_images.clone()
-    terms, again = _objective(phase, networks, batch), _objective(phase, networks, batch)
-    values = {**terms.minimise, **terms.report}
-    bad = [name for name, value in values.items() if value.dim() or not bool(value.isfinite())]
-    assert not bad, f"{phase.name}: terms that are no finite scalars: {bad}"
-    assert list(again.minimise) == list(terms.minimise), f"{phase.name}: the terms' names change from call to call"
-    if before is not None:
-        assert torch.equal(before, batch.images), f"{phase.name}: the objective changes batch.images in place"
-    torch.autograd.backward(list(terms.minimise.values()))
-    idle = [slot for slot in phase.trains if all(p.grad is None for p in networks[slot].parameters())]
-    assert not idle, f"{phase.name}: slots that it trains but that get no gradient: {idle}"
-
-
-def _objective(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch) -> Terms:
-    with isolated_random(CPU, 3):
-        return phase.objective(Nets(dict(networks)), batch)
-
-
-def _batch(loss: Loss, spec: ModelSpec, reads_images: bool) -> Batch:
-    latents = loss.latents(6, CPU)
-    if not reads_images:
-        return Batch(latents)
-    labels = torch.arange(6) % spec.classes if spec.classes else None
-    return Batch(latents, _noise(6, *spec.sample_shape).tanh(), labels)
-
-
 # ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_data(component: type[Data], settings: Any, _: ModelSpec) -> None:
+def _check_data(component: type[Data], settings: Any, _: object) -> None:
     data, twin = component(settings), component(settings)
     data.prepare()
     twin.prepare()
@@ -233,7 +115,8 @@ class _PixelMixtures(Extractor):
         return {"features": features, "logits": features[:, : max(self.spec.classes, 2)]}
 
 
-def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> None:
+def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None) -> None:
+    spec = spec or IMAGES
     data = _NoiseData(spec)
     if issubclass(component, FeatureMetric):
         metric: Metric = component(settings, spec, _PixelMixtures(None, spec))
@@ -257,7 +140,8 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec) -> No
         json.dumps(dict(score.protocol))
 
 
-def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec) -> None:
+def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec | None) -> None:
+    spec = spec or IMAGES
     data = _NoiseData(spec)
     extractor, twin = component(settings, spec), component(settings, spec)
     for each in (extractor, twin):
@@ -276,7 +160,7 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec)
         assert torch.allclose(found[name][:1], alone[name], rtol=1e-3, atol=1e-4), f"{name}: depends on the batch"
 
 
-def _check_observer(component: type[Observer], settings: Any, _: ModelSpec) -> None:
+def _check_observer(component: type[Observer], settings: Any, _: object) -> None:
     events = Events({"it": component(settings)})
     assert any(events.has_listeners(event) for event in events.names()), (
         "it has no events: mark methods with ganrun.observes"
@@ -293,7 +177,7 @@ class _Constant(Schedule):
         return 1.0
 
 
-def _check_optimizer(component: type[Optimizer], settings: Any, _: ModelSpec) -> None:
+def _check_optimizer(component: type[Optimizer], settings: Any, _: object) -> None:
     rule = component(settings, _Constant(None))
     start = torch.tensor([3.0, -2.0])
     weight, twin = nn.Parameter(start.clone()), nn.Parameter(start.clone())
@@ -324,7 +208,7 @@ def _saved(state: Mapping[str, Any]) -> io.BytesIO:
     return file
 
 
-def _check_schedule(component: type[Schedule], settings: Any, _: ModelSpec) -> None:
+def _check_schedule(component: type[Schedule], settings: Any, _: object) -> None:
     progress = [step / 100 for step in range(100)]
     schedule, twin = component(settings), component(settings)
     factors = [schedule.factor(each) for each in progress]
@@ -335,10 +219,11 @@ def _check_schedule(component: type[Schedule], settings: Any, _: ModelSpec) -> N
     assert schedule.varies or len(set(factors)) == 1, "it says that it does not vary, and does"
 
 
-_CHECKS: dict[str, Callable[[Any, Any, ModelSpec], None]] = {
-    "generator": _check_generator,
-    "discriminator": _check_discriminator,
-    "loss": _check_loss,
+_CHECKS: dict[str, Callable[[Any, Any, Any], None]] = {
+    "generator": check_generator,
+    "discriminator": check_discriminator,
+    "network": check_network,
+    "loss": check_loss,
     "data": _check_data,
     "metric": _check_metric,
     "extractor": _check_extractor,

@@ -24,7 +24,10 @@ class AdversarialLoss(Loss):
             return dataclasses.replace(super().discriminator_phase(), repeat=self.settings.n_critic)
     """
 
-    slots = {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
+    slots = {
+        "generator": Slot("generator", averaged=True),
+        "discriminator": Slot("discriminator", augmented=True),
+    }
 
     def phases(self) -> Sequence[Phase]:
         """The discriminator's phase, then the generator's, which reads no images."""

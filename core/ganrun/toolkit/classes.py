@@ -11,7 +11,7 @@ from torch import Tensor
 from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
 from ganrun.contracts.losses import Batch, Loss, Nets
-from ganrun.contracts.specs import Factor
+from ganrun.contracts.specs import Factor, Ports
 from ganrun.toolkit.latents import join_latents, random_one_hot, split_latents
 
 
@@ -22,13 +22,12 @@ class ClassInLatents(Loss):
             class Settings(ClassInLatents.Settings):
                 ...
 
-            slots = {"generator": Slot("generator", averaged=True, labelled=True), ...}
-
             def generator(self, nets, batch):
                 noise, classes = self.noise_and_classes(batch.latents)
+                samples = nets.generator(noise, labels=classes)
                 ...
 
-    Name it before the loss class. The slot `generator` must be `labelled`.
+    Name it before the loss class. The generator gets the class as labels; to pass labels to others, extend `ports`.
     """
 
     class Settings(base.Settings):
@@ -47,9 +46,12 @@ class ClassInLatents(Loss):
         noise = Factor("noise", self.settings.noise_size, "noise")
         return noise, Factor("class", self.spec.classes, "categorical")
 
-    def in_features(self, slot: str) -> int:
-        """A generator takes the noise as its latents; the class reaches it as a label."""
-        return self.settings.noise_size
+    def ports(self, slot: str) -> Ports:
+        """The generator takes the noise as its latents; the class reaches it as a label."""
+        ports = super().ports(slot)
+        if slot != "generator":
+            return ports
+        return ports._replace(inputs=(self.settings.noise_size,), conditions={"labels": ()})
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise from N(0, I) and equally likely classes, drawn independently: `(size, latent_size)`."""
@@ -59,7 +61,8 @@ class ClassInLatents(Loss):
 
     def generate(self, nets: Nets, latents: Tensor) -> Tensor:
         """Samples of the classes in the latents: `(size, *sample_shape)` in [-1, 1]."""
-        return nets.generator(*self.noise_and_classes(latents))
+        noise, classes = self.noise_and_classes(latents)
+        return nets.generator(noise, labels=classes)
 
     def noise_and_classes(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """A latent vector's two parts, as networks take them: noise `(size, noise_size)`, int64 classes `(size,)`."""

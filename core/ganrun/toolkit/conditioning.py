@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganrun.base.errors import ContractError
-from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.specs import NetworkSpec
 
 Conditioning = Literal["concatenation", "embedding"]
 """concatenation: one input per class, 1 for the sample's class and 0 for all others (Mirza and Osindero 2014,
@@ -45,19 +45,19 @@ class LabelledLatents(nn.Module):
     """Appends the class to latents.
 
     Args:
-        spec: What the network is built for; it takes `spec.latent_size` latents.
+        spec: What the network is built for; `spec.inputs` may have any shape, flattened.
         conditioning: `concatenation` appends `spec.classes` inputs, `embedding` appends `embedding_size`.
         embedding_size: Length of the vector learned for each class.
     """
 
-    def __init__(self, spec: ModelSpec, conditioning: Conditioning, embedding_size: int = 50) -> None:
+    def __init__(self, spec: NetworkSpec, conditioning: Conditioning, embedding_size: int = 50) -> None:
         super().__init__()
         self._code = _Code(spec, conditioning, embedding_size) if spec.labelled else None
-        self.features = spec.latent_size + (self._code.features if self._code else 0)
+        self.features = prod(spec.inputs) + (self._code.features if self._code else 0)
         """Features per sample that `forward` returns."""
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Latents `(batch, latent_size)` and int64 labels `(batch,)` to `(batch, features)`.
+        """Latents `(batch, n)` and int64 labels `(batch,)` to `(batch, features)`.
 
         Raises:
             ContractError: if the network is built for labels and gets None.
@@ -74,9 +74,9 @@ class LabelledImages(nn.Module):
             pixel of which is learned for each class.
     """
 
-    def __init__(self, spec: ModelSpec, conditioning: Conditioning) -> None:
+    def __init__(self, spec: NetworkSpec, conditioning: Conditioning) -> None:
         super().__init__()
-        first, *plane = spec.sample_shape
+        first, *plane = spec.inputs
         self._plane = tuple(plane)
         self._is_learned = conditioning == "embedding"
         self._code = _Code(spec, conditioning, prod(plane)) if spec.labelled else None
@@ -85,7 +85,7 @@ class LabelledImages(nn.Module):
         """Shape per sample that `forward` returns."""
 
     def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Images `(batch, *sample_shape)` and int64 labels `(batch,)` to `(batch, *shape)`, in the images' precision.
+        """Images `(batch, *spec.inputs)` and int64 labels `(batch,)` to `(batch, *shape)`, in the images' precision.
 
         Raises:
             ContractError: if the network is built for labels and gets None.
@@ -103,7 +103,7 @@ class LabelledImages(nn.Module):
 class _Code(nn.Module):
     """A vector for each class: one-hot, or learned."""
 
-    def __init__(self, spec: ModelSpec, conditioning: Conditioning, embedding_size: int) -> None:
+    def __init__(self, spec: NetworkSpec, conditioning: Conditioning, embedding_size: int) -> None:
         super().__init__()
         self._classes = spec.classes
         self._table = nn.Embedding(spec.classes, embedding_size) if conditioning == "embedding" else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError
-from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.specs import image_shape
 
 
 def dcgan_init(module: nn.Module) -> None:
@@ -31,11 +33,13 @@ def float32_tanh(outputs: Tensor) -> Tensor:
     return outputs.float().tanh()
 
 
-def halved_shape(spec: ModelSpec, halvings: int, design: str, advice: str = "") -> tuple[int, int, int]:
+def halved_shape(
+    shape: tuple[int | EllipsisType, ...], halvings: int, design: str, advice: str = ""
+) -> tuple[int, int, int]:
     """(channels, height / 2 ** halvings, width / 2 ** halvings) of the images.
 
     Args:
-        spec: What the network is built for.
+        shape: Of the images: `spec.inputs` or `spec.outputs`.
         halvings: How often the network halves or doubles the size.
         design: What decides that, for the error message: `stages = 3`.
         advice: What helps, for the error message.
@@ -44,7 +48,7 @@ def halved_shape(spec: ModelSpec, halvings: int, design: str, advice: str = "") 
         IncompatibleError: if height or width does not halve that often without a remainder, or the samples are not
             images.
     """
-    channels, height, width = spec.image_shape
+    channels, height, width = image_shape(shape)
     factor = 2**halvings
     if height % factor or width % factor:
         found = f"with {design} it takes sizes divisible by {factor}, not {height}×{width}"

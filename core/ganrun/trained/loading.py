@@ -91,11 +91,12 @@ class SavedModel:
         """
         place = choose_device(device)
         config = load_model_config(self.folder / RECIPE, self.registry)
-        spec, loss = loss_for(config, self.spec)
+        spec, loss = loss_for(config, self.spec, self.seed)
+        self._filled("loss", loss.memory.to(place))
         networks = {}
         for slot, network in config.networks.items():
             with error_context(config, network):
-                networks[slot] = self._filled(slot, build_network(network, network_spec(spec, loss, slot), place))
+                networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
         return Model(spec, loss, networks, place, self.seed)
 
     def data(self) -> Data:
@@ -129,6 +130,9 @@ class SavedModel:
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
+        """Load what the folder holds under a name into a network, or the loss's memory, which may be empty."""
+        if not network.state_dict():
+            return network.eval()
         if slot not in self.weights:
             raise RequestError(f"{self.folder} holds no weights of the {slot}")
         try:

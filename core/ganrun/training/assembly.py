@@ -64,7 +64,8 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
-    state = TrainingState(build_slots(recipe, loss, spec, device))
+    loss.memory.to(device)
+    state = TrainingState(build_slots(recipe, loss, device), loss.memory)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     return Assembly(
@@ -84,7 +85,7 @@ def check_recipe(recipe: Recipe) -> None:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
     spec, loss = build_loss(recipe, build_data(recipe))
-    build_networks(recipe, loss, spec, torch.device("cpu"))
+    build_networks(recipe, loss, torch.device("cpu"))
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
 

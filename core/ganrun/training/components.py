@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from ganrun.base.errors import GanrunError, IncompatibleError
+from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
+from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.metrics import Metric
+from ganrun.contracts.networks import Network
 from ganrun.contracts.optimizers import Optimizer
-from ganrun.contracts.specs import DataSpec, ModelSpec
+from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.networks import needs_contiguous_images
 from ganrun.training.views import seeded_network
 
 
@@ -66,20 +68,24 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
         spec = data.spec()
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
             raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
-    return loss_for(recipe, spec)
+    return loss_for(recipe, spec, recipe.train.seed)
 
 
-def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
+def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelSpec, Loss]:
     """The model's spec, which is the data's with the facts that the loss adds, and the loss.
+
+    What the loss draws for its memory comes from a random stream of its own.
 
     Raises:
         IncompatibleError: if the loss needs labels that the data lacks, or has no latents.
     """
     with error_context(config, config.loss):
-        loss: Loss = config.loss.build(spec)
+        with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
+            loss: Loss = config.loss.build(spec)
+        _check_memory(loss.memory)
         if loss.latent_size < 1:
             raise IncompatibleError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
-        if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
+        if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
     return ModelSpec(
@@ -92,20 +98,26 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
     ), loss
 
 
+def _check_memory(memory: nn.Module) -> None:
+    trained = [name for name, _ in memory.named_parameters()]
+    if trained:
+        raise ContractError(f'the memory holds the parameter "{trained[0]}"; what is trained is a slot')
+
+
 # ── Networks ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def network_spec(spec: ModelSpec, loss: Loss, name: str) -> ModelSpec:
+def network_spec(loss: Loss, name: str) -> NetworkSpec:
     """The spec that the network in slot `name` is built for."""
-    slot = loss.slots[name]
-    if slot.kind == "generator":
-        return dataclasses.replace(spec, latent_size=loss.in_features(name), labelled=slot.labelled)
-    return dataclasses.replace(spec, out_features=loss.out_features(name), labelled=slot.labelled)
+    return NetworkSpec(*loss.ports(name), classes=loss.spec.classes)
 
 
-def build_network(config: ComponentConfig, spec: ModelSpec, device: torch.device, seed: int = 0) -> nn.Module:
-    """A network on the device, initialised by its author's code under `seed`."""
-    network: nn.Module = seeded_network(lambda: config.build(spec), device, seed)
+def build_network(config: ComponentConfig, spec: NetworkSpec, device: torch.device, seed: int = 0) -> Network:
+    """A network on the device, initialised by its author's code under `seed`; its images are laid out as it needs."""
+    network: Network = seeded_network(lambda: config.build(spec), device, seed)
+    if len(spec.inputs) == 3 and needs_contiguous_images(network, spec, device):
+        network.memory_format = torch.contiguous_format
+        network.to(memory_format=torch.contiguous_format)
     return network
 
 

@@ -7,14 +7,14 @@ import logging
 import torch
 from torch import nn
 
-from ganrun.base.randomness import derived_seed, isolated_random
-from ganrun.contracts.losses import Loss
-from ganrun.contracts.specs import ModelSpec
-from ganrun.recipe.recipe import Recipe
+from ganrun.base.randomness import derived_seed
+from ganrun.contracts.losses import Loss, Slot
+from ganrun.recipe.recipe import ComponentConfig, Recipe
+from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
 from ganrun.training.state import SlotState
-from ganrun.training.trials import check_output, mixes_samples
+from ganrun.training.views import PRECISIONS
 
 log = logging.getLogger("ganrun")
 
@@ -23,41 +23,58 @@ MIXED = (
     ' each sample alone; take a network without it, by norm = "layer" or "none" where it has that setting'
 )
 
+CUT = (
+    "%s: an output of the %s %s depends on the other samples of its batch, as it does with batch norm; with accumulate"
+    " these are %d samples, and not the whole batch of %d"
+)
 
-def build_slots(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> dict[str, SlotState]:
+
+def build_slots(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, SlotState]:
     """The state of every slot of the loss: network, average, optimiser.
 
     Raises:
         IncompatibleError: as `build_networks`.
     """
-    networks = build_networks(recipe, loss, spec, device)
+    networks = build_networks(recipe, loss, device)
     return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
 
 
-def build_networks(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> dict[str, nn.Module]:
-    """The networks by slot, each tried on two samples.
+def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, nn.Module]:
+    """The networks by slot, each tried.
 
     Raises:
         IncompatibleError: located at the network's table, if it cannot be built for the data or breaks its contract.
     """
-    return {name: _tried_network(recipe, loss, name, spec, device) for name in loss.slots}
+    return {name: _tried_network(recipe, loss, name, device) for name in loss.slots}
 
 
-def _tried_network(recipe: Recipe, loss: Loss, name: str, spec: ModelSpec, device: torch.device) -> nn.Module:
-    slot, config = loss.slots[name], recipe.networks[name]
-    own = network_spec(spec, loss, name)
-    seed = derived_seed(recipe.train.seed, "weights", name)
+def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) -> nn.Module:
+    config, train = recipe.networks[name], recipe.train
+    seed = derived_seed(train.seed, "weights", name)
     with error_context(recipe, config):
-        module = build_network(config, own, device, seed)
-        with isolated_random(device, seed):
-            if slot.kind == "generator":
-                inputs, expected = torch.randn(2, own.latent_size, device=device), own.sample_shape
-            else:
-                inputs, expected = torch.zeros(2, *own.sample_shape, device=device), (own.out_features,)
-            check_output(module, inputs, expected, name, own.labelled)
-            if slot.per_sample and mixes_samples(module, torch.randn(4, *own.sample_shape, device=device)):
-                log.warning(MIXED, recipe.where(config.key), name, config.registered, recipe.loss.use)
-    return module
+        spec = network_spec(loss, name)
+        trial = NetworkTrial(
+            make=lambda: build_network(config, spec, device, seed),
+            spec=spec,
+            device=device,
+            methods=loss.slots[name].methods,
+            precision=PRECISIONS[train.precision],
+            samples=train.batch_size // train.accumulate,
+        )
+        check_network(trial)
+        _warn_of_mixing(recipe, loss.slots[name], config, trial)
+    return trial.make()
+
+
+def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
+    """Say where an output that depends on other samples of its batch is not what the recipe seems to ask for."""
+    is_cut = recipe.train.accumulate > 1
+    if (slot.per_sample or is_cut) and mixes_samples(trial):
+        place = (recipe.where(config.key), ".".join(map(str, config.key)), config.registered)
+        if slot.per_sample:
+            log.warning(MIXED, *place, recipe.loss.use)
+        if is_cut:
+            log.warning(CUT, *place, trial.samples, recipe.train.batch_size)
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:

@@ -13,6 +13,9 @@ from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average
 
+MEMORY = "loss"
+"""The loss's memory among the files of a checkpoint; no slot may have that name."""
+
 
 @dataclass
 class SlotState:
@@ -65,6 +68,8 @@ class TrainingState:
     """The networks with their optimisers, and how far training has come."""
 
     slots: dict[str, SlotState]
+    memory: nn.Module = field(default_factory=nn.Module)
+    """What the loss remembers."""
     step: int = 0
     """Steps done."""
     images_seen: int = 0
@@ -80,19 +85,22 @@ class TrainingState:
         return self.images_seen / self.seconds if self.seconds else 0.0
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`.
+        """Parameters and buffers by file: `{"generator": …, "generator.averaged": …, "loss": …}`.
 
         Raises:
             NonFiniteError: if any holds NaN or infinity; such a state is not worth keeping. Waits for the device.
         """
-        weights = {slot.name: _state_of(slot.module) for slot in self.slots.values()}
-        for slot in self.slots.values():
-            if slot.average is not None:
-                weights[f"{slot.name}.averaged"] = _state_of(slot.average.module)
+        weights = {name: _state_of(module) for name, module in self._modules().items()}
         for name, tensors in weights.items():
             if not all(bool(t.isfinite().all()) for t in tensors.values()):
                 raise NonFiniteError(f"the weights of {name} are no longer finite")
-        return weights
+        return {name: tensors for name, tensors in weights.items() if tensors or name in self.slots}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """Everything with weights or buffers that a checkpoint holds, by the name of its file."""
+        modules = {slot.name: slot.module for slot in self.slots.values()}
+        averages = {slot.name: slot.average.module for slot in self.slots.values() if slot.average is not None}
+        return {**modules, **{f"{name}.averaged": each for name, each in averages.items()}, MEMORY: self.memory}
 
     def progress(self) -> dict[str, Any]:
         """Optimisers, step, images seen and seconds, in types that `torch.load(weights_only=True)` reads."""
@@ -119,10 +127,9 @@ class TrainingState:
         """
         weights, progress = checkpoint
         try:
+            for name, module in self._modules().items():
+                module.load_state_dict(weights[name] if module.state_dict() else {})
             for name, slot in self.slots.items():
-                slot.module.load_state_dict(weights[name])
-                if slot.average is not None:
-                    slot.average.module.load_state_dict(weights[f"{name}.averaged"])
                 slot.optimizer.load_state_dict(progress["optimizers"][name])
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.seconds = float(progress["seconds"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
+
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.contracts.losses import Batch, Nets, Phase
+from ganrun.contracts.views import View
 from ganrun.training.batches import RealBatches
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
-from ganrun.training.views import network_view
+from ganrun.training.views import PRECISIONS
 
 RANK = 0
 """The number of this process; each process has its own random stream."""
@@ -26,15 +29,17 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     """
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
     data = RealBatches(run.data.split("train"), device, run.seed, horizontal_flip=train.horizontal_flip)
-    views = {name: network_view(slot.module, device, train.precision) for name, slot in state.slots.items()}
+    views = {name: View(slot.module, PRECISIONS[train.precision]) for name, slot in state.slots.items()}
+
+    steps_done = torch.zeros((), device=device)
 
     def draw(phase: Phase) -> Batch:
         latents = loss.latents(train.batch_size, device)
         if not phase.reads_images:
-            return Batch(latents, steps_done=state.step)
+            return Batch(latents, steps_done=steps_done)
         images, labels = data.take(state.images_seen, train.batch_size)
         state.images_seen += train.batch_size
-        return Batch(latents, images, labels, state.step)
+        return Batch(latents, images, labels, steps_done=steps_done)
 
     nets = Nets(views)
     updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in loss.phases()]
@@ -45,6 +50,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         started = time.perf_counter()
         state.whole = False
         set_random_stream(device, derived_seed(run.seed, "step", RANK, state.step))
+        steps_done.fill_(state.step)
         for slot in scheduled:
             slot.set_learning_rate(state.step, train.steps)
         for update in updates:

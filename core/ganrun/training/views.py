@@ -1,4 +1,4 @@
-"""The boundary around a network: its precision inside, float32 outside."""
+"""Builds networks, and the views through which a run's objectives reach them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ganrun.base.randomness import isolated_random
-from ganrun.contracts.losses import Network
 
 M = TypeVar("M", bound=nn.Module)
+
+PRECISIONS = {"f32": None, "bf16": torch.bfloat16}
+"""The types of arithmetic inside networks, by the names that recipes use; None is float32, without autocast."""
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
@@ -19,19 +21,3 @@ def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
     with isolated_random(torch.device("cpu"), seed):
         module = make()
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def network_view(module: nn.Module, device: torch.device, precision: str) -> Network:
-    """The network as an objective calls it: with `precision` inside, float32 outside.
-
-    Autocast is set inside the network's forward only. Around a whole objective it would reach the penalties,
-    norms and logarithms there, which need float32.
-    """
-    if precision == "f32":
-        return module
-
-    def in_bf16(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            return module(inputs, labels).float()  # type: ignore[no-any-return]
-
-    return in_bf16

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import IncompatibleError, ModelSpec
+from ganrun import IncompatibleError, NetworkSpec
 
 
 class MixtureGenerator(ganrun.Generator):
@@ -36,9 +36,9 @@ class MixtureGenerator(ganrun.Generator):
 
     settings: Settings
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        size = spec.latent_size - 1
+        size = spec.inputs[0] - 1
         if size < 1:
             raise IncompatibleError("needs at least 2 latents: one selects the component; raise [loss] latent_size")
         self.means = nn.Parameter(torch.empty(settings.components, size).uniform_(-1, 1))
@@ -48,15 +48,15 @@ class MixtureGenerator(ganrun.Generator):
             nn.LeakyReLU(0.2),
             nn.Linear(settings.hidden, settings.hidden),
             nn.LeakyReLU(0.2),
-            nn.Linear(settings.hidden, prod(spec.sample_shape)),
+            nn.Linear(settings.hidden, prod(spec.output_shape)),
             nn.Tanh(),
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map latents `(batch, latent_size)` to samples `(batch, *sample_shape)` in [-1, 1]."""
+        """Map latents `(batch, latent_size)` to samples `(batch, *spec.outputs)` in [-1, 1]."""
         component = self.component(latents)
         start = self.means[component] + self.widths[component] * latents[:, 1:]
-        return self.layers(start).unflatten(1, self.spec.sample_shape)
+        return self.layers(start).unflatten(1, self.spec.output_shape)
 
     def component(self, latents: Tensor) -> Tensor:
         """The index of each sample's Gaussian: int64 `(batch,)`, uniform in [0, components).

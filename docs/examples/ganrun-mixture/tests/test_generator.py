@@ -11,10 +11,10 @@ import pytest
 import torch
 from ganrun_mixture.generator import MixtureGenerator
 
-from ganrun import IncompatibleError, ModelSpec
+from ganrun import IncompatibleError, NetworkSpec
 from ganrun.testing import assert_conforms, train
 
-POINTS = ModelSpec(sample_shape=(2,), latent_size=3)
+POINTS = NetworkSpec(inputs=(3,), outputs=(2,))
 
 
 @pytest.mark.parametrize("settings", [{}, {"components": 1}, {"components": 7, "width": 1.0, "hidden": 8}])
@@ -39,7 +39,7 @@ def test_a_sample_starts_from_its_components_mean() -> None:
 
 def test_a_latent_of_one_number_is_refused() -> None:
     with pytest.raises(IncompatibleError, match="at least 2 latents"):
-        MixtureGenerator(MixtureGenerator.Settings(), ModelSpec(sample_shape=(2,), latent_size=1))
+        MixtureGenerator(MixtureGenerator.Settings(), NetworkSpec(inputs=(1,), outputs=(2,)))
 
 
 def test_it_trains(tmp_path: Path) -> None:

@@ -1,0 +1,273 @@
+"""What a network is tried on before a run starts: one list of clauses, which the conformance kit shares.
+
+Clauses look at a *shaken* copy of the network, whose weights are moved off the point where it is initialised. There, a
+conditional batch norm of scale 1 and shift 0 seems deaf to its labels, and a gate that starts at 0 seems constant; off
+it, only a network that cannot use what it is given seems so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.base.randomness import isolated_random
+from ganrun.contracts.specs import NetworkSpec
+from ganrun.contracts.views import View
+
+SHAKE = 0.1
+"""Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
+
+SHAKES = 4
+"""Copies on which a network may show that it uses what it is given; the first is not shaken."""
+
+Example = tuple[Tensor, dict[str, Tensor]]
+"""Inputs of a network `(count, …)`, and its conditions by name."""
+
+LABELS = "; take a network that can be conditioned"
+
+
+@dataclass(frozen=True)
+class NetworkTrial:
+    """A network on trial.
+
+    Args:
+        make: Builds the network again, with the same weights, on the device.
+        spec: What it is built for.
+        device: Where it runs.
+        methods: What the loss calls besides the network itself.
+        precision: The type of its arithmetic in training; float32 unless given.
+        samples: Samples that it gets at once in training.
+        is_trained: Whether any phase trains it.
+    """
+
+    make: Callable[[], nn.Module]
+    spec: NetworkSpec
+    device: torch.device
+    methods: tuple[str, ...] = ()
+    precision: torch.dtype | None = None
+    samples: int = 2
+    is_trained: bool = True
+
+    def shaken(self, number: int) -> nn.Module:
+        """A copy in evaluation mode: the network itself for 0, and for 1, 2, … copies shaken in different directions."""
+        module = self.make().eval()
+        with torch.no_grad(), isolated_random(self.device, number):
+            for weight in module.parameters() if number else ():
+                if weight.is_floating_point():
+                    fan_in = weight[0].numel() if weight.dim() > 1 else 1
+                    weight.add_(torch.randn_like(weight), alpha=min(SHAKE, fan_in**-0.5))
+        return module
+
+    def tells_apart(self, one: Example, other: Example) -> bool:
+        """Whether the network, or a shaken copy of it, answers two inputs differently.
+
+        A narrow network may be dead where it is shaken to, so it is shaken more than once.
+        """
+        for number in range(SHAKES):
+            module = self.shaken(number)
+            if not torch.equal(self._answer(module, *one), self._answer(module, *other)):
+                return True
+        return False
+
+    def example(self, count: int) -> Example:
+        """Inputs and conditions of `count` samples."""
+        return example_inputs(self.spec, count, self.device)
+
+    @torch.no_grad()
+    def _answer(self, module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The network's answer, by the same random numbers at every call."""
+        with isolated_random(self.device, 2):
+            return View(module)(inputs, **conditions)
+
+
+def example_inputs(spec: NetworkSpec, count: int, device: torch.device) -> Example:
+    """Inputs that a network for this spec must take, with its conditions: always the same.
+
+    Latents are from N(0, I), images (channels last) and points in [-1, 1], labels all different if there are that many
+    classes, and other conditions in [0, 1].
+    """
+    with isolated_random(device, 3):
+        inputs = torch.randn(count, *spec.inputs, device=device)
+        if inputs.dim() == 4:
+            inputs = inputs.tanh().contiguous(memory_format=torch.channels_last)
+        conditions = {name: _condition(name, shape, spec, count, device) for name, shape in spec.conditions.items()}
+    return inputs, conditions
+
+
+def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int, device: torch.device) -> Tensor:
+    if name == "labels":
+        return torch.arange(count, device=device) % spec.classes
+    return torch.rand(count, *shape, device=device)
+
+
+# ── Clauses ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def has_methods(trial: NetworkTrial) -> None:
+    """The loss's slot names methods; the network has them."""
+    module = trial.make()
+    absent = [name for name in trial.methods if not callable(getattr(module, name, None))]
+    if absent:
+        raise IncompatibleError(f'lacks "{absent[0]}", which the loss calls; take a network that has it')
+
+
+def answers_as_declared(trial: NetworkTrial) -> None:
+    """In evaluation mode, it returns a new float32 tensor of the declared shape, and leaves its input alone."""
+    module = trial.make().eval()
+    inputs, conditions = trial.example(2)
+    given = inputs.clone()
+    output = _tried(lambda: _raw(module, inputs, conditions), trial)
+    if trial.spec.outputs == (...,):
+        return
+    _check_tensor(output, trial.spec)
+    if not torch.equal(inputs, given):
+        raise IncompatibleError("changes its input in place; begin with a copy")
+    if output.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr():
+        raise IncompatibleError("returns its input itself, or a view of it; return a new tensor")
+    if output.dtype != torch.float32:
+        raise IncompatibleError(f"returns {output.dtype} where torch.float32 was expected; end with .float()")
+    if not output.isfinite().all():
+        raise IncompatibleError("returns NaN or infinity as it is initialised")
+
+
+def uses_inputs(trial: NetworkTrial) -> None:
+    """Other inputs give other outputs."""
+    inputs, conditions = trial.example(4)
+    if trial.spec.outputs != (...,) and not trial.tells_apart((inputs, conditions), (inputs.flip(0), conditions)):
+        raise IncompatibleError("gives the same output for different inputs")
+
+
+def uses_conditions(trial: NetworkTrial) -> None:
+    """Other labels, and other values of every other condition, give other outputs."""
+    inputs, conditions = trial.example(4)
+    for name, values in conditions.items():
+        others = {**conditions, name: values.flip(0)}
+        if trial.spec.outputs != (...,) and not trial.tells_apart((inputs, conditions), (inputs, others)):
+            raise IncompatibleError(f"ignores its {name}{LABELS}")
+
+
+def learns(trial: NetworkTrial) -> None:
+    """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch."""
+    if not trial.is_trained:
+        return
+    module = trial.make().train()
+    inputs, conditions = trial.example(min(2, trial.samples))
+    output = _tried(lambda: View(module, trial.precision)(inputs, **conditions), trial)
+    if not isinstance(output, Tensor):
+        return
+    _check_tensor(output, trial.spec)
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    if parameters and output.requires_grad:
+        _tried(lambda: _step(output, parameters), trial)
+    if not output.isfinite().all():
+        raise IncompatibleError(f"returns NaN or infinity in training mode{_at(trial.precision)}")
+
+
+NETWORK_CLAUSES = (has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
+"""In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
+network."""
+
+
+def check_network(trial: NetworkTrial) -> None:
+    """Try all clauses.
+
+    Raises:
+        IncompatibleError: for the first that fails.
+    """
+    for clause in NETWORK_CLAUSES:
+        clause(trial)
+
+
+# ── Other questions ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def mixes_samples(trial: NetworkTrial) -> bool:
+    """Whether, in training mode, an output depends on other samples of its batch, as it does with batch norm.
+
+    Needs at least three samples: of two, batch norm makes ±1.
+    """
+    inputs, conditions = trial.example(4)
+    inputs = inputs.requires_grad_()
+    with isolated_random(trial.device, 2):
+        output = View(trial.make().train())(inputs, **conditions)
+    if not isinstance(output, Tensor) or not output.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(output[0].sum(), inputs, allow_unused=True)
+    return gradient is not None and bool(gradient[1:].any())
+
+
+def needs_contiguous_images(module: nn.Module, spec: NetworkSpec, device: torch.device) -> bool:
+    """Whether a network fails on channels-last images alone: as one does that calls `view` after a convolution."""
+    inputs, conditions = example_inputs(spec, 2, device)
+    was_training = module.training
+    try:
+        with torch.no_grad(), isolated_random(device, 2):
+            module.eval()(inputs, **conditions)
+    except RuntimeError as error:
+        return "view size is not compatible" in str(error)
+    except Exception:  # the clauses report it
+        return False
+    finally:
+        module.train(was_training)
+    return False
+
+
+# ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _raw(module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) -> Any:
+    """The module's own answer, not brought to float32."""
+    is_contiguous = getattr(module, "memory_format", None) is torch.contiguous_format
+    with torch.no_grad():
+        return module(inputs.contiguous() if is_contiguous else inputs, **conditions)
+
+
+def _tried(call: Callable[[], Any], trial: NetworkTrial) -> Any:
+    """The result of a call into the network's code, whose errors become one sentence."""
+    try:
+        with isolated_random(trial.device, 2):
+            return call()
+    except IncompatibleError:
+        raise
+    except Exception as error:
+        raise IncompatibleError(_refusal(error, trial)) from error
+
+
+def _refusal(error: Exception, trial: NetworkTrial) -> str:
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    if "unexpected keyword argument" in text:
+        name = text.rpartition("argument ")[2].strip("'")
+        return f"ignores its {name}{LABELS}"
+    if "Expected more than 1 value per channel" in text:
+        return (
+            "has batch norm, which cannot train on 1 sample at a time; take a larger batch_size, a smaller accumulate, "
+            'or norm = "none" where it has that setting'
+        )
+    shape = (trial.samples, *trial.spec.inputs)
+    return f"cannot take an input of shape {shape}{_at(trial.precision)}: {text}"
+
+
+def _step(output: Tensor, parameters: list[nn.Parameter]) -> None:
+    gradients = torch.autograd.grad((output * torch.randn_like(output)).sum(), parameters, allow_unused=True)
+    with torch.no_grad():
+        for weight, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                weight.sub_(gradient, alpha=1e-6)
+
+
+def _check_tensor(output: Any, spec: NetworkSpec) -> None:
+    if not isinstance(output, Tensor):
+        raise IncompatibleError(f"returned {type(output).__name__} where a tensor was expected")
+    shape = tuple(output.shape)
+    if not spec.fits(shape[1:]):
+        expected = ", ".join("…" if side is ... else str(side) for side in (shape[0], *spec.outputs))
+        raise IncompatibleError(f"returned shape {shape} where ({expected}) was expected")
+
+
+def _at(precision: torch.dtype | None) -> str:
+    return "" if precision is None else f" in {str(precision).removeprefix('torch.')}"
