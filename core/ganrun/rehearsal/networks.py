@@ -54,7 +54,7 @@ class NetworkTrial:
     is_trained: bool = True
 
     def shaken(self, number: int) -> nn.Module:
-        """A copy in evaluation mode: the network itself for 0, and for 1, 2, … copies shaken in different directions."""
+        """A copy in evaluation mode: unshaken for 0, and for 1, 2, … shaken in different directions."""
         module = self.make().eval()
         with torch.no_grad(), isolated_random(self.device, number):
             for weight in module.parameters() if number else ():
