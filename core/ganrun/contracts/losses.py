@@ -72,6 +72,20 @@ class Batch:
     steps_done: int = 0
     """Read it as `step`."""
 
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    """Read its entries as `batch[name]`."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The record field of that name, `(size, *spec.fields[name])` in [-1, 1].
+
+        Raises:
+            ContractError: if the data has no such field, or in a phase with `reads_images=False`.
+        """
+        if name not in self.beside:
+            known = ", ".join(self.beside) or "none here; a phase with reads_images=False gets no records"
+            raise ContractError(f'the objective uses batch["{name}"], and the known fields are: {known}')
+        return self.beside[name]
+
     @property
     def size(self) -> int:
         """Number of samples."""
@@ -103,8 +117,9 @@ class Batch:
         latents = self.latents.chunk(count)
         images = self.real_images.chunk(count) if self.real_images is not None else [None] * count
         labels = self.real_labels.chunk(count) if self.real_labels is not None else [None] * count
-        for part in zip(latents, images, labels, strict=True):
-            yield Batch(*part, steps_done=self.steps_done)
+        beside = {name: field.chunk(count) for name, field in self.beside.items()}
+        for number, part in enumerate(zip(latents, images, labels, strict=True)):
+            yield Batch(*part, self.steps_done, {name: parts[number] for name, parts in beside.items()})
 
 
 class Nets:
@@ -173,6 +188,10 @@ class Loss(Component, ABC):
 
     slots: ClassVar[Mapping[str, Slot]]
     """The networks it needs, by role."""
+
+    paired: ClassVar[bool] = True
+    """Whether row i of every record field belongs to image i. If not, images (with labels) and each field are shuffled
+    separately, and their counts may differ."""
 
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings
