@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import index
+from typing import Any, Literal, Self
 
 from ganrun.base.errors import IncompatibleError
 
@@ -18,8 +20,9 @@ class Factor:
     size: int
     """Number of latents."""
 
-    kind: Literal["noise", "categorical", "continuous"]
-    """noise: without a particular meaning; categorical: one-hot; continuous: in (-1, 1)."""
+    kind: Literal["noise", "categorical", "continuous", "given"]
+    """noise: without a particular meaning; categorical: one-hot; continuous: in (-1, 1); given: the record field of
+    this name, flattened, in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,28 @@ class DataSpec:
 
     classes: int = 0
     """Number of classes of the labels; 0 if the data has no labels."""
+
+    fields: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    """The shapes of what each record holds beside its image, by name: `{"source": (3, 64, 64)}`. A field of three sides
+    is an image: (channels, height, width)."""
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """The spec that `facts` describes; a fact that is absent, as in older files, has its default.
+
+        Raises:
+            KeyError, TypeError, ValueError: if these are not the facts of a data set.
+        """
+        shape, fields = _shape(facts["sample_shape"]), dict(facts.get("fields", {}))
+        return cls(shape, index(facts["classes"]), {str(name): _shape(sides) for name, sides in fields.items()})
+
+    def facts(self) -> dict[str, Any]:
+        """Every fact of the data, as JSON. Of a `ModelSpec`, only those of its data."""
+        return {
+            "sample_shape": list(_shape(self.sample_shape)),
+            "classes": index(self.classes),
+            "fields": {name: list(_shape(sides)) for name, sides in self.fields.items()},
+        }
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -73,3 +98,10 @@ class ModelSpec(DataSpec):
         """The indices of a factor in a latent vector."""
         start = sum(each.size for each in self.factors[: self.factors.index(factor)])
         return slice(start, start + factor.size)
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    shape = tuple(index(side) for side in sides)
+    if any(side < 1 for side in shape):
+        raise ValueError(f"{shape} has a side below 1")
+    return shape

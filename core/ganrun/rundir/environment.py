@@ -27,7 +27,7 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         data: Prepared.
         device: Where the run trains.
     """
-    manifest, spec = dict(data.manifest()), data.spec()
+    manifest = dict(data.manifest())
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -41,11 +41,7 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in _configs(recipe)},
         "data_fingerprint": manifest["fingerprint"],
         "data": manifest,
-        "problem": {
-            "sample_shape": list(spec.sample_shape),
-            "classes": spec.classes,
-            "class_names": list(data.class_names()),
-        },
+        "problem": {**data.spec().facts(), "class_names": list(data.class_names())},
     }
 
 

@@ -164,7 +164,7 @@ def _score_pictures(request: Request, against: str, registry: Registry, on_stage
     on_stage(f"data {config.data.use}")
     real = prepared_data(config)
     with error_context(config, config.data):
-        spec = ModelSpec(**dataclasses.asdict(real.spec()))
+        spec = ModelSpec.from_facts(real.spec().facts())
         pictures = _pictures(request.path, spec, registry)
     on_stage(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)

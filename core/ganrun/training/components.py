@@ -82,9 +82,8 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
         if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
-    return ModelSpec(
-        spec.sample_shape,
-        spec.classes,
+    return dataclasses.replace(
+        ModelSpec.from_facts(spec.facts()),
         latent_size=loss.latent_size,
         factors=tuple(loss.factors()),
         encodes=type(loss).encode is not Loss.encode,
