@@ -25,16 +25,17 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         measurements: Where the terms of the phases are summed.
     """
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
-    data = RealBatches(run.data.split("train"), device, run.seed, horizontal_flip=train.horizontal_flip)
+    split, flip = run.data.split("train"), train.horizontal_flip
+    data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
     views = {name: network_view(slot.module, device, train.precision) for name, slot in state.slots.items()}
 
     def draw(phase: Phase) -> Batch:
         latents = loss.latents(train.batch_size, device)
         if not phase.reads_images:
             return Batch(latents, steps_done=state.step)
-        images, labels = data.take(state.images_seen, train.batch_size)
+        real = data.take(state.images_seen, train.batch_size)
         state.images_seen += train.batch_size
-        return Batch(latents, images, labels, state.step)
+        return Batch(latents, real.images, real.labels, state.step, real.beside)
 
     nets = Nets(views)
     updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in loss.phases()]
