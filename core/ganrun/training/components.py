@@ -16,8 +16,10 @@ from ganrun.contracts.losses import Loss
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.contracts.specs import DataSpec, ModelSpec
+from ganrun.inference.given import check_given_factors
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.data import check_spec
 from ganrun.training.views import seeded_network
 
 
@@ -60,10 +62,12 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
     """The model's spec, and the loss.
 
     Raises:
+        DataError: if the data's spec is none.
         IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
     """
     with error_context(recipe, recipe.data):
         spec = data.spec()
+        check_spec(spec)
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
             raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
     return loss_for(recipe, spec)
@@ -73,7 +77,7 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
     """The model's spec, which is the data's with the facts that the loss adds, and the loss.
 
     Raises:
-        IncompatibleError: if the loss needs labels that the data lacks, or has no latents.
+        IncompatibleError: if the loss needs labels or record fields that the data lacks, or has no latents.
     """
     with error_context(config, config.loss):
         loss: Loss = config.loss.build(spec)
@@ -82,13 +86,15 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
         if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
-    return dataclasses.replace(
-        ModelSpec.from_facts(spec.facts()),
-        latent_size=loss.latent_size,
-        factors=tuple(loss.factors()),
-        encodes=type(loss).encode is not Loss.encode,
-        reconstructs=type(loss).reconstruct is not Loss.reconstruct,
-    ), loss
+        whole = dataclasses.replace(
+            ModelSpec.from_facts(spec.facts()),
+            latent_size=loss.latent_size,
+            factors=tuple(loss.factors()),
+            encodes=type(loss).encode is not Loss.encode,
+            reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+        )
+        check_given_factors(whole)
+    return whole, loss
 
 
 # ── Networks ────────────────────────────────────────────────────────────────────────────────────────────
