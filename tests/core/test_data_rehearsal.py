@@ -107,13 +107,13 @@ SPLITS: dict[str, tuple[Callable[[Split], Any], str]] = {
     "empty": (images(lambda x: x[:0]), "images are empty: their shape is (0, 3, 4, 6); return at least one row"),
     "channels last": (images(lambda x: x.transpose(0, 2, 3, 1).copy()), "images are (12, 4, 6, 3), not (count, 3, 4, 6)"
                       " as its spec says; their channels are last (NHWC): return array.transpose(0, 3, 1, 2).copy()"),
-    "flat": (images(lambda x: x.reshape(COUNT, -1)), "(12, 72), not (count, 3, 4, 6) as its spec says; return array.re"),
+    "flat": (images(lambda x: x.reshape(COUNT, -1)), "are (12, 72), not (count, 3, 4, 6) as its spec says; return ar"),
     "other size": (images(lambda x: x[..., :5].copy()), "images are (12, 3, 4, 5), not (count, 3, 4, 6) as its spec"),
-    "read-only": (images(read_only), 'images are read-only; open a memory map with mmap_mode="c", or return array.copy'),
+    "read-only": (images(read_only), 'images are read-only; open a memory map with mmap_mode="c", or ret'),
     "reversed": (images(lambda x: x[..., ::-1]), "images are a view that torch cannot take"),
     "nan": (images(with_nan), "images are NaN or infinite in row 7"),
-    "0 to 1": (images(lambda x: (x / 255).astype(np.float32)), "of which [0, 1] is one half: return 2 * x - 1, or uint8"),
-    "0 to 255": (images(lambda x: x.astype(np.float32)), "not in [-1, 1]; return uint8 from 0 to 255, or x / 127.5 - 1"),
+    "0 to 1": (images(lambda x: (x / 255).astype(np.float32)), "of which [0, 1] is one half: return 2 * x - 1, or ui"),
+    "0 to 255": (images(lambda x: x.astype(np.float32)), "not in [-1, 1]; return uint8 from 0 to 255, or x / 127.5"),
     "wide": (images(lambda x: 2 * as_float(x)), "images are float32 from -2 to 2, not in [-1, 1]; scale them"),
     "labels from 1": (labels(lambda x: x + 1), "labels reach from 1 to 3, and its spec says 3 classes, 0 to 2; they"
                       " count from 1: return labels - 1"),
@@ -127,14 +127,14 @@ SPLITS: dict[str, tuple[Callable[[Split], Any], str]] = {
     "label list": (labels(list), "labels are of type list"),
     "no labels": (labels(lambda _: None), "its spec says 3 classes, and its train split has no labels; return them"),
     "no field": (lambda split: replace(split, beside={}), 'lacks the field "source" of its spec'),
-    "unknown field": (lambda split: replace(split, beside={**split.beside, "mask": split.images}), '"mask" that its spec'),
+    "unknown field": (lambda split: replace(split, beside={**split.beside, "mask": split.images}), '"mask" that its s'),
     "field tuple": (lambda split: replace(split, beside=()), "has beside=tuple; return arrays by the fields' names"),
     "fewer records": (field("source", lambda x: x[:5]), '5 records "source" for 12 images; return one for each image'),
     "field shape": (field("source", lambda x: x[:, 0]), 'records "source" are (12, 4, 6), not (count, 1, 4, 6) as its'
                     " spec says; their channel is missing: return array[:, numpy.newaxis]"),
-    "field type": (field("source", lambda x: x > 0), 'records "source" are bool, not uint8 or float32; return array.asty'),
-    "field 0 to 1": (field("source", abs), 'records "source" are float32 from'),
-    "wide field": (field("pose", lambda x: 9 * x), 'records "pose" are float32 from'),
+    "field type": (field("source", lambda x: x > 0), 'records "source" are bool, not uint8 or float32; return array'),
+    "field 0 to 1": (field("source", abs), 'one half: return 2 * x - 1'),
+    "wide field": (field("pose", lambda x: 9 * x), "not in [-1, 1]; scale them: a generator's samples end at -1 and 1"),
     "not a split": (lambda split: (split.images, split.labels), "returns tuple, not ganrun.Split(images, labels)"),
 }  # fmt: skip
 
@@ -187,7 +187,8 @@ def test_a_fault_is_reported_at_the_datas_table_before_anything_is_written(fault
     with pytest.raises(RequestError) as caught:
         build(recipe(fault=fault), output, Plugin())
     assert FAULTS[fault] in str(caught.value)
-    assert str(caught.value).startswith(f"{output}.toml:8: [data] faulty"), "the line of its table"
+    line = Path(f"{output}.toml").read_text(encoding="utf-8").splitlines().index("[data]") + 1
+    assert str(caught.value).startswith(f"{output}.toml:{line}: [data] faulty")
     assert not output.exists()
 
 

@@ -155,15 +155,16 @@ def _has_unit(column: Column) -> None:
     is_half = column.is_image and low >= 0
     if is_half or low < -1 - ROUNDING or high > 1 + ROUNDING:
         found = f"{column.name} are float32 from {low:.4g} to {high:.4g}, not in [-1, 1]"
-        raise DataError(f"{found}; {_unit_advice(low, high)}")
+        raise DataError(f"{found}; {_unit_advice(low, high) if is_half else WIDE}")
+
+
+WIDE = "scale them: a generator's samples end at -1 and 1"
 
 
 def _unit_advice(low: float, high: float) -> str:
-    if low >= 0 and high <= 1 + ROUNDING:
+    if high <= 1 + ROUNDING:
         return "of which [0, 1] is one half: return 2 * x - 1, or uint8 from 0 to 255"
-    if low >= 0 and high <= 255:
-        return "return uint8 from 0 to 255, or x / 127.5 - 1"
-    return "scale them: a generator's samples end at -1 and 1"
+    return "return uint8 from 0 to 255, or x / 127.5 - 1" if high <= 255 else WIDE
 
 
 CLAUSES: tuple[Callable[[Column], None], ...] = (
