@@ -25,7 +25,7 @@ SHAPES = [(3, 5, 4), (1, 1, 1), (2,)]
 
 
 def labelled(shape=(3, 5, 4), classes=4, latent_size=6):
-    return ModelSpec(shape, classes, latent_size, labelled=True)
+    return ModelSpec(shape, classes, latent_size=latent_size, labelled=True)
 
 
 # ── Concatenation: nothing is learned ─────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
-def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
+def describe_environment(
+    recipe: Recipe, data: Data, manifest: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
     """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
 
     Args:
         recipe: The run's.
         data: Prepared.
+        manifest: The data's.
         device: Where the run trains.
     """
-    manifest, spec = dict(data.manifest()), data.spec()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -40,12 +43,8 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "threads": torch.get_num_threads(),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in _configs(recipe)},
         "data_fingerprint": manifest["fingerprint"],
-        "data": manifest,
-        "problem": {
-            "sample_shape": list(spec.sample_shape),
-            "classes": spec.classes,
-            "class_names": list(data.class_names()),
-        },
+        "data": dict(manifest),
+        "problem": {**data.spec().facts(), "class_names": list(data.class_names())},
     }
 
 

@@ -121,11 +121,7 @@ class SavedModel:
         for slot, tensors in self.weights.items():
             write_weights(folder / f"{slot}.safetensors", tensors)
         shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
-        spec = {
-            "sample_shape": list(self.spec.sample_shape),
-            "classes": self.spec.classes,
-            "class_names": list(self.class_names),
-        }
+        spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
@@ -190,7 +186,7 @@ def _saved_model(
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
         stored = RunDirectory(folder).read_json(facts)["problem"]
-        spec = DataSpec(tuple(int(side) for side in stored["sample_shape"]), int(stored["classes"]))
+        spec = DataSpec.from_facts(stored)
         names = tuple(str(name) for name in stored["class_names"])
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(

@@ -22,6 +22,7 @@ from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.inference.sources import FoundSamples
 from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_recipe
 from ganrun.recipe.shipped import find_recipe
+from ganrun.rehearsal.data import check_data
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, merged_summary
@@ -164,7 +165,8 @@ def _score_pictures(request: Request, against: str, registry: Registry, on_stage
     on_stage(f"data {config.data.use}")
     real = prepared_data(config)
     with error_context(config, config.data):
-        spec = ModelSpec(**dataclasses.asdict(real.spec()))
+        check_data(real, paired=False)
+        spec = ModelSpec.from_facts(real.spec().facts())
         pictures = _pictures(request.path, spec, registry)
     on_stage(f"pictures in {request.path}")
     images = _prepared_images(pictures, request.path)

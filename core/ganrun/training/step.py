@@ -26,7 +26,8 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         measurements: Where the terms of the phases are summed.
     """
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
-    data = RealBatches(run.data.split("train"), device, run.seed, horizontal_flip=train.horizontal_flip)
+    split, flip = run.data.split("train"), train.horizontal_flip
+    data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
     views = {name: View(slot.module, PRECISIONS[train.precision]) for name, slot in state.slots.items()}
 
     steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -35,9 +36,9 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         latents = loss.latents(train.batch_size, device)
         if not phase.reads_images:
             return Batch(latents, steps_done=steps_done)
-        images, labels = data.take(state.images_seen, train.batch_size)
+        real = data.take(state.images_seen, train.batch_size)
         state.images_seen += train.batch_size
-        return Batch(latents, images, labels, steps_done=steps_done)
+        return Batch(latents, real.images, real.labels, real.beside, steps_done)
 
     nets = Nets(views)
     updates = [
