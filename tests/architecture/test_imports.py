@@ -18,13 +18,14 @@ CORE = ROOT / "core/ganrun"
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("ganrun_"))
 
 ROOMS = (
-    "base",  # errors, files, console, signals, randomness, devices
+    "base",  # errors, files, console, signals, randomness, devices, networks as wholes
     "contracts",  # what components are, and the hooks that offer them
     "toolkit",  # parts that many plugins need
     "discovery",  # entry points → components
     "recipe",  # text → a validated recipe
     "inference",  # a model in use, and its evaluation
     "rundir",  # what a run leaves on disk
+    "rehearsal",  # what is tried before a run
     "training",  # a recipe → a run → a trained model
     "trained",  # loading and scoring what was trained
     "commands",  # the command line

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.specs import ModelSpec
 from ganrun.recipe.recipe import Recipe
+from ganrun.rehearsal.state import check_state
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
 from ganrun.training.state import SlotState
@@ -55,15 +58,23 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, spec: ModelSpec, devic
             else:
                 inputs, expected = torch.zeros(2, *own.sample_shape, device=device), (own.out_features,)
             check_output(module, inputs, expected, name, own.labelled)
+            labels = torch.arange(2, device=device) if own.labelled else None
             if slot.per_sample and mixes_samples(module, torch.randn(4, *own.sample_shape, device=device)):
                 log.warning(MIXED, recipe.where(config.key), name, config.registered, recipe.loss.use)
+        average = _average_of(recipe, loss, name)
+        check_state(module, partial(config.build, own), lambda network: network(inputs, labels), device, average)
     return module
 
 
+def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
+    """What begins the average of a slot's network; None where none is kept."""
+    return partial(Average, decay=recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+
+
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
-    average = Average(module, recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+    average = _average_of(recipe, loss, name)
     config = recipe.optimizers[name]
     with error_context(recipe, config):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
-    return SlotState(name, module, average, optimizer, rule)
+    return SlotState(name, module, average and average(module), optimizer, rule)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganrun.base.errors import NonFiniteError, RequestError
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
-from ganrun.training.averaging import Average
+from ganrun.training.averaging import Average, averaged_tensors
 
 
 @dataclass
@@ -83,16 +83,16 @@ class TrainingState:
         """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`.
 
         Raises:
-            NonFiniteError: if any holds NaN or infinity; such a state is not worth keeping. Waits for the device.
+            NonFiniteError: if a weight or a norm's statistic is NaN or infinite; such a state is not worth keeping.
+                Waits for the device.
         """
-        weights = {slot.name: _state_of(slot.module) for slot in self.slots.values()}
-        for slot in self.slots.values():
-            if slot.average is not None:
-                weights[f"{slot.name}.averaged"] = _state_of(slot.average.module)
-        for name, tensors in weights.items():
-            if not all(bool(t.isfinite().all()) for t in tensors.values()):
+        networks = {slot.name: slot.module for slot in self.slots.values()}
+        averages = {f"{slot.name}.averaged": slot.average.module for slot in self.slots.values() if slot.average}
+        for name, module in {**networks, **averages}.items():
+            # Not every buffer: a mask may hold -inf.
+            if not all(bool(tensor.isfinite().all()) for tensor in averaged_tensors(module).values()):
                 raise NonFiniteError(f"the weights of {name} are no longer finite")
-        return weights
+        return {name: _state_of(module) for name, module in {**networks, **averages}.items()}
 
     def progress(self) -> dict[str, Any]:
         """Optimisers, step, images seen and seconds, in types that `torch.load(weights_only=True)` reads."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ganrun.base.modules import to_device
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Network
 
@@ -15,10 +16,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
-    """Build a network under its own random stream, and move it to the device, channels last."""
+    """Build a network under its own random stream, and move it to the device, as `to_device` does."""
     with isolated_random(torch.device("cpu"), seed):
         module = make()
-    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return to_device(module, device)
 
 
 def network_view(module: nn.Module, device: torch.device, precision: str) -> Network:
