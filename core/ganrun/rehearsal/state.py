@@ -187,18 +187,22 @@ def _used(module: nn.Module, call: Call) -> nn.Module:
 
 
 def _shake(module: nn.Module) -> None:
-    """Move all weights: w ← w + 0.1 rms(w) N(0, 1), with rms 1 for zeros, so that a gain of 0 hides nothing."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            size = parameter.square().mean().sqrt()
-            parameter.add_(SHAKE * size.where(size > 0, 1.0) * torch.randn_like(parameter))
+    """Move all weights: w ← w + 0.1 rms(w) U(-1, 1), with rms 1 for zeros, so that a gain of 0 hides nothing."""
+    for parameter in _floats(module):
+        size = parameter.square().mean().sqrt()
+        parameter.add_(torch.rand_like(parameter).mul_(2).sub_(1).mul_(SHAKE * size.where(size > 0, 1.0)))
+
+
+def _floats(module: nn.Module) -> Iterator[nn.Parameter]:
+    return (each for each in module.parameters() if each.is_floating_point())
 
 
 def check_average(used: nn.Module, call: Call, average: Callable[[nn.Module], Follower]) -> None:
     """Whether an average of the network can be kept, and gives finite outputs. Moves the network's weights."""
     try:
         follower = average(used)
-        _shake(used)
+        for parameter in _floats(used):
+            parameter.mul_(1 + SHAKE)
         follower.update(1)
         outputs = call(follower.module)
     except Exception as error:  # whatever an attribute, or a forward in evaluation mode, raises
@@ -215,7 +219,8 @@ def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.de
         twin.load_state_dict(restored)
     except Exception as error:  # torch's own, and those of a network's hooks
         raise IncompatibleError(
-            f"a new build cannot load its state: {error}; layers and shapes must follow from the settings and the spec"
+            "a new build cannot load its state; layers and shapes must follow from the settings and the spec:\n"
+            f"  {error}"
         ) from error
     loaded = twin.state_dict()
     changed = [name for name in state if name not in loaded or not same_bits(state[name], loaded[name])]
