@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
@@ -20,7 +19,7 @@ from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
-from ganrun.rundir.checkpoints import find_checkpoint, write_weights
+from ganrun.rundir.checkpoints import find_checkpoint, read_weights, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
@@ -169,7 +168,7 @@ def _exported(folder: Path, registry: Registry) -> SavedModel:
         found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
-        weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+        weights = {path.stem: read_weights(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
     return _saved_model(folder, CONFIG, facts, weights, registry)

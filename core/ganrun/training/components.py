@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
+from ganrun.base.modules import to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
 from ganrun.contracts.extractors import Extractor
@@ -123,8 +124,15 @@ def build_network(config: ComponentConfig, spec: NetworkSpec, device: torch.devi
     network: Network = seeded_network(lambda: config.build(spec), device, seed)
     if len(spec.inputs) == 3 and needs_contiguous_images(network, spec, device):
         network.memory_format = torch.contiguous_format
-        network.to(memory_format=torch.contiguous_format)
+        to_device(network, device)
     return network
+
+
+def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec) -> Network:
+    """The same network built once more, on the CPU, from the current random stream."""
+    twin: Network = config.build(spec)
+    twin.memory_format = network.memory_format  # type: ignore[assignment]
+    return twin
 
 
 def build_optimizer(config: ComponentConfig) -> Optimizer:
