@@ -25,6 +25,7 @@ from .base.randomness import (
     isolated_random as isolated_random,
 )
 from .base.spinner import spinner as spinner
+from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,
@@ -59,6 +60,7 @@ from .contracts.metrics import (
 from .contracts.networks import (
     Discriminator as Discriminator,
     Generator as Generator,
+    Network as Network,
 )
 from .contracts.observers import Observer as Observer
 from .contracts.optimizers import (
@@ -66,6 +68,11 @@ from .contracts.optimizers import (
     OptimizerSettings as OptimizerSettings,
     Schedule as Schedule,
 )
+from .contracts.regularizers import (
+    Regularizer as Regularizer,
+    RegularizerSettings as RegularizerSettings,
+)
+from .contracts.scheduled import Scheduled as Scheduled
 from .contracts.scores import Score as Score
 from .contracts.settings import Settings as Settings
 from .contracts.specs import (

@@ -51,6 +51,10 @@ class Slot:
     labelled: bool = False
     """Whether objectives call it with labels. A network that ignores its labels is refused."""
 
+    augmented: bool = False
+    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
+    the recipe's `[augmentation]`."""
+
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
     norm it does not; the user is warned of such a network."""
@@ -173,6 +177,10 @@ class Loss(Component, ABC):
 
     slots: ClassVar[Mapping[str, Slot]]
     """The networks it needs, by role."""
+
+    repeat: ClassVar[Mapping[str, int]] = {}
+    """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
+    sets them for any loss, by `[train] repeat`."""
 
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings

@@ -10,6 +10,15 @@ from ganrun.contracts.components import Component
 from ganrun.contracts.specs import ModelSpec
 
 
+class Network(nn.Module, Component):
+    """A network of any inputs and outputs, as its slot in the loss requires."""
+
+    def __init__(self, settings: Any, spec: ModelSpec) -> None:
+        super().__init__()
+        self.settings = settings
+        self.spec = spec
+
+
 class Generator(nn.Module, Component):
     """A network from latents to samples.
 
