@@ -17,7 +17,7 @@ from ganrun.contracts.settings import Settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
-from ganrun.recipe.faults import Owner, shown
+from ganrun.recipe.faults import Owner
 from ganrun.recipe.moves import Move, move_settings
 from ganrun.recipe.recipe import (
     DEFAULT_OPTIMIZER,
@@ -213,7 +213,7 @@ def _named_tables(reader: ComponentReader) -> Iterator[tuple[Key, str, object]]:
     loss = reader.named("loss", _use(content.get("loss")))
     kinds = {"data": "data", "loss": "loss", "augmentation": "augmentation", "optimizer": "optimizer"}
     kinds |= {name: slot.kind for name, slot in (loss.cls.slots.items() if loss else ())}
-    kinds |= {name: "observer" for name in reader.registry.names("observer")}
+    kinds |= dict.fromkeys(reader.registry.names("observer"), "observer")
     for name, kind in kinds.items():
         if isinstance(content.get(name), dict):
             yield (name,), kind, _use(content[name]) or {"optimizer": DEFAULT_OPTIMIZER, "observer": name}.get(kind)
