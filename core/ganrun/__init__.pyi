@@ -26,6 +26,7 @@ from .base.randomness import (
 )
 from .base.ranks import mean_over_ranks as mean_over_ranks
 from .base.spinner import spinner as spinner
+from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,
@@ -68,6 +69,11 @@ from .contracts.optimizers import (
     OptimizerSettings as OptimizerSettings,
     Schedule as Schedule,
 )
+from .contracts.regularizers import (
+    Regularizer as Regularizer,
+    RegularizerSettings as RegularizerSettings,
+)
+from .contracts.scheduled import Scheduled as Scheduled
 from .contracts.scores import Score as Score
 from .contracts.settings import Settings as Settings
 from .contracts.specs import (
