@@ -25,6 +25,7 @@ ROOMS = (
     "recipe",  # text → a validated recipe
     "inference",  # a model in use, and its evaluation
     "rundir",  # what a run leaves on disk
+    "rehearsal",  # what is tried before a run
     "training",  # a recipe → a run → a trained model
     "trained",  # loading and scoring what was trained
     "commands",  # the command line

@@ -20,6 +20,7 @@ from ganrun.training.components import (
     build_extractor,
     build_loss,
     build_metric,
+    frame_of,
     prepared_data,
     prepared_metrics,
 )
@@ -67,13 +68,15 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     state = TrainingState(build_slots(recipe, loss, spec, device))
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
+    with frame_of(recipe, recipe.data, "manifest"):
+        environment = describe_environment(recipe, data, device)
     return Assembly(
         recipe=recipe,
         data=data,
         model=Model(spec, loss, shown, device, recipe.train.seed),
         state=state,
         metrics=tuple(metrics),
-        environment=describe_environment(recipe, data, device),
+        environment=environment,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from ganrun.base.errors import GanrunError, IncompatibleError
+from ganrun.base.errors import GanrunError, IncompatibleError, PluginError
+from ganrun.base.frames import called
 from ganrun.contracts.data import Data
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.losses import Loss
@@ -18,20 +18,37 @@ from ganrun.contracts.optimizers import Optimizer
 from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.losses import check_loss
 from ganrun.training.views import seeded_network
 
 
-@contextmanager
-def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None]:
-    """A block whose errors get the location of the component's table in the recipe, and the component's name."""
-    try:
-        yield
-    except GanrunError as error:
-        error.message = f"{header(config.key)} {config.registered}: {error.message}"
-        raise error.located(recipe.where(config.key)) from None
-    except Exception as error:
-        error.add_note(f"in {config.registered.kind} {config.registered}, chosen at {recipe.where(config.key)}")
-        raise
+def owner_of(config: ComponentConfig) -> str:
+    """A component of a recipe, as messages name it: `[generator] mlp (ganrun 0.1.0)`."""
+    return f"{header(config.key)} {config.registered}"
+
+
+def frame_of(
+    recipe: HasLocation, config: ComponentConfig, doing: str, error: type[GanrunError] = PluginError
+) -> called:
+    """The frame of a call into a component of a recipe: its errors name the component and locate its table.
+
+    Args:
+        recipe: What the component's table is part of.
+        config: The component.
+        doing: The method that is called.
+        error: What an exception becomes that is none of ganrun's; `ContractError` once a run has started.
+    """
+    return called(owner_of(config), doing, recipe.where(config.key), error)
+
+
+def metric_frames(recipe: EvaluationConfig) -> Callable[[int, str], called]:
+    """The frames of calls into a recipe's metrics: `frame(place, doing)`."""
+    places = [recipe.where(config.key) for config in recipe.metrics]
+
+    def frame(place: int, doing: str) -> called:
+        return called(f"metric.{place} {recipe.metrics[place].registered}", doing, places[place])
+
+    return frame
 
 
 # ── Data and loss ───────────────────────────────────────────────────────────────────────────────────────
@@ -39,7 +56,7 @@ def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None
 
 def build_data(recipe: EvaluationConfig) -> Data:
     """The data set, not prepared yet."""
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "__init__"):
         data: Data = recipe.data.build()
     return data
 
@@ -51,7 +68,7 @@ def prepared_data(recipe: EvaluationConfig) -> Data:
         DataError: if files are missing or damaged, with the steps that fix it.
     """
     data = build_data(recipe)
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "prepare"):
         data.prepare()
     return data
 
@@ -62,7 +79,7 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
     Raises:
         IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
     """
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "spec"):
         spec = data.spec()
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
             raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
@@ -73,12 +90,11 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
     """The model's spec, which is the data's with the facts that the loss adds, and the loss.
 
     Raises:
-        IncompatibleError: if the loss needs labels that the data lacks, or has no latents.
+        IncompatibleError: if the loss needs labels that the data lacks, or as `check_loss`.
     """
-    with error_context(config, config.loss):
+    with frame_of(config, config.loss, "__init__"):
         loss: Loss = config.loss.build(spec)
-        if loss.latent_size < 1:
-            raise IncompatibleError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
+        check_loss(loss)
         if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
@@ -123,7 +139,7 @@ def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: Mod
     config = metric.parts.get("features")
     if config is None:
         return None
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         extractor: Extractor = config.build(spec)
         return extractor
 
@@ -136,7 +152,7 @@ def build_metric(
     Raises:
         IncompatibleError: if the extractor lacks an output that the metric reads.
     """
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         if extractor is not None:
             lacking = [output for output in config.registered.cls.reads if output not in extractor.outputs]
             if lacking:
@@ -160,10 +176,10 @@ def prepared_metrics(
         extractor = shared or build_extractor(recipe, config, spec)
         metric = build_metric(recipe, config, spec, extractor)
         if features and extractor and not shared:
-            with error_context(recipe, features):
+            with frame_of(recipe, features, "prepare"):
                 extractor.prepare(data, device)
             extractors.append((features, extractor))
-        with error_context(recipe, config):
+        with frame_of(recipe, config, "prepare"):
             metric.prepare(data, device)
         metrics.append(metric)
     return metrics

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ganrun.base.errors import ContractError
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
-from ganrun.training.measurements import Measurements
+from ganrun.training.measurements import Measurements, total_of
 from ganrun.training.state import SlotState
 
 
@@ -64,6 +64,7 @@ class Update:
         batch = self._draw(self.phase)
         for part in batch.chunks(self._accumulate) if self._accumulate > 1 else (batch,):
             self._differentiate(self.phase.objective(self._nets, part))
+        self._check_gradients()
         for slot in self._trained:
             norm = slot.apply_gradients()
             if norm is not None:
@@ -71,22 +72,20 @@ class Update:
         if self.phase.project:
             self._project(self.phase.project)
 
+    def _check_gradients(self) -> None:
+        for slot in self._trained:
+            if all(parameter.grad is None for parameter in slot.parameters):
+                text = (
+                    f'phase "{self.phase.name}" trains the {slot.name}, and none of its terms depends on that network'
+                )
+                raise ContractError(f"{text}, so it gets no gradient")
+
     @torch.no_grad()
     def _project(self, project: Callable[[nn.Module], None]) -> None:
         for slot in self._trained:
             project(slot.module)
 
     def _differentiate(self, terms: Terms) -> None:
-        total = _sum_of(terms.minimise, self.phase.name)
+        total = total_of(self.phase.name, terms)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self._name, terms.minimise, terms.report)
-
-
-def _sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:
-    values = list(terms.values())
-    if not values:
-        raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total

@@ -12,7 +12,7 @@ from ganrun.contracts.losses import Loss
 from ganrun.contracts.specs import ModelSpec
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.averaging import Average
-from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
+from ganrun.training.components import build_network, build_optimizer, frame_of, network_spec
 from ganrun.training.state import SlotState
 from ganrun.training.trials import check_output, mixes_samples
 
@@ -47,23 +47,23 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, spec: ModelSpec, devic
     slot, config = loss.slots[name], recipe.networks[name]
     own = network_spec(spec, loss, name)
     seed = derived_seed(recipe.train.seed, "weights", name)
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         module = build_network(config, own, device, seed)
-        with isolated_random(device, seed):
-            if slot.kind == "generator":
-                inputs, expected = torch.randn(2, own.latent_size, device=device), own.sample_shape
-            else:
-                inputs, expected = torch.zeros(2, *own.sample_shape, device=device), (own.out_features,)
-            check_output(module, inputs, expected, name, own.labelled)
-            if slot.per_sample and mixes_samples(module, torch.randn(4, *own.sample_shape, device=device)):
-                log.warning(MIXED, recipe.where(config.key), name, config.registered, recipe.loss.use)
+    with frame_of(recipe, config, "forward"), isolated_random(device, seed):
+        if slot.kind == "generator":
+            inputs, expected = torch.randn(2, own.latent_size, device=device), own.sample_shape
+        else:
+            inputs, expected = torch.zeros(2, *own.sample_shape, device=device), (own.out_features,)
+        check_output(module, inputs, expected, name, own.labelled)
+        if slot.per_sample and mixes_samples(module, torch.randn(4, *own.sample_shape, device=device)):
+            log.warning(MIXED, recipe.where(config.key), name, config.registered, recipe.loss.use)
     return module
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
     average = Average(module, recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
     config = recipe.optimizers[name]
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "build"):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
     return SlotState(name, module, average, optimizer, rule)
