@@ -88,7 +88,7 @@ BUILT_IN = load_registry()
 OFFERED: dict[str, tuple[object, Callable[[Registry], object]]] = {
     **{kind.hook: (BUILT_IN.components(name)[0].cls, partial(found_component, name)) for name, kind in KINDS.items()},
     "ganrun_commands": (greet, lambda registry: registry.commands()["mine"]),
-    "ganrun_trackers": (Diary(), lambda registry: registry.trackers()["everything: mine"]),
+    "ganrun_trackers": (Diary(), lambda registry: registry.trackers()["everything: mine"].tracker),
     "ganrun_health_checks": (pulse, lambda registry: registry.health_checks()["everything: mine"]),
 }
 """What a plugin offers as `mine`, and how the registry is asked for it, by hook."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from ganrun.recipe.recipe import (
 from ganrun.recipe.source import Key, Source, header, laid_over, read_source
 from ganrun.recipe.tables import Tables
 
+log = logging.getLogger("ganrun")
+
 ENGINE_KEYS = ("name", "requires", "train", "ema", "data", "loss", "optimizer", "metric")
 
 
@@ -49,7 +52,7 @@ def load_recipe(path: Path, registry: Registry, overrides: Sequence[str] = ()) -
     data, loss = reader.read(("data",), "data"), reader.read(("loss",), "loss")
     slots = _slots(reader)
     networks, optimizers = _networks(reader, slots or {}), _optimizers(reader, slots)
-    metrics, (observers, silenced) = _metrics(reader), _observers(reader)
+    metrics, (observers, silenced) = _metrics(reader), _observers(reader, slots or {})
     _check_names(reader, slots)
     if train and train.batch_size % train.accumulate:
         text = f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}"
@@ -229,11 +232,15 @@ def _metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
     return tuple(found)
 
 
-def _observers(reader: ComponentReader) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
-    """Those that take part, by name; and the automatic ones that the recipe turned off."""
+def _observers(reader: ComponentReader, slots: Collection[str]) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
+    """Those that take part, by name; and the automatic ones that the recipe turned off. A slot of the loss has its table
+    before an observer of the same name, which cannot take part then."""
     found: dict[str, ComponentConfig] = {}
     silenced = []
     for name in reader.registry.names("observer"):
+        if name in slots:
+            log.warning('the observer "%s" is left out, because the loss has a slot of that name', name)
+            continue
         wanted = reader.tables.content.get(name)
         if wanted is False:
             silenced.append(name)
