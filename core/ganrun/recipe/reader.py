@@ -233,8 +233,10 @@ def _metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
 
 
 def _observers(reader: ComponentReader, slots: Collection[str]) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
-    """Those that take part, by name; and the automatic ones that the recipe turned off. A slot of the loss has its table
-    before an observer of the same name, which cannot take part then."""
+    """Those that take part, by name; and the automatic ones that the recipe turned off.
+
+    A table that is a slot of the loss is no observer's: one of the same name does not take part.
+    """
     found: dict[str, ComponentConfig] = {}
     silenced = []
     for name in reader.registry.names("observer"):
