@@ -12,6 +12,7 @@ from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Nets, Phase
 from ganrun.contracts.views import View
 from ganrun.training.batches import RealBatches
+from ganrun.training.components import run_frames
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
@@ -28,12 +29,17 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
     split, flip = run.data.split("train"), train.horizontal_flip
     data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
-    views = {name: View(slot.module, PRECISIONS[train.precision]) for name, slot in state.slots.items()}
+    precision, frame = PRECISIONS[train.precision], run_frames(run.recipe, run.recipe.loss)
+    views = {
+        name: View(slot.module, precision, frame=run_frames(run.recipe, run.recipe.networks[name]))
+        for name, slot in state.slots.items()
+    }
 
     steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def draw(phase: Phase) -> Batch:
-        latents = loss.latents(train.batch_size, device)
+        with frame("latents"):
+            latents = loss.latents(train.batch_size, device)
         if not phase.reads_images:
             return Batch(latents, steps_done=steps_done)
         real = data.take(state.images_seen, train.batch_size)
@@ -42,7 +48,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
 
     nets = Nets(views)
     updates = [
-        Update(phase, state.slots, nets, draw, measurements, train.accumulate, run.seed, stop)
+        Update(phase, state.slots, nets, draw, measurements, train.accumulate, run.seed, frame, stop)
         for phase in loss.phases()
     ]
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
