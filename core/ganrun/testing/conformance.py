@@ -171,7 +171,8 @@ def _batch(loss: Loss, spec: ModelSpec, reads_images: bool) -> Batch:
     if not reads_images:
         return Batch(latents)
     labels = torch.arange(6) % spec.classes if spec.classes else None
-    return Batch(latents, _noise(6, *spec.sample_shape).tanh(), labels)
+    beside = {name: _noise(6, *shape).tanh() for name, shape in spec.fields.items()}
+    return Batch(latents, _noise(6, *spec.sample_shape).tanh(), labels, beside=beside)
 
 
 # ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,7 +200,7 @@ def _check_data(component: type[Data], settings: Any, _: ModelSpec) -> None:
 
 
 class _NoiseData(Data):
-    """Labelled images of noise, for metrics to prepare on."""
+    """Labelled records of noise, for metrics to prepare on."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(None)
@@ -212,8 +213,11 @@ class _NoiseData(Data):
         return None
 
     def split(self, name: str) -> Split:
-        noise = np.random.default_rng(0).integers(0, 256, (64, *self._spec.sample_shape), dtype=np.uint8)
-        return Split(noise, np.arange(64) % max(self._spec.classes, 1))
+        random = np.random.default_rng(0)
+        shapes = (self._spec.sample_shape, *self._spec.fields.values())
+        images, *beside = [random.integers(0, 256, (64, *shape), dtype=np.uint8) for shape in shapes]
+        labels = np.arange(64) % max(self._spec.classes, 1)
+        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
 
 
 class _PixelMixtures(Extractor):
