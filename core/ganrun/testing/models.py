@@ -192,5 +192,9 @@ def _batch(loss: Loss, spec: DataSpec, reads_images: bool) -> Batch:
     if not reads_images:
         return Batch(latents)
     labels = torch.arange(6) % spec.classes if spec.classes else None
-    images, _ = example_inputs(NetworkSpec(inputs=spec.sample_shape, outputs=()), 6, CPU)
-    return Batch(latents, images, labels)
+    images, *beside = [_example(shape) for shape in (spec.sample_shape, *spec.fields.values())]
+    return Batch(latents, images, labels, dict(zip(spec.fields, beside, strict=True)))
+
+
+def _example(shape: tuple[int, ...]) -> Tensor:
+    return example_inputs(NetworkSpec(inputs=shape, outputs=()), 6, CPU)[0]
