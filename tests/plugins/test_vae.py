@@ -94,7 +94,10 @@ def test_the_divergence_is_a_sum_over_latent_dimensions():
 
 def test_beta_weighs_the_divergence_alone_and_warms_up_from_0():
     nets = Nets({"generator": lambda z: z, "encoder": lambda x: torch.cat([x + 1, x], 1)})
-    batch = {step: Batch(EPSILON.float(), uniform(6, 1), steps_done=torch.tensor(float(step))) for step in (0, 250, 1000, 5000)}
+    batch = {
+        step: Batch(EPSILON.float(), uniform(6, 1), steps_done=torch.tensor(float(step)))
+        for step in (0, 250, 1000, 5000)
+    }
 
     def terms(step: int, **settings: object):
         return vae(**settings).objective(nets, batch[step])
