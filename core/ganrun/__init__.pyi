@@ -24,7 +24,9 @@ from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
 )
+from .base.ranks import mean_over_ranks as mean_over_ranks
 from .base.spinner import spinner as spinner
+from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,
@@ -67,6 +69,11 @@ from .contracts.optimizers import (
     OptimizerSettings as OptimizerSettings,
     Schedule as Schedule,
 )
+from .contracts.regularizers import (
+    Regularizer as Regularizer,
+    RegularizerSettings as RegularizerSettings,
+)
+from .contracts.scheduled import Scheduled as Scheduled
 from .contracts.scores import Score as Score
 from .contracts.settings import Settings as Settings
 from .contracts.specs import (

@@ -23,6 +23,7 @@ from ganrun import (
     PreflightError,
     Score,
     Settings,
+    real_images,
 )
 from ganrun_fidelity.features import ScoreProtocol
 from ganrun_fidelity.neighbours import share_error
@@ -66,8 +67,7 @@ class CodeAccuracy(FeatureMetric):
         self._split = "test" if count_of(data, "test") and data.split("test").labels is not None else "train"
         self._held_out = count_of(data, self._split)
         self._digest = data.fingerprint(self._split)
-        first = torch.from_numpy(np.ascontiguousarray(data.split("train").images[:1])).to(device)
-        classes = self.extractor(first)["logits"].shape[1]
+        classes = self.extractor(real_images(data, 1).to(device))["logits"].shape[1]
         if classes != self.spec.classes:
             raise PreflightError(f"its extractor has {classes} classes, the data has {self.spec.classes}; {ADVICE}")
 

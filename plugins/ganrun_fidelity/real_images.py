@@ -15,6 +15,9 @@ from ganrun_fidelity.stored import digest_of_text, load_stored, store
 VERSION = 2
 """Part of every cache key and every protocol: raise it with each change to what is computed."""
 
+CONTENT = "real, as uint8"
+"""Part of every cache key: what the features are those of. Earlier caches hold features of unscaled float images."""
+
 V = TypeVar("V")
 
 Pending = Callable[[], V]
@@ -107,7 +110,7 @@ class RealFeatures(Generic[V]):
         self._extractor = extractor
         self._split, self._count = split, count
         about = (summary.__name__, VERSION, torch.__version__, extractor.key, data.fingerprint(split), split, count)
-        self._key = digest_of_text("real", *about)
+        self._key = digest_of_text(CONTENT, *about)
 
     def watch(self, evaluation: Evaluation) -> Pending[V]:
         """Ask for the features, unless their summary is cached."""

@@ -205,13 +205,18 @@ class Dots(Data):
 
     def split(self, name):
         images = np.zeros((6, 1, 4, 4), dtype=np.float64 if self.settings.fault == "type" else np.uint8)
-        labels = np.arange(6) % (3 if self.settings.fault == "label" else 2)
+        labels = np.arange(6) % {"label": 3, "class": 1}.get(self.settings.fault, 2)
         return Split(images, labels[:5] if self.settings.fault == "count" else labels)
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("type", "not uint8 or float32"), ("label", "labels must cover"), ("count", "one label for each image")],
+    [
+        ("type", "float64, not uint8 or float32"),
+        ("label", "reach from 0 to 2"),
+        ("count", "5 for 6 images"),
+        ("class", "lacks a class"),
+    ],
 )
 def test_data_that_breaks_a_clause_is_named(fault, message):
     assert_conforms("data", Dots)

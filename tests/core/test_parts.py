@@ -128,11 +128,11 @@ def test_all_256_greys_survive_the_trip_to_the_networks_range_and_back():
 def test_batches_hold_the_right_images_with_the_right_labels_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
     data = RealBatches(Split(images, np.arange(20)), CPU, seed=2)
-    batch, labels = data.take(7, 30)
+    batch, labels, _ = data.take(7, 30)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(batch, torch.from_numpy(images[labels.numpy()]).float() / 127.5 - 1)
     points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    batch, labels = RealBatches(Split(points), CPU, seed=2).take(0, 20)
+    batch, labels, _ = RealBatches(Split(points), CPU, seed=2).take(0, 20)
     assert labels is None and np.array_equal(np.sort(batch.numpy(), 0), np.sort(points, 0)), "floats pass as they are"
 
 
@@ -140,7 +140,7 @@ def test_half_of_the_images_are_mirrored_where_that_is_asked_for():
     images = np.zeros((2, 1, 4, 4), dtype=np.uint8)
     images[:, :, :, 0] = 255
     torch.manual_seed(0)
-    batch, _ = RealBatches(Split(images), CPU, seed=0, horizontal_flip=True).take(0, 4000)
+    batch, *_ = RealBatches(Split(images), CPU, seed=0, horizontal_flip=True).take(0, 4000)
     left, right = batch[:, 0, 0, 0] == 1, batch[:, 0, 0, 3] == 1
     assert torch.equal(left, ~right) and 0.46 < left.float().mean() < 0.54
 

@@ -24,6 +24,8 @@ class DeferredSignals:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         """The signal that arrived, if any."""
+        self.agreed: bool | None = None
+        """Whether all ranks stop, as they have agreed; None where one process decides for itself."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -38,10 +40,11 @@ class DeferredSignals:
         """Handle a deferred signal; called between two steps, where the state is consistent.
 
         Raises:
-            Interrupted: if a signal has arrived.
+            Interrupted: if a signal has arrived; of several ranks, only after all have heard of it.
         """
-        if self.signal_number is not None:
-            raise Interrupted(self.signal_number)
+        stops = self.signal_number is not None if self.agreed is None else self.agreed
+        if stops:
+            raise Interrupted(self.signal_number or signal.SIGTERM)
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from ganrun.discovery.registry import RegisteredComponent, Registry, load_regist
 
 if TYPE_CHECKING:
     from ganrun.contracts.data import Data
+    from ganrun.contracts.specs import DataSpec
     from ganrun.recipe.recipe import ComponentConfig
 
 
@@ -47,8 +48,10 @@ def list_data(blocked: tuple[str, ...]) -> None:
 def check_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
     """Read a whole data set as a run does: decode it, check it, and describe its content."""
     with spinner(f"reading data {name}"), _opened(name, load_registry(blocked), overrides) as data:
+        from ganrun.rehearsal.data import check_data as tried
+
         data.prepare()
-        text = _manifest_text(data)
+        text = _manifest_text(data.spec(), tried(data, paired=False))
     click.echo(text)
 
 
@@ -104,10 +107,11 @@ def _config(name: str, registry: Registry, overrides: Sequence[str]) -> Componen
     return load_component_config("data", name, registry, overrides)
 
 
-def _manifest_text(data: Data) -> str:
+def _manifest_text(spec: DataSpec, manifest: Mapping[str, Any]) -> str:
     """The manifest, one line for each entry."""
-    spec = data.spec()
-    facts = {"sample": _shape_text(spec.sample_shape), "classes": spec.classes, **data.manifest()}
+    facts = {"sample": _shape_text(spec.sample_shape), "classes": spec.classes, **manifest}
+    if spec.fields:
+        facts["fields"] = {name: _shape_text(shape) for name, shape in spec.fields.items()}
     width = max(map(len, facts))
     return "\n".join(f"{name:<{width}}  {_value_text(value, width + 2)}" for name, value in facts.items())
 

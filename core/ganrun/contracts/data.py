@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,17 @@ class Split:
     """One split of a data set, as arrays or memory maps."""
 
     images: npt.NDArray[Any]
-    """uint8 `(count, channels, height, width)`, which the core maps to [-1, 1]; or float32 `(count, …)`, which it uses
-    unchanged. NumPy must consider the array writable: open memory maps copy-on-write (`mmap_mode="c"`)."""
+    """Images `(count, channels, height, width)`: uint8, which the core maps to [-1, 1], or float32 in [-1, 1]. Other
+    samples `(count, …)`: float32, used unchanged. NumPy must consider the array writable: open memory maps
+    copy-on-write (`mmap_mode="c"`)."""
 
     labels: npt.NDArray[np.int64] | None = None
-    """int64 `(count,)` in [0, classes), or None."""
+    """int64 `(count,)` in [0, classes), or None for data without labels."""
+
+    beside: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """What each record holds beside its image, one array `(count, *spec.fields[name])` for each field of the spec:
+    uint8, which the core maps to [-1, 1], or float32 in [-1, 1]. Row i belongs to image i; only for a loss that is not
+    `paired` may the counts differ."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +57,7 @@ class Data(Component, ABC):
 
     @abstractmethod
     def spec(self) -> DataSpec:
-        """Sample shape and number of classes; from the settings alone if possible.
+        """Sample shape, number of classes and record fields; from the settings alone if possible.
 
         Raises:
             DataError: if they depend on the files, and those are absent or damaged.
@@ -98,6 +104,9 @@ class Data(Component, ABC):
         digest.update(np.ascontiguousarray(split.images).data)
         if split.labels is not None:
             digest.update(np.ascontiguousarray(split.labels).data)
+        for name, array in sorted(split.beside.items()):
+            digest.update(str((name, array.shape, array.dtype)).encode())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def manifest(self) -> Mapping[str, Any]:

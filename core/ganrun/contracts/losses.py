@@ -47,7 +47,8 @@ class Slot:
     """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
 
     augmented: bool = False
-    """Whether it sees both real and generated images, so that an augmentation of the recipe stands in front of it."""
+    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
+    the recipe's `[augmentation]`."""
 
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
@@ -206,6 +207,10 @@ class Loss(Component, ABC):
 
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
     trained is a slot. Nothing else on a loss may change."""
+
+    repeat: ClassVar[Mapping[str, int]] = {}
+    """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
+    sets them for any loss, by `[train] repeat`."""
 
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings

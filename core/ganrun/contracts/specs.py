@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from types import EllipsisType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from ganrun.base.errors import IncompatibleError
 
@@ -20,8 +21,9 @@ class Factor:
     size: int
     """Number of latents."""
 
-    kind: Literal["noise", "categorical", "continuous"]
-    """noise: without a particular meaning; categorical: one-hot; continuous: in (-1, 1)."""
+    kind: Literal["noise", "categorical", "continuous", "given"]
+    """noise: without a particular meaning; categorical: one-hot; continuous: in (-1, 1); given: the record field of
+    this name, flattened, in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,28 @@ class DataSpec:
 
     classes: int = 0
     """Number of classes of the labels; 0 if the data has no labels."""
+
+    fields: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    """The shapes of what each record holds beside its image, by name: `{"source": (3, 64, 64)}`. A field of three sides
+    is an image: (channels, height, width)."""
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """The spec that `facts` describes; a fact that is absent, as in older files, has its default.
+
+        Raises:
+            KeyError, TypeError, ValueError: if these are not the facts of a data set.
+        """
+        shape, fields = _shape(facts["sample_shape"]), dict(facts.get("fields", {}))
+        return cls(shape, index(facts["classes"]), {str(name): _shape(sides) for name, sides in fields.items()})
+
+    def facts(self) -> dict[str, Any]:
+        """Every fact of the data, as JSON. Of a `ModelSpec`, only those of its data."""
+        return {
+            "sample_shape": list(_shape(self.sample_shape)),
+            "classes": index(self.classes),
+            "fields": {name: list(_shape(sides)) for name, sides in self.fields.items()},
+        }
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -135,3 +159,10 @@ def image_shape(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:
         raise IncompatibleError(f"works on images (channels, height, width), not on samples of shape {sides}")
     channels, height, width = sides
     return channels, height, width
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    shape = tuple(index(side) for side in sides)
+    if any(side < 1 for side in shape):
+        raise ValueError(f"{shape} has a side below 1")
+    return shape

@@ -182,7 +182,7 @@ class _Pass:
         batch = []
         for name in request.outputs:
             if name in self.source.outputs:
-                batch.append(getattr(rows, name)[wanted])
+                batch.append(rows.output(name)[wanted])
             else:
                 assert request.extractor is not None, "outputs were checked when they were requested"
                 batch.append(features.of(request.extractor, name, request.count))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ T = TypeVar("T")
 
 SAMPLES_PER_BATCH = 256
 """Fixed, because every batch of latents has its own seed: sample i is the same for any number of samples."""
+
+
+IMAGE_OUTPUTS = ("images", "labels", "encodings", "reconstructions")
+"""What is read of real images; a record field must have another name."""
 
 
 class ReadsImages(Protocol):
@@ -39,7 +43,7 @@ class NonFiniteRowsError(ValueError):
 
 
 class Rows(ABC):
-    """One batch of a source. Its outputs are attributes; expensive ones are computed when first read.
+    """One batch of a source. Most outputs are attributes; expensive ones are computed when first read.
 
     Args:
         ranks: The rank of each row, int64 `(batch,)`: a metric that asks for `count` rows gets those of lower rank.
@@ -47,6 +51,11 @@ class Rows(ABC):
 
     def __init__(self, ranks: Tensor) -> None:
         self.ranks = ranks
+
+    def output(self, name: str) -> Tensor:
+        """One of the source's outputs: `(batch, …)`."""
+        value: Tensor = getattr(self, name)
+        return value
 
     @property
     @abstractmethod
@@ -57,8 +66,10 @@ class Rows(ABC):
 class Source(ABC):
     """A source of rows for one pass."""
 
-    outputs: ClassVar[tuple[str, ...]]
-    """The outputs of its rows."""
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """The names of its rows' outputs."""
 
     @property
     @abstractmethod
@@ -169,21 +180,41 @@ def seeded_batches(
 
 
 class RealRows(Rows):
-    """Real images in the data set's format; labels, encodings and reconstructions are computed when read."""
+    """Real records of a split; what is read of them is computed when first read.
+
+    Args:
+        ranks: As in `Rows`.
+        split: Holds the records.
+        places: Their indices in it.
+        device: Of the outputs.
+        model: Encodes and reconstructs the images, where there is an encoder.
+        spec: The facts of the data.
+    """
 
     def __init__(
         self,
         ranks: Tensor,
-        images: Tensor,
-        labels: npt.NDArray[np.int64] | None,
+        split: Split,
+        places: npt.NDArray[np.int64],
+        device: torch.device,
         model: ReadsImages | None,
         spec: DataSpec,
     ) -> None:
         super().__init__(ranks)
-        self.images = images
-        self._labels = labels
+        self._split = split
+        self._places = places
+        self._device = device
         self._model = model
         self._spec = spec
+
+    def output(self, name: str) -> Tensor:
+        """An attribute, or one of the fields in `beside`."""
+        return self.beside(name) if name in self._spec.fields else super().output(name)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """`(batch, *sample_shape)` in the data set's format."""
+        return in_data_format(self._stored)
 
     @property
     def pictures(self) -> Tensor:
@@ -193,18 +224,27 @@ class RealRows(Rows):
     @cached_property
     def labels(self) -> Tensor:
         """int64 `(batch,)`"""
-        return torch.from_numpy(np.asarray(_given(self._labels, "labels"))).to(self.images.device)
+        return rows_of(_given(self._split.labels, "labels"), self._places).to(self._device)
+
+    def beside(self, name: str) -> Tensor:
+        """The field of that name `(batch, *spec.fields[name])`, in the data set's format."""
+        return in_data_format(rows_of(_given(self._split.beside.get(name), name), self._places).to(self._device))
 
     @cached_property
     def encodings(self) -> Tensor:
         """The images' latents `(batch, latent_size)`"""
-        return _given(_given(self._model, "encodings").encode(to_unit_range(self.images)), "encodings")
+        return _given(_given(self._model, "encodings").encode(to_unit_range(self._stored)), "encodings")
 
     @cached_property
     def reconstructions(self) -> Tensor:
         """In the format of `images`."""
-        made = _given(self._model, "reconstructions").reconstruct(to_unit_range(self.images))
+        made = _given(self._model, "reconstructions").reconstruct(to_unit_range(self._stored))
         return as_data(_given(made, "reconstructions"), self._spec, "reconstructions")
+
+    @cached_property
+    def _stored(self) -> Tensor:
+        """The images as the split holds them."""
+        return rows_of(self._split.images, self._places).to(self._device)
 
 
 @dataclass(frozen=True)
@@ -218,12 +258,15 @@ class RealImages(Source):
         model: Encodes and reconstructs the images, where there is an encoder.
     """
 
-    outputs = ("images", "labels", "encodings", "reconstructions")
-
     data: Data
     split: str
     device: torch.device
     model: ReadsImages | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What is read of every data set, and its fields."""
+        return *IMAGE_OUTPUTS, *self.data.spec().fields
 
     @property
     def name(self) -> str:
@@ -234,8 +277,7 @@ class RealImages(Source):
         """A fixed random choice of `count`, in order."""
         whole, spec = self.data.split(self.split), self.data.spec()
         for places, ranks in chosen_batches(len(whole), self.split, count):
-            labels = None if whole.labels is None else whole.labels[places]
-            yield RealRows(ranks.to(self.device), _rows_of(whole, places).to(self.device), labels, self.model, spec)
+            yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec)
 
 
 def real_images(data: Data, count: int, split: str = "train") -> Tensor:
@@ -247,7 +289,8 @@ def real_images(data: Data, count: int, split: str = "train") -> Tensor:
         split: `train` or `test`.
     """
     whole = data.split(split)
-    return torch.cat([_rows_of(whole, places) for places, _ in chosen_batches(len(whole), split, count)])
+    batches = chosen_batches(len(whole), split, count)
+    return torch.cat([in_data_format(rows_of(whole.images, places)) for places, _ in batches])
 
 
 def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
@@ -256,12 +299,16 @@ def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[np
     Ranks are a fixed random permutation, the same in every run, and the choice is the images of rank below `count`. So
     data that is sorted by class gives images of all classes, and a smaller choice is a subset of a larger one.
     """
-    # numpy promises never to change RandomState's stream.
-    random = np.random.RandomState(derived_seed(0, "real", source) % 2**32)
-    ranks = np.argsort(random.permutation(available))
+    ranks = np.argsort(fixed_order(available, source))
     chosen = np.flatnonzero(ranks < count)
     for places in np.array_split(chosen, ceil(len(chosen) / SAMPLES_PER_BATCH)):
         yield places, torch.from_numpy(ranks[places])
+
+
+def fixed_order(available: int, source: str) -> npt.NDArray[np.int64]:
+    """The place of each rank, int64 `(available,)`: a random permutation that is the same in every run."""
+    # numpy promises never to change RandomState's stream.
+    return np.random.RandomState(derived_seed(0, "real", source) % 2**32).permutation(available).astype(np.int64)
 
 
 def as_data(samples: Tensor, spec: DataSpec, name: str) -> Tensor:
@@ -275,8 +322,17 @@ def as_data(samples: Tensor, spec: DataSpec, name: str) -> Tensor:
     return to_uint8(samples) if len(spec.sample_shape) == 3 else samples
 
 
-def _rows_of(split: Split, places: npt.NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(split.images[places]))
+def in_data_format(stored: Tensor) -> Tensor:
+    """Stored rows in the data set's format: images `(batch, channels, height, width)` as uint8, other rows unchanged.
+
+    Images that a data set holds as float32 and the same images as uint8 are thus the same to metrics and extractors.
+    """
+    return to_uint8(stored) if stored.dim() == 4 and stored.dtype != torch.uint8 else stored
+
+
+def rows_of(array: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Tensor:
+    """The rows of an array at these places, on the CPU; places beyond its end continue at its start."""
+    return torch.from_numpy(np.ascontiguousarray(array[places % len(array)]))
 
 
 def _given(value: T | None, name: str) -> T:

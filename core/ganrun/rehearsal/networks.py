@@ -18,6 +18,7 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.rehearsal.state import check_parameters
 
 SHAKE = 0.1
 """Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
@@ -108,6 +109,11 @@ def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int,
 # ── Clauses ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def has_sound_parameters(trial: NetworkTrial) -> None:
+    """An optimiser can train its parameters."""
+    check_parameters(trial.make())
+
+
 def has_methods(trial: NetworkTrial) -> None:
     """The loss's slot names methods; the network has them."""
     module = trial.make()
@@ -168,7 +174,7 @@ def learns(trial: NetworkTrial) -> None:
         raise IncompatibleError(f"returns NaN or infinity in training mode{_at(trial.precision)}")
 
 
-NETWORK_CLAUSES = (has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
+NETWORK_CLAUSES = (has_sound_parameters, has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 network."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from packaging.requirements import Requirement
 
 from ganrun.base.devices import device_text
 from ganrun.contracts.data import Data
-from ganrun.recipe.recipe import ComponentConfig, Recipe
+from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
-def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> dict[str, Any]:
+def describe_environment(
+    recipe: Recipe, data: Data, manifest: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
     """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
 
     Args:
         recipe: The run's.
         data: Prepared.
+        manifest: The data's.
         device: Where the run trains.
     """
-    manifest, spec = dict(data.manifest()), data.spec()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -38,14 +41,10 @@ def describe_environment(recipe: Recipe, data: Data, device: torch.device) -> di
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
-        "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in _configs(recipe)},
+        "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         "data_fingerprint": manifest["fingerprint"],
-        "data": manifest,
-        "problem": {
-            "sample_shape": list(spec.sample_shape),
-            "classes": spec.classes,
-            "class_names": list(data.class_names()),
-        },
+        "data": dict(manifest),
+        "problem": {**data.spec().facts(), "class_names": list(data.class_names())},
     }
 
 
@@ -88,9 +87,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _configs(recipe: Recipe) -> list[ComponentConfig]:
-    networks, optimizers = recipe.networks.values(), recipe.optimizers.values()
-    used = [recipe.data, recipe.loss, *networks, *optimizers, *recipe.metrics, *recipe.observers.values()]
-    return [each for config in used for each in (config, *config.parts.values())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import math
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganrun.base.errors import DataError
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import FeatureMetric, Metric
@@ -21,6 +21,7 @@ from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.evaluation import measured
+from ganrun.rehearsal.data import check_data
 from ganrun.testing.evaluations import evaluation_on
 from ganrun.testing.models import check_discriminator, check_generator, check_loss, check_network
 from ganrun.training.events import Events
@@ -62,21 +63,18 @@ def _check_data(component: type[Data], settings: Any, _: object) -> None:
     data, twin = component(settings), component(settings)
     data.prepare()
     twin.prepare()
-    spec, split = data.spec(), data.split("train")
-    assert split.images.shape[1:] == spec.sample_shape, f"images are {split.images.shape[1:]}, not {spec}"
-    assert split.images.dtype in (np.uint8, np.float32), f"images are {split.images.dtype}, not uint8 or float32"
-    if spec.classes:
-        assert split.labels is not None and split.labels.dtype == np.int64, "labels must be int64"
-        assert len(split.labels) == len(split), "there is not one label for each image"
-        assert set(np.unique(split.labels)) == set(range(spec.classes)), "labels must cover [0, classes)"
-        assert len(data.class_names()) == spec.classes, "class_names does not name each class once"
+    try:
+        manifest = check_data(data, paired=False)
+    except DataError as error:
+        raise AssertionError(str(error)) from error
+    spec, labels = data.spec(), data.split("train").labels
+    assert type(spec).from_facts(json.loads(json.dumps(spec.facts()))) == spec, "the spec's facts do not give it back"
+    assert labels is None or len(np.unique(labels)) == spec.classes, "the train split lacks a class of the spec"
+    assert len(set(data.class_names())) == spec.classes, "class_names names two classes alike"
     located = data.locate()
     assert located is None or located.exists(), f"locate() says {located}, where nothing is"
-    manifest = json.loads(json.dumps(dict(data.manifest())))
-    assert manifest["counts"]["train"] == len(split), "the manifest miscounts the training images"
     assert manifest["fingerprint"] == data.fingerprint(), "the manifest has another fingerprint"
     assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
-    json.dumps(dataclasses.asdict(spec))
 
 
 # ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -37,7 +36,7 @@ def evaluation_on(
         encode: Gives the latents of images in [-1, 1], or None.
         reconstruct: Gives reconstructions of images in [-1, 1], or None.
     """
-    facts = spec or ModelSpec(**dataclasses.asdict(data.spec()))
+    facts = spec or ModelSpec.from_facts(data.spec().facts())
     return SharedEvaluation(
         spec=facts,
         device=CPU,

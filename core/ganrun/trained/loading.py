@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
@@ -20,9 +19,10 @@ from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
-from ganrun.rundir.checkpoints import find_checkpoint, write_weights
+from ganrun.rundir.checkpoints import find_checkpoint, read_weights, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
+from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
@@ -90,7 +90,8 @@ class SavedModel:
             RequestError: if a component is not installed, or the weights belong to another network.
         """
         place = choose_device(device)
-        config = load_model_config(self.folder / RECIPE, self.registry)
+        recipe = self.folder / RECIPE
+        config = load_model_config(recipe, self.registry, made_with=made_with(recipe))
         spec, loss = loss_for(config, self.spec, self.seed)
         self._filled("loss", loss.memory.to(place))
         networks = {}
@@ -105,7 +106,8 @@ class SavedModel:
         Raises:
             DataError: with the steps that fix it.
         """
-        return prepared_data(load_evaluation_config(str(self.folder / RECIPE), self.registry))
+        recipe = self.folder / RECIPE
+        return prepared_data(load_evaluation_config(str(recipe), self.registry, made_with=made_with(recipe)))
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
@@ -121,11 +123,7 @@ class SavedModel:
         for slot, tensors in self.weights.items():
             write_weights(folder / f"{slot}.safetensors", tensors)
         shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
-        spec = {
-            "sample_shape": list(self.spec.sample_shape),
-            "classes": self.spec.classes,
-            "class_names": list(self.class_names),
-        }
+        spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
@@ -173,7 +171,7 @@ def _exported(folder: Path, registry: Registry) -> SavedModel:
         found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
-        weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+        weights = {path.stem: read_weights(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
     return _saved_model(folder, CONFIG, facts, weights, registry)
@@ -190,7 +188,7 @@ def _saved_model(
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])
         stored = RunDirectory(folder).read_json(facts)["problem"]
-        spec = DataSpec(tuple(int(side) for side in stored["sample_shape"]), int(stored["classes"]))
+        spec = DataSpec.from_facts(stored)
         names = tuple(str(name) for name in stored["class_names"])
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(

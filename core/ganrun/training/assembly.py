@@ -14,12 +14,14 @@ from ganrun.contracts.data import Data
 from ganrun.contracts.metrics import Metric
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
+from ganrun.rehearsal.data import check_data
 from ganrun.rundir.environment import describe_environment
 from ganrun.training.components import (
     build_data,
     build_extractor,
     build_loss,
     build_metric,
+    error_context,
     prepared_data,
     prepared_metrics,
 )
@@ -63,6 +65,9 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     device = _choose_device(recipe)
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
+    with error_context(recipe, recipe.data):
+        paired: bool = recipe.loss.registered.cls.paired
+        manifest = check_data(data, paired=paired, batch_size=recipe.train.batch_size)
     spec, loss = build_loss(recipe, data)
     loss.memory.to(device)
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
@@ -74,7 +79,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
         model=Model(spec, loss, shown, device, recipe.train.seed),
         state=state,
         metrics=tuple(metrics),
-        environment=describe_environment(recipe, data, device),
+        environment=describe_environment(recipe, data, manifest, device),
     )
 
 

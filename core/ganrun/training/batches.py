@@ -1,10 +1,14 @@
-"""Real images in batches: shuffled, flipped and scaled, from the device's memory if they fit there.
+"""Real records in batches: shuffled, flipped and scaled, from the device's memory if they fit there.
 
 There are no worker processes: indexed reads of a uint8 array in memory are much faster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -49,37 +53,73 @@ class Shuffle:
         return self._order
 
 
+class Records(NamedTuple):
+    """Some records of a split, on the device."""
+
+    images: Tensor
+    """`(size, *sample_shape)` in [-1, 1]; images have their channels last in memory."""
+
+    labels: Tensor | None
+    """int64 `(size,)`, or None for data without labels."""
+
+    beside: Mapping[str, Tensor]
+    """The fields, each `(size, *spec.fields[name])` in [-1, 1]."""
+
+
 class RealBatches:
     """The training split, as batches in [-1, 1] on the device.
 
     Args:
-        split: The images and labels.
+        split: The images, labels and fields.
         device: Device of the batches.
         seed: Decides the order.
-        horizontal_flip: Whether each image is mirrored with probability ½, drawn from the global random stream.
+        horizontal_flip: Whether each record is mirrored with probability ½, drawn from the global random stream: its
+            image, and the fields that are images.
+        paired: Whether row i of a field belongs to image i. If not, images (with labels) and each field are shuffled
+            and mirrored separately.
     """
 
-    def __init__(self, split: Split, device: torch.device, seed: int, *, horizontal_flip: bool = False) -> None:
+    def __init__(
+        self, split: Split, device: torch.device, seed: int, *, horizontal_flip: bool = False, paired: bool = True
+    ) -> None:
         self._device = device
         self._flip = horizontal_flip
-        home = device if _fits(split, device) else torch.device("cpu")
-        self._shuffle = Shuffle(len(split), seed, home)
-        self._images = torch.from_numpy(split.images).to(home)
-        self._labels = None if split.labels is None else torch.from_numpy(split.labels).to(home)
-        self._home = home
+        self._paired = paired
+        self._home = device if _fits(split, device) else torch.device("cpu")
+        self._images = self._at_home(split.images)
+        self._labels = None if split.labels is None else self._at_home(split.labels)
+        self._fields = {name: self._at_home(array) for name, array in split.beside.items()}
+        self._shuffle = Shuffle(len(split), seed, self._home)
+        self._shuffles = {
+            name: self._shuffle if paired else Shuffle(len(field), derived_seed(seed, "field", name), self._home)
+            for name, field in self._fields.items()
+        }
 
-    def take(self, start: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """The batch at position `start` of the stream: images `(size, *sample_shape)`, channels last, and labels."""
+    def take(self, start: int, size: int) -> Records:
+        """The records at position `start` of the stream."""
         index = self._shuffle.indices(start, size)
-        images = self._move(self._images.index_select(0, index))
+        images = self._units(self._images, index)
         labels = None if self._labels is None else self._move(self._labels.index_select(0, index))
-        if images.dim() == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        images = to_unit_range(images)
-        if self._flip:
-            mirrored = torch.rand(size, 1, 1, 1, device=self._device) < 0.5
-            images = torch.where(mirrored, images.flip(3), images)
-        return images, labels
+        mirrored = self._mirrored(size)
+        beside = {}
+        for name, field in self._fields.items():
+            own = index if self._paired else self._shuffles[name].indices(start, size)
+            drawn = mirrored if self._paired else self._mirrored(size)
+            beside[name] = _flipped(self._units(field, own), drawn)
+        return Records(_flipped(images, mirrored), labels, beside)
+
+    def _mirrored(self, size: int) -> Tensor | None:
+        """Which records to mirror: bool `(size, 1, 1, 1)`."""
+        return torch.rand(size, 1, 1, 1, device=self._device) < 0.5 if self._flip else None
+
+    def _units(self, array: Tensor, index: Tensor) -> Tensor:
+        rows = self._move(array.index_select(0, index))
+        if rows.dim() == 4:
+            rows = rows.contiguous(memory_format=torch.channels_last)
+        return to_unit_range(rows)
+
+    def _at_home(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._home)
 
     def _move(self, rows: Tensor) -> Tensor:
         if self._home == self._device:
@@ -87,8 +127,13 @@ class RealBatches:
         return rows.pin_memory().to(self._device, non_blocking=True)
 
 
+def _flipped(rows: Tensor, mirrored: Tensor | None) -> Tensor:
+    """The rows, of which those that are images are mirrored where `mirrored` says so."""
+    return rows if mirrored is None or rows.dim() != 4 else torch.where(mirrored, rows.flip(3), rows)
+
+
 def _fits(split: Split, device: torch.device) -> bool:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return split.images.nbytes < RESIDENT_SHARE * free
+        return split.images.nbytes + sum(array.nbytes for array in split.beside.values()) < RESIDENT_SHARE * free
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
+from ganrun.base.modules import to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
 from ganrun.contracts.extractors import Extractor
@@ -17,8 +19,10 @@ from ganrun.contracts.metrics import Metric
 from ganrun.contracts.networks import Network
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
+from ganrun.inference.given import check_given_factors
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.data import check_spec
 from ganrun.rehearsal.networks import needs_contiguous_images
 from ganrun.training.views import seeded_network
 
@@ -62,10 +66,12 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
     """The model's spec, and the loss.
 
     Raises:
+        DataError: if the data's spec is none.
         IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
     """
     with error_context(recipe, recipe.data):
         spec = data.spec()
+        check_spec(spec)
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
             raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
     return loss_for(recipe, spec, recipe.train.seed)
@@ -77,7 +83,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
     What the loss draws for its memory comes from a random stream of its own.
 
     Raises:
-        IncompatibleError: if the loss needs labels that the data lacks, or has no latents.
+        IncompatibleError: if the loss needs labels or record fields that the data lacks, or has no latents.
     """
     with error_context(config, config.loss):
         with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
@@ -88,14 +94,15 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
         if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
-    return ModelSpec(
-        spec.sample_shape,
-        spec.classes,
-        latent_size=loss.latent_size,
-        factors=tuple(loss.factors()),
-        encodes=type(loss).encode is not Loss.encode,
-        reconstructs=type(loss).reconstruct is not Loss.reconstruct,
-    ), loss
+        whole = dataclasses.replace(
+            ModelSpec.from_facts(spec.facts()),
+            latent_size=loss.latent_size,
+            factors=tuple(loss.factors()),
+            encodes=type(loss).encode is not Loss.encode,
+            reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+        )
+        check_given_factors(whole)
+    return whole, loss
 
 
 def _check_memory(memory: nn.Module) -> None:
@@ -117,8 +124,15 @@ def build_network(config: ComponentConfig, spec: NetworkSpec, device: torch.devi
     network: Network = seeded_network(lambda: config.build(spec), device, seed)
     if len(spec.inputs) == 3 and needs_contiguous_images(network, spec, device):
         network.memory_format = torch.contiguous_format
-        network.to(memory_format=torch.contiguous_format)
+        to_device(network, device)
     return network
+
+
+def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec) -> Network:
+    """The same network built once more, on the CPU, from the current random stream."""
+    twin: Network = config.build(spec)
+    twin.memory_format = network.memory_format  # type: ignore[assignment]
+    return twin
 
 
 def build_optimizer(config: ComponentConfig) -> Optimizer:

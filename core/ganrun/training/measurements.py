@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError
+from ganrun.base.ranks import average_over_ranks
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -25,7 +26,7 @@ class Measurements:
         self._groups: dict[str, _Group] = {}
 
     def add(self, name: str, terms: Mapping[str, Tensor], report: Mapping[str, Tensor] = NOTHING) -> None:
-        """Add one scalar for each term of the group `name`.
+        """Add one scalar for each term of the group `name`: work of the device alone, which `count` then counts.
 
         They are read as `<name>`, the sum of the terms; as `<name>.<term>` where there are several terms; and as
         `<name>.<entry>` for each entry of `report`, which is no part of the sum.
@@ -38,15 +39,22 @@ class Measurements:
             group = self._groups[name] = _Group(name, terms, report)
         group.add([value.detach() for value in (*terms.values(), *report.values())])
 
+    def count(self, name: str, times: int = 1) -> None:
+        """Count what `add` has added to the group `name` since."""
+        self._groups[name].count += times
+
     def read(self) -> dict[str, float]:
-        """The means since the last read; the sums start again at 0. Waits for the device: the loop's only host sync.
+        """The means since the last read, over all ranks; the sums start again at 0. Waits for the device: the loop's
+        only host sync.
 
         Raises:
             NonFiniteError: naming every mean that is NaN or infinite.
         """
         groups = [group for group in self._groups.values() if group.count]
         sums = [value for group in groups for value in group.sums]
-        on_host = iter(torch.stack(sums).tolist() if sums else [])
+        stacked = torch.stack(sums) if sums else torch.zeros(0)
+        average_over_ranks([stacked])
+        on_host = iter(stacked.tolist())
         values = {name: value for group in groups for name, value in group.take(on_host)}
         bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
@@ -70,7 +78,6 @@ class _Group:
         if len(values) != len(self.sums):
             raise ContractError(f"{self.name}: the terms changed; at first they were {self.terms + self.report}")
         torch._foreach_add_(self.sums, values)
-        self.count += 1
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
         """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""

@@ -1,4 +1,4 @@
-"""Executes one phase: freeze, differentiate, update."""
+"""Executes one phase: draw a batch, work on it, count."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
+from ganrun.base.randomness import derived_seed
+from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
 from ganrun.training.measurements import Measurements
 from ganrun.training.state import SlotState
+
+Draw = Callable[[Phase], Batch]
 
 
 class Update:
     """One phase of a loss, bound to the networks it trains.
 
+    An update has three parts. *Draw* is the host's: random streams, latents, records. *Work* is the device's: the
+    objective, its gradients, their mean over ranks, the optimisers' steps and the sums of the terms; it waits for
+    nothing and decides nothing by a value, so it could be captured as one graph. *Count* is the host's again.
+
     Args:
         phase: The phase.
         slots: Every slot of the loss.
         nets: The networks as the objective sees them.
-        draw: `draw(phase)` returns a new batch.
+        draw: `draw(phase)` returns a new batch, the same on every rank.
         measurements: Where the terms are summed.
-        accumulate: Number of equal parts into which a batch is cut; their gradients are averaged.
+        accumulate: Number of equal parts into which each rank's share of a batch is cut; their gradients are averaged.
+        seed: The run's.
+        stop: Above 0 where a rank wants all of them to stop; its mean tells the others.
 
     Raises:
         ContractError: if the phase trains no slot, or one that the loss does not have.
@@ -33,9 +43,11 @@ class Update:
         phase: Phase,
         slots: Mapping[str, SlotState],
         nets: Nets,
-        draw: Callable[[Phase], Batch],
+        draw: Draw,
         measurements: Measurements,
         accumulate: int,
+        seed: int = 0,
+        stop: Tensor | None = None,
     ) -> None:
         unknown = set(phase.trains) - set(slots)
         if unknown or not phase.trains:
@@ -44,10 +56,14 @@ class Update:
         self._name = f"loss/{phase.name}"
         self._trained = [slots[name] for name in phase.trains]
         self._frozen = [slot for name, slot in slots.items() if name not in phase.trains]
+        self._slots = slots
         self._nets = nets
         self._draw = draw
         self._measurements = measurements
         self._accumulate = accumulate
+        self._parts = accumulate * ranks().total
+        self._seed = seed
+        self._stop = [] if stop is None else [stop]
 
     def run(self, step: int) -> None:
         """All of the phase's updates in step `step`, counted from 0."""
@@ -57,19 +73,43 @@ class Update:
             slot.freeze(True)
         for slot in self._trained:
             slot.freeze(False)
-        for _ in range(self.phase.repeat):
-            self._update()
+        for number in range(self.phase.repeat):
+            batch = self._draw(self.phase)
+            with rank_stream(batch.latents.device, self._stream(step, number)):
+                self._work(batch)
+            self._count()
 
-    def _update(self) -> None:
-        batch = self._draw(self.phase)
-        for part in batch.chunks(self._accumulate) if self._accumulate > 1 else (batch,):
+    def _stream(self, step: int, number: int) -> int:
+        return derived_seed(self._seed, "phase", self.phase.name, ranks().number, step, number)
+
+    # ── Work ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self, batch: Batch) -> None:
+        for part in self._share(batch):
             self._differentiate(self.phase.objective(self._nets, part))
+        average_over_ranks(self._exchanged())
         for slot in self._trained:
             norm = slot.apply_gradients()
             if norm is not None:
                 self._measurements.add(f"grad/{slot.name}", {"norm": norm})
         if self.phase.project:
             self._project(self.phase.project)
+
+    def _share(self, batch: Batch) -> list[Batch]:
+        """This rank's parts of a batch."""
+        if self._parts == 1:
+            return [batch]
+        start = ranks().number * self._accumulate
+        return list(batch.chunks(self._parts))[start : start + self._accumulate]
+
+    def _exchanged(self) -> list[Tensor]:
+        """What ranks average after an update: gradients, what networks have noted of their part of the batch, and
+        whether to stop."""
+        if ranks().total == 1:
+            return []
+        gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
+        buffers = [b for slot in self._slots.values() for b in slot.module.buffers() if b.is_floating_point()]
+        return [*gradients, *buffers, *self._stop]
 
     @torch.no_grad()
     def _project(self, project: Callable[[nn.Module], None]) -> None:
@@ -80,6 +120,14 @@ class Update:
         total = _sum_of(terms.minimise, self.phase.name)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self._name, terms.minimise, terms.report)
+
+    # ── Count ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _count(self) -> None:
+        self._measurements.count(self._name, self._accumulate)
+        for slot in self._trained:
+            if slot.rule.settings.clip_norm is not None:
+                self._measurements.count(f"grad/{slot.name}")
 
 
 def _sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:

@@ -1,0 +1,103 @@
+"""The parts of latents that records give: a source image, for example, that a generator translates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ganrun.base.errors import DataError, IncompatibleError
+from ganrun.contracts.data import Data, Split, to_unit_range
+from ganrun.contracts.specs import ModelSpec
+from ganrun.inference.sources import fixed_order, rows_of
+
+
+class GivenRecords:
+    """Fills the given factors of latents from a data set, in an order that is the same in every run.
+
+    Whoever draws latents for samples passes them through `fill`, with the number of the first sample; sample i then has
+    the record of rank i. `rows` reads the same records, to show a source beside what was made of it and its target:
+
+        latents = given.fill(loss.latents(256, device), start=512)
+        sources, targets = given.rows("source", 512, 256), given.rows("images", 512, 256)
+
+    The records are those of the test split, or of the train split where there is no other, in the order of the ranks by
+    which metrics choose real images: the first `count` of them are those that `collect_real(…, count=count)` reads.
+    After the last record the first follows. Without given factors, nothing is read.
+
+    Args:
+        data: Prepared, and checked against its spec.
+        spec: The model's, with its factors.
+        device: Device of the latents.
+
+    Raises:
+        IncompatibleError: as `check_given_factors`.
+    """
+
+    def __init__(self, data: Data, spec: ModelSpec, device: torch.device) -> None:
+        check_given_factors(spec)
+        self._data = data
+        self._places = {each.name: spec.place(each) for each in spec.factors if each.kind == "given"}
+        self._device = device
+        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+
+    def fill(self, latents: Tensor, start: int) -> Tensor:
+        """A copy of latents `(count, latent_size)` whose given factors are the records from rank `start` on, flattened
+        and in [-1, 1]; without given factors, the latents themselves."""
+        if not self._places:
+            return latents
+        filled = latents.clone()
+        for name, place in self._places.items():
+            filled[:, place] = self.rows(name, start, len(latents)).flatten(1).to(latents)
+        return filled
+
+    def rows(self, name: str, start: int, count: int) -> Tensor:
+        """The images (`"images"`) or a field of the records of rank `start` to `start + count`: `(count, …)` in
+        [-1, 1], on the device."""
+        array = self._split.images if name == "images" else self._split.beside[name]
+        places = self._order(len(array))[np.arange(start, start + count) % len(array)]
+        return to_unit_range(rows_of(array, places).to(self._device))
+
+    @cached_property
+    def _named_split(self) -> tuple[str, Split]:
+        """The test split, or the train split where there is no other, with its name."""
+        try:
+            return "test", self._data.split("test")
+        except DataError:
+            return "train", self._data.split("train")
+
+    @property
+    def _split(self) -> Split:
+        return self._named_split[1]
+
+    def _order(self, count: int) -> npt.NDArray[np.int64]:
+        """Shuffling millions of records takes longer than a batch, so it is done once."""
+        if count not in self._orders:
+            self._orders[count] = fixed_order(count, self._named_split[0])
+        return self._orders[count]
+
+
+def check_given_factors(spec: ModelSpec) -> None:
+    """Check that the data has a field for each given factor, of the factor's size.
+
+    Raises:
+        IncompatibleError: if it does not; the message is about the loss.
+    """
+    for factor in spec.factors:
+        if factor.kind != "given":
+            continue
+        if factor.name not in spec.fields:
+            known = f"its fields are {', '.join(spec.fields)}" if spec.fields else "it has none"
+            raise IncompatibleError(
+                f'its latents hold the record field "{factor.name}", which the data does not have; {known}'
+            )
+        shape = spec.fields[factor.name]
+        if factor.size != prod(shape):
+            raise IncompatibleError(
+                f'its factor "{factor.name}" has {factor.size} latents, and the data\'s field of that name has'
+                f" {prod(shape)} values per record, of shape {shape}"
+            )
