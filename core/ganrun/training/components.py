@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
+from ganrun.base.errors import GanrunError, IncompatibleError
 from ganrun.base.modules import to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
@@ -83,7 +83,8 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
     What the loss draws for its memory comes from a random stream of its own.
 
     Raises:
-        IncompatibleError: if the loss needs labels or record fields that the data lacks, or has no latents.
+        IncompatibleError: if the loss needs labels or record fields that the data lacks, has no latents, or keeps
+            parameters in its memory.
     """
     with error_context(config, config.loss):
         with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
@@ -108,7 +109,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
 def _check_memory(memory: nn.Module) -> None:
     trained = [name for name, _ in memory.named_parameters()]
     if trained:
-        raise ContractError(f'the memory holds the parameter "{trained[0]}"; what is trained is a slot')
+        raise IncompatibleError(f'the memory holds the parameter "{trained[0]}"; what is trained is a slot')
 
 
 # ── Networks ────────────────────────────────────────────────────────────────────────────────────────────
