@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ganrun.base.errors import PluginError
+from ganrun.base.frames import called
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
 from ganrun.recipe.faults import Owner
@@ -68,10 +69,11 @@ class ComponentReader:
                 self.tables.fault((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
-        if (*key, "use") in self.tables.source.overrides:
-            rest = self._fitting(key, found, rest)
         owner = Owner(str(found), f"ganrun show {kind} {use}")
-        settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
+        with called(f"{header(key)} {found}", "its Settings", self.tables.source.where(key), PluginError):
+            if (*key, "use") in self.tables.source.overrides:
+                rest = self._fitting(key, found, rest)
+            settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
         parts = self._parts(key, found, rest if settings is None else dict(settings), written)
         return None if settings is None else ComponentConfig(found, use, settings, key, parts)
 
