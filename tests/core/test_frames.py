@@ -542,6 +542,8 @@ def test_a_name_of_ganruns_own_tables_cannot_be_taken(name: str) -> None:
         registry = registry_with(plugin)
         assert not {name, "odd"} & set(registry.names(kind))
         assert "take another name" in registry.broken()["odd"]
+    plugin = type("Odd", (), {"__name__": "odd", "ganrun_commands": staticmethod(_offering({name: main}))})()
+    assert name not in registry_with(plugin).commands()
 
 
 def _offering(offered: Any) -> Any:
