@@ -94,10 +94,10 @@ def loss_for(config: ModelConfig, spec: DataSpec) -> tuple[ModelSpec, Loss]:
     """
     with frame_of(config, config.loss, "__init__"):
         loss: Loss = config.loss.build(spec)
-        check_loss(loss)
         if any(slot.labelled for slot in loss.slots.values()) and spec.classes < 2:
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
+        check_loss(loss)
     return ModelSpec(
         spec.sample_shape,
         spec.classes,
