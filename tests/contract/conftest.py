@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from ganrun_export.exporting import Request as ExportRequest, export_run
 
 from ganrun import Metric, Registry, Run, Score, find_saved_model, hookimpl
 from ganrun.testing import registry_with, train
 from ganrun.trained.scoring import Request, score
+from ganrun_export.exporting import Request as ExportRequest, export_run
 
 Tables = dict[str, Any]
 
