@@ -67,7 +67,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
     with frame_of(recipe, recipe.data, "split"):
-        manifest = check_data(data, paired=loss.paired, batch_size=recipe.train.batch_size)
+        manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
