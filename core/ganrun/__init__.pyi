@@ -25,6 +25,7 @@ from .base.randomness import (
     isolated_random as isolated_random,
 )
 from .base.spinner import spinner as spinner
+from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (
     Data as Data,
@@ -67,6 +68,11 @@ from .contracts.optimizers import (
     OptimizerSettings as OptimizerSettings,
     Schedule as Schedule,
 )
+from .contracts.regularizers import (
+    Regularizer as Regularizer,
+    RegularizerSettings as RegularizerSettings,
+)
+from .contracts.scheduled import Scheduled as Scheduled
 from .contracts.scores import Score as Score
 from .contracts.settings import Settings as Settings
 from .contracts.specs import (

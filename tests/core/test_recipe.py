@@ -504,9 +504,9 @@ def test_every_default_is_written_out(tmp_path: Path) -> None:
     resolved = load(tmp_path, BASE).resolved()
     assert resolved["train"]["batch_size"] == 64 and resolved["train"]["seed"] == 0
     assert resolved["ema"] == {"decay": 0.999}
-    assert resolved["loss"] == {"use": "wgan-gp", "n_critic": 5, "penalty_weight": 10.0}
+    assert resolved["loss"] == {"use": "ganrun-wgan-gp:wgan-gp", "n_critic": 5, "penalty_weight": 10.0}
     assert set(resolved["optimizer"]) == {"generator", "critic"}
-    assert resolved["diary"] == {"times": 1} and "bell" not in resolved
+    assert resolved["diary"] == {"use": "ganrun-wgan-gp:diary", "times": 1} and "bell" not in resolved
 
 
 def test_an_integer_may_stand_for_a_float(tmp_path: Path) -> None:
@@ -524,13 +524,14 @@ def test_a_slots_own_optimizer_overlays_the_shared_one(tmp_path: Path) -> None:
 def test_a_slot_with_another_optimizer_takes_nothing_from_the_shared_one(tmp_path: Path) -> None:
     text = BASE + "[optimizer]\nlr = 1e-3\nbetas = [0, 0.9]\n[optimizer.critic]\nuse = 'rmsprop'\n"
     critic = load(tmp_path, text).resolved()["optimizer"]["critic"]
-    assert critic["use"] == "rmsprop" and critic["lr"] == 2e-4 and "betas" not in critic
+    assert critic["use"] == "ganrun_optimizers:rmsprop" and critic["lr"] == 2e-4 and "betas" not in critic
 
 
 def test_an_optimizer_that_set_puts_in_anothers_place_takes_for_all_slots_what_it_can(tmp_path: Path) -> None:
     text = BASE + "[optimizer]\nweight_decay = 0.5\nbetas = [0, 0.9]\n[optimizer.critic]\nlr = 4e-3\n"
     optimizers = load(tmp_path, text, "optimizer.use=sgd").resolved()["optimizer"]
-    common = {"use": "sgd", "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.5, "momentum": 0.0}
+    names = {"use": "ganrun_optimizers:sgd", "schedule": "ganrun_optimizers:constant"}
+    common = {**names, "warmup_steps": 0, "weight_decay": 0.5, "momentum": 0.0}
     assert optimizers == {"generator": {"lr": 2e-4, **common}, "critic": {"lr": 4e-3, **common}}
 
 

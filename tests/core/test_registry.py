@@ -336,7 +336,7 @@ def test_a_plugins_command_is_one_of_ganruns_own(install: Install) -> None:
 
 
 def test_the_command_line_knows_every_kind() -> None:
-    for name, others in (("list", ["recipes"]), ("show", ["train", "ema"])):
+    for name, others in (("list", ["recipes"]), ("show", ["train", "stage", "ema"])):
         command = main.get_command(click.Context(main), name)
         kind = next(parameter for parameter in command.params if parameter.name == "kind")
         assert list(kind.type.choices) == [*KINDS, *others]

@@ -25,9 +25,11 @@ def load_recipes(paths: Iterable[Path], options: RecipeOptions) -> list[Recipe]:
     with spinner("loading PyTorch"):
         from ganrun.recipe.reader import load_recipe
         from ganrun.recipe.shipped import find_recipe
+        from ganrun.rundir.stored import made_with
 
         registry = load_registry(options.blocked)
-        recipes = [load_recipe(find_recipe(path), registry, options.overrides) for path in paths]
+        found = [find_recipe(path) for path in paths]
+        recipes = [load_recipe(path, registry, options.overrides, made_with(path)) for path in found]
     for name, reason in registry.broken().items():
         click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
     return recipes

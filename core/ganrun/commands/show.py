@@ -11,7 +11,7 @@ import click
 from ganrun.base.errors import RequestError
 from ganrun.base.spinner import spinner
 from ganrun.discovery.kinds import KINDS
-from ganrun.discovery.registry import Registry, load_registry
+from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
 
 if TYPE_CHECKING:
     from ganrun.contracts.losses import Loss
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 
-ENGINE_TABLES = ("train", "ema")
+ENGINE_TABLES = ("train", "stage", "ema")
 """Tables of a recipe that belong to the engine and not to a component."""
 
 
@@ -46,19 +46,28 @@ def _component_text(registry: Registry, kind: str, name: str | None) -> str:
     registered = registry.find(kind, name)
     slots = [_slots_text(registered.cls)] if kind == "loss" else []
     doc, settings = cleandoc(registered.cls.__doc__ or ""), _settings_text(registered.cls.Settings)
-    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings])
+    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings, *_sampling_text(registered)])
 
 
 def _engine_text(name: str) -> str:
-    from ganrun.recipe.recipe import EmaSettings, TrainSettings
+    from ganrun.recipe.recipe import EmaSettings, StageSettings, TrainSettings
 
-    settings: type[Settings] = TrainSettings if name == "train" else EmaSettings
-    return "\n\n".join([f"[{name}]", cleandoc(settings.__doc__ or ""), _settings_text(settings)])
+    tables: dict[str, type[Settings]] = {"train": TrainSettings, "stage": StageSettings, "ema": EmaSettings}
+    settings, head = tables[name], "[[stage]]" if name == "stage" else f"[{name}]"
+    return "\n\n".join([head, cleandoc(settings.__doc__ or ""), _settings_text(settings)])
 
 
 def _slots_text(loss: type[Loss]) -> str:
     """The tables of networks in a recipe with this loss, and the kind of each."""
     return "slots\n" + "\n".join(f"  [{name}]   a {slot.kind}" for name, slot in loss.slots.items())
+
+
+def _sampling_text(registered: RegisteredComponent) -> list[str]:
+    """What a recipe with this loss may say in `[sampling]`; nothing where it has no such settings."""
+    from ganrun.recipe.recipe import sampling_of
+
+    settings = sampling_of(registered)
+    return [_settings_text(settings).replace("settings", "[sampling]", 1)] if settings.model_fields else []
 
 
 def _settings_text(settings: type[Settings]) -> str:

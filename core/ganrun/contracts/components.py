@@ -19,13 +19,20 @@ class Component:
     parts: ClassVar[Mapping[str, str]] = {}
     """Settings that name other components, each of type `ganrun.Part`, with the kind that each names."""
 
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Settings of earlier versions, each with the place in the recipe that took it over, such as
+    `{"n_critic": "train.repeat.discriminator"}`. Recipes and runs that say the old one are read with a warning."""
+
     @classmethod
     def class_fault(cls) -> str | None:
         """The fault of the class itself, as the end of a message, or None; asked for when a plugin offers it."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, base.Settings)):
             return "whose Settings are no subclass of ganrun.Settings"
         lacking = [name for name in cls.parts if name not in cls.Settings.model_fields]
-        return f"whose Settings have no field {lacking[0]}" if lacking else None
+        if lacking:
+            return f"whose Settings have no field {lacking[0]}"
+        kept = [name for name in cls.moved if name in base.setting_names(cls.Settings)]
+        return f"whose setting {kept[0]} is among those that have moved" if kept else None
 
     @classmethod
     def summary(cls) -> str:

@@ -36,14 +36,16 @@ from ganrun.contracts.markers import hookspec
 if TYPE_CHECKING:
     import click
 
+    from ganrun.contracts.augmentations import Augmentation
     from ganrun.contracts.data import Data
     from ganrun.contracts.extractors import Extractor
     from ganrun.contracts.health import HealthCheck
     from ganrun.contracts.losses import Loss
     from ganrun.contracts.metrics import Metric
-    from ganrun.contracts.networks import Discriminator, Generator
+    from ganrun.contracts.networks import Discriminator, Generator, Network
     from ganrun.contracts.observers import Observer
     from ganrun.contracts.optimizers import Optimizer, Schedule
+    from ganrun.contracts.regularizers import Regularizer
     from ganrun.contracts.trackers import Tracker
 
 
@@ -67,8 +69,28 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 
 @hookspec
+def ganrun_networks() -> Mapping[str, type[Network]]:
+    """Networks of any inputs and outputs: translators, velocity fields, mappings.
+
+    A recipe fills a loss's slot of kind `network` with one, in the table of the slot's name.
+    """
+
+
+@hookspec
 def ganrun_losses() -> Mapping[str, type[Loss]]:
     """Training objectives: slots, latents and phases. A recipe has exactly one: `[loss] use = "wgan-gp"`."""
+
+
+@hookspec
+def ganrun_augmentations() -> Mapping[str, type[Augmentation]]:
+    """Augmentations of every image that a discriminator is shown. A recipe has one or none: `[augmentation] use =
+    "ada"`.
+    """
+
+
+@hookspec
+def ganrun_regularizers() -> Mapping[str, type[Regularizer]]:
+    """Penalties on one network. A recipe has any number of them: `[[regularizer]] use = "r1"`."""
 
 
 @hookspec

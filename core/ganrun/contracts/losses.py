@@ -207,6 +207,10 @@ class Loss(Component, ABC):
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
     trained is a slot. Nothing else on a loss may change."""
 
+    repeat: ClassVar[Mapping[str, int]] = {}
+    """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
+    sets them for any loss, by `[train] repeat`."""
+
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings
         self.spec = spec

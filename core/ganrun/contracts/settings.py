@@ -47,10 +47,21 @@ def parse_settings(settings: type[S], table: Mapping[str, Any]) -> S:
     return settings.model_validate_json(json.dumps(table), strict=True)
 
 
+def dump_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as a TOML table; settings that are off are left out, because TOML has no null."""
+    return settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def setting_names(settings: type[Settings]) -> list[str]:
+    """The keys that a table may hold, in order of definition."""
+    return [_key(name, field) for name, field in settings.model_fields.items()]
+
+
 def settings_help(settings: type[Settings]) -> Iterator[SettingHelp]:
     """Every setting of a class with type, default, bounds and docstring, in order of definition."""
     schema = settings.model_json_schema()
-    for name, field in settings.model_fields.items():
+    for attribute, field in settings.model_fields.items():
+        name = _key(attribute, field)
         yield SettingHelp(
             name=name,
             type=_type_text(schema["properties"][name], schema),
@@ -60,9 +71,18 @@ def settings_help(settings: type[Settings]) -> Iterator[SettingHelp]:
         )
 
 
+def _key(attribute: str, field: FieldInfo) -> str:
+    """A setting as a recipe writes it: its alias, where its name is a word of Python's, such as `from`."""
+    return field.alias or attribute
+
+
 def _default_text(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    return "off" if value is None else json.dumps(value, default=str)
+    return "off" if value is None else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else str(value)
 
 
 def _type_text(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
@@ -78,6 +98,10 @@ def _type_text(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     if schema.get("type") == "array":
         items = schema.get("prefixItems") or [schema.get("items") or {}]
         return f"list of {_type_text(items[0], root)}"
+    if "properties" in schema:
+        return f"{{ {', '.join(schema['properties'])} }}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"table of {_type_text(schema['additionalProperties'], root)}"
     return str(schema.get("type", "any"))
 
 

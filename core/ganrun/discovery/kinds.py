@@ -31,7 +31,10 @@ class Kind(NamedTuple):
 KINDS = {
     "generator": Kind("ganrun_generators", "networks", "Generator"),
     "discriminator": Kind("ganrun_discriminators", "networks", "Discriminator"),
+    "network": Kind("ganrun_networks", "networks", "Network"),
     "loss": Kind("ganrun_losses", "losses", "Loss"),
+    "augmentation": Kind("ganrun_augmentations", "augmentations", "Augmentation"),
+    "regularizer": Kind("ganrun_regularizers", "regularizers", "Regularizer"),
     "data": Kind("ganrun_data", "data", "Data"),
     "metric": Kind("ganrun_metrics", "metrics", "Metric"),
     "extractor": Kind("ganrun_extractors", "extractors", "Extractor"),

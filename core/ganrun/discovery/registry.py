@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import isabstract
 from pathlib import Path
@@ -17,6 +17,7 @@ from ganrun.discovery.plugins import Plugin, Plugins, describe_error, discover
 if TYPE_CHECKING:
     import click
 
+    from ganrun.contracts.components import Component
     from ganrun.contracts.health import HealthCheck
     from ganrun.contracts.trackers import Tracker
 
@@ -35,6 +36,11 @@ class RegisteredComponent:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.plugin})"
+
+    @property
+    def full_name(self) -> str:
+        """`plugin:name`, which means this component whatever else is installed."""
+        return f"{self.plugin.name}:{self.name}"
 
 
 class Registry:
@@ -60,17 +66,24 @@ class Registry:
         """The names of a kind, without duplicates."""
         return sorted({registered.name for registered in self.components(kind)})
 
-    def find(self, kind: str, name: str) -> RegisteredComponent:
+    def find(self, kind: str, name: str, preferred: Sequence[str] = ()) -> RegisteredComponent:
         """The component called `name`, or `plugin:name` where several plugins offer that name.
+
+        Args:
+            kind: Its kind.
+            name: Its name; the part before a colon is a plugin's name, or else a package's.
+            preferred: Plugins or packages whose component a name alone means, the first first, where several offer it.
 
         Raises:
             PluginError: if no plugin offers it, or several do.
         """
         qualifier, _, bare = name.rpartition(":")
         same_name = [registered for registered in self.components(kind) if registered.name == bare]
-        matches = [registered for registered in same_name if registered.plugin.is_called(qualifier)]
-        if len(matches) == 1:
-            return matches[0]
+        exact = [registered for registered in same_name if registered.plugin.name == qualifier]
+        matches = exact or [registered for registered in same_name if registered.plugin.is_called(qualifier)]
+        own = [each for wanted in preferred for each in matches if not qualifier and each.plugin.is_called(wanted)]
+        if len(matches) == 1 or own:
+            return (own or matches)[0]
         raise PluginError(_collision(name, matches) if matches else self._unknown(kind, name))
 
     def is_automatic(self, name: str) -> bool:
@@ -187,8 +200,14 @@ def _component_fault(kind: str, name: Any, component: Any) -> str | None:
     if isabstract(component):
         missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
         return f'"{name}", whose class does not define {missing}'
-    fault = component.class_fault()
+    fault = component.class_fault() or _settings_fault(component)
     return fault and f'"{name}", {fault}'
+
+
+def _settings_fault(component: type[Component]) -> str | None:
+    from ganrun.discovery.defaults import settings_fault  # pydantic, which `ganrun --help` does without
+
+    return settings_fault(component.Settings)
 
 
 def _command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from ganrun.base.errors import PluginError
-from ganrun.contracts.settings import parse_settings
+from ganrun.contracts.markers import PROJECT
+from ganrun.contracts.settings import Settings, parse_settings
+from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.faults import Owner
+from ganrun.recipe.faults import Owner, shown
 from ganrun.recipe.recipe import ComponentConfig
 from ganrun.recipe.source import Key, header
 from ganrun.recipe.tables import Tables
@@ -25,44 +28,88 @@ class ComponentReader:
     Args:
         tables: The recipe's tables; they also collect the faults.
         registry: The installed components.
+        made_with: The plugins of the run whose own recipe it is; none if it is no run's.
     """
 
-    def __init__(self, tables: Tables, registry: Registry) -> None:
+    def __init__(self, tables: Tables, registry: Registry, made_with: MadeWith | None = None) -> None:
         self.tables = tables
         self.registry = registry
+        self.made_with = made_with or MadeWith()
         self.found: dict[Key, RegisteredComponent] = {}
         """The component that each table names, even if its settings have faults."""
+
+    # ── Tables ────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, key: Key, kind: str) -> ComponentConfig | None:
         """The component of a required table; None if the table has faults, which are added to `tables`."""
         table = self.tables.table(key, required=True)
         return None if table is None else self.from_table(key, kind, table)
 
+    def network(self, key: Key, kind: str) -> ComponentConfig | None:
+        """As `read`, for the network of a slot: its table may also say `from`, where its first weights come from."""
+        table = self.tables.table(key, required=True)
+        if table is None:
+            return None
+        start = self._start(key, table)
+        config = self.from_table(key, kind, {name: value for name, value in table.items() if name != "from"})
+        return None if config is None else dataclasses.replace(config, start=start)
+
     def from_table(
-        self, key: Key, kind: str, table: Mapping[str, Any], written: Mapping[str, Any] | None = None
+        self,
+        key: Key,
+        kind: str,
+        table: Mapping[str, Any],
+        written: Mapping[str, Any] | None = None,
+        preferred: Sequence[str] = (),
     ) -> ComponentConfig | None:
-        """The component of a table's content; `written` as in `Tables.settings`."""
-        use = table.get("use")
-        if isinstance(use, str):
-            return self._named(key, kind, use, table, written)
+        """The component of a table's content.
+
+        Args:
+            key: The table's place.
+            kind: The component's kind.
+            table: The content.
+            written: As in `Tables.settings`.
+            preferred: As in `Registry.find`, for a name that is a default.
+        """
+        if isinstance(table.get("use"), str):
+            return self._named(key, kind, table, written, preferred)
         if written is None or "use" in written:
             what = "data set" if kind == "data" else kind
             needed = f'{header(key)} needs use = "…", the name of a{"n" * (what[0] in "aeiou")} {what}'
             self.tables.fault((*key, "use"), f"{needed}; see: ganrun list {kind}")
         return None
 
-    def setting_names(self, kind: str, use: object) -> Collection[str]:
-        """The names of a component's settings; empty if there is no such component."""
+    # ── Names ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, kind: str, use: str, preferred: Sequence[str] = ()) -> RegisteredComponent:
+        """The component that the recipe calls `use`: by `MadeWith.find` in a run's own recipe, else `Registry.find`.
+
+        Raises:
+            PluginError: if there is none, or several.
+        """
+        if self.made_with.plugins:
+            return self.made_with.find(self.registry, kind, use)
+        return self.registry.find(kind, use, preferred)
+
+    def named(self, kind: str, use: object, preferred: Sequence[str] = ()) -> RegisteredComponent | None:
+        """As `find`, but None instead of an error."""
         try:
-            return tuple(self.registry.find(kind, str(use)).cls.Settings.model_fields)
+            return self.find(kind, str(use), preferred)
         except PluginError:
-            return ()
+            return None
+
+    # ── Pieces of a table ─────────────────────────────────────────────────────────────────────────────
 
     def _named(
-        self, key: Key, kind: str, use: str, table: Mapping[str, Any], written: Mapping[str, Any] | None
+        self,
+        key: Key,
+        kind: str,
+        table: Mapping[str, Any],
+        written: Mapping[str, Any] | None,
+        preferred: Sequence[str],
     ) -> ComponentConfig | None:
         try:
-            found = self.found[key] = self.registry.find(kind, use)
+            found = self.found[key] = self.find(kind, table["use"], preferred)
         except PluginError as error:
             if written is None or "use" in written:
                 self.tables.fault((*key, "use"), error.message)
@@ -70,23 +117,46 @@ class ComponentReader:
         rest = {name: value for name, value in table.items() if name != "use"}
         if (*key, "use") in self.tables.source.overrides:
             rest = self._fitting(key, found, rest)
-        owner = Owner(str(found), f"ganrun show {kind} {use}")
+        owner = Owner(str(found), f"ganrun show {kind} {table['use']}")
         settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
-        parts = self._parts(key, found, rest if settings is None else dict(settings), written)
-        return None if settings is None else ComponentConfig(found, use, settings, key, parts)
+        parts = self._parts(key, found, rest, settings, written)
+        return None if settings is None else ComponentConfig(found, settings, key, parts)
 
     def _parts(
-        self, key: Key, found: RegisteredComponent, settings: Mapping[str, Any], written: Mapping[str, Any] | None
+        self,
+        key: Key,
+        found: RegisteredComponent,
+        table: Mapping[str, Any],
+        settings: Settings | None,
+        written: Mapping[str, Any] | None,
     ) -> dict[str, ComponentConfig]:
-        """The components that its settings name: by a name alone, or by a table that says `use`."""
+        """The components that its settings name: by a name alone, or by a table that says `use`.
+
+        A default that several plugins offer is that of the component's own plugin or package, else ganrun's.
+        """
         parts = {}
         for name, kind in found.cls.parts.items():
-            wanted = settings.get(name)
-            table = {"use": wanted} if isinstance(wanted, str) else wanted
-            if isinstance(table, dict):  # anything else is a fault of the settings
+            wanted = table.get(name) if settings is None else getattr(settings, name)
+            part = {"use": wanted} if isinstance(wanted, str) else wanted
+            if isinstance(part, dict):  # anything else is a fault of the settings
                 is_inherited = written is not None and name not in written
-                parts[name] = self.from_table((*key, name), kind, table, {} if is_inherited else None)
+                usual = () if name in table else (found.plugin.name, found.plugin.package, PROJECT)
+                parts[name] = self.from_table((*key, name), kind, part, {} if is_inherited else None, usual)
         return {name: part for name, part in parts.items() if part is not None}
+
+    def _start(self, key: Key, table: Mapping[str, Any]) -> str | None:
+        """The value of `from`, unless `--set` has put another network in the table's place."""
+        start, overrides = table.get("from"), self.tables.source.overrides
+        if start is None:
+            return None
+        if not isinstance(start, str) or not start.strip():
+            text = f"{header(key)} from = {shown(start)}: say a run, a checkpoint or an exported folder"
+            self.tables.fault((*key, "from"), text)
+            return None
+        if (*key, "use") in overrides and (*key, "from") not in overrides:
+            log.warning("%s is now another network, which leaves out from", header(key))
+            return None
+        return start
 
     def _fitting(self, key: Key, found: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a component which `--set` put in another's place has in common with that one."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.base.suggestions import did_you_mean
-from ganrun.contracts.settings import Settings
+from ganrun.contracts.settings import Settings, setting_names
 from ganrun.recipe.source import Key, header
 
 
@@ -43,7 +43,7 @@ def setting_faults(
         place = fault["loc"] if fault["type"] == "missing" else _within(table, fault["loc"])
         found.setdefault(place, []).append(fault)
     for place, faults in found.items():
-        yield place, _text(key, place, faults, list(settings.model_fields), owner)
+        yield place, _text(key, place, faults, setting_names(settings), owner)
 
 
 def shown(value: Any) -> str:

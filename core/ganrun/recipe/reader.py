@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ganrun.base.errors import RecipeError
 from ganrun.base.suggestions import did_you_mean
-from ganrun.contracts.losses import Slot
+from ganrun.contracts.settings import Settings
+from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
-from ganrun.recipe.faults import shown
+from ganrun.recipe.faults import Owner
+from ganrun.recipe.moves import Move, move_settings
 from ganrun.recipe.recipe import (
     DEFAULT_OPTIMIZER,
     ComponentConfig,
@@ -23,49 +26,93 @@ from ganrun.recipe.recipe import (
     EvaluationConfig,
     ModelConfig,
     Recipe,
+    StageSettings,
     TrainSettings,
+    sampling_of,
+    with_repeats,
 )
-from ganrun.recipe.source import Key, Source, header, laid_over, read_source
+from ganrun.recipe.sections import (
+    Slots,
+    add_unknown_slot,
+    read_augmentation,
+    read_metrics,
+    read_networks,
+    read_observers,
+    read_optimizers,
+    read_regularizers,
+    read_slots,
+)
+from ganrun.recipe.source import Key, Source, laid_over, read_source
 from ganrun.recipe.tables import Tables
 
-ENGINE_KEYS = ("name", "requires", "train", "ema", "data", "loss", "optimizer", "metric")
+log = logging.getLogger("ganrun")
+
+ENGINE_KEYS = (
+    "name",
+    "requires",
+    "train",
+    "stage",
+    "ema",
+    "data",
+    "loss",
+    "augmentation",
+    "regularizer",
+    "optimizer",
+    "sampling",
+    "metric",
+)
 
 
 # ── Recipes and parts of recipes ──────────────────────────────────────────────────────────────────────────
 
 
-def load_recipe(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path, registry: Registry, overrides: Sequence[str] = (), made_with: MadeWith | None = None
+) -> Recipe:
     """Read a recipe, lay the overrides over it, and validate it against the installed components.
+
+    Args:
+        path: The file.
+        registry: The installed components.
+        overrides: `train.steps=500`.
+        made_with: The plugins of the run whose own recipe it is.
 
     Raises:
         RequestError: if the file cannot be read.
         RecipeError: with every fault, each with its place.
     """
-    reader = _reader(read_source(path, overrides), registry)
+    reader = _reader(read_source(path, overrides), registry, made_with)
     tables = reader.tables
+    for move in _moves(reader):
+        log.warning("%s: %s", tables.source.where(move.old), move)
     name, requires = tables.text("name", tables.source.path.stem), _requirements(tables)
-    train = tables.engine_settings("train", TrainSettings, required=True)
-    ema = None if tables.content.get("ema") is False else tables.engine_settings("ema", EmaSettings)
+    train = tables.engine_settings(("train",), TrainSettings, required=True)
+    ema = None if tables.content.get("ema") is False else tables.engine_settings(("ema",), EmaSettings)
     data, loss = reader.read(("data",), "data"), reader.read(("loss",), "loss")
-    slots = _slots(reader)
-    networks, optimizers = _networks(reader, slots or {}), _optimizers(reader, slots)
-    metrics, (observers, silenced) = _metrics(reader), _observers(reader)
+    slots = read_slots(reader)
+    networks, optimizers = read_networks(reader, slots or {}), read_optimizers(reader, slots)
+    augmentation, regularizers = read_augmentation(reader, slots), read_regularizers(reader, slots)
+    stages, sampling = _stages(reader, train), _sampling(reader)
+    metrics, (observers, silenced) = read_metrics(reader), read_observers(reader)
     _check_names(reader, slots)
-    if train and train.batch_size % train.accumulate:
-        text = f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}"
-        tables.fault(("train", "accumulate"), text)
+    _check_train(reader, train, slots)
     tables.check()
     assert train and data and loss, "what is missing is a fault"
+    _warn_of_other_versions(reader)
     return Recipe(
         source=tables.source,
         name=name,
         requires=requires,
-        train=train,
+        train=with_repeats(train, loss.registered.cls.repeat),
+        stages=stages,
         ema=ema,
         data=data,
         loss=loss,
         networks=networks,
+        augmentation=augmentation,
+        regularizers=regularizers,
         optimizers=optimizers,
+        sampling=sampling,
         metrics=metrics,
         observers=observers,
         silenced=silenced,
@@ -89,13 +136,16 @@ def load_component_config(kind: str, use: str, registry: Registry, overrides: Se
     return config
 
 
-def load_evaluation_config(against: str, registry: Registry, overrides: Sequence[str] = ()) -> EvaluationConfig:
+def load_evaluation_config(
+    against: str, registry: Registry, overrides: Sequence[str] = (), made_with: MadeWith | None = None
+) -> EvaluationConfig:
     """The data and metrics of a recipe's file, or of overrides over a data set's defaults.
 
     Args:
         against: `fashion-mnist`, or the path of a recipe.
         registry: The installed components.
         overrides: `data.size=32`, `metric.0.samples=500`.
+        made_with: The plugins of the run whose own recipe it is.
 
     Raises:
         RequestError: if there is no such file or data set, or an override is malformed.
@@ -106,33 +156,85 @@ def load_evaluation_config(against: str, registry: Registry, overrides: Sequence
     else:
         registry.find("data", against)
         source = laid_over({"data": {"use": against}}, overrides, Path(f"data {against}"))
-    reader = _reader(source, registry)
-    data, metrics = reader.read(("data",), "data"), _metrics(reader)
+    reader = _reader(source, registry, made_with)
+    _moves(reader)
+    data, metrics = reader.read(("data",), "data"), read_metrics(reader)
     reader.tables.check()
     assert data, "what is missing is a fault"
+    _warn_of_other_versions(reader)
     return EvaluationConfig(source=source, data=data, metrics=metrics)
 
 
-def load_model_config(path: Path, registry: Registry) -> ModelConfig:
-    """The loss and the networks of a recipe; the rest of it may name what is not installed here.
+def load_model_config(
+    path: Path, registry: Registry, overrides: Sequence[str] = (), made_with: MadeWith | None = None
+) -> ModelConfig:
+    """The loss, the networks and the sampling of a recipe; the rest of it may name what is not installed here.
+
+    Args:
+        path: The file.
+        registry: The installed components.
+        overrides: `sampling.psi=0.5`.
+        made_with: The plugins of the run whose own recipe it is.
 
     Raises:
         RequestError: if the file cannot be read.
         RecipeError: with every fault of these tables.
     """
-    reader = _reader(read_source(path), registry)
+    reader = _reader(read_source(path, overrides), registry, made_with)
+    _moves(reader)
     loss = reader.read(("loss",), "loss")
-    networks = _networks(reader, _slots(reader) or {})
+    networks, sampling = read_networks(reader, read_slots(reader) or {}), _sampling(reader)
     reader.tables.check()
     assert loss, "what is missing is a fault"
-    return ModelConfig(source=reader.tables.source, loss=loss, networks=networks)
+    _warn_of_other_versions(reader)
+    return ModelConfig(source=reader.tables.source, loss=loss, networks=networks, sampling=sampling)
 
 
-# ── Tables of several components ──────────────────────────────────────────────────────────────────────────
+# ── What a run's own recipe, or an earlier version's, needs ───────────────────────────────────────────────
 
 
-def _reader(source: Source, registry: Registry) -> ComponentReader:
-    return ComponentReader(Tables(source), registry)
+def _reader(source: Source, registry: Registry, made_with: MadeWith | None = None) -> ComponentReader:
+    return ComponentReader(Tables(source), registry, made_with)
+
+
+def _moves(reader: ComponentReader) -> list[Move]:
+    """Settings of earlier versions, each moved to where it is now."""
+    content, source, moves = reader.tables.content, reader.tables.source, []
+    for key, kind, use in _named_tables(reader):
+        found = reader.named(kind, use)
+        moves += [] if found is None else list(move_settings(content, key, found.cls.moved))
+    source.moved.update({move.new: move.old for move in moves if not move.is_said})
+    return moves
+
+
+def _named_tables(reader: ComponentReader) -> Iterator[tuple[Key, str, object]]:
+    """Every table of the recipe that names a component, with its kind and `use`."""
+    content = reader.tables.content
+    loss = reader.named("loss", _use(content.get("loss")))
+    kinds = {"data": "data", "loss": "loss", "augmentation": "augmentation", "optimizer": "optimizer"}
+    kinds |= {name: slot.kind for name, slot in (loss.cls.slots.items() if loss else ())}
+    kinds |= dict.fromkeys(reader.registry.names("observer"), "observer")
+    for name, kind in kinds.items():
+        if isinstance(content.get(name), dict):
+            yield (name,), kind, _use(content[name]) or {"optimizer": DEFAULT_OPTIMIZER, "observer": name}.get(kind)
+    for kind in ("metric", "regularizer"):
+        entries = content.get(kind)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            yield (kind, index), kind, _use(entry)
+
+
+def _use(table: Any) -> object:
+    return table.get("use") if isinstance(table, dict) else None
+
+
+def _warn_of_other_versions(reader: ComponentReader) -> None:
+    """Warn where a run was made with another version of a plugin than is installed."""
+    plugins = dict.fromkeys(found.plugin for found in reader.found.values())
+    for text in dict.fromkeys(filter(None, map(reader.made_with.other_version, plugins))):
+        log.warning("%s: %s", reader.tables.source.path, text)
+
+
+# ── The engine's own tables ───────────────────────────────────────────────────────────────────────────────
 
 
 def _requirements(tables: Tables) -> tuple[str, ...]:
@@ -163,101 +265,55 @@ def _unmet(requirement: str) -> str | None:
     return None
 
 
-def _slots(reader: ComponentReader) -> Mapping[str, Slot] | None:
-    """The slots of the recipe's loss, even if its settings have faults; None if there is no such loss."""
-    loss = reader.found.get(("loss",))
-    slots: Mapping[str, Slot] | None = None if loss is None else loss.cls.slots
-    return slots
+def _check_train(reader: ComponentReader, train: TrainSettings | None, slots: Slots | None) -> None:
+    if train is None:
+        return
+    if train.batch_size % train.accumulate:
+        text = f"accumulate = {train.accumulate} does not divide batch_size = {train.batch_size}"
+        reader.tables.fault(("train", "accumulate"), text)
+    for name in train.repeat:
+        if slots and name not in slots:
+            add_unknown_slot(reader, ("train", "repeat", name), slots, name)
 
 
-def _networks(reader: ComponentReader, slots: Mapping[str, Slot]) -> dict[str, ComponentConfig]:
-    found = {name: reader.read((name,), slot.kind) for name, slot in slots.items()}
-    return {name: config for name, config in found.items() if config is not None}
-
-
-def _optimizers(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> dict[str, ComponentConfig]:
-    """One for each slot: `[optimizer]`, overlaid with the slot's own table where both use the same one."""
-    table = reader.tables.table(("optimizer",)) or {}
-    settings = reader.setting_names("optimizer", table.get("use", DEFAULT_OPTIMIZER))
-    own = {name: value for name, value in table.items() if isinstance(value, dict) and name not in settings}
-    shared = {name: value for name, value in table.items() if name not in own}
-    is_used = bool(shared) or any(slot not in own for slot in slots or ())
-    common = _optimizer(reader, ("optimizer",), shared) if is_used else None
-    found: dict[str, ComponentConfig | None] = dict.fromkeys(slots or (), common)
-    inherited = _inherited(shared, common)
-    for name, overlay in own.items():
-        if slots is not None and name not in slots:
-            _add_unknown_slot(reader, ("optimizer", name), slots)
-        elif is_used and _same_use(shared, overlay):
-            found[name] = _optimizer(reader, ("optimizer", name), {**inherited, **overlay}, overlay)
-        else:
-            found[name] = _optimizer(reader, ("optimizer", name), overlay)
-    return {slot: config for slot, config in found.items() if config is not None}
-
-
-def _optimizer(
-    reader: ComponentReader, key: Key, table: Mapping[str, Any], written: Mapping[str, Any] | None = None
-) -> ComponentConfig | None:
-    return reader.from_table(key, "optimizer", {"use": DEFAULT_OPTIMIZER, **table}, written)
-
-
-def _inherited(shared: Mapping[str, Any], common: ComponentConfig | None) -> Mapping[str, Any]:
-    """What slots inherit of `[optimizer]`: not what `--set optimizer.use=…` has left out of it."""
-    if common is None:
-        return shared
-    return {name: value for name, value in shared.items() if name == "use" or name in common.settings.model_fields_set}
-
-
-def _same_use(shared: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    common = shared.get("use", DEFAULT_OPTIMIZER)
-    return bool(own.get("use", common) == common)
-
-
-def _metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
-    entries = reader.tables.content.get("metric", [])
-    if not isinstance(entries, list):
-        text = "metrics are written as [[metric]], with two brackets, since there may be several"
-        reader.tables.fault(("metric",), text)
-        return ()
-    named = [reader.read(("metric", index), "metric") for index in range(len(entries))]
-    found = [config for config in named if config is not None]
-    for place, config in enumerate(found):
-        if any(config.is_like(other) for other in found[:place]):
-            on = "".join(f" on {part.use}" for part in config.parts.values())
-            text = f"{config.use}{on} once more, and its scores would have the same names"
-            reader.tables.fault(config.key, f"{header(config.key)} is {text}")
+def _stages(reader: ComponentReader, train: TrainSettings | None) -> tuple[StageSettings, ...]:
+    tables, found, before = reader.tables, [], 0
+    for key in tables.entries("stage"):
+        stage = tables.engine_settings(key, StageSettings)
+        if stage is None:
+            continue
+        if stage.start <= before:
+            text = f"the stage before it begins at {before}, and stages follow each other"
+            tables.fault((*key, "from"), f"[[stage]] from = {stage.start}: {text}")
+        before = max(before, stage.start)
+        for name, fault in _stage_faults(stage, train):
+            tables.fault((*key, name), f"[[stage]] {fault}")
+        found.append(stage)
     return tuple(found)
 
 
-def _observers(reader: ComponentReader) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
-    """Those that take part, by name; and the automatic ones that the recipe turned off."""
-    found: dict[str, ComponentConfig] = {}
-    silenced = []
-    for name in reader.registry.names("observer"):
-        wanted = reader.tables.content.get(name)
-        if wanted is False:
-            silenced.append(name)
-        elif wanted is not None or reader.registry.is_automatic(name):
-            config = _observer(reader, name)
-            if config:
-                found[name] = config
-    return found, tuple(silenced)
+def _stage_faults(stage: StageSettings, train: TrainSettings | None) -> Iterator[tuple[str, str]]:
+    """What does not go together with `[train]`, each with its key."""
+    if train and stage.start >= train.steps:
+        yield "from", f"from = {stage.start}: it never begins, since the run ends after {train.steps} steps"
+    if train and stage.batch_size and stage.batch_size % train.accumulate:
+        yield "batch_size", f"batch_size = {stage.batch_size}: accumulate = {train.accumulate} does not divide it"
 
 
-def _observer(reader: ComponentReader, name: str) -> ComponentConfig | None:
-    """The observer of that name; `use = "plugin:name"` in its table picks one of several."""
-    table = {} if reader.tables.content.get(name) is True else reader.tables.table((name,))
-    if table is None:
-        return None
-    use = table.get("use", name)
-    if not isinstance(use, str) or use.rpartition(":")[2] != name:
-        text = f'[{name}] use = {shown(use)}: it can only say which plugin\'s "{name}" is meant'
-        reader.tables.fault((name, "use"), text)
-        return None
-    return reader.from_table((name,), "observer", {**table, "use": use})
+def _sampling(reader: ComponentReader) -> Settings:
+    """The table `[sampling]`, whose settings are the loss's; its defaults, with a fault, if there is no such loss."""
+    loss = reader.found.get(("loss",))
+    table = reader.tables.table(("sampling",))
+    if loss is None or table is None:
+        return Settings()
+    owner = Owner(f"sampling with {loss}", f"ganrun show loss {loss.name}")
+    return reader.tables.settings(("sampling",), sampling_of(loss), table, owner) or Settings()
 
 
-def _check_names(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> None:
+# ── Names that mean nothing ───────────────────────────────────────────────────────────────────────────────
+
+
+def _check_names(reader: ComponentReader, slots: Slots | None) -> None:
     """Every table and key of the top level must belong to the engine, a slot or an observer."""
     tables, registry = reader.tables, reader.registry
     known = [*ENGINE_KEYS, *(slots or ()), *registry.names("observer")]
@@ -265,16 +321,13 @@ def _check_names(reader: ComponentReader, slots: Mapping[str, Slot] | None) -> N
     for name, value in tables.content.items():
         if name in known or name in blocked or (slots is None and isinstance(value, dict)):
             continue
-        if slots and isinstance(value, dict) and "use" in value:
-            _add_unknown_slot(reader, (name,), slots)
+        absent = reader.made_with.missing(registry, str(_use(value) or "").rpartition(":")[0])
+        if absent and isinstance(value, dict | bool):
+            tables.fault((name,), f"[{name}] belongs to no plugin that is installed\n  {absent}")
+        elif slots and isinstance(value, dict) and "use" in value:
+            add_unknown_slot(reader, (name,), slots, name)
         else:
             what = "table" if isinstance(value, dict | list) else "key"
             hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             broken = "".join(f"\n  plugin {name} is broken: {why}" for name, why in registry.broken().items())
             tables.fault((name,), f'a recipe has no {what} "{name}"{hint}{broken}')
-
-
-def _add_unknown_slot(reader: ComponentReader, key: Key, slots: Mapping[str, Slot]) -> None:
-    name = str(key[-1])
-    hint = did_you_mean(name, slots) or f"; its slots are {', '.join(slots)}"
-    reader.tables.fault(key, f'the loss {reader.found["loss",].name} has no slot "{name}"{hint}')

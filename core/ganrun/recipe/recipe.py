@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ganrun.base.devices import NAMES, is_device_name
-from ganrun.contracts.settings import Settings, parse_settings
+from ganrun.contracts.settings import Settings, dump_settings, parse_settings
+from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent
+from ganrun.recipe.moves import move_settings
 from ganrun.recipe.source import Key, Source
 
 DEFAULT_OPTIMIZER = "adam"
@@ -36,7 +39,12 @@ class TrainSettings(Settings):
     """Arithmetic inside the networks; losses are always f32."""
 
     accumulate: int = Field(1, ge=1)
-    """Parts that a batch is taken in, to save memory; must divide batch_size."""
+    """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
+    across a batch, then sees each part by itself and not the whole batch."""
+
+    repeat: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Updates per step, by slot of the loss, each on a new batch: { discriminator = 5 }. Unless given, what the loss
+    says, which is mostly 1."""
 
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""
@@ -62,18 +70,56 @@ class EmaSettings(Settings):
     """Share of the old average that survives a step; reached gradually over the first steps."""
 
 
+class StageSettings(Settings):
+    """A part of the run with another batch size or learning rate, as progressive growing has it.
+
+    Stages follow each other in the recipe. Each changes what it says, and all else stays as before it.
+    """
+
+    start: int = Field(alias="from", ge=1)
+    """Steps done when it begins."""
+
+    batch_size: int | None = Field(None, ge=1)
+    """Images per update; accumulate must divide it."""
+
+    lr: float | None = Field(None, gt=0)
+    """Learning rate of every optimizer, before its schedule."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.batch_size is None and self.lr is None:
+            raise ValueError("a stage says batch_size, lr or both")
+        return self
+
+
+class Stage(NamedTuple):
+    """What holds at a step."""
+
+    batch_size: int
+    """Images per update."""
+
+    lr: float | None
+    """Learning rate of every optimizer, before its schedule; None for that of the optimizer's own table."""
+
+
 @dataclass(frozen=True)
 class ComponentConfig:
     """A component that the recipe uses, with its settings."""
 
     registered: RegisteredComponent
-    use: str
-    """As the recipe wrote it."""
     settings: Settings
     key: Key
     """The table it stands in."""
     parts: Mapping[str, ComponentConfig] = field(default_factory=dict)
     """The components that its settings name, by the names of those settings: a metric's extractor, for instance."""
+    start: str | None = None
+    """Of a network, `from`: a run, a checkpoint or an exported folder, whose weights in the same slot it starts from.
+    A relative path is relative to the working directory."""
+
+    @property
+    def use(self) -> str:
+        """Its name, as people say it; whose it is, `registered` says."""
+        return self.registered.name
 
     def build(self, *arguments: Any) -> Any:
         """Build the component from its settings and the further arguments of its kind."""
@@ -85,30 +131,37 @@ class ComponentConfig:
         return self.registered == other.registered and parts == {n: part.registered for n, part in other.parts.items()}
 
     def table(self) -> dict[str, Any]:
-        """The table with every default written out; an observer's name says by itself what it uses."""
-        is_plain = self.registered.kind == "observer" and self.key == (self.use,)
+        """The table with every default written out, and with the plugin's name, which stays clear whatever is installed
+        later."""
         parts = {name: _shortest(part.table()) for name, part in self.parts.items()}  # instead of what was written
-        return {**({} if is_plain else {"use": self.use}), **dump(self.settings), **parts}
+        return {**self._head(self.start), **dump_settings(self.settings), **parts}
 
-    def completed(self, table: Any) -> Any:
+    def completed(self, table: Any, made_with: MadeWith) -> Any:
         """A table that was stored earlier, perhaps by another version, with the defaults of today's settings.
 
         Returned unchanged if it names another component, or holds settings that this one no longer takes.
         """
         table = {"use": table} if isinstance(table, str) else table
-        if not isinstance(table, dict) or not self._is_named_by(table.get("use")):
+        if not isinstance(table, dict) or not made_with.means(table.get("use"), self.registered):
             return table
-        own = {name: value for name, value in table.items() if name != "use"}
+        own = {name: value for name, value in table.items() if name not in ("use", "from")}
         try:
             settings = parse_settings(self.registered.cls.Settings, own)
         except ValidationError:
             return table
-        parts = {name: _shortest(part.completed(getattr(settings, name))) for name, part in self.parts.items()}
-        return {"use": self.use, **dump(settings), **parts}
+        parts = {
+            name: _shortest(part.completed(getattr(settings, name), made_with)) for name, part in self.parts.items()
+        }
+        return {**self._head(table.get("from")), **dump_settings(settings), **parts}
 
-    def _is_named_by(self, use: Any) -> bool:
-        qualifier, _, bare = str(use).rpartition(":")
-        return bare == self.registered.name and self.registered.plugin.is_called(qualifier)
+    def with_parts(self) -> Iterator[ComponentConfig]:
+        """It, and the components that it names, at any depth."""
+        yield self
+        for part in self.parts.values():
+            yield from part.with_parts()
+
+    def _head(self, start: Any) -> dict[str, Any]:
+        return {"use": self.registered.full_name, **({} if start is None else {"from": start})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +182,8 @@ class ModelConfig(HasLocation):
     loss: ComponentConfig
     networks: dict[str, ComponentConfig]
     """By slot."""
+    sampling: Settings
+    """How samples are made of latents: the loss's `Sampling`. It may change after training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,32 +200,86 @@ class TrainingConfig(ModelConfig):
 
     data: ComponentConfig
     train: TrainSettings
+    stages: tuple[StageSettings, ...]
+    """In the order in which they begin."""
     ema: EmaSettings | None
+    augmentation: ComponentConfig | None
+    """What stands before every slot that the loss marks as `augmented`."""
+    regularizers: tuple[ComponentConfig, ...]
+    """Each for the slot that its settings name."""
     optimizers: dict[str, ComponentConfig]
     """By slot."""
 
+    def stage_at(self, step: int) -> Stage:
+        """What the stages have made of batch size and learning rate at a step, counted from 0."""
+        begun = [stage for stage in self.stages if stage.start <= step]
+        sizes = [stage.batch_size for stage in begun if stage.batch_size is not None]
+        rates = [stage.lr for stage in begun if stage.lr is not None]
+        return Stage([self.train.batch_size, *sizes][-1], rates[-1] if rates else None)
+
+    def deciding_components(self) -> Iterator[ComponentConfig]:
+        """Every component that decides the weights, with its parts."""
+        extra = [] if self.augmentation is None else [self.augmentation]
+        networks, optimizers = self.networks.values(), self.optimizers.values()
+        for config in (self.data, self.loss, *networks, *extra, *self.regularizers, *optimizers):
+            yield from config.with_parts()
+
     def tables(self) -> dict[str, Any]:
         """These tables, every default written out."""
+        optional = {
+            "stage": [dump_settings(stage) for stage in self.stages],
+            "augmentation": self.augmentation and self.augmentation.table(),
+            "regularizer": [config.table() for config in self.regularizers],
+        }
         return {
-            "ema": False if self.ema is None else dump(self.ema),
-            "train": dump(self.train),
+            "ema": False if self.ema is None else dump_settings(self.ema),
+            "train": _train_table(self.train),
             "data": self.data.table(),
             "loss": self.loss.table(),
             **{slot: config.table() for slot, config in self.networks.items()},
+            **{name: table for name, table in optional.items() if table},
             "optimizer": {slot: config.table() for slot, config in self.optimizers.items()},
         }
 
-    def completed(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The same tables as stored by a run, with today's defaults for settings that they lack."""
-        optimizers = stored.get("optimizer")
-        optimizers = optimizers if isinstance(optimizers, dict) else {}
+    def completed(self, stored: Mapping[str, Any], made_with: MadeWith) -> dict[str, Any]:
+        """The same tables as stored by a run, with today's defaults for settings that they lack.
+
+        Args:
+            stored: The run's recipe.
+            made_with: The run's plugins.
+        """
+        stored = self._moved(stored)
+        optimizers = _table_of(stored, "optimizer")
         components = {"data": self.data, "loss": self.loss, **self.networks}
+        if self.augmentation is not None:
+            components["augmentation"] = self.augmentation
+        kept = {name: stored[name] for name in ("augmentation", "stage", "regularizer") if stored.get(name)}
+        if self.regularizers and isinstance(stored.get("regularizer"), list):
+            kept["regularizer"] = _completed_each(self.regularizers, stored["regularizer"], made_with)
         return {
             "ema": _completed(EmaSettings, stored.get("ema")),
-            "train": _completed(TrainSettings, stored.get("train")),
-            **{name: config.completed(stored.get(name)) for name, config in components.items()},
-            "optimizer": {slot: config.completed(optimizers.get(slot)) for slot, config in self.optimizers.items()},
+            "train": self._completed_train(stored.get("train")),
+            **kept,
+            **{name: each.completed(stored.get(name), made_with) for name, each in components.items()},
+            "optimizer": {
+                slot: config.completed(optimizers.get(slot), made_with) for slot, config in self.optimizers.items()
+            },
         }
+
+    def _moved(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The stored tables, with settings of earlier versions where they are now."""
+        tables = copy.deepcopy(dict(stored))
+        for key, config in {"data": self.data, "loss": self.loss, **self.networks}.items():
+            for _ in move_settings(tables, (key,), config.registered.cls.moved):
+                pass
+        return tables
+
+    def _completed_train(self, table: Any) -> Any:
+        try:
+            train = parse_settings(TrainSettings, table)
+        except (ValidationError, TypeError):
+            return table
+        return _train_table(with_repeats(train, self.loss.registered.cls.repeat))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,16 +292,40 @@ class Recipe(TrainingConfig, EvaluationConfig):
     silenced: tuple[str, ...] = ()
     """Automatic observers that the recipe turned off."""
 
+    def components(self) -> Iterator[ComponentConfig]:
+        """Every component that it uses, with its parts."""
+        yield from self.deciding_components()
+        for config in (*self.metrics, *self.observers.values()):
+            yield from config.with_parts()
+
     def resolved(self) -> dict[str, Any]:
-        """The whole recipe as tables, every default written out; itself a recipe that gives the same run."""
+        """The whole recipe as tables, every default and every plugin written out; itself a recipe that gives the same
+        run."""
+        sampling = dump_settings(self.sampling)
         return {
             "name": self.name,
             **({"requires": list(self.requires)} if self.requires else {}),
             **dict.fromkeys(self.silenced, False),
             **self.tables(),
+            **({"sampling": sampling} if sampling else {}),
             "metric": [config.table() for config in self.metrics],
             **{name: config.table() for name, config in self.observers.items()},
         }
+
+
+def sampling_of(loss: RegisteredComponent) -> type[Settings]:
+    """The settings that a loss's recipes may have in `[sampling]`."""
+    settings: type[Settings] = getattr(loss.cls, "Sampling", Settings)
+    return settings
+
+
+def with_repeats(train: TrainSettings, usual: Mapping[str, int]) -> TrainSettings:
+    """The settings with the repeats that a loss has unless a recipe says otherwise."""
+    return train.model_copy(update={"repeat": {**usual, **train.repeat}})
+
+
+def _train_table(train: TrainSettings) -> dict[str, Any]:
+    return {name: value for name, value in dump_settings(train).items() if value != {}}
 
 
 def _shortest(part: Any) -> Any:
@@ -200,13 +333,20 @@ def _shortest(part: Any) -> Any:
     return part["use"] if isinstance(part, dict) and part.keys() == {"use"} else part
 
 
-def dump(settings: Settings) -> dict[str, Any]:
-    """Settings as a TOML table; settings that are off are left out, because TOML has no null."""
-    return settings.model_dump(mode="json", exclude_none=True)
+def _table_of(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _completed(settings: type[Settings], table: Any) -> Any:
     try:
-        return dump(parse_settings(settings, table))
+        return dump_settings(parse_settings(settings, table))
     except (ValidationError, TypeError):
         return table
+
+
+def _completed_each(configs: Iterable[ComponentConfig], tables: list[Any], made_with: MadeWith) -> list[Any]:
+    """Stored entries of a list of components, each completed by the one in its place now."""
+    pairs = zip(configs, tables, strict=False)
+    completed = [config.completed(table, made_with) for config, table in pairs]
+    return [*completed, *tables[len(completed) :]]

@@ -6,17 +6,25 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.files import write_text
 from ganrun.contracts.settings import Settings
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, EmaSettings, TrainSettings
+from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, EmaSettings, StageSettings, TrainSettings, sampling_of
 
 Schema = dict[str, Any]
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+START = "A run, a checkpoint or an exported folder, from whose weights in this slot the network starts."
+
+NOTHING: Mapping[str, Schema] = MappingProxyType({})
+
+BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+"""pydantic's words for bounds where a type is neither number nor table, and the schema's."""
 
 
 def write_schema(registry: Registry, path: Path) -> None:
@@ -45,7 +53,10 @@ def recipe_schema(registry: Registry) -> Schema:
         **_engine_tables(definitions),
         "data": _component(registry, "data", definitions),
         "loss": _component(registry, "loss", definitions),
-        **{slot: _any_of(_component(registry, kind, definitions) for kind in kinds) for slot, kinds in slots.items()},
+        **{slot: _any_of(_network(registry, kind, definitions) for kind in kinds) for slot, kinds in slots.items()},
+        "augmentation": _component(registry, "augmentation", definitions),
+        "regularizer": {"type": "array", "items": _component(registry, "regularizer", definitions)},
+        "sampling": _sampling(registry, definitions),
         "optimizer": _optimizers(registry, slots, definitions),
         "metric": {"type": "array", "items": _component(registry, "metric", definitions)},
         **{name: _observer(registry, name, definitions) for name in registry.names("observer")},
@@ -63,6 +74,7 @@ def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
         "name": {"type": "string", "pattern": r"\S", "description": "Names the run; the file's name unless given."},
         "requires": {"type": "array", "items": {"type": "string"}, "description": requirements},
         "train": _define("train", TrainSettings, definitions),
+        "stage": {"type": "array", "items": _define("stage", StageSettings, definitions)},
         "ema": _any_of([_define("ema", EmaSettings, definitions), {"const": False}]),
     }
 
@@ -70,14 +82,29 @@ def _engine_tables(definitions: dict[str, Schema]) -> dict[str, Schema]:
 # ── Components ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _component(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
-    """A table that names a component of this kind by `use` and holds that component's settings."""
+def _network(registry: Registry, kind: str, definitions: dict[str, Schema]) -> Schema:
+    """The table of a slot, which may also say `from`."""
+    return _component(registry, kind, definitions, {"from": {"type": "string", "pattern": r"\S", "description": START}})
+
+
+def _sampling(registry: Registry, definitions: dict[str, Schema]) -> Schema:
+    """What `[sampling]` may hold with one loss or another."""
+    losses = [loss for loss in registry.components("loss") if sampling_of(loss).model_fields]
+    tables = [_define(f"{_key(loss)}.sampling", sampling_of(loss), definitions) for loss in losses]
+    return {**_any_of([*tables, _object({})]), "description": "How samples are made: settings of the loss."}
+
+
+def _component(
+    registry: Registry, kind: str, definitions: dict[str, Schema], more: Mapping[str, Schema] = NOTHING
+) -> Schema:
+    """A table that names a component of this kind by `use` and holds that component's settings, and keys of `more`."""
     if kind not in definitions:
         definitions[kind] = {}  # a component may name others of the same kind
         found = registry.components(kind)
         for registered in found:
             own, names = _own_settings(registry, registered, definitions), _spellings(registry, registered)
             description = cleandoc(registered.cls.__doc__ or "")
+            own = {**own, "properties": {**more, **own.get("properties", {})}}
             definitions[_key(registered)] = {**_with_use(own, names, required=True), "description": description}
         use = {"enum": _all_spellings(registry, kind), "description": f"Which {kind}."}
         table = {"type": "object", "properties": {"use": use}, "required": ["use"]}
@@ -190,6 +217,10 @@ def _for_toml(schema: Any, key: str) -> Any:
     found = {
         keyword: _keyword(keyword, value, key) for keyword, value in schema.items() if not _is_noise(keyword, value)
     }
+    bounds = {BOUNDS.get(keyword, keyword): found.pop(keyword) for keyword in {*BOUNDS, *BOUNDS.values()} & {*found}}
+    if "$ref" in found and bounds:  # a schedule, whose ends have the bounds of its field
+        bounds = {**bounds, "properties": {"start": bounds, "end": bounds}}
+    found |= bounds
     options = found.get("anyOf", [])
     if {"type": "null"} in options:
         rest = [option for option in options if option != {"type": "null"}]

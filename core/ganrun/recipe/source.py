@@ -6,7 +6,7 @@ import datetime
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ class Source:
     tables: dict[str, Any]
     overrides: dict[Key, str]
     """Places that `--set` changed, each with the text of its override."""
+    moved: dict[Key, Key] = field(default_factory=dict)
+    """Places that got their value from another one, which the text has."""
 
     def where(self, key: Key) -> str:
         """`recipes/wgan.toml:14`, or the `--set` that put the key there.
 
         Where the key is absent, the place of the table that lacks it; the file alone where that is absent too.
         """
+        key = next((old + key[len(new) :] for new, old in self.moved.items() if key[: len(new)] == new), key)
         places = [key[:depth] for depth in range(len(key), 0, -1)]
         for place in places:
             if place in self.overrides:

@@ -88,8 +88,16 @@ class Tables:
                     self.fault((*key, *place), text)
             return None
 
-    def engine_settings(self, name: str, settings: type[S], *, required: bool = False) -> S | None:
+    def entries(self, name: str) -> list[Key]:
+        """The places of the tables of a list, such as `[[metric]]`; none, with a fault, if it is no list."""
+        entries = self.content.get(name, [])
+        if isinstance(entries, list):
+            return [(name, index) for index in range(len(entries))]
+        self.fault((name,), f"{name}s are written as [[{name}]], with two brackets, since there may be several")
+        return []
+
+    def engine_settings(self, key: Key, settings: type[S], *, required: bool = False) -> S | None:
         """The settings of one of the engine's own tables."""
-        table = self.table((name,), required=required)
-        owner = Owner("the engine", f"ganrun show {name}")
-        return None if table is None else self.settings((name,), settings, table, owner)
+        table = self.table(key, required=required)
+        owner = Owner("the engine", f"ganrun show {key[0]}")
+        return None if table is None else self.settings(key, settings, table, owner)

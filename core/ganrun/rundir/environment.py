@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from ganrun.base.devices import device_text
 from ganrun.contracts.data import Data
-from ganrun.recipe.recipe import ComponentConfig, Recipe
+from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
@@ -41,7 +41,7 @@ def describe_environment(
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
-        "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in _configs(recipe)},
+        "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         "data_fingerprint": manifest["fingerprint"],
         "data": dict(manifest),
         "problem": {**data.spec().facts(), "class_names": list(data.class_names())},
@@ -87,9 +87,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _configs(recipe: Recipe) -> list[ComponentConfig]:
-    networks, optimizers = recipe.networks.values(), recipe.optimizers.values()
-    used = [recipe.data, recipe.loss, *networks, *optimizers, *recipe.metrics, *recipe.observers.values()]
-    return [each for config in used for each in (config, *config.parts.values())]

@@ -23,6 +23,7 @@ from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import find_checkpoint, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
+from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
 
 FORMAT = 1
@@ -90,7 +91,8 @@ class SavedModel:
             RequestError: if a component is not installed, or the weights belong to another network.
         """
         place = choose_device(device)
-        config = load_model_config(self.folder / RECIPE, self.registry)
+        recipe = self.folder / RECIPE
+        config = load_model_config(recipe, self.registry, made_with=made_with(recipe))
         spec, loss = loss_for(config, self.spec, self.seed)
         self._filled("loss", loss.memory.to(place))
         networks = {}
@@ -105,7 +107,8 @@ class SavedModel:
         Raises:
             DataError: with the steps that fix it.
         """
-        return prepared_data(load_evaluation_config(str(self.folder / RECIPE), self.registry))
+        recipe = self.folder / RECIPE
+        return prepared_data(load_evaluation_config(str(recipe), self.registry, made_with=made_with(recipe)))
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.

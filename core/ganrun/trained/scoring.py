@@ -21,11 +21,13 @@ from ganrun.discovery.registry import Registry, locate
 from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.inference.sources import FoundSamples
 from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_recipe
+from ganrun.recipe.recipe import EvaluationConfig
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rehearsal.data import check_data
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, merged_summary
+from ganrun.rundir.stored import made_with
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
 from ganrun.training.components import error_context, prepared_data, prepared_metrics
@@ -98,9 +100,8 @@ def _score_run(
     registry: Registry,
     on_stage: Callable[[str], None],
 ) -> list[Score]:
-    recipe = load_recipe(
-        directory.recipe_path, registry, [*_data_overrides(request, registry), *request.all_overrides()]
-    )
+    overrides = [*_data_overrides(request, registry), *request.all_overrides()]
+    recipe = load_recipe(directory.recipe_path, registry, overrides, made_with(directory.recipe_path))
     changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
@@ -133,8 +134,16 @@ def _data_overrides(request: Request, registry: Registry) -> list[str]:
         return [device]
     if not against.endswith(".toml"):
         return [device, f"data.use={against}"]
-    table = load_evaluation_config(str(find_recipe(Path(against))), registry).data.table()
+    table = _against(against, registry).data.table()
     return [device, f"data={{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in table.items())} }}"]
+
+
+def _against(against: str, registry: Registry, overrides: Sequence[str] = ()) -> EvaluationConfig:
+    """The data set, or the recipe's data and metrics."""
+    if not against.endswith(".toml"):
+        return load_evaluation_config(against, registry, overrides)
+    path = find_recipe(Path(against))
+    return load_evaluation_config(str(path), registry, overrides, made_with(path))
 
 
 def _shape_of(run: Run) -> str:
@@ -157,8 +166,7 @@ def _add_scores(run: Run, scores: Sequence[Score]) -> None:
 
 
 def _score_pictures(request: Request, against: str, registry: Registry, on_stage: Callable[[str], None]) -> list[Score]:
-    place = str(find_recipe(Path(against))) if against.endswith(".toml") else against
-    config = load_evaluation_config(place, registry, request.all_overrides())
+    config = _against(against, registry, request.all_overrides())
     if not config.metrics:
         raise RequestError(NO_METRIC)
     device = choose_device(request.device)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from ganrun.base.errors import RequestError
+from ganrun.contracts.scheduled import schedules_in
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
 
 FREE = ("device", "log_every_steps", "evaluate_every_steps")
@@ -45,17 +48,28 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
     a setting that the stored recipe does not have yet is at its default.
     """
-    new, old = recipe.tables(), recipe.completed(_stored(directory))
-    free = {*FREE, *(() if _depends_on_steps(recipe) else ("steps",))}
+    new, old = recipe.tables(), recipe.completed(_stored(directory), made_with(directory.recipe_path))
     for tables in (new, old):
         if isinstance(tables["train"], dict):
-            tables["train"] = {name: value for name, value in tables["train"].items() if name not in free}
+            tables["train"] = _deciding(recipe, tables["train"])
     return list(_differences(new, old))
 
 
+def _deciding(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
+    """What of `[train]` decides the weights; one update per step is what a slot has unless the loss repeats it."""
+    free = {*FREE, *(() if _depends_on_steps(recipe) else ("steps",))}
+    usual, repeat = recipe.loss.registered.cls.repeat, train.get("repeat")
+    kept = {name: value for name, value in train.items() if name not in {*free, "repeat"}}
+    if isinstance(repeat, dict):
+        kept["repeat"] = {slot: times for slot, times in repeat.items() if times != usual.get(slot, 1)}
+    return kept
+
+
 def _depends_on_steps(recipe: Recipe) -> bool:
-    """Whether a learning rate follows a schedule over the run's steps."""
-    return any(build_optimizer(config).varies for config in recipe.optimizers.values())
+    """Whether a learning rate, or another number, follows a schedule over the run's steps."""
+    scheduled = (each for config in recipe.deciding_components() for each in schedules_in(config.settings))
+    varying = (build_optimizer(config).varies for config in recipe.optimizers.values())
+    return any(each.follows_run for each in scheduled) or any(varying)
 
 
 def _stored(directory: RunDirectory) -> dict[str, Any]:
@@ -69,5 +83,8 @@ def _differences(new: Any, old: Any, path: str = "") -> Iterator[str]:
     if isinstance(new, dict) and isinstance(old, dict):
         for name in {**old, **new}:
             yield from _differences(new.get(name), old.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(new, list) and isinstance(old, list) and all(isinstance(each, dict) for each in (*new, *old)):
+        for number, (each, before) in enumerate(zip_longest(new, old)):
+            yield from _differences(each, before, f"{path}.{number}")
     elif new != old:
         yield f"{path}: {old} in the run, {new} now"

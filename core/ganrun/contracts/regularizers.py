@@ -1,0 +1,75 @@
+"""Regularisers: penalties on one network, beside any loss that has it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ganrun.contracts.components import Component
+from ganrun.contracts.losses import Batch, Nets
+from ganrun.contracts.settings import Settings
+from ganrun.contracts.specs import DataSpec
+
+
+class RegularizerSettings(Settings):
+    """The settings of every regulariser."""
+
+    slot: str = "discriminator"
+    """The network that it acts on, by its slot in the loss."""
+
+    weight: float = Field(1.0, ge=0)
+    """Factor of the penalty."""
+
+    every: int = Field(1, ge=1)
+    """Steps between two penalties; each then counts that many times over (lazy regularisation, StyleGAN2, section
+    3.1)."""
+
+
+class Regularizer(Component, ABC):
+    """A penalty on the network in one slot, minimised beside the loss's own terms: R1, DRAGAN, path length.
+
+        class R1(ganrun.Regularizer):
+            \"""Gradient penalty on real images (Mescheder et al. 2018, equation 9).\"""
+
+            class Settings(ganrun.RegularizerSettings):
+                weight: float = Field(10.0, ge=0)
+                \"""γ.\"""
+
+            def penalty(self, nets, batch, slot): ...
+
+    Built from its settings and the data's spec. The weight and `every` are the engine's: `penalty` knows neither.
+    """
+
+    Settings = RegularizerSettings
+
+    second_order: ClassVar[bool] = True
+    """Whether the penalty differentiates a gradient. Such a phase is never compiled."""
+
+    settings: RegularizerSettings
+
+    def __init__(self, settings: Any, spec: DataSpec) -> None:
+        self.settings = settings
+        self.spec = spec
+        self.memory = nn.Module()
+        """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
+        checkpoint."""
+
+    @classmethod
+    def class_fault(cls) -> str | None:
+        """As `Component.class_fault`; its settings must also derive from `RegularizerSettings`."""
+        if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, RegularizerSettings)):
+            return "whose Settings are no subclass of ganrun.RegularizerSettings"
+        return super().class_fault()
+
+    @abstractmethod
+    def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
+        """The penalty, a scalar ≥ 0: a mean over the batch.
+
+        Args:
+            nets: The networks; `getattr(nets, slot)` is the one that it acts on, and all others are frozen.
+            batch: Real images and latents.
+            slot: The setting `slot`.
+        """
