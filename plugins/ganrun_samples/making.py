@@ -98,7 +98,7 @@ class Maker:
 
     def reconstruct(self, target: Target, count: int, columns: int | None, split: str | None) -> None:
         """Real images, each above its reconstruction."""
-        if not self._model.spec.reconstructs:
+        if "reconstructions" not in self._model.spec.readings:
             raise IncompatibleError("the model has no encoder, so it cannot reconstruct images")
         self._check_images()
         if not target.is_folder:

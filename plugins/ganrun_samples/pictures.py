@@ -43,10 +43,8 @@ def real_samples(data: Data, count: int, split: str | None = None) -> Tensor:
 
 
 def reconstructed(model: Model, real: Tensor) -> Tensor:
-    """The reconstructions of real images, as uint8 on the CPU. Only for a model whose spec says `reconstructs`."""
-    reconstructions = model.reconstruct(to_unit_range(real))
-    assert reconstructions is not None, "spec.reconstructs"
-    return shown(reconstructions)
+    """The reconstructions of real images, as uint8 on the CPU. Only for a model with that reading."""
+    return shown(model.read("reconstructions", to_unit_range(real)))
 
 
 def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture:

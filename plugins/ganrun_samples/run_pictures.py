@@ -73,7 +73,7 @@ def interpolation(run: Run, _: int) -> Picture:
 def traversal(run: Run, _: int) -> Picture | None:
     """Traversals of the model's codes, or of a VAE's most active latents; None for other models."""
     found = code_traversals(run.model, STEPS)[:ROWS]
-    if not found and run.model.spec.reconstructs:
+    if not found and "reconstructions" in run.model.spec.readings:
         found = chosen_traversals(run.model, most_active(run.model, ROWS), STEPS)
     if not found:
         return None

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Discriminator, Generator, Network
-from ganrun.contracts.specs import DataSpec, NetworkSpec
+from ganrun.contracts.settings import settings_help
+from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
+from ganrun.inference.readings import check_readings, reading_of
 from ganrun.rehearsal.networks import NETWORK_CLAUSES, NetworkTrial, example_inputs
 from ganrun.training.views import seeded_network
 
@@ -142,10 +145,24 @@ def check_loss(component: type[Loss], settings: Any, spec: DataSpec | None) -> N
     for phase in phases:
         _check_phase(phase, networks, loss, facts)
     nets = _nets(networks)
-    samples = loss.generate(nets, latents)
+    samples = loss.generate(nets, latents, loss.Sampling())
     assert samples.shape == (6, *facts.sample_shape), f"generate gives {tuple(samples.shape)}"
-    read = loss.encode(nets, samples)
-    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
+    undocumented = [each.name for each in settings_help(loss.Sampling) if not each.help]
+    assert not undocumented, f"settings of the sampling without a docstring: {undocumented}"
+    _check_readings(loss, nets, facts)
+
+
+def _check_readings(loss: Loss, nets: Nets, spec: DataSpec) -> None:
+    """A row for each record, of the shape that its name promises, and without gradients."""
+    try:
+        check_readings(loss, spec.fields)
+        for name in loss.readings():
+            with torch.no_grad(), isolated_random(CPU, 3):
+                rows = reading_of(loss, name, nets, _batch(loss, spec, True))
+            shape = {"encodings": (loss.latent_size,), "reconstructions": spec.sample_shape}.get(name, rows.shape[1:])
+            assert rows.shape[1:] == shape, f'the reading "{name}" gives rows of {tuple(rows.shape[1:])}, not {shape}'
+    except ContractError as error:
+        raise AssertionError(error.message) from error
 
 
 def _nets(networks: Mapping[str, nn.Module]) -> Nets:
@@ -176,9 +193,15 @@ def _objective(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch) ->
 
 
 def _batch(loss: Loss, spec: DataSpec, reads_images: bool) -> Batch:
-    latents = loss.latents(6, CPU)
+    beside = {name: _records(shape) for name, shape in spec.fields.items()}
+    whole = ModelSpec(spec.sample_shape, factors=tuple(loss.factors()))
+    latents = with_given(loss.latents(6, CPU), whole, beside)
     if not reads_images:
         return Batch(latents)
     labels = torch.arange(6) % spec.classes if spec.classes else None
-    images, _ = example_inputs(NetworkSpec(inputs=spec.sample_shape, outputs=()), 6, CPU)
-    return Batch(latents, images, labels)
+    return Batch(latents, _records(spec.sample_shape), labels, beside)
+
+
+def _records(shape: tuple[int, ...]) -> Tensor:
+    records, _ = example_inputs(NetworkSpec(inputs=shape, outputs=()), 6, CPU)
+    return records

@@ -19,6 +19,7 @@ from ganrun.contracts.networks import Network
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.given import check_given_factors
+from ganrun.inference.readings import check_readings
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
 from ganrun.rehearsal.data import check_spec
@@ -97,10 +98,10 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
             ModelSpec.from_facts(spec.facts()),
             latent_size=loss.latent_size,
             factors=tuple(loss.factors()),
-            encodes=type(loss).encode is not Loss.encode,
-            reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+            readings=tuple(loss.readings()),
         )
         check_given_factors(whole)
+        check_readings(loss, spec.fields)
     return whole, loss
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
-from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.evaluation import SharedEvaluation, sampling_protocol
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
@@ -28,7 +28,7 @@ class Run:
     """One recipe being trained.
 
     Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
-    samples and reconstructs without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
+    samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
     (networks and optimisers), `metrics` and `environment` (as in environment.json); and `directory`, where files of
     the run go, and `scores`, the latest of each name.
 
@@ -111,7 +111,7 @@ class Run:
             samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
             data=self.data,
             model=model,
-            protocol={"ema_decay": decay, "seed": self.seed},
+            protocol={"ema_decay": decay, "seed": self.seed, **sampling_protocol(model.sampling)},
             on_progress=self._evaluating,
         )
 
