@@ -66,8 +66,10 @@ def evaluation(seed: int = 0) -> SharedEvaluation:
         draw,
         step=3,
         seed=seed,
-        encode=lambda images: images.flatten(1)[:, :1],
-        reconstruct=lambda images: -images,
+        readings={
+            "encodings": lambda images: images.flatten(1)[:, :1],
+            "reconstructions": lambda images: -images,
+        },
     )
 
 

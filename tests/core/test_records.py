@@ -272,7 +272,7 @@ def test_metrics_see_the_same_pictures_of_float_and_uint8_data() -> None:
         moment = evaluation_on(
             data,
             lambda count: (torch.zeros(count, 2), torch.zeros(count, 1, 8, 8)),
-            reconstruct=lambda images: -images,
+            readings={"reconstructions": lambda images: -images},
         )
         extractor = Seen(None, moment.spec)
         kept = moment.collect_real(Buffer(), "images", "reconstructions", "features", count=90, extractor=extractor)

@@ -117,7 +117,7 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
     spec = ModelSpec((2,), latent_size=2)
     loss = vae(spec)
     loss.objective(nets, Batch(torch.tensor([[3.0, -1.0]]), torch.zeros(1, 2)))
-    loss.reconstruct(nets, torch.zeros(1, 2))
+    loss.readings()["reconstructions"](nets, Batch(torch.zeros(1, 2), torch.zeros(1, 2)))
     assert torch.allclose(decoded[0], torch.tensor([[1 + 2 * 3.0, -2 - 0.5]])), "z = μ + ε exp(½ log σ²)"
     assert torch.equal(decoded[1], encoded[:, :2]), "a reconstruction is that of the mean"
 
