@@ -24,6 +24,7 @@ from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
 )
+from .base.ranks import mean_over_ranks as mean_over_ranks
 from .base.spinner import spinner as spinner
 from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part

@@ -20,6 +20,7 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
         recipe: The text of the run's recipe.
         files: The names of the other files in the folder.
     """
+    facts = {**facts, **_with_short_names(facts)}
     environment = Environment(
         loader=PackageLoader(__package__, "."), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -45,6 +46,16 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
         factor_names=[factor["name"] for factor in factors],
         number=lambda value: f"{value:.4g}",
     )
+
+
+def _with_short_names(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Data, loss and networks by their own names, as hubs' tags have them; the list of packages says whose they are."""
+    networks = {slot: _short(table) for slot, table in facts["networks"].items()}
+    return {"data": _short(facts["data"]), "loss": _short(facts["loss"]), "networks": networks}
+
+
+def _short(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {**table, "use": str(table["use"]).rpartition(":")[2]}
 
 
 def _split_recipe(recipe: str) -> tuple[str, str]:

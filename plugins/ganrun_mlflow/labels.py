@@ -35,34 +35,48 @@ def params_of(run: Run) -> dict[str, str]:
     All settings of the loss are shown; others are left out at their defaults, because MLflow prints every parameter
     above every picture. Tables of observers are left out, because they do not affect what is learned.
     """
-    recipe, tables = run.recipe, run.recipe.resolved()
-    components = {**recipe.networks, "data": recipe.data}
+    recipe = run.recipe
+    networks = {name: _notable(_plain(each), each.settings) for name, each in recipe.networks.items()}
+    extra = {} if recipe.augmentation is None else {"augmentation": _plain(recipe.augmentation)}
     chosen = {
-        "train": _notable(tables["train"], recipe.train, ALWAYS["train"]),
-        "loss": tables["loss"],
-        **{name: _notable(tables[name], each.settings, ("use",)) for name, each in components.items()},
-        "optimizer": _shared({slot: _optimizer(run, slot) for slot in recipe.optimizers}),
-        "ema": tables["ema"],
+        "train": _notable(recipe.tables()["train"], recipe.train, ALWAYS["train"]),
+        "stage": recipe.tables().get("stage", {}),
+        "loss": _plain(recipe.loss),
+        **networks,
+        "data": _notable(_plain(recipe.data), recipe.data.settings),
+        **extra,
+        "regularizer": {str(number): _plain(each) for number, each in enumerate(recipe.regularizers)},
+        "optimizer": _shared({slot: _optimizer(each) for slot, each in recipe.optimizers.items()}),
+        "ema": recipe.tables()["ema"],
+        "sampling": recipe.resolved().get("sampling", {}),
         "metric": ", ".join(each.use for each in recipe.metrics),
     }
     flat = {key_text(key): _text(value)[:PARAM_LENGTH] for key, value in _flatten(chosen)}
     return {key: value for key, value in flat.items() if value}
 
 
-def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...]) -> dict[str, Any]:
+def _plain(config: Any) -> dict[str, Any]:
+    """A component's table with names that do not change when another plugin is installed, since MLflow keeps a
+    parameter as it was first; the tag `plugins` says whose they are."""
+    parts = {name: _part(part) for name, part in config.parts.items()}
+    return {**config.table(), "use": config.use, **parts}
+
+
+def _part(config: Any) -> Any:
+    table = _plain(config)
+    return config.use if table.keys() == {"use"} else table
+
+
+def _notable(table: Mapping[str, Any], settings: Any, always: tuple[str, ...] = ("use", "from")) -> dict[str, Any]:
     """The entries of a table that are named in `always` or differ from their defaults."""
-    fields = type(settings).model_fields
-    return {
-        name: value
-        for name, value in table.items()
-        if name in always or (name not in HIDDEN and getattr(settings, name) != fields[name].get_default())
-    }
+    changed = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {name: each for name, each in table.items() if name in always or (name in changed and name not in HIDDEN)}
 
 
-def _optimizer(run: Run, slot: str) -> dict[str, Any]:
-    config = run.recipe.optimizers[slot]
-    table = {key: value for key, value in config.table().items() if key != "use"}
-    return {"use": config.use, **_notable(table, config.settings, ALWAYS["optimizer"])}
+def _optimizer(config: Any) -> dict[str, Any]:
+    table = _notable(_plain(config), config.settings, ALWAYS["optimizer"])
+    default = type(config.settings).model_fields["schedule"].get_default()
+    return {name: each for name, each in table.items() if name != "schedule" or each != default}
 
 
 def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

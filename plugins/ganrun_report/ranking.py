@@ -160,8 +160,8 @@ def compare_runs(runs: Sequence[PastRun], by: str | None = None) -> Comparison:
 
 def _groups(runs: Sequence[PastRun]) -> list[Group]:
     found: dict[str, Group] = {}
-    for run in runs:
-        alone = Group((run,), _training_settings(run.recipe))
+    for run, settings in zip(runs, _with_short_names(runs), strict=True):
+        alone = Group((run,), settings)
         before = found.get(alone.key)
         found[alone.key] = Group((*before.runs, run), before.recipe) if before else alone
     return list(found.values())
@@ -174,6 +174,34 @@ def _training_settings(recipe: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in flat(kept) if key not in FREE_SETTINGS}
 
 
+def _with_short_names(runs: Sequence[PastRun]) -> list[dict[str, str]]:
+    """The settings of each run that affect training; a component has its plugin's name before its own only where
+    another run means a component of that name by another plugin. ganrun 0.1.0 wrote no plugins' names."""
+    settings = [_training_settings(run.recipe) for run in runs]
+    for each, run in zip(settings, runs, strict=True):  # an observer's table of that name says what it is
+        for key in [key for key, value in each.items() if key == f"{_short(value, run)}.use"]:
+            del each[key]
+    plugins: dict[tuple[str, str], set[str]] = {}
+    for each, run in zip(settings, runs, strict=True):
+        for key, value in each.items():
+            if _short(value, run) != value:
+                plugins.setdefault((key, _short(value, run)), set()).add(value)
+    return [
+        {
+            key: value if len(plugins.get((key, _short(value, run)), ())) > 1 else _short(value, run)
+            for key, value in each.items()
+        }
+        for each, run in zip(settings, runs, strict=True)
+    ]
+
+
+def _short(value: str, run: PastRun) -> str:
+    """A component's name without its plugin's, if the value is one; else the value."""
+    plugin, _, name = value.partition(":")
+    recorded = run.environment.get("plugins")
+    return name if isinstance(recorded, dict) and plugin in recorded and name else value
+
+
 def flat(table: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every value of nested tables with its dotted key. Components in a list have their names for keys, as in
     `metric.fid.samples`."""
@@ -183,9 +211,10 @@ def flat(table: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(table, list) and table and all(isinstance(each, dict) and "use" in each for each in table):
         seen: Counter[str] = Counter()
         for each in table:
-            seen[each["use"]] += 1
-            number = f"-{seen[each['use']]}" if seen[each["use"]] > 1 else ""
-            yield from flat(each, f"{path}.{each['use']}{number}")
+            name = str(each["use"]).rpartition(":")[2]
+            seen[name] += 1
+            number = f"-{seen[name]}" if seen[name] > 1 else ""
+            yield from flat(each, f"{path}.{name}{number}")
     else:
         yield path, value_text(table)
 

@@ -18,7 +18,7 @@ CORE = ROOT / "core/ganrun"
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("ganrun_"))
 
 ROOMS = (
-    "base",  # errors, files, console, signals, randomness, devices
+    "base",  # errors, files, console, signals, randomness, devices, networks as wholes
     "contracts",  # what components are, and the hooks that offer them
     "toolkit",  # parts that many plugins need
     "discovery",  # entry points → components

@@ -256,7 +256,7 @@ class Silent(Observer):
 
 
 def test_an_observer_that_has_no_events_is_reported():
-    with pytest.raises(AssertionError, match=r"mark methods with ganrun.observes"):
+    with pytest.raises(AssertionError, match=r"step_ended lacks the decorator @ganrun.observes"):
         assert_conforms("observer", Silent)
 
 

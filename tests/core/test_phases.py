@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganrun import Batch, Loss, Nets, Optimizer, Phase, Slot, Terms, load_registry
+from ganrun import Batch, Loss, Nets, Optimizer, Phase, Slot, Terms, View, load_registry
 from ganrun.base.errors import ContractError
 from ganrun.contracts.specs import ModelSpec
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.state import SlotState
-from ganrun.training.views import network_view
+from ganrun.training.views import PRECISIONS
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def slots(use: str = "sgd", **settings: float) -> dict[str, SlotState]:
 
 
 def update(phase: Phase, states: dict[str, SlotState], *, size: int = 8, accumulate: int = 1, precision: str = "f32"):
-    nets = Nets({name: network_view(slot.module, CPU, precision) for name, slot in states.items()})
+    nets = Nets({name: View(slot.module, PRECISIONS[precision]) for name, slot in states.items()})
     stream = torch.Generator().manual_seed(3)
 
     def draw(phase: Phase) -> Batch:
@@ -221,5 +221,5 @@ def test_weights_are_projected_after_each_update_of_the_trained_networks_only():
 
 
 def test_a_batch_tells_the_step_to_each_of_its_parts():
-    batch = Batch(torch.zeros(4, 2), steps_done=7)
+    batch = Batch(torch.zeros(4, 2), steps_done=torch.tensor(7.0))
     assert [part.step.item() for part in batch.chunks(2)] == [7.0, 7.0]

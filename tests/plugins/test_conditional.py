@@ -102,9 +102,8 @@ def test_acgans_generator_wants_to_be_real_and_recognised():
 
 
 def test_acgan_reads_the_class_off_an_image_and_leaves_the_noise_open():
-    read = loss(AuxiliaryClassifierGan).readings()["encodings"](
-        CLASSIFYING, Batch(BATCH.latents, torch.tensor([[2.0]]))
-    )
+    encodings = loss(AuxiliaryClassifierGan).readings()["encodings"]
+    read = encodings(CLASSIFYING, Batch(BATCH.latents, torch.tensor([[2.0]])))
     assert read[0, 0] == 0
     torch.testing.assert_close(read[0, 1:], torch.tensor([2.0, -2.0, 0.0]).softmax(0))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,10 @@ from ganrun.base.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Terminated(SystemExit):
+    """SIGTERM arrived. As a class, it differs from the `SystemExit` of a plugin that calls `sys.exit`."""
+
+
 class DeferredSignals:
     """While entered, defers the first signal until `check`; a second one raises KeyboardInterrupt at once.
 
@@ -24,6 +27,8 @@ class DeferredSignals:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         """The signal that arrived, if any."""
+        self.agreed: bool | None = None
+        """Whether all ranks stop, as they have agreed; None where one process decides for itself."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -38,10 +43,11 @@ class DeferredSignals:
         """Handle a deferred signal; called between two steps, where the state is consistent.
 
         Raises:
-            Interrupted: if a signal has arrived.
+            Interrupted: if a signal has arrived; of several ranks, only after all have heard of it.
         """
-        if self.signal_number is not None:
-            raise Interrupted(self.signal_number)
+        stops = self.signal_number is not None if self.agreed is None else self.agreed
+        if stops:
+            raise Interrupted(self.signal_number or signal.SIGTERM)
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
@@ -55,7 +61,7 @@ def signals_as_exceptions() -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: on SIGINT.
-        SystemExit: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
+        Terminated: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
             some do while they are imported.
     """
     if not _in_main_thread():
@@ -67,7 +73,7 @@ def signals_as_exceptions() -> Iterator[None]:
         received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(128 + number)
+        raise Terminated(128 + number)
 
     previous = _replace_handlers(interrupt)
     try:
@@ -75,7 +81,7 @@ def signals_as_exceptions() -> Iterator[None]:
     finally:
         _restore_handlers(previous)
     if received:
-        sys.exit(128 + received[0])
+        raise Terminated(128 + received[0])
 
 
 def _in_main_thread() -> bool:

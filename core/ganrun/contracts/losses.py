@@ -48,7 +48,8 @@ class Slot:
     """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
 
     augmented: bool = False
-    """Whether it sees both real and generated images, so that an augmentation of the recipe stands in front of it."""
+    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
+    the recipe's `[augmentation]`."""
 
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch

@@ -86,7 +86,7 @@ class MadeWith:
         return f"the run was made with {packages}, which {is_or_are} not installed; say: pip install {wanted}"
 
     def other_version(self, plugin: Plugin) -> str | None:
-        """A warning, if the run was made with another version of a plugin's package; ganrun's own reads its old runs."""
+        """A warning, if another version of a plugin's package made the run; ganrun itself reads its old runs."""
         for origin in map(Origin.parse, self.plugins.values()):
             if origin.package == plugin.package != PROJECT and origin.version != plugin.version:
                 return f"the run was made with {origin}, and {plugin.version} is installed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -10,9 +9,6 @@ from torch import Tensor
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.contracts.losses import Batch, Loss, Nets
 from ganrun.contracts.views import in_float32
-
-RESERVED = ("images", "labels", "samples", "latents")
-"""What metrics request by a name that no reading may have."""
 
 
 def reading_of(loss: Loss, name: str, nets: Nets, batch: Batch) -> Tensor:
@@ -48,21 +44,3 @@ def checked_rows(found: Any, reading: str, count: int) -> Tensor:
         raise ContractError(f"{reading} is NaN for {broken} of {count} records")
     rows: Tensor = in_float32(found)
     return rows
-
-
-def check_readings(loss: Loss, fields: Collection[str]) -> None:
-    """Check that the names of a loss's readings are free.
-
-    Args:
-        loss: The loss.
-        fields: The names of the data's fields.
-
-    Raises:
-        ContractError: if metrics call something else by that name.
-        IncompatibleError: if the data has a field of that name.
-    """
-    for name in loss.readings():
-        if name in RESERVED:
-            raise ContractError(f'it has a reading "{name}", and metrics call something else so; rename the reading')
-        if name in fields:
-            raise IncompatibleError(f'it has a reading "{name}", and the data has a field of that name')

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.evaluation import EvaluatedModel
@@ -29,8 +30,12 @@ IMAGE_OUTPUTS = ("images", "labels")
 """What there is of every data set's records; a field must have another name."""
 
 
-class NonFiniteRowsError(ValueError):
-    """An output of a batch holds NaN or infinity; the text names the output."""
+class NonFiniteRowsError(NonFiniteError):
+    """An output of a batch holds NaN or infinity."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
 
 
 class Rows(ABC):
@@ -351,5 +356,5 @@ def rows_of(array: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Tensor:
 
 def _given(value: T | None, name: str) -> T:
     if value is None:
-        raise ValueError(f"there are no {name}: check the spec before asking for them")
+        raise ContractError(f"there are no {name}; a metric checks the spec before it asks for them")
     return value

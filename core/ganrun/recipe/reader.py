@@ -93,7 +93,7 @@ def load_recipe(
     networks, optimizers = read_networks(reader, slots or {}), read_optimizers(reader, slots)
     augmentation, regularizers = read_augmentation(reader, slots), read_regularizers(reader, slots)
     stages, sampling = _stages(reader, train), _sampling(reader)
-    metrics, (observers, silenced) = read_metrics(reader), read_observers(reader)
+    metrics, (observers, silenced) = read_metrics(reader), read_observers(reader, slots or {})
     _check_names(reader, slots)
     _check_train(reader, train, slots)
     tables.check()

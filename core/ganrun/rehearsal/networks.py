@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import IncompatibleError, PluginError
+from ganrun.base.frames import is_out_of_memory, method
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.rehearsal.state import check_parameters
 
 SHAKE = 0.1
 """Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
@@ -108,6 +110,11 @@ def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int,
 # ── Clauses ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def has_sound_parameters(trial: NetworkTrial) -> None:
+    """An optimiser can train its parameters."""
+    check_parameters(trial.make())
+
+
 def has_methods(trial: NetworkTrial) -> None:
     """The loss's slot names methods; the network has them."""
     module = trial.make()
@@ -168,7 +175,7 @@ def learns(trial: NetworkTrial) -> None:
         raise IncompatibleError(f"returns NaN or infinity in training mode{_at(trial.precision)}")
 
 
-NETWORK_CLAUSES = (has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
+NETWORK_CLAUSES = (has_sound_parameters, has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 network."""
 
@@ -228,14 +235,15 @@ def _raw(module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) ->
 
 
 def _tried(call: Callable[[], Any], trial: NetworkTrial) -> Any:
-    """The result of a call into the network's code, whose errors become one sentence."""
+    """The result of a call into the network's code, whose errors about its input become one sentence."""
     try:
-        with isolated_random(trial.device, 2):
+        with isolated_random(trial.device, 2), method("forward"):
             return call()
-    except IncompatibleError:
-        raise
-    except Exception as error:
-        raise IncompatibleError(_refusal(error, trial)) from error
+    except PluginError as error:
+        cause = error.__cause__
+        if not isinstance(cause, RuntimeError | ValueError | IndexError | TypeError) or is_out_of_memory(cause):
+            raise
+        raise IncompatibleError(_refusal(cause, trial)) from cause
 
 
 def _refusal(error: Exception, trial: NetworkTrial) -> str:

@@ -66,12 +66,38 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write one network's weights, as safetensors, readable by everyone who may read the run's other files.
 
+    Tensors that share memory, such as tied weights, are written each by itself.
+
     Raises:
         OSError: if they cannot be written.
     """
     # The files of safetensors' save_file are readable by their owner only, whatever the umask.
-    whole = {name: value.contiguous() for name, value in tensors.items()}
-    path.write_bytes(serialised(whole, metadata={"format": "pt"}))
+    path.write_bytes(serialised(_separate(tensors), metadata={"format": "pt"}))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What `write_weights` has written, on the CPU.
+
+    Raises:
+        OSError: if the file cannot be read.
+        SafetensorError: if it is damaged.
+    """
+    return load_file(path)
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: contiguous, and no two in one storage, which it refuses.
+
+    A view that says "conjugated" or "negated" is carried out, for safetensors copies the memory beneath it.
+    """
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in tensors.items():
+        whole = value.resolve_conj().resolve_neg().contiguous()
+        storage = whole.untyped_storage().data_ptr()
+        separate[name] = whole.clone() if storage in storages else whole
+        storages.add(storage)
+    return separate
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -89,7 +115,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         for name, checksum in manifest["sha256"].items():
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
-        weights = {path.name.removesuffix(".safetensors"): load_file(path) for path in folder.glob("*.safetensors")}
+        weights = {path.name.removesuffix(".safetensors"): read_weights(path) for path in folder.glob("*.safetensors")}
         return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error

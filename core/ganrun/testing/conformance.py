@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import DataError
+from ganrun.base.errors import DataError, PluginError
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import FeatureMetric, Metric
@@ -160,7 +160,10 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec 
 
 
 def _check_observer(component: type[Observer], settings: Any, _: object) -> None:
-    events = Events({"it": component(settings)})
+    try:
+        events = Events({"it": component(settings)})
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
     assert any(events.has_listeners(event) for event in events.names()), (
         "it has no events: mark methods with ganrun.observes"
     )

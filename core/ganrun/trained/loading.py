@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
@@ -20,11 +19,11 @@ from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.source import read_source
-from ganrun.rundir.checkpoints import find_checkpoint, write_weights
+from ganrun.rundir.checkpoints import find_checkpoint, read_weights, write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.stored import made_with
-from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
+from ganrun.training.components import build_network, frame_of, loss_for, network_spec, prepared_data
 
 FORMAT = 1
 
@@ -103,7 +102,7 @@ class SavedModel:
         self._filled("loss", loss.memory.to(place))
         networks = {}
         for slot, network in config.networks.items():
-            with error_context(config, network):
+            with frame_of(config, network, "__init__"):
                 networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
         data = self.data if self.is_run else None
         return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data)
@@ -187,7 +186,7 @@ def _exported(folder: Path, registry: Registry) -> SavedModel:
         found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
     try:
-        weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+        weights = {path.stem: read_weights(path) for path in folder.glob("*.safetensors")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
     return _saved_model(folder, CONFIG, facts, weights, registry)

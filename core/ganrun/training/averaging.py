@@ -5,16 +5,25 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ganrun.base.modules import copied
+
+STATISTICS = ("running_mean", "running_var")
 
 
 class Average:
-    """A copy of a network, in evaluation mode, whose floating-point parameters and buffers follow the original's.
+    """A copy of a network, in evaluation mode, that follows the original by kind of tensor.
 
-    After step t = 1, 2, …:  w̄ ← d w̄ + (1 − d) w,  d = min(decay, t / (t + 9)),
+    Parameters, and the running statistics of torch's batch and instance norms, are averaged. After step t = 1, 2, …:
 
-    so that the first weights do not dominate the average. Integer buffers are copied. Batch norm's running
-    statistics are averaged like weights, so that they fit the averaged network rather than the newest.
+        w̄ ← d w̄ + (1 − d) w,  d = min(decay, t / (t + 9)),
+
+    so that the first weights do not dominate. The statistics then fit the averaged network rather than the newest.
+    Every other buffer, persistent or not, is copied, and so is extra state: a mean of counters, code books, masks or
+    unit vectors is none. (Averaged vectors of spectral norm's power iteration are short, and the network that is
+    divided by their σ explodes.) A tied weight is averaged once.
 
     Args:
         module: The network to follow.
@@ -23,17 +32,42 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.module = copy.deepcopy(module).requires_grad_(False).eval()
-        sources, targets = module.state_dict(keep_vars=True), self.module.state_dict(keep_vars=True)
-        floats = [name for name, value in sources.items() if value.is_floating_point()]
-        self._sources = [sources[name].detach() for name in floats]
-        self._targets = [targets[name].detach() for name in floats]
-        self._counters = [(targets[n], sources[n]) for n in sources if not sources[n].is_floating_point()]
+        self.module = copied(module).requires_grad_(False).eval()
+        sources, targets = averaged_tensors(module), averaged_tensors(self.module)
+        self._sources, self._targets = list(sources.values()), list(targets.values())
+        layers = list(zip(module.modules(), self.module.modules(), strict=True))
+        averaged = {id(each) for each in self._sources}
+        self._copied = [
+            (source, target, name)
+            for source, target in layers
+            for name, value in (*source.named_parameters(recurse=False), *source.named_buffers(recurse=False))
+            if id(value) not in averaged
+        ]
+        self._extra = [pair for pair in layers if type(pair[0]).get_extra_state is not nn.Module.get_extra_state]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the network's weights as they are after step `step`, counted from 1."""
         weight = 1 - min(self.decay, step / (step + 9))
         torch._foreach_lerp_(self._targets, self._sources, weight)
-        for target, source in self._counters:
-            target.copy_(source)
+        for source, target, name in self._copied:  # by name: a network may assign a new tensor to its buffer
+            getattr(target, name).copy_(getattr(source, name))
+        for source, target in self._extra:
+            target.set_extra_state(copy.deepcopy(source.get_extra_state()))
+
+
+def averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network that an average averages, each once: weights, and the statistics of its norms."""
+    found: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if _has_mean(p)}
+    norms = {f"{name}." if name else "": each for name, each in module.named_modules() if isinstance(each, _NormBase)}
+    statistics = {prefix + name: getattr(norm, name) for prefix, norm in norms.items() for name in STATISTICS}
+    known = {id(each) for each in found.values()}
+    for name, value in statistics.items():
+        if value is not None and id(value) not in known:
+            found[name] = value
+            known.add(id(value))
+    return found
+
+
+def _has_mean(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()

@@ -1,28 +1,47 @@
-"""Executes one phase: freeze, differentiate, update."""
+"""Executes one phase: draw a batch, work on it, count."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
+from ganrun.base.randomness import derived_seed
+from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
-from ganrun.training.measurements import Measurements
+from ganrun.training.measurements import Measurements, total_of
 from ganrun.training.state import SlotState
+
+Draw = Callable[[Phase], Batch]
+Frame = Callable[[str], AbstractContextManager[Any]]
+
+
+def unframed(doing: str) -> AbstractContextManager[None]:
+    """No frame."""
+    return nullcontext()
 
 
 class Update:
     """One phase of a loss, bound to the networks it trains.
 
+    An update has three parts. *Draw* is the host's: random streams, latents, records. *Work* is the device's: the
+    objective, its gradients, their mean over ranks, the optimisers' steps and the sums of the terms; it waits for
+    nothing and decides nothing by a value, so it could be captured as one graph. *Count* is the host's again.
+
     Args:
         phase: The phase.
         slots: Every slot of the loss.
         nets: The networks as the objective sees them.
-        draw: `draw(phase)` returns a new batch.
+        draw: `draw(phase)` returns a new batch, the same on every rank.
         measurements: Where the terms are summed.
-        accumulate: Number of equal parts into which a batch is cut; their gradients are averaged.
+        accumulate: Number of equal parts into which each rank's share of a batch is cut; their gradients are averaged.
+        seed: The run's.
+        frame: `frame(doing)` is a block around each call into the loss.
+        stop: Above 0 where a rank wants all of them to stop; its mean tells the others.
 
     Raises:
         ContractError: if the phase trains no slot, or one that the loss does not have.
@@ -33,9 +52,12 @@ class Update:
         phase: Phase,
         slots: Mapping[str, SlotState],
         nets: Nets,
-        draw: Callable[[Phase], Batch],
+        draw: Draw,
         measurements: Measurements,
         accumulate: int,
+        seed: int = 0,
+        frame: Frame = unframed,
+        stop: Tensor | None = None,
     ) -> None:
         unknown = set(phase.trains) - set(slots)
         if unknown or not phase.trains:
@@ -44,10 +66,15 @@ class Update:
         self._name = f"loss/{phase.name}"
         self._trained = [slots[name] for name in phase.trains]
         self._frozen = [slot for name, slot in slots.items() if name not in phase.trains]
+        self._slots = slots
         self._nets = nets
         self._draw = draw
         self._measurements = measurements
         self._accumulate = accumulate
+        self._parts = accumulate * ranks().total
+        self._seed = seed
+        self._frame = frame
+        self._stop = [] if stop is None else [stop]
 
     def run(self, step: int) -> None:
         """All of the phase's updates in step `step`, counted from 0."""
@@ -57,13 +84,23 @@ class Update:
             slot.freeze(True)
         for slot in self._trained:
             slot.freeze(False)
-        for _ in range(self.phase.repeat):
-            self._update()
+        for number in range(self.phase.repeat):
+            batch = self._draw(self.phase)
+            with rank_stream(batch.latents.device, self._stream(step, number)):
+                self._work(batch)
+            self._count()
 
-    def _update(self) -> None:
-        batch = self._draw(self.phase)
-        for part in batch.chunks(self._accumulate) if self._accumulate > 1 else (batch,):
-            self._differentiate(self.phase.objective(self._nets, part))
+    def _stream(self, step: int, number: int) -> int:
+        return derived_seed(self._seed, "phase", self.phase.name, ranks().number, step, number)
+
+    # ── Work ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self, batch: Batch) -> None:
+        for part in self._share(batch):
+            with self._frame(f'the objective of phase "{self.phase.name}"'):
+                self._differentiate(self.phase.objective(self._nets, part))
+        self._check_gradients()
+        average_over_ranks(self._exchanged())
         for slot in self._trained:
             norm = slot.apply_gradients()
             if norm is not None:
@@ -71,22 +108,45 @@ class Update:
         if self.phase.project:
             self._project(self.phase.project)
 
+    def _share(self, batch: Batch) -> list[Batch]:
+        """This rank's parts of a batch."""
+        if self._parts == 1:
+            return [batch]
+        start = ranks().number * self._accumulate
+        return list(batch.chunks(self._parts))[start : start + self._accumulate]
+
+    def _exchanged(self) -> list[Tensor]:
+        """What ranks average after an update: gradients, what networks have noted of their part of the batch, and
+        whether to stop."""
+        if ranks().total == 1:
+            return []
+        gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
+        buffers = [b for slot in self._slots.values() for b in slot.module.buffers() if b.is_floating_point()]
+        return [*gradients, *buffers, *self._stop]
+
+    def _check_gradients(self) -> None:
+        for slot in self._trained:
+            if all(parameter.grad is None for parameter in slot.parameters):
+                text = (
+                    f'phase "{self.phase.name}" trains the {slot.name}, and none of its terms depends on that network'
+                )
+                raise ContractError(f"{text}, so it gets no gradient")
+
     @torch.no_grad()
     def _project(self, project: Callable[[nn.Module], None]) -> None:
         for slot in self._trained:
-            project(slot.module)
+            with self._frame(f'project of phase "{self.phase.name}"'):
+                project(slot.module)
 
     def _differentiate(self, terms: Terms) -> None:
-        total = _sum_of(terms.minimise, self.phase.name)
+        total = total_of(self.phase.name, terms)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self._name, terms.minimise, terms.report)
 
+    # ── Count ─────────────────────────────────────────────────────────────────────────────────────────
 
-def _sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:
-    values = list(terms.values())
-    if not values:
-        raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
+    def _count(self) -> None:
+        self._measurements.count(self._name, self._accumulate)
+        for slot in self._trained:
+            if slot.rule.settings.clip_norm is not None:
+                self._measurements.count(f"grad/{slot.name}")

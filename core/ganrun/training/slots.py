@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
 from ganrun.base.randomness import derived_seed
 from ganrun.contracts.losses import Loss, Slot
+from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
+from ganrun.rehearsal.state import check_state
 from ganrun.training.averaging import Average
-from ganrun.training.components import build_network, build_optimizer, error_context, network_spec
+from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, network_spec
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -51,7 +55,7 @@ def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str
 def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) -> nn.Module:
     config, train = recipe.networks[name], recipe.train
     seed = derived_seed(train.seed, "weights", name)
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
         trial = NetworkTrial(
             make=lambda: build_network(config, spec, device, seed),
@@ -63,7 +67,16 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         )
         check_network(trial)
         _warn_of_mixing(recipe, loss.slots[name], config, trial)
-    return trial.make()
+        module = trial.make()
+        inputs, conditions = trial.example(2)
+        check_state(
+            module,
+            lambda: build_like(module, config, spec),
+            lambda network: View(network)(inputs, **conditions),
+            device,
+            _average_of(recipe, loss, name),
+        )
+    return module
 
 
 def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
@@ -77,10 +90,15 @@ def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: 
             log.warning(CUT, *place, trial.samples, recipe.train.batch_size)
 
 
+def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
+    """What begins the average of a slot's network; None where none is kept."""
+    return partial(Average, decay=recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+
+
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
-    average = Average(module, recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+    average = _average_of(recipe, loss, name)
     config = recipe.optimizers[name]
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "build"):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
-    return SlotState(name, module, average, optimizer, rule)
+    return SlotState(name, module, average and average(module), optimizer, rule)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganrun.base.errors import NonFiniteError, RequestError
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
-from ganrun.training.averaging import Average
+from ganrun.training.averaging import Average, averaged_tensors
 
 MEMORY = "loss"
 """The loss's memory among the files of a checkpoint; no slot may have that name."""
@@ -88,12 +88,15 @@ class TrainingState:
         """Parameters and buffers by file: `{"generator": …, "generator.averaged": …, "loss": …}`.
 
         Raises:
-            NonFiniteError: if any holds NaN or infinity; such a state is not worth keeping. Waits for the device.
+            NonFiniteError: if a weight or a norm's statistic is NaN or infinite; such a state is not worth keeping.
+                Waits for the device.
         """
-        weights = {name: _state_of(module) for name, module in self._modules().items()}
-        for name, tensors in weights.items():
-            if not all(bool(t.isfinite().all()) for t in tensors.values()):
+        modules = self._modules()
+        for name, module in modules.items():
+            # Not every buffer: a mask may hold -inf.
+            if not all(bool(tensor.isfinite().all()) for tensor in averaged_tensors(module).values()):
                 raise NonFiniteError(f"the weights of {name} are no longer finite")
+        weights = {name: _state_of(module) for name, module in modules.items()}
         return {name: tensors for name, tensors in weights.items() if tensors or name in self.slots}
 
     def _modules(self) -> dict[str, nn.Module]:

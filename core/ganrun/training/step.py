@@ -8,16 +8,15 @@ from collections.abc import Callable
 import torch
 
 from ganrun.base.randomness import derived_seed, set_random_stream
+from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Nets, Phase
 from ganrun.contracts.views import View
 from ganrun.training.batches import RealBatches
+from ganrun.training.components import run_frames
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
 from ganrun.training.views import PRECISIONS
-
-RANK = 0
-"""The number of this process; each process has its own random stream."""
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
@@ -30,12 +29,17 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
     split, flip = run.data.split("train"), train.horizontal_flip
     data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
-    views = {name: View(slot.module, PRECISIONS[train.precision]) for name, slot in state.slots.items()}
+    precision, frame = PRECISIONS[train.precision], run_frames(run.recipe, run.recipe.loss)
+    views = {
+        name: View(slot.module, precision, frame=run_frames(run.recipe, run.recipe.networks[name]))
+        for name, slot in state.slots.items()
+    }
 
-    steps_done = torch.zeros((), device=device)
+    steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def draw(phase: Phase) -> Batch:
-        latents = loss.latents(train.batch_size, device)
+        with frame("latents"):
+            latents = loss.latents(train.batch_size, device)
         if not phase.reads_images:
             return Batch(latents, steps_done=steps_done)
         real = data.take(state.images_seen, train.batch_size)
@@ -43,15 +47,19 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         return Batch(latents, real.images, real.labels, real.beside, steps_done)
 
     nets = Nets(views)
-    updates = [Update(phase, state.slots, nets, draw, measurements, train.accumulate) for phase in loss.phases()]
+    updates = [
+        Update(phase, state.slots, nets, draw, measurements, train.accumulate, run.seed, frame, stop)
+        for phase in loss.phases()
+    ]
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
     scheduled = [slot for slot in state.slots.values() if slot.rule.varies]
 
     def take_step() -> None:
         started = time.perf_counter()
         state.whole = False
-        set_random_stream(device, derived_seed(run.seed, "step", RANK, state.step))
+        set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
         steps_done.fill_(state.step)
+        stop.fill_(run.interruption.signal_number or 0)
         for slot in scheduled:
             slot.set_learning_rate(state.step, train.steps)
         for update in updates:
@@ -60,6 +68,8 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         for average in averages:
             average.update(state.step)
         state.whole = True
+        if ranks().total > 1:
+            run.interruption.agreed = bool(stop > 0)  # waits for the device
         state.seconds += time.perf_counter() - started
 
     return take_step

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from ganrun.base.modules import to_device
 from ganrun.base.randomness import isolated_random
 
 M = TypeVar("M", bound=nn.Module)
@@ -17,7 +18,7 @@ PRECISIONS = {"f32": None, "bf16": torch.bfloat16}
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:
-    """Build a network under its own random stream, and move it to the device, channels last."""
+    """Build a network under its own random stream, and move it to the device, as `to_device` does."""
     with isolated_random(torch.device("cpu"), seed):
         module = make()
-    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return to_device(module, device)

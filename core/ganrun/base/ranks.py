@@ -1,0 +1,95 @@
+"""Ranks: the processes that train one run together. A process by itself is rank 0 of 1.
+
+The whole batch is drawn by every rank from the same random stream, and cut as gradient accumulation cuts it; each rank
+takes its parts. So a run of two ranks computes what a run of one computes with `accumulate = 2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ganrun.base.randomness import set_random_stream
+
+
+class Ranks(NamedTuple):
+    """The number of this process among those that train the run."""
+
+    number: int = 0
+    total: int = 1
+
+
+def ranks() -> Ranks:
+    """This process's rank in torch's default process group; rank 0 of 1 where there is none."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return Ranks()
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, without a gradient; the tensor itself on one rank.
+
+    For what a loss keeps in its memory: a running mean of a part of the batch differs from rank to rank, that of the
+    whole batch does not. Every rank must call it equally often.
+    """
+    if ranks().total == 1:
+        return value
+    mean = value.detach().clone()
+    average_over_ranks([mean])
+    return mean
+
+
+@torch.no_grad()
+def average_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all ranks, by one exchange. The tensors have one type, on one device."""
+    total = ranks().total
+    if total == 1 or not tensors:
+        return
+    flat = torch.cat([each.reshape(-1) for each in tensors])
+    dist.all_reduce(flat)
+    flat.div_(total)
+    for each, mean in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
+        each.copy_(mean.view_as(each))
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all ranks in order, on rank 0; on the others, nothing. Tensors should be on the CPU."""
+    number, total = ranks()
+    if total == 1:
+        return [value]
+    found: list[Any] | None = [None] * total if number == 0 else None
+    dist.gather_object(value, found)
+    return found or []
+
+
+@contextmanager
+def rank_stream(device: torch.device, seed: int) -> Iterator[None]:
+    """A block in which this rank's random numbers are its own; afterwards, the common stream goes on.
+
+    With the common stream, every rank would draw the same dropout masks and the same interpolates. One rank alone keeps
+    the common stream.
+
+    Args:
+        device: Device of the stream.
+        seed: The stream's; it must depend on the rank.
+    """
+    if ranks().total == 1:
+        yield
+        return
+    states = [generator.get_state() for generator in _generators(device)]
+    set_random_stream(device, seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(_generators(device), states, strict=True):
+            generator.set_state(state)
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    on_device = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
+    return [torch.default_generator, *on_device]

@@ -1,0 +1,179 @@
+"""Two processes that train one run together, against one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import ganrun
+from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
+from ganrun.testing import build
+from ganrun.training.measurements import Measurements
+from ganrun.training.run import Run
+from ganrun.training.step import build_step
+
+STEPS = 12
+
+DENSE = {
+    "train": {"steps": STEPS, "batch_size": 8, "device": "cpu", "seed": 3},
+    "data": {"use": "digits", "size": 8},
+    "loss": {"use": "gan", "latent_size": 4},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "discriminator": {"use": "mlp", "hidden": [8]},
+    **dict.fromkeys(("mlflow", "progress", "samples", "checkpoints"), False),
+}
+CONVOLUTIONAL = {
+    **DENSE,
+    "generator": {"use": "conv", "feature_maps": 4, "stages": 1},
+    "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1},
+}
+PENALISED = {**DENSE, "loss": {"use": "wgan-gp", "latent_size": 4}}
+OWN_DRAWS = {**DENSE, "loss": {"use": "remembering"}}
+
+Result = dict[str, Any]
+
+
+class Remembering(ganrun.AdversarialLoss):
+    """Remembers the last latents that it was given, and the last number that it drew, and their mean over ranks."""
+
+    class Settings(ganrun.Settings):
+        latent_size: int = 4
+        """Length of a latent vector."""
+
+    def __init__(self, settings: Any, spec: ganrun.DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.memory.register_buffer("latents", torch.zeros(4, 4))
+        for name in ("drawn", "mean"):
+            self.memory.register_buffer(name, torch.zeros(()))
+
+    def discriminator(self, nets: ganrun.Nets, batch: ganrun.Batch) -> Terms:
+        self.memory.latents.copy_(batch.latents)
+        self.memory.drawn.copy_(torch.rand(()))
+        self.memory.mean.copy_(mean_over_ranks(self.memory.drawn))
+        return Terms({"real": nets.discriminator(batch.images).square().mean()})
+
+    def generator(self, nets: ganrun.Nets, batch: ganrun.Batch) -> Terms:
+        return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).square().mean()})
+
+
+class Plugin:
+    """Offers the loss."""
+
+    @hookimpl
+    def ganrun_losses(self) -> dict[str, type[ganrun.Loss]]:
+        return {"remembering": Remembering}
+
+
+# ── Training ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def take_steps(run: Run) -> Result:
+    """What is left after all steps: the weights, the loss's memory, the means."""
+    measurements = Measurements()
+    take_step = build_step(run, measurements)
+    while not run.done:
+        take_step()
+    weights = {name: dict(tensors) for name, tensors in run.state.weights().items()}
+    return {"weights": weights, "means": measurements.read(), "step": run.step}
+
+
+def interrupted(run: Run) -> Result:
+    """The step at which the second rank's signal stops both."""
+    take_step = build_step(run, Measurements())
+    with run.interruption:
+        try:
+            while not run.done:
+                if run.step == 3 and dist.get_rank() == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                take_step()
+                run.interruption.check()
+        except Interrupted as stop:
+            return {"step": run.step, "status": stop.exit_status}
+    return {"step": run.step}
+
+
+ACTS = {"take_steps": take_steps, "interrupted": interrupted}
+
+
+def rank_main(rank: int, port: int, folder: Path, act: str) -> None:
+    torch.set_num_threads(1)
+    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    torch.save(ACTS[act](build(tables, folder / f"rank{rank}", Plugin())), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def two(tables: Mapping[str, Any], folder: Path, act: Callable[[Run], Result] = take_steps) -> list[Result]:
+    """What each of two ranks has left."""
+    (folder / "tables.json").write_text(json.dumps(tables), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, __file__, str(port), str(folder), act.__name__]
+    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def one(tables: Mapping[str, Any], folder: Path, **train: Any) -> Result:
+    return take_steps(build({**tables, "train": {**tables["train"], **train}}, folder / "one", Plugin()))
+
+
+def tensors_of(result: Result) -> dict[str, Tensor]:
+    return {f"{file}.{name}": value for file, each in result["weights"].items() for name, value in each.items()}
+
+
+def largest_difference(one: Result, other: Result) -> float:
+    pairs = tensors_of(one), tensors_of(other)
+    return max((pairs[0][name].double() - pairs[1][name].double()).abs().max().item() for name in pairs[0])
+
+
+def test_two_ranks_train_a_gan_bit_for_bit_as_one_does_that_accumulates_two_parts(tmp_path: Path) -> None:
+    first, second = two(DENSE, tmp_path)
+    alone = one(DENSE, tmp_path, accumulate=2)
+    assert largest_difference(first, second) == 0
+    assert largest_difference(first, alone) == 0
+    assert first["means"] == second["means"] == pytest.approx(alone["means"], rel=1e-6)
+
+
+def test_ranks_stay_together_with_batch_norm(tmp_path: Path) -> None:
+    first, second = two(CONVOLUTIONAL, tmp_path)
+    assert largest_difference(first, second) == 0
+    assert any("running_mean" in name for name in tensors_of(first))
+
+
+def test_ranks_stay_together_with_a_penalty_that_draws(tmp_path: Path) -> None:
+    first, second = two(PENALISED, tmp_path)
+    assert largest_difference(first, second) == 0
+
+
+def test_ranks_share_the_draw_of_a_batch_and_no_other(tmp_path: Path) -> None:
+    first, second = two(OWN_DRAWS, tmp_path)
+    alone = one(OWN_DRAWS, tmp_path, accumulate=2)
+    memories = [each["weights"]["loss"] for each in (first, second)]
+    assert memories[0]["drawn"] != memories[1]["drawn"]
+    assert not torch.equal(memories[0]["latents"], memories[1]["latents"])
+    assert memories[0]["mean"] == memories[1]["mean"]
+    assert memories[0]["mean"].item() == pytest.approx(sum(each["drawn"].item() for each in memories) / 2)
+    assert torch.equal(memories[1]["latents"], alone["weights"]["loss"]["latents"])  # the second part of the batch
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    found = two(DENSE, tmp_path, interrupted)
+    assert found == [{"step": 4, "status": 128 + signal.SIGTERM}] * 2
+
+
+if __name__ == "__main__":
+    rank_main(int(sys.argv[4]), int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
