@@ -65,7 +65,8 @@ class Batch:
     """The input of a phase's objective. Tensors are on the run's device."""
 
     latents: Tensor
-    """`(size, latent_size)`, drawn by the loss's `latents` for each update."""
+    """`(size, latent_size)`, drawn by the loss's `latents` for each update; given factors are those of the batch's own
+    records."""
 
     real_images: Tensor | None = None
     """Read them as `images`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +18,6 @@ from ganrun.contracts.evaluation import Buffer, Collector, EvaluatedModel, Evalu
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.scores import Score
-from ganrun.contracts.settings import Settings, dump_settings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.sources import NonFiniteRowsError, RealImages, Rows, Source
 
@@ -140,14 +138,6 @@ class SharedEvaluation(Evaluation):
         request = _Request(into, outputs, count, extractor, self._frame)
         self._passes.setdefault(source.name, _Pass(source)).requests.append(request)
         return into
-
-
-def sampling_protocol(sampling: Settings) -> dict[str, str | int | float | bool]:
-    """How samples are made, for the protocol of every score: `{"sampling.psi": 0.7}`; lists and tables as JSON."""
-    return {
-        f"sampling.{name}": value if isinstance(value, str | int | float) else json.dumps(value)
-        for name, value in dump_settings(sampling).items()
-    }
 
 
 def frame_by_place(place: int, doing: str) -> called:

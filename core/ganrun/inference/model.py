@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -84,6 +85,14 @@ class Model:
         except TypeError as error:
             raise RequestError(f"[sampling] takes numbers, texts and lists of them: {error}") from None
         return changed
+
+    @property
+    def sampling_protocol(self) -> dict[str, str | int | float | bool]:
+        """How samples are made, as entries of a score's protocol: `{"sampling.psi": 0.7}`; lists and tables as JSON."""
+        return {
+            f"sampling.{name}": value if isinstance(value, str | int | float) else json.dumps(value)
+            for name, value in dump_settings(self.sampling).items()
+        }
 
     # ── Samples ───────────────────────────────────────────────────────────────────────────────────────
 

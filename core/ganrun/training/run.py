@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
-from ganrun.inference.evaluation import SharedEvaluation, sampling_protocol
+from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
@@ -111,7 +111,7 @@ class Run:
             samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
             data=self.data,
             model=model,
-            protocol={"ema_decay": decay, "seed": self.seed, **sampling_protocol(model.sampling)},
+            protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol},
             on_progress=self._evaluating,
         )
 

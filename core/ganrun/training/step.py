@@ -11,6 +11,7 @@ from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Nets, Phase
 from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
 from ganrun.training.batches import RealBatches
 from ganrun.training.components import run_frames
 from ganrun.training.measurements import Measurements
@@ -35,15 +36,20 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         for name, slot in state.slots.items()
     }
 
+    spec = run.model.spec
+    has_given = any(factor.kind == "given" for factor in spec.factors)
     steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def draw(phase: Phase) -> Batch:
         with frame("latents"):
             latents = loss.latents(train.batch_size, device)
-        if not phase.reads_images:
+        if not phase.reads_images and not has_given:
             return Batch(latents, steps_done=steps_done)
         real = data.take(state.images_seen, train.batch_size)
         state.images_seen += train.batch_size
+        latents = with_given(latents, spec, real.beside)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=steps_done)
         return Batch(latents, real.images, real.labels, real.beside, steps_done)
 
     nets = Nets(views)
