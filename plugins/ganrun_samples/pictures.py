@@ -54,7 +54,7 @@ def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture
 
 
 def translations(sources: Mapping[str, Tensor], generated: Tensor, real: Tensor, title: str) -> Picture:
-    """A record in each row: the images that it gives by name, the sample made of it, and its real image under `title`."""
+    """A record in each row: the images that it gives, the sample made of it, and its real image under `title`."""
     sides = tuple(real.shape[2:])
     found = [Grid(name, shown(interpolate(each, sides)), 1) for name, each in sources.items()]
     return captioned([*found, Grid("generated", shown(generated), 1), Grid(title, shown(real), 1)])

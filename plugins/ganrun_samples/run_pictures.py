@@ -53,8 +53,8 @@ def point_cloud(run: Run) -> Picture:
 
 
 def real_and_generated(run: Run, count: int) -> Picture:
-    """Real images beside samples, together about `count`, each in a square; of a model that makes samples of images, one
-    in each row: the source, the sample and the target."""
+    """Real images beside samples, together about `count`, each in a square. Of a model that makes samples of images,
+    each row is a source, its sample and its target."""
     given, fields = run.model.given, run.model.spec.fields
     sources = [name for name in (given.names if given else ()) if are_images(fields[name])]
     if given and sources:

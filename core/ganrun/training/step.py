@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from ganrun.base.frames import called
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Nets, Phase
@@ -28,30 +30,14 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         measurements: Where the terms of the phases are summed.
     """
     state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
-    split, flip = run.data.split("train"), train.horizontal_flip
-    data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
     precision, frame = PRECISIONS[train.precision], run_frames(run.recipe, run.recipe.loss)
     views = {
         name: View(slot.module, precision, frame=run_frames(run.recipe, run.recipe.networks[name]))
         for name, slot in state.slots.items()
     }
 
-    spec = run.model.spec
-    has_given = any(factor.kind == "given" for factor in spec.factors)
     steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
-
-    def draw(phase: Phase) -> Batch:
-        with frame("latents"):
-            latents = loss.latents(train.batch_size, device)
-        if not phase.reads_images and not has_given:
-            return Batch(latents, steps_done=steps_done)
-        real = data.take(state.images_seen, train.batch_size)
-        state.images_seen += train.batch_size
-        latents = with_given(latents, spec, real.beside)
-        if not phase.reads_images:
-            return Batch(latents, steps_done=steps_done)
-        return Batch(latents, real.images, real.labels, real.beside, steps_done)
-
+    draw = _drawing(run, frame, steps_done)
     nets = Nets(views)
     updates = [
         Update(phase, state.slots, nets, draw, measurements, train.accumulate, run.seed, frame, stop)
@@ -79,3 +65,26 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         state.seconds += time.perf_counter() - started
 
     return take_step
+
+
+def _drawing(run: Run, frame: Callable[[str], called], steps_done: Tensor) -> Callable[[Phase], Batch]:
+    """A function that draws a phase's next batch: latents, and the real records that it reads or that latents hold."""
+    state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
+    split, flip = run.data.split("train"), train.horizontal_flip
+    data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
+    spec = run.model.spec
+    has_given = any(factor.kind == "given" for factor in spec.factors)
+
+    def draw(phase: Phase) -> Batch:
+        with frame("latents"):
+            latents = loss.latents(train.batch_size, device)
+        if not (phase.reads_images or has_given):
+            return Batch(latents, steps_done=steps_done)
+        real = data.take(state.images_seen, train.batch_size)
+        state.images_seen += train.batch_size
+        latents = with_given(latents, spec, real.beside)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=steps_done)
+        return Batch(latents, real.images, real.labels, real.beside, steps_done)
+
+    return draw
