@@ -15,7 +15,20 @@ from typing import Any
 import click
 import pytest
 
-from ganrun import HealthCheck, Metric, Observer, Run, Score, Tracker, hookimpl, load_registry, observes
+from ganrun import (
+    Augmentation,
+    HealthCheck,
+    Metric,
+    Network,
+    Observer,
+    Regularizer,
+    Run,
+    Score,
+    Tracker,
+    hookimpl,
+    load_registry,
+    observes,
+)
 from ganrun.base.errors import RunError
 from ganrun.contracts import hookspecs
 from ganrun.discovery.kinds import KINDS
@@ -84,9 +97,32 @@ def found_component(kind: str, registry: Registry) -> object:
     return registry.find(kind, "everything:mine").cls
 
 
+class Plain(Augmentation):
+    """Leaves images as they are."""
+
+    def forward(self, images: Any) -> Any:
+        return images
+
+
+class Nothing(Regularizer):
+    """No penalty."""
+
+    def penalty(self, nets: Any, batch: Any, slot: str) -> Any:
+        return batch.images.sum() * 0
+
+
 BUILT_IN = load_registry()
+STAND_INS = {"network": Network, "augmentation": Plain, "regularizer": Nothing}
+"""For kinds of which ganrun brings none."""
+
+
+def offered_of(kind: str) -> type:
+    found = BUILT_IN.components(kind)
+    return found[0].cls if found else STAND_INS[kind]
+
+
 OFFERED: dict[str, tuple[object, Callable[[Registry], object]]] = {
-    **{kind.hook: (BUILT_IN.components(name)[0].cls, partial(found_component, name)) for name, kind in KINDS.items()},
+    **{kind.hook: (offered_of(name), partial(found_component, name)) for name, kind in KINDS.items()},
     "ganrun_commands": (greet, lambda registry: registry.commands()["mine"]),
     "ganrun_trackers": (Diary(), lambda registry: registry.trackers()["everything: mine"].tracker),
     "ganrun_health_checks": (pulse, lambda registry: registry.health_checks()["everything: mine"]),

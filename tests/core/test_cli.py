@@ -46,7 +46,7 @@ hidden = [8]
 """
 
 BAD_PLUGIN = """
-    from ganrun import Data, DataError, Generator, Metric, PreflightError, ModelSpec, hookimpl, Observer, observes
+    from ganrun import Data, DataError, Generator, Metric, PreflightError, DataSpec, hookimpl, Observer, observes
 
     class Absent(Data):
         "Data that is not there."
@@ -64,7 +64,7 @@ BAD_PLUGIN = """
         def __init__(self, settings, spec):
             super().__init__(settings, spec)
             import torch
-            self.layer = torch.nn.Linear(spec.latent_size, 3)
+            self.layer = torch.nn.Linear(*spec.inputs, 3)
         def forward(self, latents, labels=None): return self.layer(latents)
 
     class Deaf(Observer):

@@ -16,7 +16,7 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
-    ModelSpec,
+    NetworkSpec,
     Settings,
 )
 from ganrun.contracts.settings import settings_help
@@ -24,8 +24,12 @@ from ganrun.contracts.settings import settings_help
 SHAPES = [(3, 5, 4), (1, 1, 1), (2,)]
 
 
-def labelled(shape=(3, 5, 4), classes=4, latent_size=6):
-    return ModelSpec(shape, classes, latent_size=latent_size, labelled=True)
+def latents_spec(latent_size=6, classes=4):
+    return NetworkSpec((latent_size,), (3, 5, 4), {"labels": ()}, classes)
+
+
+def images_spec(shape=(3, 5, 4)):
+    return NetworkSpec(shape, (1,), {"labels": ()}, 4)
 
 
 # ── Concatenation: nothing is learned ─────────────────────────────────────────────────────────────────────
@@ -36,7 +40,7 @@ def test_a_one_hot_class_follows_the_unchanged_latents(classes, latent_size, see
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(7, latent_size, generator=generator)
     labels = torch.randint(classes, (7,), generator=generator)
-    module = LabelledLatents(labelled(classes=classes, latent_size=latent_size), "concatenation")
+    module = LabelledLatents(latents_spec(latent_size, classes), "concatenation")
     outputs = module(latents, labels)
     assert outputs.shape == (7, module.features) == (7, latent_size + classes)
     assert torch.equal(outputs[:, :latent_size], latents)
@@ -47,7 +51,7 @@ def test_a_one_hot_class_follows_the_unchanged_latents(classes, latent_size, see
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_class_is_a_plane_of_ones_among_planes_of_zeros(shape):
     images, labels = torch.randn(5, *shape), torch.tensor([2, 0, 3, 2, 1])
-    module = LabelledImages(labelled(shape), "concatenation")
+    module = LabelledImages(images_spec(shape), "concatenation")
     outputs = module(images, labels)
     assert outputs.shape == (5, *module.shape) == (5, shape[0] + 4, *shape[1:])
     assert torch.equal(outputs[:, : shape[0]], images)
@@ -59,7 +63,7 @@ def test_each_class_is_a_plane_of_ones_among_planes_of_zeros(shape):
 def test_images_keep_their_precision():
     images = torch.randn(2, 3, 5, 4, dtype=torch.bfloat16)
     for conditioning in ("concatenation", "embedding"):
-        assert LabelledImages(labelled(), conditioning)(images, torch.tensor([0, 1])).dtype == torch.bfloat16
+        assert LabelledImages(images_spec(), conditioning)(images, torch.tensor([0, 1])).dtype == torch.bfloat16
 
 
 # ── Embedding: learned for each class ─────────────────────────────────────────────────────────────────────
@@ -67,11 +71,11 @@ def test_images_keep_their_precision():
 
 def added(kind: str, shape=(3, 5, 4), labels=(2, 0, 2)):
     """The module, and what it appends to zeros."""
-    spec, labels = labelled(shape), torch.tensor(labels)
+    labels = torch.tensor(labels)
     if kind == "latents":
-        module = LabelledLatents(spec, "embedding", embedding_size=11)
+        module = LabelledLatents(latents_spec(), "embedding", embedding_size=11)
         return module, module(torch.zeros(len(labels), 6), labels)[:, 6:]
-    module = LabelledImages(spec, "embedding")
+    module = LabelledImages(images_spec(shape), "embedding")
     return module, module(torch.zeros(len(labels), *shape), labels)[:, shape[0] :]
 
 
@@ -98,10 +102,10 @@ def test_the_input_beside_an_embedding_is_unchanged(kind):
     labels = torch.tensor([1, 3])
     if kind == "latents":
         inputs = torch.randn(2, 6)
-        passed = LabelledLatents(labelled(), "embedding")(inputs, labels)[:, :6]
+        passed = LabelledLatents(latents_spec(), "embedding")(inputs, labels)[:, :6]
     else:
         inputs = torch.randn(2, 3, 5, 4)
-        passed = LabelledImages(labelled(), "embedding")(inputs, labels)[:, :3]
+        passed = LabelledImages(images_spec(), "embedding")(inputs, labels)[:, :3]
     assert torch.equal(passed, inputs)
 
 
@@ -112,8 +116,8 @@ def test_the_input_beside_an_embedding_is_unchanged(kind):
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 1])])
 def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, labels):
     before = torch.get_rng_state()
-    spec = ModelSpec((3, 5, 4), classes=4, latent_size=6)
-    latents, images = LabelledLatents(spec, conditioning), LabelledImages(spec, conditioning)
+    latents = LabelledLatents(NetworkSpec((6,), (3, 5, 4), classes=4), conditioning)
+    images = LabelledImages(NetworkSpec((3, 5, 4), (1,), classes=4), conditioning)
     assert torch.equal(torch.get_rng_state(), before), "the other weights of a network do not change for a seed"
     assert (latents.features, images.shape) == (6, (3, 5, 4))
     assert not latents.state_dict() and not images.state_dict()
@@ -124,9 +128,9 @@ def test_where_the_loss_gives_no_labels_nothing_is_added_or_drawn(conditioning, 
 @pytest.mark.parametrize("conditioning", ["concatenation", "embedding"])
 def test_a_loss_that_forgets_the_labels_gets_an_error(conditioning):
     with pytest.raises(ContractError, match=r"^the network is built for labels, but the loss calls it without them$"):
-        LabelledLatents(labelled(), conditioning)(torch.randn(2, 6), None)
+        LabelledLatents(latents_spec(), conditioning)(torch.randn(2, 6), None)
     with pytest.raises(ContractError, match=r"^the network is built for labels, but the loss calls it without them$"):
-        LabelledImages(labelled(), conditioning)(torch.randn(2, 3, 5, 4), None)
+        LabelledImages(images_spec(), conditioning)(torch.randn(2, 3, 5, 4), None)
 
 
 # ── As a setting ──────────────────────────────────────────────────────────────────────────────────────────
@@ -145,5 +149,5 @@ def test_the_settings_have_their_help_text_and_their_choices():
 
 
 def test_the_help_text_says_the_length_of_an_embedding():
-    module = LabelledLatents(labelled(latent_size=6), "embedding")
+    module = LabelledLatents(latents_spec(6), "embedding")
     assert f"embedding adds {module.features - 6} that are learned" in next(settings_help(Both)).help

@@ -34,10 +34,10 @@ class Sound(Generator):
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
-        self.layer = nn.Linear(spec.latent_size, math.prod(spec.sample_shape))
+        self.layer = nn.Linear(*spec.inputs, math.prod(spec.outputs))
 
     def forward(self, latents, labels=None):
-        return self.layer(latents).tanh().unflatten(1, self.spec.sample_shape)
+        return self.layer(latents).tanh().unflatten(1, self.spec.outputs)
 
 
 class Loud(Sound):
@@ -96,7 +96,7 @@ class Probability(Discriminator):
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
-        size = math.prod(spec.sample_shape)
+        size = math.prod(spec.inputs)
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, spec.out_features), nn.Sigmoid())
 
     def forward(self, images, labels=None):
@@ -107,8 +107,8 @@ class Probability(Discriminator):
     ("component", "message"),
     [
         (Loud, r"must stay in \[-1, 1\]"),
-        (Flat, r"returns \(6, 3072\), not \(6, 3, 32, 32\)"),
-        (Deaf, "two different latents give the same sample"),
+        (Flat, r"returned shape \(2, 3072\) where \(2, 3, 32, 32\) was expected"),
+        (Deaf, "gives the same output for different inputs"),
         (Idle, r"never get a gradient: \['unused.weight', 'unused.bias'\]"),
         (Unseeded, "two builds under one seed differ"),
         (Crowd, "depends on the rest of its batch"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganrun import Batch, Loss, Nets, Optimizer, Phase, Slot, Terms, View, load_registry
 from ganrun.base.errors import ContractError
-from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.specs import DataSpec
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.state import SlotState
@@ -201,7 +201,7 @@ def test_the_default_latents_are_standard_normal():
     class Sized(Minimal):
         latent_size = 3
 
-    latents = Sized(None, ModelSpec((1,))).latents(20_000, CPU)
+    latents = Sized(None, DataSpec((1,))).latents(20_000, CPU)
     assert latents.shape == (20_000, 3)
     torch.testing.assert_close(latents.mean(0), torch.zeros(3), rtol=0, atol=0.03)
     torch.testing.assert_close(latents.T.cov(), torch.eye(3), rtol=0, atol=0.04)

@@ -48,7 +48,7 @@ class Up(Generator):
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
         self.layers = nn.Sequential(
-            nn.Linear(spec.latent_size, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 64)
+            nn.Linear(*spec.inputs, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 64)
         )
 
     def forward(self, latents, labels=None):

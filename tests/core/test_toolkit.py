@@ -17,6 +17,7 @@ from ganrun import (
     Batch,
     ClassInLatents,
     ContractError,
+    DataSpec,
     Factor,
     IncompatibleError,
     ModelSpec,
@@ -108,21 +109,19 @@ class ConditionalHinge(ClassInLatents, AdversarialLoss):
         margin: float = 1.0
         """Beyond it, samples are ignored."""
 
-    slots = {
-        "generator": Slot("generator", averaged=True, labelled=True),
-        "discriminator": Slot("discriminator", labelled=True),
-    }
+    def ports(self, slot):
+        return super().ports(slot)._replace(conditions={"labels": ()})
 
     def discriminator(self, nets, batch):
         noise, classes = self.noise_and_classes(batch.latents)
-        real = nets.discriminator(batch.images, labels_of(batch))
-        fake = nets.discriminator(nets.generator(noise, classes), classes)
+        real = nets.discriminator(batch.images, labels=labels_of(batch))
+        fake = nets.discriminator(nets.generator(noise, labels=classes), labels=classes)
         margin = self.settings.margin
         return Terms({"real": (margin - real).relu().mean(), "fake": (margin + fake).relu().mean()})
 
     def generator(self, nets, batch):
         noise, classes = self.noise_and_classes(batch.latents)
-        return Terms({"fake": -nets.discriminator(nets.generator(noise, classes), classes).mean()})
+        return Terms({"fake": -nets.discriminator(nets.generator(noise, labels=classes), labels=classes).mean()})
 
 
 class Plugin:
@@ -132,8 +131,11 @@ class Plugin:
 
 
 def test_an_adversarial_loss_has_two_slots_and_two_phases():
-    loss = Hinge(Hinge.Settings(), ModelSpec((1,)))
-    assert loss.slots == {"generator": Slot("generator", averaged=True), "discriminator": Slot("discriminator")}
+    loss = Hinge(Hinge.Settings(), DataSpec((1,)))
+    assert loss.slots == {
+        "generator": Slot("generator", averaged=True),
+        "discriminator": Slot("discriminator", augmented=True),
+    }
     critic, generator = loss.phases()
     assert (critic.name, critic.trains, critic.repeat, critic.reads_images) == ("critic", ("discriminator",), 3, True)
     assert (generator.name, generator.trains, generator.repeat) == ("generator", ("generator",), 1)
@@ -145,13 +147,13 @@ def test_an_adversarial_loss_has_two_slots_and_two_phases():
 def test_an_adversarial_loss_without_an_objective_cannot_be_built():
     incomplete = type("Incomplete", (AdversarialLoss,), {"generator": Hinge.generator})
     with pytest.raises(TypeError, match=r"abstract method '?discriminator"):
-        incomplete(Hinge.Settings(), ModelSpec((1,)))
+        incomplete(Hinge.Settings(), DataSpec((1,)))
 
 
 @pytest.mark.parametrize("component", [Hinge, ConditionalHinge])
 def test_third_party_losses_conform(component):
-    assert_conforms("loss", component, {}, ModelSpec((3, 8, 8), classes=4))
-    assert_conforms("loss", component, {}, ModelSpec((2,), classes=2))
+    assert_conforms("loss", component, {}, DataSpec((3, 8, 8), classes=4))
+    assert_conforms("loss", component, {}, DataSpec((2,), classes=2))
 
 
 @pytest.mark.parametrize(("use", "phase"), [("hinge-test", "critic"), ("conditional-hinge-test", "discriminator")])
@@ -233,11 +235,11 @@ def test_a_random_one_hot_row_is_one_equally_likely_value(values, seed):
 
 @given(noise_size=st.integers(1, 9), classes=st.integers(2, 9), seed=st.integers(0, 99))
 def test_noise_and_classes_come_back_from_the_latents(noise_size, classes, seed):
-    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=noise_size), ModelSpec((1,), classes))
+    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=noise_size), DataSpec((1,), classes))
     torch.manual_seed(seed)
     latents = loss.latents(7, CPU)
     assert latents.shape == (7, loss.latent_size) == (7, noise_size + classes)
-    assert loss.in_features("generator") == noise_size
+    assert loss.ports("generator") == ((noise_size,), (1,), {"labels": ()})
     assert loss.factors() == (Factor("noise", noise_size, "noise"), Factor("class", classes, "categorical"))
     noise, labels = loss.noise_and_classes(latents)
     assert labels.dtype == torch.int64 and labels.min() >= 0 and labels.max() < classes
@@ -246,7 +248,7 @@ def test_noise_and_classes_come_back_from_the_latents(noise_size, classes, seed)
 
 
 def test_noise_is_drawn_before_classes_so_that_stored_seeds_keep_their_samples():
-    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=3), ModelSpec((1,), 4))
+    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=3), DataSpec((1,), 4))
     torch.manual_seed(5)
     latents = loss.latents(6, CPU)
     torch.manual_seed(5)
@@ -256,13 +258,13 @@ def test_noise_is_drawn_before_classes_so_that_stored_seeds_keep_their_samples()
 
 def test_the_noise_is_standard_normal():
     torch.manual_seed(0)
-    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=4), ModelSpec((1,), 3))
+    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=4), DataSpec((1,), 3))
     noise, _ = loss.noise_and_classes(loss.latents(10_000, CPU))
     assert noise.mean(0).abs().max() < 5 / 100 and (noise.std(0) - 1).abs().max() < 5 / math.sqrt(2 * 10_000)
 
 
 def test_the_generator_gets_the_class_as_a_label():
-    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=1), ModelSpec((1,), 3))
+    loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=1), DataSpec((1,), 3))
     nets = Nets({"generator": lambda noise, labels: noise + 10 * labels[:, None]})
     latents = torch.tensor([[0.5, 0, 0, 1], [-2.0, 1, 0, 0]])
     assert loss.generate(nets, latents, loss.Sampling()).tolist() == [[20.5], [-2.0]]
@@ -326,18 +328,18 @@ def test_the_tanh_is_taken_in_float32():
 
 @given(channels=st.integers(1, 4), height=st.integers(1, 80), width=st.integers(1, 80), halvings=st.integers(0, 5))
 def test_a_shape_is_halved_exactly_or_refused(channels, height, width, halvings):
-    spec, factor = ModelSpec((channels, height, width)), 2**halvings
+    shape, factor = (channels, height, width), 2**halvings
     if height % factor or width % factor:
         refusal = f"^with n = {halvings} it takes sizes divisible by {factor}, not {height}×{width}; change n$"
         with pytest.raises(IncompatibleError, match=refusal):
-            halved_shape(spec, halvings, f"n = {halvings}", "change n")
+            halved_shape(shape, halvings, f"n = {halvings}", "change n")
     else:
-        _, low, narrow = halved_shape(spec, halvings, "n")
+        _, low, narrow = halved_shape(shape, halvings, "n")
         assert (low << halvings, narrow << halvings) == (height, width)
 
 
 def test_points_have_no_shape_to_halve_and_advice_is_optional():
     with pytest.raises(IncompatibleError, match="works on images"):
-        halved_shape(ModelSpec((2,)), 1, "n = 1")
+        halved_shape((2,), 1, "n = 1")
     with pytest.raises(IncompatibleError, match=r"not 3×4$"):
-        halved_shape(ModelSpec((1, 3, 4)), 1, "n = 1")
+        halved_shape((1, 3, 4), 1, "n = 1")

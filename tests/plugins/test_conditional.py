@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import ganrun
-from ganrun import Batch, ContractError, DataSpec, Factor, Generator, ModelSpec, Nets, RequestError
+from ganrun import Batch, ContractError, DataSpec, Factor, Generator, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
 CPU = torch.device("cpu")
-POINT = ModelSpec((1,), classes=3)
+POINT = DataSpec((1,), classes=3)
 NOISE = torch.tensor([[0.5], [-3.0]])
 ASKED = torch.tensor([2, 0])
 IMAGES, LABELS = torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 2])
@@ -35,8 +35,8 @@ def loss(component, **settings):
 
 @pytest.mark.parametrize("component", [ConditionalGan, AuxiliaryClassifierGan])
 def test_the_losses_conform(component):
-    assert_conforms("loss", component, {"noise_size": 5}, ModelSpec((3, 8, 8), classes=4))
-    assert_conforms("loss", component, {}, ModelSpec((2,), classes=2))
+    assert_conforms("loss", component, {"noise_size": 5}, DataSpec((3, 8, 8), classes=4))
+    assert_conforms("loss", component, {}, DataSpec((2,), classes=2))
 
 
 def test_a_latent_is_noise_and_one_equally_likely_class():
@@ -51,7 +51,12 @@ def test_a_latent_is_noise_and_one_equally_likely_class():
 
 # ── cgan: D(x|y) = σ(x + 10 y), G(z|y) = z − y ────────────────────────────────────────────────────────────
 
-CONDITIONAL = Nets({"discriminator": lambda x, y: x + 10 * y[:, None], "generator": lambda z, y: z - y[:, None]})
+CONDITIONAL = Nets(
+    {
+        "discriminator": lambda x, labels: x + 10 * labels[:, None],
+        "generator": lambda z, labels: z - labels[:, None],
+    }
+)
 
 
 def test_both_of_cgans_networks_see_the_class_of_their_own_images():
@@ -77,7 +82,7 @@ def test_a_sample_is_of_the_class_in_its_latents():
 CLASSIFYING = Nets(
     {
         "discriminator": lambda x: torch.cat([x, x, -x, 0 * x], dim=1),
-        "generator": lambda z, y: z - y[:, None],
+        "generator": lambda z, labels: z - labels[:, None],
     }
 )
 
@@ -145,7 +150,7 @@ class Deaf(Generator):
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
-        self.layer = nn.Linear(spec.latent_size, 64)
+        self.layer = nn.Linear(*spec.inputs, 64)
 
     def forward(self, latents, labels=None):
         return self.layer(latents).tanh().unflatten(1, (1, 8, 8))

@@ -10,22 +10,21 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import ganrun_dcgan
-from ganrun import IncompatibleError, ModelSpec
+from ganrun import IncompatibleError, NetworkSpec
 from ganrun.testing import assert_conforms, train
 from ganrun_dcgan.networks import DcganDiscriminator, DcganGenerator, Projection
 from ganrun_dcgan.spectral import SpectralConv2d
 
-PAPER = ModelSpec((3, 64, 64), latent_size=100)
-SMALL = ModelSpec((3, 16, 16), latent_size=8, out_features=5)
+SMALL = (3, 16, 16)
 NORMS = ("batch", "layer", "instance", "spectral", "none")
 
 
-def generator(spec: ModelSpec = SMALL, **settings: object) -> DcganGenerator:
-    return DcganGenerator(DcganGenerator.Settings(**settings), spec)
+def generator(shape: tuple[int, ...] = SMALL, latent_size: int = 8, **settings: object) -> DcganGenerator:
+    return DcganGenerator(DcganGenerator.Settings(**settings), NetworkSpec((latent_size,), shape))
 
 
-def discriminator(spec: ModelSpec = SMALL, **settings: object) -> DcganDiscriminator:
-    return DcganDiscriminator(DcganDiscriminator.Settings(**settings), spec)
+def discriminator(shape: tuple[int, ...] = SMALL, outputs: int = 5, **settings: object) -> DcganDiscriminator:
+    return DcganDiscriminator(DcganDiscriminator.Settings(**settings), NetworkSpec(shape, (outputs,)))
 
 
 def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
@@ -42,7 +41,7 @@ def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
 
 
 def test_the_generator_is_that_of_the_papers_figure():
-    network = generator(PAPER, feature_maps=128)
+    network = generator((3, 64, 64), 100, feature_maps=128)
     expected = [(1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32), (3, 64, 64)]
     assert maps_of(network, torch.randn(2, 100)) == expected
     kernels = 16 * (100 * 1024 + 1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
@@ -50,7 +49,7 @@ def test_the_generator_is_that_of_the_papers_figure():
 
 
 def test_the_discriminator_mirrors_it():
-    network = discriminator(PAPER, feature_maps=128)
+    network = discriminator((3, 64, 64), 1, feature_maps=128)
     expected = [(128, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4), (1, 1, 1)]
     assert maps_of(network, torch.randn(2, 3, 64, 64)) == expected
     kernels = 16 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024 + 1024)
@@ -82,8 +81,8 @@ def test_the_projection_is_a_transposed_convolution_of_a_map_of_one_pixel(bias):
 @pytest.mark.parametrize("norm", ["batch", "spectral"])
 def test_the_weights_start_as_the_paper_says(norm):
     torch.manual_seed(0)
-    spec = ModelSpec((3, 32, 32), latent_size=100)
-    modules = [*generator(spec).modules(), *discriminator(spec, norm=norm).modules()]
+    shape = (3, 32, 32)
+    modules = [*generator(shape, 100).modules(), *discriminator(shape, 1, norm=norm).modules()]
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             accuracy = 5 / math.sqrt(2 * module.weight.numel())
@@ -101,27 +100,27 @@ def test_the_weights_start_as_the_paper_says(norm):
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [16, 28, 32, 64, 128])
 def test_every_size_conforms(size, channels):
-    spec = ModelSpec((channels, size, size), latent_size=7, out_features=3)
-    assert_conforms("generator", DcganGenerator, {"feature_maps": 2}, spec)
-    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 2}, spec)
+    images = (channels, size, size)
+    assert_conforms("generator", DcganGenerator, {"feature_maps": 2}, NetworkSpec((7,), images))
+    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 2}, NetworkSpec(images, (3,)))
 
 
 @pytest.mark.parametrize("size", [16, 28])
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_conforms(norm, size):
-    spec = ModelSpec((3, size, size), latent_size=16, out_features=5)
-    assert_conforms("discriminator", DcganDiscriminator, {"feature_maps": 4, "norm": norm}, spec)
+    images, settings = (3, size, size), {"feature_maps": 4, "norm": norm}
+    assert_conforms("discriminator", DcganDiscriminator, settings, NetworkSpec(images, (5,)))
     if norm in ("batch", "none"):
-        assert_conforms("generator", DcganGenerator, {"feature_maps": 4, "norm": norm}, spec)
+        assert_conforms("generator", DcganGenerator, settings, NetworkSpec((16,), images))
 
 
 @pytest.mark.parametrize("labels", ["concatenation", "embedding"])
 @pytest.mark.parametrize(("size", "norm"), [(16, "batch"), (28, "layer"), (16, "spectral")])
 def test_the_networks_take_labels_either_way(size, norm, labels):
-    spec = ModelSpec((3, size, size), classes=4, latent_size=7, out_features=2, labelled=True)
-    settings = {"feature_maps": 4, "labels": labels}
-    assert_conforms("generator", DcganGenerator, settings, spec)
-    assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, spec)
+    images, settings = (3, size, size), {"feature_maps": 4, "labels": labels}
+    made, judged = NetworkSpec((7,), images, {"labels": ()}, 4), NetworkSpec(images, (2,), {"labels": ()}, 4)
+    assert_conforms("generator", DcganGenerator, settings, made)
+    assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, judged)
 
 
 def test_in_bf16_a_sample_close_to_1_differs_from_1():
@@ -134,24 +133,24 @@ def test_in_bf16_a_sample_close_to_1_differs_from_1():
 
 
 def test_28_starts_at_7_and_large_images_stay_within_8_times_the_feature_maps():
-    fashion = ModelSpec((1, 28, 28), latent_size=4)
-    assert maps_of(generator(fashion, feature_maps=2), torch.randn(2, 4)) == [(4, 7, 7), (2, 14, 14), (1, 28, 28)]
-    assert maps_of(discriminator(fashion, feature_maps=2), torch.randn(2, 1, 28, 28))[-2:] == [(4, 7, 7), (1, 1, 1)]
-    large = maps_of(generator(ModelSpec((3, 256, 256), latent_size=4), feature_maps=1), torch.randn(2, 4))
+    fashion = (1, 28, 28)
+    assert maps_of(generator(fashion, 4, feature_maps=2), torch.randn(2, 4)) == [(4, 7, 7), (2, 14, 14), (1, 28, 28)]
+    assert maps_of(discriminator(fashion, 1, feature_maps=2), torch.randn(2, 1, 28, 28))[-2:] == [(4, 7, 7), (1, 1, 1)]
+    large = maps_of(generator((3, 256, 256), 4, feature_maps=1), torch.randn(2, 4))
     assert [shape[0] for shape in large] == [8, 8, 8, 4, 2, 1, 3]
 
 
-@pytest.mark.parametrize("component", [DcganGenerator, DcganDiscriminator])
+@pytest.mark.parametrize("make", [generator, discriminator])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 24, 24), (3, 56, 56), (3, 28, 32), (3, 64, 32), (1, 1, 1)])
-def test_other_sizes_are_refused(component, shape):
+def test_other_sizes_are_refused(make, shape):
     with pytest.raises(IncompatibleError, match=rf"not {shape[1]}×{shape[2]}; change the size in \[data\]"):
-        component(component.Settings(), ModelSpec(shape, latent_size=4))
+        make(shape)
 
 
-@pytest.mark.parametrize("component", [DcganGenerator, DcganDiscriminator])
-def test_points_are_refused(component):
+@pytest.mark.parametrize("make", [generator, discriminator])
+def test_points_are_refused(make):
     with pytest.raises(IncompatibleError, match="works on images"):
-        component(component.Settings(), ModelSpec((2,), latent_size=4))
+        make((2,))
 
 
 # ── Norms ─────────────────────────────────────────────────────────────────────────────────────────────────

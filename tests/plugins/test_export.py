@@ -453,9 +453,9 @@ def test_exports_and_places_that_cannot_be_written_are_refused(run: Run, exporte
 class Fickle(ganrun.Generator):
     """Its code branches on the values of its latents."""
 
-    def __init__(self, settings: ganrun.Settings, spec: ganrun.ModelSpec) -> None:
+    def __init__(self, settings: ganrun.Settings, spec: ganrun.NetworkSpec) -> None:
         super().__init__(settings, spec)
-        self.layer = torch.nn.Linear(spec.latent_size, 256)
+        self.layer = torch.nn.Linear(*spec.inputs, 256)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         samples = self.layer(latents).tanh().view(-1, 1, 16, 16)

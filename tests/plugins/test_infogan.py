@@ -11,13 +11,13 @@ from torch import nn
 from torch.distributions import Categorical, Normal
 
 import ganrun_infogan
-from ganrun import Batch, IncompatibleError, ModelSpec, Nets, RequestError, Settings
+from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec, RequestError, Settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun_infogan.losses import InfoGan, categorical_information, continuous_information
 from ganrun_infogan.networks import MnistDiscriminator, MnistGenerator
 
 CPU = torch.device("cpu")
-POINT = ModelSpec((1,))
+POINT = DataSpec((1,))
 SEEDS = st.integers(0, 2**31)
 MIXED = {"noise_size": 4, "categorical": (3, 5), "continuous": 2}
 
@@ -100,9 +100,9 @@ def test_latents_are_noise_then_one_hot_codes_then_continuous_codes():
 
 
 def test_the_papers_sizes_are_the_defaults():
-    loss = InfoGan(InfoGan.Settings(), ModelSpec((1, 28, 28)))
+    loss = InfoGan(InfoGan.Settings(), DataSpec((1, 28, 28)))
     assert loss.latent_size == 74, "62 + 10 + 2: appendix C.1"
-    assert loss.out_features("discriminator") == 1 + 10 + 2 * 2
+    assert loss.ports("discriminator").outputs == (1 + 10 + 2 * 2,)
 
 
 def test_outputs_are_read_in_the_order_in_which_codes_are_drawn():
@@ -144,13 +144,13 @@ def test_both_phases_subtract_weighted_information_about_the_samples_codes():
 def test_a_kind_of_code_that_is_absent_has_no_term(table, kinds):
     loss = infogan(**table)
     latents = loss.latents(8, CPU)
-    assert list(loss.information(latents, torch.randn(8, loss.out_features("discriminator")))) == kinds
+    assert list(loss.information(latents, torch.randn(8, *loss.ports("discriminator").outputs))) == kinds
 
 
 def test_the_information_trains_the_generator_in_its_phase_and_recognition_and_trunk_in_theirs():
-    loss = InfoGan(InfoGan.Settings(**MIXED), ModelSpec((1, 8, 8)))
-    facts = ModelSpec((1, 8, 8), latent_size=loss.latent_size, out_features=loss.out_features("discriminator"))
-    generator, judge = MnistGenerator(Settings(), facts), MnistDiscriminator(Settings(), facts)
+    loss = InfoGan(InfoGan.Settings(**MIXED), DataSpec((1, 8, 8)))
+    generator = MnistGenerator(Settings(), NetworkSpec(*loss.ports("generator")))
+    judge = MnistDiscriminator(Settings(), NetworkSpec(*loss.ports("discriminator")))
     nets = Nets({"generator": generator, "discriminator": judge})
     batch = Batch(loss.latents(8, CPU), torch.zeros(8, 1, 8, 8))
     trained = {}
@@ -188,14 +188,14 @@ def test_any_mix_of_codes_conforms(table):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 8)])
 def test_the_networks_conform(shape):
-    assert_conforms("generator", MnistGenerator, spec=ModelSpec(shape, latent_size=74))
+    assert_conforms("generator", MnistGenerator, spec=NetworkSpec((74,), shape))
     for outputs in (1, 15):
-        assert_conforms("discriminator", MnistDiscriminator, spec=ModelSpec(shape, out_features=outputs))
+        assert_conforms("discriminator", MnistDiscriminator, spec=NetworkSpec(shape, (outputs,)))
 
 
 def test_the_layers_are_those_of_table_1():
-    spec = ModelSpec((1, 28, 28), latent_size=74, out_features=15)
-    generator, judge = MnistGenerator(Settings(), spec), MnistDiscriminator(Settings(), spec)
+    generator = MnistGenerator(Settings(), NetworkSpec((74,), (1, 28, 28)))
+    judge = MnistDiscriminator(Settings(), NetworkSpec((1, 28, 28), (15,)))
     assert weights(generator) == [(1024, 74), (7 * 7 * 128, 1024), (128, 64, 4, 4), (64, 1, 4, 4)]
     assert weights(judge.trunk) == [(64, 1, 4, 4), (128, 64, 4, 4), (1024, 7 * 7 * 128)]
     assert weights(judge.logit) == [(1, 1024)] and weights(judge.recognition) == [(128, 1024), (14, 128)]
@@ -211,7 +211,7 @@ def weights(module: nn.Module) -> list[tuple[int, ...]]:
 
 
 def test_the_first_output_is_the_discriminators_and_the_rest_come_from_recognition():
-    judge = MnistDiscriminator(Settings(), ModelSpec((1, 8, 8), out_features=15)).eval()
+    judge = MnistDiscriminator(Settings(), NetworkSpec((1, 8, 8), (15,))).eval()
     images = torch.randn(4, 1, 8, 8)
     before = judge(images)
     nn.init.zeros_(judge.recognition[-1].weight)
@@ -219,12 +219,18 @@ def test_the_first_output_is_the_discriminators_and_the_rest_come_from_recogniti
     assert torch.equal(after[:, 0], before[:, 0]) and torch.all(before[:, 1:] != 0) and torch.all(after[:, 1:] == 0)
 
 
-@pytest.mark.parametrize("component", [MnistGenerator, MnistDiscriminator])
-def test_a_size_that_cannot_be_quartered_is_refused(component):
+@pytest.mark.parametrize(
+    ("component", "spec"),
+    [
+        (MnistGenerator, NetworkSpec((4,), (1, 30, 28))),
+        (MnistDiscriminator, NetworkSpec((1, 30, 28), (1,))),
+    ],
+)
+def test_a_size_that_cannot_be_quartered_is_refused(component, spec):
     with pytest.raises(
         IncompatibleError, match=r"^with its two strided convolutions it takes sizes divisible by 4, not 30×28$"
     ):
-        component(Settings(), ModelSpec((1, 30, 28), latent_size=4))
+        component(Settings(), spec)
 
 
 # ── Real runs ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganrun import Batch, ModelSpec, Nets
+from ganrun import Batch, DataSpec, Nets
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import load_registry
 from ganrun.inference.evaluation import measured
@@ -31,8 +31,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.Lay
 def networks(path) -> dict[str, nn.Module]:
     """The networks of a recipe by slot, as built for drawn shapes, so that no data is needed."""
     recipe = load_recipe(path, load_registry(), ["data.use=synthetic", "metric=[]"])
-    spec, loss = build_loss(recipe, build_data(recipe))
-    return {name: slot.module for name, slot in build_slots(recipe, loss, spec, CPU).items()}
+    _, loss = build_loss(recipe, build_data(recipe))
+    return {name: slot.module for name, slot in build_slots(recipe, loss, CPU).items()}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -55,14 +55,15 @@ def test_no_critic_under_a_penalty_has_batch_norm_or_a_sigmoid(path):
 def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, settings):
     """Cross-entropy of softmax outputs never falls below ln(1 + (K − 1)/e); of logits, it goes to 0."""
     component = load_registry().find("loss", use).cls
-    loss = component(parse_settings(component.Settings, settings), ModelSpec((1,), classes=10))
+    loss = component(parse_settings(component.Settings, settings), DataSpec((1,), classes=10))
     latents = loss.latents(64, CPU)
     classes = latents[:, 2:12]
 
     def sure(images, labels=None):
-        return torch.cat([images.new_zeros(64, 1), 1e3 * classes, torch.zeros(64, loss.out_features("d") - 11)], dim=1)
+        (outputs,) = loss.ports("discriminator").outputs
+        return torch.cat([images.new_zeros(64, 1), 1e3 * classes, torch.zeros(64, outputs - 11)], dim=1)
 
-    terms = loss.generator(Nets({"generator": lambda z, y=None: z[:, :1], "discriminator": sure}), Batch(latents))
+    terms = loss.generator(Nets({"generator": lambda z, labels=None: z[:, :1], "discriminator": sure}), Batch(latents))
     name, best = {"acgan": ("class", 0.0), "infogan": ("categorical", -np.log(10))}[use]
     assert terms.minimise[name].item() == pytest.approx(best, abs=1e-5)
 
@@ -70,7 +71,7 @@ def test_classes_are_judged_by_logits_and_not_by_a_softmax_of_a_softmax(use, set
 def test_least_squares_are_of_the_raw_output():
     """Under a sigmoid the generator's loss at an output of 1 would be ½ (σ(1) − 1)² = 0.036."""
     component = load_registry().find("loss", "lsgan").cls
-    loss = component(component.Settings(), ModelSpec((1,)))
+    loss = component(component.Settings(), DataSpec((1,)))
     ones = Nets({"generator": lambda z: z[:, :1], "discriminator": torch.ones_like})
     assert loss.generator(ones, Batch(torch.randn(4, loss.latent_size))).minimise["fake"].item() == 0.0
     images = Batch(torch.randn(4, loss.latent_size), torch.randn(4, 1))

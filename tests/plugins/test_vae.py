@@ -10,18 +10,17 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import ganrun_vae
-from ganrun import Batch, Buffer, IncompatibleError, ModelSpec, Nets, RequestError
+from ganrun import Batch, Buffer, DataSpec, IncompatibleError, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun_vae import losses
 from ganrun_vae.losses import VariationalAutoencoder
 
-POINT = ModelSpec((1,), latent_size=1)
-IMAGES = ModelSpec((3, 4, 5), latent_size=2)
+POINT = DataSpec((1,))
+IMAGES = DataSpec((3, 4, 5))
 
 
-def vae(spec: ModelSpec = POINT, **settings: object) -> VariationalAutoencoder:
-    chosen = {"latent_size": spec.latent_size, **settings}
-    return VariationalAutoencoder(VariationalAutoencoder.Settings(**chosen), spec)
+def vae(spec: DataSpec = POINT, **settings: object) -> VariationalAutoencoder:
+    return VariationalAutoencoder(VariationalAutoencoder.Settings(**{"latent_size": 1, **settings}), spec)
 
 
 def uniform(*shape: int) -> Tensor:
@@ -95,7 +94,10 @@ def test_the_divergence_is_a_sum_over_latent_dimensions():
 
 def test_beta_weighs_the_divergence_alone_and_warms_up_from_0():
     nets = Nets({"generator": lambda z: z, "encoder": lambda x: torch.cat([x + 1, x], 1)})
-    batch = {step: Batch(EPSILON.float(), uniform(6, 1), steps_done=step) for step in (0, 250, 1000, 5000)}
+    batch = {
+        step: Batch(EPSILON.float(), uniform(6, 1), steps_done=torch.tensor(float(step)))
+        for step in (0, 250, 1000, 5000)
+    }
 
     def terms(step: int, **settings: object):
         return vae(**settings).objective(nets, batch[step])
@@ -114,8 +116,7 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
     encoded = torch.tensor([[1.0, -2.0, math.log(4.0), math.log(0.25)]])
     decoded = []
     nets = Nets({"generator": lambda z: decoded.append(z) or z.tanh(), "encoder": lambda _: encoded})
-    spec = ModelSpec((2,), latent_size=2)
-    loss = vae(spec)
+    loss = vae(DataSpec((2,)), latent_size=2)
     loss.objective(nets, Batch(torch.tensor([[3.0, -1.0]]), torch.zeros(1, 2)))
     loss.readings()["reconstructions"](nets, Batch(torch.zeros(1, 2), torch.zeros(1, 2)))
     assert torch.allclose(decoded[0], torch.tensor([[1 + 2 * 3.0, -2 - 0.5]])), "z = μ + ε exp(½ log σ²)"
@@ -124,8 +125,7 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
 
 def test_active_dimensions_are_those_whose_mean_follows_the_image():
     nets = Nets({"generator": lambda z: z[:, :1], "encoder": lambda x: torch.cat([x, 0.05 * x, 0 * x - 9, x, x, x], 1)})
-    spec = ModelSpec((1,), latent_size=3)
-    terms = vae(spec).objective(nets, Batch(torch.zeros(40, 3), uniform(40, 1)))
+    terms = vae(latent_size=3).objective(nets, Batch(torch.zeros(40, 3), uniform(40, 1)))
     assert terms.report["active_dimensions"].item() == 1
 
 
@@ -206,7 +206,8 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_it_conforms_and_asks_the_encoder_for_two_numbers_per_latent_dimension(settings):
     assert_conforms("loss", VariationalAutoencoder, settings)
-    assert vae(IMAGES, **settings).out_features("encoder") == 2 * settings.get("latent_size", 2)
+    chosen = {"latent_size": 2, **settings}
+    assert vae(IMAGES, **chosen).ports("encoder").outputs == (2 * chosen["latent_size"],)
 
 
 def recipe(**loss: object) -> dict:

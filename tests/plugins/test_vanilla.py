@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import ganrun_vanilla
-from ganrun import Batch, IncompatibleError, ModelSpec, Nets
+from ganrun import Batch, DataSpec, Generator, IncompatibleError, Nets, Network, NetworkSpec
 from ganrun.testing import assert_conforms, train
 from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
 from ganrun_vanilla.networks import ConvDiscriminator, ConvGenerator, MlpDiscriminator, MlpGenerator
 
-POINT = ModelSpec((1,), latent_size=1)
+POINT = DataSpec((1,))
 
 
 def nets(slope: float) -> Nets:
@@ -104,10 +104,16 @@ def test_each_update_of_the_discriminator_sees_images_of_its_own(tmp_path, loss)
 # ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def spec_for(component: type[Network], shape: tuple[int, ...], classes: int = 0) -> NetworkSpec:
+    """Five latents to images, or images to a number."""
+    is_generator = issubclass(component, Generator)
+    return NetworkSpec((5,), shape, classes=classes) if is_generator else NetworkSpec(shape, (1,), classes=classes)
+
+
 @pytest.mark.parametrize("settings", [{}, {"hidden": [], "norm": "none"}, {"hidden": [40, 20], "norm": "batch"}])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 7, 5), (2,)])
 def test_the_dense_generator_conforms_for_any_shape(settings, shape):
-    assert_conforms("generator", MlpGenerator, settings, ModelSpec(shape, latent_size=16))
+    assert_conforms("generator", MlpGenerator, settings, NetworkSpec((16,), shape))
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": []}, {"hidden": [30], "dropout": 0.3}])
@@ -117,37 +123,35 @@ def test_the_dense_discriminator_conforms(settings):
 
 @pytest.mark.parametrize(("stages", "size"), [(1, 6), (2, 28), (3, 32), (4, 16)])
 def test_the_convolutional_networks_conform(stages, size):
-    spec = ModelSpec((3, size, size), latent_size=16, out_features=5)
-    settings = {"stages": stages, "feature_maps": 4}
-    assert_conforms("generator", ConvGenerator, settings, spec)
+    images, settings = (3, size, size), {"stages": stages, "feature_maps": 4}
+    assert_conforms("generator", ConvGenerator, settings, NetworkSpec((16,), images))
     for norm in ("none", "batch"):
-        assert_conforms("discriminator", ConvDiscriminator, {**settings, "norm": norm}, spec)
+        assert_conforms("discriminator", ConvDiscriminator, {**settings, "norm": norm}, NetworkSpec(images, (5,)))
 
 
 @pytest.mark.parametrize("kernel_size", [3, 4, 5])
 @pytest.mark.parametrize("output", ["doubling", "convolution"])
 def test_they_conform_with_every_kernel_and_output(kernel_size, output):
-    spec = ModelSpec((3, 8, 20), latent_size=16, out_features=5)
-    settings = {"stages": 2, "feature_maps": 4, "kernel_size": kernel_size}
-    assert_conforms("generator", ConvGenerator, {**settings, "output": output}, spec)
-    assert_conforms("discriminator", ConvDiscriminator, {**settings, "dropout": 0.3}, spec)
+    images, settings = (3, 8, 20), {"stages": 2, "feature_maps": 4, "kernel_size": kernel_size}
+    assert_conforms("generator", ConvGenerator, {**settings, "output": output}, NetworkSpec((16,), images))
+    assert_conforms("discriminator", ConvDiscriminator, {**settings, "dropout": 0.3}, NetworkSpec(images, (5,)))
 
 
 @pytest.mark.parametrize("labels", ["concatenation", "embedding"])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2,)])
 def test_the_networks_take_labels_either_way(shape, labels):
-    spec = ModelSpec(shape, classes=3, latent_size=5, out_features=2, labelled=True)
-    assert_conforms("generator", MlpGenerator, {"hidden": [20], "labels": labels}, spec)
-    assert_conforms("discriminator", MlpDiscriminator, {"hidden": [20], "labels": labels}, spec)
+    made, judged = NetworkSpec((5,), shape, {"labels": ()}, 3), NetworkSpec(shape, (2,), {"labels": ()}, 3)
+    assert_conforms("generator", MlpGenerator, {"hidden": [20], "labels": labels}, made)
+    assert_conforms("discriminator", MlpDiscriminator, {"hidden": [20], "labels": labels}, judged)
     if len(shape) == 3:
         settings = {"stages": 2, "feature_maps": 4, "labels": labels}
-        assert_conforms("generator", ConvGenerator, settings, spec)
-        assert_conforms("discriminator", ConvDiscriminator, settings, spec)
+        assert_conforms("generator", ConvGenerator, settings, made)
+        assert_conforms("discriminator", ConvDiscriminator, settings, judged)
 
 
 @pytest.mark.parametrize("component", [MlpGenerator, MlpDiscriminator, ConvGenerator, ConvDiscriminator])
 def test_without_labels_the_input_module_adds_no_weights(component):
-    spec = ModelSpec((1, 8, 8), classes=3, latent_size=5)
+    spec = spec_for(component, (1, 8, 8), classes=3)
     networks = [component(component.Settings(labels=labels), spec) for labels in ("concatenation", "embedding")]
     for network in networks:
         assert all(name.startswith("layers.") for name in network.state_dict())
@@ -157,7 +161,7 @@ def test_without_labels_the_input_module_adds_no_weights(component):
 
 @pytest.mark.parametrize("component", [MlpGenerator, ConvGenerator])
 def test_in_bf16_a_sample_close_to_1_differs_from_1(component):
-    generator = component(component.Settings(), ModelSpec((1, 8, 8), latent_size=4))
+    generator = component(component.Settings(), NetworkSpec((4,), (1, 8, 8)))
     nn.init.constant_(generator.layers[-1].bias, 5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         gap = 1 - generator(torch.randn(6, 4))
@@ -168,20 +172,19 @@ def test_in_bf16_a_sample_close_to_1_differs_from_1(component):
 @pytest.mark.parametrize("component", [ConvGenerator, ConvDiscriminator])
 def test_a_size_that_does_not_halve_evenly_is_refused(component):
     with pytest.raises(IncompatibleError, match=r"^with stages = 3 it takes sizes divisible by 8, not 28×28"):
-        component(component.Settings(), ModelSpec((1, 28, 28), latent_size=4))
+        component(component.Settings(), spec_for(component, (1, 28, 28)))
     with pytest.raises(IncompatibleError, match=r"works on images"):
-        component(component.Settings(), ModelSpec((2,), latent_size=4))
+        component(component.Settings(), spec_for(component, (2,)))
 
 
 def test_the_discriminators_refusal_names_the_kernels_that_take_any_size():
     with pytest.raises(IncompatibleError, match=r"not 28×28; kernel_size = 3 or 5 takes any size$"):
-        ConvDiscriminator(ConvDiscriminator.Settings(), ModelSpec((1, 28, 28)))
+        ConvDiscriminator(ConvDiscriminator.Settings(), NetworkSpec((1, 28, 28), (1,)))
 
 
 def test_the_convolutional_networks_start_as_dcgan_prescribes():
-    spec = ModelSpec((3, 32, 32), latent_size=64)
-    modules = [*ConvGenerator(ConvGenerator.Settings(), spec).modules()]
-    modules += ConvDiscriminator(ConvDiscriminator.Settings(), spec).modules()
+    modules = [*ConvGenerator(ConvGenerator.Settings(), NetworkSpec((64,), (3, 32, 32))).modules()]
+    modules += ConvDiscriminator(ConvDiscriminator.Settings(), NetworkSpec((3, 32, 32), (1,))).modules()
     weights = [m.weight for m in modules if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     scales = torch.cat([m.weight for m in modules if isinstance(m, nn.BatchNorm2d)])
     pooled = torch.cat([weight.flatten() for weight in weights])
@@ -191,9 +194,8 @@ def test_the_convolutional_networks_start_as_dcgan_prescribes():
 
 
 def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_input():
-    spec = ModelSpec((3, 32, 32), latent_size=8)
-    generator = list(ConvGenerator(ConvGenerator.Settings(), spec).layers)
-    discriminator = list(ConvDiscriminator(ConvDiscriminator.Settings(), spec).layers)
+    generator = list(ConvGenerator(ConvGenerator.Settings(), NetworkSpec((8,), (3, 32, 32))).layers)
+    discriminator = list(ConvDiscriminator(ConvDiscriminator.Settings(), NetworkSpec((3, 32, 32), (1,))).layers)
     assert [type(layer) for layer in generator[-2:]] == [nn.ReLU, nn.ConvTranspose2d]
     assert [type(layer) for layer in discriminator[:2]] == [nn.Conv2d, nn.LeakyReLU]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in discriminator) == 2
@@ -201,7 +203,8 @@ def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_
 
 # ── Designs of the field's introductions, counted by hand ─────────────────────────────────────────────────
 
-MNIST = ModelSpec((1, 28, 28), latent_size=100)
+MADE = NetworkSpec((100,), (1, 28, 28))
+JUDGED = NetworkSpec((1, 28, 28), (1,))
 
 
 def parameters(network: nn.Module) -> int:
@@ -219,10 +222,10 @@ def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
 
 
 def test_a_dense_generator_against_strided_convolutions():
-    generator = MlpGenerator(MlpGenerator.Settings(hidden=(256, 512, 1024), norm="batch"), MNIST)
+    generator = MlpGenerator(MlpGenerator.Settings(hidden=(256, 512, 1024), norm="batch"), MADE)
     weights = 100 * 256 + 256 * 512 + 512 * 1024 + 1024 * 784
     assert parameters(generator) == weights + 2 * (256 + 512 + 1024) + 784 == 1_488_144
-    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=5, norm="none", dropout=0.3), MNIST)
+    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=5, norm="none", dropout=0.3), JUDGED)
     assert maps_of(judge, torch.randn(2, 1, 28, 28)) == [(1, 28, 28), (32, 14, 14), (64, 7, 7), (1,)]
     kernels = 25 * (1 * 32 + 32 * 64 + 64 * 128)
     assert parameters(judge) == kernels + (32 + 64 + 128) + (128 * 4 * 4 + 1) == 259_073
@@ -231,12 +234,12 @@ def test_a_dense_generator_against_strided_convolutions():
 
 def test_a_convolutional_generator_whose_hidden_maps_reach_the_images_size():
     settings = {"kernel_size": 3, "feature_maps": 64, "stages": 2}
-    generator = ConvGenerator(ConvGenerator.Settings(**settings, output="convolution"), MNIST)
+    generator = ConvGenerator(ConvGenerator.Settings(**settings, output="convolution"), MADE)
     expected = [(256, 7, 7), (128, 14, 14), (64, 28, 28), (1, 28, 28)]
     assert maps_of(generator, torch.randn(2, 100)) == expected
     kernels = 9 * (256 * 128 + 128 * 64 + 64 * 1)
     assert parameters(generator) == 100 * 256 * 49 + kernels + 2 * (256 + 128 + 64) + 1 == 1_624_513
-    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=3), MNIST)
+    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=3), JUDGED)
     kernels = 9 * (1 * 32 + 32 * 64 + 64 * 128)
     assert parameters(judge) == kernels + 32 + 2 * (64 + 128) + (128 * 4 * 4 + 1) == 94_913
 
@@ -244,7 +247,7 @@ def test_a_convolutional_generator_whose_hidden_maps_reach_the_images_size():
 @pytest.mark.parametrize("kernel_size", [3, 4, 5])
 @pytest.mark.parametrize("output", ["doubling", "convolution"])
 def test_every_stage_doubles_the_size(kernel_size, output):
-    spec = ModelSpec((2, 24, 40), latent_size=4)
+    spec = NetworkSpec((4,), (2, 24, 40))
     settings = ConvGenerator.Settings(kernel_size=kernel_size, output=output, feature_maps=4)
     maps = maps_of(ConvGenerator(settings, spec), torch.randn(2, 4))
     assert maps[0][1:] == (3, 5) and maps[-1] == (2, 24, 40)
@@ -255,7 +258,7 @@ def test_every_stage_doubles_the_size(kernel_size, output):
 
 @pytest.mark.parametrize(("kernel_size", "size"), [(4, 24), (3, 24), (3, 25), (5, 31), (5, 1)])
 def test_every_stage_halves_the_size_and_an_odd_kernel_rounds_up(kernel_size, size):
-    spec = ModelSpec((2, size, 2 * size), out_features=3)
+    spec = NetworkSpec((2, size, 2 * size), (3,))
     settings = ConvDiscriminator.Settings(kernel_size=kernel_size, feature_maps=4)
     maps = maps_of(ConvDiscriminator(settings, spec), torch.randn(2, 2, size, 2 * size))
     for (_, tall, wide), (_, low, narrow) in pairwise(maps[:-1]):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 import ganrun_wgan_gp
-from ganrun import Batch, IncompatibleError, ModelSpec, Nets
+from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec
 from ganrun.contracts.settings import parse_settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
@@ -145,7 +145,7 @@ def test_wgan_gp_is_one_sum_whose_gradient_is_equation_3s():
     weights = WEIGHTS.clone().requires_grad_()
     nets = Nets({"discriminator": linear(weights), "generator": lambda z: z})
     real, fake = noise(5, *SHAPE), noise(5, *SHAPE, seed=1)
-    loss = PenalisedWassersteinGan(parse_settings(PenalisedWassersteinGan.Settings, {}), ModelSpec(SHAPE))
+    loss = PenalisedWassersteinGan(parse_settings(PenalisedWassersteinGan.Settings, {}), DataSpec(SHAPE))
     terms = loss.discriminator(nets, Batch(fake, real))
     sum(terms.minimise.values()).backward()
     gap = real.mean(0) - fake.mean(0)
@@ -159,7 +159,7 @@ def test_wgan_gp_is_one_sum_whose_gradient_is_equation_3s():
 def test_wgan_and_hinge_are_the_papers_objectives():
     nets = Nets({"discriminator": lambda x: 0.5 * x, "generator": lambda z: z})
     batch = Batch(torch.tensor([[4.0], [-6.0]]), torch.tensor([[6.0], [-1.0]]))  # D: real 3, −0.5; fake 2, −3
-    spec = ModelSpec((1,))
+    spec = DataSpec((1,))
     terms = ClippedWassersteinGan(ClippedWassersteinGan.Settings(), spec).discriminator(nets, batch)
     assert {name: term.item() for name, term in terms.minimise.items()} == {"real": -1.25, "fake": -0.5}
     assert terms.report["wasserstein"].item() == 1.75
@@ -255,7 +255,7 @@ def test_the_penalty_alone_holds_the_gradient_near_norm_one(tmp_path):
 
 @pytest.mark.parametrize(("widths", "size"), [((4, 4, 4, 4), 32), ((8, 6, 4), 12), ((5,), 7)])
 def test_the_generator_conforms(widths, size):
-    spec = ModelSpec((3, size, size), latent_size=16)
+    spec = NetworkSpec((16,), (3, size, size))
     assert_conforms("generator", ResnetGenerator, {"widths": list(widths)}, spec)
 
 
@@ -263,20 +263,20 @@ def test_the_generator_conforms(widths, size):
 @pytest.mark.parametrize(("widths", "flat_blocks", "size"), [((4, 4), 2, 32), ((4, 6, 8, 8), 0, 64), ((3,), 1, 6)])
 def test_the_critic_conforms(widths, flat_blocks, size, norm):
     settings = {"widths": list(widths), "flat_blocks": flat_blocks, "norm": norm}
-    assert_conforms("discriminator", ResnetCritic, settings, ModelSpec((3, size, size), out_features=5))
+    assert_conforms("discriminator", ResnetCritic, settings, NetworkSpec((3, size, size), (5,)))
 
 
 @pytest.mark.parametrize("labels", ["concatenation", "embedding"])
 def test_the_networks_take_labels_either_way(labels):
-    spec = ModelSpec((3, 8, 8), classes=4, latent_size=7, out_features=2, labelled=True)
-    settings = {"widths": [4, 6], "labels": labels}
-    assert_conforms("generator", ResnetGenerator, settings, spec)
+    images, settings = (3, 8, 8), {"widths": [4, 6], "labels": labels}
+    made, judged = NetworkSpec((7,), images, {"labels": ()}, 4), NetworkSpec(images, (2,), {"labels": ()}, 4)
+    assert_conforms("generator", ResnetGenerator, settings, made)
     for norm in ("none", "layer"):
-        assert_conforms("discriminator", ResnetCritic, {**settings, "norm": norm}, spec)
+        assert_conforms("discriminator", ResnetCritic, {**settings, "norm": norm}, judged)
 
 
 def test_in_bf16_a_sample_close_to_1_differs_from_1():
-    generator = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), ModelSpec((3, 8, 8), latent_size=4))
+    generator = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), NetworkSpec((4,), (3, 8, 8)))
     nn.init.zeros_(generator.layers[-1].weight)
     nn.init.constant_(generator.layers[-1].bias, 5.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -290,14 +290,14 @@ def test_a_size_that_the_widths_cannot_halve_is_refused():
         r"^with 4 widths it takes sizes divisible by 8, not 28×28; use fewer widths or change the size in \[data\]$"
     )
     with pytest.raises(IncompatibleError, match=message):
-        ResnetGenerator(ResnetGenerator.Settings(), ModelSpec((1, 28, 28), latent_size=4))
+        ResnetGenerator(ResnetGenerator.Settings(), NetworkSpec((4,), (1, 28, 28)))
     with pytest.raises(IncompatibleError, match=r"works on images"):
-        ResnetCritic(ResnetCritic.Settings(), ModelSpec((2,)))
+        ResnetCritic(ResnetCritic.Settings(), NetworkSpec((2,), (1,)))
 
 
 def test_the_defaults_are_the_papers_networks_for_32_pixels():
-    spec = ModelSpec((3, 32, 32), latent_size=128)
-    generator, critic = (each(each.Settings(), spec) for each in (ResnetGenerator, ResnetCritic))
+    generator = ResnetGenerator(ResnetGenerator.Settings(), NetworkSpec((128,), (3, 32, 32)))
+    critic = ResnetCritic(ResnetCritic.Settings(), NetworkSpec((3, 32, 32), (1,)))
     assert [layer.kernel_size for layer in critic.modules() if isinstance(layer, nn.Conv2d)].count((3, 3)) == 8
     assert [layer.kernel_size for layer in generator.modules() if isinstance(layer, nn.Conv2d)].count((3, 3)) == 7
     assert {each.num_features for each in generator.modules() if isinstance(each, nn.BatchNorm2d)} == {128}
@@ -308,7 +308,7 @@ def test_the_defaults_are_the_papers_networks_for_32_pixels():
 def test_the_critic_treats_each_sample_apart(norm):
     """In training mode too, where batch norm would mix them: a penalty per sample requires it."""
     torch.manual_seed(0)
-    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 8), norm=norm), ModelSpec((3, 8, 8)))
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 8), norm=norm), NetworkSpec((3, 8, 8), (1,)))
     images = noise(5, 3, 8, 8)
     assert torch.allclose(critic(images)[:2], critic(images[:2]), atol=1e-5)
     assert torch.allclose(gradient_norms(critic, images)[:2], gradient_norms(critic, images[:2]), atol=1e-5)
@@ -316,9 +316,8 @@ def test_the_critic_treats_each_sample_apart(norm):
 
 def test_blocks_add_a_skip_that_no_relu_has_touched():
     """Against skips computed in the paper's order: convolve the larger map, or the map before pooling."""
-    spec = ModelSpec((3, 8, 8), latent_size=4)
-    up = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), spec).layers[2]
-    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 6), flat_blocks=1), spec)
+    up = ResnetGenerator(ResnetGenerator.Settings(widths=(4, 6)), NetworkSpec((4,), (3, 8, 8))).layers[2]
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(4, 6), flat_blocks=1), NetworkSpec((3, 8, 8), (1,)))
     first, down, flat = critic.layers[:3]
     inputs = noise(2, 4, 4, 4)
     before = inputs.clone()
@@ -333,7 +332,7 @@ def test_blocks_add_a_skip_that_no_relu_has_touched():
 
 
 def test_convolutions_start_at_glorots_scale_and_larger_in_the_branches():
-    critic = ResnetCritic(ResnetCritic.Settings(widths=(64, 128)), ModelSpec((3, 8, 8)))
+    critic = ResnetCritic(ResnetCritic.Settings(widths=(64, 128)), NetworkSpec((3, 8, 8), (1,)))
     down = critic.layers[1]
     assert down.branch[1].weight.std().item() == pytest.approx((2 * 2 / (9 * 128)) ** 0.5, rel=0.02)
     assert down.skip[1].weight.std().item() == pytest.approx((2 / (64 + 128)) ** 0.5, rel=0.03)

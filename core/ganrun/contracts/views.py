@@ -49,20 +49,19 @@ class View:
         self._device = next((each.device.type for each in chain(module.parameters(), module.buffers())), "cpu")
         self._is_contiguous = getattr(module, "memory_format", None) is torch.contiguous_format
 
-    def __call__(self, inputs: Any, *more: Any, **conditions: Any) -> Tensor:
+    def __call__(self, *inputs: Any, **conditions: Any) -> Tensor:
         """The network's output, float32; typed as a tensor, and in fact any tree of tensors that the network returns.
 
         Args:
-            inputs: The input, as the slot's ports say, or that of a method or part.
-            more: Further arguments of a method or part.
+            inputs: The input, as the slot's ports say, or the arguments of a method or part.
             conditions: By the names in the slot's ports: `labels=…`.
         """
         if self._front is not None:
-            inputs = self._front(inputs)
+            inputs = (self._front(inputs[0]), *inputs[1:])
         if self._frame is None:
-            return self._output(inputs, *more, **conditions)
+            return self._output(*inputs, **conditions)
         with self._frame(".".join(self._path) or "forward"):
-            return self._output(inputs, *more, **conditions)
+            return self._output(*inputs, **conditions)
 
     def __getattr__(self, part: str) -> Any:
         if part.startswith("_"):
@@ -94,11 +93,11 @@ class View:
         whole = {**(self._given or {}), **{f"{start}{name}": weight for name, weight in weights.items()}}
         return View(self._module, self._precision, self._front, self._frame, path=self._path, given=whole)
 
-    def _output(self, inputs: Any, *more: Any, **conditions: Any) -> Tensor:
-        if self._is_contiguous and isinstance(inputs, Tensor):
-            inputs = inputs.contiguous()
+    def _output(self, *inputs: Any, **conditions: Any) -> Tensor:
+        if self._is_contiguous:
+            inputs = tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
         with self._autocast():
-            outputs = self._call(inputs, *more, **conditions)
+            outputs = self._call(*inputs, **conditions)
         found: Tensor = in_float32(outputs)
         return found
 

@@ -300,7 +300,7 @@ class RealImages(Source):
 
 
 def real_images(data: Data, count: int, split: str = "train") -> Tensor:
-    """`count` real images of a split in the data set's format, on the CPU: the same for every model and metric.
+    """`count` real images of a split, on the CPU: uint8, or points unchanged; the same for every model and metric.
 
     Args:
         data: Prepared.

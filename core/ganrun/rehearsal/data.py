@@ -49,7 +49,7 @@ def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[
             clause(tried)
     _check_batch(splits["train"], paired, batch_size)
     manifest = _checked_manifest(data, {name: len(split) for name, split in splits.items()})
-    if splits["train"].images.nbytes <= BYTES:
+    if _bytes_of(splits["train"]) <= BYTES:
         _check_fingerprint(data, manifest["fingerprint"])
     return manifest
 
@@ -236,6 +236,10 @@ def _checked_manifest(data: Data, counts: Mapping[str, int]) -> dict[str, Any]:
     if not isinstance(stated, dict) or any(stated.get(name) != count for name, count in counts.items()):
         raise DataError(f"its manifest() has counts {stated}, not {dict(counts)}; correct them")
     return dict(manifest)
+
+
+def _bytes_of(split: Split) -> int:
+    return sum(array.nbytes for array in (split.images, *split.beside.values()))
 
 
 def _check_fingerprint(data: Data, expected: str) -> None:

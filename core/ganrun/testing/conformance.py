@@ -81,7 +81,7 @@ def _check_data(component: type[Data], settings: Any, _: object) -> None:
 
 
 class _NoiseData(Data):
-    """Labelled images of noise, for metrics to prepare on."""
+    """Labelled records of noise, for metrics to prepare on."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(None)
@@ -94,8 +94,11 @@ class _NoiseData(Data):
         return None
 
     def split(self, name: str) -> Split:
-        noise = np.random.default_rng(0).integers(0, 256, (64, *self._spec.sample_shape), dtype=np.uint8)
-        return Split(noise, np.arange(64) % max(self._spec.classes, 1))
+        random = np.random.default_rng(0)
+        shapes = (self._spec.sample_shape, *self._spec.fields.values())
+        images, *beside = [random.integers(0, 256, (64, *shape), dtype=np.uint8) for shape in shapes]
+        labels = np.arange(64) % max(self._spec.classes, 1)
+        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
 
 
 class _PixelMixtures(Extractor):
