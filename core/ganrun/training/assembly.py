@@ -77,7 +77,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     return Assembly(
         recipe=recipe,
         data=data,
-        model=Model(spec, loss, shown, device, recipe.train.seed),
+        model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
         metrics=tuple(metrics),
         environment=environment,
