@@ -25,7 +25,7 @@ from ganrun.contracts.settings import Settings, settings_help
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import HOOKS
 from ganrun.discovery.registry import RegisteredComponent, load_registry
-from ganrun.recipe.recipe import EmaSettings, TrainSettings
+from ganrun.recipe.recipe import EmaSettings, StageSettings, TrainSettings, sampling_of
 from ganrun.training.lifecycle import RunEvents
 
 FOLDER = Path(__file__).resolve().parent / "reference"
@@ -92,11 +92,13 @@ def _components() -> str:
         "`ganrun show`, with a kind and a name, prints the same as this page.",
     ]
     for kind in KINDS:
-        parts.append(f"## {kind}")
         own = [registered for registered in registry.components(kind) if registered.plugin.package == "ganrun"]
+        parts += [f"## {kind}"] if own else []
         for registered in own:
             parts += [f"### {kind} {registered.name}", _markdown(registered.cls), *_facts(registered)]
             parts.append(_settings_table(registered.cls.Settings))
+            if kind == "loss" and sampling_of(registered).model_fields:
+                parts += ["In `[sampling]`:", _settings_table(sampling_of(registered))]
     return "\n\n".join(parts)
 
 
@@ -127,7 +129,7 @@ def _recipe() -> str:
         "## requires",
         'A list of texts such as `"ganrun-stylegan>=0.3"`: packages that must be installed, in the syntax of pip.',
     ]
-    tables: dict[str, type[Settings]] = {"train": TrainSettings, "ema": EmaSettings}
+    tables: dict[str, type[Settings]] = {"train": TrainSettings, "stage": StageSettings, "ema": EmaSettings}
     for name, settings in tables.items():
         parts += [f"## {name}", _markdown(settings), _settings_table(settings)]
     parts += [
@@ -135,6 +137,18 @@ def _recipe() -> str:
         'One optimizer per slot of the loss. `use` is "adam" unless given. `[optimizer.SLOT]` overrides `[optimizer]` '
         "for that slot: key by key where both use the same optimizer, as a whole where it names another. See "
         "[optimizers](components.md#optimizer) and [schedules](components.md#schedule).",
+        "## from",
+        "In the table of a network: a run, a checkpoint or an exported folder. The network starts from its weights in "
+        "the same slot, the averaged ones where there are any. A relative path is relative to the working directory.",
+        "## augmentation",
+        'At most one: `[augmentation] use = "…"`, see `ganrun list augmentation`. It stands before every network that '
+        "sees both real and generated images; a loss without such a network takes none.",
+        "## regularizer",
+        'Any number of `[[regularizer]] use = "…"`, see `ganrun list regularizer`. Each is a penalty on the network in '
+        'one slot: `slot`, by default "discriminator".',
+        "## sampling",
+        "How samples are made of latents, as the loss defines it: `ganrun show loss`. It does not decide the weights, "
+        "so it may change after training.",
     ]
     return "\n\n".join(parts)
 

@@ -15,7 +15,21 @@ from typing import Any
 import click
 import pytest
 
-from ganrun import HealthCheck, Metric, Observer, Run, Score, Tracker, hookimpl, load_registry, observes
+from ganrun import (
+    Augmentation,
+    HealthCheck,
+    Metric,
+    Network,
+    Observer,
+    Regularizer,
+    Run,
+    Score,
+    Tracker,
+    hookimpl,
+    load_registry,
+    observes,
+)
+from ganrun.base.errors import RunError
 from ganrun.contracts import hookspecs
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import Registry
@@ -83,11 +97,34 @@ def found_component(kind: str, registry: Registry) -> object:
     return registry.find(kind, "everything:mine").cls
 
 
+class Plain(Augmentation):
+    """Leaves images as they are."""
+
+    def forward(self, images: Any) -> Any:
+        return images
+
+
+class Nothing(Regularizer):
+    """No penalty."""
+
+    def penalty(self, nets: Any, batch: Any, slot: str) -> Any:
+        return batch.images.sum() * 0
+
+
 BUILT_IN = load_registry()
+STAND_INS = {"network": Network, "augmentation": Plain, "regularizer": Nothing}
+"""For kinds of which ganrun brings none."""
+
+
+def offered_of(kind: str) -> type:
+    found = BUILT_IN.components(kind)
+    return found[0].cls if found else STAND_INS[kind]
+
+
 OFFERED: dict[str, tuple[object, Callable[[Registry], object]]] = {
-    **{kind.hook: (BUILT_IN.components(name)[0].cls, partial(found_component, name)) for name, kind in KINDS.items()},
+    **{kind.hook: (offered_of(name), partial(found_component, name)) for name, kind in KINDS.items()},
     "ganrun_commands": (greet, lambda registry: registry.commands()["mine"]),
-    "ganrun_trackers": (Diary(), lambda registry: registry.trackers()["everything: mine"]),
+    "ganrun_trackers": (Diary(), lambda registry: registry.trackers()["everything: mine"].tracker),
     "ganrun_health_checks": (pulse, lambda registry: registry.health_checks()["everything: mine"]),
 }
 """What a plugin offers as `mine`, and how the registry is asked for it, by hook."""
@@ -214,7 +251,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     HEARD.clear()
     train(RECIPE, folder / "sound", Plugin())
     score(Request(folder / "sound", device="cpu"), registry_with(Plugin()))
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RunError, match="no space left"):
         train({**RECIPE, "saboteur": {}}, folder / "broken", Plugin())
     return {event: [arguments for name, arguments in HEARD if name == event] for event in EVENTS}
 
@@ -230,6 +267,6 @@ def test_an_event_fires_with_the_arguments_that_its_specification_names(heard, e
 
 def test_events_of_the_end_say_how_a_run_ended(heard) -> None:
     assert [each["status"] for each in heard["run_ended"]] == ["finished", "failed"]
-    assert [str(each["error"]) for each in heard["run_failed"]] == ["no space left"]
+    assert [str(each["error"].__cause__) for each in heard["run_failed"]] == ["no space left"]
     assert [each["step"] for each in heard["training_ended"]] == [2]
     assert [each["step"] for each in heard["rescored"]] == [2]

@@ -129,7 +129,7 @@ WRONG = {
     "wrong shape": (["r.toml", "--set", "generator={use='long'}"], "returned shape (2, 3) where (2, 1, 8, 8)"),
     "absent data": (["r.toml", "--set", "data={use='absent'}"], "[data] absent (faulty 1.0): is not in /data; fetch"),
     "absent weights": (["r.toml", "--set", "metric=[{use='weightless'}]"], "[[metric]] weightless (faulty 1.0): the w"),
-    "deaf observer": (["r.toml", "--set", "deaf=true"], 'the observer "deaf" does not fit the events of a run'),
+    "deaf observer": (["r.toml", "--set", "deaf=true"], 'a run: there is no event "step_endet"; did you mean "step_en'),
     "broken plugin": (["r.toml", "--set", "generator.use=best"], 'the plugin "broken" might offer it, but is broken'),
     "raising plugin": (["r.toml", "--set", "loss.use=best"], "but is broken: RuntimeError: no losses today"),
     "collision": (["r.toml", "--set", "generator.use=mlp"], 'say use = "faulty:mlp" or use = "vanilla:mlp"'),

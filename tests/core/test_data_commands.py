@@ -28,6 +28,9 @@ class Album(ganrun.Data):
         side: int = 4
         """Pixels."""
 
+        first_label: int = 0
+        """1 is a fault."""
+
     def spec(self):
         return ganrun.DataSpec((3, self.settings.side, self.settings.side), classes=2)
 
@@ -47,7 +50,7 @@ class Album(ganrun.Data):
         if name != "train":
             raise ganrun.unknown_split(name, ["train"])
         side = self.settings.side
-        return ganrun.Split(np.zeros((1200, 3, side, side), np.uint8), np.arange(1200) % 2)
+        return ganrun.Split(np.zeros((1200, 3, side, side), np.uint8), np.arange(1200) % 2 + self.settings.first_label)
 
     def manifest(self):
         return {**super().manifest(), "files": {"a.png": "12ab"}, "published": None}
@@ -104,6 +107,12 @@ def test_a_check_reads_the_data_and_prints_its_manifest() -> None:
     assert "published    null" in lines
 
 
+def test_a_check_tries_the_data_against_its_spec() -> None:
+    ganrun("fetch", "album")
+    error = ganrun("check", "album", "-s", "first_label=1", status=2)
+    assert error.startswith("error: data album: its train labels reach from 1 to 2, and its spec says 2 classes")
+
+
 def test_a_recipe_stands_for_its_data() -> None:
     assert "1×24×24" in ganrun("check", "quickstart.toml")
     assert "1×16×16" in ganrun("check", "recipes/quickstart.toml", "--set", "data.size=16")
@@ -134,7 +143,7 @@ def data_of(*overrides: str):
 def test_another_component_keeps_the_settings_that_fit(caplog: pytest.LogCaptureFixture) -> None:
     assert data_of("data.use=fashion-mnist").settings.size == 24
     assert not caplog.records
-    assert data_of("data.use=album").settings.model_dump() == {"root": "album", "side": 4}
+    assert data_of("data.use=album").settings.model_dump() == {"root": "album", "side": 4, "first_label": 0}
     assert "[data] is now album (ganrun-album 1.0), which leaves out size" in caplog.text
 
 

@@ -112,7 +112,7 @@ SPLITS: dict[str, tuple[Callable[[Split], Any], str]] = {
     "read-only": (images(read_only), 'images are read-only; open a memory map with mmap_mode="c", or ret'),
     "reversed": (images(lambda x: x[..., ::-1]), "images are a view that torch cannot take"),
     "nan": (images(with_nan), "images are NaN or infinite in row 7"),
-    "0 to 1": (images(lambda x: (x / 255).astype(np.float32)), "of which [0, 1] is one half: return 2 * x - 1, or ui"),
+    "0 to 1": (images(lambda x: (x / 255).astype(np.float32)), "the upper half of [-1, 1] alone; return 2 * x - 1, o"),
     "0 to 255": (images(lambda x: x.astype(np.float32)), "not in [-1, 1]; return uint8 from 0 to 255, or x / 127.5"),
     "wide": (images(lambda x: 2 * as_float(x)), "images are float32 from -2 to 2, not in [-1, 1]; scale them"),
     "labels from 1": (labels(lambda x: x + 1), "labels reach from 1 to 3, and its spec says 3 classes, 0 to 2; they"
@@ -133,7 +133,7 @@ SPLITS: dict[str, tuple[Callable[[Split], Any], str]] = {
     "field shape": (field("source", lambda x: x[:, 0]), 'records "source" are (12, 4, 6), not (count, 1, 4, 6) as its'
                     " spec says; their channel is missing: return array[:, numpy.newaxis]"),
     "field type": (field("source", lambda x: x > 0), 'records "source" are bool, not uint8 or float32; return array'),
-    "field 0 to 1": (field("source", abs), 'one half: return 2 * x - 1'),
+    "field 0 to 1": (field("source", abs), 'the upper half of [-1, 1] alone'),
     "wide field": (field("pose", lambda x: 9 * x), "not in [-1, 1]; scale them: a generator's samples end at -1 and 1"),
     "not a split": (lambda split: (split.images, split.labels), "returns tuple, not ganrun.Split(images, labels)"),
 }  # fmt: skip

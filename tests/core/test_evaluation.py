@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from ganrun import Buffer, Data, DataSpec, Extractor, ModelSpec, Split, to_uint8
+from ganrun.base.errors import ContractError
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.testing import evaluation_on
 
@@ -136,5 +137,5 @@ def test_what_is_not_there_cannot_be_asked_for() -> None:
         evaluation().collect_real(Buffer(), "latents")
     blind = evaluation_on(Numbered(None), lambda _: ())
     blind.collect_real(Buffer(), "encodings")
-    with pytest.raises(ValueError, match="there are no encodings"):
+    with pytest.raises(ContractError, match="there are no encodings"):
         blind.run()

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 import ganrun
 import ganrun_optimizers
 from ganrun import (
+    Augmentation,
     Data,
     Discriminator,
     Extractor,
@@ -25,6 +26,7 @@ from ganrun import (
     Observer,
     Part,
     Phase,
+    Regularizer,
     Slot,
     hookimpl,
 )
@@ -77,10 +79,34 @@ class Wgan(Loss):
         n_critic: int = Field(5, ge=1)
         penalty_weight: float = Field(10.0, ge=0)
 
-    slots = {"generator": Slot("generator"), "critic": Slot("discriminator")}
+    class Sampling(ganrun.Settings):
+        psi: float = Field(1.0, ge=0, le=1)
+
+    slots = {"generator": Slot("generator"), "critic": Slot("discriminator", augmented=True)}
 
     def phases(self) -> list[Phase]:
         return []
+
+
+class Vae(Wgan):
+    """Without a discriminator."""
+
+    slots = {"generator": Slot("generator"), "critic": Slot("discriminator")}
+
+
+class Flip(Augmentation):
+    """Flips."""
+
+    class Settings(ganrun.Settings):
+        chance: float = Field(0.5, ge=0, le=1)
+
+    forward = None  # type: ignore[assignment]
+
+
+class R1(Regularizer):
+    """R1."""
+
+    penalty = None  # type: ignore[assignment]
 
 
 class Count(Metric):
@@ -142,7 +168,15 @@ class WganGp:
 
     @hookimpl
     def ganrun_losses(self) -> Any:
-        return {"wgan-gp": Wgan}
+        return {"wgan-gp": Wgan, "vae": Vae}
+
+    @hookimpl
+    def ganrun_augmentations(self) -> Any:
+        return {"flip": Flip}
+
+    @hookimpl
+    def ganrun_regularizers(self) -> Any:
+        return {"r1": R1}
 
     @hookimpl
     def ganrun_metrics(self) -> Any:
@@ -333,6 +367,100 @@ def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, expected: l
     reported = faults(tmp_path, BASE.replace(old, new))
     assert len(reported) == len(expected)
     assert all(text.startswith(start) for text, start in zip(reported, expected, strict=True)), reported
+
+
+STEPS = "steps = 3"
+AT_END = 'critic]\nuse = "critic"\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (STEPS, "steps = 3\nrepeat = { critc = 5 }", ['r.toml:4: the loss wgan-gp has no slot "critc"; did you mean']),
+        (STEPS, "steps = 3\nrepeat = { critic = 0 }", ["r.toml:4: [train] repeat.critic = 0: input should be greater"]),
+        (STEPS, "steps = 3\nrepeat = 5", ["r.toml:4: [train] repeat = 5: input should be an object"]),
+        ('use = "dense"', 'use = "dense"\nfrom = 5', ["r.toml:10: [generator] from = 5: say a run, a checkpoint or"]),
+        ('use = "dense"', 'use = "dense"\nfrom = " "', ['r.toml:10: [generator] from = " ": say a run']),
+        ('use = "points"', 'use = "points"\nfrom = "runs/x"', ['r.toml:6: [data] has no key "from"']),
+        (AT_END, AT_END + "[stage]\nfrom = 1", ["r.toml:12: stages are written as [[stage]], with two brackets"]),
+        (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage says batch_size, lr or both"]),
+        (AT_END, AT_END + "[[stage]]\nlr = 1", ['r.toml:12: [[stage]] needs the key "from"\n  see: ganrun show stage']),
+        (AT_END, AT_END + "[[stage]]\nfrom = 0\nlr = 1", ["r.toml:13: [[stage]] from = 0: input should be greater"]),
+        (AT_END, AT_END + "[[stage]]\nfrom = 1\nlr = 0", ["r.toml:14: [[stage]] lr = 0: input should be greater"]),
+        (AT_END, AT_END + "[[stage]]\nfrom = 3\nlr = 1", ["r.toml:13: [[stage]] from = 3: it never begins, since"]),
+        (
+            AT_END,
+            AT_END + "[[stage]]\nfrom = 2\nlr = 1\n[[stage]]\nfrom = 2\nlr = 2",
+            ["r.toml:16: [[stage]] from = 2: the stage before it begins at 2, and stages follow each other"],
+        ),
+        (
+            STEPS,
+            "steps = 3\nbatch_size = 8\naccumulate = 4\n[[stage]]\nfrom = 1\nbatch_size = 6",
+            ["r.toml:8: [[stage]] batch_size = 6: accumulate = 4 does not divide it"],
+        ),
+        (AT_END, AT_END + "[augmentation]\nuse = 'flop'", ['r.toml:13: no augmentation is called "flop"; did you']),
+        (
+            AT_END,
+            AT_END + "[augmentation]\nuse = 'flip'\nchance = 2",
+            ["r.toml:14: [augmentation] chance = 2: input should be less than or equal to 1"],
+        ),
+        (
+            'use = "wgan-gp"',
+            'use = "vae"\n[augmentation]\nuse = "flip"',
+            ["r.toml:8: the loss vae has no network that sees both real and generated images, so"],
+        ),
+        (
+            AT_END,
+            AT_END + "[[regularizer]]\nuse = 'r1'\nslot = 'critic'\n[[regularizer]]\nuse = 'r1'\nslot = 'crtic'",
+            ['r.toml:17: the loss wgan-gp has no slot "crtic"; did you mean "critic"?'],
+        ),
+        (AT_END, AT_END + "[[regularizer]]\nuse = 'r1'", ['r.toml:12: the loss wgan-gp has no slot "discriminator"']),
+        (AT_END, AT_END + "[regularizer]\nuse = 'r1'", ["r.toml:12: regularizers are written as [[regularizer]]"]),
+        (
+            AT_END,
+            AT_END + "[sampling]\npis = 0.5",
+            [
+                'r.toml:13: [sampling] has no key "pis"; did you mean "psi"?\n'
+                "  sampling with wgan-gp (ganrun-wgan-gp 0) takes: psi\n  see: ganrun show loss wgan-gp"
+            ],
+        ),
+        (AT_END, AT_END + "[sampling]\npsi = 2", ["r.toml:13: [sampling] psi = 2: input should be less than or"]),
+    ],
+)
+def test_each_fault_of_repeats_stages_and_penalties_has_its_line(
+    tmp_path: Path, old: str, new: str, expected: list[str]
+) -> None:
+    assert old in BASE
+    reported = faults(tmp_path, BASE.replace(old, new))
+    assert len(reported) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(reported, expected, strict=True)), reported
+
+
+def test_what_stands_beside_the_loss_is_read(tmp_path: Path) -> None:
+    text = BASE.replace("steps = 3", "steps = 30\nbatch_size = 8\nrepeat = { critic = 5 }")
+    text += "[augmentation]\nuse = 'flip'\n[[regularizer]]\nuse = 'r1'\nslot = 'critic'\nweight = 2\n"
+    text += "[[stage]]\nfrom = 10\nbatch_size = 4\n[[stage]]\nfrom = 20\nlr = 1e-5\n[sampling]\npsi = 0.5\n"
+    recipe = load(tmp_path, text, "generator.from=runs/before", "sampling.psi=0.7")
+    assert recipe.train.repeat == {"critic": 5}
+    assert recipe.networks["generator"].start == "runs/before" and recipe.networks["critic"].start is None
+    assert recipe.sampling.psi == 0.7  # type: ignore[attr-defined]
+    assert recipe.augmentation and recipe.augmentation.settings.chance == 0.5  # type: ignore[attr-defined]
+    (penalty,) = recipe.regularizers
+    assert dict(penalty.settings) == {"slot": "critic", "weight": 2.0, "every": 1}
+    stages = [recipe.stage_at(step) for step in (0, 9, 10, 19, 20, 29)]
+    assert stages == [(8, None), (8, None), (4, None), (4, None), (4, 1e-5), (4, 1e-5)]
+    resolved = recipe.resolved()
+    assert resolved["stage"] == [{"from": 10, "batch_size": 4}, {"from": 20, "lr": 1e-5}]
+    assert resolved["generator"]["from"] == "runs/before" and resolved["sampling"] == {"psi": 0.7}
+    assert load(tmp_path, tomli_w.dumps(resolved)).resolved() == resolved
+
+
+def test_another_network_does_not_start_from_the_weights_of_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = BASE.replace('use = "dense"', 'use = "dense"\nfrom = "runs/before"')
+    assert load(tmp_path, text, "generator.use=generator").networks["generator"].start is None
+    assert caplog.messages == ["[generator] is now another network, which leaves out from"]
 
 
 OPTIMIZER = [

@@ -20,14 +20,17 @@ from ganrun import (
     Data,
     DataError,
     DataSpec,
+    Evaluation,
     Extractor,
     Factor,
     IncompatibleError,
     Loss,
+    Metric,
     ModelSpec,
     Nets,
     Phase,
     RequestError,
+    Score,
     Slot,
     Split,
     Terms,
@@ -91,6 +94,18 @@ class Translation(Loss):
         return Terms(minimise={"distance": (made - batch.images).abs().mean()})
 
 
+class SourceGap(Metric):
+    """How much brighter real images are than their sources."""
+
+    def watch(self, evaluation: Evaluation) -> None:
+        self._kept = evaluation.collect_real(Buffer(), "images", "source", count=50)
+
+    def measure(self, evaluation: Evaluation) -> list[Score]:
+        images, source = self._kept.tensors()
+        gap = images.float().mean() - source.float().mean() + 0 * evaluation.generated(8).float().mean()
+        return [Score("source_gap", float(gap), higher_is_better=False, protocol={"real": 50})]
+
+
 class Plugin:
     """Offers both."""
 
@@ -135,6 +150,8 @@ def values(rows: Tensor) -> Tensor:
 def test_data_with_records_conforms() -> None:
     assert_conforms("data", Edges, {"size": 8})
     bare = edges()
+    assert_conforms("loss", Translation, spec=ModelSpec.from_facts(bare.spec().facts()))
+    assert_conforms("metric", SourceGap, spec=ModelSpec.from_facts(bare.spec().facts()))
     assert bare.fingerprint() != Digits(bare.settings).fingerprint(), "the records are part of the fingerprint"
 
 

@@ -154,7 +154,7 @@ class Judge(Discriminator):
     [
         ("ganrun_generators", lambda: 1 / 0, "ZeroDivisionError: division by zero"),
         ("ganrun_generators", lambda: sys.exit(3), "SystemExit: 3"),
-        ("ganrun_generators", lambda: None, "TypeError: 'NoneType' object is not iterable"),
+        ("ganrun_generators", lambda: None, "ganrun_generators returns nothing; it must return a mapping"),
         ("ganrun_generators", lambda: {"Toy": Sound}, "ganrun_generators offers the name 'Toy'; a name is lower-case"),
         ("ganrun_generators", lambda: {"a:b": Sound}, "ganrun_generators offers the name 'a:b'"),
         ("ganrun_generators", lambda: {5: Sound}, "ganrun_generators offers the name 5"),
@@ -368,7 +368,7 @@ HOOK = "from ganrun import hookimpl\n\n@hookimpl\ndef ganrun_commands():\n    "
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         (f"{HOOK}import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         (f"{HOOK}raise SystemExit(3)", "SystemExit: 3"),
-        (f"{HOOK}return ['greet']", "ValueError: dictionary update sequence"),
+        (f"{HOOK}return ['greet']", "ganrun_commands returns ['greet']; it must return a mapping of names"),
         (f"{HOOK}return {{'greet': print}}", 'ganrun_commands offers "greet", which is no click command'),
         (f"{HOOK}return {{5: None}}", "ganrun_commands offers the name 5; a name is lower-case"),
     ],

@@ -491,9 +491,11 @@ def test_a_signal_that_a_library_swallows_ends_the_program_all_the_same():
 
 def test_a_fault_in_an_essential_observer_stops_the_run_and_a_checkpoint_is_kept(tmp_path):
     run = build(tables(essential={}, diary={}), tmp_path / "run", Plugin())
-    with pytest.raises(ValueError, match="disk of the tracker"):
+    with pytest.raises(
+        RunError, match=r"\[essential\] .*: step_ended fails: ValueError: the disk of the tracker .*py:\d+"
+    ):
         execute(run)
-    assert Diary.entries[-2:] == ["run_failed ValueError", "run_ended failed"]
+    assert Diary.entries[-2:] == ["run_failed RunError", "run_ended failed"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "run" / "checkpoints" / "step_00000002").is_dir()
 

@@ -59,6 +59,7 @@ class Warped(ganrun.Data):
         second: Warp | None = None
         """Another lens; none unless given."""
         mode: Mode = Mode.NEAR
+        zoom: ganrun.Scheduled = Field(ganrun.Scheduled(start=1.0), gt=0)
 
     def spec(self):
         return ganrun.DataSpec((1, 8, 8))
@@ -133,6 +134,11 @@ VALID = [
     'optimizer.discriminator={use="sgd", momentum=0.5}',
     'optimizer={use="rmsprop", alpha=0.9, discriminator={lr=1e-4, alpha=0.5}}',
     'optimizer={generator={use="sgd"}, discriminator={use="adamw", eps=1e-6}}',
+    "train.repeat={discriminator=5}",
+    "stage=[{from=1, batch_size=8}]",
+    'generator.from="runs/before"',
+    "sampling={}",
+    "regularizer=[]",
     "mlflow=false",
     "mlflow=true",
     'mlflow.tags={group="a"}',
@@ -170,6 +176,16 @@ INVALID = [
     'optimizer.discriminator={use="sgd", betas=[0.5, 0.9]}',
     "optimizer.discriminator=1e-4",
     "optimizer.enc={lr=1e-3}",
+    "train.repeat={discriminator=0}",
+    "stage=[{from=0, lr=1e-4}]",
+    "stage=[{start=1, lr=1e-4}]",
+    "stage={from=1, lr=1e-4}",
+    "generator.from=5",
+    'data.from="runs/before"',
+    "sampling.psi=0.5",
+    'augmentation.use="absent"',
+    'regularizer=[{use="absent"}]',
+    'regularizer={use="absent"}',
     "mlflow=yes",
     "mlflow.experimnt=a",
     "samples.every_steps=0",
@@ -199,6 +215,15 @@ def test_a_third_partys_settings_are_checked_to_the_depth(third_party):
     for wrong in ({"warp": {"strength": -1.0}}, {"second": {"strenght": 1.0}}, {"warps": [{"x": 1}]}, {"mode": "off"}):
         assert faults(validator, {**tables, "data": {**warped, **wrong}}), wrong
     assert faults(validator, {**tables, "data": {"use": "warped"}}), "root is required"
+
+
+def test_a_schedule_is_a_number_or_a_table_within_the_bounds_of_its_field(third_party):
+    validator = Draft202012Validator(recipe_schema(third_party))
+    tables, data = tomllib.loads(RECIPE), {"use": "warped", "root": "x"}
+    for sound in (2, 0.5, {"schedule": "cosine", "start": 1.0, "end": 0.5, "steps": 10}):
+        assert faults(validator, {**tables, "data": {**data, "zoom": sound}}) == []
+    for wrong in (0, "1", {"schedule": "cosine", "start": 0.0, "end": 1}, {"schedule": "wave", "start": 1, "end": 2}):
+        assert faults(validator, {**tables, "data": {**data, "zoom": wrong}}), wrong
 
 
 def test_a_name_of_two_plugins_must_be_qualified(third_party):

@@ -202,7 +202,9 @@ def test_pictures_that_cannot_be_scored_are_reported(run: Run, tmp_path: Path) -
         assert result.exit_code == 2 and "Traceback" not in result.output, result.output
         return result.output
 
-    assert "metric.0: it asks for 300 samples, and there are 20; say samples = 20" in fault(folder, *against)
+    assert "metric.0 fid (ganrun 0.1.0): it asks for 300 samples, and there are 20; say samples = 20" in fault(
+        folder, *against
+    )
     Image.new("L", (9, 8)).save(folder / "wide.png")
     assert "wide.png" in (reported := fault(folder, *against)) and "9×8 pixels, not 8×8" in reported
     (folder / "wide.png").write_bytes(b"no picture")

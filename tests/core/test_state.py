@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganrun import Data, DataSpec, Discriminator, Generator, IncompatibleError, Split, hookimpl
+from ganrun.base.errors import RequestError
 from ganrun.base.modules import copied, to_device
 from ganrun.rehearsal.state import check_state
 from ganrun.rundir.checkpoints import read_weights, write_weights
@@ -307,6 +308,10 @@ def test_a_network_of_any_tensors_trains_resumes_bit_equal_and_loads(tmp_path, g
     assert torch.equal(parts.model.sample(8), samples)
     saved = find_saved_model(tmp_path / "parts", registry_with(plugin(generator)))
     assert torch.equal(saved.model("cpu").sample(8), samples)
+    (tmp_path / "exported").mkdir()
+    saved.save(tmp_path / "exported", {})
+    exported = find_saved_model(tmp_path / "exported", registry_with(plugin(generator)))
+    assert torch.equal(exported.model("cpu").sample(8), samples)
 
 
 def test_only_4d_tensors_of_floats_change_their_layout():
@@ -564,6 +569,12 @@ def test_a_network_elsewhere_than_the_run_is_refused():
     module.register_buffer("table", torch.empty(2, device="meta"))
     with pytest.raises(IncompatibleError, match="its table is on meta, and the run on cpu"):
         check_state(module, lambda: nn.Linear(2, 2), lambda network: network(torch.zeros(2, 2)), CPU)
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(RequestError, match=r"absent.*; let TMPDIR name another folder"):
+        build(tables(), tmp_path / "run", plugin(Plain))
 
 
 def test_the_kit_asks_the_same_questions():

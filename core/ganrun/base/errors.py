@@ -18,6 +18,9 @@ class GanrunError(Exception):
     """
 
     exit_status = 1
+    message = ""
+    where: str | None = None
+    _owners: frozenset[str] = frozenset()
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
         super().__init__(message)
@@ -30,6 +33,13 @@ class GanrunError(Exception):
     def located(self, where: str) -> Self:
         """This error, located at `where` unless it has a location already."""
         self.where = self.where or where
+        return self
+
+    def owned(self, owner: str) -> Self:
+        """This error with the name of its owner before the message, unless that has been put there before."""
+        if owner and owner not in self._owners:
+            self._owners |= {owner}
+            self.message = f"{owner}: {self.message}"
         return self
 
 

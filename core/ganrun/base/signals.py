@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,10 @@ from typing import Any, Self
 from ganrun.base.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived. As a class, it differs from the `SystemExit` of a plugin that calls `sys.exit`."""
 
 
 class DeferredSignals:
@@ -58,7 +61,7 @@ def signals_as_exceptions() -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: on SIGINT.
-        SystemExit: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
+        Terminated: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
             some do while they are imported.
     """
     if not _in_main_thread():
@@ -70,7 +73,7 @@ def signals_as_exceptions() -> Iterator[None]:
         received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(128 + number)
+        raise Terminated(128 + number)
 
     previous = _replace_handlers(interrupt)
     try:
@@ -78,7 +81,7 @@ def signals_as_exceptions() -> Iterator[None]:
     finally:
         _restore_handlers(previous)
     if received:
-        sys.exit(128 + received[0])
+        raise Terminated(128 + received[0])
 
 
 def _in_main_thread() -> bool:

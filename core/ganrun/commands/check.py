@@ -19,12 +19,14 @@ def command(recipes: tuple[Path, ...], options: RecipeOptions) -> None:
     """Check recipes without training: settings, components, and that the networks fit."""
     with spinner("loading PyTorch"):
         from ganrun.training.assembly import check_recipe
+        from ganrun.training.builder import build_events
 
     faults: list[str] = []
     for path in recipes:
         try:
             (recipe,) = load_recipes([path], options)
             check_recipe(recipe)
+            build_events(recipe)
             click.echo(f"{path}: ok")
         except GanrunError as error:
             faults.append(str(error))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ganrun.base.errors import GanrunError, RequestError
+from ganrun.base.errors import GanrunError, PluginError, RequestError
+from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
 from ganrun.commands.options import no_plugin, set_option
 from ganrun.commands.output import table
@@ -47,7 +48,7 @@ def list_data(blocked: tuple[str, ...]) -> None:
 @_data_options
 def check_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
     """Read a whole data set as a run does: decode it, check it, and describe its content."""
-    with spinner(f"reading data {name}"), _opened(name, load_registry(blocked), overrides) as data:
+    with spinner(f"reading data {name}"), _opened(name, load_registry(blocked), overrides, "prepare") as data:
         from ganrun.rehearsal.data import check_data as tried
 
         data.prepare()
@@ -59,7 +60,7 @@ def check_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) ->
 @_data_options
 def fetch_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
     """Download a data set unless it is present. If its licence requires a manual download, print the steps."""
-    with _opened(name, load_registry(blocked), overrides) as data:
+    with _opened(name, load_registry(blocked), overrides, "fetch") as data:
         data.fetch()
         click.echo(data.locate() or f"{name} needs no files")
 
@@ -68,7 +69,7 @@ def fetch_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) ->
 @_data_options
 def data_path(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
     """Print where a data set's files are."""
-    with _opened(name, load_registry(blocked), overrides) as data:
+    with _opened(name, load_registry(blocked), overrides, "locate") as data:
         path = data.locate()
     if path is None:
         raise RequestError(f"data {name} has no path: it needs no files")
@@ -79,23 +80,21 @@ def data_path(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> 
 
 
 @contextmanager
-def _opened(name: str, registry: Registry, overrides: Sequence[str]) -> Iterator[Data]:
+def _opened(name: str, registry: Registry, overrides: Sequence[str], doing: str) -> Iterator[Data]:
     """A data set, within a block whose errors get its name.
 
     Args:
         name: Such as `celeba`, which has its defaults; or a recipe, such as `recipes/wgan_celeba.toml`.
         registry: The installed components.
         overrides: `size=64` for a data set, `data.size=64` for a recipe.
+        doing: The method that the block calls.
 
     Raises:
         RequestError: if there is no such data set or recipe.
     """
     config = _config(name, registry, overrides)
-    try:
+    with called(f"data {config.use}", doing, error=PluginError):
         yield config.build()
-    except GanrunError as error:
-        error.message = f"data {config.use}: {error.message}"
-        raise
 
 
 def _config(name: str, registry: Registry, overrides: Sequence[str]) -> ComponentConfig:
@@ -133,24 +132,39 @@ def _shape_text(shape: Sequence[int]) -> str:
 
 
 def _row(registered: RegisteredComponent) -> tuple[str, str, str]:
-    """Sample shape, classes and location; the first two are empty if they are unknown."""
-    known, where = whereabouts(registered)
-    if known is None:
-        return "", "", where
+    """Sample shape, classes and location; the first two are empty if they are unknown. If the plugin fails, the last
+    says how."""
     try:
-        spec = registered.cls(registered.cls.Settings()).spec()
-    except GanrunError:
-        return "", "", where
-    return _shape_text(spec.sample_shape), str(spec.classes or ""), where
+        known, where = whereabouts(registered)
+        spec = None if known is None else _spec(registered)
+    except PluginError as error:
+        return "", "", str(error)
+    return ("", "", where) if spec is None else (_shape_text(spec.sample_shape), str(spec.classes or ""), where)
+
+
+def _spec(registered: RegisteredComponent) -> DataSpec | None:
+    """The spec under the default settings; None if it depends on files that are absent."""
+    with called(f"data {registered}", "spec", error=PluginError):
+        try:
+            spec: DataSpec = registered.cls(registered.cls.Settings()).spec()
+        except GanrunError:
+            return None
+        _shape_text(spec.sample_shape)
+        return spec
 
 
 def whereabouts(registered: RegisteredComponent) -> tuple[bool | None, str]:
-    """Whether a data set is present under its default settings, and where; None if a setting has no default."""
+    """Whether a data set is present under its default settings, and where; None if a setting has no default.
+
+    Raises:
+        PluginError: if the plugin fails, rather than say that the data is absent.
+    """
     required = [name for name, field in registered.cls.Settings.model_fields.items() if field.is_required()]
     if required:
         return None, f"set by {' and '.join(required)}"
-    try:
-        path = registered.cls(registered.cls.Settings()).locate()
-    except GanrunError as error:
-        return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {registered.name}"
-    return True, "needs no files" if path is None else str(path.absolute())
+    with called(f"data {registered}", "locate", error=PluginError):
+        try:
+            path = registered.cls(registered.cls.Settings()).locate()
+        except GanrunError as error:
+            return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {registered.name}"
+        return True, "needs no files" if path is None else str(path.absolute())

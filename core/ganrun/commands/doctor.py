@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ganrun.base.errors import ContractError, PluginError
 from ganrun.base.spinner import spinner
+from ganrun.contracts.health import HealthCheck
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import describe_error
 from ganrun.discovery.registry import Registry, load_registry
@@ -96,6 +98,7 @@ def _plugins(registry: Registry) -> Iterator[str]:
     for kind in KINDS:
         registry.components(kind)
     registry.health_checks()
+    registry.trackers()
     broken = registry.broken()
     for plugin in registry.plugins.found:
         text = f"plugin {plugin.name} ({plugin.package} {plugin.version})"
@@ -112,14 +115,16 @@ def _data(registry: Registry) -> Iterator[str]:
         try:
             known, where = whereabouts(registered)
             yield _line("skip" if known is None else "ok" if known else "missing", f"data {registered.name}: {where}")
-        except (Exception, SystemExit) as error:
-            yield _line("fail", f"data {registered.name}: {describe_error(error)}")
+        except PluginError as error:
+            yield _line("fail", str(error))
 
 
 def _health_checks(registry: Registry) -> Iterator[str]:
     for name, check in registry.health_checks().items():
         try:
             result = check()
+            if not isinstance(result, HealthCheck):
+                raise ContractError(f"it gives {result!r}, and no ganrun.HealthCheck")
             yield _line("ok" if result.ok else "missing", f"{name}: {result.text}")
         except (Exception, SystemExit) as error:
             yield _line("fail", f"{name}: {describe_error(error)}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,11 +13,15 @@ from typing import Any
 
 import click
 
-from ganrun.base.errors import GanrunError, Interrupted, RecipeError
+from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
+from ganrun.base.frames import failure
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.suggestions import did_you_mean
 from ganrun.commands.output import silence_stdout
 from ganrun.discovery.registry import Registry, load_registry
+
+TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
+"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
 COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "schema", "doctor", "data")
 """Ganrun's own commands, in the order of `ganrun --help`. Each is `command` in the module of its name in this package.
@@ -60,8 +66,23 @@ class RecipeGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors are printed, and signals interrupt it."""
-        with _reported_errors(), signals_as_exceptions():
+        with _reported_errors(), signals_as_exceptions(), self._named_errors(ctx):
             return super().invoke(ctx)
+
+    @contextmanager
+    def _named_errors(self, ctx: click.Context) -> Iterator[None]:
+        """A block in which an exception of a plugin's command, other than those by which click ends it, names the
+        command."""
+        try:
+            yield
+        except (GanrunError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            name = ctx.invoked_subcommand
+            plugin = None if name is None or name in COMMANDS else self._registry(ctx).plugin_of_command(name)
+            if plugin is None:
+                raise
+            raise failure(f"the command {name} ({plugin})", "it", error, RunError) from error
 
     def _plugin_commands(self, ctx: click.Context) -> dict[str, click.Command]:
         return self._registry(ctx).commands(taken=COMMANDS)
@@ -82,6 +103,8 @@ def _reported_errors() -> Iterator[None]:
     except Interrupted as interruption:
         sys.exit(interruption.exit_status)
     except GanrunError as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exception(error)
         is_located = error.where or isinstance(error, RecipeError)
         click.echo(str(error) if is_located else f"error: {error}", err=True)
         sys.exit(error.exit_status)

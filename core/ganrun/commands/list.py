@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
+from ganrun.base.errors import PluginError
+from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
 from ganrun.commands.options import no_plugin
 from ganrun.commands.output import table
 from ganrun.discovery.kinds import KINDS
-from ganrun.discovery.registry import Registry, load_registry
+from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
 from ganrun.recipe.shipped import shipped_recipes
 
 
@@ -34,9 +36,17 @@ def _component_table(registry: Registry, kinds: Iterable[str]) -> str:
     rows = [("kind", "name", "plugin", "summary")]
     for kind in kinds:
         for registered in registry.components(kind):
-            rows.append((kind, registered.name, str(registered.plugin), registered.cls.summary()))
+            rows.append((kind, registered.name, str(registered.plugin), _summary(registered)))
     broken = [f'\nthe plugin "{name}" is broken: {reason}' for name, reason in registry.broken().items()]
     return table(rows) + "".join(broken)
+
+
+def _summary(registered: RegisteredComponent) -> str:
+    try:
+        with called(f"{registered.kind} {registered}", "summary", error=PluginError):
+            return str(registered.cls.summary())
+    except PluginError as error:
+        return str(error)
 
 
 def _recipe_table() -> str:

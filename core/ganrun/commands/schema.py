@@ -18,5 +18,8 @@ def command(output: Path) -> None:
     with spinner("loading PyTorch"):
         from ganrun.recipe.schema import write_schema
 
-        write_schema(load_registry(), output)
+        registry = load_registry()
+        write_schema(registry, output)
+    for name, reason in registry.broken().items():
+        click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
     click.echo(f"wrote {output}; make this the first line of a recipe:  #:schema ./{output.name}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ganrun.base.errors import RequestError
+from ganrun.base.errors import PluginError, RequestError
+from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
@@ -44,9 +45,11 @@ def _component_text(registry: Registry, kind: str, name: str | None) -> str:
         names = ", ".join(registry.names(kind))
         raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
     registered = registry.find(kind, name)
-    slots = [_slots_text(registered.cls)] if kind == "loss" else []
-    doc, settings = cleandoc(registered.cls.__doc__ or ""), _settings_text(registered.cls.Settings)
-    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings, *_sampling_text(registered)])
+    with called(f"{kind} {registered}", "its description", error=PluginError):
+        slots = [_slots_text(registered.cls)] if kind == "loss" else []
+        doc, settings = cleandoc(registered.cls.__doc__ or ""), _settings_text(registered.cls.Settings)
+        sampling = _sampling_text(registered)
+    return "\n\n".join([f"{kind} {registered}", doc, *slots, settings, *sampling])
 
 
 def _engine_text(name: str) -> str:

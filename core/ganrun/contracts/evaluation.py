@@ -88,9 +88,9 @@ class Evaluation(ABC):
 
         Args:
             into: Its `add` gets each batch.
-            outputs: The tensors of a batch, in the order of `add`: `images` in the data set's format, `labels` (int64,
-                for labelled data), `encodings` `(batch, latent_size)` if `spec.encodes`, `reconstructions` if
-                `spec.reconstructs`, or the extractor's outputs.
+            outputs: The tensors of a batch, in the order of `add`: `images` (uint8; points unchanged), `labels` (int64,
+                for labelled data), a field of `spec.fields` (as images are), `encodings` `(batch, latent_size)` if
+                `spec.encodes`, `reconstructions` if `spec.reconstructs`, or the extractor's outputs.
             count: Number of images; all of the split if None.
             split: `train` or `test`.
             extractor: Computes features, once for all metrics that request them.
@@ -108,4 +108,4 @@ class Evaluation(ABC):
 
     @abstractmethod
     def real(self, count: int | None = None, split: str = "train") -> Tensor:
-        """`count` real images of a split in the data set's format, on the CPU; all of the split if `count` is None."""
+        """`count` real images of a split, on the CPU, all of it if `count` is None: uint8, or points unchanged."""

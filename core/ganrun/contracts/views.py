@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -27,6 +27,7 @@ class View:
         module: The network.
         precision: The type of its arithmetic, by autocast; float32 unless given.
         front: Applied to the first argument when the network itself is called: an augmentation.
+        frame: `frame(method)` is a block around each call, in which errors get the network's name.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class View:
         module: nn.Module,
         precision: torch.dtype | None = None,
         front: Callable[[Tensor], Tensor] | None = None,
+        frame: Callable[[str], AbstractContextManager[Any]] | None = None,
         *,
         path: tuple[str, ...] = (),
         given: Mapping[str, Tensor] | None = None,
@@ -41,6 +43,7 @@ class View:
         self._module = module
         self._precision = precision
         self._front = front
+        self._frame = frame
         self._path = path
         self._given = given
         self._device = next((each.device.type for each in chain(module.parameters(), module.buffers())), "cpu")
@@ -55,12 +58,10 @@ class View:
         """
         if self._front is not None:
             inputs = (self._front(inputs[0]), *inputs[1:])
-        if self._is_contiguous:
-            inputs = tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
-        with self._autocast():
-            outputs = self._call(*inputs, **conditions)
-        found: Tensor = in_float32(outputs)
-        return found
+        if self._frame is None:
+            return self._output(*inputs, **conditions)
+        with self._frame(".".join(self._path) or "forward"):
+            return self._output(*inputs, **conditions)
 
     def __getattr__(self, part: str) -> Any:
         if part.startswith("_"):
@@ -70,7 +71,7 @@ class View:
             return (self._given or {}).get(".".join((*self._path, part)), found)
         if not callable(found):
             return found
-        return View(self._module, self._precision, path=(*self._path, part), given=self._given)
+        return View(self._module, self._precision, frame=self._frame, path=(*self._path, part), given=self._given)
 
     def weights(self) -> dict[str, Tensor]:
         """Its parameters by name, for penalties on weights; those of `given` instead, where they were given."""
@@ -90,7 +91,15 @@ class View:
         """
         start = "".join(f"{part}." for part in self._path)
         whole = {**(self._given or {}), **{f"{start}{name}": weight for name, weight in weights.items()}}
-        return View(self._module, self._precision, self._front, path=self._path, given=whole)
+        return View(self._module, self._precision, self._front, self._frame, path=self._path, given=whole)
+
+    def _output(self, *inputs: Any, **conditions: Any) -> Tensor:
+        if self._is_contiguous:
+            inputs = tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
+        with self._autocast():
+            outputs = self._call(*inputs, **conditions)
+        found: Tensor = in_float32(outputs)
+        return found
 
     def _autocast(self) -> Any:
         return nullcontext() if self._precision is None else torch.autocast(self._device, dtype=self._precision)

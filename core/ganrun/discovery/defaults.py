@@ -62,7 +62,7 @@ def _unfit_entries(values: Any) -> Iterator[str]:
 def _round_trip_fault(settings: type[Settings], defaults: Settings) -> str | None:
     """Whether the defaults, as a run writes them, are read as the same again."""
     try:
-        written = dump_settings(defaults)
+        written = defaults.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
         tomli_w.dumps(written)
         read = dump_settings(parse_settings(settings, written))
         again = dump_settings(parse_settings(settings, read))

@@ -43,3 +43,9 @@ KINDS = {
     "observer": Kind("ganrun_observers", "observers", "Observer"),
 }
 """By the name that `ganrun list` and messages use, in the order of the list."""
+
+RESERVED = frozenset(
+    {"name", "requires", "train", "ema", "data", "loss", "optimizer", "metric"}
+    | {"augmentation", "regularizer", "sampling", "stage"}
+)
+"""Top-level keys of a recipe that belong to ganrun, so that no slot and no observer can have such a name."""

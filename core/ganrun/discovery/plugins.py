@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
 
-from ganrun.base.errors import PluginError, RequestError
+from ganrun.base.errors import GanrunError, PluginError, RequestError
+from ganrun.base.frames import in_one_line, passes
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts import hookspecs
-from ganrun.contracts.markers import PROJECT
+from ganrun.contracts.markers import PROJECT, never_called
+from ganrun.discovery.guard import guarded
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("ganrun_"))
 DISABLE_VARIABLE = "GANRUN_DISABLE_PLUGINS"
@@ -92,37 +95,44 @@ def describe_error(error: BaseException) -> str:
     unknown = re.match(r"unknown hook '(\w+)'", str(error))
     if isinstance(error, pluggy.PluginValidationError) and unknown:
         return f'there is no hook "{unknown[1]}"{did_you_mean(unknown[1], HOOKS)}'
-    if isinstance(error, PluginError):
-        return error.message
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return str(error) if isinstance(error, GanrunError) else in_one_line(error)
+
+
+def check_hooks(plugin: object) -> None:
+    """Refuse a hook without its marker, which pluggy would ignore, and one that would never run as its author means.
+
+    Raises:
+        PluginError: with the name of the function.
+    """
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        options = getattr(function, f"{PROJECT}_impl", None)
+        if name in HOOKS and callable(function) and options is None:
+            raise PluginError(f"the function {name} lacks the decorator @ganrun.hookimpl")
+        if isinstance(options, dict) and (fault := never_called(function, options) or _order(options)):
+            raise PluginError(f"the function {name} {fault}")
+
+
+def _order(options: Mapping[str, Any]) -> str | None:
+    option = next((name for name in ("tryfirst", "trylast") if options.get(name)), None)
+    return option and f"says {option}, and the order of plugins has no meaning; drop {option}=True"
 
 
 def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | None:
     """Register one plugin; why that failed, or None."""
     try:
-        plugin = entry.load()
-        _check_markers(plugin)
-        manager.register(plugin, name)
-        manager.check_pending()
+        with guarded(name):
+            plugin = entry.load()
+            check_hooks(plugin)
+            manager.register(plugin, name)
+            manager.check_pending()
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if passes(error):
             raise
         if manager.has_plugin(name):
             manager.unregister(name=name)
         return describe_error(error)
     return None
-
-
-def _check_markers(plugin: object) -> None:
-    """Refuse a hook without its marker, which pluggy would ignore.
-
-    Raises:
-        PluginError: with the name of the function.
-    """
-    for hook in HOOKS:
-        function = getattr(plugin, hook, None)
-        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
-            raise PluginError(f"the function {hook} lacks the decorator @ganrun.hookimpl")
 
 
 def _entries() -> list[tuple[str, str, EntryPoint]]:

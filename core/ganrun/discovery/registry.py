@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import isabstract
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganrun.base.errors import PluginError, RequestError
+from ganrun.base.errors import ContractError, PluginError, RequestError
+from ganrun.base.frames import passes
 from ganrun.base.suggestions import did_you_mean
+from ganrun.discovery.guard import guarded
 from ganrun.discovery.kinds import KINDS
+from ganrun.discovery.named import NamedTracker
+from ganrun.discovery.offers import Fault, check_fault, command_fault, component_fault, tracker_fault
 from ganrun.discovery.plugins import Plugin, Plugins, describe_error, discover
 
 if TYPE_CHECKING:
     import click
 
-    from ganrun.contracts.components import Component
     from ganrun.contracts.health import HealthCheck
     from ganrun.contracts.trackers import Tracker
-
-NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Registry:
         self.faults: dict[str, str] = {}
         """Plugins whose hooks raised or offered something invalid, with the reason."""
         self._components: dict[str, list[RegisteredComponent]] = {}
+        self._command_plugins: dict[str, Plugin] = {}
 
     def components(self, kind: str) -> list[RegisteredComponent]:
         """Every component of a kind, sorted by name."""
@@ -96,11 +97,16 @@ class Registry:
 
     def health_checks(self) -> dict[str, Callable[[], HealthCheck]]:
         """The checks that plugins add to `ganrun doctor`, by `plugin: name`."""
-        return dict(self._qualified("ganrun_health_checks"))
+        return {
+            f"{plugin.name}: {name}": check for plugin, name, check in self._offers("ganrun_health_checks", check_fault)
+        }
 
     def trackers(self) -> dict[str, Tracker]:
-        """The trackers, by `plugin: name`."""
-        return dict(self._qualified("ganrun_trackers"))
+        """The trackers, by `plugin: name`; each call of one is framed with its name."""
+        return {
+            f"{plugin.name}: {name}": NamedTracker(f"the tracker {name} ({plugin})", tracker)
+            for plugin, name, tracker in self._offers("ganrun_trackers", tracker_fault)
+        }
 
     def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
         """The commands that plugins add, by name.
@@ -110,37 +116,49 @@ class Registry:
                 and its plugin counts as broken.
         """
         found: dict[str, click.Command] = {}
-        for plugin, offered in self._call("ganrun_commands"):
-            for name, command in offered.items():
-                fault = _command_fault(name, command, {*taken, *found})
-                if fault:
-                    self.faults[plugin.name] = f"ganrun_commands offers {fault}"
-                else:
-                    found[name] = command
+
+        def fault(name: object, command: object) -> str | None:
+            return command_fault(name, command, {*taken, *found})
+
+        for plugin, name, command in self._offers("ganrun_commands", fault):
+            found[name] = command
+            self._command_plugins[name] = plugin
         return found
+
+    def plugin_of_command(self, name: str) -> Plugin | None:
+        """The plugin that offers a command; None for a command of ganrun."""
+        return self._command_plugins.get(name)
+
+    def leave_out(self, registered: RegisteredComponent, reason: str) -> None:
+        """Drop a component that turned out to be unusable; its plugin counts as broken."""
+        self.components(registered.kind).remove(registered)
+        self.faults[registered.plugin.name] = f'{KINDS[registered.kind].hook} offers "{registered.name}", {reason}'
 
     def _collect(self, kind: str) -> Iterator[RegisteredComponent]:
         """The valid components of a kind; invalid ones count as faults of their plugins."""
-        for plugin, offered in self._call(KINDS[kind].hook):
-            for name, component in offered.items():
-                fault = _component_fault(kind, name, component)
-                if fault:
-                    self.faults[plugin.name] = f"{KINDS[kind].hook} offers {fault}"
-                else:
-                    yield RegisteredComponent(kind, name, component, plugin)
+        for plugin, name, component in self._offers(KINDS[kind].hook, partial(component_fault, kind)):
+            yield RegisteredComponent(kind, name, component, plugin)
 
-    def _qualified(self, hook: str) -> Iterator[tuple[str, Any]]:
+    def _offers(self, hook: str, fault_of: Fault) -> Iterator[tuple[Plugin, str, Any]]:
+        """What plugins offer by a hook and is sound; what is not counts as a fault of its plugin."""
         for plugin, offered in self._call(hook):
             for name, value in offered.items():
-                yield f"{plugin.name}: {name}", value
+                fault = fault_of(name, value)
+                if fault:
+                    self.faults[plugin.name] = f"{hook} offers {fault}"
+                else:
+                    yield plugin, name, value
 
     def _call(self, hook: str) -> Iterator[tuple[Plugin, dict[Any, Any]]]:
         """The result of each plugin's implementation; one that raises counts as a fault of its plugin."""
         implementations = getattr(self.plugins.manager.hook, hook).get_hookimpls()
         for implementation in sorted(implementations, key=lambda each: str(each.plugin_name)):
             try:
-                offered = dict(implementation.function())
-            except (Exception, SystemExit) as error:
+                with guarded(implementation.plugin_name):
+                    offered = _mapping(hook, implementation.function())
+            except BaseException as error:
+                if passes(error):
+                    raise
                 self.faults[implementation.plugin_name] = describe_error(error)
             else:
                 yield self.plugins.named(implementation.plugin_name), offered
@@ -177,53 +195,26 @@ def locate(what: str | Path, registry: Registry) -> Path:
             return path
     except OSError as error:  # a name that is too long, or a folder without read permission
         raise RequestError(f"cannot read {what}: {error.strerror}") from error
+    faults = ""
     for tracker in registry.trackers().values():
-        found = tracker.find(str(what))
-        if found is not None:
-            return found
-    raise RequestError(f"there is no {what}, and no tracker knows a run by that name")
+        try:
+            found = tracker.find(str(what))
+        except ContractError as error:  # a broken one must not hide what another knows
+            faults += f"\n  {error}"
+        else:
+            if found is not None:
+                return found
+    raise RequestError(f"there is no {what}, and no tracker knows a run by that name{faults}")
+
+
+def _mapping(hook: str, offered: object) -> dict[Any, Any]:
+    if not isinstance(offered, Mapping):
+        given = "nothing" if offered is None else repr(offered)
+        raise PluginError(f"{hook} returns {given}; it must return a mapping of names to what it offers")
+    return dict(offered)
 
 
 def _collision(name: str, matches: list[RegisteredComponent]) -> str:
     origins = " and ".join(str(registered.plugin) for registered in matches)
     choices = " or ".join(f'use = "{registered.plugin.name}:{registered.name}"' for registered in matches)
     return f'"{name}" is offered by {origins}; say {choices}'
-
-
-def _component_fault(kind: str, name: Any, component: Any) -> str | None:
-    """The fault of a component that a plugin offers, or None."""
-    contract = KINDS[kind].contract
-    if not _is_name(name):
-        return _bad_name(name)
-    if not (isinstance(component, type) and issubclass(component, contract)):
-        return f'"{name}", which is no subclass of ganrun.{contract.__name__}'
-    if isabstract(component):
-        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
-        return f'"{name}", whose class does not define {missing}'
-    fault = component.class_fault() or _settings_fault(component)
-    return fault and f'"{name}", {fault}'
-
-
-def _settings_fault(component: type[Component]) -> str | None:
-    from ganrun.discovery.defaults import settings_fault  # pydantic, which `ganrun --help` does without
-
-    return settings_fault(component.Settings)
-
-
-def _command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None:
-    """The fault of a command that a plugin offers, or None."""
-    import click
-
-    if not _is_name(name):
-        return _bad_name(name)
-    if not isinstance(command, click.Command):
-        return f'"{name}", which is no click command'
-    return f'"{name}", which is a command already' if name in taken else None
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(NAME, name) is not None
-
-
-def _bad_name(name: Any) -> str:
-    return f"the name {name!r}; a name is lower-case letters and digits, with hyphens"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
+from ganrun.base.frames import called
 from ganrun.contracts.data import Data
 from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
 from ganrun.contracts.extractors import Extractor
@@ -22,6 +25,10 @@ C = TypeVar("C", bound=Collector)
 
 OnProgress = Callable[[str, int, int], None]
 """`on_progress(what, done, total)`"""
+
+
+Frame = Callable[[str], called]
+"""`frame(doing)`: the frame of a call into the metric that asked for something."""
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
@@ -65,6 +72,18 @@ class SharedEvaluation(Evaluation):
         self._model = model
         self._passes: dict[str, _Pass] = {}
         """By the source's name."""
+        self._frame: Frame = partial(called, "the evaluation")
+        """Of the metric that is at work."""
+
+    @contextmanager
+    def at_work(self, frame: Frame, doing: str) -> Iterator[None]:
+        """A block that calls a metric; what it requests is served in the metric's frame."""
+        before, self._frame = self._frame, frame
+        try:
+            with frame(doing):
+                yield
+        finally:
+            self._frame = before
 
     def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
         """As `Evaluation.collect`."""
@@ -105,7 +124,8 @@ class SharedEvaluation(Evaluation):
             for each in passes.values():
                 each.run(self.on_progress)
         except NonFiniteRowsError as error:
-            raise NonFiniteError(f"{error} at step {self.step} are not finite, so they cannot be scored") from None
+            text = f"{error.output} at step {self.step} are not finite, so they cannot be scored"
+            raise NonFiniteError(text) from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:
         self.run()
@@ -116,32 +136,50 @@ class SharedEvaluation(Evaluation):
         for output in outputs:
             if output not in known:
                 raise ValueError(f'there is no output "{output}" here; there are {", ".join(sorted(known))}')
-        self._passes.setdefault(source.name, _Pass(source)).requests.append(_Request(into, outputs, count, extractor))
+        request = _Request(into, outputs, count, extractor, self._frame)
+        self._passes.setdefault(source.name, _Pass(source)).requests.append(request)
         return into
 
 
-def measured(metrics: Sequence[Metric], evaluation: SharedEvaluation) -> list[Score]:
+def frame_by_place(place: int, doing: str) -> called:
+    """The frame of a metric of which only its place among the others is known."""
+    return called(f"metric.{place}", doing)
+
+
+def measured(
+    metrics: Sequence[Metric], evaluation: SharedEvaluation, frames: Callable[[int, str], called] = frame_by_place
+) -> list[Score]:
     """The scores of all metrics, from one pass over each source, each with its whole protocol.
 
+    Args:
+        metrics: In the order of the recipe.
+        evaluation: The evaluation.
+        frames: `frames(place, doing)` is the frame of calls into the metric at that place.
+
     Raises:
-        PreflightError: if a metric, named by its place in the recipe, asks for more samples than there are.
+        PreflightError: if a metric, named by its place, asks for more samples than there are.
         NonFiniteError: if samples or reconstructions are NaN or infinite.
-        ContractError: if two scores have the same name.
+        ContractError: if a metric fails, gives something else than scores, or two scores have the same name.
     """
     for place, metric in enumerate(metrics):
-        try:
+        with evaluation.at_work(partial(frames, place), "watch"):
             metric.watch(evaluation)
-        except PreflightError as error:
-            raise error.located(f"metric.{place}") from None
     evaluation.run()
     scores: list[Score] = []
     for place, metric in enumerate(metrics):
-        scores += metric.measure(evaluation)
+        with evaluation.at_work(partial(frames, place), "measure"):
+            scores += _checked(metric.measure(evaluation))
         evaluation.on_progress("scores", place + 1, len(metrics))
     names = [score.name for score in scores]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")
     return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
+
+
+def _checked(scores: Sequence[Score]) -> Sequence[Score]:
+    if not isinstance(scores, Sequence) or not all(isinstance(score, Score) for score in scores):
+        raise ContractError(f"measure gives {type(scores).__name__} where a list of ganrun.Score is expected")
+    return scores
 
 
 # ── Passes ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,6 +193,7 @@ class _Request:
     outputs: tuple[str, ...]
     count: int
     extractor: Extractor | None
+    frame: Frame
 
 
 class _Pass:
@@ -168,25 +207,37 @@ class _Pass:
     def run(self, on_progress: OnProgress) -> None:
         """Serve every request with every batch."""
         total, done = max(request.count for request in self.requests), 0
-        for rows in self.source.batches(total):
+        for rows in self._rows(total):
             features = _Features(rows, self._counts())
             for request in self.requests:
                 self._serve(request, rows, features)
             done = min(done + len(rows.ranks), total)
             on_progress(self.source.name, done, total)
 
+    def _rows(self, total: int) -> Iterator[Rows]:
+        """The rows of the source; an error while a batch is made names the source, and none of the metrics."""
+        batches = iter(self.source.batches(total))
+        while True:
+            with called(self.source.name, "making a batch"):
+                rows = next(batches, None)
+            if rows is None:
+                return
+            yield rows
+
     def _serve(self, request: _Request, rows: Rows, features: _Features) -> None:
         wanted = rows.ranks < request.count
         if not wanted.any():
             return
-        batch = []
-        for name in request.outputs:
-            if name in self.source.outputs:
-                batch.append(rows.output(name)[wanted])
-            else:
-                assert request.extractor is not None, "outputs were checked when they were requested"
-                batch.append(features.of(request.extractor, name, request.count))
-        request.into.add(*batch)
+        batch = [
+            self._output(request, rows, name)[wanted] if name in self.source.outputs else features.of(request, name)
+            for name in request.outputs
+        ]
+        with request.frame("add"):
+            request.into.add(*batch)
+
+    def _output(self, request: _Request, rows: Rows, name: str) -> Tensor:
+        with request.frame(name), called(self.source.name, name):
+            return rows.output(name)
 
     def _counts(self) -> dict[str, int]:
         """The largest count requested of each extractor, by key."""
@@ -205,10 +256,12 @@ class _Features:
         self._counts = counts
         self._found: dict[str, Mapping[str, Tensor]] = {}
 
-    def of(self, extractor: Extractor, name: str, count: int) -> Tensor:
-        """An extractor's output `name` for the rows of rank below `count`."""
-        ranks = self._rows.ranks
-        seen = ranks < self._counts[extractor.key]
-        if extractor.key not in self._found:
-            self._found[extractor.key] = extractor(self._rows.pictures[seen])
-        return self._found[extractor.key][name][ranks[seen] < count]
+    def of(self, request: _Request, name: str) -> Tensor:
+        """The output `name` of a request's extractor, for the rows of rank below its count."""
+        extractor, ranks = request.extractor, self._rows.ranks
+        assert extractor is not None, "outputs were checked when they were requested"
+        with request.frame(f"its extractor {type(extractor).__name__}"):
+            seen = ranks < self._counts[extractor.key]
+            if extractor.key not in self._found:
+                self._found[extractor.key] = extractor(self._rows.pictures[seen])
+            return self._found[extractor.key][name][ranks[seen] < request.count]

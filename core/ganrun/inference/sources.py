@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.specs import DataSpec
@@ -38,8 +39,12 @@ class ReadsImages(Protocol):
         """Reconstructions of images in [-1, 1], in [-1, 1]; None without an encoder."""
 
 
-class NonFiniteRowsError(ValueError):
-    """An output of a batch holds NaN or infinity; the text names the output."""
+class NonFiniteRowsError(NonFiniteError):
+    """An output of a batch holds NaN or infinity."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
 
 
 class Rows(ABC):
@@ -281,7 +286,7 @@ class RealImages(Source):
 
 
 def real_images(data: Data, count: int, split: str = "train") -> Tensor:
-    """`count` real images of a split in the data set's format, on the CPU: the same for every model and metric.
+    """`count` real images of a split, on the CPU: uint8, or points unchanged; the same for every model and metric.
 
     Args:
         data: Prepared.
@@ -337,5 +342,5 @@ def rows_of(array: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Tensor:
 
 def _given(value: T | None, name: str) -> T:
     if value is None:
-        raise ValueError(f"there are no {name}: check the spec before asking for them")
+        raise ContractError(f"there are no {name}; a metric checks the spec before it asks for them")
     return value

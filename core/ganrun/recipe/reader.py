@@ -82,41 +82,11 @@ def load_recipe(
         RecipeError: with every fault, each with its place.
     """
     reader = _reader(read_source(path, overrides), registry, made_with)
-    tables = reader.tables
     for move in _moves(reader):
-        log.warning("%s: %s", tables.source.where(move.old), move)
-    name, requires = tables.text("name", tables.source.path.stem), _requirements(tables)
-    train = tables.engine_settings(("train",), TrainSettings, required=True)
-    ema = None if tables.content.get("ema") is False else tables.engine_settings(("ema",), EmaSettings)
-    data, loss = reader.read(("data",), "data"), reader.read(("loss",), "loss")
-    slots = read_slots(reader)
-    networks, optimizers = read_networks(reader, slots or {}), read_optimizers(reader, slots)
-    augmentation, regularizers = read_augmentation(reader, slots), read_regularizers(reader, slots)
-    stages, sampling = _stages(reader, train), _sampling(reader)
-    metrics, (observers, silenced) = read_metrics(reader), read_observers(reader)
-    _check_names(reader, slots)
-    _check_train(reader, train, slots)
-    tables.check()
-    assert train and data and loss, "what is missing is a fault"
+        log.warning("%s: %s", reader.tables.source.where(move.old), move)
+    recipe = _recipe(reader)
     _warn_of_other_versions(reader)
-    return Recipe(
-        source=tables.source,
-        name=name,
-        requires=requires,
-        train=with_repeats(train, loss.registered.cls.repeat),
-        stages=stages,
-        ema=ema,
-        data=data,
-        loss=loss,
-        networks=networks,
-        augmentation=augmentation,
-        regularizers=regularizers,
-        optimizers=optimizers,
-        sampling=sampling,
-        metrics=metrics,
-        observers=observers,
-        silenced=silenced,
-    )
+    return recipe
 
 
 def load_component_config(kind: str, use: str, registry: Registry, overrides: Sequence[str] = ()) -> ComponentConfig:
@@ -188,6 +158,45 @@ def load_model_config(
     assert loss, "what is missing is a fault"
     _warn_of_other_versions(reader)
     return ModelConfig(source=reader.tables.source, loss=loss, networks=networks, sampling=sampling)
+
+
+# ── A whole recipe ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recipe(reader: ComponentReader) -> Recipe:
+    """The whole recipe; every table is read before any fault is reported."""
+    tables = reader.tables
+    name, requires = tables.text("name", tables.source.path.stem), _requirements(tables)
+    train = tables.engine_settings(("train",), TrainSettings, required=True)
+    ema = None if tables.content.get("ema") is False else tables.engine_settings(("ema",), EmaSettings)
+    data, loss = reader.read(("data",), "data"), reader.read(("loss",), "loss")
+    slots = read_slots(reader)
+    networks, optimizers = read_networks(reader, slots or {}), read_optimizers(reader, slots)
+    augmentation, regularizers = read_augmentation(reader, slots), read_regularizers(reader, slots)
+    stages, sampling = _stages(reader, train), _sampling(reader)
+    metrics, (observers, silenced) = read_metrics(reader), read_observers(reader, slots or {})
+    _check_names(reader, slots)
+    _check_train(reader, train, slots)
+    tables.check()
+    assert train and data and loss, "what is missing is a fault"
+    return Recipe(
+        source=tables.source,
+        name=name,
+        requires=requires,
+        train=with_repeats(train, loss.registered.cls.repeat),
+        stages=stages,
+        ema=ema,
+        data=data,
+        loss=loss,
+        networks=networks,
+        augmentation=augmentation,
+        regularizers=regularizers,
+        optimizers=optimizers,
+        sampling=sampling,
+        metrics=metrics,
+        observers=observers,
+        silenced=silenced,
+    )
 
 
 # ── What a run's own recipe, or an earlier version's, needs ───────────────────────────────────────────────

@@ -11,7 +11,9 @@ from typing import Any
 
 from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.files import write_text
+from ganrun.base.frames import in_one_line
 from ganrun.contracts.settings import Settings
+from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import RegisteredComponent, Registry
 from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, EmaSettings, StageSettings, TrainSettings, sampling_of
 
@@ -35,11 +37,23 @@ def write_schema(registry: Registry, path: Path) -> None:
     """
     if path.suffix.lower() != ".json":
         raise RequestError(f"{path}: a schema is JSON; say --output NAME.json")
+    _leave_out_unusable(registry)
     text = json.dumps(recipe_schema(registry), indent=2, ensure_ascii=False)
     try:
         write_text(path, text + "\n")
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _leave_out_unusable(registry: Registry) -> None:
+    """Leave out components whose settings have no JSON Schema: the others still have theirs."""
+    for kind in KINDS:
+        for registered in tuple(registry.components(kind)):
+            try:
+                json.dumps(registered.cls.Settings.model_json_schema())
+                cleandoc(registered.cls.__doc__ or "")
+            except Exception as error:
+                registry.leave_out(registered, f"whose settings have no schema: {in_one_line(error)}")
 
 
 def recipe_schema(registry: Registry) -> Schema:
@@ -59,7 +73,7 @@ def recipe_schema(registry: Registry) -> Schema:
         "sampling": _sampling(registry, definitions),
         "optimizer": _optimizers(registry, slots, definitions),
         "metric": {"type": "array", "items": _component(registry, "metric", definitions)},
-        **{name: _observer(registry, name, definitions) for name in registry.names("observer")},
+        **{name: _observer(registry, name, definitions) for name in registry.names("observer") if name not in slots},
     }
     top = _object(properties, required=["train", "data", "loss"], description="A recipe: one experiment of ganrun.")
     return {"$schema": DRAFT, "title": "ganrun recipe", **top, "$defs": dict(sorted(definitions.items()))}

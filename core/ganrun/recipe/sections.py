@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.faults import shown
 from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, ComponentConfig
 from ganrun.recipe.source import Key, header
+
+log = logging.getLogger("ganrun")
 
 Slots = Mapping[str, Slot]
 
@@ -107,11 +110,17 @@ def read_metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
     return tuple(found)
 
 
-def read_observers(reader: ComponentReader) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
-    """Those that take part, by name; and the automatic ones that the recipe turned off."""
+def read_observers(reader: ComponentReader, slots: Slots) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
+    """Those that take part, by name; and the automatic ones that the recipe turned off.
+
+    A table that is a slot of the loss is no observer's: one of the same name does not take part.
+    """
     found: dict[str, ComponentConfig] = {}
     silenced = []
     for name in reader.registry.names("observer"):
+        if name in slots:
+            log.warning('the observer "%s" is left out, because the loss has a slot of that name', name)
+            continue
         wanted = reader.tables.content.get(name)
         if wanted is False:
             silenced.append(name)

@@ -154,17 +154,17 @@ def _has_unit(column: Column) -> None:
     low, high = min(low for low, _ in limits), max(high for _, high in limits)
     is_half = column.is_image and low >= 0
     if is_half or low < -1 - ROUNDING or high > 1 + ROUNDING:
-        found = f"{column.name} are float32 from {low:.4g} to {high:.4g}, not in [-1, 1]"
-        raise DataError(f"{found}; {_unit_advice(low, high) if is_half else WIDE}")
+        found = f"{column.name} are float32 from {low:.4g} to {high:.4g}"
+        raise DataError(f"{found}, {_unit_advice(low, high) if is_half else WIDE}")
 
 
-WIDE = "scale them: a generator's samples end at -1 and 1"
+WIDE = "not in [-1, 1]; scale them: a generator's samples end at -1 and 1"
 
 
 def _unit_advice(low: float, high: float) -> str:
     if high <= 1 + ROUNDING:
-        return "of which [0, 1] is one half: return 2 * x - 1, or uint8 from 0 to 255"
-    return "return uint8 from 0 to 255, or x / 127.5 - 1" if high <= 255 else WIDE
+        return "the upper half of [-1, 1] alone; return 2 * x - 1, or uint8 from 0 to 255"
+    return "not in [-1, 1]; return uint8 from 0 to 255, or x / 127.5 - 1" if high <= 255 else WIDE
 
 
 CLAUSES: tuple[Callable[[Column], None], ...] = (

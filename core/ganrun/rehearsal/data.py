@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ganrun.base.errors import DataError
+from ganrun.base.errors import DataError, PluginError
+from ganrun.base.frames import method
 from ganrun.contracts.data import SPLITS, Data, Split
 from ganrun.contracts.specs import DataSpec
 from ganrun.inference.sources import IMAGE_OUTPUTS
@@ -37,7 +38,8 @@ def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[
     Raises:
         DataError: for the first clause that is broken.
     """
-    spec = data.spec()
+    with method("spec"):
+        spec = data.spec()
     check_spec(spec)
     _check_class_names(data, spec)
     splits = {name: split for name in SPLITS if (split := _split(data, name)) is not None}
@@ -47,7 +49,7 @@ def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[
             clause(tried)
     _check_batch(splits["train"], paired, batch_size)
     manifest = _checked_manifest(data, {name: len(split) for name, split in splits.items()})
-    if splits["train"].images.nbytes <= BYTES:
+    if _bytes_of(splits["train"]) <= BYTES:
         _check_fingerprint(data, manifest["fingerprint"])
     return manifest
 
@@ -83,7 +85,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _check_class_names(data: Data, spec: DataSpec) -> None:
-    names = data.class_names()
+    with method("class_names"):
+        names = data.class_names()
     if len(names) != spec.classes or not all(isinstance(name, str) for name in names):
         raise DataError(
             f"its class_names() returns {len(names)} for {spec.classes} classes; return one string for each class"
@@ -94,13 +97,17 @@ def _split(data: Data, name: str) -> Split | None:
     """A split; None for a test split that the data set does not have."""
     advice = "raise ganrun.unknown_split(name, known) for a split that it does not have"
     try:
-        split = data.split(name)
+        with method("split"):
+            split = data.split(name)
     except DataError:
         if name == "train":
             raise
         return None
-    except (LookupError, ValueError) as error:
-        raise DataError(f'its split("{name}") raises {type(error).__name__}: {error}; {advice}') from error
+    except PluginError as error:
+        cause = error.__cause__
+        if not isinstance(cause, LookupError | ValueError):
+            raise
+        raise DataError(f'its split("{name}") raises {type(cause).__name__}: {cause}; {advice}') from cause
     if not isinstance(split, Split):
         raise DataError(
             f'its split("{name}") returns {type(split).__name__}, not ganrun.Split(images, labels); {advice}'
@@ -215,8 +222,10 @@ def _check_batch(train: Split, paired: bool, batch_size: int) -> None:
 
 
 def _checked_manifest(data: Data, counts: Mapping[str, int]) -> dict[str, Any]:
+    with method("manifest"):
+        found = data.manifest()
     try:
-        manifest = json.loads(json.dumps(dict(data.manifest()), allow_nan=False))
+        manifest = json.loads(json.dumps(dict(found), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"its manifest() is not JSON: {error}; return plain numbers, strings, lists and dicts"
@@ -229,8 +238,14 @@ def _checked_manifest(data: Data, counts: Mapping[str, int]) -> dict[str, Any]:
     return dict(manifest)
 
 
+def _bytes_of(split: Split) -> int:
+    return sum(array.nbytes for array in (split.images, *split.beside.values()))
+
+
 def _check_fingerprint(data: Data, expected: str) -> None:
-    if data.fingerprint() != expected:
+    with method("fingerprint"):
+        found = data.fingerprint()
+    if found != expected:
         raise DataError(
             "its fingerprint() is not that of its manifest(), or changes from call to call; compute it from the images"
         )

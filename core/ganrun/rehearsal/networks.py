@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import IncompatibleError, PluginError
+from ganrun.base.frames import is_out_of_memory, method
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
@@ -256,14 +257,15 @@ def _raw(module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) ->
 
 
 def _tried(call: Callable[[], Any], trial: NetworkTrial) -> Any:
-    """The result of a call into the network's code, whose errors become one sentence."""
+    """The result of a call into the network's code, whose errors about its input become one sentence."""
     try:
-        with isolated_random(trial.device, 2):
+        with isolated_random(trial.device, 2), method("forward"):
             return call()
-    except IncompatibleError:
-        raise
-    except Exception as error:
-        raise IncompatibleError(_refusal(error, trial)) from error
+    except PluginError as error:
+        cause = error.__cause__
+        if not isinstance(cause, RuntimeError | ValueError | IndexError | TypeError) or is_out_of_memory(cause):
+            raise
+        raise IncompatibleError(_refusal(cause, trial)) from cause
 
 
 def _refusal(error: Exception, trial: NetworkTrial) -> str:

@@ -243,25 +243,30 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Tensor]:
                 f"its state holds {name}, which is a {type(value).__name__}, and a checkpoint holds tensors only; keep"
                 " it in a buffer, by self.register_buffer"
             )
-    with TemporaryDirectory() as folder:
-        try:
-            write_weights(Path(folder) / "network.safetensors", state)
-            return {name: value.clone() for name, value in read_weights(Path(folder) / "network.safetensors").items()}
-        except OSError as error:
-            raise RequestError(
-                f"cannot write into {folder}: {error.strerror}; let TMPDIR name another place"
-            ) from error
-        except Exception as error:  # safetensors raises a KeyError for an unknown type
-            unwritable = next(name for name in state if not _writable(state[name], Path(folder)))
-            kind = _type(state[unwritable])
-            raise IncompatibleError(
-                f"its {unwritable} ({kind}) cannot be saved: safetensors has no such tensors; take another type"
-            ) from error
-
-
-def _writable(value: Tensor, folder: Path) -> bool:
     try:
-        write_weights(folder / "one.safetensors", {"one": value})
+        with TemporaryDirectory() as folder:
+            return _written_and_read(state, Path(folder) / "network.safetensors")
+    except OSError as error:
+        raise RequestError(f"cannot write a temporary file: {error}; let TMPDIR name another folder") from error
+
+
+def _written_and_read(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    try:
+        write_weights(path, state)
+        return {name: value.clone() for name, value in read_weights(path).items()}  # the file may be mapped to memory
+    except OSError:
+        raise
+    except Exception as error:  # safetensors raises a KeyError for an unknown type
+        name = next((name for name in state if not _writable(state[name], path)), "state")
+        kind = f" ({_type(state[name])})" if name in state else ""
+        raise IncompatibleError(
+            f"its {name}{kind} cannot be saved: {_line(error)}; take a dense tensor of a type that safetensors has"
+        ) from error
+
+
+def _writable(value: Tensor, path: Path) -> bool:
+    try:
+        write_weights(path, {"one": value})
     except Exception:  # as above
         return False
     return True

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import DataError
+from ganrun.base.errors import DataError, PluginError
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
@@ -100,7 +100,7 @@ def _check_data(component: type[Data], settings: Any, _: object) -> None:
 
 
 class _NoiseData(Data):
-    """Labelled images of noise, for metrics to prepare on."""
+    """Labelled records of noise, for metrics to prepare on."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(None)
@@ -113,8 +113,11 @@ class _NoiseData(Data):
         return None
 
     def split(self, name: str) -> Split:
-        noise = np.random.default_rng(0).integers(0, 256, (64, *self._spec.sample_shape), dtype=np.uint8)
-        return Split(noise, np.arange(64) % max(self._spec.classes, 1))
+        random = np.random.default_rng(0)
+        shapes = (self._spec.sample_shape, *self._spec.fields.values())
+        images, *beside = [random.integers(0, 256, (64, *shape), dtype=np.uint8) for shape in shapes]
+        labels = np.arange(64) % max(self._spec.classes, 1)
+        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
 
 
 class _PixelMixtures(Extractor):
@@ -178,7 +181,10 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec 
 
 
 def _check_observer(component: type[Observer], settings: Any, _: object) -> None:
-    events = Events({"it": component(settings)})
+    try:
+        events = Events({"it": component(settings)})
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
     assert any(events.has_listeners(event) for event in events.names()), (
         "it has no events: mark methods with ganrun.observes"
     )

@@ -18,7 +18,9 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
+from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
 from ganrun.testing.memory import Snapshot
 
@@ -120,13 +122,11 @@ class _Linear(nn.Module):
 
 def _check(trial: Trial) -> None:
     loss = trial.loss
+    with asserted():
+        check_declared(loss)
     latents = loss.latents(6, CPU)
     assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
-    described = sum(factor.size for factor in loss.factors())
-    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
     phases = loss.phases()
-    names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     check_phases(trial)

@@ -23,7 +23,7 @@ from ganrun.rundir.checkpoints import find_checkpoint, read_weights, write_weigh
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.stored import made_with
-from ganrun.training.components import build_network, error_context, loss_for, network_spec, prepared_data
+from ganrun.training.components import build_network, frame_of, loss_for, network_spec, prepared_data
 
 FORMAT = 1
 
@@ -96,7 +96,7 @@ class SavedModel:
         self._filled("loss", loss.memory.to(place))
         networks = {}
         for slot, network in config.networks.items():
-            with error_context(config, network):
+            with frame_of(config, network, "__init__"):
                 networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
         return Model(spec, loss, networks, place, self.seed)
 

@@ -30,7 +30,7 @@ from ganrun.rundir.records import SUMMARY, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
-from ganrun.training.components import error_context, prepared_data, prepared_metrics
+from ganrun.training.components import frame_of, metric_frames, prepared_data, prepared_metrics
 from ganrun.training.continuing import differences_from
 from ganrun.training.run import Run
 
@@ -116,7 +116,7 @@ def _score_run(
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
     on_stage(f"samples of step {run.step}")
     with run.interruption:
-        scores = measured(run.metrics, run.evaluation())
+        scores = measured(run.metrics, run.evaluation(), metric_frames(recipe))
     if is_other_data:
         scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
     try:
@@ -172,7 +172,7 @@ def _score_pictures(request: Request, against: str, registry: Registry, on_stage
     device = choose_device(request.device)
     on_stage(f"data {config.data.use}")
     real = prepared_data(config)
-    with error_context(config, config.data):
+    with frame_of(config, config.data, "spec"):
         check_data(real, paired=False)
         spec = ModelSpec.from_facts(real.spec().facts())
         pictures = _pictures(request.path, spec, registry)
@@ -189,7 +189,7 @@ def _score_pictures(request: Request, against: str, registry: Registry, on_stage
             data=real,
             on_progress=report,
         )
-        return measured(metrics, evaluation)
+        return measured(metrics, evaluation, metric_frames(config))
 
 
 def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:

@@ -21,7 +21,7 @@ from ganrun.training.components import (
     build_extractor,
     build_loss,
     build_metric,
-    error_context,
+    frame_of,
     prepared_data,
     prepared_metrics,
 )
@@ -65,7 +65,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     device = _choose_device(recipe)
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "split"):
         paired: bool = recipe.loss.registered.cls.paired
         manifest = check_data(data, paired=paired, batch_size=recipe.train.batch_size)
     spec, loss = build_loss(recipe, data)
@@ -73,13 +73,15 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
+    with frame_of(recipe, recipe.data, "manifest"):
+        environment = describe_environment(recipe, data, manifest, device)
     return Assembly(
         recipe=recipe,
         data=data,
         model=Model(spec, loss, shown, device, recipe.train.seed),
         state=state,
         metrics=tuple(metrics),
-        environment=describe_environment(recipe, data, manifest, device),
+        environment=environment,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
-from ganrun.training.components import error_context
+from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
@@ -44,10 +45,10 @@ def build_events(recipe: Recipe) -> Events:
     """The recipe's observers, ready to receive events.
 
     Raises:
-        PluginError: if an observer handles an event that does not exist.
+        PluginError: if an observer cannot be built, or does not fit the events.
     """
-    observers = {}
+    observers: dict[str, Observer] = {}
     for name, config in recipe.observers.items():
-        with error_context(recipe, config):
+        with frame_of(recipe, config, "__init__"):
             observers[name] = config.build()
-    return Events(observers)
+    return Events(observers, {name: owner_of(config) for name, config in recipe.observers.items()})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from ganrun.base.errors import GanrunError, IncompatibleError
+from ganrun.base.errors import GanrunError, IncompatibleError, PluginError
+from ganrun.base.frames import called
 from ganrun.base.modules import to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
@@ -23,21 +23,44 @@ from ganrun.inference.given import check_given_factors
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
 from ganrun.rehearsal.data import check_spec
+from ganrun.rehearsal.losses import check_loss
 from ganrun.rehearsal.networks import needs_contiguous_images
 from ganrun.training.views import seeded_network
 
 
-@contextmanager
-def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None]:
-    """A block whose errors get the location of the component's table in the recipe, and the component's name."""
-    try:
-        yield
-    except GanrunError as error:
-        error.message = f"{header(config.key)} {config.registered}: {error.message}"
-        raise error.located(recipe.where(config.key)) from None
-    except Exception as error:
-        error.add_note(f"in {config.registered.kind} {config.registered}, chosen at {recipe.where(config.key)}")
-        raise
+def owner_of(config: ComponentConfig) -> str:
+    """A component of a recipe, as messages name it: `[generator] mlp (ganrun 0.1.0)`."""
+    return f"{header(config.key)} {config.registered}"
+
+
+def frame_of(
+    recipe: HasLocation, config: ComponentConfig, doing: str, error: type[GanrunError] = PluginError
+) -> called:
+    """The frame of a call into a component of a recipe: its errors name the component and locate its table.
+
+    Args:
+        recipe: What the component's table is part of.
+        config: The component.
+        doing: The method that is called.
+        error: What an exception becomes that is none of ganrun's; `ContractError` once a run has started.
+    """
+    return called(owner_of(config), doing, recipe.where(config.key), error)
+
+
+def run_frames(recipe: HasLocation, config: ComponentConfig) -> Callable[[str], called]:
+    """The frames of calls into a component while a run executes: `frame(doing)`. Its place is looked up only once."""
+    owner, where = owner_of(config), recipe.where(config.key)
+    return lambda doing: called(owner, doing, where)
+
+
+def metric_frames(recipe: EvaluationConfig) -> Callable[[int, str], called]:
+    """The frames of calls into a recipe's metrics: `frame(place, doing)`."""
+    places = [recipe.where(config.key) for config in recipe.metrics]
+
+    def frame(place: int, doing: str) -> called:
+        return called(f"metric.{place} {recipe.metrics[place].registered}", doing, places[place])
+
+    return frame
 
 
 # ── Data and loss ───────────────────────────────────────────────────────────────────────────────────────
@@ -45,7 +68,7 @@ def error_context(recipe: HasLocation, config: ComponentConfig) -> Iterator[None
 
 def build_data(recipe: EvaluationConfig) -> Data:
     """The data set, not prepared yet."""
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "__init__"):
         data: Data = recipe.data.build()
     return data
 
@@ -57,7 +80,7 @@ def prepared_data(recipe: EvaluationConfig) -> Data:
         DataError: if files are missing or damaged, with the steps that fix it.
     """
     data = build_data(recipe)
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "prepare"):
         data.prepare()
     return data
 
@@ -69,7 +92,7 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
         DataError: if the data's spec is none.
         IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
     """
-    with error_context(recipe, recipe.data):
+    with frame_of(recipe, recipe.data, "spec"):
         spec = data.spec()
         check_spec(spec)
         if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
@@ -83,15 +106,12 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
     What the loss draws for its memory comes from a random stream of its own.
 
     Raises:
-        IncompatibleError: if the loss needs labels or record fields that the data lacks, has no latents, or keeps
-            parameters in its memory.
+        IncompatibleError: if the loss needs labels or record fields that the data lacks, or as `check_loss`.
     """
-    with error_context(config, config.loss):
+    with frame_of(config, config.loss, "__init__"):
         with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
             loss: Loss = config.loss.build(spec)
-        _check_memory(loss.memory)
-        if loss.latent_size < 1:
-            raise IncompatibleError(f"the latent size is {loss.latent_size}; a generator needs at least 1")
+        check_loss(loss)
         if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
@@ -104,12 +124,6 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
         )
         check_given_factors(whole)
     return whole, loss
-
-
-def _check_memory(memory: nn.Module) -> None:
-    trained = [name for name, _ in memory.named_parameters()]
-    if trained:
-        raise IncompatibleError(f'the memory holds the parameter "{trained[0]}"; what is trained is a slot')
 
 
 # ── Networks ────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +164,7 @@ def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: Mod
     config = metric.parts.get("features")
     if config is None:
         return None
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         extractor: Extractor = config.build(spec)
         return extractor
 
@@ -163,7 +177,7 @@ def build_metric(
     Raises:
         IncompatibleError: if the extractor lacks an output that the metric reads.
     """
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         if extractor is not None:
             lacking = [output for output in config.registered.cls.reads if output not in extractor.outputs]
             if lacking:
@@ -187,10 +201,10 @@ def prepared_metrics(
         extractor = shared or build_extractor(recipe, config, spec)
         metric = build_metric(recipe, config, spec, extractor)
         if features and extractor and not shared:
-            with error_context(recipe, features):
+            with frame_of(recipe, features, "prepare"):
                 extractor.prepare(data, device)
             extractors.append((features, extractor))
-        with error_context(recipe, config):
+        with frame_of(recipe, config, "prepare"):
             metric.prepare(data, device)
         metrics.append(metric)
     return metrics

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import pluggy
 
-from ganrun.base.errors import GanrunError, Interrupted, PluginError
-from ganrun.contracts.markers import EVENTS
+from ganrun.base.errors import GanrunError, Interrupted, PluginError, RunError
+from ganrun.base.frames import failure, passes
+from ganrun.base.signals import Terminated
+from ganrun.base.suggestions import did_you_mean
+from ganrun.contracts.markers import EVENTS, never_called
 from ganrun.contracts.observers import Observer
 from ganrun.training.lifecycle import RunEvents
 
 log = logging.getLogger("ganrun")
+
+EVENT_NAMES = tuple(event for event in vars(RunEvents) if not event.startswith("_"))
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 class Events:
@@ -22,27 +31,36 @@ class Events:
     Args:
         observers: By name. Essential ones come first, then the others by name, subject to the
             `tryfirst` and `trylast` of their methods.
+        owners: How messages name them, where it is more than the name.
 
     Raises:
-        PluginError: if an observer implements an event that does not exist, or takes an argument that the event lacks.
+        PluginError: if an observer implements an event that does not exist or in a way that is never called, or takes
+            an argument that the event lacks.
     """
 
-    def __init__(self, observers: Mapping[str, Observer]) -> None:
+    def __init__(self, observers: Mapping[str, Observer], owners: Mapping[str, str] = NOBODY) -> None:
         self._manager = pluggy.PluginManager(EVENTS)
         self._manager.add_hookspecs(RunEvents)
         self._observers = dict(observers)
+        self._owners = {name: owners.get(name, f'the observer "{name}"') for name in observers}
         # pluggy calls the last registered first.
         for name in sorted(observers, key=lambda name: (not observers[name].essential, name), reverse=True):
             self._register(name, observers[name])
-        self._calls = {event: self._calls_of(event) for event in vars(RunEvents) if not event.startswith("_")}
+        self._calls = {event: self._calls_of(event) for event in EVENT_NAMES}
 
     def emit(self, event: str, **arguments: Any) -> None:
-        """Call every observer that implements `event`, in order."""
+        """Call every observer that implements `event`, in order.
+
+        Raises:
+            RunError: naming an essential observer that fails; an error of ganrun's family is left as it is.
+        """
         for name, implementation in tuple(self._calls[event]):
             try:
                 implementation.function(*[arguments[argument] for argument in implementation.argnames])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if self._observers[name].essential:
+                    self._fail(name, event, error)
+                if isinstance(error, Terminated):
                     raise
                 if not isinstance(error, Interrupted):  # the loop handles it itself
                     self._silence(name, event, error)
@@ -57,19 +75,49 @@ class Events:
 
     def _register(self, name: str, observer: Observer) -> None:
         try:
+            _check_methods(observer)
             self._manager.register(observer, name)
             self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f'the observer "{name}" does not fit the events of a run: {error}') from error
+        except (PluginError, pluggy.PluginValidationError) as error:
+            raise PluginError(f"does not fit the events of a run: {_reason(error)}").owned(
+                self._owners[name]
+            ) from error
 
     def _calls_of(self, event: str) -> list[tuple[str, pluggy.HookImpl]]:
         hook = getattr(self._manager.hook, event)
         return [(each.plugin_name, each) for each in reversed(hook.get_hookimpls())]
 
-    def _silence(self, name: str, event: str, error: Exception) -> None:
+    def _fail(self, name: str, event: str, error: BaseException) -> NoReturn:
+        if isinstance(error, GanrunError) or passes(error):
+            raise error
+        raise failure(self._owners[name], event, error, RunError) from error
+
+    def _silence(self, name: str, event: str, error: BaseException) -> None:
         """Leave a faulty observer out of the rest of the run. A fault that is not ganrun's own keeps its traceback."""
         for calls in self._calls.values():
             calls[:] = [call for call in calls if call[0] != name]
         traceback = None if isinstance(error, GanrunError) else error
         message = 'observer "%s" failed at %s and is left out from here on; the run continues: %s'
         log.warning(message, name, event, error, exc_info=traceback)
+
+
+def _check_methods(observer: Observer) -> None:
+    """Refuse methods that would never be called.
+
+    Raises:
+        PluginError: naming the method.
+    """
+    for name in dir(type(observer)):
+        method = getattr(type(observer), name)
+        options = getattr(method, f"{EVENTS}_impl", None)
+        if options is None and name in EVENT_NAMES and callable(method):
+            raise PluginError(f"its method {name} lacks the decorator @ganrun.observes")
+        if options is not None and (fault := never_called(method, options)):
+            raise PluginError(f"its method {name} {fault}")
+
+
+def _reason(error: Exception) -> str:
+    unknown = re.match(r"unknown hook '(\w+)'", str(error))
+    if unknown:
+        return f'there is no event "{unknown[1]}"{did_you_mean(unknown[1], EVENT_NAMES)}'
+    return error.message if isinstance(error, PluginError) else str(error)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.ranks import average_over_ranks
+from ganrun.contracts.losses import Terms
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -18,8 +19,8 @@ NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 class Measurements:
     """Means of named scalars since the last read.
 
-    They come in groups, such as one phase's terms; a group adds the same names every time. A sum keeps any NaN or
-    infinity that went into it, so the check for non-finite values costs nothing until the read.
+    They come in groups, such as one phase's terms; a group adds the same names every time, in any order. A sum keeps
+    any NaN or infinity that went into it, so the check for non-finite values costs nothing until the read.
     """
 
     def __init__(self) -> None:
@@ -32,12 +33,12 @@ class Measurements:
         `<name>.<entry>` for each entry of `report`, which is no part of the sum.
 
         Raises:
-            ContractError: if the number of terms has changed, or a value is no scalar.
+            ContractError: if the names have changed since the first call, or a value is no scalar.
         """
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(name, terms, report)
-        group.add([value.detach() for value in (*terms.values(), *report.values())])
+        group.add(terms, report)
 
     def count(self, name: str, times: int = 1) -> None:
         """Count what `add` has added to the group `name` since."""
@@ -62,6 +63,45 @@ class Measurements:
         return values
 
 
+def total_of(phase: str, terms: Terms) -> Tensor:
+    """The sum of the terms that a phase's objective minimises: a scalar that can be differentiated.
+
+    Raises:
+        ContractError: naming the phase and the term, if the objective gave no `Terms`, none to minimise, or one that is
+            no tensor, no scalar, or on another device; or if no term depends on a network that the phase trains.
+    """
+    if not isinstance(terms, Terms):
+        raise ContractError(f'the objective of phase "{phase}" gave {type(terms).__name__}, and not ganrun.Terms')
+    if not terms.minimise:
+        raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
+    device = next((value.device for value in terms.minimise.values() if isinstance(value, Tensor)), None)
+    for name, value in (*terms.minimise.items(), *terms.report.items()):
+        _check_scalar(phase, name, value, device)
+    if twice := terms.minimise.keys() & terms.report.keys():
+        raise ContractError(f'phase "{phase}" minimises and reports the term "{min(twice)}"; their curves would be one')
+    first, *others = terms.minimise.values()
+    total = sum(others, first)
+    if not total.requires_grad:
+        raise ContractError(
+            f'no term of phase "{phase}" ({", ".join(terms.minimise)}) depends on a network that the phase trains, so '
+            "there is no gradient; were they computed under no_grad, detached, or made of numbers?"
+        )
+    return total
+
+
+def _check_scalar(phase: str, name: object, value: object, device: torch.device | None) -> None:
+    if not isinstance(name, str) or not name:
+        raise ContractError(f'phase "{phase}" names a term {name!r}; a name is a text that is not empty')
+    term = f'the term "{name}" of phase "{phase}"'
+    if not isinstance(value, Tensor):
+        hint = "; leave the sums in tensors, without item() or float()" if isinstance(value, float | int) else ""
+        raise ContractError(f"{term} is a {type(value).__name__}, and not a tensor{hint}")
+    if value.dim():
+        raise ContractError(f"{term} has the shape {tuple(value.shape)}; it must be a scalar, such as a mean()")
+    if value.device != device:
+        raise ContractError(f"{term} is on {value.device}, and the others are on {device}")
+
+
 class _Group:
     """Sums of one group's scalars, on their device."""
 
@@ -74,10 +114,12 @@ class _Group:
         self.sums = [torch.zeros_like(value.detach()) for value in (*terms.values(), *report.values())]
         self.count = 0
 
-    def add(self, values: list[Tensor]) -> None:
-        if len(values) != len(self.sums):
-            raise ContractError(f"{self.name}: the terms changed; at first they were {self.terms + self.report}")
-        torch._foreach_add_(self.sums, values)
+    def add(self, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> None:
+        if terms.keys() != set(self.terms) or report.keys() != set(self.report):
+            first, now = ", ".join(self.terms + self.report), ", ".join((*terms, *report))
+            raise ContractError(f"{self.name}: the terms changed; at first they were {first}, and now they are {now}")
+        values = [*map(terms.__getitem__, self.terms), *map(report.__getitem__, self.report)]
+        torch._foreach_add_(self.sums, [value.detach() for value in values])
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
         """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""

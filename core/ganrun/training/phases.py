@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,16 @@ from ganrun.base.errors import ContractError
 from ganrun.base.randomness import derived_seed
 from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
-from ganrun.training.measurements import Measurements
+from ganrun.training.measurements import Measurements, total_of
 from ganrun.training.state import SlotState
 
 Draw = Callable[[Phase], Batch]
+Frame = Callable[[str], AbstractContextManager[Any]]
+
+
+def unframed(doing: str) -> AbstractContextManager[None]:
+    """No frame."""
+    return nullcontext()
 
 
 class Update:
@@ -32,6 +40,7 @@ class Update:
         measurements: Where the terms are summed.
         accumulate: Number of equal parts into which each rank's share of a batch is cut; their gradients are averaged.
         seed: The run's.
+        frame: `frame(doing)` is a block around each call into the loss.
         stop: Above 0 where a rank wants all of them to stop; its mean tells the others.
 
     Raises:
@@ -47,6 +56,7 @@ class Update:
         measurements: Measurements,
         accumulate: int,
         seed: int = 0,
+        frame: Frame = unframed,
         stop: Tensor | None = None,
     ) -> None:
         unknown = set(phase.trains) - set(slots)
@@ -63,6 +73,7 @@ class Update:
         self._accumulate = accumulate
         self._parts = accumulate * ranks().total
         self._seed = seed
+        self._frame = frame
         self._stop = [] if stop is None else [stop]
 
     def run(self, step: int) -> None:
@@ -86,7 +97,9 @@ class Update:
 
     def _work(self, batch: Batch) -> None:
         for part in self._share(batch):
-            self._differentiate(self.phase.objective(self._nets, part))
+            with self._frame(f'the objective of phase "{self.phase.name}"'):
+                self._differentiate(self.phase.objective(self._nets, part))
+        self._check_gradients()
         average_over_ranks(self._exchanged())
         for slot in self._trained:
             norm = slot.apply_gradients()
@@ -111,13 +124,22 @@ class Update:
         buffers = [b for slot in self._slots.values() for b in slot.module.buffers() if b.is_floating_point()]
         return [*gradients, *buffers, *self._stop]
 
+    def _check_gradients(self) -> None:
+        for slot in self._trained:
+            if all(parameter.grad is None for parameter in slot.parameters):
+                text = (
+                    f'phase "{self.phase.name}" trains the {slot.name}, and none of its terms depends on that network'
+                )
+                raise ContractError(f"{text}, so it gets no gradient")
+
     @torch.no_grad()
     def _project(self, project: Callable[[nn.Module], None]) -> None:
         for slot in self._trained:
-            project(slot.module)
+            with self._frame(f'project of phase "{self.phase.name}"'):
+                project(slot.module)
 
     def _differentiate(self, terms: Terms) -> None:
-        total = _sum_of(terms.minimise, self.phase.name)
+        total = total_of(self.phase.name, terms)
         torch.autograd.backward(total / self._accumulate if self._accumulate > 1 else total)
         self._measurements.add(self._name, terms.minimise, terms.report)
 
@@ -128,13 +150,3 @@ class Update:
         for slot in self._trained:
             if slot.rule.settings.clip_norm is not None:
                 self._measurements.count(f"grad/{slot.name}")
-
-
-def _sum_of(terms: Mapping[str, Tensor], phase: str) -> Tensor:
-    values = list(terms.values())
-    if not values:
-        raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ganrun.inference.evaluation import measured
+from ganrun.training.components import metric_frames
 from ganrun.training.run import Run
 
 
@@ -30,7 +31,7 @@ class Scorer:
         run = self._run
         if not run.metrics or self._scored_at == run.step:
             return
-        scores = measured(run.metrics, run.evaluation())
+        scores = measured(run.metrics, run.evaluation(), metric_frames(run.recipe))
         self._scored_at = run.step
         run.scores.update({score.name: score for score in scores})
         run.record({}, scores)

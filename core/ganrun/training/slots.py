@@ -16,7 +16,7 @@ from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
 from ganrun.training.averaging import Average
-from ganrun.training.components import build_like, build_network, build_optimizer, error_context, network_spec
+from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, network_spec
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -55,7 +55,7 @@ def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str
 def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) -> nn.Module:
     config, train = recipe.networks[name], recipe.train
     seed = derived_seed(train.seed, "weights", name)
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
         trial = NetworkTrial(
             make=lambda: build_network(config, spec, device, seed),
@@ -98,7 +98,7 @@ def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
     average = _average_of(recipe, loss, name)
     config = recipe.optimizers[name]
-    with error_context(recipe, config):
+    with frame_of(recipe, config, "build"):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
     return SlotState(name, module, average and average(module), optimizer, rule)

@@ -9,9 +9,10 @@ import torch
 
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Batch, Nets, Phase
+from ganrun.contracts.losses import Nets
 from ganrun.contracts.views import View
-from ganrun.training.batches import RealBatches
+from ganrun.training.components import run_frames
+from ganrun.training.drawing import Drawing
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
@@ -25,26 +26,9 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         run: The run; a step changes its state.
         measurements: Where the terms of the phases are summed.
     """
-    state, train, loss, device = run.state, run.recipe.train, run.model.loss, run.model.device
-    split, flip = run.data.split("train"), train.horizontal_flip
-    data = RealBatches(split, device, run.seed, horizontal_flip=flip, paired=loss.paired)
-    views = {name: View(slot.module, PRECISIONS[train.precision]) for name, slot in state.slots.items()}
-
-    steps_done, stop = torch.zeros((), device=device), torch.zeros((), device=device)
-
-    def draw(phase: Phase) -> Batch:
-        latents = loss.latents(train.batch_size, device)
-        if not phase.reads_images:
-            return Batch(latents, steps_done=steps_done)
-        real = data.take(state.images_seen, train.batch_size)
-        state.images_seen += train.batch_size
-        return Batch(latents, real.images, real.labels, real.beside, steps_done)
-
-    nets = Nets(views)
-    updates = [
-        Update(phase, state.slots, nets, draw, measurements, train.accumulate, run.seed, stop)
-        for phase in loss.phases()
-    ]
+    state, steps, device = run.state, run.steps, run.model.device
+    draw, stop = Drawing(run), torch.zeros((), device=device)
+    updates = _updates(run, draw, measurements, stop)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
     scheduled = [slot for slot in state.slots.values() if slot.rule.varies]
 
@@ -52,10 +36,10 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         started = time.perf_counter()
         state.whole = False
         set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
-        steps_done.fill_(state.step)
+        draw.steps_done.fill_(state.step)
         stop.fill_(run.interruption.signal_number or 0)
         for slot in scheduled:
-            slot.set_learning_rate(state.step, train.steps)
+            slot.set_learning_rate(state.step, steps)
         for update in updates:
             update.run(state.step)
         state.step += 1
@@ -67,3 +51,22 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         state.seconds += time.perf_counter() - started
 
     return take_step
+
+
+def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Tensor) -> list[Update]:
+    """The phases of the loss, ready to be executed."""
+    slots, nets, accumulate = run.state.slots, Nets(_views(run)), run.recipe.train.accumulate
+    frame = run_frames(run.recipe, run.recipe.loss)
+    return [
+        Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop)
+        for phase in run.model.loss.phases()
+    ]
+
+
+def _views(run: Run) -> dict[str, View]:
+    """The networks as the objectives of a run see them."""
+    precision, recipe = PRECISIONS[run.recipe.train.precision], run.recipe
+    return {
+        name: View(slot.module, precision, frame=run_frames(recipe, recipe.networks[name]))
+        for name, slot in run.state.slots.items()
+    }

@@ -1,0 +1,126 @@
+"""What a loss declares, checked before a run: latents, factors, and phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.base.suggestions import did_you_mean
+from ganrun.contracts.losses import Loss, Phase, Slot
+from ganrun.contracts.specs import Factor
+
+T = TypeVar("T")
+
+
+def check_loss(loss: Loss) -> None:
+    """Try every clause on a loss that has been built.
+
+    Raises:
+        IncompatibleError: for the first clause that it breaks.
+    """
+    for clause in CLAUSES:
+        clause(loss)
+
+
+def has_latents(loss: Loss) -> None:
+    """The latent vector has at least one entry."""
+    size = loss.latent_size
+    if not _is_count(size):
+        raise IncompatibleError(f"the latent size is {size!r}; a generator needs at least 1")
+
+
+def factors_are_the_latents(loss: Loss) -> None:
+    """The factors have different names, and their sizes sum to the latent size."""
+    factors = _sequence_of(Factor, loss.factors(), "factors()")
+    for factor in factors:
+        if not _is_count(factor.size):
+            raise IncompatibleError(f'the factor "{factor.name}" has the size {factor.size!r}; it must be at least 1')
+    _check_names([factor.name for factor in factors], "factors")
+    described = sum(factor.size for factor in factors)
+    if described != loss.latent_size:
+        sizes = ", ".join(f"{factor.name} {factor.size}" for factor in factors)
+        raise IncompatibleError(f"its factors ({sizes}) describe {described} latents of {loss.latent_size}")
+
+
+def phases_are_sound(loss: Loss) -> None:
+    """There are phases, of different names; each trains slots of the loss, and occurs."""
+    phases = _sequence_of(Phase, loss.phases(), "phases()")
+    _check_names([phase.name for phase in phases], "phases")
+    for phase in phases:
+        _check_occurrence(phase)
+        _check_functions(phase)
+        _check_trained(phase, loss.slots)
+
+
+def memory_holds_buffers(loss: Loss) -> None:
+    """The memory is a module of buffers, without parameters."""
+    if not isinstance(loss.memory, nn.Module):
+        raise IncompatibleError(f"its memory is {type(loss.memory).__name__}, and no nn.Module; add buffers to it")
+    for name, _ in loss.memory.named_parameters():
+        raise IncompatibleError(f'its memory holds the parameter "{name}"; what is trained is a slot')
+
+
+CLAUSES: tuple[Callable[[Loss], None], ...] = (
+    has_latents,
+    factors_are_the_latents,
+    phases_are_sound,
+    memory_holds_buffers,
+)
+"""What every loss keeps; each raises `IncompatibleError` with the sentence that the user reads."""
+
+
+# ── Phases ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_occurrence(phase: Phase) -> None:
+    for name, value, unit in (("every", phase.every, "step"), ("repeat", phase.repeat, "update")):
+        if not _is_count(value):
+            text = f'the phase "{phase.name}" says {name} = {value!r}; it must be a whole number of at least 1 {unit}'
+            raise IncompatibleError(text)
+
+
+def _check_functions(phase: Phase) -> None:
+    if not callable(phase.objective):
+        raise IncompatibleError(f'the objective of phase "{phase.name}" is {phase.objective!r}, and no function')
+    if phase.project is not None and not callable(phase.project):
+        raise IncompatibleError(f'project of phase "{phase.name}" is {phase.project!r}, and no function')
+
+
+def _check_trained(phase: Phase, slots: Mapping[str, Slot]) -> None:
+    trained = phase.trains
+    if isinstance(trained, str):
+        raise IncompatibleError(f'the phase "{phase.name}" says trains = "{trained}"; say ("{trained}",)')
+    if not trained:
+        raise IncompatibleError(f'the phase "{phase.name}" trains no slot; its slots are {", ".join(slots)}')
+    for name in trained:
+        if name not in slots:
+            hint = did_you_mean(str(name), slots) or f"; its slots are {', '.join(slots)}"
+            raise IncompatibleError(f'the phase "{phase.name}" trains "{name}", which is no slot of the loss{hint}')
+    if len(set(trained)) < len(trained):
+        raise IncompatibleError(f'the phase "{phase.name}" names a slot twice in trains: {", ".join(trained)}')
+
+
+# ── What they share ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sequence_of(kind: type[T], found: object, source: str) -> Sequence[T]:
+    """What a method gave, if it is a sequence of `kind` that is not empty."""
+    if not isinstance(found, Sequence) or not found or not all(isinstance(each, kind) for each in found):
+        text = f"{source} gives {found!r}; it must give a list of ganrun.{kind.__name__}, at least one"
+        raise IncompatibleError(text)
+    return found
+
+
+def _check_names(names: list[str], of: str) -> None:
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise IncompatibleError(f"one of its {of} has the name {name!r}; a name is a text that is not empty")
+        if name in names[:place]:
+            raise IncompatibleError(f'two of its {of} have the name "{name}"')
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,46 @@
+"""Draws batches: latents, and the records of the data at the run's place in their stream."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ganrun.contracts.losses import Batch, Phase
+from ganrun.training.batches import RealBatches
+from ganrun.training.components import run_frames
+from ganrun.training.run import Run
+
+
+class Drawing:
+    """Draws the batches of a run's updates, each the same on every rank.
+
+    Args:
+        run: The run; a draw moves its place in the data.
+    """
+
+    def __init__(self, run: Run) -> None:
+        train, loss = run.recipe.train, run.model.loss
+        self._run = run
+        self._loss = loss
+        self._device = run.model.device
+        self._frame = run_frames(run.recipe, run.recipe.loss)
+        self._real = RealBatches(
+            run.data.split("train"),
+            self._device,
+            run.seed,
+            horizontal_flip=train.horizontal_flip,
+            paired=loss.paired,
+        )
+        self.steps_done: Tensor = torch.zeros((), device=self._device)
+        """`Batch.step`, which the step fills in place."""
+
+    def __call__(self, phase: Phase) -> Batch:
+        """A new batch for an update of a phase."""
+        state, size = self._run.state, self._run.recipe.train.batch_size
+        with self._frame("latents"):
+            latents = self._loss.latents(size, self._device)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=self.steps_done)
+        real = self._real.take(state.images_seen, size)
+        state.images_seen += size
+        return Batch(latents, real.images, real.labels, real.beside, self.steps_done)
