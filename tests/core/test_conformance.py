@@ -403,6 +403,28 @@ def test_a_loss_that_breaks_a_clause_is_named(component, message):
         assert_conforms("loss", component)
 
 
+class Styled(Sound):
+    """Has a method besides."""
+
+    def mapping(self, latents):
+        return latents.tanh()
+
+
+class Mixing(Pair):
+    """Calls a method of its generator."""
+
+    slots = {"generator": Slot("generator", methods=("mapping",)), "discriminator": Slot("discriminator")}
+
+    def second(self, nets, batch):
+        return Terms({"fake": -nets.discriminator(nets.generator(nets.generator.mapping(batch.latents))).mean()})
+
+
+def test_a_loss_that_calls_methods_is_tried_on_networks_that_have_them():
+    assert_conforms("loss", Mixing, networks={"generator": Styled})
+    with pytest.raises(AssertionError, match=r'calls mapping .* slot generator; .*networks=\{"generator": …\}\)$'):
+        assert_conforms("loss", Mixing)
+
+
 class Dots(Data):
     """Labelled dots, with one fault or none."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.contracts.views import View
@@ -30,12 +31,14 @@ IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
 
 
-def check_loss(component: type[Loss], settings: Any, spec: DataSpec | None) -> None:
+def check_loss(
+    component: type[Loss], settings: Any, spec: DataSpec | None, networks: Mapping[str, type[Network]] | None = None
+) -> None:
     """Its latents, factors and phases; with labels and, unless it needs them, without."""
     facts = spec or IMAGES
-    _check(Trial(component, settings, facts))
+    _check(Trial(component, settings, facts, networks=networks))
     if facts.classes and not _needs_classes(component, settings, facts):
-        _check(Trial(component, settings, replace(facts, classes=0)))
+        _check(Trial(component, settings, replace(facts, classes=0), networks=networks))
 
 
 def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> bool:
@@ -44,7 +47,7 @@ def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> boo
     if any("labels" in loss.ports(slot).conditions for slot in loss.slots):
         return True
     try:
-        Trial(component, settings, replace(facts, classes=0))
+        component(settings, replace(facts, classes=0))
     except IncompatibleError:
         return True
     return False
@@ -58,20 +61,36 @@ class Trial:
         settings: Its settings.
         facts: The data's.
         device: Where it runs; on `meta`, nothing is computed.
+        networks: Components for some of its slots; in all others are networks of one layer.
     """
 
-    def __init__(self, component: type[Loss], settings: Any, facts: DataSpec, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        component: type[Loss],
+        settings: Any,
+        facts: DataSpec,
+        device: torch.device = CPU,
+        networks: Mapping[str, type[Network]] | None = None,
+    ) -> None:
         self.facts, self.device = facts, device
-        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts)
+        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts, networks=networks)
         with isolated_random(CPU, 3):
             self.loss = component(settings, facts)
-            self.networks = {
-                slot: _Linear(NetworkSpec(*self.loss.ports(slot), classes=facts.classes)).to(device)
-                for slot in self.loss.slots
-            }
+            self.networks = {slot: self._network(slot, networks or {}).to(device) for slot in self.loss.slots}
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
         """What has a memory, and changes nothing else."""
+
+    def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
+        spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
+        if slot in given:
+            return given[slot](given[slot].Settings(), spec)
+        methods = self.loss.slots[slot].methods
+        assert not methods, (
+            f"it calls {', '.join(methods)} of the network in its slot {slot}; name one to try it on: "
+            f'assert_conforms("loss", …, networks={{"{slot}": …}})'
+        )
+        return _Linear(spec)
 
     def nets(self) -> Nets:
         return Nets({name: View(network) for name, network in self.networks.items()})
