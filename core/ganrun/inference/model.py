@@ -153,7 +153,7 @@ class Model:
         """`fixed_latents` without data: given factors are what the loss draws in their place."""
         cpu = torch.device("cpu")
         batches = []
-        for number in range(ceil(count / SAMPLES_PER_BATCH)):
+        for number in range(max(1, ceil(count / SAMPLES_PER_BATCH))):
             with isolated_random(cpu, derived_seed(0, "fixed latents", number)):
                 batches.append(self.loss.latents(SAMPLES_PER_BATCH, cpu))
         return torch.cat(batches)[:count].to(self.device)

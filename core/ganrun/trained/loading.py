@@ -173,9 +173,7 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
 def _check_sampling(overrides: Sequence[str]) -> None:
     for each in overrides:
         if not each.startswith("sampling."):
-            raise RequestError(
-                f"--set {each}: of a trained model, only [sampling] can change; say --set sampling.KEY=VALUE"
-            )
+            raise RequestError(f"--set {each}: only the sampling of a trained model can change; say sampling.KEY=VALUE")
 
 
 def _exported(folder: Path, registry: Registry) -> SavedModel:
