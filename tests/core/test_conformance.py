@@ -120,6 +120,24 @@ class Elsewhere(Sound):
         return super().forward(nn.functional.linear(latents, torch.eye(latents.shape[1])))
 
 
+class OwnStream(Sound):
+    """Draws from a generator of the CPU."""
+
+    def forward(self, latents, labels=None):
+        stream = torch.Generator().manual_seed(1)
+        return super().forward(latents + torch.randn(latents.shape[1], generator=stream, device=latents.device))
+
+
+class Guarded(Sound):
+    """Turns autocast off, and fills a mask: neither waits for anything."""
+
+    def forward(self, latents, labels=None):
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float().clone()
+            latents[latents < 0] = 0.1
+            return super().forward(latents)
+
+
 class Masking(Sound):
     """Waits for the number of values under a mask."""
 
@@ -194,6 +212,7 @@ class Probability(Discriminator):
         (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
         (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(.*test_conformance.py:\d+\)"),
         (Masking, r"on the host, .*: a mask as an index"),
+        (OwnStream, r"a tensor of the CPU together with .* by device=latents.device"),
         (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(.*test_conformance.py:\d+\)"),
         (Listed, r"torch does not find its layers\[0\] \(Linear\)"),
         (Seeding, "its constructor seeds torch's random stream"),
@@ -203,6 +222,7 @@ class Probability(Discriminator):
 )
 def test_a_generator_that_breaks_a_clause_is_named(component, message):
     assert_conforms("generator", Sound)
+    assert_conforms("generator", Guarded)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("generator", component)
 

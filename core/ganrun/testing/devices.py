@@ -38,29 +38,51 @@ TAKES_CPU_TENSORS = ("copy_", "_to_copy", *TAKES_INDICES)
 """Operations that take tensors of the CPU beside those of an accelerator, as indices or sources."""
 
 
+ON_CPU = "is not on the expected device", "device type for generator"
+"""In the messages of torch where tensors or random streams of two devices meet."""
+
+
 @contextmanager
 def on_accelerator() -> Iterator[torch.device]:
     """A block that runs as if on an accelerator: on the device that it gets, and without any arithmetic.
 
-    A component that uses an operation for which torch cannot work out the shapes is not checked.
+    Call in it what runs on a CPU. Where torch cannot work out shapes, or knows an operation on that device not at all,
+    the rest of the block is left out.
 
     Raises:
         AssertionError: if the block reads the value of a tensor, or mixes tensors of the CPU with those of the device;
             with the author's line.
     """
-    with isolated_random(torch.device("cpu"), 3):
+    with isolated_random(torch.device("cpu"), 3), _autocast():
         try:
             with _Watch():  # type: ignore[no-untyped-call]
                 yield META
-        except _FaultError as error:
-            raise AssertionError(f"{error} ({authors_line(error)})") from error
         except Exception as error:
-            if any(text in str(error) for text in WITHOUT_VALUES):
-                raise AssertionError(f"{_waits('.tolist(), .cpu() or .numpy()')} ({authors_line(error)})") from error
-            if "is not on the expected device" in str(error):
-                raise AssertionError(f"{_MIXED} ({authors_line(error)})") from error
-            if not isinstance(error, NotImplementedError):
-                raise
+            fault = str(error) if isinstance(error, _FaultError) else _fault(str(error))
+            if fault is not None:
+                raise AssertionError(f"{fault} ({authors_line(error)})") from error
+
+
+def _fault(message: str) -> str | None:
+    """What an error of torch says about the author's code; None where it is about the device alone."""
+    if any(text in message for text in WITHOUT_VALUES):
+        return _waits(".tolist(), .cpu() or .numpy()")
+    return _MIXED if any(text in message for text in ON_CPU) else None
+
+
+@contextmanager
+def _autocast() -> Iterator[None]:
+    """A block in which `torch.autocast(tensor.device.type)` works on the meta device, as on every other."""
+    original = torch.autocast.__init__
+
+    def init(self: torch.autocast, device_type: str, *arguments: Any, **named: Any) -> None:
+        original(self, "cpu" if device_type == META.type else device_type, *arguments, **named)
+
+    torch.autocast.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = original  # type: ignore[method-assign]
 
 
 _MIXED = "uses a tensor of the CPU together with those of the run's device; make it there, by device=latents.device"
