@@ -153,7 +153,8 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None
     def draw(count: int) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
 
-    evaluations = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
+    readings = {"reconstructions": lambda images: images / 2, "encodings": lambda images: images.flatten(1)[:, :2]}
+    evaluations = [evaluation_on(data, draw, step=1, readings=readings) for _ in range(2)]
     scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
-from ganrun.contracts.specs import DataSpec, NetworkSpec
+from ganrun.contracts.settings import settings_help
+from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
+from ganrun.inference.readings import reading_of
 from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
@@ -100,7 +103,7 @@ class Trial:
         with isolated_random(CPU, 3):
             return phase.objective(self.nets(), batch)
 
-    def batch(self, phase: Phase, copies: int = 1) -> Batch:
+    def batch(self, reads_images: bool = True, copies: int = 1) -> Batch:
         """Six made-up records, each as often as there are copies."""
 
         def made(values: Tensor) -> Tensor:
@@ -109,10 +112,11 @@ class Trial:
         with isolated_random(CPU, 4):
             latents = torch.cat([self.loss.latents(6, self.device)] * copies)
         step = torch.tensor(100.0, device=self.device)
-        if not phase.reads_images:
+        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
+        latents = with_given(latents, ModelSpec(self.facts.sample_shape, factors=tuple(self.loss.factors())), beside)
+        if not reads_images:
             return Batch(latents, steps_done=step)
         labels = made(torch.arange(6) % self.facts.classes) if self.facts.classes else None
-        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
         return Batch(latents, made(_records(self.facts.sample_shape)), labels, beside, step)
 
 
@@ -149,6 +153,7 @@ def _check(trial: Trial) -> None:
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     check_phases(trial)
+    _check_samples(trial)
     _check_readings(trial)
 
 
@@ -162,22 +167,35 @@ def check_phases(trial: Trial) -> None:
         _run(trial.again(device))
 
 
-def _check_readings(trial: Trial) -> None:
-    """Samples have the data's shape, and encodings are latents."""
-    loss, latents = trial.loss, trial.loss.latents(6, CPU)
-    samples = loss.generate(trial.nets(), latents)
+def _check_samples(trial: Trial) -> None:
+    """Samples have the data's shape, and every setting of the sampling has a docstring."""
+    loss = trial.loss
+    samples = loss.generate(trial.nets(), trial.batch().latents, loss.Sampling())
     assert samples.shape == (6, *trial.facts.sample_shape), f"generate gives {tuple(samples.shape)}"
-    read = loss.encode(trial.nets(), samples)
-    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
+    undocumented = [each.name for each in settings_help(loss.Sampling) if not each.help]
+    assert not undocumented, f"settings of the sampling without a docstring: {undocumented}"
+
+
+def _check_readings(trial: Trial) -> None:
+    """A row for each record, of the shape that its name promises, and without gradients."""
+    shapes = {"encodings": (trial.loss.latent_size,), "reconstructions": trial.facts.sample_shape}
+    for name in trial.loss.readings():
+        try:
+            with torch.no_grad(), isolated_random(CPU, 3):
+                rows = reading_of(trial.loss, name, trial.nets(), trial.batch())
+        except ContractError as error:
+            raise AssertionError(error.message) from error
+        shape, found = shapes.get(name), tuple(rows.shape[1:])
+        assert shape in (None, found), f'the reading "{name}" gives rows of shape {found}, not {shape}'
 
 
 def _run(trial: Trial) -> None:
     """Every phase, and samples."""
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        terms = trial.terms(phase, trial.batch(phase))
+        terms = trial.terms(phase, trial.batch(phase.reads_images))
         torch.autograd.backward(list(terms.minimise.values()))
-    trial.loss.generate(trial.nets(), trial.loss.latents(6, trial.device))
+    trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
 
 
 def _freeze_others(trial: Trial, phase: Phase) -> None:
@@ -191,7 +209,7 @@ def _freeze_others(trial: Trial, phase: Phase) -> None:
 
 def gives_scalars(trial: Trial, phase: Phase) -> None:
     """Finite scalars of the same names each time, and no change to the batch."""
-    batch = trial.batch(phase)
+    batch = trial.batch(phase.reads_images)
     before = None if batch.real_images is None else batch.real_images.clone()
     terms, again = trial.terms(phase, batch), trial.terms(phase, batch)
     bad = [name for name, value in _values(terms).items() if value.dim() or not bool(value.isfinite())]
@@ -204,7 +222,7 @@ def gives_scalars(trial: Trial, phase: Phase) -> None:
 
 def trains_its_slots(trial: Trial, phase: Phase) -> None:
     """Each slot that the phase trains gets a gradient."""
-    torch.autograd.backward(list(trial.terms(phase, trial.batch(phase)).minimise.values()))
+    torch.autograd.backward(list(trial.terms(phase, trial.batch(phase.reads_images)).minimise.values()))
     idle = [slot for slot in phase.trains if all(p.grad is None for p in trial.networks[slot].parameters())]
     assert not idle, f"{phase.name}: slots that it trains but that get no gradient: {idle}"
 
@@ -212,10 +230,10 @@ def trains_its_slots(trial: Trial, phase: Phase) -> None:
 def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
     """An objective changes nothing but buffers of the memory, in place; with these put back, it gives the same."""
     before = Snapshot(trial.remembering)
-    terms = _values(trial.terms(phase, trial.batch(phase)))
+    terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
     before.check()
     before.restore()
-    again = _values(trial.terms(phase, trial.batch(phase)))
+    again = _values(trial.terms(phase, trial.batch(phase.reads_images)))
     before.restore()
     others = [name for name, value in terms.items() if not torch.equal(value, again[name])]
     assert not others, (
@@ -229,7 +247,7 @@ def takes_means(trial: Trial, phase: Phase) -> None:
     before = Snapshot(trial.remembering)
     values = {}
     for copies in (1, 2, 4):
-        values[copies] = _values(trial.terms(phase, trial.batch(phase, copies)))
+        values[copies] = _values(trial.terms(phase, trial.batch(phase.reads_images, copies)))
         before.restore()
     for name, value in values[1].items():
         power = _power(value, values[2][name], 2)
