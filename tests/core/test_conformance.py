@@ -212,7 +212,7 @@ class Probability(Discriminator):
         (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
         (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(.*test_conformance.py:\d+\)"),
         (Masking, r"on the host, .*: a mask as an index"),
-        (OwnStream, r"a tensor of the CPU together with .* by device=latents.device"),
+        (OwnStream, "draws from a generator, which has a device; draw from torch's global random stream"),
         (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(.*test_conformance.py:\d+\)"),
         (Listed, r"torch does not find its layers\[0\] \(Linear\)"),
         (Seeding, "its constructor seeds torch's random stream"),

@@ -38,8 +38,8 @@ TAKES_CPU_TENSORS = ("copy_", "_to_copy", *TAKES_INDICES)
 """Operations that take tensors of the CPU beside those of an accelerator, as indices or sources."""
 
 
-ON_CPU = "is not on the expected device", "device type for generator"
-"""In the messages of torch where tensors or random streams of two devices meet."""
+ON_CPU = "is not on the expected device"
+"""In the messages of torch where tensors of two devices meet."""
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def _fault(message: str) -> str | None:
     """What an error of torch says about the author's code; None where it is about the device alone."""
     if any(text in message for text in WITHOUT_VALUES):
         return _waits(".tolist(), .cpu() or .numpy()")
-    return _MIXED if any(text in message for text in ON_CPU) else None
+    return _MIXED if ON_CPU in message else None
 
 
 @contextmanager
@@ -87,6 +87,8 @@ def _autocast() -> Iterator[None]:
 
 _MIXED = "uses a tensor of the CPU together with those of the run's device; make it there, by device=latents.device"
 
+_STREAM = "draws from a generator, which has a device; draw from torch's global random stream"
+
 
 def _waits(cause: str) -> str:
     return f"reads values of a tensor on the host, for which a GPU stalls at every step: {cause}"
@@ -102,14 +104,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        named = kwargs or {}
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         name = func._schema.name.partition("::")[2]
-        if any(each.device == META for each in tensors):
+        if any(each.device == META for each in tensors) or named.get("device") == META:
+            if named.get("generator") is not None:
+                raise _FaultError(_STREAM)
             if name in READS or _is_masked(name, args):
                 raise _FaultError(_waits(READS.get(name, READS["nonzero"])))
             if name not in TAKES_CPU_TENSORS and any(each.device != META and each.dim() for each in tensors):
                 raise _FaultError(_MIXED)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **named)
 
 
 def _is_masked(name: str, args: tuple[Any, ...]) -> bool:
