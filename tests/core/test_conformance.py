@@ -388,6 +388,23 @@ class Growing(WithMean):
         self.memory.register_buffer("last", value.detach())
 
 
+class OneHotLabels(Pair):
+    """Passes labels that are no int64."""
+
+    def ports(self, slot):
+        return super().ports(slot)._replace(conditions={} if slot == "generator" else {"labels": ()})
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels.float()).mean()})
+
+
+class Unannounced(Pair):
+    """Passes labels of which its ports say nothing."""
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels).mean()})
+
+
 class OnlyWithClasses(Pair):
     """Breaks where the data has no labels."""
 
@@ -409,6 +426,8 @@ class OnlyWithClasses(Pair):
         (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
         (Chained, r"self.memory.mean is computed with gradients"),
         (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
+        (OneHotLabels, r"with labels of type and shape \(torch.float32,\), not \(torch.int64,\)"),
+        (Unannounced, r"called with \{'labels'\} besides its input; its ports say set\(\)"),
         (OnlyWithClasses, "no labels"),
         (Vector, r"no finite scalars: \['real'\]"),
         (InPlace, "changes batch.images in place"),
