@@ -92,11 +92,8 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def exported(
-    run: ganrun.Run, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, ganrun.Model]:
-    monkeypatch.setattr(exporting, "find_saved_model", lambda what, *_: find_saved_model(what, registry))
-    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"))
+def exported(run: ganrun.Run, registry: Registry, tmp_path: Path) -> tuple[Path, ganrun.Model]:
+    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"), registry=registry)
     return folder, find_saved_model(folder, registry).model("cpu")
 
 
@@ -218,8 +215,7 @@ def test_an_export_without_data_has_no_picture(
         raise DataError("its files are gone; fetch them")
 
     monkeypatch.setattr(Edges, "prepare", gone)
-    monkeypatch.setattr(exporting, "find_saved_model", lambda what, *_: find_saved_model(what, registry))
-    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"))
+    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"), registry=registry)
     assert not (folder / "samples.png").exists() and "there is no samples.png" in caplog.text
     assert (folder / "generator.pt2").is_file() and "samples.png" not in (folder / "README.md").read_text()
 

@@ -88,7 +88,7 @@ class TruncatedGan(AdversarialLoss):
         return torch.logsumexp(-0.5 * distances, 1) - torch.tensor(float(batch.size)).log()
 
     def labels_seen(self, nets: Nets, batch: Batch) -> Tensor:
-        return torch.full((batch.size,), -1) if batch.labels is None else batch.labels
+        return batch.latents.new_zeros(batch.size) if batch.labels is None else batch.labels
 
 
 class Likelihood(Metric):
@@ -395,7 +395,7 @@ def test_pictures_of_a_sampling_have_a_file_of_their_own(
 ) -> None:
     from ganrun_samples import making
 
-    monkeypatch.setattr(making, "find_saved_model", lambda what, *_: find_saved_model(what, registry))
+    monkeypatch.setattr(making, "find_saved_model", lambda what: find_saved_model(what, registry))
     maker = making.Maker(str(run.directory.path), "cpu", ["sampling.psi=0.5"])
     target = maker.target("sample", None, seed=2)
     assert target.path.name == f"sample_step_{STEPS:08d}_seed_2_psi_0.5.png"
@@ -419,13 +419,12 @@ def test_a_loss_whose_sampling_no_recipe_could_hold_is_refused(sampling: type, m
 
 
 def test_an_export_has_its_sampling_built_in_and_its_card_says_so(
-    run: ganrun.Run, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: ganrun.Run, registry: Registry, tmp_path: Path
 ) -> None:
     from ganrun_export import exporting
 
     score(Request(run.directory.path, metrics=["auroc"], overrides=["sampling.psi=0.1"], device="cpu"), registry)
-    monkeypatch.setattr(exporting, "find_saved_model", lambda what, *_: find_saved_model(what, registry))
-    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"))
+    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"), registry=registry)
     program = torch.export.load(folder / "generator.pt2").module()
     latents = torch.randn(5, 6)
     torch.testing.assert_close(program(latents), run.model.decode(latents))

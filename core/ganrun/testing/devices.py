@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ganrun.base.frames import authors_line
 from ganrun.base.randomness import isolated_random
 
 META = torch.device("meta")
@@ -54,12 +53,12 @@ def on_accelerator() -> Iterator[torch.device]:
             with _Watch():  # type: ignore[no-untyped-call]
                 yield META
         except _FaultError as error:
-            raise AssertionError(f"{error} ({_line(error)})") from error
+            raise AssertionError(f"{error} ({authors_line(error)})") from error
         except Exception as error:
             if any(text in str(error) for text in WITHOUT_VALUES):
-                raise AssertionError(f"{_waits('.tolist(), .cpu() or .numpy()')} ({_line(error)})") from error
+                raise AssertionError(f"{_waits('.tolist(), .cpu() or .numpy()')} ({authors_line(error)})") from error
             if "is not on the expected device" in str(error):
-                raise AssertionError(f"{_MIXED} ({_line(error)})") from error
+                raise AssertionError(f"{_MIXED} ({authors_line(error)})") from error
             if not isinstance(error, NotImplementedError):
                 raise
 
@@ -97,11 +96,3 @@ def _is_masked(name: str, args: tuple[Any, ...]) -> bool:
     if name not in TAKES_INDICES or (len(args) > 2 and args[2].numel() == 1):
         return False
     return any(each is not None and each.dtype == torch.bool for each in args[1])
-
-
-def _line(error: BaseException) -> str:
-    """The author's innermost line: `networks.py:31`."""
-    libraries = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}"

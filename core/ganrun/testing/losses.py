@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.settings import settings_help
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.inference.given import with_given
 from ganrun.inference.readings import reading_of
+from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
+from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
 from ganrun.testing.memory import Snapshot
 
@@ -31,12 +34,14 @@ IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
 
 
-def check_loss(component: type[Loss], settings: Any, spec: DataSpec | None) -> None:
+def check_loss(
+    component: type[Loss], settings: Any, spec: DataSpec | None, networks: Mapping[str, type[Network]] | None = None
+) -> None:
     """Its latents, factors and phases; with labels and, unless it needs them, without."""
     facts = spec or IMAGES
-    _check(Trial(component, settings, facts))
+    _check(Trial(component, settings, facts, networks=networks))
     if facts.classes and not _needs_classes(component, settings, facts):
-        _check(Trial(component, settings, replace(facts, classes=0)))
+        _check(Trial(component, settings, replace(facts, classes=0), networks=networks))
 
 
 def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> bool:
@@ -45,7 +50,7 @@ def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> boo
     if any("labels" in loss.ports(slot).conditions for slot in loss.slots):
         return True
     try:
-        Trial(component, settings, replace(facts, classes=0))
+        component(settings, replace(facts, classes=0))
     except IncompatibleError:
         return True
     return False
@@ -59,20 +64,36 @@ class Trial:
         settings: Its settings.
         facts: The data's.
         device: Where it runs; on `meta`, nothing is computed.
+        networks: Components for some of its slots; in all others are networks of one layer.
     """
 
-    def __init__(self, component: type[Loss], settings: Any, facts: DataSpec, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        component: type[Loss],
+        settings: Any,
+        facts: DataSpec,
+        device: torch.device = CPU,
+        networks: Mapping[str, type[Network]] | None = None,
+    ) -> None:
         self.facts, self.device = facts, device
-        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts)
+        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts, networks=networks)
         with isolated_random(CPU, 3):
             self.loss = component(settings, facts)
-            self.networks = {
-                slot: _Linear(NetworkSpec(*self.loss.ports(slot), classes=facts.classes)).to(device)
-                for slot in self.loss.slots
-            }
+            self.networks = {slot: self._network(slot, networks or {}).to(device) for slot in self.loss.slots}
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
         """What has a memory, and changes nothing else."""
+
+    def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
+        spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
+        if slot in given:
+            return given[slot](given[slot].Settings(), spec)
+        methods = self.loss.slots[slot].methods
+        assert not methods, (
+            f"it calls {', '.join(methods)} of the network in its slot {slot}; name one to try it on: "
+            f'assert_conforms("loss", …, networks={{"{slot}": …}})'
+        )
+        return _Linear(spec)
 
     def nets(self) -> Nets:
         return Nets({name: View(network) for name, network in self.networks.items()})
@@ -124,13 +145,11 @@ class _Linear(nn.Module):
 
 def _check(trial: Trial) -> None:
     loss = trial.loss
+    with asserted():
+        check_declared(loss)
     latents = loss.latents(6, CPU)
     assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
-    described = sum(factor.size for factor in loss.factors())
-    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
     phases = loss.phases()
-    names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
     check_phases(trial)
