@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError, PluginError
 from ganrun.base.frames import is_out_of_memory, method
-from ganrun.base.modules import copied
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
-from ganrun.rehearsal.state import check_parameters
+from ganrun.rehearsal.state import check_parameters, copy_of
 
 SHAKE = 0.1
 """Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
@@ -64,7 +63,7 @@ class NetworkTrial:
 
     def copy(self) -> nn.Module:
         """A copy of the network, to work on."""
-        return copied(self.module)
+        return copy_of(self.module)
 
     def shaken(self, number: int) -> nn.Module:
         """A copy in evaluation mode: unshaken for 0, and for 1, 2, … shaken in different directions."""
