@@ -23,7 +23,13 @@ from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.evaluation import measured
 from ganrun.rehearsal.data import check_data
 from ganrun.testing.evaluations import evaluation_on
-from ganrun.testing.models import check_discriminator, check_generator, check_loss, check_network
+from ganrun.testing.models import (
+    check_augmentation,
+    check_discriminator,
+    check_generator,
+    check_loss,
+    check_network,
+)
 from ganrun.training.events import Events
 
 CPU = torch.device("cpu")
@@ -228,6 +234,7 @@ _CHECKS: dict[str, Callable[[Any, Any, Any], None]] = {
     "discriminator": check_discriminator,
     "network": check_network,
     "loss": check_loss,
+    "augmentation": check_augmentation,
     "data": _check_data,
     "metric": _check_metric,
     "extractor": _check_extractor,

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import isolated_random
+from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Discriminator, Generator, Network
 from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.rehearsal.augmentations import AUGMENTATION_CLAUSES, AugmentationTrial
+from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.networks import NETWORK_CLAUSES, NetworkTrial, example_inputs
 from ganrun.rehearsal.state import check_state
 from ganrun.training.averaging import Average
@@ -71,7 +74,9 @@ def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -
     """Try every clause; returns the outputs in evaluation mode."""
 
     def build() -> Network:
-        return component(settings, spec)
+        network = component(settings, spec)
+        try_begin(network, 0, NetworkTrial.steps, CPU)
+        return network
 
     def make() -> Network:
         return seeded_network(build, CPU, 7)
@@ -84,17 +89,19 @@ def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -
             if spec.labelled and "ignores its labels" in error.message:  # it need not be one that can be conditioned
                 return View(make().eval())(example_inputs(spec, 6, CPU)[0], labels=torch.arange(6) % spec.classes)
             raise AssertionError(error.message) from error
-    return _check_numbers(make, build, spec)
+    return _check_numbers(trial, build, spec)
 
 
-def _check_numbers(make: Callable[[], nn.Module], build: Callable[[], nn.Module], spec: NetworkSpec) -> Tensor:
+def _check_numbers(trial: NetworkTrial, build: Callable[[], nn.Module], spec: NetworkSpec) -> Tensor:
     inputs, conditions = example_inputs(spec, 6, CPU)
-    module, twin = make(), make()
+    module, twin = trial.make(), trial.make()
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
     assert same, "two builds under one seed differ: draw from torch's global random stream"
     _check_state(module, build, lambda network: network(inputs[:2], **{n: each[:2] for n, each in conditions.items()}))
-    output = module(inputs, **conditions)
-    torch.autograd.backward((output * torch.randn_like(output)).sum())
+    for step in trial.points(module):
+        try_begin(module, step, trial.steps, CPU)
+        output = module(inputs, **conditions)
+        torch.autograd.backward((output * torch.randn_like(output)).sum())
     idle = [name for name, each in module.named_parameters() if each.grad is None]
     assert not idle, f"parameters that never get a gradient: {idle}"
     module.eval()
@@ -113,6 +120,26 @@ def _check_state(module: nn.Module, make: Callable[[], nn.Module], call: Callabl
         check_state(module, make, call, CPU, partial(Average, decay=0.5))
     except IncompatibleError as error:
         raise AssertionError(error.message) from error
+
+
+# ── Augmentations ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:
+    """The clauses of every augmentation; it can be differentiated twice, since losses may have a gradient penalty."""
+
+    def make() -> Augmentation:
+        augmentation = component(settings, spec or IMAGES)
+        try_begin(augmentation, 0, NetworkTrial.steps, CPU)
+        return augmentation
+
+    with isolated_random(CPU, 7):
+        trial = AugmentationTrial(make(), make, CPU)
+    for clause in AUGMENTATION_CLAUSES:
+        try:
+            clause(trial)
+        except IncompatibleError as error:
+            raise AssertionError(error.message) from error
 
 
 # ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────
