@@ -38,6 +38,7 @@ from .contracts.data import (
 from .contracts.evaluation import (
     Buffer as Buffer,
     Collector as Collector,
+    EvaluatedModel as EvaluatedModel,
     Evaluation as Evaluation,
 )
 from .contracts.extractors import Extractor as Extractor
@@ -47,6 +48,7 @@ from .contracts.losses import (
     Loss as Loss,
     Nets as Nets,
     Phase as Phase,
+    Reading as Reading,
     Slot as Slot,
     Terms as Terms,
 )
@@ -90,6 +92,7 @@ from .contracts.views import (
     in_float32 as in_float32,
 )
 from .discovery.registry import (
+    Registry as Registry,
     load_registry as load_registry,
     locate as locate,
 )

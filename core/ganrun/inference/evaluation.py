@@ -14,12 +14,12 @@ from torch import Tensor
 from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
 from ganrun.base.frames import called
 from ganrun.contracts.data import Data
-from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
+from ganrun.contracts.evaluation import Buffer, Collector, EvaluatedModel, Evaluation
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import NonFiniteRowsError, ReadsImages, RealImages, Rows, Source
+from ganrun.inference.sources import NonFiniteRowsError, RealImages, Rows, Source
 
 C = TypeVar("C", bound=Collector)
 
@@ -45,7 +45,7 @@ class SharedEvaluation(Evaluation):
         seed: The run's seed.
         samples: Source of the samples.
         data: The run's data set, prepared.
-        model: Encodes and reconstructs real images, where there is an encoder.
+        model: Reads real records, and serves metrics; None for a folder of pictures.
         protocol: What the samples depend on, for the protocol of every score.
         on_progress: Called after each batch; may raise to stop the evaluation.
     """
@@ -59,17 +59,16 @@ class SharedEvaluation(Evaluation):
         seed: int,
         samples: Source,
         data: Data,
-        model: ReadsImages | None = None,
+        model: EvaluatedModel | None = None,
         protocol: Mapping[str, str | int | float | bool] | None = None,
         on_progress: OnProgress = ignore_progress,
     ) -> None:
-        super().__init__(spec=spec, device=device, step=step, seed=seed)
+        super().__init__(spec=spec, device=device, step=step, seed=seed, model=model)
         shape = "×".join(str(side) for side in spec.sample_shape)
         self.protocol = {"sample_shape": shape, "precision": "f32", "torch": torch.__version__, **(protocol or {})}
         self.on_progress = on_progress
         self._samples = samples
         self._data = data
-        self._model = model
         self._passes: dict[str, _Pass] = {}
         """By the source's name."""
         self._frame: Frame = partial(called, "the evaluation")
@@ -102,7 +101,7 @@ class SharedEvaluation(Evaluation):
     ) -> C:
         """As `Evaluation.collect_real`."""
         available = len(self._data.split(split))
-        source = RealImages(self._data, split, self.device, self._model)
+        source = RealImages(self._data, split, self.device, self.model)
         return self._request(source, into, outputs, available if count is None else min(count, available), extractor)
 
     def generated(self, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ganrun.base.modules import copied
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.specs import NetworkSpec
+from ganrun.rehearsal.comparison import attributes, differ
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.rehearsal.state import built_again, check_device, check_restart
 
@@ -48,16 +50,20 @@ class AugmentationTrial:
     def images(self) -> Tensor:
         """Images to augment, always the same."""
         spec = NetworkSpec(inputs=self.augmentation.spec.sample_shape, outputs=())
-        return example_inputs(spec, min(4, self.samples), self.device)[0]
+        return example_inputs(spec, min(6, self.samples), self.device)[0]
 
     def adjusted(self) -> Augmentation:
-        """A copy that has been adjusted, if it ever is, to a network that knows the images very well."""
-        copy = copied(self.augmentation)
-        for _ in range(ADJUSTMENTS if copy.every else 0):
-            outputs = torch.full((4, *self.outputs), 3.0, device=self.device)
-            with isolated_random(self.device, SEED), torch.no_grad(), method("adjust"):
-                copy.adjust(outputs, MANY)
-        return copy
+        """A copy that has been adjusted to such a network."""
+        adjusted = copied(self.augmentation)
+        for _ in range(ADJUSTMENTS):
+            self.adjust(adjusted)
+        return adjusted
+
+    def adjust(self, augmentation: Augmentation) -> None:
+        """Adjust it once, as by a network that knows the images very well."""
+        outputs = torch.full((self.samples, *self.outputs), 3.0, device=self.device)
+        with isolated_random(self.device, SEED), torch.no_grad(), method("adjust"):
+            augmentation.adjust(outputs, MANY)
 
 
 def check_augmentation(trial: AugmentationTrial) -> None:
@@ -76,7 +82,7 @@ def check_augmentation(trial: AugmentationTrial) -> None:
 def has_no_parameters(trial: AugmentationTrial) -> None:
     """Nothing is trained."""
     for name, _ in trial.augmentation.named_parameters():
-        raise IncompatibleError(f"has the parameter {name}, and nothing trains an augmentation; make it a buffer")
+        raise IncompatibleError(f"its parameter {name} would never be trained; make it a buffer")
     check_device(trial.augmentation, trial.device)
     every = trial.augmentation.every
     if not isinstance(every, int) or every < 0:
@@ -93,28 +99,31 @@ def keeps_images(trial: AugmentationTrial) -> None:
         if not isinstance(augmented, Tensor):
             raise IncompatibleError(f"returns {type(augmented).__name__} where a tensor was expected")
         if augmented.shape != given.shape:
-            found, wanted = tuple(augmented.shape), tuple(given.shape)
-            raise IncompatibleError(f"returns shape {found} where {wanted} was expected; keep the images' shape")
+            raise IncompatibleError(f"returns shape {tuple(augmented.shape)} for {tuple(given.shape)}; keep the shape")
         if augmented.dtype != torch.float32:
             raise IncompatibleError(f"returns {augmented.dtype} where torch.float32 was expected; end with .float()")
         if not augmented.isfinite().all():
             raise IncompatibleError("returns NaN or infinity for images in [-1, 1]")
         if not torch.equal(images, given):
-            raise IncompatibleError("changes its input in place; begin with a copy")
+            raise IncompatibleError("changes the images in place; begin with a copy")
 
 
 def is_differentiable(trial: AugmentationTrial) -> None:
-    """Gradients pass through it, twice where the loss differentiates one."""
+    """Gradients pass through it, from each image to itself, and twice where the loss differentiates one."""
     for augmentation in (copied(trial.augmentation), trial.adjusted()):
         images = trial.images().requires_grad_()
         try:
-            total = _augmented(augmentation, images).square().sum()
+            augmented = _augmented(augmentation, images)
+            (own,) = torch.autograd.grad(augmented[0].sum(), images, retain_graph=True)
+            total = augmented.square().sum()
             (gradient,) = torch.autograd.grad(total, images, create_graph=trial.second_order)
         except RuntimeError as error:
             raise IncompatibleError(
-                f"cannot be differentiated, and a generator learns through it: {_line(error)}; compute with torch's"
-                " functions, and without detach or no_grad"
+                f"cannot be differentiated, so a generator could not learn through it: {_line(error)}; compute with"
+                " torch's functions, without detach or no_grad"
             ) from error
+        if own[1:].any():
+            raise IncompatibleError("what it makes of an image depends on the rest of its batch")
         if trial.second_order:
             _differentiate_again(gradient)
 
@@ -135,28 +144,26 @@ def draws_from_the_stream(trial: AugmentationTrial) -> None:
     outputs = [_augmented(augmentation, trial.images()) for _ in range(2)]
     if not torch.equal(*outputs):
         raise IncompatibleError(
-            "gives other images under the same random stream; draw from torch's global stream, and change nothing in"
-            " forward"
+            "under one random stream, two calls differ: draw from torch's global stream, and change nothing in forward"
         )
 
 
 def keeps_its_buffers(trial: AugmentationTrial) -> None:
     """Buffers are changed in place, by `adjust` alone."""
     augmentation = copied(trial.augmentation)
-    places = _places(augmentation)
+    before, places = copy.deepcopy(dict(attributes(augmentation))), _places(augmentation)
     state = {name: value.clone() for name, value in augmentation.named_buffers()}
     _augmented(augmentation, trial.images())
     changed = [name for name, value in augmentation.named_buffers() if not torch.equal(value, state.get(name, value))]
     if changed:
         raise IncompatibleError(f"its forward changes the buffer {changed[0]}; change buffers in adjust alone")
-    if augmentation.every:
-        with isolated_random(trial.device, SEED), torch.no_grad(), method("adjust"):
-            augmentation.adjust(torch.ones(4, *trial.outputs, device=trial.device), MANY)
+    trial.adjust(augmentation)
+    kept = [name for name, each in attributes(augmentation) if name not in before or differ(before[name], each)]
+    if kept:
+        raise IncompatibleError(f"adjust changes {kept[0]}, which no checkpoint holds; keep it in a buffer")
     for name, place in _places(augmentation).items():
         if places.get(name) != place:
-            raise IncompatibleError(
-                f"its buffer {name} is replaced; change it in place, such as by self.{name}.copy_(…)"
-            )
+            raise IncompatibleError(f"adjust assigns a new tensor to {name}; change the buffer in place")
 
 
 def is_restored(trial: AugmentationTrial) -> None:

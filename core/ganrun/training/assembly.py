@@ -70,10 +70,9 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     device = _choose_device(recipe)
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
-    with frame_of(recipe, recipe.data, "split"):
-        paired: bool = recipe.loss.registered.cls.paired
-        manifest = check_data(data, paired=paired, batch_size=max(recipe.batch_sizes))
     spec, loss = build_loss(recipe, data)
+    with frame_of(recipe, recipe.data, "split"):
+        manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
     beginning = Beginning(recipe, loss, state, device)
@@ -85,7 +84,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     return Assembly(
         recipe=recipe,
         data=data,
-        model=Model(spec, loss, shown, device, recipe.train.seed),
+        model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
         beginning=beginning,
         metrics=tuple(metrics),

@@ -1,0 +1,36 @@
+"""The conformance of augmentations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ganrun.base.randomness import isolated_random
+from ganrun.contracts.augmentations import Augmentation
+from ganrun.contracts.specs import DataSpec
+from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation as check_clauses
+from ganrun.rehearsal.beginning import try_begin
+from ganrun.testing.clauses import asserted
+from ganrun.testing.devices import on_accelerator
+from ganrun.testing.losses import CPU, IMAGES
+
+STEPS = 1000
+"""Of the run that it is built for."""
+
+
+def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:
+    """It is differentiable twice, random by torch's stream alone, keeps its state in buffers, and waits for nothing."""
+
+    def make() -> Augmentation:
+        augmentation = component(settings, spec or IMAGES)
+        try_begin(augmentation, 0, STEPS, CPU)
+        return augmentation
+
+    with asserted(), isolated_random(CPU, 7):
+        trial = AugmentationTrial(make(), make, CPU, samples=6)
+        check_clauses(trial)
+    with on_accelerator() as device:
+        augmentation = make().to(device)
+        augmentation(trial.images().to(device))
+        augmentation.adjust(torch.zeros(6, 1, device=device), 6)
