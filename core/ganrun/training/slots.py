@@ -11,10 +11,8 @@ from torch import nn
 
 from ganrun.base.randomness import derived_seed
 from ganrun.contracts.losses import Loss, Slot
-from ganrun.contracts.networks import Network
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
-from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
 from ganrun.training.augmenting import build_augmentations
@@ -64,7 +62,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
     with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
         trial = NetworkTrial(
-            make=lambda: _begun(build_network(config, spec, device, seed), train.steps, device),
+            make=lambda: build_network(config, spec, device, seed, train.steps),
             spec=spec,
             device=device,
             methods=loss.slots[name].methods,
@@ -78,18 +76,12 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         inputs, conditions = trial.example(2)
         check_state(
             module,
-            lambda: _begun(build_like(module, config, spec), train.steps, torch.device("cpu")),
+            lambda: build_like(module, config, spec, train.steps),
             lambda network: View(network)(inputs, **conditions),
             device,
             _average_of(recipe, loss, name),
         )
     return module
-
-
-def _begun(network: Network, steps: int, device: torch.device) -> Network:
-    """A network as it is before the first step."""
-    try_begin(network, 0, steps, device)
-    return network
 
 
 def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
