@@ -247,14 +247,26 @@ def test_the_average_follows_the_schedule_of_its_decay(tmp_path: Path) -> None:
         torch.testing.assert_close(average, decay * before + (1 - decay) * weight)
 
 
+def test_adam_follows_the_schedule_of_its_betas(tmp_path: Path) -> None:
+    betas = [0.0, {"schedule": "linear", "start": 0.5, "end": 0.9}]
+    run = build(tables(optimizer={"betas": betas}), tmp_path / "run")
+    take_step, (group,) = build_step(run, Measurements()), run.state.slots["generator"].optimizer.param_groups
+    found = []
+    for _ in range(4):
+        take_step()
+        found.append(group["betas"])
+    assert found == [(0.0, pytest.approx(0.5 + 0.1 * step)) for step in range(4)]
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {"generator": {"use": "stepped"}},
         {"loss": {"use": "weighted", "gamma": FALLING}},
         {"ema": {"decay": {"schedule": "linear", "start": 0.0, "end": 0.5}}},
+        {"optimizer": {"betas": [0.0, {"schedule": "linear", "start": 0.5, "end": 0.9}]}},
     ],
-    ids=["begin", "loss", "ema"],
+    ids=["begin", "loss", "ema", "optimizer"],
 )
 def test_what_follows_the_run_makes_its_steps_decide(tmp_path: Path, more: dict[str, Any]) -> None:
     recipe = tables(**more, train={"steps": 2})
