@@ -137,19 +137,23 @@ def _batched(model: Model, method: Method, inputs: Tensor) -> ExportedProgram:
 
 
 def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module]:
-    """The networks that a method calls: a program contains the weights of all networks in its module."""
-    called: set[str] = set()
-    hooks = [
-        network.register_forward_hook(lambda *_, name=name: called.add(name))
-        for name, network in model.networks.items()
-    ]
-    try:
-        with torch.no_grad():
-            method(Nets({name: View(network) for name, network in model.networks.items()}), inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: network for name, network in model.networks.items() if name in called}
+    """The networks that a method calls, or parts of: a program contains the weights of all networks in its module."""
+    nets = _Recording(model.networks)
+    with torch.no_grad():
+        method(nets, inputs)
+    return {name: network for name, network in model.networks.items() if name in nets.called}
+
+
+class _Recording(Nets):
+    """Networks that record which of them are called."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        self.networks = networks
+        self.called: set[str] = set()
+
+    def __getattr__(self, slot: str) -> View:
+        self.called.add(slot)
+        return View(self.networks[slot])
 
 
 def _program(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import ganrun
 from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
-from ganrun.testing import build
+from ganrun.testing import build, measured
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
@@ -91,12 +91,35 @@ class Adaptive(ganrun.Augmentation):
         self.p.add_(outputs.mean() * images / 100).clamp_(0.1, 0.9)
 
 
+class Collected(ganrun.Metric):
+    """Sums that depend on the order of everything that was collected: samples, latents, images and their labels."""
+
+    def watch(self, evaluation: ganrun.Evaluation) -> None:
+        self.made = evaluation.collect(ganrun.Buffer(), "samples", "latents", count=1100)
+        self.real = evaluation.collect_real(ganrun.Buffer(), "images", "labels", count=700)
+
+    def measure(self, evaluation: ganrun.Evaluation) -> list[ganrun.Score]:
+        ordered = [self._ordered(each) for buffer in (self.made, self.real) for each in buffer.tensors()]
+        at_once = evaluation.generated(300).double().sum().item()
+        return [
+            ganrun.Score(f"sum_{number}", value, higher_is_better=True, protocol={"order": "as collected"})
+            for number, value in enumerate([*ordered, at_once])
+        ]
+
+    def _ordered(self, rows: Tensor) -> float:
+        return (rows.double().reshape(len(rows), -1).sum(1) * torch.arange(1, len(rows) + 1)).sum().item()
+
+
 class Plugin:
-    """Offers the loss and the augmentation."""
+    """Offers the loss, the augmentation and the metric."""
 
     @hookimpl
     def ganrun_augmentations(self) -> dict[str, type[ganrun.Augmentation]]:
         return {"adaptive": Adaptive}
+
+    @hookimpl
+    def ganrun_metrics(self) -> dict[str, type[ganrun.Metric]]:
+        return {"collected": Collected}
 
     @hookimpl
     def ganrun_losses(self) -> dict[str, type[ganrun.Loss]]:
@@ -116,6 +139,11 @@ def take_steps(run: Run) -> Result:
     return {"weights": weights, "means": measurements.read(), "step": run.step, "images": run.images_seen}
 
 
+def scored(run: Run) -> Result:
+    """The scores of the weights that training begins with."""
+    return {"scores": [score.value for score in measured(run.metrics, run.evaluation())]}
+
+
 def interrupted(run: Run) -> Result:
     """The step at which the second rank's signal stops both."""
     take_step = build_step(run, Measurements())
@@ -131,7 +159,7 @@ def interrupted(run: Run) -> Result:
     return {"step": run.step}
 
 
-ACTS = {"take_steps": take_steps, "interrupted": interrupted}
+ACTS = {"take_steps": take_steps, "scored": scored, "interrupted": interrupted}
 
 
 def rank_main(rank: int, port: int, folder: Path, act: str) -> None:
@@ -210,6 +238,13 @@ def test_ranks_without_draws_adjust_as_one_does_that_accumulates(tmp_path: Path)
     looked_at = {**DENSE, "augmentation": {"use": "adaptive", "flips": False}}
     first, _ = two(looked_at, tmp_path)
     assert largest_difference(first, one(looked_at, tmp_path, accumulate=2)) == 0
+
+
+def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> None:
+    first, second = two({**DENSE, "metric": [{"use": "collected"}]}, tmp_path, scored)
+    alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
+    assert first == alone and len(first["scores"]) == 5
+    assert second == {"scores": []}  # the first rank alone measures
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:

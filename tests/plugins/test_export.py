@@ -26,6 +26,7 @@ import ganrun
 from ganrun import Run, to_uint8
 from ganrun.cli import main
 from ganrun.testing import train
+from ganrun_export.programs import generator_of, write_program
 
 QUIET = dict.fromkeys(("samples", "progress", "mlflow"), False)
 MLP = {"use": "mlp", "hidden": [8]}
@@ -104,6 +105,34 @@ def exported(run: Run) -> Path:
 
 
 # ── The same samples ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class PartsAndMemory(ganrun.Loss):
+    """Samples are made by a part of a network, and by what the loss remembers."""
+
+    slots = {"generator": ganrun.Slot("generator", methods=("layers",))}
+
+    def __init__(self, settings: None, spec: ganrun.DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.memory.register_buffer("shift", torch.rand(1, 4, 4))
+
+    latent_size = 4
+
+    def phases(self) -> tuple[ganrun.Phase, ...]:
+        return ()
+
+    def generate(self, nets: ganrun.Nets, latents: torch.Tensor, sampling: object) -> torch.Tensor:
+        return nets.generator.layers(latents).unflatten(1, (1, 4, 4)) / 2 + self.memory.shift
+
+
+def test_a_program_holds_networks_of_which_parts_are_called_and_the_memory(tmp_path: Path) -> None:
+    loss, network = PartsAndMemory(None, ganrun.DataSpec((1, 4, 4))), torch.nn.Module()
+    network.layers = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh())
+    spec = ganrun.ModelSpec((1, 4, 4), latent_size=4, factors=tuple(loss.factors()))
+    model = ganrun.Model(spec, loss, {"generator": network}, torch.device("cpu"), 0)
+    write_program(generator_of(model), tmp_path / "program.pt2")
+    latents, program = model.fixed_latents(5), torch.export.load(tmp_path / "program.pt2").module()
+    assert torch.allclose(program(latents), model.decode(latents), atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

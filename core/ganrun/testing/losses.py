@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
@@ -22,13 +23,17 @@ from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.inference.given import with_given
 from ganrun.inference.readings import reading_of
+from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
-from ganrun.testing.devices import on_accelerator
+from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
 
 CPU = torch.device("cpu")
+
+STEPS = 1000
+"""Of the run that a component is tried for."""
 
 IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
@@ -83,6 +88,13 @@ class Trial:
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
         """What has a memory, and changes nothing else."""
+        for each in (self.loss, *self.networks.values()):
+            self.begin(each)
+
+    def begin(self, component: Any, step: int = 0) -> None:
+        """Set what of a component is a function of the step."""
+        with asserted():
+            try_begin(component, step, STEPS, self.device)
 
     def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
         spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
@@ -137,6 +149,10 @@ class _Linear(nn.Module):
         assert given == named, f"a network is called with {given or 'nothing'} besides its input; its ports say {named}"
         shape = tuple(inputs.shape[1:])
         assert shape == self.spec.inputs, f"a network is called on {shape}; its ports say {self.spec.inputs}"
+        for name, value in conditions.items():
+            found, dtype = (value.dtype, *value.shape[1:]), torch.int64 if name == "labels" else torch.float32
+            expected = (dtype, *self.spec.conditions[name])
+            assert found == expected, f"a network is called with {name} of type and shape {found}, not {expected}"
         shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
         outputs = self.layer(inputs.flatten(1)).tanh()
         outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
@@ -163,8 +179,7 @@ def check_phases(trial: Trial) -> None:
         _freeze_others(trial, phase)
         for clause in PHASE_CLAUSES:
             clause(trial, phase)
-    with on_accelerator() as device:
-        _run(trial.again(device))
+    _check_device(trial.again(META))
 
 
 def _check_samples(trial: Trial) -> None:
@@ -189,13 +204,15 @@ def _check_readings(trial: Trial) -> None:
         assert shape in (None, found), f'the reading "{name}" gives rows of shape {found}, not {shape}'
 
 
-def _run(trial: Trial) -> None:
-    """Every phase, and samples."""
+def _check_device(trial: Trial) -> None:
+    """No phase, nor what makes samples, waits for the device or makes tensors elsewhere."""
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        terms = trial.terms(phase, trial.batch(phase.reads_images))
-        torch.autograd.backward(list(terms.minimise.values()))
-    trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
+        with on_accelerator():
+            terms = trial.terms(phase, trial.batch(phase.reads_images))
+            torch.autograd.backward(list(terms.minimise.values()))
+    with on_accelerator():
+        trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
 
 
 def _freeze_others(trial: Trial, phase: Phase) -> None:
@@ -264,11 +281,31 @@ def _power(value: Tensor, other: Tensor, copies: int) -> int:
     return round(power) if abs(power - round(power)) < 0.25 else 0
 
 
+def begins(trial: Trial, phase: Phase) -> None:
+    """What `begin` sets depends on its arguments alone."""
+    if not depends_on_step(trial.remembering):
+        return
+    before = Snapshot(trial.remembering)
+    values = []
+    for step in (0, STEPS // 2, STEPS, STEPS // 2, 0):
+        trial.begin(trial.remembering, step)
+        terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
+        values.append({name: value.clone() for name, value in terms.items()})  # a term may be a tensor of the loss
+        before.restore()
+    for there, back in ((values[0], values[4]), (values[1], values[3])):
+        others = [name for name in there if not torch.equal(there[name], back[name])]
+        assert not others, (
+            f"{phase.name}: begun again at the same step, it gives other values of {others}; set all that changes from "
+            "the arguments of begin alone"
+        )
+
+
 PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     remembers_in_buffers,
     gives_scalars,
     trains_its_slots,
     takes_means,
+    begins,
 )
 """In the order in which they are tried: what the first call of an objective changes is seen first."""
 

@@ -72,7 +72,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         )
         check_network(trial)
         _warn_of_mixing(recipe, loss.slots[name], config, trial)
-        module = trial.make()
+        module = trial.module
         inputs, conditions = trial.example(2)
         check_state(
             module,
