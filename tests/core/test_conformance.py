@@ -120,6 +120,24 @@ class Elsewhere(Sound):
         return super().forward(nn.functional.linear(latents, torch.eye(latents.shape[1])))
 
 
+class OwnStream(Sound):
+    """Draws from a generator of the CPU."""
+
+    def forward(self, latents, labels=None):
+        stream = torch.Generator().manual_seed(1)
+        return super().forward(latents + torch.randn(latents.shape[1], generator=stream, device=latents.device))
+
+
+class Guarded(Sound):
+    """Turns autocast off, and fills a mask: neither waits for anything."""
+
+    def forward(self, latents, labels=None):
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float().clone()
+            latents[latents < 0] = 0.1
+            return super().forward(latents)
+
+
 class Masking(Sound):
     """Waits for the number of values under a mask."""
 
@@ -194,6 +212,7 @@ class Probability(Discriminator):
         (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
         (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(.*test_conformance.py:\d+\)"),
         (Masking, r"on the host, .*: a mask as an index"),
+        (OwnStream, "draws from a generator, which has a device; draw from torch's global random stream"),
         (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(.*test_conformance.py:\d+\)"),
         (Listed, r"torch does not find its layers\[0\] \(Linear\)"),
         (Seeding, "its constructor seeds torch's random stream"),
@@ -203,6 +222,7 @@ class Probability(Discriminator):
 )
 def test_a_generator_that_breaks_a_clause_is_named(component, message):
     assert_conforms("generator", Sound)
+    assert_conforms("generator", Guarded)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("generator", component)
 
@@ -368,6 +388,23 @@ class Growing(WithMean):
         self.memory.register_buffer("last", value.detach())
 
 
+class OneHotLabels(Pair):
+    """Passes labels that are no int64."""
+
+    def ports(self, slot):
+        return super().ports(slot)._replace(conditions={} if slot == "generator" else {"labels": ()})
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels.float()).mean()})
+
+
+class Unannounced(Pair):
+    """Passes labels of which its ports say nothing."""
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels).mean()})
+
+
 class OnlyWithClasses(Pair):
     """Breaks where the data has no labels."""
 
@@ -389,6 +426,8 @@ class OnlyWithClasses(Pair):
         (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
         (Chained, r"self.memory.mean is computed with gradients"),
         (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
+        (OneHotLabels, r"with labels of type and shape \(torch.float32,\), not \(torch.int64,\)"),
+        (Unannounced, r"called with \{'labels'\} besides its input; its ports say set\(\)"),
         (OnlyWithClasses, "no labels"),
         (Vector, r"no finite scalars: \['real'\]"),
         (InPlace, "changes batch.images in place"),
@@ -632,7 +671,7 @@ class Noise(Augmentation):
         ("parameter", "its parameter weight would never be trained"),
         ("device", "a tensor of the CPU together with"),
         ("stream", "two calls differ: draw from torch's global stream"),
-        ("graph", "it cannot be differentiated"),
+        ("graph", "cannot be differentiated, so a generator"),
         ("in place", "changes the images in place"),
         ("batch", "depends on the rest of its batch"),
         ("shape", r"returns shape \(6, 1, 32, 32\) for \(6, 3, 32, 32\)"),

@@ -88,8 +88,7 @@ class TruncatedGan(AdversarialLoss):
         return torch.logsumexp(-0.5 * distances, 1) - torch.tensor(float(batch.size)).log()
 
     def labels_seen(self, nets: Nets, batch: Batch) -> Tensor:
-        assert batch.labels is not None
-        return batch.labels
+        return batch.latents.new_zeros(batch.size) if batch.labels is None else batch.labels
 
 
 class Likelihood(Metric):
@@ -420,13 +419,12 @@ def test_a_loss_whose_sampling_no_recipe_could_hold_is_refused(sampling: type, m
 
 
 def test_an_export_has_its_sampling_built_in_and_its_card_says_so(
-    run: ganrun.Run, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: ganrun.Run, registry: Registry, tmp_path: Path
 ) -> None:
     from ganrun_export import exporting
 
     score(Request(run.directory.path, metrics=["auroc"], overrides=["sampling.psi=0.1"], device="cpu"), registry)
-    monkeypatch.setattr(exporting, "find_saved_model", lambda what: find_saved_model(what, registry))
-    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"))
+    folder = exporting.export_run(exporting.Request(str(run.directory.path), tmp_path / "out"), registry=registry)
     program = torch.export.load(folder / "generator.pt2").module()
     latents = torch.randn(5, 6)
     torch.testing.assert_close(program(latents), run.model.decode(latents))

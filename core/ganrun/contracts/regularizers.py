@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.losses import Batch, Nets
 from ganrun.contracts.settings import Settings
@@ -53,6 +54,8 @@ class Regularizer(Component, ABC):
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings
         self.spec = spec
+        self.now = values_of(settings)
+        """The present values of its settings of type `Scheduled`, by name."""
         self.memory = nn.Module()
         """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
         checkpoint."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import ceil
 from typing import Any, TypeVar
 
@@ -16,11 +17,15 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.randomness import derived_seed, isolated_random
+from ganrun.base.ranks import Ranks
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.evaluation import EvaluatedModel
 from ganrun.contracts.specs import DataSpec
 
 T = TypeVar("T")
+
+ALONE = Ranks()
+"""A process by itself."""
 
 SAMPLES_PER_BATCH = 256
 """Fixed, because every batch of latents has its own seed: sample i is the same for any number of samples."""
@@ -78,8 +83,9 @@ class Source(ABC):
         return None
 
     @abstractmethod
-    def batches(self, count: int) -> Iterator[Rows]:
-        """The rows of rank below `count`, batch by batch."""
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
+        """The rows of rank below `count`, in batches of `SAMPLES_PER_BATCH`; of several processes, each gets every
+        batch whose turn is its own."""
 
 
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,13 +130,13 @@ class GeneratedSamples(Source):
     device: torch.device
     seed: int
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """Whole batches: the last one may hold rows of higher rank."""
-        start = 0
-        for latents, drawn in seeded_batches(self.draw, count, self.device, self.seed):
-            samples = as_data(drawn, self.spec, "samples")
+        starts = range(at.number * SAMPLES_PER_BATCH, count, at.total * SAMPLES_PER_BATCH)
+        drawn = seeded_batches(self.draw, count, self.device, self.seed, at)
+        for start, (latents, made) in zip(starts, drawn, strict=True):
+            samples = as_data(made, self.spec, "samples")
             yield SampleRows(torch.arange(start, start + len(samples), device=self.device), samples, latents)
-            start += len(samples)
 
 
 @dataclass(frozen=True)
@@ -148,14 +154,19 @@ class FoundSamples(Source):
         """All of them."""
         return len(self.found)
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """A fixed random choice of `count`, in order."""
-        for places, ranks in chosen_batches(len(self.found), "pictures", count):
+        chosen = chosen_batches(len(self.found), "pictures", count)
+        for places, ranks in islice(chosen, at.number, None, at.total):
             yield SampleRows(ranks.to(self.device), self.found[torch.from_numpy(places)].to(self.device))
 
 
 def seeded_batches(
-    draw: Callable[[int, int], tuple[Tensor, Tensor]], count: int, device: torch.device, seed: int
+    draw: Callable[[int, int], tuple[Tensor, Tensor]],
+    count: int,
+    device: torch.device,
+    seed: int,
+    at: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
 
@@ -166,8 +177,9 @@ def seeded_batches(
         count: Number of samples needed.
         device: Where the model computes.
         seed: With the number of the batch, decides its samples.
+        at: Of several processes, each draws every batch whose turn is its own.
     """
-    for number in range(ceil(count / SAMPLES_PER_BATCH)):
+    for number in range(at.number, ceil(count / SAMPLES_PER_BATCH), at.total):
         with isolated_random(device, derived_seed(seed, "evaluation", number)):
             batch = draw(SAMPLES_PER_BATCH, number * SAMPLES_PER_BATCH)
         yield batch
@@ -292,10 +304,11 @@ class RealImages(Source):
         """`train images`"""
         return f"{self.split} images"
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """A fixed random choice of `count`, in order."""
         whole, spec = self.data.split(self.split), self.data.spec()
-        for number, (places, ranks) in enumerate(chosen_batches(len(whole), self.split, count)):
+        chosen = enumerate(chosen_batches(len(whole), self.split, count))
+        for number, (places, ranks) in islice(chosen, at.number, None, at.total):
             yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec, number)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 from ganrun.base.errors import IncompatibleError, PluginError
 from ganrun.base.frames import is_out_of_memory, method
 from ganrun.base.randomness import isolated_random
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
-from ganrun.rehearsal.state import check_parameters
+from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.state import check_parameters, copy_of
 
 SHAKE = 0.1
 """Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
+
+STAGES = 8
+"""Equal parts of a run at whose ends a network that changes with the step is tried."""
 
 SHAKES = 4
 """Copies on which a network may show that it uses what it is given; the first is not shaken."""
@@ -39,13 +44,14 @@ class NetworkTrial:
     """A network on trial.
 
     Args:
-        make: Builds the network again, with the same weights, on the device.
+        make: Builds the network, always with the same weights, on the device.
         spec: What it is built for.
         device: Where it runs.
         methods: What the loss calls besides the network itself.
         precision: The type of its arithmetic in training; float32 unless given.
         samples: Samples that it gets at once in training.
         is_trained: Whether any phase trains it.
+        steps: Steps of the run.
     """
 
     make: Callable[[], nn.Module]
@@ -55,10 +61,20 @@ class NetworkTrial:
     precision: torch.dtype | None = None
     samples: int = 2
     is_trained: bool = True
+    steps: int = 1000
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, built once. The clauses work on copies, which cost less than building it again."""
+        return self.make()
+
+    def copy(self) -> nn.Module:
+        """A copy of the network, to work on."""
+        return copy_of(self.module)
 
     def shaken(self, number: int) -> nn.Module:
         """A copy in evaluation mode: unshaken for 0, and for 1, 2, … shaken in different directions."""
-        module = self.make().eval()
+        module = self.copy().eval()
         with torch.no_grad(), isolated_random(self.device, number):
             for weight in module.parameters() if number else ():
                 if weight.is_floating_point():
@@ -76,6 +92,11 @@ class NetworkTrial:
             if not torch.equal(self._answer(module, *one), self._answer(module, *other)):
                 return True
         return False
+
+    def points(self, module: nn.Module) -> list[int]:
+        """Steps at which a network is tried: all over the run, if it is a function of the step; else 0 alone."""
+        parts = range(STAGES + 1) if depends_on_step(module) else (0,)
+        return sorted({self.steps * part // STAGES for part in parts})
 
     def example(self, count: int) -> Example:
         """Inputs and conditions of `count` samples."""
@@ -113,12 +134,12 @@ def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int,
 
 def has_sound_parameters(trial: NetworkTrial) -> None:
     """An optimiser can train its parameters."""
-    check_parameters(trial.make())
+    check_parameters(trial.module)
 
 
 def has_methods(trial: NetworkTrial) -> None:
     """The loss's slot names methods; the network has them."""
-    module = trial.make()
+    module = trial.copy()
     absent = [name for name in trial.methods if not callable(getattr(module, name, None))]
     if absent:
         raise IncompatibleError(f'lacks "{absent[0]}", which the loss calls; take a network that has it')
@@ -126,7 +147,7 @@ def has_methods(trial: NetworkTrial) -> None:
 
 def answers_as_declared(trial: NetworkTrial) -> None:
     """In evaluation mode, it returns a new float32 tensor of the declared shape, and leaves its input alone."""
-    module = trial.make().eval()
+    module = trial.copy().eval()
     inputs, conditions = trial.example(2)
     given = inputs.clone()
     output = _tried(lambda: _raw(module, inputs, conditions), trial)
@@ -163,7 +184,7 @@ def learns(trial: NetworkTrial) -> None:
     """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch."""
     if not trial.is_trained:
         return
-    module = trial.make().train()
+    module = trial.copy().train()
     inputs, conditions = trial.example(min(2, trial.samples))
     output = _tried(lambda: View(module, trial.precision)(inputs, **conditions), trial)
     if not isinstance(output, Tensor):
@@ -180,13 +201,47 @@ def keeps_its_mode(trial: NetworkTrial) -> None:
     """A call leaves it, and each layer, in the mode that it was in: training or evaluation."""
     inputs, conditions = trial.example(min(2, trial.samples))
     for mode in (False, True) if trial.is_trained else (False,):
-        module = trial.make().train(mode)
+        module = trial.copy().train(mode)
         before = {name: layer.training for name, layer in module.named_modules()}
         _tried(partial(_raw, module, inputs, conditions), trial)
         changed = [name for name, layer in module.named_modules() if layer.training != before.get(name, layer.training)]
         if changed:
             layer = f"its layer {changed[0]}" if changed[0] else "it"
             raise IncompatibleError(f"its forward puts {layer} into another mode; leave train() and eval() to the run")
+
+
+def begins(trial: NetworkTrial) -> None:
+    """At every step it answers as declared, and by the step alone, as a resumed run needs."""
+    module = trial.make().eval()
+    if trial.spec.outputs == (...,) or not depends_on_step(module):
+        return
+    points = trial.points(module)
+    there = {step: _begun_answer(trial, module, step) for step in points}
+    back = {step: _begun_answer(trial, module, step) for step in reversed(points)}
+    direct = {step: _begun_answer(trial, trial.make().eval(), step) for step in points}
+    for step in points:
+        if not (torch.equal(there[step], back[step]) and torch.equal(there[step], direct[step])):
+            raise IncompatibleError(
+                f"at step {step}, its answer depends on the calls of begin before it, and a resumed run has none; set"
+                " all that changes from the arguments of begin alone"
+            )
+
+
+def _begun_answer(trial: NetworkTrial, module: nn.Module, step: int) -> Tensor:
+    shapes = _shapes(module)
+    try_begin(module, step, trial.steps, trial.device)
+    if _shapes(module) != shapes:
+        raise IncompatibleError(f"begin changes its parameters or buffers at step {step}; build all of them at once")
+    inputs, conditions = trial.example(2)
+    output: Tensor = _tried(lambda: trial._answer(module, inputs, conditions), trial)
+    _check_tensor(output, trial.spec)
+    if not output.isfinite().all():
+        raise IncompatibleError(f"returns NaN or infinity at step {step}")
+    return output
+
+
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    return {name: (value.shape, value.dtype, value.data_ptr()) for name, value in module.state_dict().items()}
 
 
 NETWORK_CLAUSES = (
@@ -197,6 +252,7 @@ NETWORK_CLAUSES = (
     uses_conditions,
     learns,
     keeps_its_mode,
+    begins,
 )
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 network."""
@@ -223,7 +279,7 @@ def mixes_samples(trial: NetworkTrial) -> bool:
     inputs, conditions = trial.example(4)
     inputs = inputs.requires_grad_()
     with isolated_random(trial.device, 2):
-        output = View(trial.make().train())(inputs, **conditions)
+        output = View(trial.copy().train())(inputs, **conditions)
     if not isinstance(output, Tensor) or not output.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(output[0].sum(), inputs, allow_unused=True)

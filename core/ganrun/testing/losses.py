@@ -25,7 +25,7 @@ from ganrun.inference.readings import reading_of
 from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
-from ganrun.testing.devices import on_accelerator
+from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
 
 CPU = torch.device("cpu")
@@ -137,6 +137,10 @@ class _Linear(nn.Module):
         assert given == named, f"a network is called with {given or 'nothing'} besides its input; its ports say {named}"
         shape = tuple(inputs.shape[1:])
         assert shape == self.spec.inputs, f"a network is called on {shape}; its ports say {self.spec.inputs}"
+        for name, value in conditions.items():
+            found, dtype = (value.dtype, *value.shape[1:]), torch.int64 if name == "labels" else torch.float32
+            expected = (dtype, *self.spec.conditions[name])
+            assert found == expected, f"a network is called with {name} of type and shape {found}, not {expected}"
         shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
         outputs = self.layer(inputs.flatten(1)).tanh()
         outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
@@ -163,8 +167,7 @@ def check_phases(trial: Trial) -> None:
         _freeze_others(trial, phase)
         for clause in PHASE_CLAUSES:
             clause(trial, phase)
-    with on_accelerator() as device:
-        _run(trial.again(device))
+    _check_device(trial.again(META))
 
 
 def _check_samples(trial: Trial) -> None:
@@ -189,13 +192,15 @@ def _check_readings(trial: Trial) -> None:
         assert shape in (None, found), f'the reading "{name}" gives rows of shape {found}, not {shape}'
 
 
-def _run(trial: Trial) -> None:
-    """Every phase, and samples."""
+def _check_device(trial: Trial) -> None:
+    """No phase, nor what makes samples, waits for the device or makes tensors elsewhere."""
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        terms = trial.terms(phase, trial.batch(phase.reads_images))
-        torch.autograd.backward(list(terms.minimise.values()))
-    trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
+        with on_accelerator():
+            terms = trial.terms(phase, trial.batch(phase.reads_images))
+            torch.autograd.backward(list(terms.minimise.values()))
+    with on_accelerator():
+        trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
 
 
 def _freeze_others(trial: Trial, phase: Phase) -> None:

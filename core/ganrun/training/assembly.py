@@ -16,6 +16,8 @@ from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.data import check_data
 from ganrun.rundir.environment import describe_environment
+from ganrun.training.augmenting import build_augmentations
+from ganrun.training.beginning import Beginning
 from ganrun.training.components import (
     build_data,
     build_extractor,
@@ -45,6 +47,9 @@ class Assembly:
     """The networks as they are scored and shown: averaged where the loss keeps an average."""
 
     state: TrainingState
+    beginning: Beginning
+    """What is a function of the step; begun at step 0."""
+
     metrics: tuple[Metric, ...]
     """Prepared."""
 
@@ -70,6 +75,8 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
         manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
+    beginning = Beginning(recipe, loss, state, device)
+    beginning.at(state.step)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     with frame_of(recipe, recipe.data, "manifest"):
@@ -79,6 +86,7 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
         data=data,
         model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
+        beginning=beginning,
         metrics=tuple(metrics),
         environment=environment,
     )
@@ -92,6 +100,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     spec, loss = build_loss(recipe, build_data(recipe))
     build_networks(recipe, loss, torch.device("cpu"))
+    build_augmentations(recipe, loss, torch.device("cpu"))
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
 

@@ -15,6 +15,7 @@ from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
+from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, network_spec
 from ganrun.training.state import SlotState
@@ -34,13 +35,16 @@ CUT = (
 
 
 def build_slots(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, SlotState]:
-    """The state of every slot of the loss: network, average, optimiser.
+    """The state of every slot of the loss: network, average, optimiser, augmentation.
 
     Raises:
         IncompatibleError: as `build_networks`.
     """
-    networks = build_networks(recipe, loss, device)
-    return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
+    networks, fronts = build_networks(recipe, loss, device), build_augmentations(recipe, loss, device)
+    slots = {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
+    for name, augmentation in fronts.items():
+        slots[name].augmentation = augmentation
+    return slots
 
 
 def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, nn.Module]:
@@ -58,20 +62,21 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
     with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
         trial = NetworkTrial(
-            make=lambda: build_network(config, spec, device, seed),
+            make=lambda: build_network(config, spec, device, seed, train.steps),
             spec=spec,
             device=device,
             methods=loss.slots[name].methods,
             precision=PRECISIONS[train.precision],
-            samples=train.batch_size // train.accumulate,
+            samples=min(recipe.batch_sizes) // train.accumulate,
+            steps=train.steps,
         )
         check_network(trial)
         _warn_of_mixing(recipe, loss.slots[name], config, trial)
-        module = trial.make()
+        module = trial.module
         inputs, conditions = trial.example(2)
         check_state(
             module,
-            lambda: build_like(module, config, spec),
+            lambda: build_like(module, config, spec, train.steps),
             lambda network: View(network)(inputs, **conditions),
             device,
             _average_of(recipe, loss, name),
@@ -87,12 +92,16 @@ def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: 
         if slot.per_sample:
             log.warning(MIXED, *place, recipe.loss.use)
         if is_cut:
-            log.warning(CUT, *place, trial.samples, recipe.train.batch_size)
+            log.warning(CUT, *place, trial.samples, min(recipe.batch_sizes))
 
 
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
     """What begins the average of a slot's network; None where none is kept."""
-    return partial(Average, decay=recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+    return (
+        partial(Average, decay=recipe.ema.decay, steps=recipe.train.steps)
+        if recipe.ema and loss.slots[name].averaged
+        else None
+    )
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
