@@ -90,6 +90,7 @@ from .contracts.views import (
     in_float32 as in_float32,
 )
 from .discovery.registry import (
+    Registry as Registry,
     load_registry as load_registry,
     locate as locate,
 )

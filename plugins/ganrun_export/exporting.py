@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from ganrun import Model, RequestError, RunDirectory, SavedModel, atomic_folder, find_saved_model, to_uint8
+from ganrun import Model, Registry, RequestError, RunDirectory, SavedModel, atomic_folder, find_saved_model, to_uint8
 from ganrun_export.card import card
 from ganrun_export.facts import facts_of
 from ganrun_export.programs import PROGRAMS, check_onnx, write_onnx, write_program
@@ -44,8 +44,13 @@ class Request:
     device: str = "cpu"
 
 
-def export_run(request: Request, on_stage: OnStage = lambda _: None) -> Path:
+def export_run(request: Request, on_stage: OnStage = lambda _: None, registry: Registry | None = None) -> Path:
     """Create the folder, completely or not at all.
+
+    Args:
+        request: What to export.
+        on_stage: Called with a description of the current stage.
+        registry: The installed components; those of this environment unless given.
 
     Returns:
         The folder.
@@ -57,7 +62,7 @@ def export_run(request: Request, on_stage: OnStage = lambda _: None) -> Path:
     if request.onnx:
         check_onnx()
     on_stage("loading the weights")
-    saved = find_saved_model(request.run)
+    saved = find_saved_model(request.run, registry)
     if not saved.is_run:
         raise RequestError(f"{saved.folder} is an export already; name the run that it came from")
     output = request.output or Path("exports") / f"{_run_name(saved.folder.resolve())}-step-{saved.step}"

@@ -11,22 +11,27 @@ from torch import nn
 
 import ganrun
 from ganrun import (
+    Augmentation,
     Data,
     DataSpec,
     Discriminator,
     Generator,
     Loss,
     Metric,
+    NetworkSpec,
     Observer,
     Optimizer,
     Phase,
+    Regularizer,
     Schedule,
     Score,
     Slot,
     Split,
     Terms,
+    load_registry,
 )
-from ganrun.testing import assert_conforms
+from ganrun.discovery.kinds import KINDS
+from ganrun.testing import assert_conforms, conformance
 
 
 class Sound(Generator):
@@ -84,6 +89,78 @@ class Crowd(Sound):
         return super().forward(latents - latents.mean(0))
 
 
+class Switching(Sound):
+    """Puts a part of itself into evaluation mode."""
+
+    def forward(self, latents, labels=None):
+        self.layer.eval()
+        return super().forward(latents)
+
+
+class Deciding(Sound):
+    """Looks at a value."""
+
+    def forward(self, latents, labels=None):
+        samples = super().forward(latents)
+        return samples if samples.mean() > 2 else -samples
+
+
+class Listing(Sound):
+    """Reads all values."""
+
+    def forward(self, latents, labels=None):
+        return super().forward(latents) * (1 + 1e-3 * latents.tolist()[0][0] ** 0)
+
+
+class Elsewhere(Sound):
+    """Makes a tensor on the CPU."""
+
+    def forward(self, latents, labels=None):
+        return super().forward(nn.functional.linear(latents, torch.eye(latents.shape[1])))
+
+
+class Masking(Sound):
+    """Waits for the number of values under a mask."""
+
+    def forward(self, latents, labels=None):
+        return (
+            super().forward(latents)
+            * latents[latents > -99].view_as(latents).mean(1).exp().clamp_max(1)[:, None, None, None]
+        )
+
+
+class Listed(Sound):
+    """Keeps a layer in a list."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.layers = [nn.Linear(*spec.inputs, *spec.inputs)]
+
+    def forward(self, latents, labels=None):
+        return super().forward(self.layers[0](latents))
+
+
+class Seeding(Sound):
+    """Sets a seed."""
+
+    def __init__(self, settings, spec):
+        torch.manual_seed(3)
+        super().__init__(settings, spec)
+
+
+class BadlyLabelled(Sound):
+    """Has a fault where it is given labels alone."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.table = nn.Embedding(spec.classes, *spec.inputs) if spec.labelled else None
+
+    def forward(self, latents, labels=None):
+        if self.table is None:
+            return super().forward(latents)
+        return super().forward(latents + self.table(labels)).flatten(1)
+
+
 class Undocumented(Sound):
     """Has a setting that nobody explains."""
 
@@ -112,6 +189,14 @@ class Probability(Discriminator):
         (Idle, r"never get a gradient: \['unused.weight', 'unused.bias'\]"),
         (Unseeded, "two builds under one seed differ"),
         (Crowd, "depends on the rest of its batch"),
+        (Switching, r"its forward puts its layer layer into another mode"),
+        (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(test_conformance.py:\d+\)"),
+        (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(test_conformance.py:\d+\)"),
+        (Masking, r"on the host, .*: a mask as an index"),
+        (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(test_conformance.py:\d+\)"),
+        (Listed, r"torch does not find its layers\[0\] \(Linear\)"),
+        (Seeding, "its constructor seeds torch's random stream"),
+        (BadlyLabelled, r"returned shape \(2, 3072\) where"),
         (Undocumented, r"settings without a docstring: \['width'\]"),
     ],
 )
@@ -175,9 +260,128 @@ class Forgotten(Pair):
         return super().phases()[:1]
 
 
+class Reading(Pair):
+    """Reads a value on the host."""
+
+    def second(self, nets, batch):
+        fake = nets.discriminator(nets.generator(batch.latents)).mean()
+        return Terms({"fake": -fake / abs(float(fake.detach()))})
+
+
+class Misplaced(Pair):
+    """Makes a tensor on the CPU."""
+
+    def first(self, nets, batch):
+        noise = torch.randn(batch.images.shape)
+        return Terms({"real": -nets.discriminator(batch.images + noise).mean()})
+
+
+class Summing(Pair):
+    """Takes a sum for a mean."""
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images).sum()})
+
+
+class DividedTwice(Pair):
+    """Divides by the batch once more."""
+
+    def second(self, nets, batch):
+        return Terms({"fake": -nets.discriminator(nets.generator(batch.latents)).mean() / batch.size})
+
+
+class CountingSteps(Pair):
+    """Counts its calls."""
+
+    calls = 0
+
+    def first(self, nets, batch):
+        self.calls += 1
+        return super().first(nets, batch)
+
+
+class Pooling(Pair):
+    """Keeps earlier samples in a list."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.pool = []
+
+    def first(self, nets, batch):
+        self.pool.append(batch.images)
+        return Terms({"real": -nets.discriminator(self.pool[0]).mean()})
+
+
+class Hidden(Pair):
+    """Remembers in an object of its own."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.numbers = np.random.default_rng(0)
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images).mean() * self.numbers.random()})
+
+
+class WithMean(Pair):
+    """Remembers a mean, soundly."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.memory.register_buffer("mean", torch.zeros(()))
+
+    def first(self, nets, batch):
+        value = nets.discriminator(batch.images).mean()
+        self.remember(value)
+        return Terms({"real": -value * (1 + self.memory.mean.detach())})
+
+    def remember(self, value):
+        self.memory.mean.lerp_(value.detach(), 0.1)
+
+
+class Assigning(WithMean):
+    """Assigns a new tensor."""
+
+    def remember(self, value):
+        self.memory.mean = 0.9 * self.memory.mean + 0.1 * value.detach()
+
+
+class Chained(WithMean):
+    """Keeps the graph."""
+
+    def remember(self, value):
+        self.memory.mean.lerp_(value, 0.1)
+
+
+class Growing(WithMean):
+    """Adds a buffer when it is called."""
+
+    def remember(self, value):
+        self.memory.register_buffer("last", value.detach())
+
+
+class OnlyWithClasses(Pair):
+    """Breaks where the data has no labels."""
+
+    def first(self, nets, batch):
+        assert batch.labels is not None, "no labels"
+        return super().first(nets, batch)
+
+
 @pytest.mark.parametrize(
     ("component", "message"),
     [
+        (Reading, r"on the host, .*: .item\(\), float\(\) or if \(test_conformance.py:\d+\)"),
+        (Misplaced, r"a tensor of the CPU together with .* \(test_conformance.py:\d+\)"),
+        (Summing, "the term real is not a mean over the batch: where the batch is doubled, it is multiplied by 2"),
+        (DividedTwice, "the term fake is not a mean .* multiplied by 0.5"),
+        (CountingSteps, r"the objective changes self.calls, which no checkpoint holds; make it a buffer"),
+        (Pooling, r"the objective changes self.pool\[0\], which no checkpoint holds"),
+        (Hidden, r"gives other values of \['real'\]; draw from torch's random stream"),
+        (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
+        (Chained, r"self.memory.mean is computed with gradients"),
+        (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
+        (OnlyWithClasses, "no labels"),
         (Vector, r"no finite scalars: \['real'\]"),
         (InPlace, "changes batch.images in place"),
         (Detached, r"get no gradient: \['generator'\]"),
@@ -186,6 +390,7 @@ class Forgotten(Pair):
 )
 def test_a_loss_that_breaks_a_clause_is_named(component, message):
     assert_conforms("loss", Pair)
+    assert_conforms("loss", WithMean)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("loss", component)
 
@@ -324,7 +529,7 @@ class Negative(Schedule):
         return 0.5 - progress
 
 
-class Counting(Schedule):
+class CountingCalls(Schedule):
     """Counts its calls."""
 
     calls = 0
@@ -334,7 +539,7 @@ class Counting(Schedule):
         return 1 / self.calls
 
 
-class Hidden(Falling):
+class Unsaid(Falling):
     """Says that it is constant."""
 
     varies = False
@@ -342,7 +547,149 @@ class Hidden(Falling):
 
 def test_a_schedule_is_a_function_of_the_share_of_the_run():
     assert_conforms("schedule", Falling)
-    faults = {Negative: "negative or not finite", Counting: "more than its argument", Hidden: "does not vary, and does"}
+    faults = {
+        Negative: "negative or not finite",
+        CountingCalls: "more than its argument",
+        Unsaid: "does not vary, and does",
+    }
     for component, message in faults.items():
         with pytest.raises(AssertionError, match=message):
             assert_conforms("schedule", component)
+
+
+# ── Augmentations and regularisers ────────────────────────────────────────────────────────────────────────
+
+
+class Noise(Augmentation):
+    """Adds noise, with one fault or none."""
+
+    class Settings(ganrun.Settings):
+        fault: str = ""
+        """What is wrong."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.register_buffer("strength", torch.full((), 0.1))
+        self.calls = 0
+        if settings.fault == "parameter":
+            self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        fault = self.settings.fault
+        noise = torch.randn(images.shape, device="cpu" if fault == "device" else images.device)
+        if fault == "stream":
+            noise = torch.from_numpy(np.random.default_rng().normal(size=images.shape)).float()
+        if fault == "graph":
+            return images.detach() + self.strength * noise
+        if fault == "in place":
+            images = images.data.mul_(0.5)
+        mixed = images - images.mean(0) if fault == "batch" else images
+        outputs = mixed + self.strength * noise
+        return outputs[:, :1] if fault == "shape" else outputs
+
+    def adjust(self, outputs, images):
+        if self.settings.fault == "assigned":
+            self.strength = self.strength + 0.1
+        elif self.settings.fault == "counted":
+            self.calls += 1
+        else:
+            self.strength.add_(0.01 * outputs.sign().mean())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("parameter", "its parameter weight would never be trained"),
+        ("device", "a tensor of the CPU together with"),
+        ("stream", "two calls differ: draw from torch's global stream"),
+        ("graph", "it cannot be differentiated"),
+        ("in place", "changes the images in place"),
+        ("batch", "depends on the rest of its batch"),
+        ("shape", r"returns shape \(6, 1, 32, 32\) for \(6, 3, 32, 32\)"),
+        ("assigned", "adjust assigns a new tensor to strength"),
+        ("counted", "adjust changes calls, which no checkpoint holds"),
+    ],
+)
+def test_an_augmentation_that_breaks_a_clause_is_named(fault, message):
+    assert_conforms("augmentation", Noise)
+    with pytest.raises(AssertionError, match=message):
+        assert_conforms("augmentation", Noise, {"fault": fault})
+
+
+class Slope(Regularizer):
+    """The squared gradient at real images, with one fault or none."""
+
+    class Settings(ganrun.RegularizerSettings):
+        fault: str = ""
+        """What is wrong."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.memory.register_buffer("mean", torch.zeros(()))
+
+    def penalty(self, nets, batch, slot):
+        fault = self.settings.fault
+        network = nets.discriminator if fault == "slot" else getattr(nets, slot)
+        images = batch.images.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
+        penalty = slope.square().flatten(1).sum(1)
+        if fault == "state":
+            self.last = penalty.detach()
+        else:
+            self.memory.mean.lerp_(penalty.detach().mean(), 0.1)
+        if fault == "host":
+            penalty = penalty / float(penalty.detach().mean())
+        return {"sum": penalty.sum(), "sign": -penalty.mean(), "vector": penalty}.get(fault, penalty.mean())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("slot", r"slots that it trains but that get no gradient: \['critic'\]"),
+        ("state", "changes self.last, which no checkpoint holds"),
+        ("host", "on the host, for which a GPU stalls"),
+        ("sum", "the term penalty is not a mean over the batch"),
+        ("sign", "it must not be negative"),
+        ("vector", r"no finite scalars: \['penalty'\]"),
+    ],
+)
+def test_a_regularizer_that_breaks_a_clause_is_named(fault, message):
+    assert_conforms("regularizer", Slope)
+    with pytest.raises((AssertionError, RuntimeError), match=message):
+        assert_conforms("regularizer", Slope, {"fault": fault, "slot": "critic"})
+
+
+# ── Kinds and classes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_unknown_kind_gets_a_sentence():
+    with pytest.raises(ValueError, match=r'^there is no kind of component "generater"; did you mean "generator"\?$'):
+        assert_conforms("generater", Sound)
+    with pytest.raises(ValueError, match=r'^there is no kind of component "x"; the kinds are generator, discrim'):
+        assert_conforms("x", Sound)
+
+
+def test_a_class_of_another_kind_is_named():
+    with pytest.raises(AssertionError, match=r"^Sound is no subclass of ganrun.Discriminator$"):
+        assert_conforms("discriminator", Sound)
+
+
+def test_every_kind_has_a_check():
+    assert conformance._CHECKS.keys() == KINDS.keys()
+
+
+# ── What is built in ──────────────────────────────────────────────────────────────────────────────────────
+
+MODELS = ("generator", "discriminator", "network", "loss", "augmentation", "regularizer")
+BUILT_IN = [(kind, each) for kind in MODELS for each in load_registry().components(kind)]
+
+
+@pytest.mark.parametrize(("kind", "component"), BUILT_IN, ids=lambda each: str(each))
+def test_what_is_built_in_conforms(kind, component):
+    images = (3, 16, 16)
+    small = {
+        "generator": NetworkSpec((6,), images, classes=4),
+        "discriminator": NetworkSpec(images, (5,), classes=4),
+        "network": NetworkSpec(images, images, classes=4),
+    }
+    assert_conforms(kind, component.cls, spec=small.get(kind, DataSpec(images, classes=4)))

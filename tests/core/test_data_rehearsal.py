@@ -14,7 +14,7 @@ import torch
 import ganrun
 from ganrun import Data, DataError, DataSpec, RequestError, Split, hookimpl
 from ganrun.rehearsal import arrays
-from ganrun.rehearsal.data import check_data
+from ganrun.rehearsal.data import check_batch, check_data
 from ganrun.testing import assert_conforms, build
 
 COUNT = 12
@@ -212,13 +212,18 @@ def test_the_test_split_is_tried_too(fault: str) -> None:
     check_data(Faulty(Faulty.Settings(fault="no labels", where="test")))
 
 
-def test_a_batch_takes_no_record_twice() -> None:
-    data = Faulty(Faulty.Settings())
-    check_data(data, batch_size=COUNT)
-    with pytest.raises(DataError, match=r"12 images, and a batch takes 13 different ones; lower \[train\] batch_size"):
-        check_data(data, batch_size=COUNT + 1)
+def test_a_batch_takes_no_record_twice(tmp_path: Path) -> None:
+    tables = recipe()
+    tables["train"]["batch_size"] = COUNT
+    build(tables, tmp_path / "run", Plugin())
+    tables["train"]["batch_size"] = COUNT + 1
+    with pytest.raises(DataError, match=r"\[data\] faulty .*12 images, and a batch takes 13 different ones; lower"):
+        build(tables, tmp_path / "other", Plugin())
+    assert not (tmp_path / "other").exists()
+    unpaired = Faulty(Faulty.Settings(fault="fewer records")).split("train")
+    check_batch(unpaired, 5, paired=False)
     with pytest.raises(DataError, match="5 source"):
-        check_data(Faulty(Faulty.Settings(fault="fewer records")), paired=False, batch_size=6)
+        check_batch(unpaired, 6, paired=False)
 
 
 class OnlyTrain(Faulty):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pydantic import field_validator
 from torch import nn
 
 from ganrun import (
@@ -25,6 +26,7 @@ from ganrun import (
     Optimizer,
     Phase,
     Score,
+    Settings,
     Slot,
     Split,
     Terms,
@@ -255,6 +257,17 @@ def test_a_fault_before_a_run_is_a_request_that_cannot_be_met(
     assert f"{named}: ZeroDivisionError: in a plugin (tests/core/test_frames.py:{line})" in str(found.value)
     assert str(found.value).startswith(f"{tmp_path / 'run.toml'}:")
     assert isinstance(found.value.__cause__, ZeroDivisionError) and not (tmp_path / "run").exists()
+
+
+def test_a_validator_that_fails_names_the_component(tmp_path: Path) -> None:
+    class Strict(Settings):
+        check = field_validator("width")(lambda value: fail())
+        width: int = 3
+
+    with pytest.raises(PluginError, match=r"\[generator\] dense \(fake 0\): its Settings fails: ZeroDivisionError"):
+        build(
+            {**RECIPE, "generator": {"use": "dense", "width": 5}}, tmp_path / "r", faulty("generator", Settings=Strict)
+        )
 
 
 @pytest.mark.parametrize(
@@ -529,6 +542,8 @@ def test_a_name_of_ganruns_own_tables_cannot_be_taken(name: str) -> None:
         registry = registry_with(plugin)
         assert not {name, "odd"} & set(registry.names(kind))
         assert "take another name" in registry.broken()["odd"]
+    plugin = type("Odd", (), {"__name__": "odd", "ganrun_commands": staticmethod(_offering({name: main}))})()
+    assert name not in registry_with(plugin).commands()
 
 
 def _offering(offered: Any) -> Any:
@@ -574,7 +589,10 @@ def test_an_observer_that_a_slot_has_the_name_of_leaves_the_table_to_the_slot(tm
         ({"step_endet": observes(lambda self: None)}, 'there is no event "step_endet"; did you mean "step_ended"?'),
         ({"step_ended": lambda self, step: None}, "its method step_ended lacks the decorator @ganrun.observes"),
         ({"step_ended": observes(wrapper=True)(lambda self, step: (yield))}, "step_ended is marked as a wrapper"),
-        ({"run_ended": observes(lambda self, stat: None)}, "stat"),
+        (
+            {"run_ended": observes(lambda self, stat: None)},
+            'run_ended takes "stat", and the event has run, status; did',
+        ),
     ],
 )
 def test_an_event_that_would_never_arrive_is_refused(tmp_path: Path, members: Any, reason: str) -> None:

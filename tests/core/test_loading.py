@@ -116,7 +116,7 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
         (lambda folder: os.truncate(folder / "recipe.toml", 0), "recipe.toml is damaged"),
         (lambda folder: os.truncate(folder / "recipe.toml", 400), r"recipe.toml:\d+: is no valid TOML"),
         (edited("recipe.toml", " 8,", " 9,"), "another"),
-        (edited("recipe.toml", '"mlp"', '"mpl"'), "mpl"),
+        (edited("recipe.toml", ':mlp"', ':mpl"'), "mpl"),
     ],
     ids=[
         *("no weights", "no recipe", "no facts", "half the facts", "empty recipe", "half a recipe"),

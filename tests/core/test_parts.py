@@ -61,6 +61,8 @@ def test_measurements_are_means_since_the_last_read():
         terms = {"real": torch.tensor(value, requires_grad=True), "fake": torch.tensor(10.0)}
         measurements.add("loss/critic", terms, {"gap": torch.tensor(-value)})
     measurements.add("loss/generator", {"fake": torch.tensor(8.0)})
+    measurements.count("loss/critic", 3)
+    measurements.count("loss/generator")
     assert measurements.read() == pytest.approx(
         {
             "loss/critic": 13.0,
@@ -72,6 +74,7 @@ def test_measurements_are_means_since_the_last_read():
     )
     assert measurements.read() == {}
     measurements.add("loss/generator", {"fake": torch.tensor(2.0)})
+    measurements.count("loss/generator")
     assert measurements.read() == pytest.approx({"loss/generator": 2.0})
 
 
@@ -80,6 +83,7 @@ def test_one_bad_value_among_many_is_found_and_named(bad):
     measurements = Measurements()
     for value in (1.0, bad, 1.0):
         measurements.add("critic", {"loss": torch.tensor(1.0)}, {"norm": torch.tensor(value)})
+    measurements.count("critic", 3)
     with pytest.raises(NonFiniteError, match=r"^critic.norm = -?(nan|inf)$"):
         measurements.read()
 

@@ -302,6 +302,37 @@ def test_an_old_run_is_compared_by_what_is_meant(tmp_path: Path, then: int, now:
     assert config.sampling.psi == 0.5  # type: ignore[attr-defined]
 
 
+class Momentum(INSTALLED.find("optimizer", "adam").cls):  # type: ignore[misc, name-defined]
+    """Once with a setting of the run's."""
+
+    moved = {"total": "train.steps"}
+
+
+class MovedOptimizer:
+    @hookimpl
+    def ganrun_optimizers(self) -> Any:
+        return {"momentum": Momentum}
+
+
+def test_an_optimizers_setting_moves_too_from_the_shared_table_and_a_slots(tmp_path: Path) -> None:
+    registry, text = registry_with(MovedOptimizer()), RECIPE.replace("steps = 4", "")
+    shared = "[optimizer]\nuse = 'momentum'\n{0}[optimizer.generator]\n{1}lr = 1e-3\n"
+    for tables in (shared.format("total = 9\n", ""), shared.format("", "total = 9\n")):
+        recipe = load(tmp_path, text + tables, registry=registry)
+        assert recipe.train.steps == 9
+    old = recipe.resolved()
+    old["optimizer"]["generator"]["total"] = old["train"].pop("steps")
+    assert differences_from(stored(tmp_path / "run", tomli_w.dumps(old), origins(recipe)), recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("moved", "reason"),
+    [({"psi": "train.x"}, ""), ({"latent_size": "train.x"}, "latent_size is among"), ({"psi": "x"}, "names no key")],
+)
+def test_what_moves_is_no_setting_any_more_and_goes_into_a_table(moved: dict[str, str], reason: str) -> None:
+    assert reason in (type("Own", (Wgan,), {"moved": moved}).class_fault() or "")
+
+
 def test_once_per_step_is_what_a_slot_has_anyway(tmp_path: Path) -> None:
     new, one = load(tmp_path, OLD, registry=MOVED), "steps = 4\nrepeat = { generator = 1 }"
     run = stored(tmp_path / "run", load(tmp_path, OLD.replace("steps = 4", one), registry=MOVED), origins(new))

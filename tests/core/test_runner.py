@@ -20,7 +20,7 @@ from torch import nn
 
 import ganrun
 from ganrun import Data, DataSpec, Discriminator, Generator, Metric, Observer, Score, Split, hookimpl, observes
-from ganrun.base.errors import Interrupted, NonFiniteError, RequestError, RunError
+from ganrun.base.errors import ContractError, Interrupted, NonFiniteError, RequestError, RunError
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.testing import build, train
 from ganrun.training.runner import execute
@@ -532,7 +532,7 @@ def test_a_step_broken_off_half_way_is_not_saved(tmp_path):
         return update_generator(nets, batch)
 
     run.model.loss.generator = generator
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(ContractError, match="out of memory"):
         execute(run)
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert Diary.entries[-1] == "run_ended failed"

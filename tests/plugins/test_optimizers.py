@@ -205,7 +205,7 @@ def test_a_strangers_optimizer_and_schedule_need_no_line_of_the_engine(tmp_path)
     assert rates == pytest.approx([0.01 * 4.0**-fifth for fifth in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)])
     assert all("lr/generator" not in record.values for record in records), "its rate does not change"
     resolved = run.recipe.resolved()["optimizer"]
-    assert resolved["discriminator"]["schedule"] == {"use": "halves", "base": 4.0}
-    assert (resolved["discriminator"]["stride"], resolved["generator"]["use"]) == (3.0, "sgd")
+    assert resolved["discriminator"]["schedule"] == {"use": "Stranger:halves", "base": 4.0}
+    assert (resolved["discriminator"]["stride"], resolved["generator"]["use"]) == (3.0, "optimizers:sgd")
     again = train(TABLES | {"train": TABLES["train"] | {"steps": 4}}, tmp_path / "part", Stranger())
     assert again.step == 4

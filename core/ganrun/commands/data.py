@@ -100,9 +100,11 @@ def _opened(name: str, registry: Registry, overrides: Sequence[str], doing: str)
 def _config(name: str, registry: Registry, overrides: Sequence[str]) -> ComponentConfig:
     from ganrun.recipe.reader import load_component_config, load_recipe
     from ganrun.recipe.shipped import find_recipe
+    from ganrun.rundir.stored import made_with
 
     if name.endswith(".toml"):
-        return load_recipe(find_recipe(Path(name)), registry, overrides).data
+        path = find_recipe(Path(name))
+        return load_recipe(path, registry, overrides, made_with(path)).data
     return load_component_config("data", name, registry, overrides)
 
 

@@ -32,7 +32,10 @@ class Component:
         if lacking:
             return f"whose Settings have no field {lacking[0]}"
         kept = [name for name in cls.moved if name in base.setting_names(cls.Settings)]
-        return f"whose setting {kept[0]} is among those that have moved" if kept else None
+        if kept:
+            return f"whose setting {kept[0]} is among those that have moved"
+        vague = [place for place in cls.moved.values() if "." not in place]
+        return f'whose settings have moved to "{vague[0]}", which names no key of a table' if vague else None
 
     @classmethod
     def summary(cls) -> str:

@@ -34,6 +34,8 @@ def command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None
         return f'"{name}", which is no click command'
     if name in taken:
         return f'"{name}", which is a command already'
+    if name in RESERVED:
+        return f'"{name}", which is the name of a table of recipes; take another name'
     try:
         command.get_short_help_str()
     except Exception as error:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ganrun.base.errors import PluginError
+from ganrun.base.frames import called
 from ganrun.contracts.markers import PROJECT
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
@@ -115,10 +116,11 @@ class ComponentReader:
                 self.tables.fault((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
-        if (*key, "use") in self.tables.source.overrides:
-            rest = self._fitting(key, found, rest)
         owner = Owner(str(found), f"ganrun show {kind} {table['use']}")
-        settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
+        with called(f"{header(key)} {found}", "its Settings", self.tables.source.where(key), PluginError):
+            if (*key, "use") in self.tables.source.overrides:
+                rest = self._fitting(key, found, rest)
+            settings = self.tables.settings(key, found.cls.Settings, rest, owner, written)
         parts = self._parts(key, found, rest, settings, written)
         return None if settings is None else ComponentConfig(found, settings, key, parts)
 

@@ -226,6 +226,10 @@ def _named_tables(reader: ComponentReader) -> Iterator[tuple[Key, str, object]]:
     for name, kind in kinds.items():
         if isinstance(content.get(name), dict):
             yield (name,), kind, _use(content[name]) or {"optimizer": DEFAULT_OPTIMIZER, "observer": name}.get(kind)
+    optimizers = content.get("optimizer")
+    for slot, table in optimizers.items() if isinstance(optimizers, dict) else ():
+        if isinstance(table, dict):
+            yield ("optimizer", slot), "optimizer", _use(table) or _use(optimizers) or DEFAULT_OPTIMIZER
     for kind in ("metric", "regularizer"):
         entries = content.get(kind)
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):

@@ -269,9 +269,17 @@ class TrainingConfig(ModelConfig):
     def _moved(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The stored tables, with settings of earlier versions where they are now."""
         tables = copy.deepcopy(dict(stored))
-        for key, config in {"data": self.data, "loss": self.loss, **self.networks}.items():
-            for _ in move_settings(tables, (key,), config.registered.cls.moved):
-                pass
+        places: dict[Key, ComponentConfig | None] = {
+            ("data",): self.data,
+            ("loss",): self.loss,
+            ("augmentation",): self.augmentation,
+            **{(slot,): config for slot, config in self.networks.items()},
+            **{("regularizer", number): config for number, config in enumerate(self.regularizers)},
+            **{("optimizer", slot): config for slot, config in self.optimizers.items()},
+        }
+        for key, config in places.items():
+            if config is not None:
+                list(move_settings(tables, key, config.registered.cls.moved))
         return tables
 
     def _completed_train(self, table: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,17 +36,18 @@ def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for prefix, layer in module.named_modules():
         for name, value in vars(layer).items():
             if name not in TORCHS_OWN:
-                yield from _contents(f"{prefix}.{name}".lstrip("."), value)
+                yield from contents(f"{prefix}.{name}".lstrip("."), value)
 
 
-def _contents(path: str, value: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
+def contents(path: str, value: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
+    """A value and, if it is a mapping or a sequence, what is in it, by path."""
     yield path, value
     if depth and isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _contents(f"{path}[{key!r}]", each, depth - 1)
-    elif depth and isinstance(value, list | tuple):
+            yield from contents(f"{path}[{key!r}]", each, depth - 1)
+    elif depth and isinstance(value, list | tuple | deque):
         for number, each in enumerate(value):
-            yield from _contents(f"{path}[{number}]", each, depth - 1)
+            yield from contents(f"{path}[{number}]", each, depth - 1)
 
 
 def differ(one: object, other: object) -> bool:

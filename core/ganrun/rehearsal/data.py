@@ -24,7 +24,7 @@ RESERVED = (*IMAGE_OUTPUTS, "samples", "latents", "class")
 """What metrics request, or a loss calls a factor, by a name that no record field may have."""
 
 
-def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[str, Any]:
+def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
     """Check prepared data against its spec; returns its manifest, as JSON.
 
     All labels are read. Of float32 arrays every value is read, or up to 1,024 rows spread over one of more than
@@ -33,7 +33,6 @@ def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[
     Args:
         data: Prepared.
         paired: Whether row i of each field belongs to image i, as `Loss.paired` says.
-        batch_size: Records that a step reads of the train split.
 
     Raises:
         DataError: for the first clause that is broken.
@@ -47,11 +46,30 @@ def check_data(data: Data, *, paired: bool = True, batch_size: int = 1) -> dict[
         tried = _Tried(name, split, spec, paired)
         for clause in CLAUSES:
             clause(tried)
-    _check_batch(splits["train"], paired, batch_size)
     manifest = _checked_manifest(data, {name: len(split) for name, split in splits.items()})
     if _bytes_of(splits["train"]) <= BYTES:
         _check_fingerprint(data, manifest["fingerprint"])
     return manifest
+
+
+def check_batch(train: Split, size: int, *, paired: bool = True) -> None:
+    """Check that the train split fills a batch without taking a record twice.
+
+    Args:
+        train: Checked against its spec.
+        size: Records of a batch.
+        paired: As in `check_data`.
+
+    Raises:
+        DataError: if it does not.
+    """
+    parts = {"images": train.images} | ({} if paired else dict(train.beside))
+    for name, array in parts.items():
+        if len(array) < size:
+            raise DataError(
+                f"its train split has {len(array):,} {name}, and a batch takes {size:,} different ones;"
+                f" lower [train] batch_size to {len(array)}, or return more"
+            )
 
 
 def check_spec(spec: DataSpec) -> None:
@@ -209,16 +227,6 @@ CLAUSES: tuple[Callable[[_Tried], None], ...] = (
 
 
 # ── Clauses on the whole ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _check_batch(train: Split, paired: bool, batch_size: int) -> None:
-    parts = {"images": train.images} | ({} if paired else dict(train.beside))
-    for name, array in parts.items():
-        if len(array) < batch_size:
-            raise DataError(
-                f"its train split has {len(array):,} {name}, and a batch takes {batch_size:,} different ones;"
-                f" lower [train] batch_size to {len(array)}, or return more"
-            )
 
 
 def _checked_manifest(data: Data, counts: Mapping[str, int]) -> dict[str, Any]:

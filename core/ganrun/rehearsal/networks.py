@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -175,7 +176,28 @@ def learns(trial: NetworkTrial) -> None:
         raise IncompatibleError(f"returns NaN or infinity in training mode{_at(trial.precision)}")
 
 
-NETWORK_CLAUSES = (has_sound_parameters, has_methods, answers_as_declared, uses_inputs, uses_conditions, learns)
+def keeps_its_mode(trial: NetworkTrial) -> None:
+    """A call leaves it, and each layer, in the mode that it was in: training or evaluation."""
+    inputs, conditions = trial.example(min(2, trial.samples))
+    for mode in (False, True) if trial.is_trained else (False,):
+        module = trial.make().train(mode)
+        before = {name: layer.training for name, layer in module.named_modules()}
+        _tried(partial(_raw, module, inputs, conditions), trial)
+        changed = [name for name, layer in module.named_modules() if layer.training != before.get(name, layer.training)]
+        if changed:
+            layer = f"its layer {changed[0]}" if changed[0] else "it"
+            raise IncompatibleError(f"its forward puts {layer} into another mode; leave train() and eval() to the run")
+
+
+NETWORK_CLAUSES = (
+    has_sound_parameters,
+    has_methods,
+    answers_as_declared,
+    uses_inputs,
+    uses_conditions,
+    learns,
+    keeps_its_mode,
+)
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 network."""
 

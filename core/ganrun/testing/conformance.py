@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import DataError, PluginError
+from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import FeatureMetric, Metric
@@ -20,10 +21,14 @@ from ganrun.contracts.observers import Observer
 from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
+from ganrun.discovery.kinds import KINDS
 from ganrun.inference.evaluation import measured
 from ganrun.rehearsal.data import check_data
+from ganrun.testing.augmentations import check_augmentation
 from ganrun.testing.evaluations import evaluation_on
-from ganrun.testing.models import check_discriminator, check_generator, check_loss, check_network
+from ganrun.testing.losses import check_loss
+from ganrun.testing.networks import check_discriminator, check_generator, check_network
+from ganrun.testing.regularizers import check_regularizer
 from ganrun.training.events import Events
 
 CPU = torch.device("cpu")
@@ -43,17 +48,31 @@ def assert_conforms(
         kind: The kind, as `ganrun list` names it: `generator`, `loss`, `metric`, …
         component: The class.
         settings: Its settings, as in a recipe's table.
-        spec: The spec to build it for: a `NetworkSpec` for a network, a `DataSpec` for a loss, a `ModelSpec` for a
-            metric or an extractor; one of images unless given.
+        spec: The spec to build it for: a `NetworkSpec` for a network, a `DataSpec` for a loss, an augmentation or a
+            regulariser, a `ModelSpec` for a metric or an extractor; one of images unless given.
 
     Raises:
         AssertionError: naming the clause that is broken.
+        ValueError: if there is no such kind.
     """
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"; the kinds are {', '.join(KINDS)}"
+        raise ValueError(f'there is no kind of component "{kind}"{hint}')
+    _check_class(kind, component)
     parsed = parse_settings(component.Settings, settings or {})
     undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
     assert not undocumented, f"settings without a docstring: {undocumented}"
     assert component.summary(), "the class has no docstring, so `ganrun list` has no summary for it"
     _CHECKS[kind](component, parsed, spec)
+
+
+def _check_class(kind: str, component: Any) -> None:
+    """What is asked of a class when a plugin offers it."""
+    contract = KINDS[kind].contract
+    is_one = isinstance(component, type) and issubclass(component, contract)
+    assert is_one, f"{getattr(component, '__name__', component)} is no subclass of ganrun.{contract.__name__}"
+    fault = component.class_fault()
+    assert fault is None, f"{component.__name__} is a class {fault}"
 
 
 # ── Data ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,6 +247,8 @@ _CHECKS: dict[str, Callable[[Any, Any, Any], None]] = {
     "discriminator": check_discriminator,
     "network": check_network,
     "loss": check_loss,
+    "augmentation": check_augmentation,
+    "regularizer": check_regularizer,
     "data": _check_data,
     "metric": _check_metric,
     "extractor": _check_extractor,
@@ -235,7 +256,3 @@ _CHECKS: dict[str, Callable[[Any, Any, Any], None]] = {
     "optimizer": _check_optimizer,
     "schedule": _check_schedule,
 }
-
-
-def _noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from ganrun.discovery.plugins import Plugin, Plugins, discover
+from ganrun.discovery.plugins import Plugin, Plugins, check_hooks, discover
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
@@ -22,6 +22,9 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
     Args:
         plugins: Modules or objects; each is known by its `__name__` or its class's name.
         installed: Whether the installed plugins are there too.
+
+    Raises:
+        PluginError: if a hook would never be called.
     """
     found = discover()
     if not installed:
@@ -31,6 +34,7 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
         name = getattr(plugin, "__name__", type(plugin).__name__)
         if found.manager.is_registered(plugin):
             continue
+        check_hooks(plugin)
         found.manager.register(plugin, name)
         found.manager.check_pending()
         extra.append(Plugin(name, name, "0"))

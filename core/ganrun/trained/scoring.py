@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ganrun.base.console import ProgressReporter
 from ganrun.base.devices import choose_device
-from ganrun.base.errors import IncompatibleError, RequestError, RunError
+from ganrun.base.errors import IncompatibleError, PluginError, RequestError, RunError
+from ganrun.base.frames import called
 from ganrun.contracts.data import Data
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
@@ -204,8 +205,6 @@ def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:
 
 
 def _prepared_images(pictures: Data, folder: Path) -> Tensor:
-    try:
+    with called(f"data {FOLDER_DATA}", "prepare", str(folder), PluginError):
         pictures.prepare()
-    except RequestError as error:
-        raise error.located(str(folder)) from None
-    return torch.from_numpy(pictures.split("train").images)
+        return torch.from_numpy(pictures.split("train").images)

@@ -65,10 +65,9 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     device = _choose_device(recipe)
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
-    with frame_of(recipe, recipe.data, "split"):
-        paired: bool = recipe.loss.registered.cls.paired
-        manifest = check_data(data, paired=paired, batch_size=recipe.train.batch_size)
     spec, loss = build_loss(recipe, data)
+    with frame_of(recipe, recipe.data, "split"):
+        manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
     state = TrainingState(build_slots(recipe, loss, device), loss.memory)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
+from ganrun.rehearsal.data import check_batch
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
@@ -37,6 +38,9 @@ def build_run(
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = check_place(directory, recipe, resume=resume)
     run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=resumed)
+    if not resumed:
+        with frame_of(recipe, recipe.data, "split"):
+            check_batch(run.data.split("train"), recipe.train.batch_size, paired=run.model.loss.paired)
     directory.create()
     return run
 

@@ -111,10 +111,10 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
     with frame_of(config, config.loss, "__init__"):
         with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
             loss: Loss = config.loss.build(spec)
-        check_loss(loss)
         if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
+        check_loss(loss)
         whole = dataclasses.replace(
             ModelSpec.from_facts(spec.facts()),
             latent_size=loss.latent_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections.abc import Mapping
@@ -112,8 +113,18 @@ def _check_methods(observer: Observer) -> None:
         options = getattr(method, f"{EVENTS}_impl", None)
         if options is None and name in EVENT_NAMES and callable(method):
             raise PluginError(f"its method {name} lacks the decorator @ganrun.observes")
-        if options is not None and (fault := never_called(method, options)):
+        if options is not None and (fault := never_called(method, options) or _argument_fault(name, method)):
             raise PluginError(f"its method {name} {fault}")
+
+
+def _argument_fault(event: str, method: Any) -> str | None:
+    """The fault of a method that takes an argument without a default that its event does not have."""
+    if event not in EVENT_NAMES:
+        return None
+    known = [name for name in inspect.signature(getattr(RunEvents, event)).parameters if name != "self"]
+    needed = [each.name for each in inspect.signature(method).parameters.values() if each.default is each.empty]
+    unknown = next((name for name in needed[1:] if name not in known), None)
+    return unknown and f'takes "{unknown}", and the event has {", ".join(known)}{did_you_mean(unknown, known)}'
 
 
 def _reason(error: Exception) -> str:

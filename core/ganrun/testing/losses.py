@@ -1,0 +1,240 @@
+"""The conformance of losses, on networks of one layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.base.randomness import isolated_random
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.regularizers import Regularizer
+from ganrun.contracts.specs import DataSpec, NetworkSpec
+from ganrun.contracts.views import View
+from ganrun.rehearsal.networks import example_inputs
+from ganrun.testing.devices import on_accelerator
+from ganrun.testing.memory import Snapshot
+
+CPU = torch.device("cpu")
+
+IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
+"""The data that losses are tried on unless others are given."""
+
+
+def check_loss(component: type[Loss], settings: Any, spec: DataSpec | None) -> None:
+    """Its latents, factors and phases; with labels and, unless it needs them, without."""
+    facts = spec or IMAGES
+    _check(Trial(component, settings, facts))
+    if facts.classes and not _needs_classes(component, settings, facts):
+        _check(Trial(component, settings, replace(facts, classes=0)))
+
+
+def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> bool:
+    """Whether the loss cannot be built for the same data without labels."""
+    loss = component(settings, facts)
+    if any("labels" in loss.ports(slot).conditions for slot in loss.slots):
+        return True
+    try:
+        Trial(component, settings, replace(facts, classes=0))
+    except IncompatibleError:
+        return True
+    return False
+
+
+class Trial:
+    """A loss with networks for its slots, on a device.
+
+    Args:
+        component: The loss's class.
+        settings: Its settings.
+        facts: The data's.
+        device: Where it runs; on `meta`, nothing is computed.
+    """
+
+    def __init__(self, component: type[Loss], settings: Any, facts: DataSpec, device: torch.device = CPU) -> None:
+        self.facts, self.device = facts, device
+        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts)
+        with isolated_random(CPU, 3):
+            self.loss = component(settings, facts)
+            self.networks = {
+                slot: _Linear(NetworkSpec(*self.loss.ports(slot), classes=facts.classes)).to(device)
+                for slot in self.loss.slots
+            }
+        self.loss.memory.to(device)
+        self.remembering: Loss | Regularizer = self.loss
+        """What has a memory, and changes nothing else."""
+
+    def nets(self) -> Nets:
+        return Nets({name: View(network) for name, network in self.networks.items()})
+
+    def terms(self, phase: Phase, batch: Batch) -> Terms:
+        """What the objective returns, always by the same random numbers."""
+        with isolated_random(CPU, 3):
+            return phase.objective(self.nets(), batch)
+
+    def batch(self, phase: Phase, copies: int = 1) -> Batch:
+        """Six made-up records, each as often as there are copies."""
+
+        def made(values: Tensor) -> Tensor:
+            return torch.cat([values] * copies).to(self.device)
+
+        with isolated_random(CPU, 4):
+            latents = torch.cat([self.loss.latents(6, self.device)] * copies)
+        step = torch.tensor(100.0, device=self.device)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=step)
+        labels = made(torch.arange(6) % self.facts.classes) if self.facts.classes else None
+        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
+        return Batch(latents, made(_records(self.facts.sample_shape)), labels, beside, step)
+
+
+def _records(shape: tuple[int, ...]) -> Tensor:
+    return example_inputs(NetworkSpec(inputs=shape, outputs=()), 6, CPU)[0]
+
+
+class _Linear(nn.Module):
+    """A network for any ports: one dense layer, which its conditions shift."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.layer = nn.Linear(prod(spec.inputs), prod(spec.output_shape))
+
+    def forward(self, inputs: Tensor, **conditions: Tensor) -> Tensor:
+        given, named = set(conditions), set(self.spec.conditions)
+        assert given == named, f"a network is called with {given or 'nothing'} besides its input; its ports say {named}"
+        shape = tuple(inputs.shape[1:])
+        assert shape == self.spec.inputs, f"a network is called on {shape}; its ports say {self.spec.inputs}"
+        shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
+        outputs = self.layer(inputs.flatten(1)).tanh()
+        outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
+        return outputs.unflatten(1, self.spec.output_shape)  # type: ignore[no-any-return]
+
+
+def _check(trial: Trial) -> None:
+    loss = trial.loss
+    latents = loss.latents(6, CPU)
+    assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
+    described = sum(factor.size for factor in loss.factors())
+    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
+    phases = loss.phases()
+    names = [phase.name for phase in phases]
+    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
+    trained = {slot for phase in phases for slot in phase.trains}
+    assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
+    check_phases(trial)
+    _check_readings(trial)
+
+
+def check_phases(trial: Trial) -> None:
+    """Every clause for each phase; and all of them on an accelerator."""
+    for phase in trial.loss.phases():
+        _freeze_others(trial, phase)
+        for clause in PHASE_CLAUSES:
+            clause(trial, phase)
+    with on_accelerator() as device:
+        _run(trial.again(device))
+
+
+def _check_readings(trial: Trial) -> None:
+    """Samples have the data's shape, and encodings are latents."""
+    loss, latents = trial.loss, trial.loss.latents(6, CPU)
+    samples = loss.generate(trial.nets(), latents)
+    assert samples.shape == (6, *trial.facts.sample_shape), f"generate gives {tuple(samples.shape)}"
+    read = loss.encode(trial.nets(), samples)
+    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
+
+
+def _run(trial: Trial) -> None:
+    """Every phase, and samples."""
+    for phase in trial.loss.phases():
+        _freeze_others(trial, phase)
+        terms = trial.terms(phase, trial.batch(phase))
+        torch.autograd.backward(list(terms.minimise.values()))
+    trial.loss.generate(trial.nets(), trial.loss.latents(6, trial.device))
+
+
+def _freeze_others(trial: Trial, phase: Phase) -> None:
+    for slot, network in trial.networks.items():
+        network.zero_grad()
+        network.requires_grad_(slot in phase.trains)
+
+
+# ── Clauses of a phase ────────────────────────────────────────────────────────────────────────────────────
+
+
+def gives_scalars(trial: Trial, phase: Phase) -> None:
+    """Finite scalars of the same names each time, and no change to the batch."""
+    batch = trial.batch(phase)
+    before = None if batch.real_images is None else batch.real_images.clone()
+    terms, again = trial.terms(phase, batch), trial.terms(phase, batch)
+    bad = [name for name, value in _values(terms).items() if value.dim() or not bool(value.isfinite())]
+    assert not bad, f"{phase.name}: terms that are no finite scalars: {bad}"
+    assert list(again.minimise) == list(terms.minimise), f"{phase.name}: the terms' names change from call to call"
+    assert before is None or torch.equal(before, batch.images), (
+        f"{phase.name}: the objective changes batch.images in place"
+    )
+
+
+def trains_its_slots(trial: Trial, phase: Phase) -> None:
+    """Each slot that the phase trains gets a gradient."""
+    torch.autograd.backward(list(trial.terms(phase, trial.batch(phase)).minimise.values()))
+    idle = [slot for slot in phase.trains if all(p.grad is None for p in trial.networks[slot].parameters())]
+    assert not idle, f"{phase.name}: slots that it trains but that get no gradient: {idle}"
+
+
+def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
+    """An objective changes nothing but buffers of the memory, in place; with these put back, it gives the same."""
+    before = Snapshot(trial.remembering)
+    terms = _values(trial.terms(phase, trial.batch(phase)))
+    before.check()
+    before.restore()
+    again = _values(trial.terms(phase, trial.batch(phase)))
+    before.restore()
+    others = [name for name, value in terms.items() if not torch.equal(value, again[name])]
+    assert not others, (
+        f"{phase.name}: called again with the same batch, random stream and memory, it gives other values of {others}; "
+        "draw from torch's random stream, and keep what changes in buffers of self.memory"
+    )
+
+
+def takes_means(trial: Trial, phase: Phase) -> None:
+    """No term grows or falls with the size of the batch: with each record several times, its value stays."""
+    before = Snapshot(trial.remembering)
+    values = {}
+    for copies in (1, 2, 4):
+        values[copies] = _values(trial.terms(phase, trial.batch(phase, copies)))
+        before.restore()
+    for name, value in values[1].items():
+        power = _power(value, values[2][name], 2)
+        assert power == 0 or power != _power(value, values[4][name], 4), (
+            f"{phase.name}: the term {name} is not a mean over the batch: where the batch is doubled, it is multiplied "
+            f"by {2.0**power:g}"
+        )
+
+
+def _power(value: Tensor, other: Tensor, copies: int) -> int:
+    """The whole number k for which other = value · copiesᵏ, about; 0 where there is none."""
+    ratio = float(other / value) if abs(float(value)) > 1e-6 else 0.0
+    power = math.log(ratio, copies) if 0 < ratio < math.inf else 0.0
+    return round(power) if abs(power - round(power)) < 0.25 else 0
+
+
+PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
+    remembers_in_buffers,
+    gives_scalars,
+    trains_its_slots,
+    takes_means,
+)
+"""In the order in which they are tried: what the first call of an objective changes is seen first."""
+
+
+def _values(terms: Terms) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in {**terms.minimise, **terms.report}.items()}

@@ -1,0 +1,117 @@
+"""The conformance of networks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.contracts.networks import Discriminator, Generator, Network
+from ganrun.contracts.specs import NetworkSpec
+from ganrun.contracts.views import View
+from ganrun.rehearsal.networks import NETWORK_CLAUSES, NetworkTrial, example_inputs
+from ganrun.rehearsal.state import check_state
+from ganrun.testing.devices import on_accelerator
+from ganrun.training.averaging import Average
+from ganrun.training.views import seeded_network
+
+CPU = torch.device("cpu")
+
+GENERATED = NetworkSpec(inputs=(16,), outputs=(3, 32, 32), classes=4)
+JUDGED = NetworkSpec(inputs=(3, 32, 32), outputs=(5,), classes=4)
+TRANSLATED = NetworkSpec(inputs=(3, 32, 32), outputs=(3, 32, 32), classes=4)
+"""The specs that networks are tried on unless another is given: no dimension equals another."""
+
+
+def check_generator(component: type[Generator], settings: Any, spec: NetworkSpec | None) -> None:
+    """The clauses of every network; and samples in [-1, 1]."""
+    for each in _specs(component, spec or GENERATED):
+        samples = _check_network(component, settings, each)
+        assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
+
+
+def check_discriminator(component: type[Discriminator], settings: Any, spec: NetworkSpec | None) -> None:
+    """The clauses of every network; and logits, not probabilities."""
+    for each in _specs(component, spec or JUDGED):
+        _check_network(component, settings, each)
+        last = list(component(settings, each).modules())[-1]
+        is_squashed = isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax)
+        assert not is_squashed, "losses work on logits: drop the last layer"
+
+
+def check_network(component: type[Network], settings: Any, spec: NetworkSpec | None) -> None:
+    """The clauses of every network."""
+    for each in _specs(component, spec or TRANSLATED):
+        _check_network(component, settings, each)
+
+
+def _specs(component: type[Network], spec: NetworkSpec) -> list[NetworkSpec]:
+    """The spec itself; and with labels, for a network that can be called with them."""
+    takes_labels = "labels" in inspect.signature(component.forward).parameters
+    if spec.labelled or spec.classes < 2 or not takes_labels:
+        return [spec]
+    return [spec, replace(spec, conditions={**spec.conditions, "labels": ()})]
+
+
+def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -> Tensor:
+    """Try every clause; returns the outputs in evaluation mode."""
+
+    def build() -> Network:
+        return component(settings, spec)
+
+    def make() -> Network:
+        return seeded_network(build, CPU, 7)
+
+    trial = NetworkTrial(make, spec, CPU)
+    for clause in NETWORK_CLAUSES:
+        try:
+            clause(trial)
+        except IncompatibleError as error:
+            if spec.labelled and "ignores its labels" in error.message:  # it need not be one that can be conditioned
+                return View(make().eval())(example_inputs(spec, 6, CPU)[0], labels=torch.arange(6) % spec.classes)
+            raise AssertionError(error.message) from error
+    return _check_numbers(make, build, spec)
+
+
+def _check_numbers(make: Callable[[], nn.Module], build: Callable[[], nn.Module], spec: NetworkSpec) -> Tensor:
+    inputs, conditions = example_inputs(spec, 6, CPU)
+    module, twin = make(), make()
+    same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert same, "two builds under one seed differ: draw from torch's global random stream"
+    _check_state(module, build, lambda network: network(inputs[:2], **{n: each[:2] for n, each in conditions.items()}))
+    _check_device(make(), inputs, conditions)
+    output = module(inputs, **conditions)
+    torch.autograd.backward((output * torch.randn_like(output)).sum())
+    idle = [name for name, each in module.named_parameters() if each.grad is None]
+    assert not idle, f"parameters that never get a gradient: {idle}"
+    module.eval()
+    with torch.no_grad():
+        whole: Tensor = module(inputs, **conditions)
+        alone = module(inputs[:1], **{name: each[:1] for name, each in conditions.items()})
+    assert torch.allclose(whole[:1], alone, atol=1e-4), "in evaluation mode, a sample depends on the rest of its batch"
+    in_bf16 = View(module, torch.bfloat16)(inputs, **conditions)
+    assert in_bf16.isfinite().all(), "not finite in bf16"
+    return whole
+
+
+def _check_device(module: nn.Module, inputs: Tensor, conditions: dict[str, Tensor]) -> None:
+    """In both modes, it neither waits for the device nor makes tensors elsewhere."""
+    with on_accelerator() as device:
+        module.to(device)
+        moved = inputs.to(device), {name: each.to(device) for name, each in conditions.items()}
+        for mode in (True, False):
+            module.train(mode)(moved[0], **moved[1])
+
+
+def _check_state(module: nn.Module, make: Callable[[], nn.Module], call: Callable[[nn.Module], Any]) -> None:
+    """The clauses that are tried before a run, too."""
+    try:
+        check_state(module, make, call, CPU, partial(Average, decay=0.5))
+    except IncompatibleError as error:
+        raise AssertionError(error.message) from error

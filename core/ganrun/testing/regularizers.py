@@ -1,0 +1,54 @@
+"""The conformance of regularisers: as the only phase of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun.contracts.regularizers import Regularizer
+from ganrun.contracts.specs import DataSpec
+from ganrun.testing.losses import CPU, IMAGES, Trial, check_phases
+
+
+def check_regularizer(component: type[Regularizer], settings: Any, spec: DataSpec | None) -> None:
+    """Its penalty is a scalar ≥ 0 that trains the network in its slot, and keeps the clauses of every objective."""
+    trial = _RegularizerTrial(component, settings, spec or IMAGES)
+    check_phases(trial)
+    (phase,) = trial.loss.phases()
+    penalty = float(trial.terms(phase, trial.batch(phase)).minimise["penalty"].detach())
+    assert penalty >= 0, f"the penalty is {penalty:.3g}; it must not be negative"
+
+
+class _RegularizerTrial(Trial):
+    """A regulariser beside a loss that does nothing."""
+
+    def __init__(
+        self, component: type[Regularizer], settings: Any, facts: DataSpec, device: torch.device = CPU
+    ) -> None:
+        super().__init__(partial(_Host, component), settings, facts, device)  # type: ignore[arg-type]
+        self.again = partial(_RegularizerTrial, component, settings, facts)
+        assert isinstance(self.loss, _Host)
+        self.remembering = self.loss.regularizer
+
+
+class _Host(Loss):
+    """Has the slot of a regulariser, and one phase: its penalty."""
+
+    latent_size = 16
+
+    def __init__(self, component: type[Regularizer], settings: Any, spec: DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.regularizer = component(settings, spec)
+        self.memory = self.regularizer.memory
+        networks = {"generator": Slot("generator"), "discriminator": Slot("discriminator", augmented=True)}
+        self.slots = {settings.slot: Slot("discriminator"), **networks}  # type: ignore[misc]
+
+    def phases(self) -> Sequence[Phase]:
+        return (Phase("penalty", self.penalty, trains=(self.settings.slot,)),)
+
+    def penalty(self, nets: Nets, batch: Batch) -> Terms:
+        return Terms({"penalty": self.regularizer.penalty(nets, batch, self.settings.slot)})
