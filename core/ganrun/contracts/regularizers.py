@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganrun.contracts.components import Component
-from ganrun.contracts.losses import Batch, Nets
+from ganrun.contracts.losses import Batch, Loss, Nets
 from ganrun.contracts.settings import Settings
-from ganrun.contracts.specs import DataSpec
 
 
 class RegularizerSettings(Settings):
@@ -38,9 +37,17 @@ class Regularizer(Component, ABC):
                 weight: float = Field(10.0, ge=0)
                 \"""γ.\"""
 
-            def penalty(self, nets, batch, slot): ...
+            def penalty(self, nets, batch, slot):
+                real = self.loss.real_inputs(slot, batch)
+                critic = partial(getattr(nets, slot), **real.conditions)
+                return ganrun.squared_gradient_norms(critic, real.inputs).mean() / 2
 
-    Built from its settings and the data's spec. The weight and `every` are the engine's: `penalty` knows neither.
+    Built from its settings and the loss, which knows how its networks are called: `self.loss.real_inputs` and
+    `self.loss.generated_inputs` give images with their labels. `__init__` raises `IncompatibleError` where the loss or
+    its data do not suit it; the random stream is seeded when it runs.
+
+    The weight and `every` are the engine's: `penalty` knows neither. With `every = 1`, the penalty is a term of each
+    phase that trains the slot; else it is a phase itself, in which it counts `every` times.
     """
 
     Settings = RegularizerSettings
@@ -48,11 +55,15 @@ class Regularizer(Component, ABC):
     second_order: ClassVar[bool] = True
     """Whether the penalty differentiates a gradient. Such a phase is never compiled."""
 
+    reads_images: ClassVar[bool] = True
+    """Whether it uses real images. The phase that it joins then reads them too."""
+
     settings: RegularizerSettings
 
-    def __init__(self, settings: Any, spec: DataSpec) -> None:
+    def __init__(self, settings: Any, loss: Loss) -> None:
         self.settings = settings
-        self.spec = spec
+        self.loss = loss
+        self.spec = loss.spec
         self.memory = nn.Module()
         """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
         checkpoint."""
@@ -66,10 +77,11 @@ class Regularizer(Component, ABC):
 
     @abstractmethod
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
-        """The penalty, a scalar ≥ 0: a mean over the batch.
+        """The penalty, a scalar ≥ 0: a mean over the batch, or a function of weights alone.
 
         Args:
-            nets: The networks; `getattr(nets, slot)` is the one that it acts on, and all others are frozen.
-            batch: Real images and latents.
+            nets: The networks; `getattr(nets, slot)` is the one that it acts on. Those that the phase does not train
+                are frozen.
+            batch: Real images, unless the class says `reads_images = False`, and latents.
             slot: The setting `slot`.
         """

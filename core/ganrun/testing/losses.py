@@ -128,7 +128,8 @@ def _check(trial: Trial) -> None:
     names = [phase.name for phase in phases]
     assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
-    assert trained == set(loss.slots), f"slots that no phase trains: {set(loss.slots) - trained}"
+    idle = {name for name, slot in loss.slots.items() if not slot.frozen} - trained
+    assert not idle, f"slots that no phase trains: {idle}"
     check_phases(trial)
     _check_readings(trial)
 

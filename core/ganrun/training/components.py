@@ -144,8 +144,9 @@ def build_network(config: ComponentConfig, spec: NetworkSpec, device: torch.devi
 
 
 def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec) -> Network:
-    """The same network built once more, on the CPU, from the current random stream."""
+    """The same network built and prepared once more, on the CPU, from the current random stream."""
     twin: Network = config.build(spec)
+    twin.prepare(torch.device("cpu"))
     twin.memory_format = network.memory_format  # type: ignore[assignment]
     return twin
 

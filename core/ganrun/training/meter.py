@@ -39,7 +39,7 @@ class Meter:
         elapsed = max(run.state.seconds - self._seconds, 1e-9)
         values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - self._step)
         values["perf/images_per_second"] = (run.images_seen - self._images_seen) / elapsed
-        values |= {f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.rule.varies}
+        values |= {f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.varies}
         self._start_interval()
         run.record(values)
         run.emit("measured", values=values)

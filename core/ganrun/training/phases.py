@@ -148,5 +148,5 @@ class Update:
     def _count(self) -> None:
         self._measurements.count(self._name, self._accumulate)
         for slot in self._trained:
-            if slot.rule.settings.clip_norm is not None:
+            if slot.clip_norm is not None:
                 self._measurements.count(f"grad/{slot.name}")

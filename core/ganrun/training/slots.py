@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from ganrun.base.randomness import derived_seed
 from ganrun.contracts.losses import Loss, Slot
+from ganrun.contracts.networks import Network
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
@@ -33,13 +34,10 @@ CUT = (
 )
 
 
-def build_slots(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, SlotState]:
-    """The state of every slot of the loss: network, average, optimiser.
-
-    Raises:
-        IncompatibleError: as `build_networks`.
-    """
-    networks = build_networks(recipe, loss, device)
+def build_slots(
+    recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device
+) -> dict[str, SlotState]:
+    """The state of every slot of the loss: network, average, optimiser. An average starts as its network is."""
     return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
 
 
@@ -57,16 +55,19 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
     seed = derived_seed(train.seed, "weights", name)
     with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
+        slot = loss.slots[name]
         trial = NetworkTrial(
-            make=lambda: build_network(config, spec, device, seed),
+            make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed), device),
             spec=spec,
             device=device,
-            methods=loss.slots[name].methods,
+            methods=slot.methods,
             precision=PRECISIONS[train.precision],
             samples=train.batch_size // train.accumulate,
+            is_trained=not slot.frozen,
         )
         check_network(trial)
-        _warn_of_mixing(recipe, loss.slots[name], config, trial)
+        if trial.is_trained:
+            _warn_of_mixing(recipe, slot, config, trial)
         module = trial.make()
         inputs, conditions = trial.example(2)
         check_state(
@@ -76,7 +77,13 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
             device,
             _average_of(recipe, loss, name),
         )
-    return module
+    return module.requires_grad_(False).eval() if slot.frozen else module
+
+
+def _prepared(recipe: Recipe, config: ComponentConfig, network: Network, device: torch.device) -> Network:
+    with frame_of(recipe, config, "prepare"):
+        network.prepare(device)
+    return network
 
 
 def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
@@ -96,6 +103,8 @@ def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], 
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
+    if loss.slots[name].frozen:
+        return SlotState(name, module, average=None, optimizer=None, rule=None)
     average = _average_of(recipe, loss, name)
     config = recipe.optimizers[name]
     with frame_of(recipe, config, "build"):

@@ -30,7 +30,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     draw, stop = Drawing(run), torch.zeros((), device=device)
     updates = _updates(run, draw, measurements, stop)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
-    scheduled = [slot for slot in state.slots.values() if slot.rule.varies]
+    scheduled = [slot for slot in state.slots.values() if slot.varies]
 
     def take_step() -> None:
         started = time.perf_counter()
@@ -59,7 +59,7 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Te
     frame = run_frames(run.recipe, run.recipe.loss)
     return [
         Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop)
-        for phase in run.model.loss.phases()
+        for phase in run.phases
     ]
 
 
