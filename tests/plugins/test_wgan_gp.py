@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from ganrun_wgan_gp.penalties import distance_from_one, dragan, gradient_norms, interpolates, r1, r2
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
@@ -16,7 +17,6 @@ from ganrun.contracts.settings import parse_settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun_wgan_gp.losses import ClippedWassersteinGan, HingeGan, PenalisedWassersteinGan
 from ganrun_wgan_gp.networks import ResnetCritic, ResnetGenerator
-from ganrun_wgan_gp.penalties import distance_from_one, dragan, gradient_norms, interpolates, r1, r2
 
 LOSSES = {"wgan-gp": PenalisedWassersteinGan, "wgan": ClippedWassersteinGan, "hinge": HingeGan}
 SHAPE = (2, 3, 4)

@@ -329,7 +329,8 @@ class Loss(Component, ABC):
         factors = self.factors()
         for part, factor in zip(torch.split(latents, [each.size for each in factors], dim=1), factors, strict=True):
             if factor.name == wanted:
-                return part.argmax(1) if name == "labels" else part.unflatten(1, self.ports(slot).conditions[name])
+                shape = self.ports(slot).conditions[name]
+                return part.argmax(1) if name == "labels" else part.reshape(-1, *shape)
         text = f'its {slot} needs {name}, and its latents have no factor "{wanted}"'
         raise ContractError(f"{text}; to be regularised, the loss must define generated_inputs")
 

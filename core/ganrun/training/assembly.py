@@ -123,7 +123,7 @@ def _starts(
     if directory is not None and checkpoints_in(directory.path):
         found: dict[str, dict[str, Any]] = directory.environment().get("starts", {})
         return found
-    return start_from(recipe, networks, directory and directory.path)
+    return start_from(recipe, networks, None if directory is None else directory.path)
 
 
 def _choose_device(recipe: Recipe) -> torch.device:

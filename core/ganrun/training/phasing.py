@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
+from ganrun.base.frames import called
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Objective, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
@@ -79,7 +80,7 @@ class Penalties:
             clashes = config.use in taken or short.count(config.use) > 1
             name = f"{regularizer.settings.slot}.{config.use}" if clashes else config.use
             if name in (*taken, *names):
-                text = f'{header(config.key)} is {config.use} for the {regularizer.settings.slot} once more'
+                text = f"{header(config.key)} is {config.use} for the {regularizer.settings.slot} once more"
                 raise IncompatibleError(f'{text}, or a phase is called "{name}"', where=self._recipe.where(config.key))
             names.append(name)
         return names
@@ -88,7 +89,7 @@ class Penalties:
 class _Penalty:
     """A regulariser as a term or a phase."""
 
-    def __init__(self, name: str, regularizer: Regularizer, frame: object) -> None:
+    def __init__(self, name: str, regularizer: Regularizer, frame: called) -> None:
         self._name = name
         self._regularizer = regularizer
         self._frame = frame

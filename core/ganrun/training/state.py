@@ -118,7 +118,12 @@ class TrainingState:
         """Everything with weights or buffers that a checkpoint holds, by the name of its file."""
         modules = {slot.name: slot.module for slot in self.slots.values()}
         averages = {slot.name: slot.average.module for slot in self.slots.values() if slot.average is not None}
-        return {**modules, **{f"{name}.averaged": each for name, each in averages.items()}, MEMORY: self.memory, **self.penalties}
+        return {
+            **modules,
+            **{f"{name}.averaged": each for name, each in averages.items()},
+            MEMORY: self.memory,
+            **self.penalties,
+        }
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: slot.optimizer for name, slot in self.slots.items() if slot.optimizer is not None}
