@@ -54,7 +54,8 @@ class Penalties:
     def applied(self, phases: Sequence[Phase]) -> list[Phase]:
         """Phases with the penalties.
 
-        One of every step is a further term of each phase that trains its slot. One of every n steps is a phase, after
+        One of every step is a further term of each phase that trains its slot, called as it is or, where the loss has
+        such a term, `<slot>.<name>`. One of every n steps is a phase, after
         the last one that trains its slot, and counts n times.
 
         Raises:
@@ -121,10 +122,9 @@ class _Penalty:
             terms = objective(nets, batch)
             if not isinstance(terms, Terms):  # reported by the update
                 return terms
-            if self._name in {**terms.minimise, **terms.report}:
-                text = f'the loss has a term "{self._name}" already, so the regulariser of that name cannot be one'
-                raise ContractError(f"{text}; say every = 2, or take its plugin's under another name")
-            return replace(terms, minimise={**terms.minimise, self._name: self(nets, batch)})
+            is_taken = self._name in terms.minimise or self._name in terms.report
+            name = f"{self.slot}.{self._name}" if is_taken else self._name
+            return replace(terms, minimise={**terms.minimise, name: self(nets, batch)})
 
         return both
 
