@@ -13,12 +13,12 @@ from torch import Tensor
 from ganrun import (
     AdversarialLoss,
     Batch,
+    ContractError,
     DataSpec,
     IncompatibleError,
     Loss,
     Nets,
     Phase,
-    RecipeError,
     Regularizer,
     RequestError,
     Slot,
@@ -27,6 +27,7 @@ from ganrun import (
     load_registry,
     squared_gradient_norms,
 )
+from ganrun.base.errors import RecipeError
 from ganrun.contracts.settings import parse_settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun.trained.loading import load
@@ -382,7 +383,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
 
 def test_a_loss_whose_discriminator_takes_no_images_must_say_what_it_takes():
     loss = Pair(Pair.Settings(), DataSpec((1, 8, 8)))
-    with pytest.raises(Exception, match="must define real_inputs and generated_inputs"):
+    with pytest.raises(ContractError, match="must define real_inputs and generated_inputs"):
         R1(R1.Settings(), loss).penalty(
             Nets({"discriminator": quadratic}), Batch(noise(2, 4), noise(2, 1, 8, 8)), "discriminator"
         )
