@@ -38,6 +38,7 @@ from .contracts.data import (
 from .contracts.evaluation import (
     Buffer as Buffer,
     Collector as Collector,
+    EvaluatedModel as EvaluatedModel,
     Evaluation as Evaluation,
 )
 from .contracts.extractors import Extractor as Extractor
@@ -48,6 +49,7 @@ from .contracts.losses import (
     Loss as Loss,
     Nets as Nets,
     Phase as Phase,
+    Reading as Reading,
     Slot as Slot,
     Terms as Terms,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -12,6 +14,7 @@ from ganrun import (
     ClassInLatents,
     Nets,
     Ports,
+    Reading,
     Terms,
     join_latents,
     labels_of,
@@ -83,9 +86,12 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
             report={"accuracy": _accuracy(fake, classes)},
         )
 
-    def encode(self, nets: Nets, images: Tensor) -> Tensor:
+    def readings(self) -> Mapping[str, Reading]:
         """Probabilities of the classes, after zeros for the noise, which the discriminator does not read."""
-        return join_latents({"class": nets.discriminator(images)[:, 1:].softmax(dim=1)}, self.factors())
+        return {"encodings": self._encodings}
+
+    def _encodings(self, nets: Nets, batch: Batch) -> Tensor:
+        return join_latents({"class": nets.discriminator(batch.images)[:, 1:].softmax(dim=1)}, self.factors())
 
     def _class_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """−E[log P(C = c | X)] in nats, weighted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from math import isfinite
@@ -44,6 +45,9 @@ def card(facts: Mapping[str, Any], recipe: str, files: Collection[str]) -> str:
         results=_results(facts),
         latents=list(_latent_rows(factors, facts["problem"]["class_names"])),
         factor_names=[factor["name"] for factor in factors],
+        given=list(_given(facts)),
+        how=", ".join(f"{name} {json.dumps(value)}" for name, value in facts["sampling"].items()),
+        changed=", ".join(f"{name}=…" for name in facts["sampling"]),
         number=lambda value: f"{value:.4g}",
     )
 
@@ -81,12 +85,28 @@ def _results(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
+def _given(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of a latent vector that are the user's own records: name, place and shape of 64."""
+    start = 0
+    for factor in facts["factors"]:
+        stop = start + factor["size"]
+        if factor["kind"] == "given":
+            shape = (64, *facts["problem"]["fields"][factor["name"]])
+            yield {"name": factor["name"], "start": start, "stop": stop, "batch_shape": shape}
+        start = stop
+
+
 def _latent_rows(factors: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each factor's place in a latent vector, and its meaning."""
     start = 0
     for factor in factors:
         last = start + factor["size"] - 1
-        meaning = {"categorical": "one-hot", "continuous": "each in (-1, 1)", "noise": "noise"}
+        meaning = {
+            "categorical": "one-hot",
+            "continuous": "each in (-1, 1)",
+            "noise": "noise",
+            "given": "your own, flattened, in [-1, 1]",
+        }
         classes = f": {', '.join(class_names)}" if factor["name"] == "class" else ""
         name = "" if factor["name"] == "noise" else f"{factor['name']}, "
         yield f"{start} to {last}", f"{name}{meaning[factor['kind']]}{classes}"

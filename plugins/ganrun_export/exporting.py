@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,22 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from ganrun import Model, Registry, RequestError, RunDirectory, SavedModel, atomic_folder, find_saved_model, to_uint8
+from ganrun import (
+    DataError,
+    Model,
+    Registry,
+    RequestError,
+    RunDirectory,
+    SavedModel,
+    atomic_folder,
+    find_saved_model,
+    to_uint8,
+)
 from ganrun_export.card import card
 from ganrun_export.facts import facts_of
 from ganrun_export.programs import PROGRAMS, check_onnx, write_onnx, write_program
+
+log = logging.getLogger("ganrun")
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 
@@ -98,10 +111,20 @@ def _write(saved: SavedModel, model: Model, folder: Path, onnx: bool, on_stage: 
                 write_onnx(name, program, folder / f"{name}.onnx")
     if len(model.spec.sample_shape) == 3:
         on_stage("drawing samples")
-        _grid(model).save(folder / "samples.png")
+        _write_grid(model, folder / "samples.png")
     written = RunDirectory(folder)
     recipe, files = written.recipe_path.read_text(encoding="utf-8"), {path.name for path in folder.iterdir()}
     (folder / "README.md").write_text(card(written.config(), recipe, files), encoding="utf-8")
+
+
+def _write_grid(model: Model, path: Path) -> None:
+    """The grid; none where samples are made from records of data that is not here."""
+    try:
+        grid = _grid(model)
+    except DataError as error:
+        log.warning("there is no samples.png: %s", error)
+    else:
+        grid.save(path)
 
 
 def _grid(model: Model) -> Image.Image:

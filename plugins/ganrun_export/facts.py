@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from ganrun import Model, RequestError, RunDirectory, SavedModel
+from ganrun import Model, RequestError, RunDirectory, SavedModel, Score
 
 log = logging.getLogger("ganrun")
 
@@ -42,22 +42,25 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
             "factors": [asdict(factor) for factor in model.spec.factors],
             "device": str(model.device),
             "seed": saved.seed,
+            "sampling": model.sampling.model_dump(mode="json", by_alias=True, exclude_none=True),
             "data": {"use": recipe["data"]["use"], **_without_paths(environment["data"])},
             "training": _training(environment),
-            "scores": _scores_at(run, saved.step),
+            "scores": _scores_at(run, saved.step, model.sampling_protocol),
         }
     except KeyError as error:
         raise RequestError(f"{run.path} is damaged: its files lack {error}") from error
 
 
-def _scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
-    """The scores of the weights after `step`, by name: measured during the run or later, each as last measured."""
+def _scores_at(run: RunDirectory, step: int, sampling: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores of the weights after `step`, by name: measured during the run or later, each as last measured; of
+    samples made in another way, none."""
     records, damaged = run.read_records()
     if any(map(_is_whole, damaged)):
         raise RequestError(f"{run.metrics_path} is damaged: a line does not say how its scores were measured")
     if damaged:
         log.warning("%s has a line that was cut short: the model card may lack scores", run.metrics_path)
-    latest = {score.name: score for record in records if record.step == step for score in record.evaluation}
+    found = [score for record in records if record.step == step for score in record.evaluation]
+    latest = {score.name: score for score in found if _sampling_of(score) in ({}, sampling)}
     return {
         name: {
             "value": score.value,
@@ -68,6 +71,10 @@ def _scores_at(run: RunDirectory, step: int) -> dict[str, dict[str, Any]]:
         }
         for name, score in latest.items()
     }
+
+
+def _sampling_of(score: Score) -> dict[str, Any]:
+    return {name: value for name, value in score.protocol.items() if name.startswith("sampling.")}
 
 
 def _is_whole(line: str) -> bool:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ganrun import Model, Nets, RequestError, View, isolated_random
+from ganrun import Batch, ContractError, IncompatibleError, Model, Nets, RequestError, View, isolated_random
 
-Method = Callable[[Nets, Tensor], Tensor | None]
-"""A method of a loss that applies its networks to a batch: `generate` or `encode`."""
+Method = Callable[[Nets, Tensor], Tensor]
+"""What a loss makes of a batch with its networks: samples of latents, or encodings of images."""
 
 EXAMPLES, TRIALS = 3, 2
 """Sizes of the batch from which a program is exported, and of another with which it is checked. Neither is 1, which
@@ -33,14 +33,25 @@ def latents_of(model: Model) -> ExportedProgram:
 
 
 def generator_of(model: Model) -> ExportedProgram:
-    """`Model.decode`: latents `(count, latent_size)` to samples `(count, *sample_shape)` in [-1, 1]."""
-    return _batched(model, model.loss.generate, model.fixed_latents(EXAMPLES))
+    """`Model.decode`: latents `(count, latent_size)` to samples `(count, *sample_shape)` in [-1, 1]; with the model's
+    sampling."""
+    loss, sampling = model.loss, model.sampling
+    return _batched(
+        model, lambda nets, latents: loss.generate(nets, latents, sampling), model.unfilled_latents(EXAMPLES)
+    )
 
 
 def encoder_of(model: Model) -> ExportedProgram | None:
-    """`Model.encode`: images `(count, *sample_shape)` in [-1, 1] to latents; None if the model does not encode."""
-    images = model.decode(model.fixed_latents(EXAMPLES))
-    return None if model.encode(images) is None else _batched(model, model.loss.encode, images)
+    """`Model.encode`: images `(count, *sample_shape)` in [-1, 1] to latents; None if the model does not encode, or
+    needs more of a record than its image. A random encoding is that of latents 0."""
+    images = model.decode(model.unfilled_latents(EXAMPLES))
+    try:
+        if model.encode(images) is None:
+            return None
+    except (IncompatibleError, ContractError):
+        return None
+    read, size = model.loss.readings()["encodings"], model.spec.latent_size
+    return _batched(model, lambda nets, inputs: read(nets, Batch(inputs.new_zeros(len(inputs), size), inputs)), images)
 
 
 PROGRAMS: Mapping[str, Callable[[Model], ExportedProgram | None]] = {
@@ -95,14 +106,14 @@ def check_onnx() -> None:
 
 
 class _Method(nn.Module):
-    """A loss's method as a module, with the networks that it calls."""
+    """A method as a module, with the networks that it calls."""
 
     def __init__(self, method: Method, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self._method = method
 
-    def forward(self, inputs: Tensor) -> Tensor | None:
+    def forward(self, inputs: Tensor) -> Tensor:
         return self._method(Nets({name: View(network) for name, network in self.networks.items()}), inputs)
 
 
@@ -126,19 +137,23 @@ def _batched(model: Model, method: Method, inputs: Tensor) -> ExportedProgram:
 
 
 def _called(model: Model, method: Method, inputs: Tensor) -> dict[str, nn.Module]:
-    """The networks that a method calls: a program contains the weights of all networks in its module."""
-    called: set[str] = set()
-    hooks = [
-        network.register_forward_hook(lambda *_, name=name: called.add(name))
-        for name, network in model.networks.items()
-    ]
-    try:
-        with torch.no_grad():
-            method(Nets({name: View(network) for name, network in model.networks.items()}), inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: network for name, network in model.networks.items() if name in called}
+    """The networks that a method calls, or parts of: a program contains the weights of all networks in its module."""
+    nets = _Recording(model.networks)
+    with torch.no_grad():
+        method(nets, inputs)
+    return {name: network for name, network in model.networks.items() if name in nets.called}
+
+
+class _Recording(Nets):
+    """Networks that record which of them are called."""
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        self.networks = networks
+        self.called: set[str] = set()
+
+    def __getattr__(self, slot: str) -> View:
+        self.called.add(slot)
+        return View(self.networks[slot])
 
 
 def _program(

@@ -74,7 +74,7 @@ class CodeAccuracy(FeatureMetric):
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for samples' latents and classes; and for those of held-out images if the model encodes images."""
         self._accuracies = [self._of_samples(evaluation)]
-        if self.spec.encodes:
+        if "encodings" in self.spec.readings:
             self._accuracies.append(self._of_held_out(evaluation))
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:

@@ -40,7 +40,7 @@ class Reconstruction(Metric):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         _, height, width = spec.image_shape
-        if not spec.reconstructs:
+        if "reconstructions" not in spec.readings:
             raise IncompatibleError("this loss has no encoder to reconstruct images with; leave the metric out")
         if min(height, width) < WINDOW:
             raise IncompatibleError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and the images are {height}×{width}")

@@ -25,6 +25,7 @@ from ganrun import (
     Factor,
     Nets,
     Ports,
+    Reading,
     Terms,
     join_latents,
     logistic_terms,
@@ -119,9 +120,12 @@ class InfoGan(AdversarialLoss):
             found["continuous"] = continuous_information(mean, log_variance, codes["continuous"]).sum()
         return found
 
-    def encode(self, nets: Nets, images: Tensor) -> Tensor:
+    def readings(self) -> Mapping[str, Reading]:
         """Q's probabilities of each categorical code and means of the continuous ones, after zeros for the noise."""
-        logits, mean, _ = self._read(nets.discriminator(images))
+        return {"encodings": self._encodings}
+
+    def _encodings(self, nets: Nets, batch: Batch) -> Tensor:
+        logits, mean, _ = self._read(nets.discriminator(batch.images))
         probabilities = {name: each.softmax(dim=1) for name, each in logits.items()}
         means = {"continuous": mean} if self.settings.continuous else {}
         return join_latents({**probabilities, **means}, self.factors())

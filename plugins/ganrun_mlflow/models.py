@@ -22,11 +22,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.networks = nn.ModuleDict(model.networks)
         self._loss = model.loss
+        self._sampling = model.sampling
         self._nets = ganrun.Nets({slot: ganrun.View(network) for slot, network in model.networks.items()})
 
     def forward(self, latents: Tensor) -> Tensor:
         """Samples `(batch, *sample_shape)` in [-1, 1] from latents `(batch, latent_size)`."""
-        return self._loss.generate(self._nets, latents)
+        return self._loss.generate(self._nets, latents, self._sampling)
 
 
 def log_generator(uri: str, run_id: str, directory: Path) -> None:
@@ -39,7 +40,7 @@ def log_generator(uri: str, run_id: str, directory: Path) -> None:
 
     model = ganrun.load(directory, "cpu")
     decoder = Decoder(model).eval()
-    latents = model.fixed_latents(EXAMPLES)
+    latents = model.unfilled_latents(EXAMPLES)
     with torch.no_grad():
         signature = infer_signature(latents.numpy(), decoder(latents).numpy())
     before = mlflow.get_tracking_uri()

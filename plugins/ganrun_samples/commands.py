@@ -36,6 +36,14 @@ def _options(
     return decorate
 
 
+_SET = click.option(
+    "-s",
+    "--set",
+    "sampling",
+    multiple=True,
+    metavar="sampling.KEY=VALUE",
+    help="Make samples in another way: --set sampling.psi=0.5.",
+)
 _SEED = click.option("--seed", type=click.IntRange(0), help="Draw other samples. Default: always the same.")
 _LABEL = click.option("--label", type=click.IntRange(0), help="The class of all samples; for conditional models.")
 _COLUMNS = click.option("--columns", type=click.IntRange(1), help="Images in a row. Default: about a square.")
@@ -43,11 +51,19 @@ _STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show
 
 
 @_options("sample", 64)
+@_SET
 @_COLUMNS
 @_LABEL
 @_SEED
 def sample(
-    run: str, count: int, output: Path | None, device: str, seed: int | None, label: int | None, columns: int | None
+    run: str,
+    count: int,
+    output: Path | None,
+    device: str,
+    seed: int | None,
+    label: int | None,
+    columns: int | None,
+    sampling: tuple[str, ...],
 ) -> None:
     """Draw samples of RUN: a run directory, a checkpoint, an exported folder, or an MLflow run id.
 
@@ -57,19 +73,28 @@ def sample(
     \b
     ganrun sample runs/wgan-… -n 64
     ganrun sample runs/wgan-…/checkpoints/best -n 5000 --output pictures/
+    ganrun sample runs/style-… --set sampling.psi=0.5
     """
-    maker = _maker(run, device)
+    maker = _maker(run, device, sampling)
     target = maker.target("sample", output, seed=seed, label=label)
     maker.sample(target, count, columns, seed, label)
     click.echo(target.report())
 
 
 @_options("interpolate", 8, "Rows.")
+@_SET
 @_STEPS
 @_LABEL
 @_SEED
 def interpolate(
-    run: str, count: int, output: Path | None, device: str, seed: int | None, label: int | None, columns: int
+    run: str,
+    count: int,
+    output: Path | None,
+    device: str,
+    seed: int | None,
+    label: int | None,
+    columns: int,
+    sampling: tuple[str, ...],
 ) -> None:
     """Interpolate between samples of RUN: a row for each pair; in a folder, a picture for each step.
 
@@ -79,13 +104,14 @@ def interpolate(
     ganrun interpolate runs/wgan-…
     ganrun interpolate runs/wgan-… -n 16 --columns 60 --output frames/
     """
-    maker = _maker(run, device)
+    maker = _maker(run, device, sampling)
     target = maker.target("interpolate", output, seed=seed, label=label)
     maker.interpolate(target, count, columns, seed, label)
     click.echo(target.report())
 
 
 @_options("traverse", None, "Rows for each. Default: as many as make ten in all.")
+@_SET
 @_STEPS
 @click.option(
     "--dimensions", metavar="0,3,7", help="Latents, counted from 0. Default: all codes, or the most active latents."
@@ -101,6 +127,7 @@ def traverse(
     label: int | None,
     dimensions: str | None,
     columns: int,
+    sampling: tuple[str, ...],
 ) -> None:
     """Vary one latent of RUN at a time, a row for each code or latent; in a folder, a picture for each step.
 
@@ -111,7 +138,7 @@ def traverse(
     ganrun traverse runs/infogan-… -n 3
     ganrun traverse runs/vae-… --dimensions 0,3,7
     """
-    maker = _maker(run, device)
+    maker = _maker(run, device, sampling)
     target = maker.target("traverse", output, seed=seed, label=label)
     maker.traverse(target, count, columns, dimensions, seed, label)
     click.echo(target.report())
@@ -132,13 +159,13 @@ def reconstruct(run: str, count: int, output: Path | None, device: str, columns:
     click.echo(target.report())
 
 
-def _maker(run: str, device: str) -> Maker:
+def _maker(run: str, device: str, sampling: tuple[str, ...] = ()) -> Maker:
     from ganrun import spinner
 
     with spinner("loading PyTorch"):
         from ganrun_samples.making import Maker
 
-        return Maker(run, device)
+        return Maker(run, device, sampling)
 
 
 COMMANDS = {"sample": sample, "interpolate": interpolate, "traverse": traverse, "reconstruct": reconstruct}

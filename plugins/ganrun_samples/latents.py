@@ -61,8 +61,8 @@ def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tens
     """Latents between pairs: `(count, steps, latent_size)`; the first step is the start, the last is the end.
 
     Normal noise moves by `slerp`. Uniform noise and continuous codes move linearly: all points of a cube are equally
-    likely, and a great circle would leave the cube. Categorical codes keep their values at the start: nothing between
-    two values was trained.
+    likely, and a great circle would leave the cube. Categorical codes and given records keep their values at the start:
+    nothing between two of them was trained.
 
     Args:
         model: Decodes the latents.
@@ -79,7 +79,7 @@ def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tens
 
 
 def _path_of(model: Model, factor: Factor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if factor.kind == "categorical":
+    if factor.kind in ("categorical", "given"):
         return _constant
     return torch.lerp if factor.kind == "continuous" or _is_uniform(model, factor) else slerp
 
@@ -119,7 +119,7 @@ class Traversal:
 
 def code_traversals(model: Model, columns: int) -> list[Traversal]:
     """One for each categorical code, over its values, and for each continuous code; empty for a model without codes."""
-    codes = [factor for factor in model.spec.factors if factor.kind != "noise"]
+    codes = [factor for factor in model.spec.factors if factor.kind not in ("noise", "given")]
     return [traversal for factor in codes for traversal in _traversals(model, factor, columns)]
 
 
@@ -127,31 +127,36 @@ def chosen_traversals(model: Model, dimensions: Sequence[int], columns: int) -> 
     """Those of the latents at these places, counted from 0; a place in a categorical code stands for the code.
 
     Raises:
-        IncompatibleError: if a latent vector is shorter.
+        IncompatibleError: if a latent vector is shorter, or has a given record in that place.
     """
-    found = [traversal for factor in model.spec.factors for traversal in _traversals(model, factor, columns)]
+    factors = [factor for factor in model.spec.factors if factor.kind != "given"]
+    found = [traversal for factor in factors for traversal in _traversals(model, factor, columns)]
     by_place = {place: each for each in found for place in range(each.place.start, each.place.stop)}
+    size = model.spec.latent_size
     for dimension in dimensions:
+        if dimension in range(size) and dimension not in by_place:
+            raise IncompatibleError(f"latent {dimension} is part of a record of the data, and cannot be traversed")
         if dimension not in by_place:
-            raise IncompatibleError(f"there is no latent {dimension}; the model has {len(by_place)}, counted from 0")
+            raise IncompatibleError(f"there is no latent {dimension}; the model has {size}, counted from 0")
     return list(dict.fromkeys(by_place[dimension] for dimension in dimensions))
 
 
 def most_active(model: Model, count: int) -> list[int]:
-    """Places of the latents that change samples most as they go from -1 to 1, in descending order.
+    """Places of the latents that change samples most as they go from -1 to 1, in descending order; no given ones.
 
-    Needs no data. In a VAE, the decoder ignores the latents whose posterior has collapsed, so that these come last.
+    In a VAE, the decoder ignores the latents whose posterior has collapsed, so that these come last.
     """
-    size = model.spec.latent_size
+    size, factors = model.spec.latent_size, [each for each in model.spec.factors if each.kind != "given"]
     probes = model.fixed_latents(max(1, PROBED_VALUES // size))
+    places = [place for each in factors for place in range(size)[model.spec.place(each)]]
     changes = []
-    for place in range(size):
+    for place in places:
         low, high = probes.clone(), probes.clone()
         low[:, place], high[:, place] = -1, 1
         made = model.decode(torch.cat([low, high])).chunk(2)
         changes.append((made[0] - made[1]).square().mean())
-    order: list[int] = torch.stack(changes).argsort(descending=True, stable=True).tolist()
-    return order[:count]
+    order: list[int] = torch.tensor(changes).argsort(descending=True, stable=True).tolist()
+    return [places[each] for each in order[:count]]
 
 
 def _traversals(model: Model, factor: Factor, columns: int) -> Iterator[Traversal]:

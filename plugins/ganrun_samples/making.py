@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -37,19 +38,22 @@ class Maker:
     Args:
         run: A run directory, a checkpoint, an exported folder, or a tracker's id.
         device: As `ganrun.load` takes it.
+        sampling: How samples are made instead of as the run says: `sampling.psi=0.5`.
 
     Raises:
         RequestError: if there is no such thing, or it cannot be used.
     """
 
-    def __init__(self, run: str, device: str) -> None:
+    def __init__(self, run: str, device: str, sampling: Sequence[str] = ()) -> None:
         self._saved = find_saved_model(run)
-        self._model = self._saved.model(device)
+        self._model = self._saved.model(device, sampling)
+        self._changes = [re.sub(r"[^\w.+-]+", "_", each.removeprefix("sampling.")) for each in sampling]
 
     def target(self, command: str, output: Path | None, **options: object) -> Target:
         """Where its pictures go: `output`, or by default a PNG named after the command and its options, in the run
         directory; for an exported model, in the working directory."""
-        suffix = "".join(f"_{name}_{value}" for name, value in options.items() if value is not None)
+        said = [f"{name}_{value}" for name, value in options.items() if value is not None]
+        suffix = "".join(f"_{each}" for each in (*said, *self._changes))
         name, folder = f"{command}_step_{self._saved.step:08d}{suffix}.png", self._saved.folder
         default = folder / "pictures" / name if self._saved.is_run else Path(f"{folder.name}_{name}")
         return Target(output or default)
@@ -98,7 +102,7 @@ class Maker:
 
     def reconstruct(self, target: Target, count: int, columns: int | None, split: str | None) -> None:
         """Real images, each above its reconstruction."""
-        if not self._model.spec.reconstructs:
+        if "reconstructions" not in self._model.spec.readings:
             raise IncompatibleError("the model has no encoder, so it cannot reconstruct images")
         self._check_images()
         if not target.is_folder:
@@ -132,7 +136,10 @@ class Maker:
         if dimensions is not None:
             return chosen_traversals(self._model, _numbers(dimensions), columns)
         codes = code_traversals(self._model, columns)
-        return codes or chosen_traversals(self._model, most_active(self._model, TRAVERSED_ROWS), columns)
+        found = codes or chosen_traversals(self._model, most_active(self._model, TRAVERSED_ROWS), columns)
+        if not found:
+            raise IncompatibleError("the latents hold records of the data and nothing else, so none can be traversed")
+        return found
 
     def _real(self, count: int, split: str | None = None) -> Tensor:
         return pictures.real_samples(self._saved.data(), count, split)

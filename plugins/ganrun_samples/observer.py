@@ -91,7 +91,7 @@ class Samples(ganrun.Observer):
         spec, count, columns = run.model.spec, self.settings.count, self.settings.columns
         if are_images(spec.sample_shape):
             self._write_png(run, "samples", lambda: sample_grid(run, count, columns))
-            if spec.reconstructs:
+            if "reconstructions" in spec.readings:
                 self._write_png(run, "reconstructions", lambda: reconstruction_pairs(run, columns))
         elif spec.sample_shape == (2,):
             self._write_png(run, "samples", lambda: point_cloud(run))

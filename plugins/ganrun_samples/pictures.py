@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ganrun import Data, DataError, Model, Split, real_images, to_unit_range
 from ganrun_samples.captions import Grid, captioned
@@ -43,15 +44,20 @@ def real_samples(data: Data, count: int, split: str | None = None) -> Tensor:
 
 
 def reconstructed(model: Model, real: Tensor) -> Tensor:
-    """The reconstructions of real images, as uint8 on the CPU. Only for a model whose spec says `reconstructs`."""
-    reconstructions = model.reconstruct(to_unit_range(real))
-    assert reconstructions is not None, "spec.reconstructs"
-    return shown(reconstructions)
+    """The reconstructions of real images, as uint8 on the CPU. Only for a model with that reading."""
+    return shown(model.read("reconstructions", to_unit_range(real)))
 
 
 def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture:
     """Real images on the left, generated ones on the right, each `(count, channels, height, width)`."""
     return captioned([Grid("real", shown(real), columns), Grid("generated", shown(generated), columns)])
+
+
+def translations(sources: Mapping[str, Tensor], generated: Tensor, real: Tensor, title: str) -> Picture:
+    """A record in each row: the images that it gives, the sample made of it, and its real image under `title`."""
+    sides = tuple(real.shape[2:])
+    found = [Grid(name, shown(interpolate(each, sides)), 1) for name, each in sources.items()]
+    return captioned([*found, Grid("generated", shown(generated), 1), Grid(title, shown(real), 1)])
 
 
 def pairs(real: Tensor, made: Tensor, columns: int) -> Picture:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganrun import Run
 from ganrun_samples import pictures
-from ganrun_samples.grid import image_grid, shown
+from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import chosen_traversals, code_traversals, most_active
 from ganrun_samples.pictures import Picture, real_samples
 from ganrun_samples.rows import row_by_row
@@ -53,7 +53,14 @@ def point_cloud(run: Run) -> Picture:
 
 
 def real_and_generated(run: Run, count: int) -> Picture:
-    """Real images beside samples, together about `count`, each in a square."""
+    """Real images beside samples, together about `count`, each in a square. Of a model that makes samples of images,
+    each row is a source, its sample and its target."""
+    given, fields = run.model.given, run.model.spec.fields
+    sources = [name for name in (given.names if given else ()) if are_images(fields[name])]
+    if given and sources:
+        rows, title = min(ROWS, count), "target" if run.model.loss.paired else "real"
+        records = {name: given.rows(name, 0, rows) for name in sources}
+        return pictures.translations(records, _samples(run, rows), given.rows("images", 0, rows), title)
     side = max(1, isqrt(count // 2))
     return pictures.real_and_generated(real_samples(run.data, side * side), _samples(run, side * side), side)
 
@@ -73,7 +80,7 @@ def interpolation(run: Run, _: int) -> Picture:
 def traversal(run: Run, _: int) -> Picture | None:
     """Traversals of the model's codes, or of a VAE's most active latents; None for other models."""
     found = code_traversals(run.model, STEPS)[:ROWS]
-    if not found and run.model.spec.reconstructs:
+    if not found and "reconstructions" in run.model.spec.readings:
         found = chosen_traversals(run.model, most_active(run.model, ROWS), STEPS)
     if not found:
         return None

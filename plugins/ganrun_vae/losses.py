@@ -6,14 +6,14 @@ Everything is in nats per image: sums over pixels and over latent dimensions, me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 import ganrun
-from ganrun import Batch, DataSpec, IncompatibleError, Loss, Nets, Phase, Ports, Slot, Terms
+from ganrun import Batch, DataSpec, IncompatibleError, Loss, Nets, Phase, Ports, Reading, Slot, Terms
 
 SMALLEST_GAP = 2.0**-24
 """Distance from 1 to the next smaller float32: a sample closer to ±1 has been rounded to ±1."""
@@ -110,13 +110,12 @@ class VariationalAutoencoder(Loss):
         beta, steps = self.settings.beta, self.settings.warmup_steps
         return beta * (batch.step / steps).clamp(max=1) if steps else beta
 
-    def encode(self, nets: Nets, images: Tensor) -> Tensor:
-        """The mean of q(z|x), which is deterministic."""
-        return posterior(nets, images)[0]
-
-    def reconstruct(self, nets: Nets, images: Tensor) -> Tensor:
-        """The decoder's output for that mean."""
-        return nets.generator(self.encode(nets, images))
+    def readings(self) -> Mapping[str, Reading]:
+        """The mean of q(z|x), which is deterministic, and the decoder's output for it."""
+        return {
+            "encodings": lambda nets, batch: posterior(nets, batch.images)[0],
+            "reconstructions": lambda nets, batch: nets.generator(posterior(nets, batch.images)[0]),
+        }
 
 
 def posterior(nets: Nets, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -119,6 +120,24 @@ class Elsewhere(Sound):
         return super().forward(nn.functional.linear(latents, torch.eye(latents.shape[1])))
 
 
+class OwnStream(Sound):
+    """Draws from a generator of the CPU."""
+
+    def forward(self, latents, labels=None):
+        stream = torch.Generator().manual_seed(1)
+        return super().forward(latents + torch.randn(latents.shape[1], generator=stream, device=latents.device))
+
+
+class Guarded(Sound):
+    """Turns autocast off, and fills a mask: neither waits for anything."""
+
+    def forward(self, latents, labels=None):
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float().clone()
+            latents[latents < 0] = 0.1
+            return super().forward(latents)
+
+
 class Masking(Sound):
     """Waits for the number of values under a mask."""
 
@@ -190,10 +209,11 @@ class Probability(Discriminator):
         (Unseeded, "two builds under one seed differ"),
         (Crowd, "depends on the rest of its batch"),
         (Switching, r"its forward puts its layer layer into another mode"),
-        (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(test_conformance.py:\d+\)"),
-        (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(test_conformance.py:\d+\)"),
+        (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
+        (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(.*test_conformance.py:\d+\)"),
         (Masking, r"on the host, .*: a mask as an index"),
-        (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(test_conformance.py:\d+\)"),
+        (OwnStream, "draws from a generator, which has a device; draw from torch's global random stream"),
+        (Elsewhere, r"a tensor of the CPU together with .* by device=latents.device \(.*test_conformance.py:\d+\)"),
         (Listed, r"torch does not find its layers\[0\] \(Linear\)"),
         (Seeding, "its constructor seeds torch's random stream"),
         (BadlyLabelled, r"returned shape \(2, 3072\) where"),
@@ -202,8 +222,16 @@ class Probability(Discriminator):
 )
 def test_a_generator_that_breaks_a_clause_is_named(component, message):
     assert_conforms("generator", Sound)
+    assert_conforms("generator", Guarded)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("generator", component)
+
+
+def test_a_network_that_ignores_labels_conforms_where_none_are_asked_for():
+    spec = NetworkSpec((6,), (3, 8, 8), classes=4)
+    assert_conforms("generator", Sound, spec=spec)
+    with pytest.raises(AssertionError, match="ignores its labels"):
+        assert_conforms("generator", Sound, spec=dataclasses.replace(spec, conditions={"labels": ()}))
 
 
 def test_a_discriminator_that_ends_in_a_sigmoid_is_reported():
@@ -360,6 +388,23 @@ class Growing(WithMean):
         self.memory.register_buffer("last", value.detach())
 
 
+class OneHotLabels(Pair):
+    """Passes labels that are no int64."""
+
+    def ports(self, slot):
+        return super().ports(slot)._replace(conditions={} if slot == "generator" else {"labels": ()})
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels.float()).mean()})
+
+
+class Unannounced(Pair):
+    """Passes labels of which its ports say nothing."""
+
+    def first(self, nets, batch):
+        return Terms({"real": -nets.discriminator(batch.images, labels=batch.labels).mean()})
+
+
 class OnlyWithClasses(Pair):
     """Breaks where the data has no labels."""
 
@@ -371,8 +416,8 @@ class OnlyWithClasses(Pair):
 @pytest.mark.parametrize(
     ("component", "message"),
     [
-        (Reading, r"on the host, .*: .item\(\), float\(\) or if \(test_conformance.py:\d+\)"),
-        (Misplaced, r"a tensor of the CPU together with .* \(test_conformance.py:\d+\)"),
+        (Reading, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
+        (Misplaced, r"a tensor of the CPU together with .* \(.*test_conformance.py:\d+\)"),
         (Summing, "the term real is not a mean over the batch: where the batch is doubled, it is multiplied by 2"),
         (DividedTwice, "the term fake is not a mean .* multiplied by 0.5"),
         (CountingSteps, r"the objective changes self.calls, which no checkpoint holds; make it a buffer"),
@@ -381,6 +426,8 @@ class OnlyWithClasses(Pair):
         (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
         (Chained, r"self.memory.mean is computed with gradients"),
         (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
+        (OneHotLabels, r"with labels of type and shape \(torch.float32,\), not \(torch.int64,\)"),
+        (Unannounced, r"called with \{'labels'\} besides its input; its ports say set\(\)"),
         (OnlyWithClasses, "no labels"),
         (Vector, r"no finite scalars: \['real'\]"),
         (InPlace, "changes batch.images in place"),
@@ -393,6 +440,28 @@ def test_a_loss_that_breaks_a_clause_is_named(component, message):
     assert_conforms("loss", WithMean)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("loss", component)
+
+
+class Styled(Sound):
+    """Has a method besides."""
+
+    def mapping(self, latents):
+        return latents.tanh()
+
+
+class Mixing(Pair):
+    """Calls a method of its generator."""
+
+    slots = {"generator": Slot("generator", methods=("mapping",)), "discriminator": Slot("discriminator")}
+
+    def second(self, nets, batch):
+        return Terms({"fake": -nets.discriminator(nets.generator(nets.generator.mapping(batch.latents))).mean()})
+
+
+def test_a_loss_that_calls_methods_is_tried_on_networks_that_have_them():
+    assert_conforms("loss", Mixing, networks={"generator": Styled})
+    with pytest.raises(AssertionError, match=r'calls mapping .* slot generator; .*networks=\{"generator": …\}\)$'):
+        assert_conforms("loss", Mixing)
 
 
 class Dots(Data):

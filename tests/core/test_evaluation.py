@@ -9,7 +9,6 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from ganrun import Buffer, Data, DataSpec, Extractor, ModelSpec, Split, to_uint8
-from ganrun.base.errors import ContractError
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.testing import evaluation_on
 
@@ -67,8 +66,10 @@ def evaluation(seed: int = 0) -> SharedEvaluation:
         draw,
         step=3,
         seed=seed,
-        encode=lambda images: images.flatten(1)[:, :1],
-        reconstruct=lambda images: -images,
+        readings={
+            "encodings": lambda images: images.flatten(1)[:, :1],
+            "reconstructions": lambda images: -images,
+        },
     )
 
 
@@ -136,6 +137,5 @@ def test_what_is_not_there_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match='no output "latents"'):
         evaluation().collect_real(Buffer(), "latents")
     blind = evaluation_on(Numbered(None), lambda _: ())
-    blind.collect_real(Buffer(), "encodings")
-    with pytest.raises(ContractError, match="there are no encodings"):
-        blind.run()
+    with pytest.raises(ValueError, match='no output "encodings" here; there are images, labels'):
+        blind.collect_real(Buffer(), "encodings")

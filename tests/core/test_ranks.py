@@ -19,7 +19,7 @@ from torch import Tensor
 
 import ganrun
 from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
-from ganrun.testing import build
+from ganrun.testing import build, measured
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
@@ -68,8 +68,31 @@ class Remembering(ganrun.AdversarialLoss):
         return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).square().mean()})
 
 
+class Collected(ganrun.Metric):
+    """Sums that depend on the order of everything that was collected: samples, latents, images and their labels."""
+
+    def watch(self, evaluation: ganrun.Evaluation) -> None:
+        self.made = evaluation.collect(ganrun.Buffer(), "samples", "latents", count=1100)
+        self.real = evaluation.collect_real(ganrun.Buffer(), "images", "labels", count=700)
+
+    def measure(self, evaluation: ganrun.Evaluation) -> list[ganrun.Score]:
+        ordered = [self._ordered(each) for buffer in (self.made, self.real) for each in buffer.tensors()]
+        at_once = evaluation.generated(300).double().sum().item()
+        return [
+            ganrun.Score(f"sum_{number}", value, higher_is_better=True, protocol={"order": "as collected"})
+            for number, value in enumerate([*ordered, at_once])
+        ]
+
+    def _ordered(self, rows: Tensor) -> float:
+        return (rows.double().reshape(len(rows), -1).sum(1) * torch.arange(1, len(rows) + 1)).sum().item()
+
+
 class Plugin:
-    """Offers the loss."""
+    """Offers the loss and the metric."""
+
+    @hookimpl
+    def ganrun_metrics(self) -> dict[str, type[ganrun.Metric]]:
+        return {"collected": Collected}
 
     @hookimpl
     def ganrun_losses(self) -> dict[str, type[ganrun.Loss]]:
@@ -89,6 +112,11 @@ def take_steps(run: Run) -> Result:
     return {"weights": weights, "means": measurements.read(), "step": run.step}
 
 
+def scored(run: Run) -> Result:
+    """The scores of the weights that training begins with."""
+    return {"scores": [score.value for score in measured(run.metrics, run.evaluation())]}
+
+
 def interrupted(run: Run) -> Result:
     """The step at which the second rank's signal stops both."""
     take_step = build_step(run, Measurements())
@@ -104,7 +132,7 @@ def interrupted(run: Run) -> Result:
     return {"step": run.step}
 
 
-ACTS = {"take_steps": take_steps, "interrupted": interrupted}
+ACTS = {"take_steps": take_steps, "scored": scored, "interrupted": interrupted}
 
 
 def rank_main(rank: int, port: int, folder: Path, act: str) -> None:
@@ -168,6 +196,13 @@ def test_ranks_share_the_draw_of_a_batch_and_no_other(tmp_path: Path) -> None:
     assert memories[0]["mean"] == memories[1]["mean"]
     assert memories[0]["mean"].item() == pytest.approx(sum(each["drawn"].item() for each in memories) / 2)
     assert torch.equal(memories[1]["latents"], alone["weights"]["loss"]["latents"])  # the second part of the batch
+
+
+def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> None:
+    first, second = two({**DENSE, "metric": [{"use": "collected"}]}, tmp_path, scored)
+    alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
+    assert first == alone and len(first["scores"]) == 5
+    assert second == {"scores": []}  # the first rank alone measures
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:

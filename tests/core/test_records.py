@@ -259,7 +259,7 @@ def test_a_metric_reads_the_fields_of_the_records_it_reads() -> None:
     assert source.dtype == torch.uint8 and np.array_equal(source.numpy(), edges_of(images.numpy()))
     torch.testing.assert_close(grey[:, 0], images.float().mean((1, 2, 3)) / 127.5 - 1)
     assert torch.equal(images, real_images(data, 300, "test"))
-    with pytest.raises(ValueError, match='no output "sauce" here; there are encodings, grey, images'):
+    with pytest.raises(ValueError, match='no output "sauce" here; there are grey, images, labels, source'):
         moment.collect_real(Buffer(), "sauce")
 
 
@@ -289,7 +289,7 @@ def test_metrics_see_the_same_pictures_of_float_and_uint8_data() -> None:
         moment = evaluation_on(
             data,
             lambda count: (torch.zeros(count, 2), torch.zeros(count, 1, 8, 8)),
-            reconstruct=lambda images: -images,
+            readings={"reconstructions": lambda images: -images},
         )
         extractor = Seen(None, moment.spec)
         kept = moment.collect_real(Buffer(), "images", "reconstructions", "features", count=90, extractor=extractor)
@@ -397,7 +397,7 @@ def test_a_run_and_its_export_know_the_fields(tmp_path: Path) -> None:
         model = each.model("cpu")
         assert each.spec == run.data.spec() and model.spec == run.model.spec
         given = GivenRecords(run.data, model.spec, CPU)
-        made = model.decode(given.fill(model.fixed_latents(40), 0))
+        made = model.decode(given.fill(model.unfilled_latents(40), 0))
         assert torch.equal(made, run.model.decode(given.fill(run.model.fixed_latents(40), 0)))
 
 

@@ -267,7 +267,7 @@ def test_the_generator_gets_the_class_as_a_label():
     loss = ConditionalHinge(ConditionalHinge.Settings(noise_size=1), DataSpec((1,), 3))
     nets = Nets({"generator": lambda noise, labels: noise + 10 * labels[:, None]})
     latents = torch.tensor([[0.5, 0, 0, 1], [-2.0, 1, 0, 0]])
-    assert loss.generate(nets, latents).tolist() == [[20.5], [-2.0]]
+    assert loss.generate(nets, latents, loss.Sampling()).tolist() == [[20.5], [-2.0]]
 
 
 def test_labels_of_a_batch_are_the_real_images_labels_or_an_error():

@@ -34,7 +34,8 @@ def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> 
     """The scores of a model that draws a real digit of class `shown[code]`, and encodes class `c` as `read[c]`."""
     factors = (Factor("noise", 3, "noise"), factor)
     shape, classes = digits.spec().sample_shape, digits.spec().classes
-    spec = ModelSpec(shape, classes, latent_size=3 + factor.size, factors=factors, encodes=read is not None)
+    readings = () if read is None else ("encodings",)
+    spec = ModelSpec(shape, classes, latent_size=3 + factor.size, factors=factors, readings=readings)
     train, test = digits.split("train"), digits.split("test")
     pools = [torch.from_numpy(train.images[train.labels == each]).float() / 127.5 - 1 for each in range(10)]
 
@@ -54,7 +55,7 @@ def scores(digits, factor: Factor, shown: list[int], read: list[int] | None) -> 
     metric = CodeAccuracy(parse_settings(CodeAccuracy.Settings, {"samples": 600}), spec, extractor)
     for part in (extractor, metric):
         part.prepare(digits, CPU)
-    evaluation = evaluation_on(digits, draw, spec=spec, encode=encode)
+    evaluation = evaluation_on(digits, draw, spec=spec, readings={} if read is None else {"encodings": encode})
     return {score.name: score.value for score in measured([metric], evaluation)}
 
 

@@ -73,7 +73,7 @@ def test_cgans_generator_is_judged_as_the_class_that_it_was_asked_for():
 
 
 def test_a_sample_is_of_the_class_in_its_latents():
-    samples = loss(ConditionalGan).generate(CONDITIONAL, BATCH.latents)
+    samples = loss(ConditionalGan).generate(CONDITIONAL, BATCH.latents, None)
     assert samples.tolist() == [[0.5 - 2], [-3.0]]
 
 
@@ -107,7 +107,8 @@ def test_acgans_generator_wants_to_be_real_and_recognised():
 
 
 def test_acgan_reads_the_class_off_an_image_and_leaves_the_noise_open():
-    read = loss(AuxiliaryClassifierGan).encode(CLASSIFYING, torch.tensor([[2.0]]))
+    encodings = loss(AuxiliaryClassifierGan).readings()["encodings"]
+    read = encodings(CLASSIFYING, Batch(BATCH.latents, torch.tensor([[2.0]])))
     assert read[0, 0] == 0
     torch.testing.assert_close(read[0, 1:], torch.tensor([2.0, -2.0, 0.0]).softmax(0))
 

@@ -26,6 +26,7 @@ import ganrun
 from ganrun import Run, to_uint8
 from ganrun.cli import main
 from ganrun.testing import train
+from ganrun_export.programs import generator_of, write_program
 
 QUIET = dict.fromkeys(("samples", "progress", "mlflow"), False)
 MLP = {"use": "mlp", "hidden": [8]}
@@ -106,6 +107,34 @@ def exported(run: Run) -> Path:
 # ── The same samples ──────────────────────────────────────────────────────────────────────────────────────
 
 
+class PartsAndMemory(ganrun.Loss):
+    """Samples are made by a part of a network, and by what the loss remembers."""
+
+    slots = {"generator": ganrun.Slot("generator", methods=("layers",))}
+
+    def __init__(self, settings: None, spec: ganrun.DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.memory.register_buffer("shift", torch.rand(1, 4, 4))
+
+    latent_size = 4
+
+    def phases(self) -> tuple[ganrun.Phase, ...]:
+        return ()
+
+    def generate(self, nets: ganrun.Nets, latents: torch.Tensor, sampling: object) -> torch.Tensor:
+        return nets.generator.layers(latents).unflatten(1, (1, 4, 4)) / 2 + self.memory.shift
+
+
+def test_a_program_holds_networks_of_which_parts_are_called_and_the_memory(tmp_path: Path) -> None:
+    loss, network = PartsAndMemory(None, ganrun.DataSpec((1, 4, 4))), torch.nn.Module()
+    network.layers = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh())
+    spec = ganrun.ModelSpec((1, 4, 4), latent_size=4, factors=tuple(loss.factors()))
+    model = ganrun.Model(spec, loss, {"generator": network}, torch.device("cpu"), 0)
+    write_program(generator_of(model), tmp_path / "program.pt2")
+    latents, program = model.fixed_latents(5), torch.export.load(tmp_path / "program.pt2").module()
+    assert torch.allclose(program(latents), model.decode(latents), atol=1e-6)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) -> None:
     run = train(FAMILIES[family], tmp_path / "run")
@@ -123,13 +152,13 @@ def test_every_family_gives_the_runs_own_samples(family: str, tmp_path: Path) ->
         drawn = latents(torch.tensor(count))
         torch.manual_seed(count)
         assert torch.equal(drawn, run.model.loss.latents(count, torch.device("cpu")))
-    assert (tmp_path / "out" / "encoder.pt2").exists() == run.model.spec.encodes
-    if run.model.spec.encodes:
+    assert (tmp_path / "out" / "encoder.pt2").exists() == ("encodings" in run.model.spec.readings)
+    if "encodings" in run.model.spec.readings:
         images = expected.sample(7)
         encoder = torch.export.load(tmp_path / "out" / "encoder.pt2").module()
         assert torch.equal(model.encode(images), expected.encode(images))
         torch.testing.assert_close(encoder(images), expected.encode(images), rtol=0, atol=1e-6)
-    if run.model.spec.reconstructs:
+    if "reconstructions" in run.model.spec.readings:
         assert torch.equal(model.reconstruct(images), expected.reconstruct(images))
     assert (tmp_path / "out" / "samples.png").exists() == (family != "points")
 

@@ -756,12 +756,12 @@ def test_reconstructions_are_measured_as_their_definitions_say() -> None:
 def test_reconstruction_is_scored_on_held_out_images() -> None:
     images = pictures(600, 1, 12, 12)
     data = Arrays(images[:300], None, images[300:])
-    spec = ModelSpec(data.spec().sample_shape, reconstructs=True)
+    spec = ModelSpec(data.spec().sample_shape, readings=("reconstructions",))
     metric = Reconstruction(Reconstruction.Settings(), spec)
     metric.prepare(data, CPU)
 
     def of(change: Callable[[Tensor], Tensor]) -> dict[str, Score]:
-        moment = evaluation_on(data, lambda _: (), spec=spec, step=1, reconstruct=change)
+        moment = evaluation_on(data, lambda _: (), spec=spec, step=1, readings={"reconstructions": change})
         return {score.name: score for score in measured([metric], moment)}
 
     perfect, darker = of(lambda images: images), of(lambda images: images - 2 * 51 / 255)
@@ -776,10 +776,12 @@ def test_reconstruction_is_scored_on_held_out_images() -> None:
 
 def test_reconstructions_that_are_not_finite_are_never_scored() -> None:
     data = Arrays(pictures(20, 1, 12, 12), None, pictures(20, 1, 12, 12, seed=1))
-    spec = ModelSpec(data.spec().sample_shape, reconstructs=True)
+    spec = ModelSpec(data.spec().sample_shape, readings=("reconstructions",))
     metric = Reconstruction(Reconstruction.Settings(), spec)
     metric.prepare(data, CPU)
-    moment = evaluation_on(data, lambda _: (), spec=spec, step=7, reconstruct=lambda images: images / 0)
+    moment = evaluation_on(
+        data, lambda _: (), spec=spec, step=7, readings={"reconstructions": lambda images: images / 0}
+    )
     with pytest.raises(NonFiniteError, match=r"^reconstructions at step 7 are not finite"):
         measured([metric], moment)
 
@@ -813,7 +815,7 @@ def test_what_cannot_be_scored_is_reported_without_any_data() -> None:
     with pytest.raises(IncompatibleError, match="no encoder"):
         Reconstruction(Reconstruction.Settings(), ModelSpec((1, 32, 32)))
     with pytest.raises(IncompatibleError, match="window is 11×11"):
-        Reconstruction(Reconstruction.Settings(), ModelSpec((1, 8, 32), reconstructs=True))
+        Reconstruction(Reconstruction.Settings(), ModelSpec((1, 8, 32), readings=("reconstructions",)))
 
 
 @pytest.mark.parametrize(
@@ -849,7 +851,7 @@ def test_listing_metrics_and_extractors_imports_no_slow_package() -> None:
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_metrics_conform(name: str) -> None:
     factors = (Factor("noise", 1, "noise"), Factor("class", 1, "categorical"))
-    spec = ModelSpec((3, 32, 32), classes=4, latent_size=2, factors=factors, reconstructs=True)
+    spec = ModelSpec((3, 32, 32), classes=4, latent_size=2, factors=factors, readings=("reconstructions",))
     small = {"kid": {"subset_size": 20}, "reconstruction": {"split": "train"}}
     settings = small.get(name, {}) | ({} if name == "reconstruction" else {"samples": 64})
     if name == "precision-recall" or name == "density-coverage":

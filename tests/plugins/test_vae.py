@@ -118,7 +118,7 @@ def test_the_encoders_first_half_is_the_mean_and_its_second_the_log_variance():
     nets = Nets({"generator": lambda z: decoded.append(z) or z.tanh(), "encoder": lambda _: encoded})
     loss = vae(DataSpec((2,)), latent_size=2)
     loss.objective(nets, Batch(torch.tensor([[3.0, -1.0]]), torch.zeros(1, 2)))
-    loss.reconstruct(nets, torch.zeros(1, 2))
+    loss.readings()["reconstructions"](nets, Batch(torch.zeros(1, 2), torch.zeros(1, 2)))
     assert torch.allclose(decoded[0], torch.tensor([[1 + 2 * 3.0, -2 - 0.5]])), "z = μ + ε exp(½ log σ²)"
     assert torch.equal(decoded[1], encoded[:, :2]), "a reconstruction is that of the mean"
 

@@ -83,7 +83,7 @@ def passes(error: BaseException) -> bool:
 
 def failure(owner: str, doing: str, error: BaseException, family: type[GanrunError] = ContractError) -> GanrunError:
     """A foreign exception as an error of ganrun's family: `OWNER: DOING fails: ValueError: … (package/file.py:81)`."""
-    place = _authors_line(error)
+    place = authors_line(error)
     text = f"{doing} fails: {OUT_OF_MEMORY if is_out_of_memory(error) else in_one_line(error)}"
     return family(f"{text} ({place})" if place else text).owned(owner)
 
@@ -107,7 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_from_device or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error))
 
 
-def _authors_line(error: BaseException) -> str | None:
+def authors_line(error: BaseException) -> str | None:
     """The innermost line of the traceback that is no library's, as `package/file.py:81`."""
     places = [place for place in _lines(error) if place is not None]
     return places[-1] if places else None

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ganrun.base.randomness import set_random_stream
 
+Lists = list[list[Tensor]]
+
 
 class Ranks(NamedTuple):
     """The number of this process among those that train the run."""
@@ -57,14 +59,19 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
         each.copy_(mean.view_as(each))
 
 
-def gathered(value: Any) -> list[Any]:
-    """The values of all ranks in order, on rank 0; on the others, nothing. Tensors should be on the CPU."""
-    number, total = ranks()
-    if total == 1:
+def gathered(value: Lists, at: Ranks) -> list[Lists]:
+    """The values of all ranks in order, on the first one; on the others, nothing.
+
+    Args:
+        value: Lists of tensors, which come back on the device of the first rank.
+        at: This rank. One by itself gets its own value.
+    """
+    if at.total == 1:
         return [value]
-    found: list[Any] | None = [None] * total if number == 0 else None
-    dist.gather_object(value, found)
-    return found or []
+    found: list[Any] | None = [None] * at.total if at.number == 0 else None
+    dist.gather_object([[each.cpu() for each in batch] for batch in value], found)
+    device = next((each.device for batch in value for each in batch), torch.device("cpu"))
+    return [[[each.to(device) for each in batch] for batch in lists] for lists in found or []]
 
 
 @contextmanager

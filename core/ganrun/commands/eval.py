@@ -15,7 +15,7 @@ from ganrun.discovery.registry import load_registry
 @click.argument("path", type=click.Path(path_type=Path), metavar="RUN|CHECKPOINT|FOLDER")
 @click.option("--against", metavar="DATA|RECIPE.toml", help="Real images to compare with. Default: the run's own.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="What to measure. Default: the recipe's.")
-@set_option("Override: --set metric.0.samples=5000.")
+@set_option("Override: --set metric.0.samples=5000, --set sampling.psi=0.5.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @no_plugin
 def command(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.contracts.extractors import Extractor
+from ganrun.contracts.losses import Nets
+from ganrun.contracts.settings import Settings
 from ganrun.contracts.specs import ModelSpec
 
 
@@ -38,6 +41,39 @@ class Buffer:
         return self._batches[0]
 
 
+class EvaluatedModel(Protocol):
+    """The model of an evaluation, for metrics that search its latents, measure paths through them or call its networks.
+
+    It is a `ganrun.Model`: in evaluation mode, in float32, with averaged weights where the loss keeps an average.
+    """
+
+    spec: ModelSpec
+    device: torch.device
+
+    sampling: Settings
+    """The settings that its samples are made by."""
+
+    networks: Mapping[str, nn.Module]
+    """By slot."""
+
+    nets: Nets
+    """Views of the networks, as objectives see them."""
+
+    def decode(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
+        """As `Model.decode`."""
+
+    def read(
+        self,
+        name: str,
+        images: Tensor,
+        labels: Tensor | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+        *,
+        batch: int = 0,
+    ) -> Tensor:
+        """As `Model.read`."""
+
+
 class Evaluation(ABC):
     """One evaluation of a model: gives metrics samples, real images and their features.
 
@@ -49,13 +85,17 @@ class Evaluation(ABC):
         device: Device of the extractors.
         step: Steps completed.
         seed: The run's seed.
+        model: The model; None for a folder of pictures.
     """
 
-    def __init__(self, *, spec: ModelSpec, device: torch.device, step: int, seed: int) -> None:
+    def __init__(
+        self, *, spec: ModelSpec, device: torch.device, step: int, seed: int, model: EvaluatedModel | None = None
+    ) -> None:
         self.spec = spec
         self.device = device
         self.step = step
         self.seed = seed
+        self.model = model
 
     @abstractmethod
     def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
@@ -89,8 +129,8 @@ class Evaluation(ABC):
         Args:
             into: Its `add` gets each batch.
             outputs: The tensors of a batch, in the order of `add`: `images` (uint8; points unchanged), `labels` (int64,
-                for labelled data), a field of `spec.fields` (as images are), `encodings` `(batch, latent_size)` if
-                `spec.encodes`, `reconstructions` if `spec.reconstructs`, or the extractor's outputs.
+                for labelled data), a field of `spec.fields` (as images are), a reading of `spec.readings`
+                (`reconstructions` as images are, all others as the loss gives them), or the extractor's outputs.
             count: Number of images; all of the split if None.
             split: `train` or `test`.
             extractor: Computes features, once for all metrics that request them.

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
+from ganrun.contracts import settings as base
 from ganrun.contracts.components import Component
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.contracts.views import View
@@ -70,7 +71,8 @@ class Batch:
     """The input of a phase's objective. Tensors are on the run's device."""
 
     latents: Tensor
-    """`(size, latent_size)`, drawn by the loss's `latents` for each update."""
+    """`(size, latent_size)`, drawn by the loss's `latents` for each update; given factors are those of the batch's own
+    records."""
 
     real_images: Tensor | None = None
     """Read them as `images`."""
@@ -174,6 +176,10 @@ Objective = Callable[[Nets, Batch], Terms]
 """`objective(nets, batch) -> Terms`"""
 
 
+Reading = Callable[[Nets, Batch], Tensor]
+"""`reading(nets, batch) -> Tensor`, `(size, …)`"""
+
+
 @dataclass(frozen=True)
 class Phase:
     """One kind of update within a step."""
@@ -208,6 +214,11 @@ class Loss(Component, ABC):
     Subclasses define `slots` and `phases`. All other methods have defaults.
     """
 
+    Sampling: ClassVar[type[base.Settings]] = base.Settings
+    """How samples are made of latents, and not how weights are: truncation, steps of a sampler. A nested subclass of
+    `ganrun.Settings`, as `Settings` is; its values come from the recipe's table `[sampling]`, may change after training
+    and are part of every score's protocol. Each setting needs a default, so that earlier runs have one."""
+
     slots: ClassVar[Mapping[str, Slot]]
     """The networks it needs, by role."""
 
@@ -235,8 +246,14 @@ class Loss(Component, ABC):
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """As `Component.class_fault`; a loss must also have slots."""
-        return super().class_fault() or (None if getattr(cls, "slots", None) else "whose class does not define slots")
+        """As `Component.class_fault`; a loss must also have slots, and settings of its sampling with defaults."""
+        fault = super().class_fault()
+        if fault or not getattr(cls, "slots", None):
+            return fault or "whose class does not define slots"
+        if not (isinstance(cls.Sampling, type) and issubclass(cls.Sampling, base.Settings)):
+            return "whose Sampling is no subclass of ganrun.Settings"
+        required = [name for name, field in cls.Sampling.model_fields.items() if field.is_required()]
+        return f"whose Sampling.{required[0]} has no default" if required else None
 
     @property
     def latent_size(self) -> int:
@@ -269,8 +286,14 @@ class Loss(Component, ABC):
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""
         return torch.randn(size, self.latent_size, device=device)
 
-    def generate(self, nets: Nets, latents: Tensor) -> Tensor:
-        """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures."""
+    def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
+        """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures.
+
+        Args:
+            nets: In evaluation mode.
+            latents: `(size, latent_size)`.
+            sampling: An instance of the loss's `Sampling`.
+        """
         return nets.generator(latents)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
@@ -289,8 +312,9 @@ class Loss(Component, ABC):
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
         """What the objectives call a network on for samples of the batch's latents; regularisers read it.
 
-        Unless overridden, the latents for a generator, and their samples for a discriminator, under the conditions that
-        the slot's ports name: factors of the latents, with `class` as labels.
+        Unless overridden, the latents for a generator, and their samples for a discriminator, by `generate` and the
+        defaults of `Sampling`; under the conditions that the slot's ports name: factors of the latents, with `class` as
+        labels.
 
         Raises:
             ContractError: if the network takes something else, or the latents have no such factor.
@@ -300,18 +324,20 @@ class Loss(Component, ABC):
         if self.slots[slot].kind == "generator":
             return Inputs(batch.latents, conditions)
         self._check_judges_samples(slot)
-        return Inputs(self.generate(nets, batch.latents), conditions)
+        return Inputs(self.generate(nets, batch.latents, self.Sampling()), conditions)
 
-    def encode(self, nets: Nets, images: Tensor) -> Tensor | None:
-        """Latents `(size, latent_size)` inferred from real images `(size, *sample_shape)` in [-1, 1].
+    def readings(self) -> Mapping[str, Reading]:
+        """What the model says of real records, by name: `{"log_likelihood": self.log_likelihood}`; none by default.
 
-        Categorical factors are probabilities; what cannot be inferred is 0. None where the model does not encode.
+        A reading returns a row for each record, `(size, …)`. It gets networks in evaluation mode, and a batch with the
+        records' images, labels (None where the data has none) and fields, latents that `latents` has drawn, and step 0.
+        Metrics request it by its name, people by `Model.read`. Two names have a fixed meaning:
+
+            encodings          latents `(size, latent_size)`: probabilities of categorical factors, 0 for what cannot be
+                               inferred
+            reconstructions    samples `(size, *sample_shape)` in [-1, 1]; metrics get them in the data's format
         """
-        return None
-
-    def reconstruct(self, nets: Nets, images: Tensor) -> Tensor | None:
-        """Reconstructions of real images `(size, *sample_shape)` in [-1, 1]; None where the model has no encoder."""
-        return None
+        return {}
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:

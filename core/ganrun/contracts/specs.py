@@ -78,11 +78,8 @@ class ModelSpec(DataSpec):
     factors: tuple[Factor, ...] = ()
     """The factors of the loss's latent vector, in order."""
 
-    encodes: bool = False
-    """Whether the model encodes images to latents."""
-
-    reconstructs: bool = False
-    """Whether the model reconstructs images."""
+    readings: tuple[str, ...] = ()
+    """What the model reads of real records: the names of `Loss.readings`, such as `encodings`."""
 
     def place(self, factor: Factor) -> slice:
         """The indices of a factor in a latent vector."""

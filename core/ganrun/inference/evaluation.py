@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from typing import TypeVar
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
 from ganrun.base.frames import called
+from ganrun.base.ranks import Ranks, gathered, ranks
 from ganrun.contracts.data import Data
-from ganrun.contracts.evaluation import Buffer, Collector, Evaluation
+from ganrun.contracts.evaluation import Buffer, Collector, EvaluatedModel, Evaluation
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import ModelSpec
-from ganrun.inference.sources import NonFiniteRowsError, ReadsImages, RealImages, Rows, Source
+from ganrun.inference.sources import SAMPLES_PER_BATCH, NonFiniteRowsError, RealImages, Rows, Source
 
 C = TypeVar("C", bound=Collector)
 
@@ -45,7 +47,7 @@ class SharedEvaluation(Evaluation):
         seed: The run's seed.
         samples: Source of the samples.
         data: The run's data set, prepared.
-        model: Encodes and reconstructs real images, where there is an encoder.
+        model: Reads real records, and serves metrics; None for a folder of pictures.
         protocol: What the samples depend on, for the protocol of every score.
         on_progress: Called after each batch; may raise to stop the evaluation.
     """
@@ -59,17 +61,16 @@ class SharedEvaluation(Evaluation):
         seed: int,
         samples: Source,
         data: Data,
-        model: ReadsImages | None = None,
+        model: EvaluatedModel | None = None,
         protocol: Mapping[str, str | int | float | bool] | None = None,
         on_progress: OnProgress = ignore_progress,
     ) -> None:
-        super().__init__(spec=spec, device=device, step=step, seed=seed)
+        super().__init__(spec=spec, device=device, step=step, seed=seed, model=model)
         shape = "×".join(str(side) for side in spec.sample_shape)
         self.protocol = {"sample_shape": shape, "precision": "f32", "torch": torch.__version__, **(protocol or {})}
         self.on_progress = on_progress
         self._samples = samples
         self._data = data
-        self._model = model
         self._passes: dict[str, _Pass] = {}
         """By the source's name."""
         self._frame: Frame = partial(called, "the evaluation")
@@ -102,7 +103,7 @@ class SharedEvaluation(Evaluation):
     ) -> C:
         """As `Evaluation.collect_real`."""
         available = len(self._data.split(split))
-        source = RealImages(self._data, split, self.device, self._model)
+        source = RealImages(self._data, split, self.device, self.model)
         return self._request(source, into, outputs, available if count is None else min(count, available), extractor)
 
     def generated(self, count: int) -> Tensor:
@@ -114,21 +115,24 @@ class SharedEvaluation(Evaluation):
         return self._at_once(self.collect_real(Buffer(), "images", count=count, split=split))
 
     def run(self) -> None:
-        """Serve all requests since the last call, in one pass over each source.
+        """Serve all requests since the last call, in one pass over each source, which all ranks share.
 
         Raises:
             NonFiniteError: if samples or reconstructions are NaN or infinite.
         """
+        self._run(ranks())
+
+    def _run(self, at: Ranks) -> None:
         passes, self._passes = self._passes, {}
         try:
             for each in passes.values():
-                each.run(self.on_progress)
+                each.run(self.on_progress, at)
         except NonFiniteRowsError as error:
             text = f"{error.output} at step {self.step} are not finite, so they cannot be scored"
             raise NonFiniteError(text) from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:
-        self.run()
+        self._run(Ranks())  # other ranks need not ask for the same
         return buffer.tensors()[0]
 
     def _request(self, source: Source, into: C, outputs: tuple[str, ...], count: int, extractor: Extractor | None) -> C:
@@ -166,7 +170,7 @@ def measured(
             metric.watch(evaluation)
     evaluation.run()
     scores: list[Score] = []
-    for place, metric in enumerate(metrics):
+    for place, metric in enumerate(metrics if ranks().number == 0 else ()):
         with evaluation.at_work(partial(frames, place), "measure"):
             scores += _checked(metric.measure(evaluation))
         evaluation.on_progress("scores", place + 1, len(metrics))
@@ -196,6 +200,10 @@ class _Request:
     frame: Frame
 
 
+_Served = list[list[Tensor]]
+"""The outputs of one batch for each request."""
+
+
 class _Pass:
     """One pass over a source, for all requests."""
 
@@ -204,36 +212,43 @@ class _Pass:
         self.requests: list[_Request] = []
 
     @torch.no_grad()
-    def run(self, on_progress: OnProgress) -> None:
-        """Serve every request with every batch."""
-        total, done = max(request.count for request in self.requests), 0
-        for rows in self._rows(total):
-            features = _Features(rows, self._counts())
-            for request in self.requests:
-                self._serve(request, rows, features)
-            done = min(done + len(rows.ranks), total)
-            on_progress(self.source.name, done, total)
+    def run(self, on_progress: OnProgress, at: Ranks) -> None:
+        """Serve every request with every batch.
 
-    def _rows(self, total: int) -> Iterator[Rows]:
-        """The rows of the source; an error while a batch is made names the source, and none of the metrics."""
-        batches = iter(self.source.batches(total))
-        while True:
-            with called(self.source.name, "making a batch"):
-                rows = next(batches, None)
-            if rows is None:
-                return
-            yield rows
+        Of several ranks, each makes every batch whose turn is its own, and the first one collects their outputs in
+        order: what it collects is what one process collects.
+        """
+        total = max(request.count for request in self.requests)
+        batches = iter(self.source.batches(total, at))
+        for turn in range(ceil(total / (SAMPLES_PER_BATCH * at.total))):
+            for served in gathered(self._served(batches), at):
+                self._collect(served)
+            on_progress(self.source.name, min((turn + 1) * SAMPLES_PER_BATCH * at.total, total), total)
 
-    def _serve(self, request: _Request, rows: Rows, features: _Features) -> None:
+    def _served(self, batches: Iterator[Rows]) -> _Served:
+        """What each request gets of the next batch; an error while it is made names the source, and no metric."""
+        with called(self.source.name, "making a batch"):
+            rows = next(batches, None)
+        if rows is None:
+            return []
+        features = _Features(rows, self._counts())
+        return [self._outputs(request, rows, features) for request in self.requests]
+
+    def _collect(self, served: _Served) -> None:
+        for request, batch in zip(self.requests, served, strict=False):
+            if batch:
+                with request.frame("add"):
+                    request.into.add(*batch)
+
+    def _outputs(self, request: _Request, rows: Rows, features: _Features) -> list[Tensor]:
+        """The rows that a request asks for; nothing if there are none in this batch."""
         wanted = rows.ranks < request.count
         if not wanted.any():
-            return
-        batch = [
+            return []
+        return [
             self._output(request, rows, name)[wanted] if name in self.source.outputs else features.of(request, name)
             for name in request.outputs
         ]
-        with request.frame("add"):
-            request.into.add(*batch)
 
     def _output(self, request: _Request, rows: Rows, name: str) -> Tensor:
         with request.frame(name), called(self.source.name, name):

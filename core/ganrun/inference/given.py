@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from math import prod
 
@@ -41,19 +42,17 @@ class GivenRecords:
     def __init__(self, data: Data, spec: ModelSpec, device: torch.device) -> None:
         check_given_factors(spec)
         self._data = data
-        self._places = {each.name: spec.place(each) for each in spec.factors if each.kind == "given"}
+        self._spec = spec
+        self.names = tuple(each.name for each in spec.factors if each.kind == "given")
+        """Of the given factors."""
         self._device = device
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     def fill(self, latents: Tensor, start: int) -> Tensor:
         """A copy of latents `(count, latent_size)` whose given factors are the records from rank `start` on, flattened
         and in [-1, 1]; without given factors, the latents themselves."""
-        if not self._places:
-            return latents
-        filled = latents.clone()
-        for name, place in self._places.items():
-            filled[:, place] = self.rows(name, start, len(latents)).flatten(1).to(latents)
-        return filled
+        records = {name: self.rows(name, start, len(latents)) for name in self.names}
+        return with_given(latents, self._spec, records)
 
     def rows(self, name: str, start: int, count: int) -> Tensor:
         """The images (`"images"`) or a field of the records of rank `start` to `start + count`: `(count, …)` in
@@ -79,6 +78,31 @@ class GivenRecords:
         if count not in self._orders:
             self._orders[count] = fixed_order(count, self._named_split[0])
         return self._orders[count]
+
+
+def with_given(latents: Tensor, spec: ModelSpec, records: Mapping[str, Tensor]) -> Tensor:
+    """A copy of latents `(count, latent_size)` whose given factors are these records, flattened; without given factors,
+    the latents themselves.
+
+    Args:
+        latents: As the loss draws them.
+        spec: The model's, with its factors.
+        records: The data's fields by name, each `(count, …)` in [-1, 1].
+
+    Raises:
+        IncompatibleError: if one is missing, or is not of the factor's size.
+    """
+    given = [each for each in spec.factors if each.kind == "given"]
+    filled = latents.clone() if given else latents
+    for factor in given:
+        if factor.name not in records:
+            raise IncompatibleError(f'the latents hold the record field "{factor.name}", which is missing here')
+        rows, shape = records[factor.name], (len(latents), factor.size)
+        if len(rows) != shape[0] or rows.numel() != shape[0] * shape[1]:
+            found = tuple(rows.shape)
+            raise IncompatibleError(f'the latents hold {shape} values of the field "{factor.name}", and it is {found}')
+        filled[:, spec.place(factor)] = rows.flatten(1).to(latents)
+    return filled
 
 
 def check_given_factors(spec: ModelSpec) -> None:

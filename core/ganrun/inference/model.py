@@ -1,46 +1,98 @@
-"""Inference with a model: sampling, decoding latents and, with an encoder, encoding and reconstructing images."""
+"""Inference with a model: sampling, decoding latents and reading real records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from copy import copy
+from functools import cached_property, partial
 from math import ceil
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import IncompatibleError, RequestError
 from ganrun.base.randomness import derived_seed, isolated_random
-from ganrun.contracts.losses import Loss, Nets
+from ganrun.contracts.data import Data
+from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.settings import Settings, dump_settings, parse_settings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.contracts.views import View
+from ganrun.inference.given import GivenRecords, with_given
+from ganrun.inference.readings import reading_of
 from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
+from ganrun.recipe.faults import Owner, setting_faults
 
 
 class Model:
     """The networks of a loss, for scores and pictures.
 
-    No method computes gradients, advances the caller's random stream, or changes the mode of a network.
+    No method advances the caller's random stream, or changes the mode of a network. None computes gradients, except
+    `decode` where it is asked to.
 
     Args:
         spec: What the networks were built for.
-        loss: Defines latents, samples, encodings and reconstructions.
+        loss: Defines latents, samples and readings.
         networks: By slot; averaged ones where the loss keeps an average.
         device: Device of the networks.
         seed: The run's seed, which decides which samples are scored.
+        sampling: How samples are made; the loss's defaults unless given.
+        data: Returns the prepared data, whose records fill the given factors of latents; called when they are first
+            needed. None where there is no data, as for an exported model.
     """
 
     def __init__(
-        self, spec: ModelSpec, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device, seed: int
+        self,
+        spec: ModelSpec,
+        loss: Loss,
+        networks: Mapping[str, nn.Module],
+        device: torch.device,
+        seed: int,
+        *,
+        sampling: Settings | None = None,
+        data: Callable[[], Data] | None = None,
     ) -> None:
         self.spec = spec
         self.loss = loss
-        self.networks = dict(networks)
+        self.networks: Mapping[str, nn.Module] = dict(networks)
+        self.nets = Nets({slot: View(network) for slot, network in self.networks.items()})
         self.device = device
         self.seed = seed
-        self._nets = Nets({slot: View(network) for slot, network in self.networks.items()})
+        self.sampling = loss.Sampling() if sampling is None else sampling
+        self._data = data
+
+    def with_sampling(self, **changes: Any) -> Model:
+        """The same networks, whose samples are made in another way: `model.with_sampling(psi=0.5)`.
+
+        Args:
+            changes: Settings of the recipe's table `[sampling]`; all others stay.
+
+        Raises:
+            RequestError: if the loss has no such setting, or it cannot have that value.
+        """
+        cls, table = self.loss.Sampling, {**dump_settings(self.sampling), **changes}
+        owner = Owner(f"sampling with {type(self.loss).__name__}", "help(type(model.loss).Sampling)")
+        changed = copy(self)
+        try:
+            changed.sampling = parse_settings(cls, table)
+        except ValidationError as error:
+            faults = setting_faults(error, ("sampling",), table, cls, owner)
+            raise RequestError("\n".join(text for _, text in faults)) from None
+        except TypeError as error:
+            raise RequestError(f"[sampling] takes numbers, texts and lists of them: {error}") from None
+        return changed
+
+    @property
+    def sampling_protocol(self) -> dict[str, str | int | float | bool]:
+        """How samples are made, as entries of a score's protocol: `{"sampling.psi": 0.7}`; lists and tables as JSON."""
+        return {
+            f"sampling.{name}": value if isinstance(value, str | int | float) else json.dumps(value)
+            for name, value in dump_settings(self.sampling).items()
+        }
 
     # ── Samples ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -55,6 +107,7 @@ class Model:
 
         Raises:
             IncompatibleError: if the model has no such class.
+            RequestError: if latents hold records of data, and there is none.
         """
         return torch.cat([samples for _, samples in self.batches(count, seed=seed, label=label)])
 
@@ -67,13 +120,19 @@ class Model:
             yield latents[:left], samples[:left]
             left -= len(latents)
 
-    def draw(self, count: int, *, label: int | None = None) -> tuple[Tensor, Tensor]:
-        """`count` latents from the current random stream, and their samples in [-1, 1]; all of a class, if given one.
+    def draw(self, count: int, start: int = 0, *, label: int | None = None) -> tuple[Tensor, Tensor]:
+        """`count` latents from the current random stream, and their samples in [-1, 1].
+
+        Args:
+            count: Number of samples.
+            start: The number of the first one, which decides the records in its latents, if they hold any.
+            label: The class of all samples, for a class-conditional model.
 
         Raises:
             IncompatibleError: if the model has no such class.
+            RequestError: if latents hold records of data, and there is none.
         """
-        latents = self.loss.latents(count, self.device)
+        latents = self._filled(self.loss.latents(count, self.device), start)
         if label is not None:
             latents = self.with_class(latents, label)
         return latents, self._generate(latents)
@@ -84,13 +143,32 @@ class Model:
         """`count` latents that depend on neither seed nor device: `(count, latent_size)`. Fewer are the first of more.
 
         Models with the same latent distribution get the same latents, so that their pictures can be compared.
+
+        Raises:
+            RequestError: if latents hold records of data, and there is none.
         """
+        return self._filled(self.unfilled_latents(count), 0)
+
+    def unfilled_latents(self, count: int) -> Tensor:
+        """`fixed_latents` without data: given factors are what the loss draws in their place."""
         cpu = torch.device("cpu")
         batches = []
-        for number in range(ceil(count / SAMPLES_PER_BATCH)):
+        for number in range(max(1, ceil(count / SAMPLES_PER_BATCH))):
             with isolated_random(cpu, derived_seed(0, "fixed latents", number)):
                 batches.append(self.loss.latents(SAMPLES_PER_BATCH, cpu))
         return torch.cat(batches)[:count].to(self.device)
+
+    def latents_of(self, **records: Tensor) -> Tensor:
+        """Fixed latents that hold these records: `model.decode(model.latents_of(source=images))` translates images.
+
+        Args:
+            records: A field of the data for each given factor, by its name, `(count, …)` in [-1, 1].
+
+        Raises:
+            IncompatibleError: if one is missing, or has another size.
+        """
+        count = min((len(each) for each in records.values()), default=0)
+        return with_given(self.unfilled_latents(count), self.spec, records)
 
     def with_class(self, latents: Tensor, label: int) -> Tensor:
         """A copy of these latents, all of class `label`.
@@ -107,36 +185,96 @@ class Model:
         changed[:, self.spec.place(factor)] = one_hot(torch.tensor(label), factor.size).to(latents)
         return changed
 
-    # ── Decoding and encoding ─────────────────────────────────────────────────────────────────────────
+    def _filled(self, latents: Tensor, start: int) -> Tensor:
+        """The latents, with the records from number `start` on as their given factors."""
+        return latents if self.given is None else self.given.fill(latents, start)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """The samples `(count, *sample_shape)` in [-1, 1] of latents `(count, latent_size)`."""
+    @cached_property
+    def given(self) -> GivenRecords | None:
+        """The records in latents, in their fixed order; None for a model without given factors.
+
+        Raises:
+            RequestError: if there are given factors and no data.
+        """
+        names = [factor.name for factor in self.spec.factors if factor.kind == "given"]
+        if not names:
+            return None
+        if self._data is None:
+            listed = ", ".join(f"{name}=…" for name in names)
+            raise RequestError(
+                f"each sample is made from a record ({', '.join(names)}), and an exported model has no data; make"
+                f" samples of your own records by model.decode(model.latents_of({listed})), each (count, …) in [-1, 1]"
+            )
+        return GivenRecords(self._data(), self.spec, self.device)
+
+    # ── Decoding and reading ──────────────────────────────────────────────────────────────────────────
+
+    def decode(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
+        """The samples `(count, *sample_shape)` in [-1, 1] of latents `(count, latent_size)`.
+
+        Args:
+            latents: The same latents give the same samples.
+            gradients: Whether samples can be differentiated with respect to the latents, also where gradients are
+                off around the call. The weights get no gradient.
+        """
         with isolated_random(self.device, derived_seed(self.seed, "samples")):
-            return self._generate(latents.to(self.device))
+            return self._generate(latents.to(self.device), gradients=gradients)
+
+    def read(
+        self,
+        name: str,
+        images: Tensor,
+        labels: Tensor | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+        *,
+        batch: int = 0,
+    ) -> Tensor:
+        """One of the loss's readings of real records: `(count, …)`.
+
+        Args:
+            name: One of `spec.readings`, such as `encodings`.
+            images: `(count, *sample_shape)` in [-1, 1].
+            labels: int64 `(count,)`, if the reading needs them.
+            beside: The data's further fields by name, in [-1, 1], if the reading needs them or latents hold them.
+            batch: The number of the batch, if there are several: in each, a reading draws other random numbers.
+
+        Raises:
+            IncompatibleError: if there is no such reading, or latents hold a field that is missing.
+            ContractError: if the reading does not return a row for each record, or holds NaN.
+        """
+        place, fields = self.device, {field: each.to(self.device) for field, each in (beside or {}).items()}
+        with self._evaluation_mode(), isolated_random(place, derived_seed(self.seed, "reading", name, batch)):
+            latents = with_given(self.loss.latents(len(images), place), self.spec, fields)
+            labels = None if labels is None else labels.to(place)
+            return reading_of(self.loss, name, self.nets, Batch(latents, images.to(place), labels, fields))
 
     def encode(self, images: Tensor) -> Tensor | None:
-        """The latents `(count, latent_size)` of images in [-1, 1]; None for a model without an encoder."""
-        with self._evaluation_mode(), isolated_random(self.device, derived_seed(self.seed, "encodings")):
-            return self.loss.encode(self._nets, images.to(self.device))
+        """The reading `encodings`, latents `(count, latent_size)` of images in [-1, 1]; None if there is none."""
+        return self.read("encodings", images) if "encodings" in self.spec.readings else None
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """Reconstructions in [-1, 1] of images in [-1, 1]; None for a model without an encoder."""
-        with self._evaluation_mode(), isolated_random(self.device, derived_seed(self.seed, "reconstructions")):
-            return self.loss.reconstruct(self._nets, images.to(self.device))
+        """The reading `reconstructions`, in [-1, 1], of images in [-1, 1]; None if there is none."""
+        return self.read("reconstructions", images) if "reconstructions" in self.spec.readings else None
 
-    def _generate(self, latents: Tensor) -> Tensor:
-        with self._evaluation_mode():
-            return self.loss.generate(self._nets, latents)
+    def _generate(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
+        with self._evaluation_mode(gradients=gradients):
+            return self.loss.generate(self.nets, latents, self.sampling)
 
     @contextmanager
-    def _evaluation_mode(self) -> Iterator[None]:
-        """No gradients, and evaluation mode; afterwards, each network is in its former mode."""
+    def _evaluation_mode(self, *, gradients: bool = False) -> Iterator[None]:
+        """Evaluation mode, and gradients for inputs at most; afterwards, each network is as it was."""
         training = [module for module in self.networks.values() if module.training]
+        weights = [weight for module in self.networks.values() for weight in module.parameters() if gradients]
+        trained = [weight for weight in weights if weight.requires_grad]
         for module in training:
             module.eval()
+        for weight in trained:
+            weight.requires_grad_(False)
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(gradients):
                 yield
         finally:
             for module in training:
                 module.train()
+            for weight in trained:
+                weight.requires_grad_(True)

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import ceil
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,22 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError
 from ganrun.base.randomness import derived_seed, isolated_random
+from ganrun.base.ranks import Ranks
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
+from ganrun.contracts.evaluation import EvaluatedModel
 from ganrun.contracts.specs import DataSpec
 
 T = TypeVar("T")
+
+ALONE = Ranks()
+"""A process by itself."""
 
 SAMPLES_PER_BATCH = 256
 """Fixed, because every batch of latents has its own seed: sample i is the same for any number of samples."""
 
 
-IMAGE_OUTPUTS = ("images", "labels", "encodings", "reconstructions")
-"""What is read of real images; a record field must have another name."""
-
-
-class ReadsImages(Protocol):
-    """Encodes and reconstructs images, as a model does."""
-
-    def encode(self, images: Tensor) -> Tensor | None:
-        """The latents of images in [-1, 1]; None without an encoder."""
-
-    def reconstruct(self, images: Tensor) -> Tensor | None:
-        """Reconstructions of images in [-1, 1], in [-1, 1]; None without an encoder."""
+IMAGE_OUTPUTS = ("images", "labels")
+"""What there is of every data set's records; a field must have another name."""
 
 
 class NonFiniteRowsError(NonFiniteError):
@@ -87,8 +83,9 @@ class Source(ABC):
         return None
 
     @abstractmethod
-    def batches(self, count: int) -> Iterator[Rows]:
-        """The rows of rank below `count`, batch by batch."""
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
+        """The rows of rank below `count`, in batches of `SAMPLES_PER_BATCH`; of several processes, each gets every
+        batch whose turn is its own."""
 
 
 # ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +115,8 @@ class GeneratedSamples(Source):
     """The samples of a model. Fixed seeds make sample i of the same weights the same in every evaluation.
 
     Args:
-        draw: `draw(count)` returns `count` new latents from the current random stream, and their samples in [-1, 1].
+        draw: `draw(count, start)` returns `count` new latents from the current random stream, and their samples in
+            [-1, 1]; the first one is sample number `start`.
         spec: The facts of the data.
         device: Where the model computes.
         seed: The run's seed.
@@ -127,18 +125,18 @@ class GeneratedSamples(Source):
     outputs = ("samples", "latents")
     name = "samples"
 
-    draw: Callable[[int], tuple[Tensor, Tensor]]
+    draw: Callable[[int, int], tuple[Tensor, Tensor]]
     spec: DataSpec
     device: torch.device
     seed: int
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """Whole batches: the last one may hold rows of higher rank."""
-        start = 0
-        for latents, drawn in seeded_batches(self.draw, count, self.device, self.seed):
-            samples = as_data(drawn, self.spec, "samples")
+        starts = range(at.number * SAMPLES_PER_BATCH, count, at.total * SAMPLES_PER_BATCH)
+        drawn = seeded_batches(self.draw, count, self.device, self.seed, at)
+        for start, (latents, made) in zip(starts, drawn, strict=True):
+            samples = as_data(made, self.spec, "samples")
             yield SampleRows(torch.arange(start, start + len(samples), device=self.device), samples, latents)
-            start += len(samples)
 
 
 @dataclass(frozen=True)
@@ -156,14 +154,19 @@ class FoundSamples(Source):
         """All of them."""
         return len(self.found)
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """A fixed random choice of `count`, in order."""
-        for places, ranks in chosen_batches(len(self.found), "pictures", count):
+        chosen = chosen_batches(len(self.found), "pictures", count)
+        for places, ranks in islice(chosen, at.number, None, at.total):
             yield SampleRows(ranks.to(self.device), self.found[torch.from_numpy(places)].to(self.device))
 
 
 def seeded_batches(
-    draw: Callable[[int], tuple[Tensor, Tensor]], count: int, device: torch.device, seed: int
+    draw: Callable[[int, int], tuple[Tensor, Tensor]],
+    count: int,
+    device: torch.device,
+    seed: int,
+    at: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
 
@@ -174,10 +177,11 @@ def seeded_batches(
         count: Number of samples needed.
         device: Where the model computes.
         seed: With the number of the batch, decides its samples.
+        at: Of several processes, each draws every batch whose turn is its own.
     """
-    for number in range(ceil(count / SAMPLES_PER_BATCH)):
+    for number in range(at.number, ceil(count / SAMPLES_PER_BATCH), at.total):
         with isolated_random(device, derived_seed(seed, "evaluation", number)):
-            batch = draw(SAMPLES_PER_BATCH)
+            batch = draw(SAMPLES_PER_BATCH, number * SAMPLES_PER_BATCH)
         yield batch
 
 
@@ -192,8 +196,9 @@ class RealRows(Rows):
         split: Holds the records.
         places: Their indices in it.
         device: Of the outputs.
-        model: Encodes and reconstructs the images, where there is an encoder.
+        model: Reads the records; None where there is no model.
         spec: The facts of the data.
+        number: That of the batch.
     """
 
     def __init__(
@@ -202,8 +207,9 @@ class RealRows(Rows):
         split: Split,
         places: npt.NDArray[np.int64],
         device: torch.device,
-        model: ReadsImages | None,
+        model: EvaluatedModel | None,
         spec: DataSpec,
+        number: int,
     ) -> None:
         super().__init__(ranks)
         self._split = split
@@ -211,10 +217,14 @@ class RealRows(Rows):
         self._device = device
         self._model = model
         self._spec = spec
+        self._number = number
+        self._read: dict[str, Tensor] = {}
 
     def output(self, name: str) -> Tensor:
-        """An attribute, or one of the fields in `beside`."""
-        return self.beside(name) if name in self._spec.fields else super().output(name)
+        """`images` or `labels`, a field, or a reading of the model."""
+        if name in IMAGE_OUTPUTS:
+            return super().output(name)
+        return self.beside(name) if name in self._spec.fields else self.reading(name)
 
     @cached_property
     def images(self) -> Tensor:
@@ -233,18 +243,33 @@ class RealRows(Rows):
 
     def beside(self, name: str) -> Tensor:
         """The field of that name `(batch, *spec.fields[name])`, in the data set's format."""
-        return in_data_format(rows_of(_given(self._split.beside.get(name), name), self._places).to(self._device))
+        return in_data_format(self._field(name))
 
-    @cached_property
-    def encodings(self) -> Tensor:
-        """The images' latents `(batch, latent_size)`"""
-        return _given(_given(self._model, "encodings").encode(to_unit_range(self._stored)), "encodings")
+    def reading(self, name: str) -> Tensor:
+        """A reading of the model, `(batch, …)`; `reconstructions` in the format of `images`. Made once.
 
-    @cached_property
-    def reconstructions(self) -> Tensor:
-        """In the format of `images`."""
-        made = _given(self._model, "reconstructions").reconstruct(to_unit_range(self._stored))
-        return as_data(_given(made, "reconstructions"), self._spec, "reconstructions")
+        Raises:
+            ContractError: as `Model.read`.
+            NonFiniteRowsError: if a reconstruction is infinite.
+        """
+        if name not in self._read:
+            self._read[name] = self._made(name)
+        return self._read[name]
+
+    def _made(self, name: str) -> Tensor:
+        model, labels = _given(self._model, name), self._split.labels
+        made = model.read(
+            name,
+            to_unit_range(self._stored),
+            None if labels is None else self.labels,
+            {field: to_unit_range(self._field(field)) for field in self._spec.fields},
+            batch=self._number,
+        )
+        return as_data(made, self._spec, name) if name == "reconstructions" else made
+
+    def _field(self, name: str) -> Tensor:
+        """A field as the split holds it."""
+        return rows_of(_given(self._split.beside.get(name), name), self._places).to(self._device)
 
     @cached_property
     def _stored(self) -> Tensor:
@@ -260,29 +285,31 @@ class RealImages(Source):
         data: Prepared.
         split: `train` or `test`.
         device: Device of the rows.
-        model: Encodes and reconstructs the images, where there is an encoder.
+        model: Reads the records; None where there is no model.
     """
 
     data: Data
     split: str
     device: torch.device
-    model: ReadsImages | None = None
+    model: EvaluatedModel | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What is read of every data set, and its fields."""
-        return *IMAGE_OUTPUTS, *self.data.spec().fields
+        """What there is of every data set, its fields, and the model's readings."""
+        readings = () if self.model is None else self.model.spec.readings
+        return *IMAGE_OUTPUTS, *self.data.spec().fields, *readings
 
     @property
     def name(self) -> str:
         """`train images`"""
         return f"{self.split} images"
 
-    def batches(self, count: int) -> Iterator[Rows]:
+    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """A fixed random choice of `count`, in order."""
         whole, spec = self.data.split(self.split), self.data.spec()
-        for places, ranks in chosen_batches(len(whole), self.split, count):
-            yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec)
+        chosen = enumerate(chosen_batches(len(whole), self.split, count))
+        for number, (places, ranks) in islice(chosen, at.number, None, at.total):
+            yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec, number)
 
 
 def real_images(data: Data, count: int, split: str = "train") -> Tensor:

@@ -20,7 +20,7 @@ from ganrun.contracts.specs import DataSpec
 from ganrun.inference.sources import IMAGE_OUTPUTS
 from ganrun.rehearsal.arrays import BYTES, Column, check_column, check_is_array, check_memory
 
-RESERVED = (*IMAGE_OUTPUTS, "samples", "latents", "class")
+RESERVED = (*IMAGE_OUTPUTS, "encodings", "reconstructions", "samples", "latents", "class")
 """What metrics request, or a loss calls a factor, by a name that no record field may have."""
 
 

@@ -1,4 +1,4 @@
-"""What a loss declares, checked before a run: latents, factors, and phases."""
+"""What a loss declares, checked before a run: latents, factors, phases and readings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from ganrun.contracts.losses import Loss, Phase, Slot
 from ganrun.contracts.specs import Factor
 
 T = TypeVar("T")
+
+RESERVED = ("images", "labels", "samples", "latents")
+"""What metrics request by a name that no reading may have."""
 
 
 def check_loss(loss: Loss) -> None:
@@ -67,12 +70,26 @@ def frozen_slots_stay(loss: Loss) -> None:
             raise IncompatibleError(f'its slot "{name}" is frozen, so there is nothing to average')
 
 
+def readings_are_functions(loss: Loss) -> None:
+    """Readings are functions by name, and no name means something else to metrics."""
+    readings = loss.readings()
+    if not isinstance(readings, Mapping):
+        raise IncompatibleError(f"readings() gives {readings!r}; it must give functions by name")
+    for name, reading in readings.items():
+        if not isinstance(name, str) or not callable(reading):
+            raise IncompatibleError(f"readings() gives {name!r}: {reading!r}; it must give functions by name")
+        if name in RESERVED or name in loss.spec.fields:
+            what = "outputs of every evaluation" if name in RESERVED else "fields of the data"
+            raise IncompatibleError(f'it has a reading "{name}", which is one of the {what}; rename the reading')
+
+
 CLAUSES: tuple[Callable[[Loss], None], ...] = (
     has_latents,
     factors_are_the_latents,
     phases_are_sound,
     memory_holds_buffers,
     frozen_slots_stay,
+    readings_are_functions,
 )
 """What every loss keeps; each raises `IncompatibleError` with the sentence that the user reads."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError, PluginError
 from ganrun.base.frames import is_out_of_memory, method
+from ganrun.base.modules import copied
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
@@ -39,7 +40,7 @@ class NetworkTrial:
     """A network on trial.
 
     Args:
-        make: Builds the network again, with the same weights, on the device.
+        make: Builds the network, always with the same weights, on the device.
         spec: What it is built for.
         device: Where it runs.
         methods: What the loss calls besides the network itself.
@@ -56,9 +57,18 @@ class NetworkTrial:
     samples: int = 2
     is_trained: bool = True
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, built once. The clauses work on copies, which cost less than building it again."""
+        return self.make()
+
+    def copy(self) -> nn.Module:
+        """A copy of the network, to work on."""
+        return copied(self.module)
+
     def shaken(self, number: int) -> nn.Module:
         """A copy in evaluation mode: unshaken for 0, and for 1, 2, … shaken in different directions."""
-        module = self.make().eval()
+        module = self.copy().eval()
         with torch.no_grad(), isolated_random(self.device, number):
             for weight in module.parameters() if number else ():
                 if weight.is_floating_point():
@@ -113,12 +123,12 @@ def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int,
 
 def has_sound_parameters(trial: NetworkTrial) -> None:
     """An optimiser can train its parameters."""
-    check_parameters(trial.make())
+    check_parameters(trial.module)
 
 
 def has_methods(trial: NetworkTrial) -> None:
     """The loss's slot names methods; the network has them."""
-    module = trial.make()
+    module = trial.copy()
     absent = [name for name in trial.methods if not callable(getattr(module, name, None))]
     if absent:
         raise IncompatibleError(f'lacks "{absent[0]}", which the loss calls; take a network that has it')
@@ -126,7 +136,7 @@ def has_methods(trial: NetworkTrial) -> None:
 
 def answers_as_declared(trial: NetworkTrial) -> None:
     """In evaluation mode, it returns a new float32 tensor of the declared shape, and leaves its input alone."""
-    module = trial.make().eval()
+    module = trial.copy().eval()
     inputs, conditions = trial.example(2)
     given = inputs.clone()
     output = _tried(lambda: _raw(module, inputs, conditions), trial)
@@ -163,7 +173,7 @@ def learns(trial: NetworkTrial) -> None:
     """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch."""
     if not trial.is_trained:
         return
-    module = trial.make().train()
+    module = trial.copy().train()
     inputs, conditions = trial.example(min(2, trial.samples))
     output = _tried(lambda: View(module, trial.precision)(inputs, **conditions), trial)
     if not isinstance(output, Tensor):
@@ -180,7 +190,7 @@ def keeps_its_mode(trial: NetworkTrial) -> None:
     """A call leaves it, and each layer, in the mode that it was in: training or evaluation."""
     inputs, conditions = trial.example(min(2, trial.samples))
     for mode in (False, True) if trial.is_trained else (False,):
-        module = trial.make().train(mode)
+        module = trial.copy().train(mode)
         before = {name: layer.training for name, layer in module.named_modules()}
         _tried(partial(_raw, module, inputs, conditions), trial)
         changed = [name for name, layer in module.named_modules() if layer.training != before.get(name, layer.training)]
@@ -223,7 +233,7 @@ def mixes_samples(trial: NetworkTrial) -> bool:
     inputs, conditions = trial.example(4)
     inputs = inputs.requires_grad_()
     with isolated_random(trial.device, 2):
-        output = View(trial.make().train())(inputs, **conditions)
+        output = View(trial.copy().train())(inputs, **conditions)
     if not isinstance(output, Tensor) or not output.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(output[0].sum(), inputs, allow_unused=True)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.rehearsal.comparison import attributes, differ
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.rehearsal.state import check_state
+from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
 from ganrun.testing.losses import CPU, IMAGES
 
@@ -28,10 +28,8 @@ def check_augmentation(component: type[Augmentation], settings: Any, spec: DataS
     assert not parameters, f"its parameter {parameters[0]} would never be trained; make it a buffer"
     _check_images(module, images)
     _check_adjustment(module)
-    try:
+    with asserted():
         check_state(module, lambda: component(settings, facts), lambda each: each(images), CPU)
-    except IncompatibleError as error:
-        raise AssertionError(error.message) from error
     with on_accelerator() as device:
         augmentation = component(settings, facts).to(device)
         augmentation(images.to(device))

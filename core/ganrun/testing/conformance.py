@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.data import Data, Split, to_unit_range
 from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.metrics import FeatureMetric, Metric
+from ganrun.contracts.networks import Network
 from ganrun.contracts.observers import Observer
 from ganrun.contracts.optimizers import Optimizer, Schedule
 from ganrun.contracts.settings import parse_settings, settings_help
@@ -41,6 +43,7 @@ def assert_conforms(
     component: Any,
     settings: Mapping[str, Any] | None = None,
     spec: NetworkSpec | DataSpec | None = None,
+    networks: Mapping[str, type[Network]] | None = None,
 ) -> None:
     """Assert that a component keeps the contract of its kind.
 
@@ -50,6 +53,8 @@ def assert_conforms(
         settings: Its settings, as in a recipe's table.
         spec: The spec to build it for: a `NetworkSpec` for a network, a `DataSpec` for a loss, an augmentation or a
             regulariser, a `ModelSpec` for a metric or an extractor; one of images unless given.
+        networks: For a loss that calls methods of its networks: the components to try it on, by slot, with their
+            default settings. In all other slots are networks of one layer.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -63,7 +68,8 @@ def assert_conforms(
     undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
     assert not undocumented, f"settings without a docstring: {undocumented}"
     assert component.summary(), "the class has no docstring, so `ganrun list` has no summary for it"
-    _CHECKS[kind](component, parsed, spec)
+    check = partial(check_loss, networks=networks or {}) if kind == "loss" else _CHECKS[kind]
+    check(component, parsed, spec)
 
 
 def _check_class(kind: str, component: Any) -> None:
@@ -147,7 +153,8 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None
     def draw(count: int) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
 
-    evaluations = [evaluation_on(data, draw, step=1, reconstruct=lambda images: images / 2) for _ in range(2)]
+    readings = {"reconstructions": lambda images: images / 2, "encodings": lambda images: images.flatten(1)[:, :2]}
+    evaluations = [evaluation_on(data, draw, step=1, readings=readings) for _ in range(2)]
     scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ganrun.base.frames import authors_line
 from ganrun.base.randomness import isolated_random
 
 META = torch.device("meta")
@@ -39,32 +38,56 @@ TAKES_CPU_TENSORS = ("copy_", "_to_copy", *TAKES_INDICES)
 """Operations that take tensors of the CPU beside those of an accelerator, as indices or sources."""
 
 
+ON_CPU = "is not on the expected device"
+"""In the messages of torch where tensors of two devices meet."""
+
+
 @contextmanager
 def on_accelerator() -> Iterator[torch.device]:
     """A block that runs as if on an accelerator: on the device that it gets, and without any arithmetic.
 
-    A component that uses an operation for which torch cannot work out the shapes is not checked.
+    Call in it what runs on a CPU. Where torch cannot work out shapes, or knows an operation on that device not at all,
+    the rest of the block is left out.
 
     Raises:
         AssertionError: if the block reads the value of a tensor, or mixes tensors of the CPU with those of the device;
             with the author's line.
     """
-    with isolated_random(torch.device("cpu"), 3):
+    with isolated_random(torch.device("cpu"), 3), _autocast():
         try:
             with _Watch():  # type: ignore[no-untyped-call]
                 yield META
-        except _FaultError as error:
-            raise AssertionError(f"{error} ({_line(error)})") from error
         except Exception as error:
-            if any(text in str(error) for text in WITHOUT_VALUES):
-                raise AssertionError(f"{_waits('.tolist(), .cpu() or .numpy()')} ({_line(error)})") from error
-            if "is not on the expected device" in str(error):
-                raise AssertionError(f"{_MIXED} ({_line(error)})") from error
-            if not isinstance(error, NotImplementedError):
-                raise
+            fault = str(error) if isinstance(error, _FaultError) else _fault(str(error))
+            if fault is not None:
+                raise AssertionError(f"{fault} ({authors_line(error)})") from error
+
+
+def _fault(message: str) -> str | None:
+    """What an error of torch says about the author's code; None where it is about the device alone."""
+    if any(text in message for text in WITHOUT_VALUES):
+        return _waits(".tolist(), .cpu() or .numpy()")
+    return _MIXED if ON_CPU in message else None
+
+
+@contextmanager
+def _autocast() -> Iterator[None]:
+    """A block in which `torch.autocast(tensor.device.type)` works on the meta device, as on every other."""
+    original = torch.autocast.__init__
+
+    def init(self: torch.autocast, device_type: str, *arguments: Any, **named: Any) -> None:
+        original(self, "cpu" if device_type == META.type else device_type, *arguments, **named)
+
+    torch.autocast.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = original  # type: ignore[method-assign]
 
 
 _MIXED = "uses a tensor of the CPU together with those of the run's device; make it there, by device=latents.device"
+
+_STREAM = "draws from a generator, which has a device; draw from torch's global random stream"
 
 
 def _waits(cause: str) -> str:
@@ -81,14 +104,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        named = kwargs or {}
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         name = func._schema.name.partition("::")[2]
-        if any(each.device == META for each in tensors):
+        if any(each.device == META for each in tensors) or named.get("device") == META:
+            if named.get("generator") is not None:
+                raise _FaultError(_STREAM)
             if name in READS or _is_masked(name, args):
                 raise _FaultError(_waits(READS.get(name, READS["nonzero"])))
             if name not in TAKES_CPU_TENSORS and any(each.device != META and each.dim() for each in tensors):
                 raise _FaultError(_MIXED)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **named)
 
 
 def _is_masked(name: str, args: tuple[Any, ...]) -> bool:
@@ -97,11 +123,3 @@ def _is_masked(name: str, args: tuple[Any, ...]) -> bool:
     if name not in TAKES_INDICES or (len(args) > 2 and args[2].numel() == 1):
         return False
     return any(each is not None and each.dtype == torch.bool for each in args[1])
-
-
-def _line(error: BaseException) -> str:
-    """The author's innermost line: `networks.py:31`."""
-    libraries = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ganrun.base.errors import ContractError
 from ganrun.contracts.data import Data
+from ganrun.contracts.evaluation import EvaluatedModel
+from ganrun.contracts.losses import Nets
+from ganrun.contracts.settings import Settings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.readings import checked_rows
 from ganrun.inference.sources import GeneratedSamples
 
 CPU = torch.device("cpu")
+
+OfImages = Callable[[Tensor], Tensor]
 
 
 def evaluation_on(
@@ -22,8 +31,9 @@ def evaluation_on(
     spec: ModelSpec | None = None,
     step: int = 0,
     seed: int = 0,
-    encode: Callable[[Tensor], Tensor | None] = lambda _: None,
-    reconstruct: Callable[[Tensor], Tensor | None] = lambda _: None,
+    readings: Mapping[str, OfImages] | None = None,
+    decode: OfImages | None = None,
+    model: EvaluatedModel | None = None,
 ) -> SharedEvaluation:
     """An evaluation on the CPU, for `ganrun.testing.measured` or a metric's own methods.
 
@@ -33,26 +43,48 @@ def evaluation_on(
         spec: The facts of the model; those of the data alone unless given.
         step: Steps done.
         seed: The run's seed.
-        encode: Gives the latents of images in [-1, 1], or None.
-        reconstruct: Gives reconstructions of images in [-1, 1], or None.
+        readings: Functions of images in [-1, 1], by the names of readings: `{"encodings": fn}`.
+        decode: The model's `decode`, for metrics that search latents.
+        model: A whole model instead, such as `run.model`.
     """
-    facts = spec or ModelSpec.from_facts(data.spec().facts())
+    facts = dataclasses.replace(spec or ModelSpec.from_facts(data.spec().facts()), readings=tuple(readings or ()))
+    made_up = _MadeUpModel(facts, readings or {}, decode)
     return SharedEvaluation(
-        spec=facts,
+        spec=facts if model is None else model.spec,
         device=CPU,
         step=step,
         seed=seed,
-        samples=GeneratedSamples(draw, facts, CPU, seed),
+        samples=GeneratedSamples(lambda count, _: draw(count), facts, CPU, seed),
         data=data,
-        model=_Reader(encode, reconstruct),
+        model=made_up if model is None else model,
     )
 
 
-class _Reader:
-    """A model's encoder, as two functions."""
+@dataclass
+class _MadeUpModel:
+    """A model of a few functions."""
 
-    def __init__(
-        self, encode: Callable[[Tensor], Tensor | None], reconstruct: Callable[[Tensor], Tensor | None]
-    ) -> None:
-        self.encode = encode
-        self.reconstruct = reconstruct
+    spec: ModelSpec
+    readings: Mapping[str, OfImages]
+    decoder: OfImages | None
+    device: torch.device = CPU
+    sampling: Settings = field(default_factory=Settings)
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
+    nets: Nets = field(default_factory=lambda: Nets({}))
+
+    def decode(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
+        if self.decoder is None:
+            raise ContractError("this model decodes nothing; pass decode=… to evaluation_on")
+        with torch.set_grad_enabled(gradients):
+            return self.decoder(latents)
+
+    def read(
+        self,
+        name: str,
+        images: Tensor,
+        labels: Tensor | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+        *,
+        batch: int = 0,
+    ) -> Tensor:
+        return checked_rows(self.readings[name](images), f'reading "{name}"', len(images))

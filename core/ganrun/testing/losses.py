@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -12,14 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
-from ganrun.contracts.specs import DataSpec, NetworkSpec
+from ganrun.contracts.settings import settings_help
+from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
+from ganrun.inference.readings import reading_of
+from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
-from ganrun.testing.devices import on_accelerator
+from ganrun.testing.clauses import asserted
+from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
 
 CPU = torch.device("cpu")
@@ -28,12 +34,14 @@ IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
 
 
-def check_loss(component: type[Loss], settings: Any, spec: DataSpec | None) -> None:
+def check_loss(
+    component: type[Loss], settings: Any, spec: DataSpec | None, networks: Mapping[str, type[Network]] | None = None
+) -> None:
     """Its latents, factors and phases; with labels and, unless it needs them, without."""
     facts = spec or IMAGES
-    _check(Trial(component, settings, facts))
+    _check(Trial(component, settings, facts, networks=networks))
     if facts.classes and not _needs_classes(component, settings, facts):
-        _check(Trial(component, settings, replace(facts, classes=0)))
+        _check(Trial(component, settings, replace(facts, classes=0), networks=networks))
 
 
 def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> bool:
@@ -42,7 +50,7 @@ def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> boo
     if any("labels" in loss.ports(slot).conditions for slot in loss.slots):
         return True
     try:
-        Trial(component, settings, replace(facts, classes=0))
+        component(settings, replace(facts, classes=0))
     except IncompatibleError:
         return True
     return False
@@ -56,20 +64,36 @@ class Trial:
         settings: Its settings.
         facts: The data's.
         device: Where it runs; on `meta`, nothing is computed.
+        networks: Components for some of its slots; in all others are networks of one layer.
     """
 
-    def __init__(self, component: type[Loss], settings: Any, facts: DataSpec, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        component: type[Loss],
+        settings: Any,
+        facts: DataSpec,
+        device: torch.device = CPU,
+        networks: Mapping[str, type[Network]] | None = None,
+    ) -> None:
         self.facts, self.device = facts, device
-        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts)
+        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts, networks=networks)
         with isolated_random(CPU, 3):
             self.loss = component(settings, facts)
-            self.networks = {
-                slot: _Linear(NetworkSpec(*self.loss.ports(slot), classes=facts.classes)).to(device)
-                for slot in self.loss.slots
-            }
+            self.networks = {slot: self._network(slot, networks or {}).to(device) for slot in self.loss.slots}
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
         """What has a memory, and changes nothing else."""
+
+    def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
+        spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
+        if slot in given:
+            return given[slot](given[slot].Settings(), spec)
+        methods = self.loss.slots[slot].methods
+        assert not methods, (
+            f"it calls {', '.join(methods)} of the network in its slot {slot}; name one to try it on: "
+            f'assert_conforms("loss", …, networks={{"{slot}": …}})'
+        )
+        return _Linear(spec)
 
     def nets(self) -> Nets:
         return Nets({name: View(network) for name, network in self.networks.items()})
@@ -79,7 +103,7 @@ class Trial:
         with isolated_random(CPU, 3):
             return phase.objective(self.nets(), batch)
 
-    def batch(self, phase: Phase, copies: int = 1) -> Batch:
+    def batch(self, reads_images: bool = True, copies: int = 1) -> Batch:
         """Six made-up records, each as often as there are copies."""
 
         def made(values: Tensor) -> Tensor:
@@ -88,10 +112,11 @@ class Trial:
         with isolated_random(CPU, 4):
             latents = torch.cat([self.loss.latents(6, self.device)] * copies)
         step = torch.tensor(100.0, device=self.device)
-        if not phase.reads_images:
+        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
+        latents = with_given(latents, ModelSpec(self.facts.sample_shape, factors=tuple(self.loss.factors())), beside)
+        if not reads_images:
             return Batch(latents, steps_done=step)
         labels = made(torch.arange(6) % self.facts.classes) if self.facts.classes else None
-        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
         return Batch(latents, made(_records(self.facts.sample_shape)), labels, beside, step)
 
 
@@ -112,6 +137,10 @@ class _Linear(nn.Module):
         assert given == named, f"a network is called with {given or 'nothing'} besides its input; its ports say {named}"
         shape = tuple(inputs.shape[1:])
         assert shape == self.spec.inputs, f"a network is called on {shape}; its ports say {self.spec.inputs}"
+        for name, value in conditions.items():
+            found, dtype = (value.dtype, *value.shape[1:]), torch.int64 if name == "labels" else torch.float32
+            expected = (dtype, *self.spec.conditions[name])
+            assert found == expected, f"a network is called with {name} of type and shape {found}, not {expected}"
         shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
         outputs = self.layer(inputs.flatten(1)).tanh()
         outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
@@ -120,17 +149,16 @@ class _Linear(nn.Module):
 
 def _check(trial: Trial) -> None:
     loss = trial.loss
+    with asserted():
+        check_declared(loss)
     latents = loss.latents(6, CPU)
     assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
-    described = sum(factor.size for factor in loss.factors())
-    assert described == loss.latent_size, f"factors() describes {described} latents of {loss.latent_size}"
     phases = loss.phases()
-    names = [phase.name for phase in phases]
-    assert phases and len(set(names)) == len(names), f"phases must have different names: {names}"
     trained = {slot for phase in phases for slot in phase.trains}
     idle = {name for name, slot in loss.slots.items() if not slot.frozen} - trained
     assert not idle, f"slots that no phase trains: {idle}"
     check_phases(trial)
+    _check_samples(trial)
     _check_readings(trial)
 
 
@@ -140,26 +168,40 @@ def check_phases(trial: Trial) -> None:
         _freeze_others(trial, phase)
         for clause in PHASE_CLAUSES:
             clause(trial, phase)
-    with on_accelerator() as device:
-        _run(trial.again(device))
+    _check_device(trial.again(META))
+
+
+def _check_samples(trial: Trial) -> None:
+    """Samples have the data's shape, and every setting of the sampling has a docstring."""
+    loss = trial.loss
+    samples = loss.generate(trial.nets(), trial.batch().latents, loss.Sampling())
+    assert samples.shape == (6, *trial.facts.sample_shape), f"generate gives {tuple(samples.shape)}"
+    undocumented = [each.name for each in settings_help(loss.Sampling) if not each.help]
+    assert not undocumented, f"settings of the sampling without a docstring: {undocumented}"
 
 
 def _check_readings(trial: Trial) -> None:
-    """Samples have the data's shape, and encodings are latents."""
-    loss, latents = trial.loss, trial.loss.latents(6, CPU)
-    samples = loss.generate(trial.nets(), latents)
-    assert samples.shape == (6, *trial.facts.sample_shape), f"generate gives {tuple(samples.shape)}"
-    read = loss.encode(trial.nets(), samples)
-    assert read is None or read.shape == latents.shape, "encode gives something else than latents"
+    """A row for each record, of the shape that its name promises, and without gradients."""
+    shapes = {"encodings": (trial.loss.latent_size,), "reconstructions": trial.facts.sample_shape}
+    for name in trial.loss.readings():
+        try:
+            with torch.no_grad(), isolated_random(CPU, 3):
+                rows = reading_of(trial.loss, name, trial.nets(), trial.batch())
+        except ContractError as error:
+            raise AssertionError(error.message) from error
+        shape, found = shapes.get(name), tuple(rows.shape[1:])
+        assert shape in (None, found), f'the reading "{name}" gives rows of shape {found}, not {shape}'
 
 
-def _run(trial: Trial) -> None:
-    """Every phase, and samples."""
+def _check_device(trial: Trial) -> None:
+    """No phase, nor what makes samples, waits for the device or makes tensors elsewhere."""
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        terms = trial.terms(phase, trial.batch(phase))
-        torch.autograd.backward(list(terms.minimise.values()))
-    trial.loss.generate(trial.nets(), trial.loss.latents(6, trial.device))
+        with on_accelerator():
+            terms = trial.terms(phase, trial.batch(phase.reads_images))
+            torch.autograd.backward(list(terms.minimise.values()))
+    with on_accelerator():
+        trial.loss.generate(trial.nets(), trial.batch().latents, trial.loss.Sampling())
 
 
 def _freeze_others(trial: Trial, phase: Phase) -> None:
@@ -173,7 +215,7 @@ def _freeze_others(trial: Trial, phase: Phase) -> None:
 
 def gives_scalars(trial: Trial, phase: Phase) -> None:
     """Finite scalars of the same names each time, and no change to the batch."""
-    batch = trial.batch(phase)
+    batch = trial.batch(phase.reads_images)
     before = None if batch.real_images is None else batch.real_images.clone()
     terms, again = trial.terms(phase, batch), trial.terms(phase, batch)
     bad = [name for name, value in _values(terms).items() if value.dim() or not bool(value.isfinite())]
@@ -186,7 +228,7 @@ def gives_scalars(trial: Trial, phase: Phase) -> None:
 
 def trains_its_slots(trial: Trial, phase: Phase) -> None:
     """Each slot that the phase trains gets a gradient."""
-    torch.autograd.backward(list(trial.terms(phase, trial.batch(phase)).minimise.values()))
+    torch.autograd.backward(list(trial.terms(phase, trial.batch(phase.reads_images)).minimise.values()))
     idle = [slot for slot in phase.trains if all(p.grad is None for p in trial.networks[slot].parameters())]
     assert not idle, f"{phase.name}: slots that it trains but that get no gradient: {idle}"
 
@@ -194,10 +236,10 @@ def trains_its_slots(trial: Trial, phase: Phase) -> None:
 def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
     """An objective changes nothing but buffers of the memory, in place; with these put back, it gives the same."""
     before = Snapshot(trial.remembering)
-    terms = _values(trial.terms(phase, trial.batch(phase)))
+    terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
     before.check()
     before.restore()
-    again = _values(trial.terms(phase, trial.batch(phase)))
+    again = _values(trial.terms(phase, trial.batch(phase.reads_images)))
     before.restore()
     others = [name for name, value in terms.items() if not torch.equal(value, again[name])]
     assert not others, (
@@ -211,7 +253,7 @@ def takes_means(trial: Trial, phase: Phase) -> None:
     before = Snapshot(trial.remembering)
     values = {}
     for copies in (1, 2, 4):
-        values[copies] = _values(trial.terms(phase, trial.batch(phase, copies)))
+        values[copies] = _values(trial.terms(phase, trial.batch(phase.reads_images, copies)))
         before.restore()
     for name, value in values[1].items():
         power = _power(value, values[2][name], 2)

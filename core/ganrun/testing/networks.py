@@ -15,8 +15,9 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.contracts.networks import Discriminator, Generator, Network
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
-from ganrun.rehearsal.networks import NETWORK_CLAUSES, NetworkTrial, example_inputs
+from ganrun.rehearsal.networks import NetworkTrial, check_network as check_clauses, example_inputs, uses_conditions
 from ganrun.rehearsal.state import check_state
+from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
 from ganrun.training.averaging import Average
 from ganrun.training.views import seeded_network
@@ -31,14 +32,14 @@ TRANSLATED = NetworkSpec(inputs=(3, 32, 32), outputs=(3, 32, 32), classes=4)
 
 def check_generator(component: type[Generator], settings: Any, spec: NetworkSpec | None) -> None:
     """The clauses of every network; and samples in [-1, 1]."""
-    for each in _specs(component, spec or GENERATED):
+    for each in _specs(component, settings, spec or GENERATED):
         samples = _check_network(component, settings, each)
         assert samples.abs().max() <= 1, f"samples reach {samples.abs().max():.3f}; they must stay in [-1, 1]"
 
 
 def check_discriminator(component: type[Discriminator], settings: Any, spec: NetworkSpec | None) -> None:
     """The clauses of every network; and logits, not probabilities."""
-    for each in _specs(component, spec or JUDGED):
+    for each in _specs(component, settings, spec or JUDGED):
         _check_network(component, settings, each)
         last = list(component(settings, each).modules())[-1]
         is_squashed = isinstance(last, nn.Sigmoid | nn.Softmax | nn.LogSoftmax)
@@ -47,36 +48,40 @@ def check_discriminator(component: type[Discriminator], settings: Any, spec: Net
 
 def check_network(component: type[Network], settings: Any, spec: NetworkSpec | None) -> None:
     """The clauses of every network."""
-    for each in _specs(component, spec or TRANSLATED):
+    for each in _specs(component, settings, spec or TRANSLATED):
         _check_network(component, settings, each)
 
 
-def _specs(component: type[Network], spec: NetworkSpec) -> list[NetworkSpec]:
-    """The spec itself; and with labels, for a network that can be called with them."""
+def _specs(component: type[Network], settings: Any, spec: NetworkSpec) -> list[NetworkSpec]:
+    """The spec itself; and with labels, for a network that can be conditioned on them."""
     takes_labels = "labels" in inspect.signature(component.forward).parameters
     if spec.labelled or spec.classes < 2 or not takes_labels:
         return [spec]
-    return [spec, replace(spec, conditions={**spec.conditions, "labels": ()})]
+    labelled = replace(spec, conditions={**spec.conditions, "labels": ()})
+    return [spec, labelled] if _can_be_conditioned(component, settings, labelled) else [spec]
+
+
+def _can_be_conditioned(component: type[Network], settings: Any, spec: NetworkSpec) -> bool:
+    """Whether the network uses its labels; if it fails, the clauses say why."""
+    try:
+        uses_conditions(_trial_of(component, settings, spec))
+    except IncompatibleError as error:
+        return "ignores its labels" not in error.message
+    except Exception:
+        return True
+    return True
+
+
+def _trial_of(component: type[Network], settings: Any, spec: NetworkSpec) -> NetworkTrial:
+    return NetworkTrial(lambda: seeded_network(lambda: component(settings, spec), CPU, 7), spec, CPU)
 
 
 def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -> Tensor:
     """Try every clause; returns the outputs in evaluation mode."""
-
-    def build() -> Network:
-        return component(settings, spec)
-
-    def make() -> Network:
-        return seeded_network(build, CPU, 7)
-
-    trial = NetworkTrial(make, spec, CPU)
-    for clause in NETWORK_CLAUSES:
-        try:
-            clause(trial)
-        except IncompatibleError as error:
-            if spec.labelled and "ignores its labels" in error.message:  # it need not be one that can be conditioned
-                return View(make().eval())(example_inputs(spec, 6, CPU)[0], labels=torch.arange(6) % spec.classes)
-            raise AssertionError(error.message) from error
-    return _check_numbers(make, build, spec)
+    trial = _trial_of(component, settings, spec)
+    with asserted():
+        check_clauses(trial)
+    return _check_numbers(trial.make, lambda: component(settings, spec), spec)
 
 
 def _check_numbers(make: Callable[[], nn.Module], build: Callable[[], nn.Module], spec: NetworkSpec) -> Tensor:
@@ -111,7 +116,5 @@ def _check_device(module: nn.Module, inputs: Tensor, conditions: dict[str, Tenso
 
 def _check_state(module: nn.Module, make: Callable[[], nn.Module], call: Callable[[nn.Module], Any]) -> None:
     """The clauses that are tried before a run, too."""
-    try:
+    with asserted():
         check_state(module, make, call, CPU, partial(Average, decay=0.5))
-    except IncompatibleError as error:
-        raise AssertionError(error.message) from error

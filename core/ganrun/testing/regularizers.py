@@ -19,7 +19,7 @@ def check_regularizer(component: type[Regularizer], settings: Any, spec: DataSpe
     trial = _RegularizerTrial(component, settings, spec or IMAGES)
     check_phases(trial)
     (phase,) = trial.loss.phases()
-    penalty = float(trial.terms(phase, trial.batch(phase)).minimise["penalty"].detach())
+    penalty = float(trial.terms(phase, trial.batch(phase.reads_images)).minimise["penalty"].detach())
     assert penalty >= 0, f"the penalty is {penalty:.3g}; it must not be negative"
 
 

@@ -59,7 +59,7 @@ class ClassInLatents(Loss):
         classes = random_one_hot(size, self.spec.classes, device)
         return join_latents({"noise": noise, "class": classes}, self.factors())
 
-    def generate(self, nets: Nets, latents: Tensor) -> Tensor:
+    def generate(self, nets: Nets, latents: Tensor, sampling: base.Settings) -> Tensor:
         """Samples of the classes in the latents: `(size, *sample_shape)` in [-1, 1]."""
         noise, classes = self.noise_and_classes(latents)
         return nets.generator(noise, labels=classes)

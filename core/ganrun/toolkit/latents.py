@@ -28,7 +28,7 @@ def join_latents(parts: Mapping[str, Tensor], factors: Sequence[Factor]) -> Tens
 
     Args:
         parts: `(batch, factor.size)` by the factor's name, at least one. Factors without a part become 0, as
-            `Loss.encode` reports what cannot be read from an image.
+            the reading `encodings` reports what cannot be read from an image.
         factors: As in `split_latents`.
 
     Raises:

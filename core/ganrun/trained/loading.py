@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,22 +81,29 @@ class SavedModel:
         """Whether `folder` is a run directory, and not an exported folder."""
         return (self.folder / ENVIRONMENT).is_file()
 
-    def model(self, device: str = "auto") -> Model:
+    def model(self, device: str = "auto", sampling: Sequence[str] = ()) -> Model:
         """The model.
 
+        Args:
+            device: As in `load`.
+            sampling: How samples are made instead of as the recipe says: `sampling.psi=0.5`, as after `--set`.
+
         Raises:
-            RequestError: if a component is not installed, or the weights belong to another network.
+            RequestError: if a component is not installed, the weights belong to another network, or `sampling` names
+                anything else, or what the loss does not have.
         """
         place = choose_device(device)
         recipe = self.folder / RECIPE
-        config = load_model_config(recipe, self.registry, made_with=made_with(recipe))
+        _check_sampling(sampling)
+        config = load_model_config(recipe, self.registry, sampling, made_with(recipe))
         spec, loss = loss_for(config, self.spec, self.seed)
         self._filled("loss", loss.memory.to(place))
         networks = {}
         for slot, network in config.networks.items():
             with frame_of(config, network, "__init__"):
                 networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
-        return Model(spec, loss, networks, place, self.seed)
+        data = self.data if self.is_run else None
+        return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data)
 
     def data(self) -> Data:
         """The data set of the recipe, prepared.
@@ -150,6 +157,12 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
     """
     registry = registry or load_registry()
     return _saved_model(read_saved(locate(what, registry)), registry)
+
+
+def _check_sampling(overrides: Sequence[str]) -> None:
+    for each in overrides:
+        if not each.startswith("sampling."):
+            raise RequestError(f"--set {each}: only the sampling of a trained model can change; say sampling.KEY=VALUE")
 
 
 def _saved_model(saved: SavedWeights, registry: Registry) -> SavedModel:

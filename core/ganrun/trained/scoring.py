@@ -21,7 +21,7 @@ from ganrun.contracts.specs import ModelSpec
 from ganrun.discovery.registry import Registry, locate
 from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.inference.sources import FoundSamples
-from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_recipe
+from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_model_config, load_recipe
 from ganrun.recipe.recipe import EvaluationConfig
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rehearsal.data import check_data
@@ -120,8 +120,9 @@ def _score_run(
         scores = measured(run.metrics, run.evaluation(), metric_frames(recipe))
     if is_other_data:
         scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
+    own = load_model_config(directory.recipe_path, registry, (), made_with(directory.recipe_path))
     try:
-        _add_scores(run, scores)
+        _add_scores(run, scores, is_own=own.sampling == recipe.sampling)
     except RunError as error:
         log.warning("the scores are not added to the run: %s", error)
     run.emit("rescored", scores=scores)
@@ -155,11 +156,11 @@ def _shape_of(run: Run) -> str:
     )
 
 
-def _add_scores(run: Run, scores: Sequence[Score]) -> None:
-    """Add the scores to metrics.jsonl and, if the checkpoint is of the run's last step, to summary.json."""
+def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
+    """Add the scores to metrics.jsonl and, if they are of the run's last step and its own sampling, to summary.json."""
     run.record({}, scores, rescored=True)
     summary = run.directory.summary()
-    if summary.get("steps") == run.step:
+    if is_own and summary.get("steps") == run.step:
         run.directory.write_json(SUMMARY, merged_summary(summary, scores))
 
 

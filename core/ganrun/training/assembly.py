@@ -94,7 +94,7 @@ def assemble(
     return Assembly(
         recipe=recipe,
         data=data,
-        model=Model(spec, loss, shown, device, recipe.train.seed),
+        model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
         phases=phases,
         metrics=tuple(metrics),

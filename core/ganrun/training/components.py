@@ -119,8 +119,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
             ModelSpec.from_facts(spec.facts()),
             latent_size=loss.latent_size,
             factors=tuple(loss.factors()),
-            encodes=type(loss).encode is not Loss.encode,
-            reconstructs=type(loss).reconstruct is not Loss.reconstruct,
+            readings=tuple(loss.readings()),
         )
         check_given_factors(whole)
     return whole, loss

@@ -1,4 +1,4 @@
-"""Draws batches: latents, and the records of the data at the run's place in their stream."""
+"""Draws batches: latents, and the records of the data at the run's place in their stream, which latents may hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ganrun.contracts.losses import Batch, Phase
+from ganrun.inference.given import with_given
 from ganrun.training.batches import RealBatches
 from ganrun.training.components import run_frames
 from ganrun.training.run import Run
@@ -23,6 +24,7 @@ class Drawing:
         self._run = run
         self._loss = loss
         self._device = run.model.device
+        self._has_given = any(factor.kind == "given" for factor in run.model.spec.factors)
         self._frame = run_frames(run.recipe, run.recipe.loss)
         self._real = RealBatches(
             run.data.split("train"),
@@ -39,8 +41,11 @@ class Drawing:
         state, size = self._run.state, self._run.recipe.train.batch_size
         with self._frame("latents"):
             latents = self._loss.latents(size, self._device)
-        if not phase.reads_images:
+        if not (phase.reads_images or self._has_given):
             return Batch(latents, steps_done=self.steps_done)
         real = self._real.take(state.images_seen, size)
         state.images_seen += size
+        latents = with_given(latents, self._run.model.spec, real.beside)
+        if not phase.reads_images:
+            return Batch(latents, steps_done=self.steps_done)
         return Batch(latents, real.images, real.labels, real.beside, self.steps_done)

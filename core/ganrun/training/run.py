@@ -28,7 +28,7 @@ class Run:
     """One recipe being trained.
 
     Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
-    samples and reconstructs without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
+    samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
     (networks and optimisers), `phases` (of a step), `metrics` and `environment` (as in environment.json); and
     `directory`, where files of the run go, and `scores`, the latest of each name.
 
@@ -112,7 +112,7 @@ class Run:
             samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
             data=self.data,
             model=model,
-            protocol={"ema_decay": decay, "seed": self.seed},
+            protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol},
             on_progress=self._evaluating,
         )
 

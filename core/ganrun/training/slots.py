@@ -68,7 +68,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         check_network(trial)
         if trial.is_trained:
             _warn_of_mixing(recipe, slot, config, trial)
-        module = trial.make()
+        module = trial.module
         inputs, conditions = trial.example(2)
         check_state(
             module,
