@@ -34,6 +34,8 @@ class R1(Regularizer):
     appendix B).
     """
 
+    per_sample = True
+
     class Settings(RegularizerSettings):
         weight: float = Field(10.0, ge=0)
         """γ; the penalty has the paper's factor ½."""
@@ -51,6 +53,8 @@ class R2(Regularizer):
     """
 
     reads_images = False
+
+    per_sample = True
 
     class Settings(RegularizerSettings):
         weight: float = Field(10.0, ge=0)
@@ -73,6 +77,8 @@ class GradientPenalty(Regularizer):
 
     Gulrajani et al. 2017 (arXiv:1704.00028), equation 3. The loss `wgan-gp` has this penalty already.
     """
+
+    per_sample = True
 
     class Settings(RegularizerSettings):
         weight: float = Field(10.0, ge=0)
@@ -99,6 +105,8 @@ class Dragan(Regularizer):
 
     Kodali et al. 2017 (arXiv:1705.07215), algorithm 1.
     """
+
+    per_sample = True
 
     class Settings(RegularizerSettings):
         weight: float = Field(10.0, ge=0)

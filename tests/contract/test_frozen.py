@@ -26,10 +26,12 @@ from ganrun import (
     Settings,
     Slot,
     Terms,
+    Tracker,
+    find_saved_model,
     hookimpl,
 )
 from ganrun.rundir.checkpoints import digest_of
-from ganrun.testing import build, train
+from ganrun.testing import build, registry_with, train
 from ganrun_vanilla.losses import NonSaturatingGan
 
 MLP = {"use": "mlp", "hidden": [8]}
@@ -155,9 +157,6 @@ def test_its_file_is_needed_where_it_trains_and_not_where_it_is_used(tmp_path: P
     train(tables, tmp_path / "run", Plugin())
     kept = load_file(weights)
     weights.unlink()
-    from ganrun import find_saved_model
-    from ganrun.testing import registry_with
-
     model = find_saved_model(tmp_path / "run", registry_with(Plugin())).model("cpu")
     assert all(torch.equal(kept[name], each) for name, each in model.networks["features"].state_dict().items())
     with pytest.raises(PreflightError, match=r"toml:\d+: \[features\] perceptual .*there is no file .*; train a class"):
@@ -241,6 +240,34 @@ def test_a_run_without_a_checkpoint_starts_from_its_source_again(tmp_path: Path,
     again = train({**tables, "checkpoints": False}, tmp_path / "run", resume=True)
     for slot, tensors in whole.state.weights().items():
         assert all(torch.equal(each, again.state.weights()[slot][name]) for name, each in tensors.items())
+
+
+class Notebook(Tracker):
+    """Knows one run by its id."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def find(self, run_id: str) -> Path | None:
+        return self.run if run_id == "run-17" else None
+
+    def runs_of(self, experiment: str) -> None:
+        return None
+
+    def experiments(self) -> Sequence[str]:
+        return ()
+
+
+def test_a_tracker_says_where_a_run_is(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tracking:
+        @hookimpl
+        def ganrun_trackers(self) -> dict[str, Tracker]:
+            return {"notebook": Notebook(source)}
+
+    monkeypatch.setattr("ganrun.training.starting.load_registry", lambda: registry_with(Tracking()))
+    run = build({**_quiet(), **GAN, "generator": {**MLP, "from": "run-17"}}, tmp_path / "run")
+    assert run.environment["starts"]["generator"]["path"] == str(source)
+    assert run.environment["starts"]["generator"]["from"] == "run-17"
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,7 @@ def test_lazy_r1_is_a_phase_and_counts_as_often_as_it_is_left_out(tmp_path, mode
 def test_all_of_them_train_beside_any_adversarial_loss(tmp_path, loss):
     lazy = [{"use": name, "every": 2} for name in NAMES]
     run = train(tables(loss, *({"use": name} for name in NAMES)), tmp_path / "run")
-    late = train(tables(loss, *lazy), tmp_path / "lazy")
+    late = train(tables(loss, *lazy, precision="bf16", accumulate=2), tmp_path / "lazy")
     names = {name for line in records(late) for name in line}
     assert {f"loss/{name}" for name in NAMES} <= names
     assert run.state.weights().keys() >= {"regularizer.5", "regularizer.7"}, "what LeCam and path length remember"
@@ -364,6 +364,13 @@ def test_a_term_of_that_name_in_the_loss_keeps_it(tmp_path):
     fixed = tables("fixed", {"use": "r1"}) | {"judge": {"use": "mlp", "hidden": [4]}}
     run = train(fixed, tmp_path / "run", Plugin())
     assert {"loss/discriminator.r1", "loss/discriminator.discriminator.r1"} <= records(run)[0].keys()
+
+
+@pytest.mark.parametrize(("use", "warns"), [("r1", True), ("dragan", True), ("lecam", False), ("orthogonal", False)])
+def test_the_user_is_warned_of_a_discriminator_that_mixes_samples(tmp_path, caplog, use, warns):
+    mixing = {"discriminator": {"use": "conv", "norm": "batch", "stages": 2, "feature_maps": 4}}
+    build(tables("gan", {"use": use}) | mixing, tmp_path / "run")
+    assert (f"and {use} looks at each sample alone" in caplog.text) == warns
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):

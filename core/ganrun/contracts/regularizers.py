@@ -58,6 +58,9 @@ class Regularizer(Component, ABC):
     reads_images: ClassVar[bool] = True
     """Whether it uses real images. The phase that it joins then reads them too."""
 
+    per_sample: ClassVar[bool] = False
+    """Whether each output of the network must depend on its own sample alone, as for `Slot.per_sample`."""
+
     settings: RegularizerSettings
 
     def __init__(self, settings: Any, loss: Loss) -> None:

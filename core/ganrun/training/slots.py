@@ -89,12 +89,19 @@ def _prepared(recipe: Recipe, config: ComponentConfig, network: Network, device:
 def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
     """Say where an output that depends on other samples of its batch is not what the recipe seems to ask for."""
     is_cut = recipe.train.accumulate > 1
-    if (slot.per_sample or is_cut) and mixes_samples(trial):
+    strict = [recipe.loss.use] if slot.per_sample else []
+    strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
+    if (strict or is_cut) and mixes_samples(trial):
         place = (recipe.where(config.key), ".".join(map(str, config.key)), config.registered)
-        if slot.per_sample:
-            log.warning(MIXED, *place, recipe.loss.use)
+        for name in strict:
+            log.warning(MIXED, *place, name)
         if is_cut:
             log.warning(CUT, *place, trial.samples, recipe.train.batch_size)
+
+
+def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig) -> bool:
+    slot: str = regularizer.settings.slot  # type: ignore[attr-defined]
+    return bool(regularizer.registered.cls.per_sample) and (slot,) == network.key
 
 
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
