@@ -81,8 +81,9 @@ class Penalties:
             clashes = config.use in taken or short.count(config.use) > 1
             name = f"{regularizer.settings.slot}.{config.use}" if clashes else config.use
             if name in (*taken, *names):
-                text = f"{header(config.key)} is {config.use} for the {regularizer.settings.slot} once more"
-                raise IncompatibleError(f'{text}, or a phase is called "{name}"', where=self._recipe.where(config.key))
+                what = f"{header(config.key)} {config.use}: the {regularizer.settings.slot}"
+                text = f'{what} has that penalty already, or the loss has a phase "{name}"; leave one of them out'
+                raise IncompatibleError(text, where=self._recipe.where(config.key))
             names.append(name)
         return names
 
