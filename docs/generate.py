@@ -119,7 +119,7 @@ def _facts(registered: RegisteredComponent) -> Iterator[str]:
         yield f"{when}. A fault in it {fault}."
 
 
-def _updates(loss: type[Loss], slot: str) -> str:
+def _updates(loss: type[ganrun.Loss], slot: str) -> str:
     return f", updated {loss.repeat[slot]} times per step" if slot in loss.repeat else ""
 
 
