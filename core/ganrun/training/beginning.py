@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from ganrun.contracts.beginning import begin, depends_on_step
 from ganrun.contracts.losses import Loss
+from ganrun.contracts.regularizers import Regularizer
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.training.components import run_frames
 from ganrun.training.phases import Frame
@@ -21,14 +22,24 @@ class Beginning:
     Args:
         recipe: What the run trains.
         loss: Its loss.
+        regularizers: Its regularisers, each with its table.
         state: Its networks, averages and augmentations.
         device: Where they are.
     """
 
-    def __init__(self, recipe: Recipe, loss: Loss, state: TrainingState, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        loss: Loss,
+        regularizers: Sequence[tuple[ComponentConfig, Regularizer]],
+        state: TrainingState,
+        device: torch.device,
+    ) -> None:
         self._steps = recipe.train.steps
         self._device = device
-        self._parts = [part for part in _parts(recipe, loss, state) if depends_on_step(part.component)]
+        penalties = [_part(recipe, *each) for each in regularizers]
+        parts = [*_parts(recipe, loss, state), *penalties]
+        self._parts = [part for part in parts if depends_on_step(part.component)]
         self.structure: tuple[Hashable, ...] = ()
         """What each `begin` last returned. While it is the same, a step runs the same operations."""
 

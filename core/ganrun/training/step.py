@@ -64,10 +64,7 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Te
     """The phases of the loss, ready to be executed."""
     slots, nets, accumulate = run.state.slots, Nets(_views(run)), run.recipe.train.accumulate
     frame = run_frames(run.recipe, run.recipe.loss)
-    return [
-        Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop)
-        for phase in run.model.loss.phases()
-    ]
+    return [Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases]
 
 
 def _views(run: Run) -> dict[str, View]:
