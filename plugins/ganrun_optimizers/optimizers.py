@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from ganrun import Optimizer, OptimizerSettings
+from ganrun import Optimizer, OptimizerSettings, Scheduled
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-"""Decay of a running mean."""
+Beta = Annotated[Scheduled, Field(ge=0, lt=1)]
+"""Decay of a running mean: a number, or a schedule of it."""
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 
@@ -22,8 +22,9 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, arXiv:1412.6980)."""
 
     class Settings(OptimizerSettings):
-        betas: tuple[Beta, Beta] = (0.5, 0.999)
-        """Decay of the running means of the gradient and of its square. The defaults are DCGAN's."""
+        betas: tuple[Beta, Beta] = (Scheduled(start=0.5), Scheduled(start=0.999))
+        """Decay of the running means of the gradient and of its square. The defaults are DCGAN's. Each may follow a
+        schedule, as β₂ does in R3GAN (arXiv:2501.05441)."""
 
         eps: float = Field(1e-8, gt=0)
         """Added to the denominator."""
@@ -33,7 +34,16 @@ class Adam(Optimizer):
     def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
         """`torch.optim.Adam`, fused."""
         own = self.settings
-        return _Adam(parameters, betas=own.betas, eps=own.eps, **_common(own, device))
+        return _Adam(parameters, betas=self._betas(0, 1), eps=own.eps, **_common(own, device))
+
+    def scheduled(self, step: int, steps: int) -> Mapping[str, Any]:
+        """The betas, if one of them changes."""
+        varies = any(beta.end is not None for beta in self.settings.betas)
+        return {"betas": self._betas(step, steps)} if varies else {}
+
+    def _betas(self, step: int, steps: int) -> tuple[float, float]:
+        first, second = self.settings.betas
+        return first.at(step, steps), second.at(step, steps)
 
 
 class AdamW(Adam):
@@ -42,7 +52,7 @@ class AdamW(Adam):
     def build(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
         """`torch.optim.AdamW`, fused."""
         own = self.settings
-        return _AdamW(parameters, betas=own.betas, eps=own.eps, **_common(own, device))
+        return _AdamW(parameters, betas=self._betas(0, 1), eps=own.eps, **_common(own, device))
 
 
 class RMSprop(Optimizer):

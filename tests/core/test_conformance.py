@@ -671,7 +671,7 @@ class Noise(Augmentation):
         ("parameter", "its parameter weight would never be trained"),
         ("device", "a tensor of the CPU together with"),
         ("stream", "two calls differ: draw from torch's global stream"),
-        ("graph", "it cannot be differentiated"),
+        ("graph", "cannot be differentiated, so a generator"),
         ("in place", "changes the images in place"),
         ("batch", "depends on the rest of its batch"),
         ("shape", r"returns shape \(6, 1, 32, 32\) for \(6, 3, 32, 32\)"),

@@ -87,8 +87,35 @@ class Collected(ganrun.Metric):
         return (rows.double().reshape(len(rows), -1).sum(1) * torch.arange(1, len(rows) + 1)).sum().item()
 
 
+class Adaptive(ganrun.Augmentation):
+    """Flips images with a probability that follows what the discriminator makes of real ones."""
+
+    class Settings(ganrun.Settings):
+        flips: bool = True
+        """Whether it changes anything."""
+
+    every = 2
+
+    def __init__(self, settings: Any, spec: ganrun.DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.register_buffer("p", torch.full((), 0.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.settings.flips:
+            return images + 0.0
+        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < self.p
+        return torch.where(chosen, images.flip(3), images)
+
+    def adjust(self, outputs: Tensor, images: int) -> None:
+        self.p.add_(outputs.mean() * images / 100).clamp_(0.1, 0.9)
+
+
 class Plugin:
-    """Offers the loss and the metric."""
+    """Offers the loss, the metric and the augmentation."""
+
+    @hookimpl
+    def ganrun_augmentations(self) -> dict[str, type[ganrun.Augmentation]]:
+        return {"adaptive": Adaptive}
 
     @hookimpl
     def ganrun_metrics(self) -> dict[str, type[ganrun.Metric]]:
@@ -109,7 +136,7 @@ def take_steps(run: Run) -> Result:
     while not run.done:
         take_step()
     weights = {name: dict(tensors) for name, tensors in run.state.weights().items()}
-    return {"weights": weights, "means": measurements.read(), "step": run.step}
+    return {"weights": weights, "means": measurements.read(), "step": run.step, "images": run.images_seen}
 
 
 def scored(run: Run) -> Result:
@@ -203,6 +230,21 @@ def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> Non
     alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
     assert first == alone and len(first["scores"]) == 5
     assert second == {"scores": []}  # the first rank alone measures
+
+
+def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(tmp_path: Path) -> None:
+    staged = {**DENSE, "augmentation": {"use": "adaptive"}, "stage": [{"from": 5, "batch_size": 12, "lr": 0.01}]}
+    first, second = two(staged, tmp_path)
+    alone = one(staged, tmp_path, accumulate=2)
+    assert largest_difference(first, second) == 0
+    assert first["images"] == alone["images"] == 5 * 8 + 7 * 12
+    assert tensors_of(first)["discriminator.augmentation.p"] != 0.5
+
+
+def test_ranks_without_draws_adjust_as_one_does_that_accumulates(tmp_path: Path) -> None:
+    looked_at = {**DENSE, "augmentation": {"use": "adaptive", "flips": False}}
+    first, _ = two(looked_at, tmp_path)
+    assert largest_difference(first, one(looked_at, tmp_path, accumulate=2)) == 0
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.specs import DataSpec
 
@@ -14,33 +15,42 @@ from ganrun.contracts.specs import DataSpec
 class Augmentation(nn.Module, Component):
     """Random, differentiable changes to every image that a discriminator is shown.
 
-    Built from its settings and the data's spec, once for each slot that a loss marks as `augmented`; it stands before
-    that network's view. The loss sees nothing of it, and gradients, penalties among them, pass through it. Scores and
-    pictures are made without it.
+    Built from its settings and the spec of what its network is shown, once for each slot that a loss marks as
+    `augmented`; it stands before that network's view, in training only. The loss sees nothing of it, and gradients,
+    penalties among them, pass through it. It computes in float32 at any precision of the run. Methods and parts of the
+    network, such as `nets.discriminator.features(images)`, are called without it.
 
-    Parameters are refused: nothing trains an augmentation. Its buffers are its state, changed in place; they are part
-    of a checkpoint. `__init__` raises `IncompatibleError` where it cannot be built for the spec.
+    Parameters are refused: nothing trains an augmentation. Its buffers are its state, changed in place by `adjust`;
+    they are part of a checkpoint, as `<slot>.augmentation`. `__init__` runs under a random stream of the slot; it
+    raises `IncompatibleError` where the augmentation cannot be built for the spec.
     """
 
     every: ClassVar[int] = 0
-    """Steps between two calls of `adjust`; 0 for never."""
+    """Steps between two calls of `adjust`; 0 for never. May be a property that reads a setting."""
 
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         super().__init__()
         self.settings = settings
         self.spec = spec
+        self.now = values_of(settings)
+        """The present values of its settings of type `Scheduled`, by name."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Augmented images, of the shape of `images` `(batch, *spec.sample_shape)` in [-1, 1].
+        """Augmented images, float32 and of the shape of `images` `(batch, *spec.sample_shape)` in [-1, 1].
 
-        Draws from torch's global random stream, for each image by itself.
+        Draws from torch's global random stream, for each image by itself. Can be differentiated, and twice where the
+        loss differentiates a gradient. Changes neither `images` nor its own state.
         """
 
     def adjust(self, outputs: Tensor, images: int) -> None:
         """Adapt the strength to how well the network knows the training images (ADA, Karras et al. 2020, section 3).
 
+        Called after every `every` steps. The network answers in training mode, as ADA's signs come from, at the run's
+        precision and by random numbers that training does not share; its buffers, such as running statistics, stay as
+        they are. All ranks see the whole batch.
+
         Args:
-            outputs: What the network makes of the last real batch, augmented as it was; without gradients.
+            outputs: What the network makes of the whole last batch of real images, augmented anew; without gradients.
             images: Real images seen since the last call.
         """

@@ -12,7 +12,24 @@ Part = str | dict[str, Any]
 
 
 class Component:
-    """Base of every component: it has settings, and a summary from its docstring."""
+    """Base of every component: it has settings, and a summary from its docstring.
+
+    **Functions of the step.** A network, loss, augmentation or regulariser may have settings of type `Scheduled`. Their
+    present values are the float32 scalars `self.now[name]`, on the run's device, which the engine fills in place.
+
+    It may also define `begin(step, steps)`, for what else is a function of the step, such as the resolution that a
+    progressive GAN has reached:
+
+        def begin(self, step, steps):
+            self.stage = min(2 * step // steps, 1)           # how much of the network is used
+            self.fade.fill_(min(4 * step / steps % 2, 1.0))  # a number, in a tensor
+            return self.stage
+
+    The engine calls it with the steps done, 0 to `steps`, before every step, on networks and on their averages, and on
+    models that are loaded. What it sets is never saved, so it must depend on the arguments alone. Shapes of inputs,
+    outputs and weights stay. Numbers go into tensors in place, under no_grad. What it returns, hashable or None, names
+    the structure: while that is the same, the same operations run on the same tensors.
+    """
 
     Settings: ClassVar[type[base.Settings]] = base.Settings
 

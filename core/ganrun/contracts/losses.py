@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
+from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.contracts.views import View
@@ -242,6 +243,8 @@ class Loss(Component, ABC):
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         self.settings = settings
         self.spec = spec
+        self.now = values_of(settings)
+        """The present values of its settings of type `Scheduled`, by name."""
         self.memory = nn.Module()
 
     @classmethod

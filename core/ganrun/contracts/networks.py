@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.specs import NetworkSpec
 
@@ -29,6 +30,8 @@ class Network(nn.Module, Component):
         super().__init__()
         self.settings = settings
         self.spec = spec
+        self.now = values_of(settings)
+        """The present values of its settings of type `Scheduled`, by name."""
 
     def prepare(self, device: torch.device) -> None:
         """Load weights from files, before the network is tried and trained: those of a pretrained network, say.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -89,9 +89,15 @@ class Optimizer(Component, ABC):
         """Whether the learning rate changes over the run."""
         return self.schedule.varies or self.settings.warmup_steps > 0
 
-    def learning_rate(self, step: int, steps: int) -> float:
-        """The learning rate of step `step`, counted from 0, of `steps`."""
-        warmup = self.settings.warmup_steps
+    def scheduled(self, step: int, steps: int) -> Mapping[str, Any]:
+        """Further entries of the optimiser's parameter groups at a step, counted from 0, such as `{"betas": …}` from
+        settings of type `ganrun.Scheduled`: none, unless overridden."""
+        return {}
+
+    def learning_rate(self, step: int, steps: int, lr: float | None = None) -> float:
+        """The learning rate of step `step`, counted from 0, of `steps`; before the schedule it is `lr`, or else
+        `settings.lr`."""
+        lr, warmup = self.settings.lr if lr is None else lr, self.settings.warmup_steps
         if step < warmup:
-            return self.settings.lr * ((step + 1) / warmup)
-        return self.settings.lr * self.schedule.factor((step - warmup) / max(1, steps - warmup))
+            return lr * ((step + 1) / warmup)
+        return lr * self.schedule.factor((step - warmup) / max(1, steps - warmup))

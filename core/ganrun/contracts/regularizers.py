@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings
 
 
@@ -19,7 +21,7 @@ class RegularizerSettings(Settings):
     slot: str = "discriminator"
     """The network that it acts on, by its slot in the loss."""
 
-    weight: float = Field(1.0, ge=0)
+    weight: Scheduled = Field(Scheduled(start=1.0), ge=0)
     """Factor of the penalty."""
 
     every: int = Field(1, ge=1)
@@ -34,7 +36,7 @@ class Regularizer(Component, ABC):
             \"""Gradient penalty on real images (Mescheder et al. 2018, equation 9).\"""
 
             class Settings(ganrun.RegularizerSettings):
-                weight: float = Field(10.0, ge=0)
+                weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
                 \"""γ.\"""
 
             def penalty(self, nets, batch, slot):
@@ -67,6 +69,8 @@ class Regularizer(Component, ABC):
         self.settings = settings
         self.loss = loss
         self.spec = loss.spec
+        self.now = values_of(settings)
+        """The present values of its settings of type `Scheduled`, by name."""
         self.memory = nn.Module()
         """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
         checkpoint."""

@@ -56,6 +56,13 @@ class Scheduled(Settings):
         return self.start * (1 - share) + self.end * share
 
     @property
+    def text(self) -> float | str:
+        """A constant's value; of a schedule, a text such as `cosine 0.99 → 0.999 in 1000 steps`."""
+        if self.end is None:
+            return self.start
+        return f"{self.schedule} {self.start:g} → {self.end:g}" + (f" in {self.steps} steps" if self.steps else "")
+
+    @property
     def follows_run(self) -> bool:
         """Whether the value at a step depends on the number of the run's steps."""
         return self.end is not None and self.steps is None

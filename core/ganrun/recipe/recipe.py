@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ganrun.base.devices import NAMES, is_device_name
+from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings, dump_settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent
@@ -66,8 +67,8 @@ class TrainSettings(Settings):
 class EmaSettings(Settings):
     """The moving average of the weights that are scored and shown; `ema = false` turns it off."""
 
-    decay: float = Field(0.999, ge=0, lt=1)
-    """Share of the old average that survives a step; reached gradually over the first steps."""
+    decay: Scheduled = Field(Scheduled(start=0.999), ge=0, lt=1)
+    """Share of the old average that survives a step, a number or a schedule; reached gradually over the first steps."""
 
 
 class StageSettings(Settings):
@@ -216,6 +217,11 @@ class TrainingConfig(ModelConfig):
         sizes = [stage.batch_size for stage in begun if stage.batch_size is not None]
         rates = [stage.lr for stage in begun if stage.lr is not None]
         return Stage([self.train.batch_size, *sizes][-1], rates[-1] if rates else None)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of all stages: images per update."""
+        return tuple(self.stage_at(step).batch_size for step in (0, *(stage.start for stage in self.stages)))
 
     def deciding_components(self) -> Iterator[ComponentConfig]:
         """Every component that decides the weights, with its parts."""

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError, PluginError
 from ganrun.base.frames import is_out_of_memory, method
-from ganrun.base.modules import copied
 from ganrun.base.randomness import isolated_random
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
-from ganrun.rehearsal.state import check_parameters
+from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.state import check_parameters, copy_of
 
 SHAKE = 0.1
 """Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
+
+STAGES = 8
+"""Equal parts of a run at whose ends a network that changes with the step is tried."""
 
 SHAKES = 4
 """Copies on which a network may show that it uses what it is given; the first is not shaken."""
@@ -47,6 +51,7 @@ class NetworkTrial:
         precision: The type of its arithmetic in training; float32 unless given.
         samples: Samples that it gets at once in training.
         is_trained: Whether any phase trains it.
+        steps: Steps of the run.
     """
 
     make: Callable[[], nn.Module]
@@ -56,6 +61,7 @@ class NetworkTrial:
     precision: torch.dtype | None = None
     samples: int = 2
     is_trained: bool = True
+    steps: int = 1000
 
     @cached_property
     def module(self) -> nn.Module:
@@ -64,7 +70,7 @@ class NetworkTrial:
 
     def copy(self) -> nn.Module:
         """A copy of the network, to work on."""
-        return copied(self.module)
+        return copy_of(self.module)
 
     def shaken(self, number: int) -> nn.Module:
         """A copy in evaluation mode: unshaken for 0, and for 1, 2, … shaken in different directions."""
@@ -86,6 +92,11 @@ class NetworkTrial:
             if not torch.equal(self._answer(module, *one), self._answer(module, *other)):
                 return True
         return False
+
+    def points(self, module: nn.Module) -> list[int]:
+        """Steps at which a network is tried: all over the run, if it is a function of the step; else 0 alone."""
+        parts = range(STAGES + 1) if depends_on_step(module) else (0,)
+        return sorted({self.steps * part // STAGES for part in parts})
 
     def example(self, count: int) -> Example:
         """Inputs and conditions of `count` samples."""
@@ -199,6 +210,40 @@ def keeps_its_mode(trial: NetworkTrial) -> None:
             raise IncompatibleError(f"its forward puts {layer} into another mode; leave train() and eval() to the run")
 
 
+def begins(trial: NetworkTrial) -> None:
+    """At every step it answers as declared, and by the step alone, as a resumed run needs."""
+    module = trial.make().eval()
+    if trial.spec.outputs == (...,) or not depends_on_step(module):
+        return
+    points = trial.points(module)
+    there = {step: _begun_answer(trial, module, step) for step in points}
+    back = {step: _begun_answer(trial, module, step) for step in reversed(points)}
+    direct = {step: _begun_answer(trial, trial.make().eval(), step) for step in points}
+    for step in points:
+        if not (torch.equal(there[step], back[step]) and torch.equal(there[step], direct[step])):
+            raise IncompatibleError(
+                f"at step {step}, its answer depends on the calls of begin before it, and a resumed run has none; set"
+                " all that changes from the arguments of begin alone"
+            )
+
+
+def _begun_answer(trial: NetworkTrial, module: nn.Module, step: int) -> Tensor:
+    shapes = _shapes(module)
+    try_begin(module, step, trial.steps, trial.device)
+    if _shapes(module) != shapes:
+        raise IncompatibleError(f"begin changes its parameters or buffers at step {step}; build all of them at once")
+    inputs, conditions = trial.example(2)
+    output: Tensor = _tried(lambda: trial._answer(module, inputs, conditions), trial)
+    _check_tensor(output, trial.spec)
+    if not output.isfinite().all():
+        raise IncompatibleError(f"returns NaN or infinity at step {step}")
+    return output
+
+
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    return {name: (value.shape, value.dtype, value.data_ptr()) for name, value in module.state_dict().items()}
+
+
 NETWORK_CLAUSES = (
     has_sound_parameters,
     has_methods,
@@ -207,6 +252,7 @@ NETWORK_CLAUSES = (
     uses_conditions,
     learns,
     keeps_its_mode,
+    begins,
 )
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 network."""

@@ -168,12 +168,21 @@ def check_device(module: nn.Module, device: torch.device) -> None:
 # ── What is done to it ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _used(module: nn.Module, call: Call) -> nn.Module:
-    """A copy of the network, called once in training mode with shaken weights."""
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of a network.
+
+    Raises:
+        IncompatibleError: if it cannot be copied.
+    """
     try:
-        used = copied(module).train()
+        return copied(module)
     except Exception as error:  # whatever an attribute raises
         raise IncompatibleError(f"copy.deepcopy cannot copy it: {_line(error)}") from error
+
+
+def _used(module: nn.Module, call: Call) -> nn.Module:
+    """A copy of the network, called once in training mode with shaken weights."""
+    used = copy_of(module).train()
     _shake(used)
     with torch.enable_grad():
         call(used)

@@ -15,7 +15,8 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.contracts.networks import Discriminator, Generator, Network
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
-from ganrun.rehearsal.networks import NetworkTrial, check_network as check_clauses, example_inputs, uses_conditions
+from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.networks import NetworkTrial, check_network as check_clauses, uses_conditions
 from ganrun.rehearsal.state import check_state
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
@@ -73,7 +74,18 @@ def _can_be_conditioned(component: type[Network], settings: Any, spec: NetworkSp
 
 
 def _trial_of(component: type[Network], settings: Any, spec: NetworkSpec) -> NetworkTrial:
-    return NetworkTrial(lambda: seeded_network(lambda: component(settings, spec), CPU, 7), spec, CPU)
+    return NetworkTrial(lambda: seeded_network(_builder(component, settings, spec), CPU, 7), spec, CPU)
+
+
+def _builder(component: type[Network], settings: Any, spec: NetworkSpec) -> Callable[[], Network]:
+    """Builds a network as it is before the first step of a run."""
+
+    def build() -> Network:
+        network = component(settings, spec)
+        try_begin(network, 0, NetworkTrial.steps, CPU)
+        return network
+
+    return build
 
 
 def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -> Tensor:
@@ -81,18 +93,20 @@ def _check_network(component: type[Network], settings: Any, spec: NetworkSpec) -
     trial = _trial_of(component, settings, spec)
     with asserted():
         check_clauses(trial)
-    return _check_numbers(trial.make, lambda: component(settings, spec), spec)
+    return _check_numbers(trial, _builder(component, settings, spec))
 
 
-def _check_numbers(make: Callable[[], nn.Module], build: Callable[[], nn.Module], spec: NetworkSpec) -> Tensor:
-    inputs, conditions = example_inputs(spec, 6, CPU)
-    module, twin = make(), make()
+def _check_numbers(trial: NetworkTrial, build: Callable[[], nn.Module]) -> Tensor:
+    inputs, conditions = trial.example(6)
+    module, twin = trial.make(), trial.make()
     same = all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True))
     assert same, "two builds under one seed differ: draw from torch's global random stream"
     _check_state(module, build, lambda network: network(inputs[:2], **{n: each[:2] for n, each in conditions.items()}))
-    _check_device(make(), inputs, conditions)
-    output = module(inputs, **conditions)
-    torch.autograd.backward((output * torch.randn_like(output)).sum())
+    _check_device(trial.make(), inputs, conditions)
+    for step in trial.points(module):
+        try_begin(module, step, trial.steps, CPU)
+        output = module(inputs, **conditions)
+        torch.autograd.backward((output * torch.randn_like(output)).sum())
     idle = [name for name, each in module.named_parameters() if each.grad is None]
     assert not idle, f"parameters that never get a gradient: {idle}"
     module.eval()

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import RequestError
+from ganrun.contracts.beginning import begin
 from ganrun.contracts.data import Data
 from ganrun.contracts.specs import DataSpec
 from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
+from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
@@ -54,6 +57,9 @@ class SavedModel:
 
     step: int
     """Steps done."""
+
+    steps: int
+    """Steps of the whole run."""
 
     seed: int
     """The run's seed."""
@@ -98,10 +104,12 @@ class SavedModel:
         config = load_model_config(recipe, self.registry, sampling, made_with(recipe))
         spec, loss = loss_for(config, self.spec, self.seed)
         self._filled("loss", loss.memory.to(place))
+        self._begin(config, config.loss, loss, place)
         networks = {}
         for slot, network in config.networks.items():
             with frame_of(config, network, "__init__"):
                 networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
+            self._begin(config, network, networks[slot], place)
         data = self.data if self.is_run else None
         return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data)
 
@@ -131,6 +139,11 @@ class SavedModel:
         spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
+
+    def _begin(self, model: ModelConfig, config: ComponentConfig, component: Any, device: torch.device) -> None:
+        """Set what is a function of the step as it was after the checkpoint's."""
+        with frame_of(model, config, "begin"):
+            begin(component, self.step, self.steps, device)
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
         """Load what the folder holds under a name into a network, or the loss's memory, which may be empty."""
@@ -178,7 +191,8 @@ def _saved_model(saved: SavedWeights, registry: Registry) -> SavedModel:
             f"{folder / facts} is damaged: it does not state what the networks were built for"
         ) from error
     try:
-        seed = int(read_source(folder / RECIPE).tables["train"]["seed"])
+        train = read_source(folder / RECIPE).tables["train"]
+        seed, steps = int(train["seed"]), int(train["steps"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{folder / RECIPE} is damaged: it does not state the seed, as a run's does") from error
-    return SavedModel(folder, step, seed, images_seen, seconds, spec, names, weights, registry)
+        raise RequestError(f"{folder / RECIPE} is damaged: it states no seed or no steps, as a run's does") from error
+    return SavedModel(folder, step, steps, seed, images_seen, seconds, spec, names, weights, registry)

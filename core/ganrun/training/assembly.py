@@ -20,6 +20,8 @@ from ganrun.rehearsal.data import check_data
 from ganrun.rundir.checkpoints import checkpoints_in
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.environment import describe_environment
+from ganrun.training.augmenting import build_augmentations
+from ganrun.training.beginning import Beginning
 from ganrun.training.components import (
     build_data,
     build_extractor,
@@ -54,6 +56,9 @@ class Assembly:
     phases: tuple[Phase, ...]
     """Of a step, in order: the loss's, with the recipe's repeats and penalties."""
 
+    beginning: Beginning
+    """What is a function of the step; begun at step 0."""
+
     metrics: tuple[Metric, ...]
     """Prepared."""
 
@@ -87,6 +92,8 @@ def assemble(
     phases = run_phases(recipe, loss, penalties)
     slots = build_slots(recipe, loss, networks, device)
     state = TrainingState(slots, loss.memory, penalties.memories())
+    beginning = Beginning(recipe, loss, state, penalties, device)
+    beginning.at(state.step)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     with frame_of(recipe, recipe.data, "manifest"):
@@ -97,6 +104,7 @@ def assemble(
         model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
         phases=phases,
+        beginning=beginning,
         metrics=tuple(metrics),
         environment=environment,
     )
@@ -111,6 +119,7 @@ def check_recipe(recipe: Recipe) -> None:
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
     start_from(recipe, build_networks(recipe, loss, cpu))
+    build_augmentations(recipe, loss, cpu)
     run_phases(recipe, loss, Penalties(recipe, loss, cpu))
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ganrun.base.modules import copied
+from ganrun.contracts.scheduled import Scheduled
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -27,11 +28,13 @@ class Average:
 
     Args:
         module: The network to follow.
-        decay: d in [0, 1).
+        decay: d in [0, 1), or a schedule of it.
+        steps: Steps of the whole run, for a schedule.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, module: nn.Module, decay: float | Scheduled, steps: int = 1) -> None:
+        self._decay = decay if isinstance(decay, Scheduled) else Scheduled(start=decay)
+        self._steps = steps
         self.module = copied(module).requires_grad_(False).eval()
         sources, targets = averaged_tensors(module), averaged_tensors(self.module)
         self._sources, self._targets = list(sources.values()), list(targets.values())
@@ -48,7 +51,7 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the network's weights as they are after step `step`, counted from 1."""
-        weight = 1 - min(self.decay, step / (step + 9))
+        weight = 1 - min(self._decay.at(step - 1, self._steps), step / (step + 9))
         torch._foreach_lerp_(self._targets, self._sources, weight)
         for source, target, name in self._copied:  # by name: a network may assign a new tensor to its buffer
             getattr(target, name).copy_(getattr(source, name))

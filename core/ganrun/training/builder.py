@@ -40,7 +40,7 @@ def build_run(
     run = Run(assemble(recipe, on_stage, directory), directory, build_events(recipe), resumed=resumed)
     if not resumed:
         with frame_of(recipe, recipe.data, "split"):
-            check_batch(run.data.split("train"), recipe.train.batch_size, paired=run.model.loss.paired)
+            check_batch(run.data.split("train"), max(recipe.batch_sizes), paired=run.model.loss.paired)
     directory.create()
     return run
 

@@ -22,6 +22,7 @@ from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.given import check_given_factors
 from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.data import check_spec
 from ganrun.rehearsal.losses import check_loss
 from ganrun.rehearsal.networks import needs_contiguous_images
@@ -133,19 +134,26 @@ def network_spec(loss: Loss, name: str) -> NetworkSpec:
     return NetworkSpec(*loss.ports(name), classes=loss.spec.classes)
 
 
-def build_network(config: ComponentConfig, spec: NetworkSpec, device: torch.device, seed: int = 0) -> Network:
-    """A network on the device, initialised by its author's code under `seed`; its images are laid out as it needs."""
+def build_network(
+    config: ComponentConfig, spec: NetworkSpec, device: torch.device, seed: int = 0, steps: int = 1
+) -> Network:
+    """A network on the device, initialised by its author's code under `seed`; its images are laid out as it needs.
+
+    It is begun at the first of `steps` steps.
+    """
     network: Network = seeded_network(lambda: config.build(spec), device, seed)
+    try_begin(network, 0, steps, device)
     if len(spec.inputs) == 3 and needs_contiguous_images(network, spec, device):
         network.memory_format = torch.contiguous_format
         to_device(network, device)
     return network
 
 
-def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec) -> Network:
+def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec, steps: int = 1) -> Network:
     """The same network built and prepared once more, on the CPU, from the current random stream."""
     twin: Network = config.build(spec)
     twin.prepare(torch.device("cpu"))
+    try_begin(twin, 0, steps, torch.device("cpu"))
     twin.memory_format = network.memory_format  # type: ignore[assignment]
     return twin
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
 from ganrun.base.errors import RequestError
+from ganrun.contracts.beginning import has_begin
 from ganrun.contracts.scheduled import schedules_in
-from ganrun.recipe.recipe import Recipe
+from ganrun.contracts.settings import Settings
+from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
@@ -66,10 +68,16 @@ def _deciding(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depends_on_steps(recipe: Recipe) -> bool:
-    """Whether a learning rate, or another number, follows a schedule over the run's steps."""
-    scheduled = (each for config in recipe.deciding_components() for each in schedules_in(config.settings))
+    """Whether a learning rate, another number, or what a component does in `begin` may follow the run's steps."""
+    components = list(recipe.deciding_components())
+    scheduled = (each for settings in (recipe.ema, *_settings(components)) for each in schedules_in(settings))
     varying = (build_optimizer(config).varies for config in recipe.optimizers.values())
-    return any(each.follows_run for each in scheduled) or any(varying)
+    begun = (has_begin(config.registered.cls) for config in components)
+    return any(each.follows_run for each in scheduled) or any(varying) or any(begun)
+
+
+def _settings(components: Iterable[ComponentConfig]) -> Iterator[Settings]:
+    return (config.settings for config in components)
 
 
 def _stored(directory: RunDirectory) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Drawing:
 
     def __call__(self, phase: Phase) -> Batch:
         """A new batch for an update of a phase."""
-        state, size = self._run.state, self._run.recipe.train.batch_size
+        state = self._run.state
+        size = self._run.recipe.stage_at(state.step).batch_size
         with self._frame("latents"):
             latents = self._loss.latents(size, self._device)
         if not (phase.reads_images or self._has_given):
@@ -49,3 +50,13 @@ class Drawing:
         if not phase.reads_images:
             return Batch(latents, steps_done=self.steps_done)
         return Batch(latents, real.images, real.labels, real.beside, self.steps_done)
+
+    def last_real(self) -> Batch:
+        """The last batch of real records once more, mirrored anew and without latents.
+
+        Read again rather than kept: so it follows from the run's state, and a resumed run has the same one.
+        """
+        state = self._run.state
+        size = min(self._run.recipe.stage_at(state.step).batch_size, state.images_seen)
+        real = self._real.take(state.images_seen - size, size)
+        return Batch(real.images.new_empty(size, 0), real.images, real.labels, real.beside, self.steps_done)

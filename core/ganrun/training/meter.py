@@ -39,7 +39,9 @@ class Meter:
         elapsed = max(run.state.seconds - self._seconds, 1e-9)
         values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - self._step)
         values["perf/images_per_second"] = (run.images_seen - self._images_seen) / elapsed
-        values |= {f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.varies}
+        stages = any(stage.lr is not None for stage in run.recipe.stages)
+        trained = [slot for slot in run.state.slots.values() if slot.optimizer is not None]
+        values |= {f"lr/{slot.name}": slot.learning_rate() for slot in trained if slot.varies or stages}
         self._start_interval()
         run.record(values)
         run.emit("measured", values=values)

@@ -121,8 +121,9 @@ class Update:
         if ranks().total == 1:
             return []
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
-        trained = [slot.module for slot in self._slots.values() if slot.optimizer is not None]
-        buffers = [b for module in trained for b in module.buffers() if b.is_floating_point()]
+        trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
+        modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]
+        buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
         return [*gradients, *buffers, *self._stop]
 
     def _check_gradients(self) -> None:

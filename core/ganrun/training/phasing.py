@@ -36,7 +36,8 @@ class Penalties:
 
     def __init__(self, recipe: Recipe, loss: Loss, device: torch.device) -> None:
         self._recipe = recipe
-        self._built: list[tuple[ComponentConfig, Regularizer]] = []
+        self.built: list[tuple[ComponentConfig, Regularizer]] = []
+        """In the order of the recipe."""
         for config in recipe.regularizers:
             with frame_of(recipe, config, "__init__"):
                 check_regularized(loss, config.settings.slot)  # type: ignore[attr-defined]
@@ -45,11 +46,11 @@ class Penalties:
                     regularizer: Regularizer = config.build(loss)
                 check_memory(regularizer.memory)
                 regularizer.memory.to(device)
-            self._built.append((config, regularizer))
+            self.built.append((config, regularizer))
 
     def memories(self) -> dict[str, nn.Module]:
         """What each remembers, by the name of its file in a checkpoint: `regularizer.<number>`."""
-        return {f"regularizer.{number}": each.memory for number, (_, each) in enumerate(self._built)}
+        return {f"regularizer.{number}": each.memory for number, (_, each) in enumerate(self.built)}
 
     def applied(self, phases: Sequence[Phase]) -> list[Phase]:
         """Phases with the penalties.
@@ -63,7 +64,7 @@ class Penalties:
         """
         found = list(phases)
         names = self._names([phase.name for phase in phases])
-        for name, (config, regularizer) in zip(names, self._built, strict=True):
+        for name, (config, regularizer) in zip(names, self.built, strict=True):
             penalty = _Penalty(name, regularizer, run_frames(self._recipe, config)("penalty"))
             places = [place for place, phase in enumerate(found) if penalty.slot in phase.trains]
             if regularizer.settings.every > 1:
@@ -75,9 +76,9 @@ class Penalties:
 
     def _names(self, taken: list[str]) -> list[str]:
         """By the component's name, or `<slot>.<name>` where that is not clear."""
-        short = [config.use for config, _ in self._built]
+        short = [config.use for config, _ in self.built]
         names: list[str] = []
-        for config, regularizer in self._built:
+        for config, regularizer in self.built:
             clashes = config.use in taken or short.count(config.use) > 1
             name = f"{regularizer.settings.slot}.{config.use}" if clashes else config.use
             if name in (*taken, *names):
@@ -134,7 +135,8 @@ class _Penalty:
             found = self._regularizer.penalty(nets, batch, self.slot)
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
-        return self._regularizer.settings.weight * found
+        weight: Tensor | float = self._regularizer.now.get("weight", self._regularizer.settings.weight)
+        return weight * found
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:

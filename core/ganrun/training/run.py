@@ -47,6 +47,7 @@ class Run:
         self.metrics = assembly.metrics
         self.phases = assembly.phases
         self.environment = assembly.environment
+        self._beginning = assembly.beginning
         self.directory = directory
         self.events = events
         self.resumed = resumed
@@ -103,7 +104,7 @@ class Run:
         """An evaluation of the present weights, for metrics; emits `evaluating` after each batch."""
         model = self.model
         averaged = any(slot.average is not None for slot in self.state.slots.values())
-        decay = self.recipe.ema.decay if averaged and self.recipe.ema else 0.0
+        decay = self.recipe.ema.decay.text if averaged and self.recipe.ema else 0.0
         return SharedEvaluation(
             spec=model.spec,
             device=model.device,
@@ -123,6 +124,16 @@ class Run:
             RequestError: if it belongs to other networks.
         """
         self.state.load(checkpoint)
+        self.begin()
+
+    def begin(self) -> None:
+        """Bring everything that is a function of the step to the run's step: what components do in `begin`, and numbers
+        on a schedule. The engine has done so wherever an observer is called.
+
+        Raises:
+            ContractError: naming the component, if its `begin` fails.
+        """
+        self._beginning.at(self.step)
 
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
         """The scores of that name from before this step, each with its step, in order.

@@ -16,6 +16,7 @@ from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
+from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, network_spec
 from ganrun.training.state import SlotState
@@ -37,8 +38,16 @@ CUT = (
 def build_slots(
     recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device
 ) -> dict[str, SlotState]:
-    """The state of every slot of the loss: network, average, optimiser. An average starts as its network is."""
-    return {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
+    """The state of every slot of the loss: network, average, optimiser, augmentation. An average starts as its network.
+
+    Raises:
+        IncompatibleError: as `build_augmentations`.
+    """
+    fronts = build_augmentations(recipe, loss, device)
+    slots = {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
+    for name, augmentation in fronts.items():
+        slots[name].augmentation = augmentation
+    return slots
 
 
 def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, nn.Module]:
@@ -57,13 +66,14 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         spec = network_spec(loss, name)
         slot = loss.slots[name]
         trial = NetworkTrial(
-            make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed), device),
+            make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed, train.steps), device),
             spec=spec,
             device=device,
             methods=slot.methods,
             precision=PRECISIONS[train.precision],
-            samples=train.batch_size // train.accumulate,
+            samples=min(recipe.batch_sizes) // train.accumulate,
             is_trained=not slot.frozen,
+            steps=train.steps,
         )
         check_network(trial)
         if trial.is_trained:
@@ -72,7 +82,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
         inputs, conditions = trial.example(2)
         check_state(
             module,
-            lambda: build_like(module, config, spec),
+            lambda: build_like(module, config, spec, train.steps),
             lambda network: View(network)(inputs, **conditions),
             device,
             _average_of(recipe, loss, name),
@@ -96,7 +106,7 @@ def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: 
         for name in strict:
             log.warning(MIXED, *place, name)
         if is_cut:
-            log.warning(CUT, *place, trial.samples, recipe.train.batch_size)
+            log.warning(CUT, *place, trial.samples, min(recipe.batch_sizes))
 
 
 def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig) -> bool:
@@ -106,7 +116,11 @@ def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig
 
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
     """What begins the average of a slot's network; None where none is kept."""
-    return partial(Average, decay=recipe.ema.decay) if recipe.ema and loss.slots[name].averaged else None
+    return (
+        partial(Average, decay=recipe.ema.decay, steps=recipe.train.steps)
+        if recipe.ema and loss.slots[name].averaged
+        else None
+    )
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import NonFiniteError, RequestError
+from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, averaged_tensors
@@ -28,6 +29,8 @@ class SlotState:
     """None for a frozen slot."""
     rule: Optimizer | None
     """The component that built the optimiser, with its settings."""
+    augmentation: Augmentation | None = None
+    """What stands before the network in training."""
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,11 +56,15 @@ class SlotState:
         for parameter in self.parameters:
             parameter.requires_grad = not frozen
 
-    def set_learning_rate(self, step: int, steps: int) -> None:
-        """Apply the schedule for step `step`, counted from 0."""
-        if self.rule is not None and self.optimizer is not None and self.rule.varies:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rule.learning_rate(step, steps)
+    def set_rates(self, step: int, steps: int, lr: float | None = None) -> None:
+        """Apply the schedules for step `step`, counted from 0; `lr` is the learning rate that a stage has set."""
+        if self.rule is None or self.optimizer is None:
+            return
+        entries = dict(self.rule.scheduled(step, steps))
+        if self.rule.varies or lr is not None:
+            entries["lr"] = self.rule.learning_rate(step, steps, lr)
+        for group in self.optimizer.param_groups if entries else ():
+            group.update(entries)
 
     def learning_rate(self) -> float:
         """The current learning rate of a slot that is trained."""
@@ -89,6 +96,8 @@ class TrainingState:
     """Steps done."""
     images_seen: int = 0
     """Real images consumed: the position in the data's stream."""
+    images_adjusted: int = 0
+    """What `images_seen` was when augmentations were last adjusted."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
     whole: bool = True
@@ -118,9 +127,11 @@ class TrainingState:
         """Everything with weights or buffers that a checkpoint holds, by the name of its file."""
         modules = {slot.name: slot.module for slot in self.slots.values()}
         averages = {slot.name: slot.average.module for slot in self.slots.values() if slot.average is not None}
+        fronts = {slot.name: slot.augmentation for slot in self.slots.values() if slot.augmentation is not None}
         return {
             **modules,
             **{f"{name}.averaged": each for name, each in averages.items()},
+            **{f"{name}.augmentation": each for name, each in fronts.items()},
             MEMORY: self.memory,
             **self.penalties,
         }
@@ -134,6 +145,7 @@ class TrainingState:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
             "step": self.step,
             "images_seen": self.images_seen,
+            "images_adjusted": self.images_adjusted,
             "seconds": self.seconds,
         }
 
@@ -158,6 +170,7 @@ class TrainingState:
             for name, optimizer in self._optimizers().items():
                 optimizer.load_state_dict(progress["optimizers"][name])
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
+            self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error

@@ -11,16 +11,21 @@ from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Nets
 from ganrun.contracts.views import View
+from ganrun.recipe.recipe import Recipe
+from ganrun.training.augmenting import Adjuster, Front
 from ganrun.training.components import run_frames
 from ganrun.training.drawing import Drawing
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
+from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
-    """A function that takes the run's next step: learning rates, every phase once, averages.
+    """A function that takes the run's next step: learning rates, every phase once, augmentations, averages.
+
+    It leaves everything that is a function of the step as it is after the step, for those who look on in between.
 
     Args:
         run: The run; a step changes its state.
@@ -28,9 +33,8 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     """
     state, steps, device = run.state, run.steps, run.model.device
     draw, stop = Drawing(run), torch.zeros((), device=device)
-    updates = _updates(run, draw, measurements, stop)
+    updates, adjuster = _updates(run, draw, measurements, stop), _adjuster(run, draw)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
-    scheduled = [slot for slot in state.slots.values() if slot.varies]
 
     def take_step() -> None:
         started = time.perf_counter()
@@ -38,13 +42,16 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
         draw.steps_done.fill_(state.step)
         stop.fill_(run.interruption.signal_number or 0)
-        for slot in scheduled:
-            slot.set_learning_rate(state.step, steps)
+        lr = run.recipe.stage_at(state.step).lr
+        for slot in state.slots.values():
+            slot.set_rates(state.step, steps, lr)
         for update in updates:
             update.run(state.step)
+        adjuster.after(state.step + 1)
         state.step += 1
         for average in averages:
             average.update(state.step)
+        run.begin()
         state.whole = True
         if ranks().total > 1:
             run.interruption.agreed = bool(stop > 0)  # waits for the device
@@ -64,6 +71,27 @@ def _views(run: Run) -> dict[str, View]:
     """The networks as the objectives of a run see them."""
     precision, recipe = PRECISIONS[run.recipe.train.precision], run.recipe
     return {
-        name: View(slot.module, precision, frame=run_frames(recipe, recipe.networks[name]))
+        name: View(slot.module, precision, _front(recipe, slot), run_frames(recipe, recipe.networks[name]))
         for name, slot in run.state.slots.items()
     }
+
+
+def _front(recipe: Recipe, slot: SlotState) -> Front | None:
+    """The augmentation before a network's view."""
+    if slot.augmentation is None or recipe.augmentation is None:
+        return None
+    return Front(slot.augmentation, run_frames(recipe, recipe.augmentation))
+
+
+def _adjuster(run: Run, draw: Drawing) -> Adjuster:
+    recipe, loss = run.recipe, run.model.loss
+    return Adjuster(
+        run.state,
+        _views(run),
+        {name: tuple(loss.ports(name).conditions) for name in run.state.slots},
+        draw.last_real,
+        recipe.train.accumulate,
+        run.seed,
+        run.model.device,
+        run_frames(recipe, recipe.augmentation or recipe.loss),
+    )

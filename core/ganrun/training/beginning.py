@@ -1,0 +1,71 @@
+"""Brings everything of a run that is a function of the step to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from ganrun.contracts.beginning import begin, depends_on_step
+from ganrun.contracts.losses import Loss
+from ganrun.recipe.recipe import ComponentConfig, Recipe
+from ganrun.training.components import run_frames
+from ganrun.training.phases import Frame
+from ganrun.training.phasing import Penalties
+from ganrun.training.state import SlotState, TrainingState
+
+
+class Beginning:
+    """The components of a run that have a function of the step, each with its frame.
+
+    Args:
+        recipe: What the run trains.
+        loss: Its loss.
+        state: Its networks, averages and augmentations.
+        penalties: Its regularisers.
+        device: Where they are.
+    """
+
+    def __init__(
+        self, recipe: Recipe, loss: Loss, state: TrainingState, penalties: Penalties, device: torch.device
+    ) -> None:
+        self._steps = recipe.train.steps
+        self._device = device
+        self._parts = [part for part in _parts(recipe, loss, state, penalties) if depends_on_step(part.component)]
+        self.structure: tuple[Hashable, ...] = ()
+        """What each `begin` last returned. While it is the same, a step runs the same operations."""
+
+    def at(self, step: int) -> None:
+        """Set everything as it is after `step` steps.
+
+        Raises:
+            ContractError: naming the component, if its `begin` fails or returns no hashable value.
+        """
+        found = []
+        for part in self._parts:
+            with part.frame("begin"):
+                found.append(begin(part.component, step, self._steps, self._device))
+        self.structure = tuple(found)
+
+
+class _Part(NamedTuple):
+    component: Any
+    frame: Frame
+
+
+def _parts(recipe: Recipe, loss: Loss, state: TrainingState, penalties: Penalties) -> Iterator[_Part]:
+    yield _part(recipe, recipe.loss, loss)
+    for name, slot in state.slots.items():
+        yield from (_part(recipe, recipe.networks[name], each) for each in _networks(slot))
+        if slot.augmentation is not None and recipe.augmentation is not None:
+            yield _part(recipe, recipe.augmentation, slot.augmentation)
+    yield from (_part(recipe, config, regularizer) for config, regularizer in penalties.built)
+
+
+def _networks(slot: SlotState) -> list[torch.nn.Module]:
+    return [slot.module] if slot.average is None else [slot.module, slot.average.module]
+
+
+def _part(recipe: Recipe, config: ComponentConfig, component: Any) -> _Part:
+    return _Part(component, run_frames(recipe, config))
