@@ -135,8 +135,9 @@ class _Penalty:
             found = self._regularizer.penalty(nets, batch, self.slot)
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
-        weight: Tensor | float = self._regularizer.now.get("weight", self._regularizer.settings.weight)
-        return weight * found
+        now, settings = self._regularizer.now, self._regularizer.settings
+        weighted: Tensor = found * (now["weight"] if "weight" in now else settings.weight)  # a plugin's may be a float
+        return weighted
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:
