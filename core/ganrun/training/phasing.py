@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +136,8 @@ class _Penalty:
             found = self._regularizer.penalty(nets, batch, self.slot)
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
-        now, settings = self._regularizer.now, self._regularizer.settings
-        weighted: Tensor = found * (now["weight"] if "weight" in now else settings.weight)  # a plugin's may be a float
+        plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
+        weighted: Tensor = found * self._regularizer.now.get("weight", plain)
         return weighted
 
 
