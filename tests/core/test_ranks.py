@@ -68,25 +68,6 @@ class Remembering(ganrun.AdversarialLoss):
         return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).square().mean()})
 
 
-class Collected(ganrun.Metric):
-    """Sums that depend on the order of everything that was collected: samples, latents, images and their labels."""
-
-    def watch(self, evaluation: ganrun.Evaluation) -> None:
-        self.made = evaluation.collect(ganrun.Buffer(), "samples", "latents", count=1100)
-        self.real = evaluation.collect_real(ganrun.Buffer(), "images", "labels", count=700)
-
-    def measure(self, evaluation: ganrun.Evaluation) -> list[ganrun.Score]:
-        ordered = [self._ordered(each) for buffer in (self.made, self.real) for each in buffer.tensors()]
-        at_once = evaluation.generated(300).double().sum().item()
-        return [
-            ganrun.Score(f"sum_{number}", value, higher_is_better=True, protocol={"order": "as collected"})
-            for number, value in enumerate([*ordered, at_once])
-        ]
-
-    def _ordered(self, rows: Tensor) -> float:
-        return (rows.double().reshape(len(rows), -1).sum(1) * torch.arange(1, len(rows) + 1)).sum().item()
-
-
 class Adaptive(ganrun.Augmentation):
     """Flips images with a probability that follows what the discriminator makes of real ones."""
 
@@ -110,8 +91,27 @@ class Adaptive(ganrun.Augmentation):
         self.p.add_(outputs.mean() * images / 100).clamp_(0.1, 0.9)
 
 
+class Collected(ganrun.Metric):
+    """Sums that depend on the order of everything that was collected: samples, latents, images and their labels."""
+
+    def watch(self, evaluation: ganrun.Evaluation) -> None:
+        self.made = evaluation.collect(ganrun.Buffer(), "samples", "latents", count=1100)
+        self.real = evaluation.collect_real(ganrun.Buffer(), "images", "labels", count=700)
+
+    def measure(self, evaluation: ganrun.Evaluation) -> list[ganrun.Score]:
+        ordered = [self._ordered(each) for buffer in (self.made, self.real) for each in buffer.tensors()]
+        at_once = evaluation.generated(300).double().sum().item()
+        return [
+            ganrun.Score(f"sum_{number}", value, higher_is_better=True, protocol={"order": "as collected"})
+            for number, value in enumerate([*ordered, at_once])
+        ]
+
+    def _ordered(self, rows: Tensor) -> float:
+        return (rows.double().reshape(len(rows), -1).sum(1) * torch.arange(1, len(rows) + 1)).sum().item()
+
+
 class Plugin:
-    """Offers the loss, the metric and the augmentation."""
+    """Offers the loss, the augmentation and the metric."""
 
     @hookimpl
     def ganrun_augmentations(self) -> dict[str, type[ganrun.Augmentation]]:
@@ -225,13 +225,6 @@ def test_ranks_share_the_draw_of_a_batch_and_no_other(tmp_path: Path) -> None:
     assert torch.equal(memories[1]["latents"], alone["weights"]["loss"]["latents"])  # the second part of the batch
 
 
-def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> None:
-    first, second = two({**DENSE, "metric": [{"use": "collected"}]}, tmp_path, scored)
-    alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
-    assert first == alone and len(first["scores"]) == 5
-    assert second == {"scores": []}  # the first rank alone measures
-
-
 def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(tmp_path: Path) -> None:
     staged = {**DENSE, "augmentation": {"use": "adaptive"}, "stage": [{"from": 5, "batch_size": 12, "lr": 0.01}]}
     first, second = two(staged, tmp_path)
@@ -245,6 +238,13 @@ def test_ranks_without_draws_adjust_as_one_does_that_accumulates(tmp_path: Path)
     looked_at = {**DENSE, "augmentation": {"use": "adaptive", "flips": False}}
     first, _ = two(looked_at, tmp_path)
     assert largest_difference(first, one(looked_at, tmp_path, accumulate=2)) == 0
+
+
+def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> None:
+    first, second = two({**DENSE, "metric": [{"use": "collected"}]}, tmp_path, scored)
+    alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
+    assert first == alone and len(first["scores"]) == 5
+    assert second == {"scores": []}  # the first rank alone measures
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ class Weighted(AdversarialLoss):
         return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).square().mean()})
 
 
+class Forgetful(Weighted):
+    """Breaks its word: its weight depends on how often it was begun."""
+
+    calls = 0
+
+    def begin(self, step: int, steps: int) -> None:
+        self.calls += 1
+        self.now["gamma"].fill_(self.calls)
+
+
 class Plugin:
     @hookimpl
     def ganrun_generators(self) -> dict[str, type[Generator]]:
@@ -223,6 +233,12 @@ def test_a_number_follows_its_schedule_in_place(tmp_path: Path) -> None:
     values = [each.values for each in run.directory.records()]
     assert [each["loss/discriminator.gamma"] for each in values if "lr/generator" not in each and each] == [4, 3, 2, 1]
     assert run.model.loss.now["gamma"] is gamma and gamma.item() == 0
+
+
+def test_the_kit_tries_a_loss_at_several_steps() -> None:
+    assert_conforms("loss", Weighted, {"gamma": FALLING})
+    with pytest.raises(AssertionError, match=r"begun again at the same step, it gives other values of \['real'"):
+        assert_conforms("loss", Forgetful)
 
 
 def test_a_layer_called_begin_is_no_function_of_the_step() -> None:

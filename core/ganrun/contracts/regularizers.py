@@ -22,7 +22,7 @@ class RegularizerSettings(Settings):
     """The network that it acts on, by its slot in the loss."""
 
     weight: Scheduled = Field(Scheduled(start=1.0), ge=0)
-    """Factor of the penalty."""
+    """Factor of the penalty; a schedule may change it."""
 
     every: int = Field(1, ge=1)
     """Steps between two penalties; each then counts that many times over (lazy regularisation, StyleGAN2, section

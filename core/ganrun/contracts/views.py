@@ -82,9 +82,13 @@ class View:
     def given(self, weights: Mapping[str, Tensor]) -> View:
         """The same network with other weights in the place of its own; gradients flow to where they come from.
 
-            weights = nets.discriminator.weights()
-            gradients = torch.autograd.grad(objective, weights.values(), create_graph=True)
+            weights = {n: w.detach().requires_grad_() for n, w in nets.discriminator.weights().items()}
+            objective = nets.discriminator.given(weights)(samples).mean()
+            gradients = torch.autograd.grad(objective, list(weights.values()), create_graph=True)
             ahead = nets.discriminator.given({n: w - lr * g for (n, w), g in zip(weights.items(), gradients)})
+
+        Weights of a network that the phase does not train are frozen: to differentiate with respect to them, take
+        copies, as here.
 
         Args:
             weights: By the names of `weights`; all others stay.

@@ -68,7 +68,7 @@ class EmaSettings(Settings):
     """The moving average of the weights that are scored and shown; `ema = false` turns it off."""
 
     decay: Scheduled = Field(Scheduled(start=0.999), ge=0, lt=1)
-    """Share of the old average that survives a step, a number or a schedule; reached gradually over the first steps."""
+    """Share of the old average that survives a step; reached gradually over the first steps."""
 
 
 class StageSettings(Settings):

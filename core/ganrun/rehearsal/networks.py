@@ -212,13 +212,13 @@ def keeps_its_mode(trial: NetworkTrial) -> None:
 
 def begins(trial: NetworkTrial) -> None:
     """At every step it answers as declared, and by the step alone, as a resumed run needs."""
-    module = trial.make().eval()
+    module = trial.copy().eval()
     if trial.spec.outputs == (...,) or not depends_on_step(module):
         return
     points = trial.points(module)
     there = {step: _begun_answer(trial, module, step) for step in points}
     back = {step: _begun_answer(trial, module, step) for step in reversed(points)}
-    direct = {step: _begun_answer(trial, trial.make().eval(), step) for step in points}
+    direct = {step: _begun_answer(trial, trial.copy().eval(), step) for step in points}
     for step in points:
         if not (torch.equal(there[step], back[step]) and torch.equal(there[step], direct[step])):
             raise IncompatibleError(

@@ -13,10 +13,7 @@ from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
-from ganrun.testing.losses import CPU, IMAGES
-
-STEPS = 1000
-"""Of the run that it is built for."""
+from ganrun.testing.losses import CPU, IMAGES, STEPS
 
 
 def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
@@ -22,6 +23,7 @@ from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.inference.given import with_given
 from ganrun.inference.readings import reading_of
+from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.losses import check_loss as check_declared
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
@@ -29,6 +31,9 @@ from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
 
 CPU = torch.device("cpu")
+
+STEPS = 1000
+"""Of the run that a component is tried for."""
 
 IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
@@ -83,6 +88,13 @@ class Trial:
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
         """What has a memory, and changes nothing else."""
+        for each in (self.loss, *self.networks.values()):
+            self.begin(each)
+
+    def begin(self, component: Any, step: int = 0) -> None:
+        """Set what of a component is a function of the step."""
+        with asserted():
+            try_begin(component, step, STEPS, self.device)
 
     def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
         spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
@@ -270,11 +282,31 @@ def _power(value: Tensor, other: Tensor, copies: int) -> int:
     return round(power) if abs(power - round(power)) < 0.25 else 0
 
 
+def begins(trial: Trial, phase: Phase) -> None:
+    """What `begin` sets depends on its arguments alone."""
+    if not depends_on_step(trial.remembering):
+        return
+    before = Snapshot(trial.remembering)
+    values = []
+    for step in (0, STEPS // 2, STEPS, STEPS // 2, 0):
+        trial.begin(trial.remembering, step)
+        terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
+        values.append({name: value.clone() for name, value in terms.items()})  # a term may be a tensor of the loss
+        before.restore()
+    for there, back in ((values[0], values[4]), (values[1], values[3])):
+        others = [name for name in there if not torch.equal(there[name], back[name])]
+        assert not others, (
+            f"{phase.name}: begun again at the same step, it gives other values of {others}; set all that changes from "
+            "the arguments of begin alone"
+        )
+
+
 PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     remembers_in_buffers,
     gives_scalars,
     trains_its_slots,
     takes_means,
+    begins,
 )
 """In the order in which they are tried: what the first call of an objective changes is seen first."""
 

@@ -33,6 +33,7 @@ class _RegularizerTrial(Trial):
         self.again = partial(_RegularizerTrial, component, settings, facts)
         assert isinstance(self.loss, _Host)
         self.remembering = self.loss.regularizer
+        self.begin(self.remembering)
 
 
 class _Host(Loss):

@@ -55,7 +55,6 @@ class Assembly:
     state: TrainingState
     phases: tuple[Phase, ...]
     """Of a step, in order: the loss's, with the recipe's repeats and penalties."""
-
     beginning: Beginning
     """What is a function of the step; begun at step 0."""
 
@@ -92,7 +91,7 @@ def assemble(
     phases = run_phases(recipe, loss, penalties)
     slots = build_slots(recipe, loss, networks, device)
     state = TrainingState(slots, loss.memory, penalties.memories())
-    beginning = Beginning(recipe, loss, state, penalties, device)
+    beginning = Beginning(recipe, loss, penalties.components(), state, device)
     beginning.at(state.step)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
@@ -103,8 +102,8 @@ def assemble(
         data=data,
         model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
-        phases=phases,
         beginning=beginning,
+        phases=phases,
         metrics=tuple(metrics),
         environment=environment,
     )

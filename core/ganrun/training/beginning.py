@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from ganrun.contracts.beginning import begin, depends_on_step
 from ganrun.contracts.losses import Loss
+from ganrun.contracts.regularizers import Regularizer
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.training.components import run_frames
 from ganrun.training.phases import Frame
-from ganrun.training.phasing import Penalties
 from ganrun.training.state import SlotState, TrainingState
 
 
@@ -22,17 +22,24 @@ class Beginning:
     Args:
         recipe: What the run trains.
         loss: Its loss.
+        regularizers: Its regularisers, each with its table.
         state: Its networks, averages and augmentations.
-        penalties: Its regularisers.
         device: Where they are.
     """
 
     def __init__(
-        self, recipe: Recipe, loss: Loss, state: TrainingState, penalties: Penalties, device: torch.device
+        self,
+        recipe: Recipe,
+        loss: Loss,
+        regularizers: Sequence[tuple[ComponentConfig, Regularizer]],
+        state: TrainingState,
+        device: torch.device,
     ) -> None:
         self._steps = recipe.train.steps
         self._device = device
-        self._parts = [part for part in _parts(recipe, loss, state, penalties) if depends_on_step(part.component)]
+        penalties = [_part(recipe, *each) for each in regularizers]
+        parts = [*_parts(recipe, loss, state), *penalties]
+        self._parts = [part for part in parts if depends_on_step(part.component)]
         self.structure: tuple[Hashable, ...] = ()
         """What each `begin` last returned. While it is the same, a step runs the same operations."""
 
@@ -54,13 +61,12 @@ class _Part(NamedTuple):
     frame: Frame
 
 
-def _parts(recipe: Recipe, loss: Loss, state: TrainingState, penalties: Penalties) -> Iterator[_Part]:
+def _parts(recipe: Recipe, loss: Loss, state: TrainingState) -> Iterator[_Part]:
     yield _part(recipe, recipe.loss, loss)
     for name, slot in state.slots.items():
         yield from (_part(recipe, recipe.networks[name], each) for each in _networks(slot))
         if slot.augmentation is not None and recipe.augmentation is not None:
             yield _part(recipe, recipe.augmentation, slot.augmentation)
-    yield from (_part(recipe, config, regularizer) for config, regularizer in penalties.built)
 
 
 def _networks(slot: SlotState) -> list[torch.nn.Module]:

@@ -37,8 +37,7 @@ class Penalties:
 
     def __init__(self, recipe: Recipe, loss: Loss, device: torch.device) -> None:
         self._recipe = recipe
-        self.built: list[tuple[ComponentConfig, Regularizer]] = []
-        """In the order of the recipe."""
+        self._built: list[tuple[ComponentConfig, Regularizer]] = []
         for config in recipe.regularizers:
             with frame_of(recipe, config, "__init__"):
                 check_regularized(loss, config.settings.slot)  # type: ignore[attr-defined]
@@ -47,25 +46,29 @@ class Penalties:
                     regularizer: Regularizer = config.build(loss)
                 check_memory(regularizer.memory)
                 regularizer.memory.to(device)
-            self.built.append((config, regularizer))
+            self._built.append((config, regularizer))
 
     def memories(self) -> dict[str, nn.Module]:
         """What each remembers, by the name of its file in a checkpoint: `regularizer.<number>`."""
-        return {f"regularizer.{number}": each.memory for number, (_, each) in enumerate(self.built)}
+        return {f"regularizer.{number}": each.memory for number, (_, each) in enumerate(self._built)}
+
+    def components(self) -> list[tuple[ComponentConfig, Regularizer]]:
+        """Each with its table."""
+        return list(self._built)
 
     def applied(self, phases: Sequence[Phase]) -> list[Phase]:
         """Phases with the penalties.
 
         One of every step is a further term of each phase that trains its slot, called as it is or, where the loss has
-        such a term, `<slot>.<name>`. One of every n steps is a phase, after
-        the last one that trains its slot, and counts n times.
+        such a term, `<slot>.<name>`. One of every n steps is a phase, after the last one that trains its slot, and
+        counts n times.
 
         Raises:
             IncompatibleError: if two penalties, or a penalty and a phase, would have the same name.
         """
         found = list(phases)
         names = self._names([phase.name for phase in phases])
-        for name, (config, regularizer) in zip(names, self.built, strict=True):
+        for name, (config, regularizer) in zip(names, self._built, strict=True):
             penalty = _Penalty(name, regularizer, run_frames(self._recipe, config)("penalty"))
             places = [place for place, phase in enumerate(found) if penalty.slot in phase.trains]
             if regularizer.settings.every > 1:
@@ -77,9 +80,9 @@ class Penalties:
 
     def _names(self, taken: list[str]) -> list[str]:
         """By the component's name, or `<slot>.<name>` where that is not clear."""
-        short = [config.use for config, _ in self.built]
+        short = [config.use for config, _ in self._built]
         names: list[str] = []
-        for config, regularizer in self.built:
+        for config, regularizer in self._built:
             clashes = config.use in taken or short.count(config.use) > 1
             name = f"{regularizer.settings.slot}.{config.use}" if clashes else config.use
             if name in (*taken, *names):
@@ -137,7 +140,7 @@ class _Penalty:
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
         plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
-        weighted: Tensor = found * self._regularizer.now.get("weight", plain)
+        weighted: Tensor = self._regularizer.now.get("weight", plain) * found
         return weighted
 
 

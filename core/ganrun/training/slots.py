@@ -38,14 +38,15 @@ CUT = (
 def build_slots(
     recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device
 ) -> dict[str, SlotState]:
-    """The state of every slot of the loss: network, average, optimiser, augmentation. An average starts as its network.
+    """The state of every slot of the loss: network, average, optimiser, augmentation.
+
+    An average starts as its network is.
 
     Raises:
         IncompatibleError: as `build_augmentations`.
     """
-    fronts = build_augmentations(recipe, loss, device)
     slots = {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
-    for name, augmentation in fronts.items():
+    for name, augmentation in build_augmentations(recipe, loss, device).items():
         slots[name].augmentation = augmentation
     return slots
 
@@ -72,8 +73,8 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
             methods=slot.methods,
             precision=PRECISIONS[train.precision],
             samples=min(recipe.batch_sizes) // train.accumulate,
-            is_trained=not slot.frozen,
             steps=train.steps,
+            is_trained=not slot.frozen,
         )
         check_network(trial)
         if trial.is_trained:
