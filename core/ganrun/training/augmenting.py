@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.ranks import ranks
 from ganrun.contracts.augmentations import Augmentation
-from ganrun.contracts.losses import Batch, Loss
-from ganrun.contracts.specs import DataSpec, Ports
+from ganrun.contracts.losses import Batch, Inputs, Loss
+from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.networks import example_inputs
 from ganrun.training.components import frame_of
 from ganrun.training.phases import Frame
 from ganrun.training.state import TrainingState
@@ -58,7 +59,7 @@ def _tried(recipe: Recipe, loss: Loss, slot: str, device: torch.device) -> Augme
         )
         check_augmentation(trial)
         if built.every:
-            _check_records(ports, loss.spec)
+            _check_real_inputs(loss, slot, device)
     return built
 
 
@@ -67,19 +68,31 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
     return any(phase.second_order for phase in loss.phases()) or any(penalties)
 
 
-def _check_records(ports: Ports, spec: DataSpec) -> None:
-    """Whether the engine can show the network real records by itself."""
-    if ports.inputs != spec.sample_shape:
-        raise IncompatibleError(
-            f"it is adjusted by what the network makes of real images {spec.sample_shape}, and the loss passes that"
-            f" network inputs of shape {ports.inputs}; take an augmentation that is never adjusted"
-        )
-    for name, shape in ports.conditions.items():
-        if name != "labels" and spec.fields.get(name) != shape:
-            raise IncompatibleError(
-                f'it is adjusted by what the network makes of real records, and they have no field "{name}", which the'
-                " loss passes to that network; take an augmentation that is never adjusted"
-            )
+def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
+    """Whether the loss can say what the network is shown of real records."""
+    try:
+        found = loss.real_inputs(slot, _records(loss, 2, device))
+    except ContractError as error:
+        raise IncompatibleError(f"{_ADJUSTED}, and the loss shows it none: {error.message}, {_NEVER}") from error
+    ports = loss.ports(slot)
+    if tuple(found.inputs.shape[1:]) != ports.inputs or found.conditions.keys() != ports.conditions.keys():
+        shown = f"{tuple(found.inputs.shape[1:])} with {', '.join(found.conditions) or 'no conditions'}"
+        raise IncompatibleError(f"{_ADJUSTED}; the loss's real_inputs gives {shown}, and its {slot} takes {ports}")
+
+
+_ADJUSTED = "it is adjusted by what the network makes of real records"
+_NEVER = "or take an augmentation that is never adjusted"
+
+
+def _records(loss: Loss, count: int, device: torch.device) -> Batch:
+    """Made-up records, without latents."""
+    spec = loss.spec
+    images, *beside = [
+        example_inputs(NetworkSpec(inputs=shape, outputs=()), count, device)[0]
+        for shape in (spec.sample_shape, *spec.fields.values())
+    ]
+    labels = torch.arange(count, device=device) % spec.classes if spec.classes else None
+    return Batch(images.new_empty(count, 0), images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 class Front:
@@ -107,7 +120,7 @@ class Adjuster:
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
-        conditions: Names of the conditions that each network takes, by slot.
+        real_inputs: What the loss calls the network in a slot on for real records.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
@@ -119,7 +132,7 @@ class Adjuster:
         self,
         state: TrainingState,
         views: Mapping[str, View],
-        conditions: Mapping[str, Sequence[str]],
+        real_inputs: Callable[[str, Batch], Inputs],
         draw: Callable[[], Batch],
         accumulate: int,
         seed: int,
@@ -128,7 +141,7 @@ class Adjuster:
     ) -> None:
         self._state = state
         self._views = views
-        self._conditions = conditions
+        self._real_inputs = real_inputs
         self._draw = draw
         self._parts = accumulate * ranks().total
         self._seed = seed
@@ -157,8 +170,8 @@ class Adjuster:
             return torch.cat([self._output(name, part) for part in self._draw().chunks(self._parts)])
 
     def _output(self, name: str, part: Batch) -> Tensor:
-        conditions = {each: part.labels if each == "labels" else part.beside[each] for each in self._conditions[name]}
-        return self._views[name](part.images, **conditions)
+        at = self._real_inputs(name, part)
+        return self._views[name](at.inputs, **at.conditions)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Nets
+from ganrun.contracts.losses import Batch, Inputs, Nets
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
@@ -85,10 +85,16 @@ def _front(recipe: Recipe, slot: SlotState) -> Front | None:
 
 def _adjuster(run: Run, draw: Drawing) -> Adjuster:
     recipe, loss = run.recipe, run.model.loss
+    frame = run_frames(recipe, recipe.loss)
+
+    def real_inputs(slot: str, batch: Batch) -> Inputs:
+        with frame("real_inputs"):
+            return loss.real_inputs(slot, batch)
+
     return Adjuster(
         run.state,
         _views(run),
-        {name: tuple(loss.ports(name).conditions) for name in run.state.slots},
+        real_inputs,
         draw.last_real,
         recipe.train.accumulate,
         run.seed,
