@@ -113,6 +113,9 @@ class CycleGan(Loss):
         made = self.memory.other.exchanged(nets.back(batch.images))
         return least_squares(nets.other_discriminator, batch["other"], made)
 
+    def real_inputs(self, slot: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return (batch.images if slot == "discriminator" else batch["other"]), {}
+
     def generate(self, nets: Nets, latents: Tensor, sampling: Settings) -> Tensor:
         return nets.forth(latents.unflatten(1, self.spec.fields["other"]))
 

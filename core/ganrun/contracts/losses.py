@@ -269,6 +269,16 @@ class Loss(Component, ABC):
             else Ports(self.spec.sample_shape, (1, ...))
         )
 
+    def real_inputs(self, slot: str, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | None]]:
+        """What objectives show the network in an augmented slot of real records: its input, and its conditions by name.
+
+        Augmentations are adjusted by what the network makes of it. Unless overridden, the images, with labels and
+        fields of the conditions' names. Pix2pix returns `torch.cat([batch["source"], batch.images], 1), {}`; CycleGAN
+        returns, for its second discriminator, `batch["other"], {}`.
+        """
+        names = self.ports(slot).conditions
+        return batch.images, {name: batch.labels if name == "labels" else batch[name] for name in names}
+
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""
         return torch.randn(size, self.latent_size, device=device)

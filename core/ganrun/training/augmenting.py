@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
+from ganrun.base.frames import method
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.ranks import ranks
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.losses import Batch, Loss
-from ganrun.contracts.specs import DataSpec, Ports
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
@@ -22,6 +22,11 @@ from ganrun.rehearsal.beginning import try_begin
 from ganrun.training.components import frame_of
 from ganrun.training.phases import Frame
 from ganrun.training.state import TrainingState
+
+UNSHOWN = (
+    "it is adjusted by what the {} makes of real records, and the loss does not show it any; take an augmentation that"
+    " is never adjusted"
+)
 
 
 def build_augmentations(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, Augmentation]:
@@ -58,7 +63,7 @@ def _tried(recipe: Recipe, loss: Loss, slot: str, device: torch.device) -> Augme
         )
         check_augmentation(trial)
         if built.every:
-            _check_records(ports, loss.spec)
+            _check_real_inputs(loss, slot)
     return built
 
 
@@ -67,19 +72,19 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
     return any(phase.second_order for phase in loss.phases()) or any(penalties)
 
 
-def _check_records(ports: Ports, spec: DataSpec) -> None:
-    """Whether the engine can show the network real records by itself."""
-    if ports.inputs != spec.sample_shape:
-        raise IncompatibleError(
-            f"it is adjusted by what the network makes of real images {spec.sample_shape}, and the loss passes that"
-            f" network inputs of shape {ports.inputs}; take an augmentation that is never adjusted"
-        )
-    for name, shape in ports.conditions.items():
-        if name != "labels" and spec.fields.get(name) != shape:
-            raise IncompatibleError(
-                f'it is adjusted by what the network makes of real records, and they have no field "{name}", which the'
-                " loss passes to that network; take an augmentation that is never adjusted"
-            )
+def _check_real_inputs(loss: Loss, slot: str) -> None:
+    """Whether the loss can show the network real records alone."""
+    ports, fields = loss.ports(slot), {name: torch.zeros(2, *shape) for name, shape in loss.spec.fields.items()}
+    labels = torch.zeros(2, dtype=torch.int64) if loss.spec.classes else None
+    batch = Batch(torch.zeros(2, 0), torch.zeros(2, *loss.spec.sample_shape), labels, fields)
+    try:
+        with method("real_inputs"):
+            inputs, conditions = loss.real_inputs(slot, batch)
+    except ContractError as error:
+        raise IncompatibleError(f"{UNSHOWN.format(slot)}: {error.message}") from error
+    if tuple(inputs.shape[1:]) != ports.inputs or conditions.keys() != ports.conditions.keys():
+        found = f"real_inputs gives {tuple(inputs.shape[1:])} and conditions {', '.join(conditions) or 'none'}"
+        raise IncompatibleError(f"{UNSHOWN.format(slot)}: {found}; the loss must define real_inputs(slot, batch)")
 
 
 class Front:
@@ -107,7 +112,7 @@ class Adjuster:
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
-        conditions: Names of the conditions that each network takes, by slot.
+        shown: `shown(slot, batch)` is what the loss shows a network of a batch: its input and its conditions.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
@@ -119,7 +124,7 @@ class Adjuster:
         self,
         state: TrainingState,
         views: Mapping[str, View],
-        conditions: Mapping[str, Sequence[str]],
+        shown: Callable[[str, Batch], tuple[Tensor, Mapping[str, Tensor | None]]],
         draw: Callable[[], Batch],
         accumulate: int,
         seed: int,
@@ -128,7 +133,7 @@ class Adjuster:
     ) -> None:
         self._state = state
         self._views = views
-        self._conditions = conditions
+        self._shown = shown
         self._draw = draw
         self._parts = accumulate * ranks().total
         self._seed = seed
@@ -157,8 +162,8 @@ class Adjuster:
             return torch.cat([self._output(name, part) for part in self._draw().chunks(self._parts)])
 
     def _output(self, name: str, part: Batch) -> Tensor:
-        conditions = {each: part.labels if each == "labels" else part.beside[each] for each in self._conditions[name]}
-        return self._views[name](part.images, **conditions)
+        inputs, conditions = self._shown(name, part)
+        return self._views[name](inputs, **conditions)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,12 +23,21 @@ class Beginning:
         loss: Its loss.
         state: Its networks, averages and augmentations.
         device: Where they are.
+        further: Other components of the recipe, each with its table, such as regularisers.
     """
 
-    def __init__(self, recipe: Recipe, loss: Loss, state: TrainingState, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        loss: Loss,
+        state: TrainingState,
+        device: torch.device,
+        further: Sequence[tuple[ComponentConfig, Any]] = (),
+    ) -> None:
         self._steps = recipe.train.steps
         self._device = device
-        self._parts = [part for part in _parts(recipe, loss, state) if depends_on_step(part.component)]
+        parts = [*_parts(recipe, loss, state), *(_part(recipe, config, each) for config, each in further)]
+        self._parts = [part for part in parts if depends_on_step(part.component)]
         self.structure: tuple[Hashable, ...] = ()
         """What each `begin` last returned. While it is the same, a step runs the same operations."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Nets
+from ganrun.contracts.losses import Batch, Nets
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
@@ -87,11 +88,16 @@ def _front(recipe: Recipe, slot: SlotState) -> Front | None:
 
 
 def _adjuster(run: Run, draw: Drawing) -> Adjuster:
-    recipe, loss = run.recipe, run.model.loss
+    recipe, frame = run.recipe, run_frames(run.recipe, run.recipe.loss)
+
+    def shown(slot: str, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | None]]:
+        with frame("real_inputs"):
+            return run.model.loss.real_inputs(slot, batch)
+
     return Adjuster(
         run.state,
         _views(run),
-        {name: tuple(loss.ports(name).conditions) for name in run.state.slots},
+        shown,
         draw.last_real,
         recipe.train.accumulate,
         run.seed,
