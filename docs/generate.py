@@ -107,7 +107,8 @@ def _facts(registered: RegisteredComponent) -> Iterator[str]:
     component = registered.cls
     if registered.kind == "loss":
         slots = (
-            f"`{name}` ({slot.kind}{', averaged' if slot.averaged else ''})" for name, slot in component.slots.items()
+            f"`{name}` ({slot.kind}{', averaged' if slot.averaged else ''}{_updates(component, name)})"
+            for name, slot in component.slots.items()
         )
         yield f"Slots: {', '.join(slots)}."
     if registered.kind == "observer":
@@ -116,6 +117,10 @@ def _facts(registered: RegisteredComponent) -> Iterator[str]:
         )
         fault = "stops the run" if component.essential else "is reported, and the run goes on"
         yield f"{when}. A fault in it {fault}."
+
+
+def _updates(loss: type[ganrun.Loss], slot: str) -> str:
+    return f", updated {loss.repeat[slot]} times per step" if slot in loss.repeat else ""
 
 
 def _recipe() -> str:

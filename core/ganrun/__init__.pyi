@@ -45,6 +45,7 @@ from .contracts.extractors import Extractor as Extractor
 from .contracts.health import HealthCheck as HealthCheck
 from .contracts.losses import (
     Batch as Batch,
+    Inputs as Inputs,
     Loss as Loss,
     Nets as Nets,
     Phase as Phase,
@@ -142,6 +143,12 @@ from .toolkit.networks import (
     dcgan_init as dcgan_init,
     float32_tanh as float32_tanh,
     halved_shape as halved_shape,
+)
+from .toolkit.penalties import (
+    distance_from_one as distance_from_one,
+    gradient_norms as gradient_norms,
+    interpolates as interpolates,
+    squared_gradient_norms as squared_gradient_norms,
 )
 from .trained.loading import (
     SavedModel as SavedModel,

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
 import ganrun
-from ganrun import AdversarialLoss, Batch, Nets, Phase, Terms, logistic_terms, non_saturating_loss
+from ganrun import AdversarialLoss, Batch, Nets, Terms, logistic_terms, non_saturating_loss
 
 
 class _Gan(AdversarialLoss):
-    """The first GAN's discriminator, and the settings that all three losses have."""
+    """The first GAN's discriminator, and the settings that all three losses have.
+
+    `[train] repeat = { discriminator = k }` is the k of algorithm 1.
+    """
 
     class Settings(ganrun.Settings):
         latent_size: int = Field(64, ge=1)
         """Length of a latent vector, drawn from N(0, I)."""
 
-        n_discriminator: int = Field(1, ge=1)
-        """Discriminator updates per generator update, each on fresh images and latents: k of algorithm 1."""
-
     settings: Settings
 
-    def discriminator_phase(self) -> Phase:
-        """`n_discriminator` updates per step."""
-        return replace(super().discriminator_phase(), repeat=self.settings.n_discriminator)
+    moved = {"n_discriminator": "train.repeat.discriminator"}
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x)] − E[log(1 − D(G(z)))]: algorithm 1, the ascent on D, with its sign turned."""

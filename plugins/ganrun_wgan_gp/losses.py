@@ -9,25 +9,35 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import AdversarialLoss, Batch, Nets, Phase, Slot, Terms
-from ganrun_wgan_gp.penalties import distance_from_one, gradient_norms, interpolates
+from ganrun import (
+    AdversarialLoss,
+    Batch,
+    Nets,
+    Phase,
+    Slot,
+    Terms,
+    distance_from_one,
+    gradient_norms,
+    interpolates,
+)
 
 
 class _CriticGan(AdversarialLoss):
-    """Several critic updates per step, and a generator that raises D(G(z))."""
+    """Five critic updates per generator update unless the recipe says otherwise; a generator that raises D(G(z))."""
 
     class Settings(ganrun.Settings):
         latent_size: int = Field(128, ge=1)
         """Length of a latent vector, drawn from N(0, I)."""
 
-        n_critic: int = Field(5, ge=1)
-        """Critic updates per generator update, each on fresh images and latents."""
-
     settings: Settings
 
+    repeat = {"discriminator": 5}
+
+    moved = {"n_critic": "train.repeat.discriminator"}
+
     def discriminator_phase(self) -> Phase:
-        """`n_critic` updates per step, logged as the critic's."""
-        return replace(super().discriminator_phase(), name="critic", repeat=self.settings.n_critic)
+        """Logged as the critic's."""
+        return replace(super().discriminator_phase(), name="critic")
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[D(G(z))]: WGAN's algorithm 1, line 10, and SNGAN's equation 17."""

@@ -21,7 +21,6 @@ from ganrun import (
     Metric,
     Network,
     Observer,
-    Regularizer,
     Run,
     Score,
     Tracker,
@@ -104,15 +103,8 @@ class Plain(Augmentation):
         return images
 
 
-class Nothing(Regularizer):
-    """No penalty."""
-
-    def penalty(self, nets: Any, batch: Any, slot: str) -> Any:
-        return batch.images.sum() * 0
-
-
 BUILT_IN = load_registry()
-STAND_INS = {"network": Network, "augmentation": Plain, "regularizer": Nothing}
+STAND_INS = {"network": Network, "augmentation": Plain}
 """For kinds of which ganrun brings none."""
 
 

@@ -20,6 +20,7 @@ from ganrun import (
     Discriminator,
     Factor,
     IncompatibleError,
+    Inputs,
     Loss,
     Nets,
     Network,
@@ -113,8 +114,8 @@ class CycleGan(Loss):
         made = self.memory.other.exchanged(nets.back(batch.images))
         return least_squares(nets.other_discriminator, batch["other"], made)
 
-    def real_inputs(self, slot: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return (batch.images if slot == "discriminator" else batch["other"]), {}
+    def real_inputs(self, slot: str, batch: Batch) -> Inputs:
+        return Inputs(batch.images if slot == "discriminator" else batch["other"])
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Settings) -> Tensor:
         return nets.forth(latents.unflatten(1, self.spec.fields["other"]))

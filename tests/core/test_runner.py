@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -524,14 +525,14 @@ def test_damaged_weights_are_never_saved(tmp_path):
 
 def test_a_step_broken_off_half_way_is_not_saved(tmp_path):
     run = build(tables(diary={}), tmp_path / "run", Plugin())
-    update_generator = run.model.loss.generator
+    *others, last = run.phases
 
     def generator(nets, batch):
         if run.step == 3:
             raise RuntimeError("out of memory")
-        return update_generator(nets, batch)
+        return last.objective(nets, batch)
 
-    run.model.loss.generator = generator
+    run.phases = (*others, replace(last, objective=generator))
     with pytest.raises(ContractError, match="out of memory"):
         execute(run)
     assert not (tmp_path / "run" / "checkpoints").exists()

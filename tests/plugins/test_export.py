@@ -59,7 +59,7 @@ FAMILIES = {
     "dcgan": IMAGES | {"generator": dcgan(), "discriminator": dcgan(norm="spectral"), "ema": False},
     "wgan-gp": IMAGES
     | {
-        "loss": {"use": "wgan-gp", "latent_size": 4, "n_critic": 1},
+        "loss": {"use": "wgan-gp", "latent_size": 4},
         "generator": {"use": "wgan-gp-resnet", "widths": [4, 4, 4]},
         "discriminator": {"use": "wgan-gp-resnet", "widths": [4], "flat_blocks": 1},
     },

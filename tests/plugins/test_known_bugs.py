@@ -21,7 +21,7 @@ from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import evaluation_on, train
 from ganrun.training.components import build_data, build_loss
-from ganrun.training.slots import build_slots
+from ganrun.training.slots import build_networks
 
 CPU = torch.device("cpu")
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
@@ -32,7 +32,7 @@ def networks(path) -> dict[str, nn.Module]:
     """The networks of a recipe by slot, as built for drawn shapes, so that no data is needed."""
     recipe = load_recipe(path, load_registry(), ["data.use=synthetic", "metric=[]"])
     _, loss = build_loss(recipe, build_data(recipe))
-    return {name: slot.module for name, slot in build_slots(recipe, loss, CPU).items()}
+    return build_networks(recipe, loss, CPU)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -80,9 +80,15 @@ def test_least_squares_are_of_the_raw_output():
 
 def wasserstein(tmp_path, **optimizer):
     tables = {
-        "train": {"steps": 4, "batch_size": 8, "device": "cpu", "log_every_steps": 1},
+        "train": {
+            "steps": 4,
+            "batch_size": 8,
+            "device": "cpu",
+            "log_every_steps": 1,
+            "repeat": {"discriminator": 3},
+        },
         "data": {"use": "digits", "size": 8},
-        "loss": {"use": "wgan-gp", "latent_size": 4, "n_critic": 3},
+        "loss": {"use": "wgan-gp", "latent_size": 4},
         "generator": {"use": "mlp", "hidden": [8]},
         "discriminator": {"use": "mlp", "hidden": [8]},
         "optimizer": {"use": "adam", "lr": 0.01, **optimizer},

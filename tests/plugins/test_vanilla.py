@@ -84,16 +84,16 @@ def test_the_least_squares_generator_is_pulled_from_both_sides():
 
 @pytest.mark.parametrize("loss", [NonSaturatingGan, MinimaxGan, LeastSquaresGan])
 def test_losses_conform(loss):
-    assert_conforms("loss", loss, {"n_discriminator": 2})
+    assert_conforms("loss", loss)
 
 
 @pytest.mark.parametrize("loss", ["gan", "minimax", "lsgan"])
 def test_each_update_of_the_discriminator_sees_images_of_its_own(tmp_path, loss):
     quiet = dict.fromkeys(("mlflow", "checkpoints", "samples", "progress"), False)
     tables = {
-        "train": {"steps": 3, "batch_size": 8, "device": "cpu"},
+        "train": {"steps": 3, "batch_size": 8, "device": "cpu", "repeat": {"discriminator": 4}},
         "data": {"use": "digits", "size": 8},
-        "loss": {"use": loss, "n_discriminator": 4},
+        "loss": {"use": loss},
         "generator": {"use": "mlp", "hidden": [8]},
         "discriminator": {"use": "mlp", "hidden": [8]},
     }

@@ -14,7 +14,14 @@ from ganrun.cli import main
 from ganrun.recipe.shipped import shipped_recipes
 
 RECIPE = str(shipped_recipes() / "wgan_celeba.toml")
-SHORT = ["train.steps=2", "train.batch_size=4", "loss.n_critic=2", "train.device=cpu", "samples.count=4", "metric=[]"]
+SHORT = [
+    "train.steps=2",
+    "train.batch_size=4",
+    "train.repeat.discriminator=2",
+    "train.device=cpu",
+    "samples.count=4",
+    "metric=[]",
+]
 SMALL = ["generator.feature_maps=8", "discriminator.feature_maps=8", "mlflow=false", "progress=false"]
 
 

@@ -61,8 +61,16 @@ def _engine_text(name: str) -> str:
 
 
 def _slots_text(loss: type[Loss]) -> str:
-    """The tables of networks in a recipe with this loss, and the kind of each."""
-    return "slots\n" + "\n".join(f"  [{name}]   a {slot.kind}" for name, slot in loss.slots.items())
+    """The tables of networks in a recipe with this loss, the kind of each, and how often it is updated."""
+    return "slots\n" + "\n".join(
+        f"  [{name}]   a {slot.kind}{_updates(loss, name)}" for name, slot in loss.slots.items()
+    )
+
+
+def _updates(loss: type[Loss], slot: str) -> str:
+    if loss.slots[slot].frozen:
+        return ", frozen"
+    return f", updated {loss.repeat[slot]} times per step" if slot in loss.repeat else ""
 
 
 def _sampling_text(registered: RegisteredComponent) -> list[str]:

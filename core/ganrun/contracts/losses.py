@@ -25,7 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,12 @@ class Slot:
     methods: tuple[str, ...] = ()
     """Names of methods or parts that objectives call besides the network itself: `("mapping", "synthesis")`. A network
     without them does not fit."""
+
+    frozen: bool = False
+    """Whether it stays as it is: a perceptual network, or the encoder of an earlier run, by `from` in its table. It has
+    no optimiser and no average, no phase may train it, it is in evaluation mode also in training, and gradients only
+    pass through it. It is part of checkpoints and exports as every other slot, so what was trained can be used without
+    the file that it came from. See `Network.prepare`."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,16 @@ class Batch:
             )
 
 
+class Inputs(NamedTuple):
+    """What a network is called on: `view(at.inputs, **at.conditions)`."""
+
+    inputs: Tensor
+    """The first argument, `(size, *ports.inputs)`."""
+
+    conditions: Mapping[str, Tensor] = {}
+    """The keyword arguments, by the names in the slot's ports."""
+
+
 class Nets:
     """The networks of a loss by slot, each as a `View`: `nets.generator(latents)`.
 
@@ -178,7 +194,7 @@ class Phase:
     """The slots whose weights it updates; all others are frozen."""
 
     repeat: int = 1
-    """Updates per step, each on a new batch (n_critic)."""
+    """Updates per step, each on a new batch. A recipe's `[train] repeat` goes before it."""
 
     every: int = 1
     """Runs in steps 1, 1 + every, 1 + 2·every, … (lazy regularisation)."""
@@ -269,16 +285,6 @@ class Loss(Component, ABC):
             else Ports(self.spec.sample_shape, (1, ...))
         )
 
-    def real_inputs(self, slot: str, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | None]]:
-        """What objectives show the network in an augmented slot of real records: its input, and its conditions by name.
-
-        Augmentations are adjusted by what the network makes of it. Unless overridden, the images, with labels and
-        fields of the conditions' names. Pix2pix returns `torch.cat([batch["source"], batch.images], 1), {}`; CycleGAN
-        returns, for its second discriminator, `batch["other"], {}`.
-        """
-        names = self.ports(slot).conditions
-        return batch.images, {name: batch.labels if name == "labels" else batch[name] for name in names}
-
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""
         return torch.randn(size, self.latent_size, device=device)
@@ -292,6 +298,37 @@ class Loss(Component, ABC):
             sampling: An instance of the loss's `Sampling`.
         """
         return nets.generator(latents)
+
+    def real_inputs(self, slot: str, batch: Batch) -> Inputs:
+        """What the objectives call a discriminator on for real records; regularisers read it, and augmentations are
+        adjusted by what the network makes of it.
+
+        Unless overridden, the images, under the conditions that the slot's ports name: the labels, and the records'
+        fields. A loss whose discriminator takes something else, such as pairs of images, overrides both methods.
+
+        Raises:
+            ContractError: if the network takes no images, or the data lacks a condition.
+        """
+        self._check_judges_samples(slot)
+        names = self.ports(slot).conditions
+        return Inputs(batch.images, {name: _real_condition(name, batch) for name in names})
+
+    def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
+        """What the objectives call a network on for samples of the batch's latents; regularisers read it.
+
+        Unless overridden, the latents for a generator, and their samples for a discriminator, by `generate` and the
+        defaults of `Sampling`; under the conditions that the slot's ports name: factors of the latents, with `class` as
+        labels.
+
+        Raises:
+            ContractError: if the network takes something else, or the latents have no such factor.
+        """
+        names = self.ports(slot).conditions
+        conditions = {name: self._condition_in(batch.latents, slot, name) for name in names}
+        if self.slots[slot].kind == "generator":
+            return Inputs(batch.latents, conditions)
+        self._check_judges_samples(slot)
+        return Inputs(self.generate(nets, batch.latents, self.Sampling()), conditions)
 
     def readings(self) -> Mapping[str, Reading]:
         """What the model says of real records, by name: `{"log_likelihood": self.log_likelihood}`; none by default.
@@ -309,3 +346,28 @@ class Loss(Component, ABC):
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
         """The phases of a step, in order."""
+
+    def _check_judges_samples(self, slot: str) -> None:
+        takes = self.ports(slot).inputs
+        if takes != self.spec.sample_shape:
+            text = f"its {slot} takes {takes}, and samples are {self.spec.sample_shape}"
+            raise ContractError(f"{text}; to be regularised, the loss must define real_inputs and generated_inputs")
+
+    def _condition_in(self, latents: Tensor, slot: str, name: str) -> Tensor:
+        """A condition of a network as the latents have it: `(size, *shape)`, or labels `(size,)`."""
+        wanted = "class" if name == "labels" else name
+        factors = self.factors()
+        for part, factor in zip(torch.split(latents, [each.size for each in factors], dim=1), factors, strict=True):
+            if factor.name == wanted:
+                shape = self.ports(slot).conditions[name]
+                return part.argmax(1) if name == "labels" else part.reshape(-1, *shape)
+        text = f'its {slot} needs {name}, and its latents have no factor "{wanted}"'
+        raise ContractError(f"{text}; to be regularised, the loss must define generated_inputs")
+
+
+def _real_condition(name: str, batch: Batch) -> Tensor:
+    if name != "labels":
+        return batch[name]
+    if batch.labels is None:
+        raise ContractError("a network takes labels, and the training images have none")
+    return batch.labels

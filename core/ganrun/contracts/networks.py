@@ -33,6 +33,17 @@ class Network(nn.Module, Component):
         self.now = values_of(settings)
         """The present values of its settings of type `Scheduled`, by name."""
 
+    def prepare(self, device: torch.device) -> None:
+        """Load weights from files, before the network is tried and trained: those of a pretrained network, say.
+
+        Called on the network, which is on `device`, wherever a run starts or continues. A model that is loaded or
+        exported has its weights with it, and needs no file. Layers are made in `__init__`; here they are filled, by
+        `load_state_dict` or `copy_`. Unless overridden, it does nothing.
+
+        Raises:
+            PreflightError: if a file is missing, with the steps that get it.
+        """
+
 
 class Generator(Network):
     """A network from latents to samples.

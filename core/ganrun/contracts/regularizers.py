@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
-from ganrun.contracts.losses import Batch, Nets
+from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings
-from ganrun.contracts.specs import DataSpec
 
 
 class RegularizerSettings(Settings):
@@ -21,8 +21,8 @@ class RegularizerSettings(Settings):
     slot: str = "discriminator"
     """The network that it acts on, by its slot in the loss."""
 
-    weight: float = Field(1.0, ge=0)
-    """Factor of the penalty."""
+    weight: Scheduled = Field(Scheduled(start=1.0), ge=0)
+    """Factor of the penalty; a schedule may change it."""
 
     every: int = Field(1, ge=1)
     """Steps between two penalties; each then counts that many times over (lazy regularisation, StyleGAN2, section
@@ -36,12 +36,20 @@ class Regularizer(Component, ABC):
             \"""Gradient penalty on real images (Mescheder et al. 2018, equation 9).\"""
 
             class Settings(ganrun.RegularizerSettings):
-                weight: float = Field(10.0, ge=0)
+                weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
                 \"""γ.\"""
 
-            def penalty(self, nets, batch, slot): ...
+            def penalty(self, nets, batch, slot):
+                real = self.loss.real_inputs(slot, batch)
+                critic = partial(getattr(nets, slot), **real.conditions)
+                return ganrun.squared_gradient_norms(critic, real.inputs).mean() / 2
 
-    Built from its settings and the data's spec. The weight and `every` are the engine's: `penalty` knows neither.
+    Built from its settings and the loss, which knows how its networks are called: `self.loss.real_inputs` and
+    `self.loss.generated_inputs` give images with their labels. `__init__` raises `IncompatibleError` where the loss or
+    its data do not suit it; the random stream is seeded when it runs.
+
+    The weight and `every` are the engine's: `penalty` knows neither. With `every = 1`, the penalty is a term of each
+    phase that trains the slot; else it is a phase itself, in which it counts `every` times.
     """
 
     Settings = RegularizerSettings
@@ -49,11 +57,18 @@ class Regularizer(Component, ABC):
     second_order: ClassVar[bool] = True
     """Whether the penalty differentiates a gradient. Such a phase is never compiled."""
 
+    reads_images: ClassVar[bool] = True
+    """Whether it uses real images. The phase that it joins then reads them too."""
+
+    per_sample: ClassVar[bool] = False
+    """Whether each output of the network must depend on its own sample alone, as for `Slot.per_sample`."""
+
     settings: RegularizerSettings
 
-    def __init__(self, settings: Any, spec: DataSpec) -> None:
+    def __init__(self, settings: Any, loss: Loss) -> None:
         self.settings = settings
-        self.spec = spec
+        self.loss = loss
+        self.spec = loss.spec
         self.now = values_of(settings)
         """The present values of its settings of type `Scheduled`, by name."""
         self.memory = nn.Module()
@@ -69,10 +84,11 @@ class Regularizer(Component, ABC):
 
     @abstractmethod
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
-        """The penalty, a scalar ≥ 0: a mean over the batch.
+        """The penalty, a scalar ≥ 0: a mean over the batch, or a function of weights alone.
 
         Args:
-            nets: The networks; `getattr(nets, slot)` is the one that it acts on, and all others are frozen.
-            batch: Real images and latents.
+            nets: The networks; `getattr(nets, slot)` is the one that it acts on. Those that the phase does not train
+                are frozen.
+            batch: Real images, unless the class says `reads_images = False`, and latents.
             slot: The setting `slot`.
         """

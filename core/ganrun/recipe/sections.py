@@ -34,19 +34,24 @@ def read_networks(reader: ComponentReader, slots: Slots) -> dict[str, ComponentC
 
 
 def read_optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, ComponentConfig]:
-    """One for each slot: `[optimizer]`, overlaid with the slot's own table where both use the same one."""
+    """One for each slot that is trained: `[optimizer]`, overlaid with the slot's own table where both use the same
+    one."""
+    trained = None if slots is None else [name for name, slot in slots.items() if not slot.frozen]
     table = reader.tables.table(("optimizer",)) or {}
     named = reader.named("optimizer", table.get("use", DEFAULT_OPTIMIZER), (PROJECT,))
     settings = setting_names(named.cls.Settings) if named else ()
     own = {name: value for name, value in table.items() if isinstance(value, dict) and name not in settings}
     shared = {name: value for name, value in table.items() if name not in own}
-    is_used = bool(shared) or any(slot not in own for slot in slots or ())
+    is_used = bool(shared) or any(slot not in own for slot in trained or ())
     common = _optimizer(reader, ("optimizer",), shared) if is_used else None
-    found: dict[str, ComponentConfig | None] = dict.fromkeys(slots or (), common)
+    found: dict[str, ComponentConfig | None] = dict.fromkeys(trained or (), common)
     inherited = _inherited(shared, common)
     for name, overlay in own.items():
         if slots is not None and name not in slots:
             add_unknown_slot(reader, ("optimizer", name), slots, name)
+        elif trained is not None and name not in trained:
+            text = f"the loss {reader.found['loss',].name} has a frozen {name}, which no optimizer trains"
+            reader.tables.fault(("optimizer", name), f"{text}; leave this table out")
         elif is_used and _same_use(reader, shared, overlay):
             found[name] = _optimizer(reader, ("optimizer", name), {**inherited, **overlay}, overlay)
         else:

@@ -60,10 +60,14 @@ def phases_are_sound(loss: Loss) -> None:
 
 def memory_holds_buffers(loss: Loss) -> None:
     """The memory is a module of buffers, without parameters."""
-    if not isinstance(loss.memory, nn.Module):
-        raise IncompatibleError(f"its memory is {type(loss.memory).__name__}, and no nn.Module; add buffers to it")
-    for name, _ in loss.memory.named_parameters():
-        raise IncompatibleError(f'its memory holds the parameter "{name}"; what is trained is a slot')
+    check_memory(loss.memory)
+
+
+def frozen_slots_stay(loss: Loss) -> None:
+    """A frozen slot has no average."""
+    for name, slot in loss.slots.items():
+        if slot.frozen and slot.averaged:
+            raise IncompatibleError(f'its slot "{name}" is frozen, so there is nothing to average')
 
 
 def readings_are_functions(loss: Loss) -> None:
@@ -84,9 +88,62 @@ CLAUSES: tuple[Callable[[Loss], None], ...] = (
     factors_are_the_latents,
     phases_are_sound,
     memory_holds_buffers,
+    frozen_slots_stay,
     readings_are_functions,
 )
 """What every loss keeps; each raises `IncompatibleError` with the sentence that the user reads."""
+
+
+# ── What a recipe adds to a loss ──────────────────────────────────────────────────────────────────────────
+
+
+def check_memory(memory: object) -> None:
+    """What a loss or a regulariser remembers is a module of buffers, without parameters.
+
+    Raises:
+        IncompatibleError: if it is not.
+    """
+    if not isinstance(memory, nn.Module):
+        raise IncompatibleError(f"its memory is {type(memory).__name__}, and no nn.Module; add buffers to it")
+    for name, _ in memory.named_parameters():
+        raise IncompatibleError(f'its memory holds the parameter "{name}"; what is trained is a slot')
+
+
+def check_regularized(loss: Loss, slot: str) -> None:
+    """A regulariser acts on a slot that is trained.
+
+    Raises:
+        IncompatibleError: if no phase trains it.
+    """
+    if loss.slots[slot].frozen:
+        raise IncompatibleError(f"acts on the {slot}, which is frozen in this loss; take another slot")
+    if not any(slot in phase.trains for phase in loss.phases()):
+        raise IncompatibleError(f"acts on the {slot}, which no phase of the loss trains; take another slot")
+
+
+def check_repeats(phases: Sequence[Phase], repeat: Mapping[str, int]) -> None:
+    """Each slot that is trained several times per step is trained.
+
+    Raises:
+        IncompatibleError: if no phase trains one of them.
+    """
+    for slot in repeat:
+        if not any(slot in phase.trains for phase in phases):
+            raise IncompatibleError(f"[train] repeat names the {slot}, which no phase trains; leave it out")
+
+
+def repeated(phase: Phase, repeat: Mapping[str, int]) -> int:
+    """Updates per step of a phase: those of the slots that it trains, else its own.
+
+    Raises:
+        IncompatibleError: if these slots say different numbers.
+    """
+    said = {slot: repeat[slot] for slot in phase.trains if slot in repeat}
+    if len(set(said.values())) > 1:
+        listed = ", ".join(f"{slot} = {times}" for slot, times in said.items())
+        text = f'the phase "{phase.name}" trains {" and ".join(said)} by the same updates'
+        raise IncompatibleError(f"{text}, and [train] repeat says {listed}; say one number for them")
+    return next(iter(said.values()), phase.repeat)
 
 
 # ── Phases ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,6 +173,9 @@ def _check_trained(phase: Phase, slots: Mapping[str, Slot]) -> None:
         if name not in slots:
             hint = did_you_mean(str(name), slots) or f"; its slots are {', '.join(slots)}"
             raise IncompatibleError(f'the phase "{phase.name}" trains "{name}", which is no slot of the loss{hint}')
+        if slots[name].frozen:
+            text = f'the phase "{phase.name}" trains "{name}", whose slot says frozen=True'
+            raise IncompatibleError(f"{text}; leave one of them out")
     if len(set(trained)) < len(trained):
         raise IncompatibleError(f'the phase "{phase.name}" names a slot twice in trains: {", ".join(trained)}')
 

@@ -85,6 +85,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256, in hexadecimal, of the file that `write_weights` writes."""
+    return hashlib.sha256(serialised(_separate(tensors), metadata={"format": "pt"})).hexdigest()
+
+
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as safetensors takes them: contiguous, and no two in one storage, which it refuses.
 

@@ -21,7 +21,11 @@ from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
 def describe_environment(
-    recipe: Recipe, data: Data, manifest: Mapping[str, Any], device: torch.device
+    recipe: Recipe,
+    data: Data,
+    manifest: Mapping[str, Any],
+    device: torch.device,
+    starts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
 
@@ -30,6 +34,7 @@ def describe_environment(
         data: Prepared.
         manifest: The data's.
         device: Where the run trains.
+        starts: What the networks of slots started from, where not from their own initialisation.
     """
     return {
         "python": platform.python_version(),
@@ -42,6 +47,7 @@ def describe_environment(
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
+        **({"starts": dict(starts)} if starts else {}),
         "data_fingerprint": manifest["fingerprint"],
         "data": dict(manifest),
         "problem": {**data.spec().facts(), "class_names": list(data.class_names())},

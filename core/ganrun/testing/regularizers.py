@@ -43,13 +43,14 @@ class _Host(Loss):
 
     def __init__(self, component: type[Regularizer], settings: Any, spec: DataSpec) -> None:
         super().__init__(settings, spec)
-        self.regularizer = component(settings, spec)
-        self.memory = self.regularizer.memory
         networks = {"generator": Slot("generator"), "discriminator": Slot("discriminator", augmented=True)}
         self.slots = {settings.slot: Slot("discriminator"), **networks}  # type: ignore[misc]
+        self.regularizer = component(settings, self)
+        self.memory = self.regularizer.memory
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("penalty", self.penalty, trains=(self.settings.slot,)),)
+        reads_images = type(self.regularizer).reads_images
+        return (Phase("penalty", self.penalty, trains=(self.settings.slot,), reads_images=reads_images),)
 
     def penalty(self, nets: Nets, batch: Batch) -> Terms:
         return Terms({"penalty": self.regularizer.penalty(nets, batch, self.settings.slot)})

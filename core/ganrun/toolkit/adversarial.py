@@ -17,11 +17,13 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Slot, Terms
 class AdversarialLoss(Loss):
     """A generator against a discriminator: in each step the discriminator is updated, then the generator.
 
-    Subclasses write the two objectives. To repeat the discriminator's updates, rename its phase or set another option,
-    override `discriminator_phase`:
+    Subclasses write the two objectives. To rename the discriminator's phase or set another of its options, override
+    `discriminator_phase`:
 
         def discriminator_phase(self):
-            return dataclasses.replace(super().discriminator_phase(), repeat=self.settings.n_critic)
+            return dataclasses.replace(super().discriminator_phase(), name="critic")
+
+    `[train] repeat = { discriminator = 5 }` repeats its updates; a loss whose paper does says so in `repeat`.
     """
 
     slots = {

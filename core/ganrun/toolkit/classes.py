@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
-from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.losses import Batch, Inputs, Loss, Nets
 from ganrun.contracts.specs import Factor, Ports
 from ganrun.toolkit.latents import join_latents, random_one_hot, split_latents
 
@@ -63,6 +63,12 @@ class ClassInLatents(Loss):
         """Samples of the classes in the latents: `(size, *sample_shape)` in [-1, 1]."""
         noise, classes = self.noise_and_classes(latents)
         return nets.generator(noise, labels=classes)
+
+    def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
+        """As `Loss.generated_inputs`; the generator takes the noise alone."""
+        found = super().generated_inputs(slot, nets, batch)
+        is_generator = self.slots[slot].kind == "generator"
+        return found._replace(inputs=self.noise_and_classes(batch.latents)[0]) if is_generator else found
 
     def noise_and_classes(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """A latent vector's two parts, as networks take them: noise `(size, noise_size)`, int64 classes `(size,)`."""

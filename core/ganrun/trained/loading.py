@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
@@ -22,13 +21,12 @@ from ganrun.inference.model import Model
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
-from ganrun.rundir.checkpoints import find_checkpoint, read_weights, write_weights
+from ganrun.rundir.checkpoints import write_weights
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
+from ganrun.rundir.saved import FORMAT, SavedWeights, read_saved
 from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_network, frame_of, loss_for, network_spec, prepared_data
-
-FORMAT = 1
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -171,16 +169,7 @@ def find_saved_model(what: str | Path, registry: Registry | None = None) -> Save
         RequestError: if there is no such thing, or it is damaged.
     """
     registry = registry or load_registry()
-    folder = locate(what, registry)
-    if (folder / CONFIG).is_file():
-        return _exported(folder, registry)
-    found = find_checkpoint(folder)
-    if found is None:
-        raise RequestError(f"{folder} is no run directory, no checkpoint, and nothing that ganrun exported")
-    run, checkpoint = found
-    networks = [name for name in checkpoint.weights if "." not in name]  # the others serve training
-    weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in networks}
-    return _saved_model(run, ENVIRONMENT, checkpoint.progress, weights, registry)
+    return _saved_model(read_saved(locate(what, registry)), registry)
 
 
 def _check_sampling(overrides: Sequence[str]) -> None:
@@ -189,27 +178,8 @@ def _check_sampling(overrides: Sequence[str]) -> None:
             raise RequestError(f"--set {each}: only the sampling of a trained model can change; say sampling.KEY=VALUE")
 
 
-def _exported(folder: Path, registry: Registry) -> SavedModel:
-    facts = RunDirectory(folder).config()
-    if "format" not in facts:
-        raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
-    if facts["format"] != FORMAT:
-        found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
-        raise RequestError(f"{found}; use the version that wrote it")
-    try:
-        weights = {path.stem: read_weights(path) for path in folder.glob("*.safetensors")}
-    except (OSError, SafetensorError) as error:
-        raise RequestError(f"the weights in {folder} are damaged: {error}") from error
-    return _saved_model(folder, CONFIG, facts, weights, registry)
-
-
-def _saved_model(
-    folder: Path,
-    facts: str,
-    progress: Mapping[str, Any],
-    weights: Mapping[str, Mapping[str, Tensor]],
-    registry: Registry,
-) -> SavedModel:
+def _saved_model(saved: SavedWeights, registry: Registry) -> SavedModel:
+    folder, facts, progress, weights = saved
     warn_if_newer(RunDirectory(folder), facts)
     try:
         step, images_seen, seconds = int(progress["step"]), int(progress["images_seen"]), float(progress["seconds"])

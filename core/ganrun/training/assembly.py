@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import GanrunError
 from ganrun.contracts.data import Data
+from ganrun.contracts.losses import Phase
 from ganrun.contracts.metrics import Metric
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.data import check_data
+from ganrun.rundir.checkpoints import checkpoints_in
+from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.environment import describe_environment
 from ganrun.training.augmenting import build_augmentations
 from ganrun.training.beginning import Beginning
@@ -27,7 +31,9 @@ from ganrun.training.components import (
     prepared_data,
     prepared_metrics,
 )
+from ganrun.training.phasing import Penalties, run_phases
 from ganrun.training.slots import build_networks, build_slots
+from ganrun.training.starting import start_from
 from ganrun.training.state import TrainingState
 
 
@@ -47,6 +53,8 @@ class Assembly:
     """The networks as they are scored and shown: averaged where the loss keeps an average."""
 
     state: TrainingState
+    phases: tuple[Phase, ...]
+    """Of a step, in order: the loss's, with the recipe's repeats and penalties."""
     beginning: Beginning
     """What is a function of the step; begun at step 0."""
 
@@ -57,12 +65,15 @@ class Assembly:
     """The content of environment.json."""
 
 
-def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> Assembly:
+def assemble(
+    recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage, directory: RunDirectory | None = None
+) -> Assembly:
     """Build a recipe's data, networks and metrics, and check that they fit each other. Writes nothing.
 
     Args:
         recipe: What to build.
         on_stage: Called with a description of the current stage.
+        directory: The run's, which may hold a run that is resumed.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
@@ -74,19 +85,25 @@ def assemble(recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage) -> 
     with frame_of(recipe, recipe.data, "split"):
         manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
-    state = TrainingState(build_slots(recipe, loss, device), loss.memory)
-    beginning = Beginning(recipe, loss, state, device)
+    networks = build_networks(recipe, loss, device)
+    starts = _starts(recipe, networks, directory)
+    penalties = Penalties(recipe, loss, device)
+    phases = run_phases(recipe, loss, penalties)
+    slots = build_slots(recipe, loss, networks, device)
+    state = TrainingState(slots, loss.memory, penalties.memories())
+    beginning = Beginning(recipe, loss, penalties.components(), state, device)
     beginning.at(state.step)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     shown = {name: slot.shown for name, slot in state.slots.items()}
     with frame_of(recipe, recipe.data, "manifest"):
-        environment = describe_environment(recipe, data, manifest, device)
+        environment = describe_environment(recipe, data, manifest, device, starts)
     return Assembly(
         recipe=recipe,
         data=data,
         model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
         state=state,
         beginning=beginning,
+        phases=phases,
         metrics=tuple(metrics),
         environment=environment,
     )
@@ -99,10 +116,22 @@ def check_recipe(recipe: Recipe) -> None:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
     spec, loss = build_loss(recipe, build_data(recipe))
-    build_networks(recipe, loss, torch.device("cpu"))
-    build_augmentations(recipe, loss, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    start_from(recipe, build_networks(recipe, loss, cpu))
+    build_augmentations(recipe, loss, cpu)
+    run_phases(recipe, loss, Penalties(recipe, loss, cpu))
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
+
+
+def _starts(
+    recipe: Recipe, networks: Mapping[str, nn.Module], directory: RunDirectory | None
+) -> dict[str, dict[str, Any]]:
+    """Load what networks start from; a run that continues from a checkpoint has it there, and noted what it was."""
+    if directory is not None and checkpoints_in(directory.path):
+        found: dict[str, dict[str, Any]] = directory.environment().get("starts", {})
+        return found
+    return start_from(recipe, networks, None if directory is None else directory.path)
 
 
 def _choose_device(recipe: Recipe) -> torch.device:

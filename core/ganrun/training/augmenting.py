@@ -14,7 +14,7 @@ from ganrun.base.frames import method
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.ranks import ranks
 from ganrun.contracts.augmentations import Augmentation
-from ganrun.contracts.losses import Batch, Loss
+from ganrun.contracts.losses import Batch, Inputs, Loss
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
@@ -112,7 +112,7 @@ class Adjuster:
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
-        shown: `shown(slot, batch)` is what the loss shows a network of a batch: its input and its conditions.
+        shown: `shown(slot, batch)` is what the loss calls a network on for real records.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
@@ -124,7 +124,7 @@ class Adjuster:
         self,
         state: TrainingState,
         views: Mapping[str, View],
-        shown: Callable[[str, Batch], tuple[Tensor, Mapping[str, Tensor | None]]],
+        shown: Callable[[str, Batch], Inputs],
         draw: Callable[[], Batch],
         accumulate: int,
         seed: int,

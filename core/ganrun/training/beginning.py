@@ -9,6 +9,7 @@ import torch
 
 from ganrun.contracts.beginning import begin, depends_on_step
 from ganrun.contracts.losses import Loss
+from ganrun.contracts.regularizers import Regularizer
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.training.components import run_frames
 from ganrun.training.phases import Frame
@@ -21,22 +22,23 @@ class Beginning:
     Args:
         recipe: What the run trains.
         loss: Its loss.
+        regularizers: Its regularisers, each with its table.
         state: Its networks, averages and augmentations.
         device: Where they are.
-        further: Other components of the recipe, each with its table, such as regularisers.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         loss: Loss,
+        regularizers: Sequence[tuple[ComponentConfig, Regularizer]],
         state: TrainingState,
         device: torch.device,
-        further: Sequence[tuple[ComponentConfig, Any]] = (),
     ) -> None:
         self._steps = recipe.train.steps
         self._device = device
-        parts = [*_parts(recipe, loss, state), *(_part(recipe, config, each) for config, each in further)]
+        penalties = [_part(recipe, *each) for each in regularizers]
+        parts = [*_parts(recipe, loss, state), *penalties]
         self._parts = [part for part in parts if depends_on_step(part.component)]
         self.structure: tuple[Hashable, ...] = ()
         """What each `begin` last returned. While it is the same, a step runs the same operations."""

@@ -37,7 +37,7 @@ def build_run(
     """
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = check_place(directory, recipe, resume=resume)
-    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=resumed)
+    run = Run(assemble(recipe, on_stage, directory), directory, build_events(recipe), resumed=resumed)
     if not resumed:
         with frame_of(recipe, recipe.data, "split"):
             check_batch(run.data.split("train"), max(recipe.batch_sizes), paired=run.model.loss.paired)

@@ -150,9 +150,10 @@ def build_network(
 
 
 def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec, steps: int = 1) -> Network:
-    """The same network built once more, on the CPU, from the current random stream."""
+    """The same network built, begun and prepared once more, on the CPU, from the current random stream."""
     twin: Network = config.build(spec)
     try_begin(twin, 0, steps, torch.device("cpu"))
+    twin.prepare(torch.device("cpu"))
     twin.memory_format = network.memory_format  # type: ignore[assignment]
     return twin
 

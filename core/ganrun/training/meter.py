@@ -40,9 +40,8 @@ class Meter:
         values["perf/step_milliseconds"] = 1000 * elapsed / (run.step - self._step)
         values["perf/images_per_second"] = (run.images_seen - self._images_seen) / elapsed
         stages = any(stage.lr is not None for stage in run.recipe.stages)
-        values |= {
-            f"lr/{slot.name}": slot.learning_rate() for slot in run.state.slots.values() if slot.rule.varies or stages
-        }
+        trained = [slot for slot in run.state.slots.values() if slot.varies or (stages and slot.rule is not None)]
+        values |= {f"lr/{slot.name}": slot.learning_rate() for slot in trained}
         self._start_interval()
         run.record(values)
         run.emit("measured", values=values)

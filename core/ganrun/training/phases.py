@@ -121,9 +121,8 @@ class Update:
         if ranks().total == 1:
             return []
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
-        modules = [
-            each for slot in self._slots.values() for each in (slot.module, slot.augmentation) if each is not None
-        ]
+        trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
+        modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]
         buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
         return [*gradients, *buffers, *self._stop]
 
@@ -151,5 +150,5 @@ class Update:
     def _count(self) -> None:
         self._measurements.count(self._name, self._accumulate)
         for slot in self._trained:
-            if slot.rule.settings.clip_norm is not None:
+            if slot.clip_norm is not None:
                 self._measurements.count(f"grad/{slot.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from ganrun.base.randomness import derived_seed
 from ganrun.contracts.losses import Loss, Slot
+from ganrun.contracts.networks import Network
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
@@ -34,15 +35,18 @@ CUT = (
 )
 
 
-def build_slots(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, SlotState]:
+def build_slots(
+    recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device
+) -> dict[str, SlotState]:
     """The state of every slot of the loss: network, average, optimiser, augmentation.
 
+    An average starts as its network is.
+
     Raises:
-        IncompatibleError: as `build_networks`.
+        IncompatibleError: as `build_augmentations`.
     """
-    networks, fronts = build_networks(recipe, loss, device), build_augmentations(recipe, loss, device)
     slots = {name: _slot_state(recipe, loss, name, module, device) for name, module in networks.items()}
-    for name, augmentation in fronts.items():
+    for name, augmentation in build_augmentations(recipe, loss, device).items():
         slots[name].augmentation = augmentation
     return slots
 
@@ -61,17 +65,20 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
     seed = derived_seed(train.seed, "weights", name)
     with frame_of(recipe, config, "__init__"):
         spec = network_spec(loss, name)
+        slot = loss.slots[name]
         trial = NetworkTrial(
-            make=lambda: build_network(config, spec, device, seed, train.steps),
+            make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed, train.steps), device),
             spec=spec,
             device=device,
-            methods=loss.slots[name].methods,
+            methods=slot.methods,
             precision=PRECISIONS[train.precision],
             samples=min(recipe.batch_sizes) // train.accumulate,
             steps=train.steps,
+            is_trained=not slot.frozen,
         )
         check_network(trial)
-        _warn_of_mixing(recipe, loss.slots[name], config, trial)
+        if trial.is_trained:
+            _warn_of_mixing(recipe, slot, config, trial)
         module = trial.module
         inputs, conditions = trial.example(2)
         check_state(
@@ -81,18 +88,31 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
             device,
             _average_of(recipe, loss, name),
         )
-    return module
+    return module.requires_grad_(False).eval() if slot.frozen else module
+
+
+def _prepared(recipe: Recipe, config: ComponentConfig, network: Network, device: torch.device) -> Network:
+    with frame_of(recipe, config, "prepare"):
+        network.prepare(device)
+    return network
 
 
 def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
     """Say where an output that depends on other samples of its batch is not what the recipe seems to ask for."""
     is_cut = recipe.train.accumulate > 1
-    if (slot.per_sample or is_cut) and mixes_samples(trial):
+    strict = [recipe.loss.use] if slot.per_sample else []
+    strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
+    if (strict or is_cut) and mixes_samples(trial):
         place = (recipe.where(config.key), ".".join(map(str, config.key)), config.registered)
-        if slot.per_sample:
-            log.warning(MIXED, *place, recipe.loss.use)
+        for name in strict:
+            log.warning(MIXED, *place, name)
         if is_cut:
             log.warning(CUT, *place, trial.samples, min(recipe.batch_sizes))
+
+
+def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig) -> bool:
+    slot: str = regularizer.settings.slot  # type: ignore[attr-defined]
+    return bool(regularizer.registered.cls.per_sample) and (slot,) == network.key
 
 
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
@@ -105,6 +125,8 @@ def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], 
 
 
 def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device: torch.device) -> SlotState:
+    if loss.slots[name].frozen:
+        return SlotState(name, module, average=None, optimizer=None, rule=None)
     average = _average_of(recipe, loss, name)
     config = recipe.optimizers[name]
     with frame_of(recipe, config, "build"):

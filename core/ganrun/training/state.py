@@ -25,8 +25,9 @@ class SlotState:
     name: str
     module: nn.Module
     average: Average | None
-    optimizer: torch.optim.Optimizer
-    rule: Optimizer
+    optimizer: torch.optim.Optimizer | None
+    """None for a frozen slot."""
+    rule: Optimizer | None
     """The component that built the optimiser, with its settings."""
     augmentation: Augmentation | None = None
     """What stands before the network in training."""
@@ -40,6 +41,16 @@ class SlotState:
         """The network that is scored and shown: the average where there is one."""
         return self.module if self.average is None else self.average.module
 
+    @property
+    def varies(self) -> bool:
+        """Whether its learning rate follows a schedule."""
+        return self.rule is not None and self.rule.varies
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The norm that its gradients are clipped to."""
+        return None if self.rule is None else self.rule.settings.clip_norm
+
     def freeze(self, frozen: bool) -> None:
         """Exclude the weights from differentiation, or include them again."""
         for parameter in self.parameters:
@@ -47,6 +58,8 @@ class SlotState:
 
     def set_rates(self, step: int, steps: int, lr: float | None = None) -> None:
         """Apply the schedules for step `step`, counted from 0; `lr` is the learning rate that a stage has set."""
+        if self.rule is None or self.optimizer is None:
+            return
         entries = dict(self.rule.scheduled(step, steps))
         if self.rule.varies or lr is not None:
             entries["lr"] = self.rule.learning_rate(step, steps, lr)
@@ -54,14 +67,16 @@ class SlotState:
             group.update(entries)
 
     def learning_rate(self) -> float:
-        """The current learning rate."""
+        """The current learning rate of a slot that is trained."""
+        assert self.optimizer is not None
         return float(self.optimizer.param_groups[0]["lr"])
 
     def apply_gradients(self) -> Tensor | None:
         """Clip the gradients, take one optimiser step and drop them; returns their norm before clipping, if clipped."""
+        assert self.optimizer is not None, "no phase trains a frozen slot"
         norm = None
-        if self.rule.settings.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.rule.settings.clip_norm)
+        if self.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
             parameter.grad = None
@@ -75,6 +90,8 @@ class TrainingState:
     slots: dict[str, SlotState]
     memory: nn.Module = field(default_factory=nn.Module)
     """What the loss remembers."""
+    penalties: dict[str, nn.Module] = field(default_factory=dict)
+    """What each regulariser remembers, by the name of its file in a checkpoint."""
     step: int = 0
     """Steps done."""
     images_seen: int = 0
@@ -116,12 +133,16 @@ class TrainingState:
             **{f"{name}.averaged": each for name, each in averages.items()},
             **{f"{name}.augmentation": each for name, each in fronts.items()},
             MEMORY: self.memory,
+            **self.penalties,
         }
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: slot.optimizer for name, slot in self.slots.items() if slot.optimizer is not None}
 
     def progress(self) -> dict[str, Any]:
         """Optimisers, step, images seen and seconds, in types that `torch.load(weights_only=True)` reads."""
         return {
-            "optimizers": {name: slot.optimizer.state_dict() for name, slot in self.slots.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
             "step": self.step,
             "images_seen": self.images_seen,
             "images_adjusted": self.images_adjusted,
@@ -146,8 +167,8 @@ class TrainingState:
         try:
             for name, module in self._modules().items():
                 module.load_state_dict(weights[name] if module.state_dict() else {})
-            for name, slot in self.slots.items():
-                slot.optimizer.load_state_dict(progress["optimizers"][name])
+            for name, optimizer in self._optimizers().items():
+                optimizer.load_state_dict(progress["optimizers"][name])
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])

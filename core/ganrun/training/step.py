@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Batch, Nets
+from ganrun.contracts.losses import Batch, Inputs, Nets
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
@@ -65,10 +64,7 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Te
     """The phases of the loss, ready to be executed."""
     slots, nets, accumulate = run.state.slots, Nets(_views(run)), run.recipe.train.accumulate
     frame = run_frames(run.recipe, run.recipe.loss)
-    return [
-        Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop)
-        for phase in run.model.loss.phases()
-    ]
+    return [Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases]
 
 
 def _views(run: Run) -> dict[str, View]:
@@ -90,7 +86,7 @@ def _front(recipe: Recipe, slot: SlotState) -> Front | None:
 def _adjuster(run: Run, draw: Drawing) -> Adjuster:
     recipe, frame = run.recipe, run_frames(run.recipe, run.recipe.loss)
 
-    def shown(slot: str, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | None]]:
+    def shown(slot: str, batch: Batch) -> Inputs:
         with frame("real_inputs"):
             return run.model.loss.real_inputs(slot, batch)
 
