@@ -182,9 +182,13 @@ def uses_conditions(trial: NetworkTrial) -> None:
 
 def learns(trial: NetworkTrial) -> None:
     """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch."""
-    if not trial.is_trained:
-        return
+    for step in trial.points(trial.module) if trial.is_trained else ():
+        _learns_at(trial, step)
+
+
+def _learns_at(trial: NetworkTrial, step: int) -> None:
     module = trial.copy().train()
+    try_begin(module, step, trial.steps, trial.device)
     inputs, conditions = trial.example(min(2, trial.samples))
     output = _tried(lambda: View(module, trial.precision)(inputs, **conditions), trial)
     if not isinstance(output, Tensor):

@@ -84,17 +84,16 @@ def _front(recipe: Recipe, slot: SlotState) -> Front | None:
 
 
 def _adjuster(run: Run, draw: Drawing) -> Adjuster:
-    recipe, loss = run.recipe, run.model.loss
-    frame = run_frames(recipe, recipe.loss)
+    recipe, frame = run.recipe, run_frames(run.recipe, run.recipe.loss)
 
-    def real_inputs(slot: str, batch: Batch) -> Inputs:
+    def shown(slot: str, batch: Batch) -> Inputs:
         with frame("real_inputs"):
-            return loss.real_inputs(slot, batch)
+            return run.model.loss.real_inputs(slot, batch)
 
     return Adjuster(
         run.state,
         _views(run),
-        real_inputs,
+        shown,
         draw.last_real,
         recipe.train.accumulate,
         run.seed,
