@@ -356,7 +356,9 @@ class Loss(Component, ABC):
         takes = self.ports(slot).inputs
         if takes != self.spec.sample_shape:
             text = f"its {slot} takes {takes}, and samples are {self.spec.sample_shape}"
-            raise ContractError(f"{text}; to show it records or samples, the loss must define real_inputs and generated_inputs")
+            raise ContractError(
+                f"{text}; to show it records or samples, the loss must define real_inputs and generated_inputs"
+            )
 
     def _condition_in(self, latents: Tensor, slot: str, name: str) -> Tensor:
         """A condition of a network as the latents have it: `(size, *shape)`, or labels `(size,)`."""
