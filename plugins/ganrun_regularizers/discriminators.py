@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-import ganrun
-from ganrun import Batch, Loss, Nets, Regularizer, RegularizerSettings, mean_over_ranks
+from ganrun import Batch, Loss, Nets, Regularizer, RegularizerSettings, Scheduled, mean_over_ranks
 from ganrun_regularizers.judging import logits
 
 # ── CR-GAN: Zhang et al. 2020, arXiv:1910.12027 ───────────────────────────────────────────────────────────
@@ -24,7 +23,7 @@ class Consistency(Regularizer):
     second_order = False
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=10.0), ge=0)
         """λ."""
 
         shift: int = Field(4, ge=0)
@@ -77,7 +76,7 @@ class LeCam(Regularizer):
     second_order = False
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=0.3), ge=0)
+        weight: Scheduled = Field(Scheduled(start=0.3), ge=0)
         """λ, in units of the discriminator's squared output."""
 
         decay: float = Field(0.99, ge=0, lt=1)

@@ -17,6 +17,7 @@ from ganrun import (
     Nets,
     Regularizer,
     RegularizerSettings,
+    Scheduled,
     distance_from_one,
     gradient_norms,
     interpolates,
@@ -37,7 +38,7 @@ class R1(Regularizer):
     per_sample = True
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=10.0), ge=0)
         """γ; the penalty has the paper's factor ½."""
 
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
@@ -57,7 +58,7 @@ class R2(Regularizer):
     per_sample = True
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=10.0), ge=0)
         """γ; the penalty has the paper's factor ½."""
 
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
@@ -81,7 +82,7 @@ class GradientPenalty(Regularizer):
     per_sample = True
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=10.0), ge=0)
         """λ."""
 
         sided: Literal["two", "one"] = "two"
@@ -109,7 +110,7 @@ class Dragan(Regularizer):
     per_sample = True
 
     class Settings(RegularizerSettings):
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=10.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=10.0), ge=0)
         """λ."""
 
         variance: float = Field(0.1, gt=0)

@@ -8,8 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-import ganrun
-from ganrun import Batch, IncompatibleError, Loss, Nets, Regularizer, RegularizerSettings, View, mean_over_ranks
+from ganrun import (
+    Batch,
+    IncompatibleError,
+    Loss,
+    Nets,
+    Regularizer,
+    RegularizerSettings,
+    Scheduled,
+    View,
+    mean_over_ranks,
+)
 
 # ── BigGAN: Brock et al. 2018, arXiv:1809.11096 ───────────────────────────────────────────────────────────
 
@@ -28,7 +37,7 @@ class Orthogonal(Regularizer):
         slot: str = "generator"
         """The network whose weights are meant, by its slot in the loss."""
 
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=1e-4), ge=0)
+        weight: Scheduled = Field(Scheduled(start=1e-4), ge=0)
         """β."""
 
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
@@ -57,7 +66,7 @@ class PathLength(Regularizer):
         slot: str = "generator"
         """The generator, by its slot in the loss."""
 
-        weight: ganrun.Scheduled = Field(ganrun.Scheduled(start=2.0), ge=0)
+        weight: Scheduled = Field(Scheduled(start=2.0), ge=0)
         """γ_pl."""
 
         decay: float = Field(0.99, ge=0, lt=1)

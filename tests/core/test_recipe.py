@@ -446,7 +446,7 @@ def test_what_stands_beside_the_loss_is_read(tmp_path: Path) -> None:
     assert recipe.sampling.psi == 0.7  # type: ignore[attr-defined]
     assert recipe.augmentation and recipe.augmentation.settings.chance == 0.5  # type: ignore[attr-defined]
     (penalty,) = recipe.regularizers
-    assert dict(penalty.settings) == {"slot": "critic", "weight": 2.0, "every": 1}
+    assert penalty.table() == {"use": "ganrun-wgan-gp:r1", "slot": "critic", "weight": 2.0, "every": 1}
     stages = [recipe.stage_at(step) for step in (0, 9, 10, 19, 20, 29)]
     assert stages == [(8, None), (8, None), (4, None), (4, None), (4, 1e-5), (4, 1e-5)]
     resolved = recipe.resolved()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -310,6 +311,20 @@ def test_lazy_r1_is_a_phase_and_counts_as_often_as_it_is_left_out(tmp_path, mode
     assert_same(run, by_hand)
     assert [("loss/r1" in line) for line in records(run)] == [True, False, True, False]
     assert run.images_seen == 8 * (4 + 2)
+
+
+def test_a_weight_may_follow_a_schedule_and_goes_on_after_a_resume(tmp_path):
+    fading = {"use": "r1", "weight": {"schedule": "linear", "start": 40.0, "end": 0.0}}
+    checkpoints = {"checkpoints": {"every_steps": 2}}
+    whole = train(tables("gan", fading) | checkpoints, tmp_path / "run")
+    plain = train(tables("gan", {"use": "r1", "weight": 40.0}), tmp_path / "plain")
+    first, other = records(whole)[0], records(plain)[0]
+    assert first["loss/discriminator.r1"] == other["loss/discriminator.r1"] > 0
+    at_last = [line["loss/discriminator.r1"] for line in records(whole)][-1]
+    assert at_last < 0.5 * first["loss/discriminator.r1"], "a quarter of the weight in the last step"
+    shutil.copytree(tmp_path / "run", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken/checkpoints/step_00000004")
+    assert_same(whole, train(tables("gan", fading) | checkpoints, tmp_path / "broken", resume=True))
 
 
 @pytest.mark.parametrize("loss", ["gan", "cgan", "acgan", "infogan", "wgan-gp", "hinge"])

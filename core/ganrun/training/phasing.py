@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,9 @@ class _Penalty:
             found = self._regularizer.penalty(nets, batch, self.slot)
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
-        return self._regularizer.now["weight"] * found
+        plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
+        weighted: Tensor = self._regularizer.now.get("weight", plain) * found
+        return weighted
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:
