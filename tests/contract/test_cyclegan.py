@@ -297,6 +297,17 @@ def test_translators_that_undo_each_other_have_no_cycle_loss() -> None:
     assert terms["identity"] == 10 * 0.5 * (1.5 + 0.375)
 
 
+class Undeclared(CycleGan):
+    """Does not say that its second discriminator is shown the other domain."""
+
+    real_inputs, generated_inputs = Loss.real_inputs, Loss.generated_inputs
+
+
+def test_the_kit_finds_a_discriminator_that_is_shown_something_else_than_the_loss_says() -> None:
+    with pytest.raises(AssertionError, match=r'other_discriminator is called on, which is batch\["other"\]'):
+        assert_conforms("loss", Undeclared, {"pool": 8}, DOMAINS)
+
+
 def test_the_components_keep_their_contracts() -> None:
     assert_conforms("loss", CycleGan, {"pool": 8}, DOMAINS)
     assert_conforms("network", Translator, spec=NetworkSpec((1, 8, 8), (1, 8, 8)))

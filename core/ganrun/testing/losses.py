@@ -124,7 +124,8 @@ class Trial:
         with isolated_random(CPU, 4):
             latents = torch.cat([self.loss.latents(6, self.device)] * copies)
         step = torch.tensor(100.0, device=self.device)
-        beside = {name: made(_records(shape)) for name, shape in self.facts.fields.items()}
+        fields = enumerate(self.facts.fields.items(), start=1)
+        beside = {name: made(_records(shape).roll(number, 0)) for number, (name, shape) in fields}
         latents = with_given(latents, ModelSpec(self.facts.sample_shape, factors=tuple(self.loss.factors())), beside)
         if not reads_images:
             return Batch(latents, steps_done=step)
@@ -260,6 +261,34 @@ def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
     )
 
 
+def says_what_is_real(trial: Trial, phase: Phase) -> None:
+    """Where a discriminator is called on a part of the records as it is, `real_inputs` does not name another part."""
+    for slot in phase.trains if phase.reads_images else ():
+        if trial.loss.slots[slot].augmented:
+            _check_real_inputs(trial, phase, slot)
+
+
+def _check_real_inputs(trial: Trial, phase: Phase, slot: str) -> None:
+    batch, before, calls = trial.batch(), Snapshot(trial.remembering), list[Tensor]()
+    with trial.networks[slot].register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0])):
+        trial.terms(phase, batch)
+    before.restore()
+    try:
+        said = trial.loss.real_inputs(slot, batch).inputs
+    except ContractError:  # it takes no part of the records, and the loss does not say what else
+        return
+    parts = {".images": batch.images, **{f'["{name}"]': part for name, part in batch.beside.items()}}
+    called = [name for name, part in parts.items() if _is_among(part, calls)]
+    assert not called or _is_among(said, calls), (
+        f'{phase.name}: real_inputs("{slot}", batch) gives something else than the {slot} is called on, which is '
+        f"batch{called[0]}; define real_inputs and generated_inputs"
+    )
+
+
+def _is_among(tensor: Tensor, calls: list[Tensor]) -> bool:
+    return any(each.shape == tensor.shape and torch.equal(each, tensor) for each in calls)
+
+
 def takes_means(trial: Trial, phase: Phase) -> None:
     """No term grows or falls with the size of the batch: with each record several times, its value stays."""
     before = Snapshot(trial.remembering)
@@ -305,6 +334,7 @@ PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     remembers_in_buffers,
     gives_scalars,
     trains_its_slots,
+    says_what_is_real,
     takes_means,
     begins,
 )
