@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -96,12 +98,12 @@ class LeCam(Regularizer):
         real, fake = self.loss.real_inputs(slot, batch), self.loss.generated_inputs(slot, nets, batch)
         of_real, of_fake = logits(view, real.conditions)(real.inputs), logits(view, fake.conditions)(fake.inputs)
         self._follow(of_real, of_fake)
-        anchor_real, anchor_fake = self.memory.real.clone(), self.memory.fake.clone()
+        anchor_real, anchor_fake = (self.memory.get_buffer(name).clone() for name in ("real", "fake"))
         return (of_real - anchor_fake).square().mean() + (of_fake - anchor_real).square().mean()
 
     @torch.no_grad()
     def _follow(self, of_real: Tensor, of_fake: Tensor) -> None:
-        memory = self.memory
+        memory: Any = self.memory
         weight = torch.where(memory.penalties == 0, 1.0, 1 - self.settings.decay)
         memory.real.lerp_(mean_over_ranks(of_real.mean()), weight)
         memory.fake.lerp_(mean_over_ranks(of_fake.mean()), weight)

@@ -88,7 +88,7 @@ class PathLength(Regularizer):
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
         """E[(‖Jᵀy‖ − a)²], y ~ N(0, I) over the pixels and scaled by 1 / √(height · width)."""
         lengths = self._lengths(getattr(nets, slot), nets, batch)
-        mean = self.memory.mean_length
+        mean = self.memory.get_buffer("mean_length")
         mean.lerp_(mean_over_ranks(lengths.detach().mean()), 1 - self.settings.decay)
         return (lengths - mean.clone()).square().mean()
 
@@ -104,5 +104,5 @@ class PathLength(Regularizer):
                 samples = view(latents, **given.conditions)
             noise = torch.randn_like(samples) / samples[0, 0].numel() ** 0.5
             (gradients,) = torch.autograd.grad((samples * noise).sum(), latents, create_graph=True)
-        squares = gradients.square().sum(-1)
+        squares: Tensor = gradients.square().sum(-1)
         return (squares.reshape(len(squares), -1).mean(1) + 1e-12).sqrt()

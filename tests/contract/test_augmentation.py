@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import Field
-from tests.contract.test_cyclegan import TABLES as CYCLEGAN, Plugin as CycleGanPlugin
-from torch import Tensor, nn
+from torch import Tensor
 
 import ganrun
-from ganrun import Augmentation, DataSpec, Discriminator, NetworkSpec, Run, hookimpl
-from ganrun.testing import assert_conforms, train
+from ganrun import Augmentation, DataSpec, Run, hookimpl
+from ganrun.testing import assert_conforms
 
 MLP = {"use": "mlp", "hidden": [8]}
 CONV = {"use": "conv", "feature_maps": 4, "stages": 1}
@@ -51,40 +49,6 @@ class Ada(Augmentation):
         self.p.add_(direction * images / self.settings.images).clamp_(0, 1)
 
 
-class Noting(Ada):
-    """Notes the mean output for real records."""
-
-    def __init__(self, settings: Any, spec: DataSpec) -> None:
-        super().__init__(settings, spec)
-        self.register_buffer("mean", torch.zeros(()))
-
-    def adjust(self, outputs: Tensor, images: int) -> None:
-        self.mean.copy_(outputs.mean())
-
-
-class Brightness(Discriminator):
-    """The mean of an image's pixels, times a weight."""
-
-    def __init__(self, settings: Any, spec: NetworkSpec) -> None:
-        super().__init__(settings, spec)
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.weight * images.flatten(1).mean(1, keepdim=True)
-
-
-class Noted:
-    """Offers both."""
-
-    @hookimpl
-    def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
-        return {"noting": Noting}
-
-    @hookimpl
-    def ganrun_discriminators(self) -> dict[str, type[Discriminator]]:
-        return {"brightness": Brightness}
-
-
 class Plugin:
     @hookimpl
     def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
@@ -112,13 +76,3 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
 
 def test_it_conforms() -> None:
     assert_conforms("augmentation", Ada)
-
-
-def test_each_discriminator_of_a_cyclegan_is_adjusted_by_its_own_domain(tmp_path: Path) -> None:
-    quiet = dict.fromkeys(("mlflow", "progress", "samples", "checkpoints"), False)
-    slots = ("discriminator", "other_discriminator")
-    noting = {"augmentation": {"use": "noting"}, **{slot: {"use": "brightness"} for slot in slots}}
-    tables = {**CYCLEGAN, "train": {"steps": 2, "batch_size": 4, "device": "cpu"}, **noting, **quiet}
-    run = train(tables, tmp_path / "run", CycleGanPlugin(), Noted())
-    digits, negatives = (run.state.slots[slot].augmentation.mean for slot in slots)
-    assert digits < 0 < negatives

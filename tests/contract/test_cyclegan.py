@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import Field
+from tests.contract.conftest import BASE, Gauge, merged
 from tests.contract.test_patches import PatchDiscriminator
 from torch import Tensor, nn
 
 import ganrun
 from ganrun import (
+    Augmentation,
     Batch,
     Data,
     DataSpec,
@@ -36,7 +39,7 @@ from ganrun import (
     float32_tanh,
     latest_checkpoint,
 )
-from ganrun.testing import assert_conforms
+from ganrun.testing import assert_conforms, train
 from ganrun_datasets.digits import Digits
 
 DOMAINS = DataSpec((1, 8, 8), classes=10, fields={"other": (1, 8, 8)})
@@ -115,7 +118,10 @@ class CycleGan(Loss):
         return least_squares(nets.other_discriminator, batch["other"], made)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
-        return Inputs(batch.images if slot == "discriminator" else batch["other"])
+        return Inputs(batch["other"] if slot == "other_discriminator" else batch.images)
+
+    def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
+        return Inputs(nets.back(batch.images) if slot == "other_discriminator" else nets.forth(batch["other"]))
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Settings) -> Tensor:
         return nets.forth(latents.unflatten(1, self.spec.fields["other"]))
@@ -166,6 +172,34 @@ class Translator(Network):
         return float32_tanh(self.layers(images) + images)
 
 
+class Brightness(Discriminator):
+    """The mean pixel, times a factor."""
+
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
+        super().__init__(settings, spec)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.factor * images.mean((1, 2, 3)))[:, None].float()
+
+
+class Shifted(Augmentation):
+    """Shifts by a pixel at random, and records what the network last made of real images."""
+
+    every = 1
+
+    def __init__(self, settings: Settings, spec: DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        is_shifted = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        return torch.where(is_shifted, images.roll(1, 3), images)
+
+    def adjust(self, outputs: Tensor, images: int) -> None:
+        self.last.copy_(outputs.mean())
+
+
 class Negatives(Digits):
     """Some digits, and the negatives of all others."""
 
@@ -190,7 +224,11 @@ class Plugin:
 
     @ganrun.hookimpl
     def ganrun_discriminators(self) -> dict[str, type[Discriminator]]:
-        return {"patch": PatchDiscriminator}
+        return {"patch": PatchDiscriminator, "brightness": Brightness}
+
+    @ganrun.hookimpl
+    def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
+        return {"shifted": Shifted}
 
     @ganrun.hookimpl
     def ganrun_data(self) -> dict[str, type[Data]]:
@@ -211,6 +249,17 @@ def test_two_translators_train_on_images_without_pairs_and_pools_are_checkpointe
     assert pools.made.is_filled.sum() >= 4 and pools.other.images.abs().sum() > 0
     saved = latest_checkpoint(run.directory.path).weights["loss"]
     assert torch.equal(saved["made.images"], pools.made.images)
+
+
+def test_each_discriminator_is_shown_its_own_domain_where_an_augmentation_is_adjusted(tmp_path: Path) -> None:
+    """Digits are dark, and their negatives bright."""
+    judged = {slot: {"use": "brightness"} for slot in ("discriminator", "other_discriminator")}
+    run = train(
+        merged(BASE, TABLES | judged | {"augmentation": {"use": "shifted"}}), tmp_path / "run", Plugin(), Gauge()
+    )
+    weights = run.state.weights()
+    assert weights["discriminator.augmentation"]["last"] < -0.2
+    assert weights["other_discriminator.augmentation"]["last"] > 0.2
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from pydantic import Field
+from tests.contract.test_augmentation import Ada
 from tests.contract.test_patches import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 import ganrun
+import ganrun_regularizers
 from ganrun import (
     AdversarialLoss,
+    Augmentation,
     Batch,
     Data,
     DataSpec,
@@ -23,6 +28,7 @@ from ganrun import (
     Factor,
     Generator,
     IncompatibleError,
+    Inputs,
     Loss,
     Nets,
     NetworkSpec,
@@ -74,10 +80,8 @@ class Pix2Pix(AdversarialLoss):
         return Ports((source[0] + channels, *size), (1, ...))
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
-        source = batch["source"]
-        real, fake = (
-            nets.discriminator(torch.cat([source, images], dim=1)) for images in (batch.images, nets.generator(source))
-        )
+        real, fake = self.real_inputs("discriminator", batch), self.generated_inputs("discriminator", nets, batch)
+        real, fake = (nets.discriminator(at.inputs) for at in (real, fake))
         return Terms({name: term / 2 for name, term in logistic_terms(real, fake).items()})
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
@@ -85,6 +89,12 @@ class Pix2Pix(AdversarialLoss):
         logits = nets.discriminator(torch.cat([batch["source"], made], dim=1))
         distance = self.settings.l1_weight * (made - batch.images).abs().mean()
         return Terms({"adversarial": non_saturating_loss(logits), "l1": distance})
+
+    def real_inputs(self, slot: str, batch: Batch) -> Inputs:
+        return Inputs(torch.cat([batch["source"], batch.images], dim=1))
+
+    def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
+        return Inputs(torch.cat([batch["source"], nets.generator(batch["source"])], dim=1))
 
     def phases(self) -> tuple[Phase, ...]:
         return self.discriminator_phase(), Phase("generator", self.generator, trains=("generator",))
@@ -134,6 +144,10 @@ class Plugin:
         return {"patch": PatchDiscriminator}
 
     @ganrun.hookimpl
+    def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
+        return {"ada": Ada}
+
+    @ganrun.hookimpl
     def ganrun_data(self) -> dict[str, type[Data]]:
         return {"edges": Edges}
 
@@ -146,8 +160,18 @@ TABLES = {
 }
 
 
-def test_a_translator_trains_and_its_samples_are_translations_of_test_records(journey: Callable[..., Run]) -> None:
-    run = journey(TABLES, Plugin())
+SHOWN = {
+    "augmentation": {"use": "ada", "target": -1.5, "images": 200},
+    "regularizer": [{"use": "r1"}, {"use": "lecam"}],
+}
+"""What shows the discriminator pairs by itself, besides the loss."""
+
+
+@pytest.mark.parametrize("tables", [TABLES, TABLES | SHOWN], ids=["alone", "regularised"])
+def test_a_translator_trains_and_its_samples_are_translations_of_test_records(
+    journey: Callable[..., Run], tables: dict[str, Any]
+) -> None:
+    run = journey(tables, Plugin(), ganrun_regularizers)
     data = Edges(Edges.Settings(size=8))
     tested = {source.tobytes() for source in data.split("test").beside["source"]}
     sources = run.model.fixed_latents(5).unflatten(1, (1, 8, 8))

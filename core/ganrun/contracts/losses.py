@@ -300,11 +300,16 @@ class Loss(Component, ABC):
         return nets.generator(latents)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
-        """What the objectives call a discriminator on for real records; regularisers read it, and augmentations are
-        adjusted by what the network makes of it.
+        """What the objectives call a discriminator on for real records; regularisers read it, and by it augmentations
+        are adjusted.
 
         Unless overridden, the images, under the conditions that the slot's ports name: the labels, and the records'
-        fields. A loss whose discriminator takes something else, such as pairs of images, overrides both methods.
+        fields. A loss whose discriminator takes something else, such as pairs of images or a field of the records,
+        overrides both methods.
+
+        Args:
+            slot: A slot of kind discriminator.
+            batch: Real records; it may have no latents.
 
         Raises:
             ContractError: if the network takes no images, or the data lacks a condition.
@@ -351,7 +356,9 @@ class Loss(Component, ABC):
         takes = self.ports(slot).inputs
         if takes != self.spec.sample_shape:
             text = f"its {slot} takes {takes}, and samples are {self.spec.sample_shape}"
-            raise ContractError(f"{text}; to be regularised, the loss must define real_inputs and generated_inputs")
+            raise ContractError(
+                f"{text}; to show it records or samples, the loss must define real_inputs and generated_inputs"
+            )
 
     def _condition_in(self, latents: Tensor, slot: str, name: str) -> Tensor:
         """A condition of a network as the latents have it: `(size, *shape)`, or labels `(size,)`."""
@@ -362,7 +369,7 @@ class Loss(Component, ABC):
                 shape = self.ports(slot).conditions[name]
                 return part.argmax(1) if name == "labels" else part.reshape(-1, *shape)
         text = f'its {slot} needs {name}, and its latents have no factor "{wanted}"'
-        raise ContractError(f"{text}; to be regularised, the loss must define generated_inputs")
+        raise ContractError(f"{text}; to show it samples, the loss must define generated_inputs")
 
 
 def _real_condition(name: str, batch: Batch) -> Tensor:
