@@ -13,18 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import (
-    AdversarialLoss,
-    Augmentation,
-    DataSpec,
-    Generator,
-    Inputs,
-    NetworkSpec,
-    Scheduled,
-    Slot,
-    Terms,
-    hookimpl,
-)
+from ganrun import AdversarialLoss, Augmentation, DataSpec, Generator, NetworkSpec, Scheduled, Slot, Terms, hookimpl
 from ganrun.base.errors import ContractError, IncompatibleError, RequestError
 from ganrun.contracts.beginning import has_begin
 from ganrun.testing import assert_conforms, build, train
@@ -426,15 +415,6 @@ def test_an_augmentation_is_for_what_the_network_is_shown(tmp_path: Path) -> Non
     build_step(run, Measurements())()
     with pytest.raises(IncompatibleError, match=r"\[augmentation\] watching .*the loss must define real_inputs"):
         build({**recipe, **WATCHED}, tmp_path / "run", Watchers())
-
-
-def test_a_loss_says_what_the_network_is_shown_of_real_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stacked, "real_inputs", lambda self, slot, batch: Inputs(batch.images.repeat(1, 2, 1, 1)))
-    run = train({**tables(loss={"use": "stacked"}), **WATCHED}, tmp_path / "run", Watchers())
-    assert noted(run)["calls"] == 2
-    monkeypatch.setattr(Stacked, "real_inputs", lambda self, slot, batch: Inputs(batch["source"]))
-    with pytest.raises(IncompatibleError, match=r'discriminator makes of real records.*batch\["source"\]'):
-        build({**tables(loss={"use": "stacked"}), **WATCHED}, tmp_path / "other", Watchers())
 
 
 def test_only_a_loss_that_differentiates_twice_asks_for_it(tmp_path: Path) -> None:

@@ -23,11 +23,6 @@ from ganrun.training.components import frame_of
 from ganrun.training.phases import Frame
 from ganrun.training.state import TrainingState
 
-UNSHOWN = (
-    "it is adjusted by what the {} makes of real records, and the loss does not show it any; take an augmentation that"
-    " is never adjusted"
-)
-
 
 def build_augmentations(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, Augmentation]:
     """The recipe's augmentation, once for each slot that the loss marks as augmented, each tried.
