@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
-from ganrun.base.frames import method
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.ranks import ranks
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.losses import Batch, Inputs, Loss
+from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.networks import example_inputs
 from ganrun.training.components import frame_of
 from ganrun.training.phases import Frame
 from ganrun.training.state import TrainingState
@@ -58,7 +59,7 @@ def _tried(recipe: Recipe, loss: Loss, slot: str, device: torch.device) -> Augme
         )
         check_augmentation(trial)
         if built.every:
-            _check_real_inputs(loss, slot)
+            _check_real_inputs(loss, slot, device)
     return built
 
 
@@ -67,19 +68,31 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
     return any(phase.second_order for phase in loss.phases()) or any(penalties)
 
 
-def _check_real_inputs(loss: Loss, slot: str) -> None:
-    """Whether the loss can show the network real records alone."""
-    ports, fields = loss.ports(slot), {name: torch.zeros(2, *shape) for name, shape in loss.spec.fields.items()}
-    labels = torch.zeros(2, dtype=torch.int64) if loss.spec.classes else None
-    batch = Batch(torch.zeros(2, 0), torch.zeros(2, *loss.spec.sample_shape), labels, fields)
+def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
+    """Whether the loss can say what the network is shown of real records."""
     try:
-        with method("real_inputs"):
-            inputs, conditions = loss.real_inputs(slot, batch)
+        found = loss.real_inputs(slot, _records(loss, 2, device))
     except ContractError as error:
-        raise IncompatibleError(f"{UNSHOWN.format(slot)}: {error.message}") from error
-    if tuple(inputs.shape[1:]) != ports.inputs or conditions.keys() != ports.conditions.keys():
-        found = f"real_inputs gives {tuple(inputs.shape[1:])} and conditions {', '.join(conditions) or 'none'}"
-        raise IncompatibleError(f"{UNSHOWN.format(slot)}: {found}; the loss must define real_inputs(slot, batch)")
+        raise IncompatibleError(f"{_ADJUSTED}, and the loss shows it none: {error.message}, {_NEVER}") from error
+    ports = loss.ports(slot)
+    if tuple(found.inputs.shape[1:]) != ports.inputs or found.conditions.keys() != ports.conditions.keys():
+        shown = f"{tuple(found.inputs.shape[1:])} with {', '.join(found.conditions) or 'no conditions'}"
+        raise IncompatibleError(f"{_ADJUSTED}; the loss's real_inputs gives {shown}, and its {slot} takes {ports}")
+
+
+_ADJUSTED = "it is adjusted by what the network makes of real records"
+_NEVER = "or take an augmentation that is never adjusted"
+
+
+def _records(loss: Loss, count: int, device: torch.device) -> Batch:
+    """Made-up records, without latents."""
+    spec = loss.spec
+    images, *beside = [
+        example_inputs(NetworkSpec(inputs=shape, outputs=()), count, device)[0]
+        for shape in (spec.sample_shape, *spec.fields.values())
+    ]
+    labels = torch.arange(count, device=device) % spec.classes if spec.classes else None
+    return Batch(images.new_empty(count, 0), images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 class Front:
@@ -107,7 +120,7 @@ class Adjuster:
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
-        shown: `shown(slot, batch)` is what the loss calls a network on for real records.
+        real_inputs: What the loss calls the network in a slot on for real records.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
@@ -119,7 +132,7 @@ class Adjuster:
         self,
         state: TrainingState,
         views: Mapping[str, View],
-        shown: Callable[[str, Batch], Inputs],
+        real_inputs: Callable[[str, Batch], Inputs],
         draw: Callable[[], Batch],
         accumulate: int,
         seed: int,
@@ -128,7 +141,7 @@ class Adjuster:
     ) -> None:
         self._state = state
         self._views = views
-        self._shown = shown
+        self._real_inputs = real_inputs
         self._draw = draw
         self._parts = accumulate * ranks().total
         self._seed = seed
@@ -157,8 +170,8 @@ class Adjuster:
             return torch.cat([self._output(name, part) for part in self._draw().chunks(self._parts)])
 
     def _output(self, name: str, part: Batch) -> Tensor:
-        inputs, conditions = self._shown(name, part)
-        return self._views[name](inputs, **conditions)
+        at = self._real_inputs(name, part)
+        return self._views[name](at.inputs, **at.conditions)
 
 
 @contextmanager

@@ -84,16 +84,17 @@ def _front(recipe: Recipe, slot: SlotState) -> Front | None:
 
 
 def _adjuster(run: Run, draw: Drawing) -> Adjuster:
-    recipe, frame = run.recipe, run_frames(run.recipe, run.recipe.loss)
+    recipe, loss = run.recipe, run.model.loss
+    frame = run_frames(recipe, recipe.loss)
 
-    def shown(slot: str, batch: Batch) -> Inputs:
+    def real_inputs(slot: str, batch: Batch) -> Inputs:
         with frame("real_inputs"):
-            return run.model.loss.real_inputs(slot, batch)
+            return loss.real_inputs(slot, batch)
 
     return Adjuster(
         run.state,
         _views(run),
-        shown,
+        real_inputs,
         draw.last_real,
         recipe.train.accumulate,
         run.seed,
