@@ -16,8 +16,8 @@ class Settings(BaseModel):
     Frozen; unknown keys, wrong types, NaN and infinity are refused; a docstring under a field is its help text:
 
         class Settings(ganrun.Settings):
-            n_critic: int = Field(5, ge=1)
-            \"""Critic updates per generator update.\"""
+            penalty_weight: float = Field(10.0, ge=0)
+            \"""λ, the weight of the gradient penalty.\"""
     """
 
     model_config = ConfigDict(
