@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import cached_property, partial
 from math import ceil
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ganrun.base.errors import IncompatibleError, RequestError
+from ganrun.base.errors import ContractError, IncompatibleError, RequestError
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
 from ganrun.contracts.losses import Batch, Loss, Nets
@@ -43,6 +43,7 @@ class Model:
         sampling: How samples are made; the loss's defaults unless given.
         data: Returns the prepared data, whose records fill the given factors of latents; called when they are first
             needed. None where there is no data, as for an exported model.
+        frame: `frame(method)` is a block around each call into the loss, in which errors get its name.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Model:
         *,
         sampling: Settings | None = None,
         data: Callable[[], Data] | None = None,
+        frame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.spec = spec
         self.loss = loss
@@ -64,6 +66,7 @@ class Model:
         self.seed = seed
         self.sampling = loss.Sampling() if sampling is None else sampling
         self._data = data
+        self._frame = frame
 
     def with_sampling(self, **changes: Any) -> Model:
         """The same networks, whose samples are made in another way: `model.with_sampling(psi=0.5)`.
@@ -132,7 +135,7 @@ class Model:
             IncompatibleError: if the model has no such class.
             RequestError: if latents hold records of data, and there is none.
         """
-        latents = self._filled(self.loss.latents(count, self.device), start)
+        latents = self._filled(self._drawn(count, self.device), start)
         if label is not None:
             latents = self.with_class(latents, label)
         return latents, self._generate(latents)
@@ -155,7 +158,7 @@ class Model:
         batches = []
         for number in range(max(1, ceil(count / SAMPLES_PER_BATCH))):
             with isolated_random(cpu, derived_seed(0, "fixed latents", number)):
-                batches.append(self.loss.latents(SAMPLES_PER_BATCH, cpu))
+                batches.append(self._drawn(SAMPLES_PER_BATCH, cpu))
         return torch.cat(batches)[:count].to(self.device)
 
     def latents_of(self, **records: Tensor) -> Tensor:
@@ -244,9 +247,11 @@ class Model:
         """
         place, fields = self.device, {field: each.to(self.device) for field, each in (beside or {}).items()}
         with self._evaluation_mode(), isolated_random(place, derived_seed(self.seed, "reading", name, batch)):
-            latents = with_given(self.loss.latents(len(images), place), self.spec, fields)
+            latents = with_given(self._drawn(len(images), place), self.spec, fields)
             labels = None if labels is None else labels.to(place)
-            return reading_of(self.loss, name, self.nets, Batch(latents, images.to(place), labels, fields))
+            batch_read = Batch(latents, images.to(place), labels, fields)
+            with self._frame(f'the reading "{name}"'):
+                return reading_of(self.loss, name, self.nets, batch_read)
 
     def encode(self, images: Tensor) -> Tensor | None:
         """The reading `encodings`, latents `(count, latent_size)` of images in [-1, 1]; None if there is none."""
@@ -257,8 +262,13 @@ class Model:
         return self.read("reconstructions", images) if "reconstructions" in self.spec.readings else None
 
     def _generate(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
-        with self._evaluation_mode(gradients=gradients):
-            return self.loss.generate(self.nets, latents, self.sampling)
+        with self._evaluation_mode(gradients=gradients), self._frame("generate"):
+            samples = self.loss.generate(self.nets, latents, self.sampling)
+            return _checked(samples, (len(latents), *self.spec.sample_shape))
+
+    def _drawn(self, count: int, device: torch.device) -> Tensor:
+        with self._frame("latents"):
+            return self.loss.latents(count, device)
 
     @contextmanager
     def _evaluation_mode(self, *, gradients: bool = False) -> Iterator[None]:
@@ -278,3 +288,10 @@ class Model:
                 module.train()
             for weight in trained:
                 weight.requires_grad_(True)
+
+
+def _checked(samples: Any, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(samples, Tensor) or tuple(samples.shape) != shape:
+        found = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise ContractError(f"generate returned {found} where {shape} was expected")
+    return samples

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError
+from ganrun.base.frames import method
+from ganrun.base.randomness import isolated_random
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.losses import Loss, Phase, Slot
 from ganrun.contracts.specs import Factor
@@ -48,6 +52,22 @@ def factors_are_the_latents(loss: Loss) -> None:
         raise IncompatibleError(f"its factors ({sizes}) describe {described} latents of {loss.latent_size}")
 
 
+def draws_its_latents(loss: Loss) -> None:
+    """It draws as many latents as it is asked for: float32 and finite."""
+    tried, cpu = copy.copy(loss), torch.device("cpu")
+    tried.memory = copy.deepcopy(loss.memory)
+    with isolated_random(cpu, 0), method("latents"):
+        found = tried.latents(3, cpu)
+    expected = f"float32 of shape {(3, loss.latent_size)}"
+    if not isinstance(found, Tensor):
+        raise IncompatibleError(f"latents(3, …) gives {type(found).__name__}; it must give a tensor, {expected}")
+    if found.dtype != torch.float32 or tuple(found.shape) != (3, loss.latent_size):
+        text = f"latents(3, …) gives {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
+        raise IncompatibleError(f"{text}; it must give {expected}")
+    if not found.isfinite().all():
+        raise IncompatibleError("latents(3, …) gives NaN or infinity")
+
+
 def phases_are_sound(loss: Loss) -> None:
     """There are phases, of different names; each trains slots of the loss, and occurs."""
     phases = _sequence_of(Phase, loss.phases(), "phases()")
@@ -86,6 +106,7 @@ def readings_are_functions(loss: Loss) -> None:
 CLAUSES: tuple[Callable[[Loss], None], ...] = (
     has_latents,
     factors_are_the_latents,
+    draws_its_latents,
     phases_are_sound,
     memory_holds_buffers,
     frozen_slots_stay,

@@ -195,7 +195,11 @@ def _learns_at(trial: NetworkTrial, step: int) -> None:
         return
     _check_tensor(output, trial.spec)
     parameters = [each for each in module.parameters() if each.requires_grad]
-    if parameters and output.requires_grad:
+    if parameters and not output.requires_grad:
+        raise IncompatibleError(
+            "its output has no gradient with respect to its weights; compute it without no_grad or detach"
+        )
+    if parameters:
         _tried(lambda: _step(output, parameters), trial)
     if not output.isfinite().all():
         raise IncompatibleError(f"returns NaN or infinity in training mode{_at(trial.precision)}")

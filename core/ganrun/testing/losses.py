@@ -164,8 +164,6 @@ def _check(trial: Trial) -> None:
     loss = trial.loss
     with asserted():
         check_declared(loss)
-    latents = loss.latents(6, CPU)
-    assert latents.shape == (6, loss.latent_size), f"latents are {tuple(latents.shape)}, not {(6, loss.latent_size)}"
     phases = loss.phases()
     trained = {slot for phase in phases for slot in phase.trains}
     idle = {name for name, slot in loss.slots.items() if not slot.frozen} - trained

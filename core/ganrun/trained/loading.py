@@ -26,7 +26,14 @@ from ganrun.rundir.directory import RunDirectory, warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.saved import FORMAT, SavedWeights, read_saved
 from ganrun.rundir.stored import made_with
-from ganrun.training.components import build_network, frame_of, loss_for, network_spec, prepared_data
+from ganrun.training.components import (
+    build_network,
+    frame_of,
+    framed_spec,
+    loss_for,
+    prepared_data,
+    run_frames,
+)
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -107,11 +114,13 @@ class SavedModel:
         self._begin(config, config.loss, loss, place)
         networks = {}
         for slot, network in config.networks.items():
+            ports = framed_spec(config, loss, slot)
             with frame_of(config, network, "__init__"):
-                networks[slot] = self._filled(slot, build_network(network, network_spec(loss, slot), place))
+                networks[slot] = self._filled(slot, build_network(network, ports, place))
             self._begin(config, network, networks[slot], place)
         data = self.data if self.is_run else None
-        return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data)
+        frame = run_frames(config, config.loss)
+        return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data, frame=frame)
 
     def data(self) -> Data:
         """The data set of the recipe, prepared.

@@ -30,6 +30,7 @@ from ganrun.training.components import (
     frame_of,
     prepared_data,
     prepared_metrics,
+    run_frames,
 )
 from ganrun.training.phasing import Penalties, run_phases
 from ganrun.training.slots import build_networks, build_slots
@@ -100,7 +101,16 @@ def assemble(
     return Assembly(
         recipe=recipe,
         data=data,
-        model=Model(spec, loss, shown, device, recipe.train.seed, sampling=recipe.sampling, data=lambda: data),
+        model=Model(
+            spec,
+            loss,
+            shown,
+            device,
+            recipe.train.seed,
+            sampling=recipe.sampling,
+            data=lambda: data,
+            frame=run_frames(recipe, recipe.loss),
+        ),
         state=state,
         beginning=beginning,
         phases=phases,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ganrun.base.errors import GanrunError, IncompatibleError, PluginError
-from ganrun.base.frames import called
+from ganrun.base.frames import called, method
 from ganrun.base.modules import to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
@@ -131,7 +131,14 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
 
 def network_spec(loss: Loss, name: str) -> NetworkSpec:
     """The spec that the network in slot `name` is built for."""
-    return NetworkSpec(*loss.ports(name), classes=loss.spec.classes)
+    with method("ports"):
+        return NetworkSpec(*loss.ports(name), classes=loss.spec.classes)
+
+
+def framed_spec(recipe: ModelConfig, loss: Loss, name: str) -> NetworkSpec:
+    """As `network_spec`; an error of the loss's `ports` is the loss's, and not the network's."""
+    with frame_of(recipe, recipe.loss, "ports"):
+        return network_spec(loss, name)
 
 
 def build_network(

@@ -18,7 +18,7 @@ from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
 from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
-from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, network_spec
+from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, framed_spec
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -63,8 +63,8 @@ def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str
 def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) -> nn.Module:
     config, train = recipe.networks[name], recipe.train
     seed = derived_seed(train.seed, "weights", name)
+    spec = framed_spec(recipe, loss, name)
     with frame_of(recipe, config, "__init__"):
-        spec = network_spec(loss, name)
         slot = loss.slots[name]
         trial = NetworkTrial(
             make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed, train.steps), device),
