@@ -639,7 +639,9 @@ class Noise(Augmentation):
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
         self.register_buffer("strength", torch.full((), 0.1))
+        self.register_buffer("seen", torch.zeros(()))
         self.calls = 0
+        self.every = -1 if settings.fault == "every" else 4
         if settings.fault == "parameter":
             self.weight = nn.Parameter(torch.ones(()))
 
@@ -653,8 +655,11 @@ class Noise(Augmentation):
         if fault == "in place":
             images = images.data.mul_(0.5)
         mixed = images - images.mean(0) if fault == "batch" else images
+        if fault == "forward":
+            self.seen.add_(1)
         outputs = mixed + self.strength * noise
-        return outputs[:, :1] if fault == "shape" else outputs
+        others = {"shape": outputs[:, :1], "double": outputs.double(), "NaN": outputs * math.nan, "several": (outputs,)}
+        return others.get(fault, outputs)
 
     def adjust(self, outputs, images):
         if self.settings.fault == "assigned":
@@ -669,6 +674,11 @@ class Noise(Augmentation):
     ("fault", "message"),
     [
         ("parameter", "its parameter weight would never be trained"),
+        ("every", "says every = -1"),
+        ("double", r"returns torch\.float64 where torch\.float32 was expected"),
+        ("NaN", r"returns NaN or infinity for images in \[-1, 1\]"),
+        ("several", "returns tuple where a tensor was expected"),
+        ("forward", "its forward changes the buffer seen"),
         ("device", "a tensor of the CPU together with"),
         ("stream", "two calls differ: draw from torch's global stream"),
         ("graph", "cannot be differentiated, so a generator"),

@@ -239,6 +239,8 @@ def test_the_sound_plugin_trains(tmp_path: Path) -> None:
         ("data", "class_names", "[data] flat (fake 0): class_names fails"),
         ("loss", "__init__", "[loss] plain (fake 0): __init__ fails"),
         ("loss", "factors", "[loss] plain (fake 0): __init__ fails"),
+        ("loss", "latents", "[loss] plain (fake 0): latents fails"),
+        ("loss", "ports", "[loss] plain (fake 0): ports fails"),
         ("loss", "phases", "[loss] plain (fake 0): __init__ fails"),
         ("generator", "__init__", "[generator] dense (fake 0): __init__ fails"),
         ("generator", "forward", "[generator] dense (fake 0): forward fails"),
@@ -275,7 +277,6 @@ def test_a_validator_that_fails_names_the_component(tmp_path: Path) -> None:
     [
         ("metric", "watch", "metric.0 mean (fake 0): watch fails: ZeroDivisionError"),
         ("metric", "measure", "metric.0 mean (fake 0): measure fails: ZeroDivisionError"),
-        ("loss", "generate", "samples: making a batch fails: ZeroDivisionError"),
     ],
 )
 def test_a_fault_in_an_evaluation_names_the_metric_by_its_place(
@@ -285,6 +286,22 @@ def test_a_fault_in_an_evaluation_names_the_metric_by_its_place(
         train(RECIPE, tmp_path / "run", faulty(kind, **{method: fail}))
     assert named in str(found.value) and "test_frames.py:" in str(found.value)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("generate", "sentence"),
+    [
+        (fail, "generate fails: ZeroDivisionError: in a plugin"),
+        (
+            lambda self, nets, latents, sampling: nets.generator(latents).flatten(1),
+            "generate returned (256, 64) where (256, 1, 8, 8) was expected",
+        ),
+    ],
+)
+def test_a_fault_in_making_samples_is_the_losss_and_no_metrics(tmp_path: Path, generate: Any, sentence: str) -> None:
+    with pytest.raises(ContractError) as found:
+        train(RECIPE, tmp_path / "run", faulty("loss", generate=generate))
+    assert f"[loss] plain (fake 0): {sentence}" in str(found.value)
 
 
 def test_a_metric_that_gives_no_scores_is_named(tmp_path: Path) -> None:
@@ -350,6 +367,43 @@ def test_factors_that_are_not_the_latents_are_refused(tmp_path: Path, factors: A
     with pytest.raises(IncompatibleError) as found:
         build(RECIPE, tmp_path / "run", faulty("loss", factors=lambda self: factors))
     assert sentence in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("latents", "sentence"),
+    [
+        (torch.zeros(4, 4), "latents(3, …) gives float32 of shape (4, 4); it must give float32 of shape (3, 4)"),
+        (torch.zeros(3, 4, dtype=torch.float64), "latents(3, …) gives float64 of shape (3, 4)"),
+        (torch.full((3, 4), torch.inf), "latents(3, …) gives NaN or infinity"),
+        (None, "latents(3, …) gives NoneType"),
+    ],
+)
+def test_latents_that_no_batch_could_hold_are_refused(tmp_path: Path, latents: Any, sentence: str) -> None:
+    with pytest.raises(IncompatibleError) as found:
+        build(RECIPE, tmp_path / "run", faulty("loss", latents=lambda self, size, device: latents))
+    assert f"[loss] plain (fake 0): {sentence}" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"latent_size": 0}, "the latent size is 0; a generator needs at least 1"),
+        ({"phases": lambda self: [phase(project=1)]}, 'project of phase "fit" is 1, and no function'),
+        ({"readings": lambda self: ["critic"]}, "readings() gives ['critic']; it must give functions by name"),
+        ({"readings": lambda self: {"critic": 1}}, "readings() gives 'critic': 1; it must give functions by name"),
+        ({"memory": property(lambda self: {}, lambda self, value: None)}, "its memory is dict, and no nn.Module"),
+    ],
+)
+def test_what_a_loss_cannot_mean_is_refused(tmp_path: Path, members: Any, sentence: str) -> None:
+    with pytest.raises(IncompatibleError) as found:
+        build(RECIPE, tmp_path / "run", faulty("loss", **members))
+    assert "[loss] plain (fake 0): " in str(found.value) and sentence in str(found.value)
+
+
+def test_a_frozen_slot_has_no_average(tmp_path: Path) -> None:
+    slots = {**Plain.slots, "judge": Slot("discriminator", averaged=True, frozen=True)}
+    with pytest.raises(IncompatibleError, match='its slot "judge" is frozen, so there is nothing to average'):
+        build({**RECIPE, "judge": {"use": "mlp"}}, tmp_path / "run", faulty("loss", slots=slots))
 
 
 # ── Terms ─────────────────────────────────────────────────────────────────────────────────────────────────

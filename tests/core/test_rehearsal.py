@@ -91,6 +91,13 @@ class PoisonedInTraining(Sound):
         return super().made(hidden / 0 - hidden / 0 if self.training else hidden)
 
 
+class Detached(Sound):
+    """Has no gradient."""
+
+    def made(self, hidden):
+        return super().made(hidden).detach()
+
+
 class Constant(Sound):
     """Ignores its latents."""
 
@@ -306,6 +313,7 @@ COMPONENTS = {
         Poisoned,
         PoisonedInTraining,
         Constant,
+        Detached,
         Overwriting,
         FloatOnly,
         Unlabelled,
@@ -378,6 +386,7 @@ BROKEN = {
     "Double": (recipe(generator=Double), r"returns torch.float64 where torch.float32 was expected"),
     "Poisoned": (recipe(generator=Poisoned), "returns NaN or infinity as it is initialised"),
     "PoisonedInTraining": (recipe(generator=PoisonedInTraining), "returns NaN or infinity in training mode$"),
+    "Detached": (recipe(generator=Detached), "its output has no gradient with respect to its weights"),
     "Constant": (recipe(generator=Constant), "gives the same output for different inputs"),
     "Overwriting": (recipe(generator=Overwriting), "modified by an inplace operation"),
     "FloatOnly": (recipe(generator=FloatOnly, precision="bf16"), r"cannot take an input of shape .* in bfloat16: "),
