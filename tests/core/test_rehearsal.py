@@ -303,6 +303,21 @@ class TrainedMemory(Adversarial):
         self.memory.scale = nn.Parameter(torch.ones(()))
 
 
+class ForgetfulMemory(Adversarial):
+    """Keeps a buffer that no checkpoint would have."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.memory.register_buffer("mean", torch.zeros(()), persistent=False)
+
+
+class Weightless(Generator):
+    """Has nothing to train."""
+
+    def forward(self, latents):
+        return latents.repeat(1, self.spec.out_features)[:, : self.spec.out_features].tanh().unflatten(1, self.spec.outputs)
+
+
 COMPONENTS = {
     "ganrun_generators": (
         Sound,
@@ -321,10 +336,19 @@ COMPONENTS = {
         Normed,
         ConditionalNorm,
         Gated,
+        Weightless,
     ),
     "ganrun_discriminators": (Viewing,),
     "ganrun_networks": (Translator, Returning, Timeless),
-    "ganrun_losses": (Adversarial, Methodical, Translation, ConditionalWassersteinGp, Remembering, TrainedMemory),
+    "ganrun_losses": (
+        Adversarial,
+        Methodical,
+        Translation,
+        ConditionalWassersteinGp,
+        Remembering,
+        TrainedMemory,
+        ForgetfulMemory,
+    ),
 }
 
 
@@ -393,6 +417,7 @@ BROKEN = {
     "Unlabelled": (recipe("cgan", Unlabelled), "ignores its labels; take a network that can be conditioned"),
     "Deaf": (recipe("cgan", Deaf), "ignores its labels; take a network that can be conditioned"),
     "Normed": (recipe(generator=Normed, accumulate=8), "batch norm, which cannot train on 1 sample at a time; take a"),
+    "Weightless": (recipe(generator=Weightless), "has no weights to train"),
     "Methodical": (recipe(Methodical), 'lacks "mapped", which the loss calls'),
 }
 
@@ -413,6 +438,10 @@ def test_so_is_a_network_of_any_other_kind(tmp_path, translator, message):
 def test_a_parameter_in_a_memory_is_refused(tmp_path):
     message = refusal(recipe(TrainedMemory), tmp_path, "loss")
     assert 'holds the parameter "scale"; what is trained is a slot' in message
+
+
+def test_a_buffer_of_a_memory_that_no_checkpoint_would_hold_is_refused(tmp_path):
+    assert 'the buffer "mean" with persistent=False' in refusal(recipe(ForgetfulMemory), tmp_path, "loss")
 
 
 # ── Accepted ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -119,7 +119,7 @@ CLAUSES: tuple[Callable[[Loss], None], ...] = (
 
 
 def check_memory(memory: object) -> None:
-    """What a loss or a regulariser remembers is a module of buffers, without parameters.
+    """What a loss or a regulariser remembers is a module of buffers, all of them in checkpoints, without parameters.
 
     Raises:
         IncompatibleError: if it is not.
@@ -128,6 +128,13 @@ def check_memory(memory: object) -> None:
         raise IncompatibleError(f"its memory is {type(memory).__name__}, and no nn.Module; add buffers to it")
     for name, _ in memory.named_parameters():
         raise IncompatibleError(f'its memory holds the parameter "{name}"; what is trained is a slot')
+    saved = memory.state_dict().keys()
+    for name, _ in memory.named_buffers():
+        if name not in saved:
+            raise IncompatibleError(
+                f'its memory holds the buffer "{name}" with persistent=False, so no checkpoint would have it;'
+                " leave that out"
+            )
 
 
 def check_regularized(loss: Loss, slot: str) -> None:

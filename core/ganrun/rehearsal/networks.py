@@ -137,6 +137,12 @@ def has_sound_parameters(trial: NetworkTrial) -> None:
     check_parameters(trial.module)
 
 
+def has_weights(trial: NetworkTrial) -> None:
+    """A network that is trained has something to train."""
+    if trial.is_trained and not any(weight.requires_grad for weight in trial.module.parameters()):
+        raise IncompatibleError("has no weights to train; give it a parameter whose requires_grad is True")
+
+
 def has_methods(trial: NetworkTrial) -> None:
     """The loss's slot names methods; the network has them."""
     module = trial.copy()
@@ -254,6 +260,7 @@ def _shapes(module: nn.Module) -> dict[str, Any]:
 
 NETWORK_CLAUSES = (
     has_sound_parameters,
+    has_weights,
     has_methods,
     answers_as_declared,
     uses_inputs,

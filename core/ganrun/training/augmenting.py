@@ -111,6 +111,8 @@ class Front:
         """Augmented images."""
         with self._frame("forward"):
             augmented: Tensor = self._augmentation(images)
+            if augmented.shape != images.shape:
+                raise ContractError(f"returns shape {tuple(augmented.shape)} for {tuple(images.shape)}; keep the shape")
             return augmented
 
 

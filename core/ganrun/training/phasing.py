@@ -139,6 +139,8 @@ class _Penalty:
             found = self._regularizer.penalty(nets, batch, self.slot)
             if not isinstance(found, Tensor) or found.dim():
                 raise ContractError("gives no scalar tensor; take a mean over the batch")
+            if not found.requires_grad:
+                raise ContractError(f"depends on no weight of the {self.slot}, so it would change nothing")
         plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
         weighted: Tensor = self._regularizer.now.get("weight", plain) * found
         return weighted
