@@ -315,7 +315,8 @@ class Weightless(Generator):
     """Has nothing to train."""
 
     def forward(self, latents):
-        return latents.repeat(1, self.spec.out_features)[:, : self.spec.out_features].tanh().unflatten(1, self.spec.outputs)
+        size = self.spec.out_features
+        return latents.repeat(1, size)[:, :size].tanh().unflatten(1, self.spec.outputs)
 
 
 COMPONENTS = {

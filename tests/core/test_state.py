@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganrun import Data, DataSpec, Discriminator, Generator, IncompatibleError, Split, hookimpl
-from ganrun.base.errors import RequestError
 from ganrun.base.modules import copied, to_device
 from ganrun.rehearsal.state import check_state
 from ganrun.rundir.checkpoints import read_weights, write_weights
@@ -571,10 +570,11 @@ def test_a_network_elsewhere_than_the_run_is_refused():
         check_state(module, lambda: nn.Linear(2, 2), lambda network: network(torch.zeros(2, 2)), CPU)
 
 
-def test_a_temporary_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    with pytest.raises(RequestError, match=r"absent.*; let TMPDIR name another folder"):
-        build(tables(), tmp_path / "run", plugin(Plain))
+def test_nothing_is_written_to_try_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    before = set(tmp_path.iterdir())
+    check_state(nn.Linear(2, 2), lambda: nn.Linear(2, 2), lambda network: network(torch.ones(1, 2)), CPU)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_the_kit_asks_the_same_questions():

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
@@ -16,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from ganrun.base.errors import IncompatibleError, RequestError
+from ganrun.base.errors import IncompatibleError
 from ganrun.base.modules import copied, overlap, overlaps, to_device
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.rehearsal.comparison import attributes, differ, finite, same, same_bits, unsaved
-from ganrun.rundir.checkpoints import read_weights, write_weights
+from ganrun.rundir.checkpoints import bytes_as_weights, weights_as_bytes
 
 CPU = torch.device("cpu")
 OTHER_SEED = derived_seed(0, "a restart")
@@ -61,7 +59,6 @@ def check_state(
 
     Raises:
         IncompatibleError: if a clause is broken, with the names at fault.
-        RequestError: if the temporary folder cannot be written.
     """
     twin = built_again(make)
     check_parameters(twin)
@@ -223,7 +220,7 @@ def check_average(used: nn.Module, call: Call, average: Callable[[nn.Module], Fo
 def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.device) -> None:
     """Whether a checkpoint of a network makes another build of it the same network, bit for bit."""
     state = used.state_dict()
-    restored = _through_a_file(state)
+    restored = _saved_and_read(state)
     try:
         twin.load_state_dict(restored)
     except Exception as error:  # torch's own, and those of a network's hooks
@@ -244,8 +241,8 @@ def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.de
         raise IncompatibleError(_lost(used, twin, same(outputs, _seeded(call, used, device))))
 
 
-def _through_a_file(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state, written as a checkpoint writes it and read again."""
+def _saved_and_read(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state in the format of a checkpoint's files, and read again; no disk is needed for it."""
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise IncompatibleError(
@@ -253,29 +250,18 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Tensor]:
                 " it in a buffer, by self.register_buffer"
             )
     try:
-        with TemporaryDirectory() as folder:
-            return _written_and_read(state, Path(folder) / "network.safetensors")
-    except OSError as error:
-        raise RequestError(f"cannot write a temporary file: {error}; let TMPDIR name another folder") from error
-
-
-def _written_and_read(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    try:
-        write_weights(path, state)
-        return {name: value.clone() for name, value in read_weights(path).items()}  # the file may be mapped to memory
-    except OSError:
-        raise
+        return bytes_as_weights(weights_as_bytes(state))
     except Exception as error:  # safetensors raises a KeyError for an unknown type
-        name = next((name for name in state if not _writable(state[name], path)), "state")
+        name = next((name for name in state if not _writable(state[name])), "state")
         kind = f" ({_type(state[name])})" if name in state else ""
         raise IncompatibleError(
             f"its {name}{kind} cannot be saved: {_line(error)}; take a dense tensor of a type that safetensors has"
         ) from error
 
 
-def _writable(value: Tensor, path: Path) -> bool:
+def _writable(value: Tensor) -> bool:
     try:
-        write_weights(path, {"one": value})
+        weights_as_bytes({"one": value})
     except Exception:  # as above
         return False
     return True

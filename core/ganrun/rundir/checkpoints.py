@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save as serialised
+from safetensors.torch import load as deserialised, load_file, save as serialised
 from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
@@ -72,7 +72,19 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: if they cannot be written.
     """
     # The files of safetensors' save_file are readable by their owner only, whatever the umask.
-    path.write_bytes(serialised(_separate(tensors), metadata={"format": "pt"}))
+    path.write_bytes(weights_as_bytes(tensors))
+
+
+def weights_as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of the file that `write_weights` writes."""
+    content: bytes = serialised(_separate(tensors), metadata={"format": "pt"})
+    return content
+
+
+def bytes_as_weights(content: bytes) -> dict[str, Tensor]:
+    """The inverse of `weights_as_bytes`, on the CPU."""
+    weights: dict[str, Tensor] = deserialised(content)
+    return weights
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -87,7 +99,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """The SHA-256, in hexadecimal, of the file that `write_weights` writes."""
-    return hashlib.sha256(serialised(_separate(tensors), metadata={"format": "pt"})).hexdigest()
+    return hashlib.sha256(weights_as_bytes(tensors)).hexdigest()
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
