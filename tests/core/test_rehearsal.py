@@ -308,7 +308,11 @@ class Weightless(Generator):
     """Has nothing to train."""
 
     def forward(self, latents):
-        return latents.repeat(1, self.spec.out_features)[:, : self.spec.out_features].tanh().unflatten(1, self.spec.outputs)
+        return (
+            latents.repeat(1, self.spec.out_features)[:, : self.spec.out_features]
+            .tanh()
+            .unflatten(1, self.spec.outputs)
+        )
 
 
 COMPONENTS = {
