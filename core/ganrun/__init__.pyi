@@ -57,6 +57,7 @@ from .contracts.markers import (
     hookimpl as hookimpl,
     observes as observes,
 )
+from .contracts.memory import Memory as Memory
 from .contracts.metrics import (
     FeatureMetric as FeatureMetric,
     Metric as Metric,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -98,12 +96,12 @@ class LeCam(Regularizer):
         real, fake = self.loss.real_inputs(slot, batch), self.loss.generated_inputs(slot, nets, batch)
         of_real, of_fake = logits(view, real.conditions)(real.inputs), logits(view, fake.conditions)(fake.inputs)
         self._follow(of_real, of_fake)
-        anchor_real, anchor_fake = (self.memory.get_buffer(name).clone() for name in ("real", "fake"))
+        anchor_real, anchor_fake = self.memory.real.clone(), self.memory.fake.clone()
         return (of_real - anchor_fake).square().mean() + (of_fake - anchor_real).square().mean()
 
     @torch.no_grad()
     def _follow(self, of_real: Tensor, of_fake: Tensor) -> None:
-        memory: Any = self.memory
+        memory = self.memory
         weight = torch.where(memory.penalties == 0, 1.0, 1 - self.settings.decay)
         memory.real.lerp_(mean_over_ranks(of_real.mean()), weight)
         memory.fake.lerp_(mean_over_ranks(of_fake.mean()), weight)

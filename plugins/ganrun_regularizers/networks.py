@@ -88,7 +88,7 @@ class PathLength(Regularizer):
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
         """E[(‖Jᵀy‖ − a)²], y ~ N(0, I) over the pixels and scaled by 1 / √(height · width)."""
         lengths = self._lengths(getattr(nets, slot), nets, batch)
-        mean = self.memory.get_buffer("mean_length")
+        mean = self.memory.mean_length
         mean.lerp_(mean_over_ranks(lengths.detach().mean()), 1 - self.settings.decay)
         return (lengths - mean.clone()).square().mean()
 

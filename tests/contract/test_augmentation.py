@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import Field
+from tests.contract.conftest import BASE, Gauge, merged
 from torch import Tensor
 
 import ganrun
-from ganrun import Augmentation, DataSpec, Run, hookimpl
-from ganrun.testing import assert_conforms
+from ganrun import Augmentation, ContractError, DataSpec, Run, hookimpl
+from ganrun.testing import assert_conforms, train
 
 MLP = {"use": "mlp", "hidden": [8]}
 CONV = {"use": "conv", "feature_maps": 4, "stages": 1}
@@ -72,6 +74,30 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
     run = journey({**tables, "augmentation": {"use": "ada", "target": -1.5, "images": 200}}, Plugin())
     p = run.state.weights()["discriminator.augmentation"]["p"]
     assert p.item() == pytest.approx(run.images_seen / 200)
+
+
+class Cropping(Augmentation):
+    """Keeps the shape in the first step alone, which is what is tried before a run."""
+
+    def begin(self, step: int, steps: int) -> bool:
+        self.crops = step > 0
+        return self.crops
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, :4] if self.crops else images
+
+
+class CroppingPlugin:
+    @hookimpl
+    def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
+        return {"cropping": Cropping}
+
+
+def test_one_that_changes_the_shape_during_a_run_is_named_and_no_network(tmp_path: Path) -> None:
+    tables = {"loss": {"use": "gan", "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "cropping"}})
+    with pytest.raises(ContractError, match=r"\[augmentation\] cropping .*returns shape \(4, 1, 4, 8\)"):
+        train(recipe, tmp_path / "run", CroppingPlugin(), Gauge())
 
 
 def test_it_conforms() -> None:

@@ -21,6 +21,7 @@ from ganrun import (
     Nets,
     Phase,
     Regularizer,
+    RegularizerSettings,
     RequestError,
     Slot,
     Terms,
@@ -28,7 +29,6 @@ from ganrun import (
     load_registry,
     squared_gradient_norms,
 )
-from ganrun.base.errors import RecipeError
 from ganrun.contracts.settings import parse_settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun.trained.loading import load
@@ -263,7 +263,23 @@ class Pair(NonSaturatingGan):
         return ports._replace(inputs=(2, 8, 8)) if slot == "discriminator" else ports
 
 
+class Idle(Regularizer):
+    """Looks at images alone."""
+
+    class Settings(RegularizerSettings):
+        each: bool = False
+        """Whether it returns a number for each image."""
+
+    def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
+        squares = batch.images.square().flatten(1).mean(1)
+        return squares if self.settings.each else squares.mean()
+
+
 class Plugin:
+    @hookimpl
+    def ganrun_regularizers(self) -> dict[str, type[Regularizer]]:
+        return {"idle": Idle}
+
     @hookimpl
     def ganrun_losses(self) -> dict[str, type[Loss]]:
         return {"by-hand": ByHand, "lazy": Lazy, "fixed": Fixed, "pair": Pair}
@@ -396,9 +412,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
         (tables("gan", {"use": "path-length", "slot": "discriminator"}), "measures the paths of a generator"),
         (tables("gan", {"use": "consistency"}) | points, "works on images"),
         (tables("gan", {"use": "r1", "slot": "critic"}), 'has no slot "critic"'),
+        (tables("gan", {"use": "r1", "slot": "generator"}), r"toml:\d+: \[\[regularizer\]\] r1 .* generator takes"),
+        (tables("gan", {"use": "path-length", "space": "w"}), "has no attribute 'mapping'"),
+        (tables("gan", {"use": "idle"}), "depends on no weight of the discriminator, so it would change nothing"),
+        (tables("gan", {"use": "idle", "each": True}), "gives no scalar tensor"),
     ]
     for wrong, message in refused:
-        with pytest.raises((IncompatibleError, RecipeError), match=message):
+        with pytest.raises(RequestError, match=message):
             build(wrong, tmp_path / "run", Plugin())
         assert not (tmp_path / "run").exists()
 

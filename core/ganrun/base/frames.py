@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 from ganrun.base.errors import ContractError, GanrunError, Interrupted, PluginError
 from ganrun.base.signals import Terminated
+
+Frame = Callable[[str], AbstractContextManager[Any]]
+"""`frame(doing)`: a block around a call into one component; `nullcontext` where there is no name to give."""
 
 LONGEST_TEXT = 400
 """Characters of a foreign exception's text that a message keeps."""

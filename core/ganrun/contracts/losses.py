@@ -34,6 +34,7 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
 from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
+from ganrun.contracts.memory import Memory
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.contracts.views import View
 
@@ -227,7 +228,7 @@ class Loss(Component, ABC):
     """Whether the parts of a record belong together. If not, images and each field of the data are shuffled by
     themselves, and their numbers may differ (CycleGAN)."""
 
-    memory: nn.Module
+    memory: Memory
     """What the loss remembers from step to step: buffers, changed in place. Made by `__init__`, where a loss adds its
     buffers:
 
@@ -245,7 +246,7 @@ class Loss(Component, ABC):
         self.spec = spec
         self.now = values_of(settings)
         """The present values of its settings of type `Scheduled`, by name."""
-        self.memory = nn.Module()
+        self.memory = Memory()
 
     @classmethod
     def class_fault(cls) -> str | None:

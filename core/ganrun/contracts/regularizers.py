@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
 from ganrun.contracts.losses import Batch, Loss, Nets
+from ganrun.contracts.memory import Memory
 from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings
 
@@ -71,7 +72,7 @@ class Regularizer(Component, ABC):
         self.spec = loss.spec
         self.now = values_of(settings)
         """The present values of its settings of type `Scheduled`, by name."""
-        self.memory = nn.Module()
+        self.memory = Memory()
         """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
         checkpoint."""
 

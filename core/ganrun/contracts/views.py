@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ganrun.base.frames import Frame
 
 
 class View:
@@ -35,7 +37,7 @@ class View:
         module: nn.Module,
         precision: torch.dtype | None = None,
         front: Callable[[Tensor], Tensor] | None = None,
-        frame: Callable[[str], AbstractContextManager[Any]] | None = None,
+        frame: Frame | None = None,
         *,
         path: tuple[str, ...] = (),
         given: Mapping[str, Tensor] | None = None,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
-from ganrun.base.frames import called
+from ganrun.base.frames import Frame, called
 from ganrun.base.ranks import Ranks, gathered, ranks
 from ganrun.contracts.data import Data
 from ganrun.contracts.evaluation import Buffer, Collector, EvaluatedModel, Evaluation
@@ -27,10 +27,6 @@ C = TypeVar("C", bound=Collector)
 
 OnProgress = Callable[[str, int, int], None]
 """`on_progress(what, done, total)`"""
-
-
-Frame = Callable[[str], called]
-"""`frame(doing)`: the frame of a call into the metric that asked for something."""
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:

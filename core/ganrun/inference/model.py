@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cached_property, partial
 from math import ceil
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganrun.base.errors import ContractError, IncompatibleError, RequestError
+from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data
 from ganrun.contracts.losses import Batch, Loss, Nets
@@ -56,7 +57,7 @@ class Model:
         *,
         sampling: Settings | None = None,
         data: Callable[[], Data] | None = None,
-        frame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        frame: Frame = nullcontext,
     ) -> None:
         self.spec = spec
         self.loss = loss

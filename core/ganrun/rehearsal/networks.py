@@ -19,7 +19,8 @@ from ganrun.base.errors import IncompatibleError, PluginError
 from ganrun.base.frames import is_out_of_memory, method
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.beginning import depends_on_step
-from ganrun.contracts.specs import NetworkSpec
+from ganrun.contracts.losses import Batch
+from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.state import check_parameters, copy_of
@@ -121,6 +122,16 @@ def example_inputs(spec: NetworkSpec, count: int, device: torch.device) -> Examp
             inputs = inputs.tanh().contiguous(memory_format=torch.channels_last)
         conditions = {name: _condition(name, shape, spec, count, device) for name, shape in spec.conditions.items()}
     return inputs, conditions
+
+
+def example_records(spec: DataSpec, count: int, device: torch.device) -> Batch:
+    """Made-up records of the data, without latents."""
+    images, *beside = [
+        example_inputs(NetworkSpec(inputs=shape, outputs=()), count, device)[0]
+        for shape in (spec.sample_shape, *spec.fields.values())
+    ]
+    labels = torch.arange(count, device=device) % spec.classes if spec.classes else None
+    return Batch(images.new_empty(count, 0), images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 def _condition(name: str, shape: tuple[int, ...], spec: NetworkSpec, count: int, device: torch.device) -> Tensor:

@@ -90,6 +90,7 @@ def assemble(
     starts = _starts(recipe, networks, directory)
     penalties = Penalties(recipe, loss, device)
     phases = run_phases(recipe, loss, penalties)
+    penalties.try_on(networks, spec)
     slots = build_slots(recipe, loss, networks, device)
     state = TrainingState(slots, loss.memory, penalties.memories())
     beginning = Beginning(recipe, loss, penalties.components(), state, device)
@@ -127,9 +128,11 @@ def check_recipe(recipe: Recipe) -> None:
     """
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
-    start_from(recipe, build_networks(recipe, loss, cpu))
+    networks, penalties = build_networks(recipe, loss, cpu), Penalties(recipe, loss, cpu)
+    start_from(recipe, networks)
     build_augmentations(recipe, loss, cpu)
-    run_phases(recipe, loss, Penalties(recipe, loss, cpu))
+    run_phases(recipe, loss, penalties)
+    penalties.try_on(networks, spec)
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
 

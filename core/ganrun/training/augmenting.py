@@ -10,18 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
+from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.ranks import ranks
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.losses import Batch, Inputs, Loss
-from ganrun.contracts.specs import NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
-from ganrun.rehearsal.networks import example_inputs
+from ganrun.rehearsal.networks import example_records
 from ganrun.training.components import frame_of
-from ganrun.training.phases import Frame
 from ganrun.training.state import TrainingState
 
 
@@ -71,7 +70,7 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
 def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
     """Whether the loss can say what the network is shown of real records."""
     try:
-        found = loss.real_inputs(slot, _records(loss, 2, device))
+        found = loss.real_inputs(slot, example_records(loss.spec, 2, device))
     except ContractError as error:
         raise IncompatibleError(f"{_ADJUSTED}, and the loss shows it none: {error.message}, {_NEVER}") from error
     ports = loss.ports(slot)
@@ -82,17 +81,6 @@ def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
 
 _ADJUSTED = "it is adjusted by what the network makes of real records"
 _NEVER = "or take an augmentation that is never adjusted"
-
-
-def _records(loss: Loss, count: int, device: torch.device) -> Batch:
-    """Made-up records, without latents."""
-    spec = loss.spec
-    images, *beside = [
-        example_inputs(NetworkSpec(inputs=shape, outputs=()), count, device)[0]
-        for shape in (spec.sample_shape, *spec.fields.values())
-    ]
-    labels = torch.arange(count, device=device) % spec.classes if spec.classes else None
-    return Batch(images.new_empty(count, 0), images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 class Front:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ganrun.base.frames import Frame
 from ganrun.contracts.beginning import begin, depends_on_step
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.training.components import run_frames
-from ganrun.training.phases import Frame
 from ganrun.training.state import SlotState, TrainingState
 
 

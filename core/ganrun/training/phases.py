@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError
+from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed
 from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
@@ -17,12 +17,6 @@ from ganrun.training.measurements import Measurements, total_of
 from ganrun.training.state import SlotState
 
 Draw = Callable[[Phase], Batch]
-Frame = Callable[[str], AbstractContextManager[Any]]
-
-
-def unframed(doing: str) -> AbstractContextManager[None]:
-    """No frame."""
-    return nullcontext()
 
 
 class Update:
@@ -56,7 +50,7 @@ class Update:
         measurements: Measurements,
         accumulate: int,
         seed: int = 0,
-        frame: Frame = unframed,
+        frame: Frame = nullcontext,
         stop: Tensor | None = None,
     ) -> None:
         unknown = set(phase.trains) - set(slots)

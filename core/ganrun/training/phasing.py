@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,16 @@ from ganrun.base.frames import called
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Objective, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
+from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.recipe.source import header
 from ganrun.rehearsal.losses import check_memory, check_regularized, check_repeats, repeated
+from ganrun.rehearsal.networks import example_records
+from ganrun.rehearsal.state import copy_of
 from ganrun.training.components import frame_of, run_frames
+from ganrun.training.views import PRECISIONS
 
 
 class Penalties:
@@ -36,7 +43,7 @@ class Penalties:
     """
 
     def __init__(self, recipe: Recipe, loss: Loss, device: torch.device) -> None:
-        self._recipe = recipe
+        self._recipe, self._loss, self._device = recipe, loss, device
         self._built: list[tuple[ComponentConfig, Regularizer]] = []
         for config in recipe.regularizers:
             with frame_of(recipe, config, "__init__"):
@@ -77,6 +84,36 @@ class Penalties:
                 for place in places:
                     found[place] = penalty.joined(found[place])
         return found
+
+    def try_on(self, networks: Mapping[str, nn.Module], spec: ModelSpec) -> None:
+        """Call each penalty once, on made-up records and copies of the networks; nothing is changed by it.
+
+        Raises:
+            IncompatibleError: located at the regulariser's table, if it does not suit the networks, or gives no scalar
+                that trains its slot. `PluginError` for an exception that is none of ganrun's.
+        """
+        for config, regularizer in self._built:
+            nets = self._tried_nets(networks, regularizer.settings.slot)
+            kept, stream = _kept(regularizer.memory, self._loss.memory), isolated_random(self._device, 4)
+            with frame_of(self._recipe, config, "penalty"), kept, stream:
+                try:
+                    _penalty(regularizer, nets, self._tried_batch(spec))
+                except ContractError as error:
+                    raise IncompatibleError(error.message) from error
+
+    def _tried_nets(self, networks: Mapping[str, nn.Module], slot: str) -> Nets:
+        copies = {name: copy_of(network) for name, network in networks.items()}
+        for name, network in copies.items():
+            if name != slot:
+                network.requires_grad_(False)
+        precision = PRECISIONS[self._recipe.train.precision]
+        return Nets({name: View(network, precision) for name, network in copies.items()})
+
+    def _tried_batch(self, spec: ModelSpec) -> Batch:
+        count = min(self._recipe.batch_sizes) // self._recipe.train.accumulate
+        records = example_records(spec, count, self._device)
+        latents = with_given(self._loss.latents(count, self._device), spec, records.beside)
+        return replace(records, latents=latents)
 
     def _names(self, taken: list[str]) -> list[str]:
         """By the component's name, or `<slot>.<name>` where that is not clear."""
@@ -136,14 +173,32 @@ class _Penalty:
 
     def __call__(self, nets: Nets, batch: Batch) -> Tensor:
         with self._frame:
-            found = self._regularizer.penalty(nets, batch, self.slot)
-            if not isinstance(found, Tensor) or found.dim():
-                raise ContractError("gives no scalar tensor; take a mean over the batch")
-            if not found.requires_grad:
-                raise ContractError(f"depends on no weight of the {self.slot}, so it would change nothing")
+            found = _penalty(self._regularizer, nets, batch)
         plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
         weighted: Tensor = self._regularizer.now.get("weight", plain) * found
         return weighted
+
+
+def _penalty(regularizer: Regularizer, nets: Nets, batch: Batch) -> Tensor:
+    """The penalty, not weighted, if it is one."""
+    slot = regularizer.settings.slot
+    found = regularizer.penalty(nets, batch, slot)
+    if not isinstance(found, Tensor) or found.dim():
+        raise ContractError("gives no scalar tensor; take a mean over the batch")
+    if not found.requires_grad:
+        raise ContractError(f"depends on no weight of the {slot}, so it would change nothing")
+    return found
+
+
+@contextmanager
+def _kept(*memories: nn.Module) -> Iterator[None]:
+    """A block after which the memories hold what they held."""
+    values = [{name: value.clone() for name, value in memory.state_dict().items()} for memory in memories]
+    try:
+        yield
+    finally:
+        for memory, value in zip(memories, values, strict=True):
+            memory.load_state_dict(value)
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:
