@@ -29,7 +29,6 @@ from ganrun import (
     load_registry,
     squared_gradient_norms,
 )
-from ganrun.base.errors import RecipeError
 from ganrun.contracts.settings import parse_settings
 from ganrun.testing import assert_conforms, build, train
 from ganrun.trained.loading import load
