@@ -12,7 +12,7 @@ from torch import nn
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import GanrunError
 from ganrun.contracts.data import Data
-from ganrun.contracts.losses import Phase
+from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.metrics import Metric
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
@@ -88,8 +88,7 @@ def assemble(
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
     starts = _starts(recipe, networks, directory)
-    penalties = Penalties(recipe, loss, device)
-    phases = run_phases(recipe, loss, penalties)
+    penalties = _tried_penalties(recipe, loss, networks, device)
     slots = build_slots(recipe, loss, networks, device)
     state = TrainingState(slots, loss.memory, penalties.memories())
     beginning = Beginning(recipe, loss, penalties.components(), state, device)
@@ -113,7 +112,7 @@ def assemble(
         ),
         state=state,
         beginning=beginning,
-        phases=phases,
+        phases=run_phases(recipe, loss, penalties),
         metrics=tuple(metrics),
         environment=environment,
     )
@@ -127,11 +126,18 @@ def check_recipe(recipe: Recipe) -> None:
     """
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
-    start_from(recipe, build_networks(recipe, loss, cpu))
+    networks = build_networks(recipe, loss, cpu)
+    start_from(recipe, networks)
     build_augmentations(recipe, loss, cpu)
-    run_phases(recipe, loss, Penalties(recipe, loss, cpu))
+    run_phases(recipe, loss, _tried_penalties(recipe, loss, networks, cpu))
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
+
+
+def _tried_penalties(recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device) -> Penalties:
+    penalties = Penalties(recipe, loss, device)
+    penalties.check(networks, device)
+    return penalties
 
 
 def _starts(

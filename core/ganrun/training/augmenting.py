@@ -71,7 +71,7 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
 def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
     """Whether the loss can say what the network is shown of real records."""
     try:
-        found = loss.real_inputs(slot, _records(loss, 2, device))
+        found = loss.real_inputs(slot, made_up_records(loss, 2, device))
     except ContractError as error:
         raise IncompatibleError(f"{_ADJUSTED}, and the loss shows it none: {error.message}, {_NEVER}") from error
     ports = loss.ports(slot)
@@ -84,7 +84,7 @@ _ADJUSTED = "it is adjusted by what the network makes of real records"
 _NEVER = "or take an augmentation that is never adjusted"
 
 
-def _records(loss: Loss, count: int, device: torch.device) -> Batch:
+def made_up_records(loss: Loss, count: int, device: torch.device) -> Batch:
     """Made-up records, without latents."""
     spec = loss.spec
     images, *beside = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,22 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, GanrunError, IncompatibleError
 from ganrun.base.frames import called
+from ganrun.base.modules import copied
 from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.losses import Batch, Loss, Nets, Objective, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
+from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.views import View
+from ganrun.inference.given import with_given
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.recipe.source import header
+from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.losses import check_memory, check_regularized, check_repeats, repeated
+from ganrun.training.augmenting import made_up_records
 from ganrun.training.components import frame_of, run_frames
+
+SAMPLES = 4
+"""That a penalty is tried on."""
 
 
 class Penalties:
@@ -47,6 +57,20 @@ class Penalties:
                 check_memory(regularizer.memory)
                 regularizer.memory.to(device)
             self._built.append((config, regularizer))
+
+    def check(self, networks: Mapping[str, nn.Module], device: torch.device) -> None:
+        """Whether each can be computed, on copies of the networks and of what is remembered.
+
+        Raises:
+            IncompatibleError: located at the regulariser's table, if it cannot: where the loss does not say what that
+                network is shown, for example.
+        """
+        for config, regularizer in self._built:
+            with frame_of(self._recipe, config, "penalty"), isolated_random(device, 0):
+                try:
+                    _checked(_tried(regularizer, networks, self._recipe.train.steps, device))
+                except ContractError as error:
+                    raise IncompatibleError(error.message) from error
 
     def memories(self) -> dict[str, nn.Module]:
         """What each remembers, by the name of its file in a checkpoint: `regularizer.<number>`."""
@@ -136,12 +160,30 @@ class _Penalty:
 
     def __call__(self, nets: Nets, batch: Batch) -> Tensor:
         with self._frame:
-            found = self._regularizer.penalty(nets, batch, self.slot)
-            if not isinstance(found, Tensor) or found.dim():
-                raise ContractError("gives no scalar tensor; take a mean over the batch")
+            found = _checked(self._regularizer.penalty(nets, batch, self.slot))
         plain: Any = self._regularizer.settings.weight  # of a class that declares a number, and no schedule
         weighted: Tensor = self._regularizer.now.get("weight", plain) * found
         return weighted
+
+
+def _checked(penalty: Any) -> Tensor:
+    if not isinstance(penalty, Tensor) or penalty.dim():
+        raise ContractError("gives no scalar tensor; take a mean over the batch")
+    return penalty
+
+
+def _tried(regularizer: Regularizer, networks: Mapping[str, nn.Module], steps: int, device: torch.device) -> Tensor:
+    """The penalty of made-up records, which changes nothing."""
+    tried, loss = copy.copy(regularizer), copy.copy(regularizer.loss)
+    tried.memory, loss.memory = copy.deepcopy(regularizer.memory), copy.deepcopy(loss.memory)
+    tried.loss = loss
+    for component in (loss, tried):
+        try_begin(component, 0, steps, device)
+    nets = Nets({slot: View(copied(network)) for slot, network in networks.items()})
+    records = made_up_records(loss, SAMPLES, device)
+    spec = ModelSpec(loss.spec.sample_shape, factors=tuple(loss.factors()))
+    batch = replace(records, latents=with_given(loss.latents(SAMPLES, device), spec, records.beside))
+    return tried.penalty(nets, batch, regularizer.settings.slot)
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:
