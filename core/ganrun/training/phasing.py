@@ -172,6 +172,7 @@ def _checked(penalty: Any) -> Tensor:
     return penalty
 
 
+@torch.enable_grad()
 def _tried(regularizer: Regularizer, networks: Mapping[str, nn.Module], steps: int, device: torch.device) -> Tensor:
     """The penalty of made-up records, which changes nothing."""
     tried, loss = copy.copy(regularizer), copy.copy(regularizer.loss)
