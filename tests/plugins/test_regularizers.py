@@ -410,6 +410,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
     refused = [
         (tables("fixed", {"use": "r1", "slot": "judge"}) | judge, "acts on the judge, which is frozen"),
         (tables("gan", {"use": "path-length", "slot": "discriminator"}), "measures the paths of a generator"),
+        (
+            tables("gan", {"use": "r1", "slot": "generator"}),
+            r"\[\[regularizer\]\] r1 .*its generator takes \(64,\), and samples",
+        ),
         (tables("gan", {"use": "consistency"}) | points, "works on images"),
         (tables("gan", {"use": "r1", "slot": "critic"}), 'has no slot "critic"'),
         (tables("gan", {"use": "r1", "slot": "generator"}), r"toml:\d+: \[\[regularizer\]\] r1 .* generator takes"),

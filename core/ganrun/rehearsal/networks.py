@@ -203,6 +203,7 @@ def learns(trial: NetworkTrial) -> None:
         _learns_at(trial, step)
 
 
+@torch.enable_grad()
 def _learns_at(trial: NetworkTrial, step: int) -> None:
     module = trial.copy().train()
     try_begin(module, step, trial.steps, trial.device)

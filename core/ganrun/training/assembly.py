@@ -12,8 +12,9 @@ from torch import nn
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import GanrunError
 from ganrun.contracts.data import Data
-from ganrun.contracts.losses import Phase
+from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.metrics import Metric
+from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.data import check_data
@@ -96,28 +97,26 @@ def assemble(
     beginning = Beginning(recipe, loss, penalties.components(), state, device)
     beginning.at(state.step)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
-    shown = {name: slot.shown for name, slot in state.slots.items()}
     with frame_of(recipe, recipe.data, "manifest"):
         environment = describe_environment(recipe, data, manifest, device, starts)
     return Assembly(
         recipe=recipe,
         data=data,
-        model=Model(
-            spec,
-            loss,
-            shown,
-            device,
-            recipe.train.seed,
-            sampling=recipe.sampling,
-            data=lambda: data,
-            frame=run_frames(recipe, recipe.loss),
-        ),
+        model=_model(recipe, spec, loss, state, data, device),
         state=state,
         beginning=beginning,
         phases=phases,
         metrics=tuple(metrics),
         environment=environment,
     )
+
+
+def _model(
+    recipe: Recipe, spec: ModelSpec, loss: Loss, state: TrainingState, data: Data, device: torch.device
+) -> Model:
+    shown = {name: slot.shown for name, slot in state.slots.items()}
+    seed, frame = recipe.train.seed, run_frames(recipe, recipe.loss)
+    return Model(spec, loss, shown, device, seed, sampling=recipe.sampling, data=lambda: data, frame=frame)
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -26,6 +26,9 @@ from ganrun.rehearsal.state import copy_of
 from ganrun.training.components import frame_of, run_frames
 from ganrun.training.views import PRECISIONS
 
+SAMPLES = 4
+"""Records on which a penalty is tried, at most."""
+
 
 class Penalties:
     """The regularisers of a recipe, built for its loss.
@@ -110,7 +113,7 @@ class Penalties:
         return Nets({name: View(network, precision) for name, network in copies.items()})
 
     def _tried_batch(self, spec: ModelSpec) -> Batch:
-        count = min(self._recipe.batch_sizes) // self._recipe.train.accumulate
+        count = min(SAMPLES, min(self._recipe.batch_sizes) // self._recipe.train.accumulate)
         records = example_records(spec, count, self._device)
         latents = with_given(self._loss.latents(count, self._device), spec, records.beside)
         return replace(records, latents=latents)
