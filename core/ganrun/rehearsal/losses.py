@@ -14,7 +14,7 @@ from ganrun.base.frames import method
 from ganrun.base.randomness import isolated_random
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.losses import Loss, Phase, Slot
-from ganrun.contracts.specs import Factor
+from ganrun.contracts.specs import DataSpec, Factor
 
 T = TypeVar("T")
 
@@ -101,6 +101,22 @@ def readings_are_functions(loss: Loss) -> None:
         if name in RESERVED or name in loss.spec.fields:
             what = "outputs of every evaluation" if name in RESERVED else "fields of the data"
             raise IncompatibleError(f'it has a reading "{name}", which is one of the {what}; rename the reading')
+
+
+def check_samples(samples: object, spec: DataSpec) -> None:
+    """Samples are finite, of the data's shape and, if they are images, in [-1, 1].
+
+    Raises:
+        IncompatibleError: if they are not.
+    """
+    if not isinstance(samples, Tensor) or tuple(samples.shape[1:]) != spec.sample_shape:
+        found = tuple(samples.shape[1:]) if isinstance(samples, Tensor) else type(samples).__name__
+        raise IncompatibleError(f"generate gives samples of {found} where {spec.sample_shape} was expected")
+    if not samples.isfinite().all():
+        raise IncompatibleError("generate gives NaN or infinity")
+    if len(spec.sample_shape) == 3 and samples.abs().max() > 1:
+        reach = float(samples.abs().max())
+        raise IncompatibleError(f"generate gives images that reach {reach:.3g}; they must stay in [-1, 1]")
 
 
 CLAUSES: tuple[Callable[[Loss], None], ...] = (

@@ -243,12 +243,7 @@ def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.de
 
 def _saved_and_read(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """A state in the format of a checkpoint's files, and read again; no disk is needed for it."""
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise IncompatibleError(
-                f"its state holds {name}, which is a {type(value).__name__}, and a checkpoint holds tensors only; keep"
-                " it in a buffer, by self.register_buffer"
-            )
+    _check_tensors(state)
     try:
         return bytes_as_weights(weights_as_bytes(state))
     except Exception as error:  # safetensors raises a KeyError for an unknown type
@@ -257,6 +252,15 @@ def _saved_and_read(state: Mapping[str, Any]) -> dict[str, Tensor]:
         raise IncompatibleError(
             f"its {name}{kind} cannot be saved: {_line(error)}; take a dense tensor of a type that safetensors has"
         ) from error
+
+
+def _check_tensors(state: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise IncompatibleError(
+                f"its state holds {name}, which is a {type(value).__name__}, and a checkpoint holds tensors only; keep"
+                " it in a buffer, by self.register_buffer"
+            )
 
 
 def _writable(value: Tensor) -> bool:

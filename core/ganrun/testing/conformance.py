@@ -92,14 +92,18 @@ def _check_data(component: type[Data], settings: Any, _: object) -> None:
         manifest = check_data(data, paired=False)
     except DataError as error:
         raise AssertionError(str(error)) from error
-    spec, labels = data.spec(), data.split("train").labels
-    assert type(spec).from_facts(json.loads(json.dumps(spec.facts()))) == spec, "the spec's facts do not give it back"
-    assert labels is None or len(np.unique(labels)) == spec.classes, "the train split lacks a class of the spec"
-    assert len(set(data.class_names())) == spec.classes, "class_names names two classes alike"
+    _check_spec(data)
     located = data.locate()
     assert located is None or located.exists(), f"locate() says {located}, where nothing is"
     assert manifest["fingerprint"] == data.fingerprint(), "the manifest has another fingerprint"
     assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
+
+
+def _check_spec(data: Data) -> None:
+    spec, labels = data.spec(), data.split("train").labels
+    assert type(spec).from_facts(json.loads(json.dumps(spec.facts()))) == spec, "the spec's facts do not give it back"
+    assert labels is None or len(np.unique(labels)) == spec.classes, "the train split lacks a class of the spec"
+    assert len(set(data.class_names())) == spec.classes, "class_names names two classes alike"
 
 
 # ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────

@@ -37,6 +37,7 @@ from ganrun.training.phasing import Penalties, run_phases
 from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import start_from
 from ganrun.training.state import TrainingState
+from ganrun.training.trying import try_phases, try_samples
 
 
 def ignore_stage(stage: str) -> None:
@@ -91,18 +92,21 @@ def assemble(
     starts = _starts(recipe, networks, directory)
     penalties = Penalties(recipe, loss, device)
     phases = run_phases(recipe, loss, penalties)
-    penalties.try_on(networks, spec)
     slots = build_slots(recipe, loss, networks, device)
     state = TrainingState(slots, loss.memory, penalties.memories())
     beginning = Beginning(recipe, loss, penalties.components(), state, device)
     beginning.at(state.step)
+    penalties.try_on(networks, spec)
+    try_phases(recipe, loss, networks, spec, device)
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
+    model = _model(recipe, spec, loss, state, data, device)
+    try_samples(recipe, model)
     with frame_of(recipe, recipe.data, "manifest"):
         environment = describe_environment(recipe, data, manifest, device, starts)
     return Assembly(
         recipe=recipe,
         data=data,
-        model=_model(recipe, spec, loss, state, data, device),
+        model=model,
         state=state,
         beginning=beginning,
         phases=phases,
@@ -132,6 +136,11 @@ def check_recipe(recipe: Recipe) -> None:
     build_augmentations(recipe, loss, cpu)
     run_phases(recipe, loss, penalties)
     penalties.try_on(networks, spec)
+    try_phases(recipe, loss, networks, spec, cpu)
+    _check_metrics(recipe, spec)
+
+
+def _check_metrics(recipe: Recipe, spec: ModelSpec) -> None:
     for config in recipe.metrics:
         build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
 

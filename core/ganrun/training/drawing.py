@@ -20,19 +20,14 @@ class Drawing:
     """
 
     def __init__(self, run: Run) -> None:
-        train, loss = run.recipe.train, run.model.loss
+        flip, loss = run.recipe.train.horizontal_flip, run.model.loss
         self._run = run
         self._loss = loss
         self._device = run.model.device
         self._has_given = any(factor.kind == "given" for factor in run.model.spec.factors)
         self._frame = run_frames(run.recipe, run.recipe.loss)
-        self._real = RealBatches(
-            run.data.split("train"),
-            self._device,
-            run.seed,
-            horizontal_flip=train.horizontal_flip,
-            paired=loss.paired,
-        )
+        split = run.data.split("train")
+        self._real = RealBatches(split, self._device, run.seed, horizontal_flip=flip, paired=loss.paired)
         self.steps_done: Tensor = torch.zeros((), device=self._device)
         """`Batch.step`, which the step fills in place."""
 

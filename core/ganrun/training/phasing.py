@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,17 +16,12 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Objective, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.specs import ModelSpec
 from ganrun.contracts.views import View
-from ganrun.inference.given import with_given
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.recipe.source import header
 from ganrun.rehearsal.losses import check_memory, check_regularized, check_repeats, repeated
-from ganrun.rehearsal.networks import example_records
-from ganrun.rehearsal.state import copy_of
 from ganrun.training.components import frame_of, run_frames
+from ganrun.training.trying import kept, made_up_batch, tried_copies
 from ganrun.training.views import PRECISIONS
-
-SAMPLES = 4
-"""Records on which a penalty is tried, at most."""
 
 
 class Penalties:
@@ -95,28 +89,16 @@ class Penalties:
             IncompatibleError: located at the regulariser's table, if it does not suit the networks, or gives no scalar
                 that trains its slot. `PluginError` for an exception that is none of ganrun's.
         """
+        precision = PRECISIONS[self._recipe.train.precision]
         for config, regularizer in self._built:
-            nets = self._tried_nets(networks, regularizer.settings.slot)
-            kept, stream = _kept(regularizer.memory, self._loss.memory), isolated_random(self._device, 4)
-            with frame_of(self._recipe, config, "penalty"), kept, stream:
+            copies = tried_copies(networks, (regularizer.settings.slot,))
+            nets = Nets({name: View(network, precision) for name, network in copies.items()})
+            memories, stream = kept(regularizer.memory, self._loss.memory), isolated_random(self._device, 4)
+            with frame_of(self._recipe, config, "penalty"), memories, stream, torch.enable_grad():
                 try:
-                    _penalty(regularizer, nets, self._tried_batch(spec))
+                    _penalty(regularizer, nets, made_up_batch(self._recipe, self._loss, spec, self._device))
                 except ContractError as error:
                     raise IncompatibleError(error.message) from error
-
-    def _tried_nets(self, networks: Mapping[str, nn.Module], slot: str) -> Nets:
-        copies = {name: copy_of(network) for name, network in networks.items()}
-        for name, network in copies.items():
-            if name != slot:
-                network.requires_grad_(False)
-        precision = PRECISIONS[self._recipe.train.precision]
-        return Nets({name: View(network, precision) for name, network in copies.items()})
-
-    def _tried_batch(self, spec: ModelSpec) -> Batch:
-        count = min(SAMPLES, min(self._recipe.batch_sizes) // self._recipe.train.accumulate)
-        records = example_records(spec, count, self._device)
-        latents = with_given(self._loss.latents(count, self._device), spec, records.beside)
-        return replace(records, latents=latents)
 
     def _names(self, taken: list[str]) -> list[str]:
         """By the component's name, or `<slot>.<name>` where that is not clear."""
@@ -191,17 +173,6 @@ def _penalty(regularizer: Regularizer, nets: Nets, batch: Batch) -> Tensor:
     if not found.requires_grad:
         raise ContractError(f"depends on no weight of the {slot}, so it would change nothing")
     return found
-
-
-@contextmanager
-def _kept(*memories: nn.Module) -> Iterator[None]:
-    """A block after which the memories hold what they held."""
-    values = [{name: value.clone() for name, value in memory.state_dict().items()} for memory in memories]
-    try:
-        yield
-    finally:
-        for memory, value in zip(memories, values, strict=True):
-            memory.load_state_dict(value)
 
 
 def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase, ...]:
