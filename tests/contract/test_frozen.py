@@ -143,6 +143,8 @@ def perceptual(weights: Path, loss: str = "feature-matching") -> dict[str, Any]:
 
 def test_a_perceptual_network_stays_as_its_file_has_it(journey: Journey, weights: Path) -> None:
     run = journey(perceptual(weights), Plugin())
+    frozen = next(name for name, slot in run.model.loss.slots.items() if slot.frozen)
+    assert run.environment["starts"][frozen] == {"sha256": digest_of(run.state.slots[frozen].module.state_dict())}
     slot = run.state.slots["features"]
     assert (slot.optimizer, slot.average, slot.parameters) == (None, None, [])
     for name, tensor in load_file(weights).items():

@@ -34,7 +34,8 @@ def describe_environment(
         data: Prepared.
         manifest: The data's.
         device: Where the run trains.
-        starts: What the networks of slots started from, where not from their own initialisation.
+        starts: What the networks of slots started from, where not from their own initialisation; and the digests of
+            frozen ones.
     """
     return {
         "python": platform.python_version(),

@@ -18,7 +18,7 @@ from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.model import Model
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.data import check_data
-from ganrun.rundir.checkpoints import checkpoints_in
+from ganrun.rundir.checkpoints import checkpoints_in, digest_of
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.environment import describe_environment
 from ganrun.training.augmenting import build_augmentations
@@ -89,7 +89,7 @@ def assemble(
         manifest = check_data(data, paired=loss.paired)
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
-    starts = _starts(recipe, networks, directory)
+    starts = _starts(recipe, loss, networks, directory)
     penalties = Penalties(recipe, loss, device)
     phases = run_phases(recipe, loss, penalties)
     slots = build_slots(recipe, loss, networks, device)
@@ -146,13 +146,18 @@ def _check_metrics(recipe: Recipe, spec: ModelSpec) -> None:
 
 
 def _starts(
-    recipe: Recipe, networks: Mapping[str, nn.Module], directory: RunDirectory | None
+    recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], directory: RunDirectory | None
 ) -> dict[str, dict[str, Any]]:
-    """Load what networks start from; a run that continues from a checkpoint has it there, and noted what it was."""
+    """Load what networks start from, and note what that was and what frozen networks are.
+
+    A run that continues from a checkpoint has it there, and noted what it was.
+    """
     if directory is not None and checkpoints_in(directory.path):
         found: dict[str, dict[str, Any]] = directory.environment().get("starts", {})
         return found
-    return start_from(recipe, networks, None if directory is None else directory.path)
+    starts = start_from(recipe, networks, None if directory is None else directory.path)
+    frozen = [name for name, slot in loss.slots.items() if slot.frozen and name not in starts]
+    return {**starts, **{name: {"sha256": digest_of(networks[name].state_dict())} for name in frozen}}
 
 
 def _choose_device(recipe: Recipe) -> torch.device:
