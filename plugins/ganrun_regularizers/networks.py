@@ -97,6 +97,7 @@ class PathLength(Regularizer):
         given = self.loss.generated_inputs(self.settings.slot, nets, batch)
         with torch.enable_grad():
             if self.settings.space == "w":
+                _check_style(view)
                 latents = view.mapping(given.inputs, **given.conditions)
                 samples = view.synthesis(latents)
             else:
@@ -106,3 +107,8 @@ class PathLength(Regularizer):
             (gradients,) = torch.autograd.grad((samples * noise).sum(), latents, create_graph=True)
         squares: Tensor = gradients.square().sum(-1)
         return (squares.reshape(len(squares), -1).mean(1) + 1e-12).sqrt()
+
+
+def _check_style(generator: View) -> None:
+    if not (hasattr(generator, "mapping") and hasattr(generator, "synthesis")):
+        raise IncompatibleError('space = "w" needs a generator with methods mapping and synthesis; say space = "z"')

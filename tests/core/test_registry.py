@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ganrun
-from ganrun import Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
+from ganrun import Augmentation, Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
 from ganrun.base.errors import PluginError, RecipeError, RequestError
 from ganrun.cli import main
 from ganrun.commands.group import COMMANDS as OWN_COMMANDS
@@ -149,6 +149,15 @@ class Judge(Discriminator):
     """Sound."""
 
 
+class Idle(Augmentation):
+    """Is never adjusted, and says that it is."""
+
+    every = 2
+
+    def forward(self, images):
+        return images
+
+
 @pytest.mark.parametrize(
     ("hook", "offered", "reason"),
     [
@@ -163,6 +172,7 @@ class Judge(Discriminator):
         ("ganrun_losses", lambda: {"t": Abstract}, 'ganrun_losses offers "t", whose class does not define phases'),
         ("ganrun_losses", lambda: {"t": Slotless}, 'ganrun_losses offers "t", whose class does not define slots'),
         ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are no subclass of'),
+        ("ganrun_augmentations", lambda: {"t": Idle}, '"t", which says every = 2 and does not define adjust'),
         ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
     ],
 )

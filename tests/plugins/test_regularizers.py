@@ -417,7 +417,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
         (tables("gan", {"use": "consistency"}) | points, "works on images"),
         (tables("gan", {"use": "r1", "slot": "critic"}), 'has no slot "critic"'),
         (tables("gan", {"use": "r1", "slot": "generator"}), r"toml:\d+: \[\[regularizer\]\] r1 .* generator takes"),
-        (tables("gan", {"use": "path-length", "space": "w"}), "has no attribute 'mapping'"),
+        (tables("gan", {"use": "path-length", "space": "w"}), "needs a generator with methods mapping and synthesis"),
         (tables("gan", {"use": "idle"}), "depends on no weight of the discriminator, so it would change nothing"),
         (tables("gan", {"use": "idle", "each": True}), "gives no scalar tensor"),
     ]

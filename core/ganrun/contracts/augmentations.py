@@ -28,6 +28,14 @@ class Augmentation(nn.Module, Component):
     every: ClassVar[int] = 0
     """Steps between two calls of `adjust`; 0 for never. May be a property that reads a setting."""
 
+    @classmethod
+    def class_fault(cls) -> str | None:
+        """As `Component.class_fault`; an augmentation that is adjusted must also define how."""
+        is_adjusted = isinstance(cls.every, int) and cls.every > 0
+        if is_adjusted and cls.adjust is Augmentation.adjust:
+            return f"which says every = {cls.every} and does not define adjust"
+        return super().class_fault()
+
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         super().__init__()
         self.settings = settings
