@@ -172,13 +172,17 @@ class Idle(Augmentation):
         ("ganrun_losses", lambda: {"t": Abstract}, 'ganrun_losses offers "t", whose class does not define phases'),
         ("ganrun_losses", lambda: {"t": Slotless}, 'ganrun_losses offers "t", whose class does not define slots'),
         ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are no subclass of'),
-        ("ganrun_augmentations", lambda: {"t": Idle}, '"t", which says every = 2 and does not define adjust'),
+        (
+            "ganrun_augmentations",
+            lambda: {"t": Idle},
+            'ganrun_augmentations offers "t", which says every = 2 and does not define adjust',
+        ),
         ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
     ],
 )
 def test_an_invalid_offer_is_reported_and_left_out(hook: str, offered: Any, reason: str) -> None:
     registry = registry_with(plugin("bad", **{hook: offered}), plugin("good", ganrun_generators=lambda: {"toy": Sound}))
-    for kind in ("generator", "loss", "data", "observer"):
+    for kind in ("generator", "loss", "data", "observer", "augmentation"):
         assert "t" not in registry.names(kind)
     assert registry.find("generator", "toy").plugin.name == "good"
     assert registry.broken()["bad"].startswith(reason)
