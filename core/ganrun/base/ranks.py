@@ -78,16 +78,12 @@ def gathered(value: Lists, at: Ranks) -> list[Lists]:
 def rank_stream(device: torch.device, seed: int) -> Iterator[None]:
     """A block in which this rank's random numbers are its own; afterwards, the common stream goes on.
 
-    With the common stream, every rank would draw the same dropout masks and the same interpolates. One rank alone keeps
-    the common stream.
+    With the common stream, every rank would draw the same dropout masks and the same interpolates.
 
     Args:
         device: Device of the stream.
         seed: The stream's; it must depend on the rank.
     """
-    if ranks().total == 1:
-        yield
-        return
     states = [generator.get_state() for generator in _generators(device)]
     set_random_stream(device, seed)
     try:

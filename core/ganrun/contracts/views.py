@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -102,13 +101,11 @@ class View:
     def _output(self, *inputs: Any, **conditions: Any) -> Tensor:
         if self._is_contiguous:
             inputs = tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
-        with self._autocast():
+        if self._precision is None:
+            return in_float32(self._call(*inputs, **conditions))  # type: ignore[no-any-return]
+        with torch.autocast(self._device, dtype=self._precision):
             outputs = self._call(*inputs, **conditions)
-        found: Tensor = in_float32(outputs)
-        return found
-
-    def _autocast(self) -> Any:
-        return nullcontext() if self._precision is None else torch.autocast(self._device, dtype=self._precision)
+        return in_float32(outputs)  # type: ignore[no-any-return]
 
     def _call(self, *inputs: Any, **conditions: Any) -> Any:
         if self._given is None:

@@ -213,6 +213,8 @@ class TrainingConfig(ModelConfig):
 
     def stage_at(self, step: int) -> Stage:
         """What the stages have made of batch size and learning rate at a step, counted from 0."""
+        if not self.stages:
+            return Stage(self.train.batch_size, None)
         begun = [stage for stage in self.stages if stage.start <= step]
         sizes = [stage.batch_size for stage in begun if stage.batch_size is not None]
         rates = [stage.lr for stage in begun if stage.lr is not None]

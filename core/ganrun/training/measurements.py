@@ -76,7 +76,8 @@ def total_of(phase: str, terms: Terms) -> Tensor:
         raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
     device = next((value.device for value in terms.minimise.values() if isinstance(value, Tensor)), None)
     for name, value in (*terms.minimise.items(), *terms.report.items()):
-        _check_scalar(phase, name, value, device)
+        if not (isinstance(value, Tensor) and not value.dim() and value.device == device and isinstance(name, str)):
+            raise ContractError(_fault_of(phase, name, value, device))
     if twice := terms.minimise.keys() & terms.report.keys():
         raise ContractError(f'phase "{phase}" minimises and reports the term "{min(twice)}"; their curves would be one')
     first, *others = terms.minimise.values()
@@ -89,17 +90,16 @@ def total_of(phase: str, terms: Terms) -> Tensor:
     return total
 
 
-def _check_scalar(phase: str, name: object, value: object, device: torch.device | None) -> None:
-    if not isinstance(name, str) or not name:
-        raise ContractError(f'phase "{phase}" names a term {name!r}; a name is a text that is not empty')
+def _fault_of(phase: str, name: object, value: object, device: torch.device | None) -> str:
+    if not isinstance(name, str):
+        return f'phase "{phase}" names a term {name!r}; a name is a text'
     term = f'the term "{name}" of phase "{phase}"'
     if not isinstance(value, Tensor):
         hint = "; leave the sums in tensors, without item() or float()" if isinstance(value, float | int) else ""
-        raise ContractError(f"{term} is a {type(value).__name__}, and not a tensor{hint}")
+        return f"{term} is a {type(value).__name__}, and not a tensor{hint}"
     if value.dim():
-        raise ContractError(f"{term} has the shape {tuple(value.shape)}; it must be a scalar, such as a mean()")
-    if value.device != device:
-        raise ContractError(f"{term} is on {value.device}, and the others are on {device}")
+        return f"{term} has the shape {tuple(value.shape)}; it must be a scalar, such as a mean()"
+    return f"{term} is on {value.device}, and the others are on {device}"
 
 
 class _Group:
@@ -115,11 +115,16 @@ class _Group:
         self.count = 0
 
     def add(self, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> None:
+        if list(terms) != self.terms or list(report) != self.report:
+            terms, report = self._ordered(terms, report)
+        torch._foreach_add_(self.sums, [value.detach() for value in (*terms.values(), *report.values())])
+
+    def _ordered(self, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], ...]:
+        """The terms in their order at first."""
         if terms.keys() != set(self.terms) or report.keys() != set(self.report):
             first, now = ", ".join(self.terms + self.report), ", ".join((*terms, *report))
             raise ContractError(f"{self.name}: the terms changed; at first they were {first}, and now they are {now}")
-        values = [*map(terms.__getitem__, self.terms), *map(report.__getitem__, self.report)]
-        torch._foreach_add_(self.sums, [value.detach() for value in values])
+        return {name: terms[name] for name in self.terms}, {name: report[name] for name in self.report}
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
         """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,8 @@ class Update:
         self._draw = draw
         self._measurements = measurements
         self._accumulate = accumulate
-        self._parts = accumulate * ranks().total
+        self._at = ranks()
+        self._parts = accumulate * self._at.total
         self._seed = seed
         self._frame = frame
         self._stop = [] if stop is None else [stop]
@@ -80,12 +81,16 @@ class Update:
             slot.freeze(False)
         for number in range(self.phase.repeat):
             batch = self._draw(self.phase)
-            with rank_stream(batch.latents.device, self._stream(step, number)):
+            with self._stream(batch, step, number):
                 self._work(batch)
             self._count()
 
-    def _stream(self, step: int, number: int) -> int:
-        return derived_seed(self._seed, "phase", self.phase.name, ranks().number, step, number)
+    def _stream(self, batch: Batch, step: int, number: int) -> AbstractContextManager[None]:
+        """The random stream of the work: each rank's own, or the one of the draw where there is one rank alone."""
+        if self._at.total == 1:
+            return nullcontext()
+        seed = derived_seed(self._seed, "phase", self.phase.name, self._at.number, step, number)
+        return rank_stream(batch.latents.device, seed)
 
     # ── Work ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -94,7 +99,8 @@ class Update:
             with self._frame(f'the objective of phase "{self.phase.name}"'):
                 self._differentiate(self.phase.objective(self._nets, part))
         self._check_gradients()
-        average_over_ranks(self._exchanged())
+        if self._at.total > 1:
+            average_over_ranks(self._exchanged())
         for slot in self._trained:
             norm = slot.apply_gradients()
             if norm is not None:
@@ -106,14 +112,12 @@ class Update:
         """This rank's parts of a batch."""
         if self._parts == 1:
             return [batch]
-        start = ranks().number * self._accumulate
+        start = self._at.number * self._accumulate
         return list(batch.chunks(self._parts))[start : start + self._accumulate]
 
     def _exchanged(self) -> list[Tensor]:
         """What ranks average after an update: gradients, what networks have noted of their part of the batch, and
         whether to stop."""
-        if ranks().total == 1:
-            return []
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
         trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
         modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]

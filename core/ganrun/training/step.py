@@ -35,13 +35,15 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     draw, stop = Drawing(run), torch.zeros((), device=device)
     updates, adjuster = _updates(run, draw, measurements, stop), _adjuster(run, draw)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
+    has_company = ranks().total > 1
 
     def take_step() -> None:
         started = time.perf_counter()
         state.whole = False
         set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
         draw.steps_done.fill_(state.step)
-        stop.fill_(run.interruption.signal_number or 0)
+        if has_company:
+            stop.fill_(run.interruption.signal_number or 0)
         lr = run.recipe.stage_at(state.step).lr
         for slot in state.slots.values():
             slot.set_rates(state.step, steps, lr)
@@ -53,7 +55,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
             average.update(state.step)
         run.begin()
         state.whole = True
-        if ranks().total > 1:
+        if has_company:
             run.interruption.agreed = bool(stop > 0)  # waits for the device
         state.seconds += time.perf_counter() - started
 
