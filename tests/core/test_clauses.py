@@ -19,6 +19,7 @@ from ganrun import (
     Inputs,
     Nets,
     NetworkSpec,
+    Optimizer,
     Phase,
     Settings,
     Slot,
@@ -30,7 +31,7 @@ from ganrun.discovery.named import NamedTracker
 from ganrun.rehearsal.losses import check_regularized, check_repeats, check_samples
 from ganrun.rehearsal.networks import NetworkTrial, check_network
 from ganrun.rehearsal.state import check_state
-from ganrun.testing import build
+from ganrun.testing import build, train
 from ganrun.training.averaging import Average
 from ganrun.training.measurements import Measurements, total_of
 
@@ -225,3 +226,44 @@ def test_a_tracker_that_answers_with_numbers_is_named(ask: Callable[[NamedTracke
 def test_phases_of_one_network_say_one_number() -> None:
     phase = Phase("both", lambda nets, batch: Terms({}), trains=("generator", "discriminator"))
     check_repeats([phase], {"generator": 2, "discriminator": 2})
+
+
+# ── Optimisers ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Stuck(Optimizer):
+    """Fails at its second step."""
+
+    def build(self, parameters: Any, device: torch.device) -> torch.optim.Optimizer:
+        class Failing(torch.optim.SGD):
+            steps = 0
+
+            def step(self, closure: Any = None) -> Any:
+                self.steps += 1
+                if self.steps > 1:
+                    raise ZeroDivisionError("stuck")
+                return super().step(closure)
+
+        return Failing(parameters, lr=self.settings.lr)
+
+
+class Stalling:
+    """Offers the optimiser."""
+
+    @hookimpl
+    def ganrun_optimizers(self) -> dict[str, type[Optimizer]]:
+        return {"stuck": Stuck}
+
+
+def test_an_optimiser_that_fails_in_a_run_is_named(tmp_path: Path) -> None:
+    tables = {
+        "train": {"steps": 2, "batch_size": 4, "device": "cpu"},
+        "data": {"use": "digits", "size": 8},
+        "loss": {"use": "gan"},
+        "generator": {"use": "mlp", "hidden": [4]},
+        "discriminator": {"use": "mlp", "hidden": [4]},
+        "optimizer": {"use": "stuck"},
+        "mlflow": False,
+    }
+    with pytest.raises(ContractError, match=r"\[optimizer\] stuck .*: step fails: ZeroDivisionError: stuck"):
+        train(tables, tmp_path / "run", Stalling())

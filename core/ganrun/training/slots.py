@@ -18,7 +18,7 @@ from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples
 from ganrun.rehearsal.state import check_state
 from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
-from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, framed_spec
+from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, framed_spec, run_frames
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -132,4 +132,4 @@ def _slot_state(recipe: Recipe, loss: Loss, name: str, module: nn.Module, device
     with frame_of(recipe, config, "build"):
         rule = build_optimizer(config)
         optimizer = rule.build((p for p in module.parameters() if p.requires_grad), device)
-    return SlotState(name, module, average and average(module), optimizer, rule)
+    return SlotState(name, module, average and average(module), optimizer, rule, frame=run_frames(recipe, config))

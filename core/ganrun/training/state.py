@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import NonFiniteError, RequestError
+from ganrun.base.frames import Frame
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
@@ -31,6 +33,8 @@ class SlotState:
     """The component that built the optimiser, with its settings."""
     augmentation: Augmentation | None = None
     """What stands before the network in training."""
+    frame: Frame = nullcontext
+    """The frame of calls into the optimiser."""
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,9 +64,10 @@ class SlotState:
         """Apply the schedules for step `step`, counted from 0; `lr` is the learning rate that a stage has set."""
         if self.rule is None or self.optimizer is None:
             return
-        entries = dict(self.rule.scheduled(step, steps))
-        if self.rule.varies or lr is not None:
-            entries["lr"] = self.rule.learning_rate(step, steps, lr)
+        with self.frame("its schedules"):
+            entries = dict(self.rule.scheduled(step, steps))
+            if self.rule.varies or lr is not None:
+                entries["lr"] = self.rule.learning_rate(step, steps, lr)
         for group in self.optimizer.param_groups if entries else ():
             group.update(entries)
 
@@ -77,7 +82,8 @@ class SlotState:
         norm = None
         if self.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
+        with self.frame("step"):
+            self.optimizer.step()
         for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
             parameter.grad = None
         return norm
