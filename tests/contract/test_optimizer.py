@@ -110,7 +110,9 @@ def test_an_optimiser_of_a_plugin_trains_both_networks(journey: Callable[..., Ru
 
 
 def test_an_extragradient_is_an_objective_on_given_weights(journey: Callable[..., Run]) -> None:
-    journey({"loss": {"use": "extragradient", "latent_size": 4}, "generator": MLP, "discriminator": MLP}, Plugin())
+    tables = {"loss": {"use": "extragradient", "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    run = journey(tables, Plugin())
+    assert run.step == run.steps
 
 
 @pytest.mark.parametrize("component", [Lion, OptimisticAdam])

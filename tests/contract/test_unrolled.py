@@ -67,7 +67,8 @@ class Plugin:
 
 def test_a_generator_that_looks_ahead_trains(journey: Callable[..., Run]) -> None:
     mlp = {"use": "mlp", "hidden": [8]}
-    journey({"loss": {"use": "unrolled"}, "generator": mlp, "discriminator": mlp}, Plugin())
+    run = journey({"loss": {"use": "unrolled"}, "generator": mlp, "discriminator": mlp}, Plugin())
+    assert run.step == run.steps
 
 
 def test_its_gradient_is_that_of_two_steps_written_out_by_hand() -> None:

@@ -30,7 +30,7 @@ OUT_OF_MEMORY = (
 
 
 class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
-    """A block that calls into a plugin; whatever it raises carries the plugin's name when it leaves.
+    """A block that calls into a plugin; an error that leaves it carries the plugin's name.
 
         with called("[generator] mlp (ganrun 0.1.0)", "forward", where="wgan.toml:12"):
             module(latents)

@@ -16,7 +16,7 @@ def copied(module: M) -> M:
     """A deep copy that shares no memory with the module.
 
     `copy.deepcopy` refuses tensors that were computed with gradients, such as the `weight` that the hooks of
-    `torch.nn.utils.weight_norm` and `spectral_norm` compute anew in each forward. Here they are copied by value.
+    `torch.nn.utils.weight_norm` and `spectral_norm` compute in each forward. Here they are copied by value.
     """
     kept = [value for each in module.modules() for value in (*vars(each).values(), *each.buffers(recurse=False))]
     computed = [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]

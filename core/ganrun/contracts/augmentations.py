@@ -59,6 +59,6 @@ class Augmentation(nn.Module, Component):
         they are. All ranks see the whole batch.
 
         Args:
-            outputs: What the network makes of the whole last batch of real images, augmented anew; without gradients.
+            outputs: What the network makes of the whole last batch of real images, augmented again; without gradients.
             images: Real images seen since the last call.
         """

@@ -81,7 +81,7 @@ class View:
         return {name.removeprefix(start): weight for name, weight in found.items() if name.startswith(start)}
 
     def given(self, weights: Mapping[str, Tensor]) -> View:
-        """The same network with other weights in the place of its own; gradients flow to where they come from.
+        """The same network with these weights instead of its parameters; gradients flow to where they come from.
 
             weights = {n: w.detach().requires_grad_() for n, w in nets.discriminator.weights().items()}
             objective = nets.discriminator.given(weights)(samples).mean()

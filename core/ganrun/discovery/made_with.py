@@ -1,4 +1,4 @@
-"""The plugins that a run was made with: its recipe means their components, whatever else is installed since."""
+"""The plugins that a run was made with: its recipe means their components, even if others are installed since."""
 
 from __future__ import annotations
 

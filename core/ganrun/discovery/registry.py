@@ -39,7 +39,7 @@ class RegisteredComponent:
 
     @property
     def full_name(self) -> str:
-        """`plugin:name`, which means this component whatever else is installed."""
+        """`plugin:name`, which means this component even if others of its name are installed."""
         return f"{self.plugin.name}:{self.name}"
 
 

@@ -76,6 +76,7 @@ def _same_output(one: Tensor, other: Tensor) -> bool:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have one shape, one type and the same bits; NaN equals NaN."""
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(_bytes(one), _bytes(other))
 
 
@@ -85,6 +86,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def finite(outputs: Any) -> bool:
+    """Whether no tensor in a tree of outputs holds NaN or infinity."""
     return all(bool(each.isfinite().all()) for each in _tensors(outputs))
 
 

@@ -100,7 +100,7 @@ def check_parameters(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise IncompatibleError(
-                f"its parameter {name} takes its size from the first input; take a layer that is told its size,"
+                f"its parameter {name} takes its size from the first input; take a layer with a fixed size,"
                 " such as nn.Linear instead of nn.LazyLinear"
             )
     trained = {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
@@ -173,7 +173,7 @@ def copy_of(module: nn.Module) -> nn.Module:
     """
     try:
         return copied(module)
-    except Exception as error:  # whatever an attribute raises
+    except Exception as error:  # any, from an attribute
         raise IncompatibleError(f"copy.deepcopy cannot copy it: {_line(error)}") from error
 
 
@@ -211,7 +211,7 @@ def check_average(used: nn.Module, call: Call, average: Callable[[nn.Module], Fo
             parameter.mul_(1 + SHAKE)
         follower.update(1)
         outputs = call(follower.module)
-    except Exception as error:  # whatever an attribute, or a forward in evaluation mode, raises
+    except Exception as error:  # any, from an attribute or a forward
         raise IncompatibleError(f"no average of it can be kept: {_line(error)}; [ema] turns averages off") from error
     if not finite(outputs) and finite(call(used.eval())):
         raise IncompatibleError("an average of it gives outputs that are not finite; [ema] turns averages off")

@@ -108,6 +108,7 @@ class Trial:
         return _Linear(spec)
 
     def nets(self) -> Nets:
+        """Views of the networks, in float32."""
         return Nets({name: View(network) for name, network in self.networks.items()})
 
     def terms(self, phase: Phase, batch: Batch) -> Terms:

@@ -104,7 +104,7 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
 def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelSpec, Loss]:
     """The model's spec, which is the data's with the facts that the loss adds, and the loss.
 
-    What the loss draws for its memory comes from a random stream of its own.
+    What the loss draws for its memory comes from a separate random stream.
 
     Raises:
         IncompatibleError: if the loss needs labels or record fields that the data lacks, or as `check_loss`.

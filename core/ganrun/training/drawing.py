@@ -48,7 +48,7 @@ class Drawing:
         return Batch(latents, real.images, real.labels, real.beside, self.steps_done)
 
     def last_real(self) -> Batch:
-        """The last batch of real records once more, mirrored anew and without latents.
+        """The last batch of real records once more, mirrored again and without latents.
 
         Read again rather than kept: so it follows from the run's state, and a resumed run has the same one.
         """

@@ -27,7 +27,7 @@ from ganrun.training.views import PRECISIONS
 class Penalties:
     """The regularisers of a recipe, built for its loss.
 
-    Each is built under a random stream of its own, so a further one changes nothing else.
+    Each is built under a separate random stream, so a further one changes nothing else.
 
     Args:
         recipe: The recipe.
