@@ -41,7 +41,9 @@ def has_latents(loss: Loss) -> None:
 
 def factors_are_the_latents(loss: Loss) -> None:
     """The factors have different names, and their sizes sum to the latent size."""
-    factors = _sequence_of(Factor, loss.factors(), "factors()")
+    with method("factors"):
+        declared = loss.factors()
+    factors = _sequence_of(Factor, declared, "factors()")
     for factor in factors:
         if not _is_count(factor.size):
             raise IncompatibleError(f'the factor "{factor.name}" has the size {factor.size!r}; it must be at least 1')
@@ -70,7 +72,9 @@ def draws_its_latents(loss: Loss) -> None:
 
 def phases_are_sound(loss: Loss) -> None:
     """There are phases, of different names; each trains slots of the loss, and occurs."""
-    phases = _sequence_of(Phase, loss.phases(), "phases()")
+    with method("phases"):
+        declared = loss.phases()
+    phases = _sequence_of(Phase, declared, "phases()")
     _check_names([phase.name for phase in phases], "phases")
     for phase in phases:
         _check_occurrence(phase)
@@ -92,7 +96,8 @@ def frozen_slots_stay(loss: Loss) -> None:
 
 def readings_are_functions(loss: Loss) -> None:
     """Readings are functions by name, and no name means something else to metrics."""
-    readings = loss.readings()
+    with method("readings"):
+        readings = loss.readings()
     if not isinstance(readings, Mapping):
         raise IncompatibleError(f"readings() gives {readings!r}; it must give functions by name")
     for name, reading in readings.items():
