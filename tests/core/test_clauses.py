@@ -267,3 +267,20 @@ def test_an_optimiser_that_fails_in_a_run_is_named(tmp_path: Path) -> None:
     }
     with pytest.raises(ContractError, match=r"\[optimizer\] stuck .*: step fails: ZeroDivisionError: stuck"):
         train(tables, tmp_path / "run", Stalling())
+
+
+class WarmedUp(nn.Linear):
+    """Works in evaluation mode only after a call in training mode, which no checkpoint knows of."""
+
+    is_warm = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.is_warm = self.is_warm or self.training
+        if not self.is_warm:
+            raise ArithmeticError("cold")
+        return super().forward(inputs)
+
+
+def test_a_network_that_a_restart_breaks_is_refused() -> None:
+    with pytest.raises(IncompatibleError, match="restored from a checkpoint, its forward fails: ArithmeticError: cold"):
+        check_state(WarmedUp(2, 2), lambda: WarmedUp(2, 2), lambda network: network(torch.ones(2, 2)), CPU)
