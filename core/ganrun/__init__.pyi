@@ -25,6 +25,7 @@ from .base.randomness import (
     isolated_random as isolated_random,
 )
 from .base.ranks import mean_over_ranks as mean_over_ranks
+from .base.secrets import without_secrets as without_secrets
 from .base.spinner import spinner as spinner
 from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
@@ -72,6 +73,12 @@ from .contracts.optimizers import (
     Optimizer as Optimizer,
     OptimizerSettings as OptimizerSettings,
     Schedule as Schedule,
+)
+from .contracts.outside import (
+    Address as Address,
+    LocalPath as LocalPath,
+    Secret as Secret,
+    secret_value as secret_value,
 )
 from .contracts.regularizers import (
     Regularizer as Regularizer,

@@ -41,7 +41,7 @@ class ImageFolder(PictureData):
     """
 
     class Settings(ganrun.Settings):
-        root: str = Field(min_length=1)
+        root: ganrun.LocalPath
         """The folder, or a .zip, which need not be unpacked."""
 
         size: int = Field(32, ge=8, le=1024)

@@ -30,7 +30,7 @@ class PublishedData(ganrun.Data):
     """
 
     class Settings(ganrun.Settings):
-        root: str | None = None
+        root: ganrun.LocalPath | None = None
         """Folder that holds the files, or torchvision's root; unless given, the usual places."""
 
         size: int = Field(32, ge=8, le=256)

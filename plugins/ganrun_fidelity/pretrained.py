@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Data, Extractor, IncompatibleError, ModelSpec
+from ganrun import Data, Extractor, IncompatibleError, LocalPath, ModelSpec
 from ganrun_fidelity.precision import exact_convolutions
 from ganrun_fidelity.resizing import resize
 from ganrun_fidelity.weights import Published
@@ -27,7 +27,7 @@ class Pretrained(Extractor):
     """A network with published weights. It takes resized pictures in colour; grey ones become three equal channels."""
 
     class Settings(ganrun.Settings):
-        weights: str | None = None
+        weights: LocalPath | None = None
         """Path of a file of weights in the published format; unless given, the published file in torch's hub folder,
         $TORCH_HOME/hub/checkpoints."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class Mlflow(ganrun.Observer):
         experiment: str | None = Field(None, min_length=1, max_length=500)
         """The MLflow experiment: a group of runs to compare, created if it is missing. Default: the data's name."""
 
-        uri: str | None = None
+        uri: Annotated[str, ganrun.Address(store.URI_VARIABLE)] | None = None
         """Tracking URI. Default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working directory."""
 
         run_name: str | None = Field(None, min_length=1, max_length=250)

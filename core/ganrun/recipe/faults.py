@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ganrun.base.suggestions import did_you_mean
+from ganrun.contracts.outside import SECRET_FAULT
 from ganrun.contracts.settings import Settings, setting_names
 from ganrun.recipe.source import Key, header
 
@@ -73,6 +74,8 @@ def _text(key: Key, place: Key, faults: list[ErrorDetails], names: list[str], ow
     if fault["type"] == "missing":
         return f'{header(key)} needs the key "{path}"\n  see: {owner.see}'
     reason = ", or ".join(_reason(each) for each in faults)
+    if any(each["type"] == SECRET_FAULT for each in faults):
+        return f"{header(key)} {path}: {reason}"
     return f"{header(key)} {path} = {shown(fault['input'])}: {reason}" if path else f"{header(key)}: {reason}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.base.errors import RecipeError, RequestError
+from ganrun.base.secrets import secret_in, without_secrets
 
 Key = tuple[str | int, ...]
 """A place in the tables, such as `("metric", 0, "samples")`."""
@@ -38,15 +39,21 @@ class Source:
         places = [key[:depth] for depth in range(len(key), 0, -1)]
         for place in places:
             if place in self.overrides:
-                return f"--set {self.overrides[place]}"
+                return f"--set {without_secrets(self.overrides[place])}"
         for place in places:
             line = _line_of(self.text, place)
             if line is not None:
                 return f"{self.path}:{line}"
             for at, override in self.overrides.items():
                 if at[: len(place)] == place:
-                    return f"--set {override}"
+                    return f"--set {without_secrets(override)}"
         return str(self.path)
+
+    def secrets_in_comments(self) -> Iterator[tuple[int, str]]:
+        """The lines that are comments and hold a password or token, each with which of them it is."""
+        for number, line in enumerate(self.text.split("\n"), 1):
+            if line.lstrip().startswith("#") and (what := secret_in(line)) is not None:
+                yield number, what
 
     @property
     def preamble(self) -> str:

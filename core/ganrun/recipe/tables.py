@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from ganrun.base.errors import RecipeError
+from ganrun.base.secrets import secret_in
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.recipe.faults import Owner, setting_faults, shown
 from ganrun.recipe.source import Key, Source, header
 
 S = TypeVar("S", bound=Settings)
+
+SECRET_ADVICE = (
+    "a recipe is stored in runs and handed out with them, so leave it out here, and set it in the environment of the "
+    "service that needs it"
+)
 
 
 class Tables:
@@ -26,17 +32,24 @@ class Tables:
         self.source = source
         self.content = source.tables
         self.faults: list[str] = []
+        self._places: set[Key] = set()
 
     def fault(self, key: Key, text: str) -> None:
         """Add a fault at `key`."""
+        self._places.add(key)
         self.faults.append(f"{self.source.where(key)}: {text}")
 
     def check(self) -> None:
-        """Report the faults found so far.
+        """Report the faults found so far, and every password and token, wherever it stands.
 
         Raises:
             RecipeError: if there are any faults.
         """
+        for key, what in _secrets_in(self.content):
+            if key not in self._places:
+                self.fault(key, f"{'.'.join(map(str, key))} holds a {what}; {SECRET_ADVICE}")
+        for line, what in self.source.secrets_in_comments():
+            self.faults.append(f"{self.source.path}:{line}: this comment holds a {what}; {SECRET_ADVICE}")
         if self.faults:
             raise RecipeError(self.faults)
 
@@ -101,3 +114,12 @@ class Tables:
         table = self.table(key, required=required)
         owner = Owner("the engine", f"ganrun show {key[0]}")
         return None if table is None else self.settings(key, settings, table, owner)
+
+
+def _secrets_in(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
+    """The places of texts that hold a secret, each with what it is."""
+    if isinstance(value, str) and (what := secret_in(value)) is not None:
+        yield key, what
+    elif isinstance(value, dict | list):
+        for part, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _secrets_in(each, (*key, part))

@@ -44,7 +44,7 @@ class Celeba(PictureData):
     """
 
     class Settings(ganrun.Settings):
-        root: str | None = None
+        root: ganrun.LocalPath | None = None
         """The zip, or a folder that holds it or the pictures; unless given, the usual places."""
 
         size: int = Field(64, ge=8, le=512)

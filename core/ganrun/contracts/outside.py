@@ -1,0 +1,122 @@
+"""Types of settings that point outside a recipe: at paths of this machine, at services, and at secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from ganrun.base.errors import RequestError
+from ganrun.base.secrets import secret_in
+from ganrun.contracts.settings import Settings
+
+SECRET_FAULT = "secret"
+"""The type of a validation error whose input must not be shown."""
+
+M = TypeVar("M")
+
+
+class _Path:
+    """Marks a setting as a path of this machine."""
+
+
+def _absolute(path: str) -> str:
+    if not path:
+        raise ValueError("say a path")
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for an unknown user
+
+
+LocalPath = Annotated[str, AfterValidator(_absolute), _Path()]
+"""A setting that is a path of this machine: `root: ganrun.LocalPath | None = None`.
+
+It is made absolute, with `~` replaced by the user's home, so that a run can be continued from any working directory. It
+says where something is and not what it is: a run may be resumed with another one, and exports do not contain it.
+"""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Marks a setting as the address of a service that runs are sent to; an address with a password or token is
+    refused, because recipes are stored in runs and handed out with them.
+
+        uri: Annotated[str, ganrun.Address("MLFLOW_TRACKING_URI")] | None = None
+
+    An address that stands in a run's own recipe, and not in the environment variable nor after `--set`, is used only
+    if the user names it too: a run directory may come from anybody.
+
+    Args:
+        variable: The environment variable that names the same service.
+    """
+
+    variable: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, address: str) -> str:
+        if (what := secret_in(address)) is not None:
+            raise PydanticCustomError(
+                SECRET_FAULT, f"it holds a {what}; leave it out here, and set the whole address in {self.variable}"
+            )
+        return address
+
+
+class _Secret:
+    """Marks a setting as a reference to a secret."""
+
+
+_REFERENCE = re.compile(r"\$[A-Za-z_]\w*")
+
+
+def _reference(text: str) -> str:
+    if not _REFERENCE.fullmatch(text):
+        raise PydanticCustomError(
+            SECRET_FAULT,
+            "a secret does not belong in a recipe, which is stored in runs and handed out with them; put it into an "
+            'environment variable, and write that variable\'s name: "$NAME"',
+        )
+    return text
+
+
+Secret = Annotated[str, AfterValidator(_reference), _Secret()]
+"""A setting that is a password, token or key: `api_key: ganrun.Secret = "$SERVICE_API_KEY"`.
+
+A recipe names the environment variable that holds it, after a `$`, and never holds the secret itself; `secret_value`
+reads it.
+"""
+
+
+def secret_value(reference: str) -> str:
+    """The secret that a setting of the type `Secret` refers to.
+
+    Raises:
+        RequestError: if the environment variable is not set.
+    """
+    value = os.environ.get(reference.removeprefix("$"))
+    if not value:
+        raise RequestError(f"the environment variable {reference.removeprefix('$')} is not set")
+    return value
+
+
+def marked(settings: type[Settings], mark: type[M]) -> Iterator[tuple[str, M]]:
+    """The keys of the settings that have a mark of this class, each with the mark."""
+    for name, field in settings.model_fields.items():
+        for each in _marks_of(field.annotation, field.metadata):
+            if isinstance(each, mark):
+                yield field.alias or name, each
+
+
+def local_paths(settings: type[Settings]) -> list[str]:
+    """The keys of the settings that are paths of this machine."""
+    return [name for name, _ in marked(settings, _Path)]
+
+
+def _marks_of(annotation: Any, metadata: Any = ()) -> Iterator[object]:
+    yield from metadata
+    for each in get_args(annotation):
+        yield from _marks_of(each, getattr(each, "__metadata__", ()))
