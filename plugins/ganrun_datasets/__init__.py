@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def ganrun_data() -> Mapping[str, type[Data]]:
     """Data sets of this plugin, by name."""
     from ganrun_datasets.celeba.data import Celeba
-    from ganrun_datasets.cifar10 import Cifar10
+    from ganrun_datasets.cifar import Cifar10, Cifar100
     from ganrun_datasets.digits import Digits
+    from ganrun_datasets.emnist import Emnist
     from ganrun_datasets.gaussians import Gaussians
     from ganrun_datasets.image_folder import ImageFolder
-    from ganrun_datasets.mnist import FashionMnist, Mnist
+    from ganrun_datasets.mnist import FashionMnist, Kmnist, Mnist
     from ganrun_datasets.stl10 import Stl10
     from ganrun_datasets.svhn import Svhn
     from ganrun_datasets.synthetic import Synthetic
@@ -27,10 +28,13 @@ def ganrun_data() -> Mapping[str, type[Data]]:
     return {
         "celeba": Celeba,
         "cifar10": Cifar10,
+        "cifar100": Cifar100,
         "digits": Digits,
+        "emnist": Emnist,
         "fashion-mnist": FashionMnist,
         "gaussians": Gaussians,
         "image-folder": ImageFolder,
+        "kmnist": Kmnist,
         "mnist": Mnist,
         "stl10": Stl10,
         "svhn": Svhn,

@@ -7,6 +7,7 @@ then the values (http://yann.lecun.com/exdb/mnist/). The files are often gzipped
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -21,6 +22,9 @@ UINT8 = 0x08
 OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 GZIP_MAGIC = b"\x1f\x8b"
 
+MOST_BYTES = 1 << 30
+"""Of an unpacked file; the largest that is published, of EMNIST by class, has half as many."""
+
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """The array in an IDX file of uint8, gzipped or plain; it is writable and owns its memory.
@@ -32,7 +36,16 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: naming the file and the fault, if it is not a complete file of this kind.
     """
-    content = _content(path)
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_idx(path, packed, dimensions)
+
+
+def parse_idx(path: Path, packed: bytes, dimensions: int) -> npt.NDArray[np.uint8]:
+    """As `read_idx`, for the content of a file that is in an archive; `path` is its name in messages."""
+    content = _unpacked(path, packed)
     shape = _shape(path, content, dimensions)
     start = 4 + 4 * dimensions
     announced, held = math.prod(shape), len(content) - start
@@ -41,14 +54,19 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
-def _content(path: Path) -> bytes:
+def _unpacked(path: Path, content: bytes) -> bytes:
+    if not content.startswith(GZIP_MAGIC):
+        return content
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+        with gzip.open(io.BytesIO(content)) as file:
+            unpacked = file.read(MOST_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, f"it is not a complete gzip file: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if unpacked.startswith(GZIP_MAGIC):
+        raise DataError(f"{path} is packed twice: unpack it once, with gunzip, and put the result in its place")
+    if len(unpacked) > MOST_BYTES:
+        raise _damaged(path, f"it unpacks to more than {MOST_BYTES:,} bytes")
+    return unpacked
 
 
 def _shape(path: Path, content: bytes, dimensions: int) -> tuple[int, ...]:

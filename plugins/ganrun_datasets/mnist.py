@@ -1,8 +1,8 @@
-"""MNIST and Fashion-MNIST, each from four IDX files."""
+"""MNIST, Fashion-MNIST and KMNIST, each from four IDX files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,8 +47,8 @@ class IdxData(PublishedData):
         return candidate_folders(self.name, self.settings.root, f"{self._torchvision_name}/raw", self.system)
 
     def file(self, folder: Path, name: str) -> Path | None:
-        """The file, plain or gzipped."""
-        return next((path for path in (folder / name, folder / f"{name}.gz") if is_file(path)), None)
+        """The file, plain or gzipped, in any of the usual spellings."""
+        return next(filter(is_file, spelled(folder, name)), None)
 
     def instructions(self, folder: Path) -> Sequence[str]:
         """The four files."""
@@ -90,6 +90,14 @@ class IdxData(PublishedData):
         if len(labels) and labels.max() >= len(self.classes):
             raise ganrun.DataError(f"{path} is not {self.title}: it has the label {labels.max()}, not 0 to 9")
         return labels.astype(np.int64)
+
+
+def spelled(folder: Path, name: str) -> Iterator[Path]:
+    """A file under its published name, or with the dot that unpackers put in; plain, gzipped, or, as some archives
+    have it, alone in a folder of its name."""
+    names = [spelling + end for spelling in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    yield from (folder / each for each in names)
+    yield from (folder / outer / inner for outer in names for inner in names)
 
 
 class Mnist(IdxData):
@@ -134,3 +142,21 @@ class FashionMnist(IdxData):
         elsewhere = f', and leave root out or say root = "{DEBIAN}"' if self.settings.root else ""
         package = f"on Debian or Ubuntu: sudo apt-get install dataset-fashion-mnist{elsewhere}"
         return [package, *super().instructions(folder)]
+
+
+class Kmnist(IdxData):
+    """KMNIST: 60,000 + 10,000 cursive Japanese characters (Kuzushiji), grey, 28×28, in ten balanced classes.
+
+    Clanuwat, Bober-Irizar, Kitamoto, Lamb, Yamamoto and Ha, arXiv:1812.01718. The four IDX files, gzipped or not, are
+    searched for in $GANRUN_DATA, ./data and ganrun's cache.
+    """
+
+    title, name = "KMNIST", "kmnist"
+    classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    md5s = (
+        "bdb82020997e1d708af4cf47b453dcf7",
+        "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7",
+        "7320c461ea6c1c855c0b718fb2a4b134",
+    )
+    md5s_as_packed = True

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import logging
+import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import ganrun
+
 log = logging.getLogger("ganrun.datasets")
+
+SETTLED_SECONDS = 2
+"""A file that was written to more recently may be written to again within the resolution of its times."""
 
 
 class Identity(NamedTuple):
@@ -22,28 +31,68 @@ class Identity(NamedTuple):
     """Whether all files are the published ones; None if that cannot be known."""
 
 
-def identify(data: str, files: Mapping[Path, str | None]) -> Identity:
+def identify(data: str, files: Mapping[Path, str | None], *, as_packed: bool = False) -> Identity:
     """Compare files with their published checksums, and warn about those that differ.
 
     Args:
         data: The data set's name, for the warning.
         files: The published MD5 by file, None for a file that has none; of a .gz, the MD5 of its unpacked content.
+        as_packed: Whether the published MD5 of a .gz is that of the file itself. Then a file that was unpacked, or
+            packed again, is not known to be another one.
     """
-    found = {path: md5_of(path) for path in files}
-    foreign = [path for path, expected in files.items() if expected is not None and found[path] != expected]
+    found = {path: md5_of(path, unpacked=not as_packed) for path in files}
+    differing = [path for path, expected in files.items() if expected is not None and found[path] != expected]
+    is_known = all(files.values()) and not differing
+    foreign = [] if as_packed else differing
     if foreign:
         log.warning(
             "%s: %d of %d files are not the published ones; the first is %s; scores cannot be compared with others'",
             *(data, len(foreign), len(files), foreign[0]),
         )
-    is_known = all(expected is not None for expected in files.values())
     return Identity({path.name: md5 for path, md5 in found.items()}, False if foreign else is_known or None)
 
 
-def md5_of(path: Path) -> str:
-    """The MD5 of a file in hexadecimal; for a gzip file that is not a .tar, the MD5 of its unpacked content."""
+def md5_of(path: Path, *, unpacked: bool = True) -> str:
+    """The MD5 of a file in hexadecimal; for a gzip file that is not a .tar, the MD5 of its unpacked content.
+
+    It is computed once, and remembered in ganrun's cache for as long as the file's size, times and place on the disk
+    stay the same.
+
+    Args:
+        path: The file.
+        unpacked: Whether a gzip file is unpacked.
+    """
+    stamp, memory = _stamp(path), _memory(path, unpacked)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return str(known["md5"])
+    md5 = _computed(path, unpacked)
+    if stamp == _stamp(path) and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
+        with suppress(OSError), ganrun.atomic_path(memory) as partial:
+            partial.write_text(json.dumps({"stamp": stamp, "md5": md5}), encoding="utf-8")
+    return md5
+
+
+def _computed(path: Path, unpacked: bool) -> str:
     # Two gzip files of the same content differ in date and name, and browsers unpack files but keep the name.
     with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b" and ".tar" not in path.suffixes
+        is_packed = unpacked and file.read(2) == b"\x1f\x8b" and ".tar" not in path.suffixes
     with gzip.open(path) if is_packed else path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+
+
+def _memory(path: Path, unpacked: bool) -> Path:
+    """Where the MD5 of a file is remembered; a file that cannot exist, where there is no cache."""
+    name = hashlib.blake2b(
+        f"{unpacked} {path.absolute()}".encode("utf-8", "surrogateescape"), digest_size=16
+    ).hexdigest()
+    try:
+        return ganrun.cache_directory("checksums") / f"{name}.json"
+    except OSError:
+        return Path(os.devnull) / name

@@ -46,13 +46,16 @@ class PublishedData(ganrun.Data):
     channels: ClassVar[int]
     system: ClassVar[tuple[Path, ...]] = ()
     """Where packages of operating systems install it."""
+    md5s_as_packed: ClassVar[bool] = False
+    """Whether the published MD5 of a .gz is that of the file itself, and not of its unpacked content."""
 
     # ── What each data set defines ────────────────────────────────────────────────────────────────────
 
     @property
     @abstractmethod
     def checksums(self) -> Mapping[str, str]:
-        """The files that the settings require, each with its published MD5; of a .gz, that of its unpacked content."""
+        """The files that the settings require, each with its published MD5; of a .gz, that of its unpacked content,
+        unless `md5s_as_packed`."""
 
     @abstractmethod
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
@@ -157,7 +160,7 @@ class PublishedData(ganrun.Data):
     @cached_property
     def _identity(self) -> Identity:
         with _os_errors_as_data_errors():
-            return identify(self.name, self.files_read(self.locate()))
+            return identify(self.name, self.files_read(self.locate()), as_packed=self.md5s_as_packed)
 
     def _missing(self, folder: Path) -> list[str]:
         return [name for name in self.checksums if self.file(folder, name) is None]

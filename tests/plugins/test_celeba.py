@@ -240,6 +240,25 @@ def test_the_published_split_is_by_number_or_by_the_file(tmp_path, capsys):
     assert np.array_equal(found.split("test").images, whole.split("train").images[[0, 4]])
 
 
+@pytest.mark.parametrize("separator", [",", ", ", " "])
+@pytest.mark.parametrize("absent", ["-1", "0"])
+def test_the_lists_may_be_comma_separated_with_a_heading(tmp_path, separator, absent):
+    root = write_faces(tmp_path / "img_align_celeba/img_align_celeba").parent.parent
+    names = separator.join(["image_id", *COLUMNS.split()])
+    rows = [separator.join([f"{n:06d}.jpg", absent, "1", "1" if n % 2 == 0 else absent]) for n in NUMBERS]
+    (root / "list_attr_celeba.csv").write_text("\ufeff" + "\r\n".join([names, *rows, ""]), encoding="utf-8")
+    parts = [
+        separator.join([f"{n:06d}.jpg", str(part)]) for n, part in zip(NUMBERS, (2, 1, 0, 0, 2, 1, 0), strict=True)
+    ]
+    (root / "list_eval_partition.csv").write_text("\n".join([separator.join(["image_id", "partition"]), *parts]))
+    found = prepared(root, train_on="train", attribute="Smiling")
+    assert found.split("train").labels.tolist() == [int(NUMBERS[row] % 2 == 0) for row in (2, 3, 6)]
+    assert found.split("test").labels.tolist() == [int(NUMBERS[row] % 2 == 0) for row in (0, 4)]
+    write_attributes(tmp_path / "plain")
+    same = prepared(write_faces(tmp_path / "plain"), attribute="Smiling")
+    assert np.array_equal(prepared(root, attribute="Smiling").split("train").labels, same.split("train").labels)
+
+
 def test_a_trial_set_without_test_pictures_has_no_test_split(tmp_path):
     found = prepared(write_faces(tmp_path / "faces", range(1, 4)), train_on="train")
     assert found.manifest()["counts"] == {"train": 3}
@@ -258,7 +277,7 @@ def test_an_unknown_attribute_gets_a_suggestion():
     ("change", "reason"),
     [
         (lambda text: "<!doctype html><p>quota", "is a web page"),
-        (lambda text: "", "has no column Smiling in its second line"),
+        (lambda text: "", "has no column Smiling in the line above the pictures"),
         (lambda text: text.replace(" Smiling", " Frowning"), "has no column Smiling"),
         (lambda text: text.replace("000002.jpg -1  1  1", "000002.jpg -1  1  x"), r"list_attr_celeba.txt:4 is damaged"),
         (lambda text: text.replace("000002.jpg -1  1  1", "000002.jpg -1"), r"list_attr_celeba.txt:4 is damaged"),

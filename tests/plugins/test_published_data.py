@@ -19,13 +19,16 @@ from scipy.io import savemat
 
 from ganrun import DataError, DataSpec
 from ganrun.testing import assert_conforms
-from ganrun_datasets.cifar10 import NAMES, Cifar10
+from ganrun_datasets.cifar import Cifar10, Cifar100
 from ganrun_datasets.published import identify
 from ganrun_datasets.stl10 import Stl10
 from ganrun_datasets.svhn import Svhn
 
 PER_BATCH = 12
 """Pictures in each batch of the small CIFAR-10."""
+
+BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+"""Of CIFAR-10, in the order of their numbers here."""
 
 STL = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
 
@@ -92,7 +95,7 @@ FORMS = {
 def write_cifar(root: Path, folder: str, packed: bool, write=None) -> Path:
     """Write a small CIFAR-10 in its published layout, and return the result that `locate` should have."""
     form, suffix, archive = FORMS[folder]
-    contents = {f"{name}{suffix}": (write or form)(number) for number, name in enumerate(NAMES)}
+    contents = {f"{name}{suffix}": (write or form)(number) for number, name in enumerate(BATCHES)}
     if not packed:
         (root / folder).mkdir(parents=True)
         for name, content in contents.items():
@@ -121,6 +124,42 @@ def test_cifar_is_the_same_in_every_form(tmp_path, folder, packed):
     assert np.array_equal(test.images.reshape(-1, 3072), expected[5][0]) and test.labels.tolist() == expected[5][1]
     assert train.images.shape[1:] == data.spec().sample_shape == (3, 32, 32)
     assert data.manifest()["published"] in (False, None), "these are small ones"
+
+
+def write_cifar100(root: Path, pickled: bool) -> None:
+    """Both batches, each with labels `index % 100` and superclasses `index % 20`."""
+    root.mkdir(parents=True)
+    for number, name in enumerate(("train", "test")):
+        pixels = np.random.default_rng(number).integers(0, 256, (120, 3072), np.uint8)
+        fine, coarse = np.arange(120, dtype=np.uint8) % 100, np.arange(120, dtype=np.uint8) % 20
+        if pickled:
+            labels = {b"fine_labels": fine.tolist(), b"coarse_labels": coarse.tolist()}
+            (root / name).write_bytes(pickle.dumps({b"filenames": [b"a.png"], **labels, b"data": pixels}, 2))
+        else:
+            records = np.concatenate([coarse[:, None], fine[:, None], pixels], axis=1)
+            (root / f"{name}.bin").write_bytes(records.tobytes())
+
+
+@pytest.mark.parametrize(("labels", "classes"), [("fine", 100), ("coarse", 20)])
+def test_cifar100_has_classes_and_superclasses_in_both_forms(tmp_path, labels, classes):
+    write_cifar100(tmp_path / "a/cifar-100-python", pickled=True)
+    write_cifar100(tmp_path / "b/cifar-100-binary", pickled=False)
+    python, binary = (made(Cifar100, tmp_path / name, labels=labels) for name in "ab")
+    assert python.fingerprint() == binary.fingerprint() and python.fingerprint("test") == binary.fingerprint("test")
+    split = python.split("train")
+    assert split.labels.tolist() == [index % classes for index in range(120)]
+    assert np.array_equal(
+        split.images.reshape(-1, 3072), np.random.default_rng(0).integers(0, 256, (120, 3072), np.uint8)
+    )
+    assert len(set(python.class_names())) == python.spec().classes == classes
+
+
+def test_cifar100_is_not_read_as_cifar10(tmp_path):
+    write_cifar100(tmp_path / "cifar-100-python", pickled=True)
+    for name in BATCHES:
+        (tmp_path / name).write_bytes((tmp_path / "cifar-100-python/train").read_bytes())
+    with pytest.raises(DataError, match="data_batch_1 is not a batch of CIFAR-10: it has 0 labels"):
+        made(Cifar10, tmp_path).prepare()
 
 
 @pytest.mark.parametrize("write", [*(lambda n, p=p: python3(n, p) for p in (2, 3, 4)), lambda n: python2(n, 5)])
@@ -343,7 +382,7 @@ def test_an_archive_with_links_in_it_is_read(tmp_path):
         link = tarfile.TarInfo("cifar-10-batches-py/latest")
         link.type, link.linkname = tarfile.LNKTYPE, "cifar-10-batches-py/gone"
         archive.addfile(link)
-        for number, name in enumerate(NAMES):
+        for number, name in enumerate(BATCHES):
             content = python3(number)
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
@@ -369,7 +408,7 @@ except DataError as error:
 """
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)
-        for name in (*(f"{name}.bin" for name in NAMES), "train_32x32.mat", "test_32x32.mat", *STL):
+        for name in (*(f"{name}.bin" for name in BATCHES), "train_32x32.mat", "test_32x32.mat", *STL):
             (Path(root) / name).write_bytes(b"0" * 27_648)
             (Path(root) / name).chmod(0)
         done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)

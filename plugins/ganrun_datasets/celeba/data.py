@@ -171,9 +171,10 @@ class Celeba(PictureData):
         pictures = self._files.pictures
         lists = [ATTRIBUTES] * bool(self.settings.attribute) + [PARTITION] * (self.settings.train_on == "train")
         sums = self._files.checksums(lists)
-        are_published = set(sums.values()) <= set(PUBLISHED.values())
+        copies = {name for name in sums if name.endswith(".csv")}  # in another format, so no checksum tells
+        are_published = {sums[name] for name in sums.keys() - copies} <= set(PUBLISHED.values())
         if pictures.is_file():
-            return {"files": sums, "published": are_published}
+            return {"files": sums, "published": are_published and (None if copies else True)}
         # No checksum of a folder is published: it can only be known to be another one.
         is_unknown = are_published and self._faces.are_complete
         files = {pictures.name: self.decoded.record.contents, **sums}

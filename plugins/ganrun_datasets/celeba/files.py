@@ -72,9 +72,11 @@ class CelebaFiles:
             raise
 
     def list_file(self, name: str) -> Path | None:
-        """One of the lists: beside the pictures, or in the folder that the authors' page has it in."""
+        """One of the lists, or a copy of it as .csv: beside the pictures, or in the folder that the authors' page has
+        it in."""
         folders = [self.place, self.pictures.parent, self.pictures, self.pictures.parent.parent]
-        files = [folder / part / name for folder in folders for part in ("", "Anno", "Eval")]
+        spelled = (name, Path(name).with_suffix(".csv").name)
+        files = [folder / part / each for each in spelled for folder in folders for part in ("", "Anno", "Eval")]
         return next(filter(is_file, files), None)
 
     def checksums(self, names: Iterable[str]) -> dict[str, str]:

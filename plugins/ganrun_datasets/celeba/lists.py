@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from ganrun import DataError
 from ganrun_datasets.celeba.faces import COUNT, number_of
 from ganrun_datasets.damage import is_web_page
 from ganrun_datasets.pictures.sources import printable
+
+MOST_HEADING_LINES = 2
+"""Lines above the first picture: in the published list of attributes, a count and the names."""
 
 FIRST_VALIDATION, FIRST_TEST = 162_771, 182_638
 """The first picture of each part of the published partition that follows the training pictures."""
@@ -34,7 +37,8 @@ def attribute_labels(path: Path, attribute: Attribute, numbers: Numbers) -> Numb
     """Whether each picture has an attribute: int64 `(count,)`, 0 or 1.
 
     Args:
-        path: The list: a count, a line of 40 names, then for each picture its file name and 40 times -1 or 1.
+        path: The list: a count, a line of 40 names, then for each picture its file name and 40 times -1 or 1; or the
+            same as comma-separated values, in which 0 may stand for -1.
         attribute: One of the names.
         numbers: The pictures' numbers.
 
@@ -42,10 +46,13 @@ def attribute_labels(path: Path, attribute: Attribute, numbers: Numbers) -> Numb
         DataError: if the list cannot be read, is damaged, or lacks the attribute or a picture.
     """
     table = _Table.read(path)
-    names = table.lines[1][1].split() if len(table.lines) > 1 else []
+    names = table.heading[-1] if table.heading else []
     if attribute not in names:
-        raise DataError(f"{path} has no column {attribute} in its second line; replace it with a fresh copy")
-    return table.column(1 + names.index(attribute), {"-1": 0, "1": 1}, numbers, heading_lines=2)
+        raise DataError(
+            f"{path} has no column {attribute} in the line above the pictures; replace it with a fresh copy"
+        )
+    from_the_end = names.index(attribute) - len(names)  # the first column, of file names, may have no name
+    return table.column(from_the_end, {"-1": 0, "0": 0, "1": 1}, numbers)
 
 
 def published_splits(path: Path | None, numbers: Numbers) -> tuple[Numbers, dict[str, tuple[int, int]]]:
@@ -55,7 +62,7 @@ def published_splits(path: Path | None, numbers: Numbers) -> tuple[Numbers, dict
 
     Args:
         path: The list: for each picture its file name and 0 for training, 1 for validation or 2 for testing. None for
-            the published partition.
+            the published partition. Comma-separated values, with a heading, are the same.
         numbers: The pictures' numbers, ascending.
 
     Raises:
@@ -75,13 +82,26 @@ def _partition(path: Path | None, numbers: Numbers) -> Numbers:
     return _Table.read(path).column(1, {"0": 0, "1": 1, "2": 2}, numbers)
 
 
+class _Line(NamedTuple):
+    number: int
+    """In the file."""
+    text: str
+
+    @property
+    def fields(self) -> list[str]:
+        """Separated by commas, or by spaces."""
+        return [each.strip(' \t"') for each in self.text.split(",")] if "," in self.text else self.text.split()
+
+
 @dataclass(frozen=True)
 class _Table:
-    """A text file with a line for each picture: its file name, then values, separated by spaces."""
+    """A text file with a line for each picture: its file name, then values, separated by spaces or commas."""
 
     path: Path
-    lines: list[tuple[int, str]]
-    """Those that are not blank, with their numbers in the file."""
+    heading: list[list[str]]
+    """The fields of the lines above the first picture."""
+    lines: list[_Line]
+    """The other lines that are not blank."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -91,18 +111,23 @@ class _Table:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         if is_web_page(content):
             raise DataError(f"{path} is a web page saved in place of the file; download it again in a browser")
-        lines = content.decode("utf-8-sig", "replace").splitlines()
-        return cls(path, [(number, line) for number, line in enumerate(lines, 1) if line.strip()])
+        texts = enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1)
+        lines = [_Line(number, text) for number, text in texts if text.strip()]
+        first = next(
+            (index for index, line in enumerate(lines[:MOST_HEADING_LINES]) if number_of(line.fields[0])), None
+        )
+        start = MOST_HEADING_LINES if first is None else first
+        return cls(path, [line.fields for line in lines[:start]], lines[start:])
 
-    def column(self, column: int, values: Mapping[str, int], numbers: Numbers, heading_lines: int = 0) -> Numbers:
+    def column(self, column: int, values: Mapping[str, int], numbers: Numbers) -> Numbers:
         """The value of a column for each of the pictures `numbers`; `values` gives the meaning of its texts."""
-        found = np.full(COUNT + 1, -1, np.int64)
-        for line_number, line in self.lines[heading_lines:]:
-            fields = line.split()
+        found, width = np.full(COUNT + 1, -1, np.int64), len(self.lines[0].fields) if self.lines else 0
+        for line in self.lines:
+            fields = line.fields
             number = number_of(fields[0])
-            if not number or len(fields) <= column or fields[column] not in values:
+            if not number or len(fields) != width or width < 2 or fields[column] not in values:
                 raise DataError(
-                    f"{self.path}:{line_number} is damaged: {printable(line[:60])!r}; replace it with a fresh copy"
+                    f"{self.path}:{line.number} is damaged: {printable(line.text[:60])!r}; replace it with a fresh copy"
                 )
             found[number] = values[fields[column]]
         chosen = found[numbers]
