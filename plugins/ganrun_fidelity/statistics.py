@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,6 @@ def _check_covariance(path: Path, covariance: npt.NDArray[np.float64]) -> None:
 
 
 def _count(path: Path) -> int | None:
-    headers: dict[str, Any] = npz_headers(path)
+    headers = npz_headers(path)
     said = [name for name in COUNTS if name in headers and headers[name].dtype.kind in "iu" and not headers[name].shape]
     return int(read_npz(path, said[0])) if said else None

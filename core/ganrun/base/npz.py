@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -18,9 +17,6 @@ from numpy.lib import format as npy
 from ganrun.base.errors import RequestError
 
 ENDING = ".npy"
-
-_DAMAGED = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What zipfile and NumPy raise for a file that is no .npz, cut short, encrypted or changed."""
 
 
 class ArrayHeader(NamedTuple):
@@ -72,9 +68,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except RequestError:
+        raise
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror or error}") from error
-    except _DAMAGED as error:
+    except Exception as error:  # of zlib, of NumPy's parser of headers, and others more
         raise RequestError(f"{path} is no .npz, or damaged: {error}; get it again") from error
 
 
