@@ -74,6 +74,7 @@ class Target(ganrun.Observer):
             plain = self.model_dump(exclude_none=True, exclude={"metric", "value", "tolerance", "source", "protocol"})
             data = plain.pop("data", {})
             table = {"use": data} if isinstance(data, str) else data
+            table = {**table, "use": str(table["use"]).rpartition(":")[2]} if "use" in table else table
             settings = {"data" if name == "use" else f"data.{name}": value for name, value in table.items()}
             shape = {"shape": "×".join(map(str, self.shape))} if self.shape else {}
             return {

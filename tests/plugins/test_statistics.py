@@ -275,6 +275,8 @@ def test_a_run_is_scored_against_statistics_while_it_trains_and_afterwards(tmp_p
     assert trained.protocol["real_statistics"] == read_statistics(statistics).digest
     assert scored(tmp_path / "run", *FID, against=statistics) == trained
     assert scored(tmp_path / "run", against=None) == trained
+    fault = fault_of(tmp_path / "run", "data.classes=10", "data.channels=1", against="synthetic")
+    assert "compares with published statistics, and not with synthetic; to measure it on real images" in fault
     records = RunDirectory(tmp_path / "run").records()
     assert [record.rescored for record in records if record.evaluation] == [False, True, True]
     assert json.loads((tmp_path / "run/summary.json").read_text())["floors"] == {}

@@ -50,19 +50,19 @@ class FixedPlugin:
         return {"fixed": Fixed}
 
 
+TABLES = {
+    "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
+    "data": {"use": "digits", "size": 8},
+    "loss": {"use": "gan", "latent_size": 2},
+    "generator": {"use": "mlp", "hidden": [4]},
+    "discriminator": {"use": "mlp", "hidden": [4]},
+    "metric": [{"use": "fixed"}],
+    **dict.fromkeys(("mlflow", "progress", "samples"), False),
+}
+
+
 def run_with(tmp_path, **target):
-    tables = {
-        "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
-        "data": {"use": "digits", "size": 8},
-        "loss": {"use": "gan", "latent_size": 2},
-        "generator": {"use": "mlp", "hidden": [4]},
-        "discriminator": {"use": "mlp", "hidden": [4]},
-        "metric": [{"use": "fixed"}],
-        "target": {"source": "Table 1", **target},
-        "mlflow": False,
-        "progress": False,
-        "samples": False,
-    }
+    tables = {**TABLES, "target": {"source": "Table 1", **target}}
     run = train(tables, tmp_path / "run", FixedPlugin())
     return run.messages, json.loads((run.directory / "summary.json").read_text())["target"]
 
@@ -168,6 +168,7 @@ def test_only_what_the_score_depends_on_has_to_be_stated(entry):
 
 def test_files_that_are_not_the_published_ones_are_other_data():
     assert judged(**ALIKE, files=True).reached is True and judged(**ALIKE, files=None).reached is True
+    assert judged(**{**ALIKE, "data": "ganrun:digits"}).reached is True, "the data's full name"
     verdict = judged(**ALIKE, files=False)
     assert verdict.reached is None
     assert "data files: the published ones published, other ones here" in verdict.text("it")
@@ -206,6 +207,14 @@ def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path, caplog):
     assert messages[-1] == "target not judged: fid 17.5 (Table 1) was not measured; the scores are distance, quality"
     warning = "the target cannot be judged: fid is not measured, only distance, quality"
     assert caplog.messages.count(warning) == 1
+
+
+def test_a_resumed_run_without_new_scores_keeps_its_verdict(tmp_path):
+    settings = {"metric": "distance", "value": 25.0, "source": "", **ALIKE}
+    run = train({**TABLES, "target": settings}, tmp_path / "run", FixedPlugin())
+    judged_then = run.notes.pop("target")
+    Target(parse_settings(Target.Settings, settings)).run_started(run)
+    assert run.notes["target"] == judged_then and judged_then["reached"] is True
 
 
 # ── The targets of the recipes that come with ganrun ──────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from ganrun.contracts.settings import setting_names
 from ganrun.discovery.registry import Registry, locate
 from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_evaluation_config, load_metrics_config, load_model_config, load_recipe
-from ganrun.recipe.recipe import EvaluationConfig
+from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
@@ -32,6 +32,9 @@ log = logging.getLogger("ganrun")
 
 STATISTICS = "statistics"
 """The setting of a metric that compares with published statistics: their file."""
+
+DATA = "data."
+"""Begins the overrides of settings of the data."""
 
 NO_METRIC = "there is nothing to measure; say --metric NAME, one of: ganrun list metric"
 
@@ -90,27 +93,32 @@ def score(request: Request, registry: Registry, on_stage: Callable[[str], None] 
         RequestError: if something that the request names is missing or does not fit.
         NonFiniteError: if samples or reconstructions are NaN or infinite.
     """
-    folder, against = locate(request.path, registry), request.against
-    has_statistics = against is not None and against.endswith(NPZ)
-    request = request.with_statistics(registry) if has_statistics else request
+    folder = locate(request.path, registry)
+    has_statistics = request.against is not None and request.against.endswith(NPZ)
     found = find_checkpoint(folder)
     if found is not None:
         run, checkpoint = found
-        return _score_run(request, open_run(run), checkpoint, registry, on_stage)
-    if against is None:
+        asked = request.with_statistics(registry) if has_statistics else request
+        return _score_run(asked, open_run(run), checkpoint, registry, on_stage)
+    if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
-    device = choose_device(request.device)
     if has_statistics:
-        overrides = request.all_overrides()
-        metrics = load_metrics_config(registry, [each for each in overrides if not each.startswith("data.")])
-        of_data = [each.removeprefix("data.") for each in overrides if each.startswith("data.")]
-        return score_against_statistics(folder, metrics, registry, device, on_stage, of_data)
-    config = _against(against, registry, request.all_overrides())
+        return _score_by_statistics(request.with_statistics(registry), folder, registry, on_stage)
+    config = _against(request.against, registry, request.all_overrides())
     if not config.metrics:
         raise RequestError(NO_METRIC)
-    return score_against_data(folder, config, registry, device, on_stage)
+    return score_against_data(folder, config, registry, choose_device(request.device), on_stage)
+
+
+def _score_by_statistics(
+    request: Request, path: Path, registry: Registry, on_stage: Callable[[str], None]
+) -> list[Score]:
+    overrides = request.all_overrides()
+    config = load_metrics_config(registry, [each for each in overrides if not each.startswith(DATA)])
+    of_data = [each.removeprefix(DATA) for each in overrides if each.startswith(DATA)]
+    return score_against_statistics(path, config, registry, choose_device(request.device), on_stage, of_data)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,6 +139,7 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
+    _check_against(request, recipe)
     run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
@@ -149,6 +158,16 @@ def _score_run(
         log.warning("the scores are not added to the run: %s", error)
     run.emit("rescored", scores=scores)
     return scores
+
+
+def _check_against(request: Request, recipe: Recipe) -> None:
+    """Check that no metric ignores the other data that a run is to be compared with."""
+    takers = [metric.use for metric in recipe.metrics if getattr(metric.settings, STATISTICS, None) is not None]
+    if request.against is not None and takers:
+        raise RequestError(
+            f"metric {takers[0]} compares with published statistics, and not with {request.against}; to measure it on "
+            f"real images, say --metric {takers[0]}"
+        )
 
 
 def _data_overrides(request: Request, registry: Registry) -> list[str]:
