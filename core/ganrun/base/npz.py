@@ -39,10 +39,13 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
     """The headers of a file's arrays, by name; their values are not read.
 
     Raises:
-        RequestError: if it is no .npz or damaged, or a header promises more values than the file holds.
+        RequestError: if it is no .npz or damaged, if a header promises more values than the file holds, or if a name
+            cannot be printed.
     """
     with _opened(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(ENDING)]
+        if not all(info.filename.isprintable() for info in members):
+            raise RequestError(f"{path} has an array whose name holds control characters; save it under another name")
         return {info.filename.removesuffix(ENDING): _header(archive, info, path) for info in members}
 
 
