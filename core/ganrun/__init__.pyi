@@ -20,6 +20,11 @@ from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
 )
+from .base.npz import (
+    ArrayHeader as ArrayHeader,
+    npz_headers as npz_headers,
+    read_npz as read_npz,
+)
 from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 
-from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Value
+from ganrun import Data, LocalPath
+from ganrun_fidelity.features import Reference, ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Summary
+from ganrun_fidelity.statistics import check_features, read_statistics
 
 # ── The maths ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,8 +97,39 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 class FrechetInceptionDistance(ReferenceMetric[Gaussian]):
     """FID: Fréchet distance between generated and real pictures in feature space; lower is better."""
 
-    Settings = ReferenceSettings
+    class Settings(ReferenceSettings):
+        statistics: LocalPath | None = None
+        """An .npz with the mean `mu` and covariance `sigma` of real images' features, as published for a data set, in
+        place of the run's own images. It must come from the same network and resizing as `features`, which nothing in
+        the file shows. Scores are comparable only with those against the same file, and have no floor."""
+
+        @field_validator("statistics")
+        @classmethod
+        def _no_real_images(cls, path: str | None, info: ValidationInfo) -> str | None:
+            if path is not None and (info.data.get("real_samples") is not None or info.data.get("split") == "test"):
+                raise ValueError("statistics take the place of real images; leave out real_samples and split")
+            return path
+
+    settings: Settings
     summary_class = Moments
+
+    def reference(self, data: Data) -> Reference[Gaussian]:
+        """The published statistics, or else images as for every metric.
+
+        Raises:
+            PreflightError: if the statistics are none, or another network's; or if there are too few images.
+        """
+        if self.settings.statistics is None:
+            return super().reference(data)
+        found = read_statistics(Path(self.settings.statistics))
+        check_features(self.extractor, found, self.spec.image_shape, self.device)
+        real = Gaussian(found.mean, found.covariance)
+        protocol: ScoreProtocol = {
+            "real": "not stated" if found.images is None else found.images,
+            "real_statistics": found.digest,
+            "real_features": len(found.mean),
+        }
+        return Reference(lambda _: lambda: real, None, protocol)
 
     def compare(self, samples: Gaussian, real: Gaussian) -> Sequence[Value]:
         """`fid`"""

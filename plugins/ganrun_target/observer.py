@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 import ganrun
-from ganrun import Run, Score, observes
+from ganrun import Part, Run, Score, observes
+from ganrun_target.verdict import Verdict, facts_of
 
 log = logging.getLogger("ganrun")
 
@@ -16,8 +18,12 @@ log = logging.getLogger("ganrun")
 class Target(ganrun.Observer):
     """Compares a run's score with a published one, and reports at the end whether the run reached it.
 
-    The recipe states the target. The verdict is printed when the run has finished, and is in summary.json under
-    `target`. A score that is better than the published one always reaches it.
+    The recipe states the target and how it was measured. There is a verdict only if the run's score was measured alike,
+    and only if the target states what decides that: data, shape, and those of samples, real_samples, split and features
+    that the score depends on. Otherwise the report says what differs or what is not stated. A comparable score that is
+    better than the published one always reaches it. The verdict is printed when the run has finished, and is in
+    summary.json under `target`. It is about the latest score that the run itself measured, not about those that
+    `ganrun eval` adds.
     """
 
     class Settings(ganrun.Settings):
@@ -33,6 +39,51 @@ class Target(ganrun.Observer):
         source: str
         """Where it was published: paper and table, or address."""
 
+        data: Part | None = None
+        """The data that was trained on and compared with: the name of a data set, or a table of those settings of it
+        that were published: `{ use = "celeba", crop = "none" }`."""
+
+        shape: tuple[int, ...] | None = None
+        """Shape of a sample: `[3, 32, 32]`, channels, height and width."""
+
+        samples: int | None = Field(None, ge=1)
+        """Generated samples."""
+
+        real_samples: int | None = Field(None, ge=1)
+        """Real images."""
+
+        split: Literal["train", "test"] | None = None
+        """The split of the real images."""
+
+        features: str | None = None
+        """The network of the features, as protocols name it under `extractor`. The one of published scores is
+        `inception-v3-compat`."""
+
+        averaged: bool | None = None
+        """Whether the samples came from averaged weights."""
+
+        checkpoint: Literal["last", "best"] | None = None
+        """The checkpoint that was scored: the last, as here, or the best of several."""
+
+        protocol: dict[str, str | int | float | bool] = {}
+        """Further entries of the score's protocol that were published, by the names that summary.json has under
+        `protocols`: `{ splits = 10 }`."""
+
+        def statements(self) -> dict[str, Any]:
+            """What the publication states about its protocol, by setting."""
+            plain = self.model_dump(exclude_none=True, exclude={"metric", "value", "tolerance", "source", "protocol"})
+            data = plain.pop("data", {})
+            table = {"use": data} if isinstance(data, str) else data
+            table = {**table, "use": str(table["use"]).rpartition(":")[2]} if "use" in table else table
+            settings = {"data" if name == "use" else f"data.{name}": value for name, value in table.items()}
+            shape = {"shape": "×".join(map(str, self.shape))} if self.shape else {}
+            return {
+                **settings,
+                **plain,
+                **shape,
+                **{f"protocol.{name}": value for name, value in self.protocol.items()},
+            }
+
     settings: Settings
 
     def __init__(self, settings: Settings) -> None:
@@ -40,12 +91,16 @@ class Target(ganrun.Observer):
         self._has_warned = False
 
     @observes
+    def run_started(self, run: Run) -> None:
+        """Add the verdict on the score that a resumed run has already; none yet in a new run."""
+        self._judge(run, run.scores.get(self.settings.metric))
+
+    @observes
     def evaluated(self, run: Run, scores: Sequence[Score]) -> None:
         """Add the verdict on the latest score to the summary; warn if the target's score is not measured."""
         score = next((score for score in scores if score.name == self.settings.metric), None)
         if score is not None:
-            target = self.settings.model_dump()
-            run.add_to_summary("target", {**target, "measured": score.value, "reached": self._is_reached(score)})
+            self._judge(run, score)
         elif not self._has_warned:
             measured = ", ".join(score.name for score in scores)
             log.warning("the target cannot be judged: %s is not measured, only %s", self.settings.metric, measured)
@@ -54,24 +109,24 @@ class Target(ganrun.Observer):
     @observes
     def run_ended(self, run: Run, status: str) -> None:
         """Print the verdict."""
-        if status == "finished":
-            run.add_message(self._verdict(run.scores.get(self.settings.metric), sorted(run.scores)))
-
-    def _is_reached(self, score: Score) -> bool:
-        return self._shortfall(score) <= self.settings.tolerance
-
-    def _shortfall(self, score: Score) -> float:
-        """How much worse the score is than the published one; negative if it is better."""
-        difference = score.value - self.settings.value
-        return -difference if score.higher_is_better else difference
-
-    def _verdict(self, score: Score | None, measured: Sequence[str]) -> str:
-        published = f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"
+        if status != "finished":
+            return
+        published, score = self._published(), run.scores.get(self.settings.metric)
         if score is None:
-            return f"target not judged: {published} was not measured; the scores are {', '.join(measured) or 'none'}"
-        if self._is_reached(score):
-            return f"target reached: {score.name} is {score.value:.4g}, published {published}"
-        return (
-            f"target missed: {score.name} is {score.value:.4g}, published {published}; "
-            f"{self._shortfall(score):.4g} worse, where {self.settings.tolerance:g} is allowed"
-        )
+            measured = ", ".join(sorted(run.scores)) or "none"
+            run.add_message(f"target not judged: {published} was not measured; the scores are {measured}")
+        else:
+            run.add_message(self._verdict(run, score).text(published))
+
+    def _judge(self, run: Run, score: Score | None) -> None:
+        none: dict[str, Any] = {"measured": None, "reached": None, "comparable": None}
+        verdict = none if score is None else self._verdict(run, score).to_json()
+        run.add_to_summary("target", {**self.settings.model_dump(mode="json", exclude_none=True), **verdict})
+
+    def _verdict(self, run: Run, score: Score) -> Verdict:
+        settings, data = self.settings, run.recipe.data
+        facts = facts_of(score, {**data.table(), "use": data.use}, run.environment["data"])
+        return Verdict(score, settings.value, settings.tolerance, settings.statements(), facts)
+
+    def _published(self) -> str:
+        return f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"

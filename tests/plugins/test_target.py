@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
+import tomllib
+from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
 import ganrun
 from ganrun import Metric, Score
+from ganrun.contracts.settings import parse_settings
+from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import assert_conforms, train
 from ganrun_target.observer import Target
+from ganrun_target.verdict import ENTRIES, Verdict, facts_of
+
+PROTOCOL = {
+    "generated": 50,
+    "real": 40,
+    "split": "train",
+    "extractor": "net",
+    "sample_shape": "1×8×8",
+    "resize": "none",
+}
+ALIKE = {
+    "data": {"use": "digits", "size": 8},
+    "shape": [1, 8, 8],
+    "samples": 50,
+    "real_samples": 40,
+    "split": "train",
+    "features": "net",
+}
+"""What a publication states whose score was measured as `distance` is."""
 
 
 class Fixed(Metric):
     """Two constant scores."""
 
     def measure(self, evaluation):
-        return [Score("distance", 20.0, False, {"n": 1}), Score("quality", 7.0, True, {"n": 1})]
+        return [Score("distance", 20.0, False, PROTOCOL), Score("quality", 7.0, True, {"generated": 50})]
 
 
 class FixedPlugin:
@@ -25,25 +50,28 @@ class FixedPlugin:
         return {"fixed": Fixed}
 
 
+TABLES = {
+    "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
+    "data": {"use": "digits", "size": 8},
+    "loss": {"use": "gan", "latent_size": 2},
+    "generator": {"use": "mlp", "hidden": [4]},
+    "discriminator": {"use": "mlp", "hidden": [4]},
+    "metric": [{"use": "fixed"}],
+    **dict.fromkeys(("mlflow", "progress", "samples"), False),
+}
+
+
 def run_with(tmp_path, **target):
-    tables = {
-        "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
-        "data": {"use": "digits", "size": 8},
-        "loss": {"use": "gan", "latent_size": 2},
-        "generator": {"use": "mlp", "hidden": [4]},
-        "discriminator": {"use": "mlp", "hidden": [4]},
-        "metric": [{"use": "fixed"}],
-        "target": {"source": "Table 1", **target},
-        "mlflow": False,
-        "progress": False,
-        "samples": False,
-    }
+    tables = {**TABLES, "target": {"source": "Table 1", **target}}
     run = train(tables, tmp_path / "run", FixedPlugin())
-    return run.messages, json.loads((run.directory / "summary.json").read_text()).get("target")
+    return run.messages, json.loads((run.directory / "summary.json").read_text())["target"]
 
 
 def test_the_observer_conforms():
     assert_conforms("observer", Target, {"metric": "fid", "value": 1.0, "source": "somewhere"})
+
+
+# ── Measured alike ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -59,24 +87,159 @@ def test_the_observer_conforms():
         ("quality", 1.0, 0.0, True),
     ],
 )
-def test_worse_by_more_than_the_tolerance_misses_and_better_never_does(tmp_path, metric, value, tolerance, reached):
-    messages, summary = run_with(tmp_path, metric=metric, value=value, tolerance=tolerance)
-    assert summary["reached"] is reached
-    assert summary["measured"] == {"distance": 20.0, "quality": 7.0}[metric]
-    (verdict,) = [message for message in messages if message.startswith("target")]
-    assert verdict.startswith(f"target {'reached' if reached else 'missed'}: {metric} is") and "(Table 1)" in verdict
+def test_worse_by_more_than_the_tolerance_misses_and_better_never_does(metric, value, tolerance, reached):
+    (score,) = [score for score in Fixed(None, None).measure(None) if score.name == metric]
+    facts = facts_of(score, {"use": "digits"}, {})
+    verdict = Verdict(score, value, tolerance, facts, facts)
+    assert verdict.comparable is True and verdict.reached is reached
+    assert verdict.text("it").startswith(f"target {'reached' if reached else 'missed'}: {metric} is")
 
 
-def test_a_miss_says_by_how_much(tmp_path):
-    messages, _ = run_with(tmp_path, metric="distance", value=17.5, tolerance=1.0)
+def test_a_verdict_is_printed_and_in_the_summary_with_what_the_publication_leaves_open(tmp_path):
+    messages, summary = run_with(tmp_path, metric="distance", value=17.5, tolerance=1.0, **ALIKE)
     assert messages[-1] == (
-        "target missed: distance is 20, published distance 17.5 (Table 1); 2.5 worse, where 1 is allowed"
+        "target missed: distance is 20, published distance 17.5 (Table 1); 2.5 worse, where 1 is allowed; "
+        "not stated: averaged, checkpoint, protocol.resize"
     )
+    assert (summary["measured"], summary["reached"], summary["comparable"]) == (20.0, False, True)
+    assert summary["differences"] == {} and summary["not_stated"] == ["averaged", "checkpoint", "protocol.resize"]
+    assert summary["samples"] == 50 and summary["data"] == {"use": "digits", "size": 8}
+    whole = {**ALIKE, "averaged": True, "checkpoint": "last", "protocol": {"resize": "none"}}
+    (tmp_path / "whole").mkdir()
+    messages, _ = run_with(tmp_path / "whole", metric="distance", value=20.0, **whole)
+    assert messages[-1] == "target reached: distance is 20, published distance 20 (Table 1)"
+
+
+# ── Measured differently, or nobody knows how ─────────────────────────────────────────────────────────────
+
+OTHERS = {
+    "data": st.sampled_from(["cifar10", {"use": "mnist"}, {"use": "digits", "size": 16}, {"use": "digits", "no": 1}]),
+    "shape": st.sampled_from([[1, 8, 9], [3, 8, 8], [8, 8], [64]]),
+    "samples": st.integers(1, 10**6).filter(lambda count: count != 50),
+    "real_samples": st.integers(1, 10**6).filter(lambda count: count != 40),
+    "split": st.just("test"),
+    "features": st.sampled_from(["inception-v3-compat", "Net", "net "]),
+    "averaged": st.just(False),
+    "checkpoint": st.just("best"),
+    "protocol": st.sampled_from([{"resize": "bicubic"}, {"generatd": 50}, {"seed": 3}]),
+}
+"""Values of each statement that are not true of `distance`."""
+
+SCORE = Score("distance", 20.0, False, {**PROTOCOL, "ema_decay": "0.999"})
+
+
+def judged(score: Score = SCORE, *, files: bool | None = None, value: float = 1e9, **stated) -> Verdict:
+    """The verdict on a target that any score would reach."""
+    settings = parse_settings(Target.Settings, {"metric": "distance", "value": value, "source": "", **stated})
+    facts = facts_of(score, {"use": "digits", "size": 8}, {} if files is None else {"published": files})
+    return Verdict(score, value, 0.0, settings.statements(), facts)
+
+
+@given(st.data())
+def test_one_statement_that_is_not_true_of_the_score_is_named_and_leaves_no_verdict(data):
+    name = data.draw(st.sampled_from(sorted(OTHERS)))
+    verdict = judged(**{**ALIKE, name: data.draw(OTHERS[name])})
+    assert verdict.reached is None and verdict.comparable is False
+    ((differing, values),) = verdict.differences.items()
+    assert differing.partition(".")[0] == name
+    assert f"{differing}: " in verdict.text("it") and verdict.text("it").startswith("target not comparable: ")
+    assert values["published"] != values["measured"] and json.dumps(verdict.to_json(), allow_nan=False)
+
+
+@given(st.sets(st.sampled_from(sorted(ALIKE)), min_size=1))
+def test_without_a_necessary_statement_there_is_no_verdict_and_the_message_names_it(absent):
+    verdict = judged(**{name: value for name, value in ALIKE.items() if name not in absent})
+    assert verdict.reached is None and verdict.comparable is None and set(verdict.missing) == absent
+    assert verdict.text("it").startswith("target not judged: ") and all(
+        f"{name} (" in verdict.text("it") for name in absent
+    )
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values())
+def test_only_what_the_score_depends_on_has_to_be_stated(entry):
+    """An Inception Score has no real images; the accuracy of a code has no generated ones."""
+    (setting,) = [name for name, of in ENTRIES.items() if of == entry]
+    score = Score("distance", 20.0, False, {name: value for name, value in PROTOCOL.items() if name != entry})
+    assert judged(score, **{name: value for name, value in ALIKE.items() if name != setting}).reached is True
+    assert judged(score, **ALIKE).differences == {setting: {"published": judged().facts[setting], "measured": None}}, (
+        "a statement about what the score has not"
+    )
+
+
+def test_files_that_are_not_the_published_ones_are_other_data():
+    assert judged(**ALIKE, files=True).reached is True and judged(**ALIKE, files=None).reached is True
+    assert judged(**{**ALIKE, "data": "ganrun:digits"}).reached is True, "the data's full name"
+    verdict = judged(**ALIKE, files=False)
+    assert verdict.reached is None
+    assert "data files: the published ones published, other ones here" in verdict.text("it")
+
+
+def test_statistics_in_place_of_real_images_are_known_by_their_digest_alone():
+    protocol = {**PROTOCOL, "real": "not stated", "real_statistics": "abc"}
+    del protocol["split"]
+    score = Score("distance", 20.0, False, protocol)
+    stated = {name: value for name, value in ALIKE.items() if name not in ("real_samples", "split")}
+    assert judged(score, **stated).missing == ["protocol.real_statistics"]
+    assert judged(score, **stated, protocol={"real_statistics": "abc"}).reached is True
+    assert judged(score, **stated, protocol={"real_statistics": "abd"}).comparable is False
+    assert judged(score, **ALIKE, protocol={"real_statistics": "abc"}).comparable is False, "nobody knows how many"
+
+
+def test_a_nan_reaches_nothing():
+    verdict = judged(Score("distance", math.nan, False, PROTOCOL), **ALIKE)
+    assert verdict.reached is None and verdict.comparable is True and verdict.to_json()["measured"] is None
+    assert verdict.text("it").startswith("target not judged: distance is nan, published it")
+
+
+def test_a_target_of_earlier_versions_gives_no_verdict_and_says_what_to_add(tmp_path):
+    messages, summary = run_with(tmp_path, metric="distance", value=90.0, tolerance=1.0)
+    assert messages[-1] == (
+        "target not judged: distance is 20, published distance 90 (Table 1); "
+        "[target] does not state data (digits here), shape (1×8×8 here), samples (50 here), real_samples (40 here), "
+        "split (train here), features (net here): add what was published"
+    )
+    assert summary["reached"] is None and summary["comparable"] is None and summary["measured"] == 20.0
 
 
 def test_a_score_that_the_run_does_not_measure_is_not_judged(tmp_path, caplog):
     messages, summary = run_with(tmp_path, metric="fid", value=17.5)
-    assert summary is None
+    assert summary["reached"] is None and summary["measured"] is None
     assert messages[-1] == "target not judged: fid 17.5 (Table 1) was not measured; the scores are distance, quality"
     warning = "the target cannot be judged: fid is not measured, only distance, quality"
     assert caplog.messages.count(warning) == 1
+
+
+def test_a_resumed_run_without_new_scores_keeps_its_verdict(tmp_path):
+    settings = {"metric": "distance", "value": 25.0, "source": "", **ALIKE}
+    run = train({**TABLES, "target": settings}, tmp_path / "run", FixedPlugin())
+    judged_then = run.notes.pop("target")
+    Target(parse_settings(Target.Settings, settings)).run_started(run)
+    assert run.notes["target"] == judged_then and judged_then["reached"] is True
+
+
+# ── The targets of the recipes that come with ganrun ──────────────────────────────────────────────────────
+
+SHIPPED = {
+    path.name: tables
+    for path in sorted(shipped_recipes().glob("*.toml"))
+    if "target" in (tables := tomllib.loads(path.read_text(encoding="utf-8")))
+}
+
+COMPARABLE = {"lsgan_celeba.toml": False, "infogan_mnist.toml": None}
+"""Whether a shipped recipe's score is measured as its target was, where it is not: other data, or nobody says how."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_target_states_what_was_published_and_its_recipe_measures_alike(name):
+    recipe = SHIPPED[name]
+    settings = parse_settings(Target.Settings, recipe["target"])
+    counts = {"cifar10": (50_000, "3×32×32"), "celeba": (202_599, "3×64×64"), "mnist": (10_000, "1×28×28")}
+    real, shape = counts[recipe["data"]["use"]]
+    protocol = {"real": real, "split": "train", "sample_shape": shape, "ema_decay": 0.0}
+    if settings.metric == "fid":
+        (fid,) = [metric for metric in recipe["metric"] if metric["use"] == "fid"]
+        protocol |= {"generated": fid["samples"], "extractor": "inception-v3-compat"}
+    facts = facts_of(Score(settings.metric, 0.0, False, protocol), recipe["data"], {"published": True})
+    verdict = Verdict(Score(settings.metric, 0.0, False, protocol), 1.0, 0.0, settings.statements(), facts)
+    assert verdict.comparable is COMPARABLE.get(name, True), verdict.text("it")
+    assert Path(name).suffix == ".toml" and {"data", "shape"} <= verdict.stated.keys()

@@ -158,7 +158,8 @@ class FoundSamples(Source):
         """A fixed random choice of `count`, in order."""
         chosen = chosen_batches(len(self.found), "pictures", count)
         for places, ranks in islice(chosen, at.number, None, at.total):
-            yield SampleRows(ranks.to(self.device), self.found[torch.from_numpy(places)].to(self.device))
+            samples = self.found[torch.from_numpy(places)].contiguous()  # an .npz may have its channels last
+            yield SampleRows(ranks.to(self.device), samples.to(self.device))
 
 
 def seeded_batches(

@@ -24,6 +24,7 @@ from ganrun.recipe.recipe import (
     ComponentConfig,
     EmaSettings,
     EvaluationConfig,
+    MetricsConfig,
     ModelConfig,
     Recipe,
     StageSettings,
@@ -133,6 +134,19 @@ def load_evaluation_config(
     assert data, "what is missing is a fault"
     _warn_of_other_versions(reader)
     return EvaluationConfig(source=source, data=data, metrics=metrics)
+
+
+def load_metrics_config(registry: Registry, overrides: Sequence[str]) -> MetricsConfig:
+    """Metrics by themselves, outside any recipe: `metric=[{ use = "fid" }]`, `metric.0.samples=500`.
+
+    Raises:
+        RequestError: if an override is malformed.
+        RecipeError: with every fault of their settings.
+    """
+    reader = _reader(laid_over({}, overrides, Path("metrics")), registry)
+    metrics = read_metrics(reader)
+    reader.tables.check()
+    return MetricsConfig(source=reader.tables.source, metrics=metrics)
 
 
 def load_model_config(

@@ -188,11 +188,17 @@ class ModelConfig(HasLocation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(HasLocation):
-    """The tables of an evaluation: real images to compare samples with, and metrics."""
+class MetricsConfig(HasLocation):
+    """The tables of an evaluation by metrics alone."""
+
+    metrics: tuple[ComponentConfig, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(MetricsConfig):
+    """The tables of an evaluation: metrics, and the data whose real images samples are compared with."""
 
     data: ComponentConfig
-    metrics: tuple[ComponentConfig, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Scores of what is on disk: a run, one of its checkpoints, or a folder of pictures."""
+"""Scores of what is on disk: a run, one of its checkpoints, or pictures in files."""
 
 from __future__ import annotations
 
@@ -8,37 +8,33 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from ganrun.base.console import ProgressReporter
 from ganrun.base.devices import choose_device
-from ganrun.base.errors import IncompatibleError, PluginError, RequestError, RunError
-from ganrun.base.frames import called
-from ganrun.contracts.data import Data
+from ganrun.base.errors import RequestError, RunError
 from ganrun.contracts.scores import Score
-from ganrun.contracts.specs import ModelSpec
+from ganrun.contracts.settings import setting_names
 from ganrun.discovery.registry import Registry, locate
-from ganrun.inference.evaluation import SharedEvaluation, measured
-from ganrun.inference.sources import FoundSamples
-from ganrun.recipe.reader import load_component_config, load_evaluation_config, load_model_config, load_recipe
-from ganrun.recipe.recipe import EvaluationConfig
+from ganrun.inference.evaluation import measured
+from ganrun.recipe.reader import load_evaluation_config, load_metrics_config, load_model_config, load_recipe
+from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
-from ganrun.rehearsal.data import check_data
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, merged_summary
 from ganrun.rundir.stored import made_with
+from ganrun.trained.pictures import NPZ, score_against_data, score_against_statistics
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
-from ganrun.training.components import frame_of, metric_frames, prepared_data, prepared_metrics
+from ganrun.training.components import metric_frames
 from ganrun.training.continuing import differences_from
 from ganrun.training.run import Run
 
 log = logging.getLogger("ganrun")
 
-FOLDER_DATA = "image-folder"
-"""The data set that reads a folder of pictures."""
+STATISTICS = "statistics"
+"""The setting of a metric that compares with published statistics: their file."""
+
+DATA = "data."
+"""Begins the overrides of settings of the data."""
 
 NO_METRIC = "there is nothing to measure; say --metric NAME, one of: ganrun list metric"
 
@@ -48,9 +44,10 @@ class Request:
     """A request for scores, as `ganrun eval` takes it.
 
     Args:
-        path: A run directory, a tracker's id of a run, a checkpoint, or a folder of pictures.
-        against: Data set or recipe whose real images the samples are compared with; a run's own if None.
-        metrics: Names of metrics; those of the recipe if there are none.
+        path: A run directory, a tracker's id of a run, a checkpoint, a folder of pictures, or an .npz of samples.
+        against: Data set or recipe whose real images the samples are compared with, or an .npz of statistics; a run's
+            own data if None.
+        metrics: Names of metrics; if there are none, those of the recipe, or those that compare with statistics.
         overrides: `key.path=value`, as after `--set`.
         device: Where to compute.
     """
@@ -66,9 +63,26 @@ class Request:
         named = ", ".join(f'{{ use = "{name}" }}' for name in self.metrics)
         return [*([f"metric=[{named}]"] if named else []), *self.overrides]
 
+    def with_statistics(self, registry: Registry) -> Request:
+        """The same request with its statistics as a setting of each metric, in place of `against`.
+
+        Raises:
+            RequestError: if a metric does not compare with statistics.
+        """
+        assert self.against is not None
+        takers = [each.name for each in registry.components("metric") if STATISTICS in setting_names(each.cls.Settings)]
+        path, names = str(Path(self.against).resolve()), self.metrics or takers
+        if others := [name for name in names if registry.find("metric", name).name not in takers]:
+            only = ", ".join(takers) or "no installed one"
+            raise RequestError(
+                f"metric {others[0]} needs real images, and {path} holds statistics; {only} compares with them"
+            )
+        named = ", ".join(f'{{ use = "{name}", {STATISTICS} = {json.dumps(path)} }}' for name in names)
+        return dataclasses.replace(self, against=None, metrics=(), overrides=[f"metric=[{named}]", *self.overrides])
+
 
 def score(request: Request, registry: Registry, on_stage: Callable[[str], None] = ignore_stage) -> list[Score]:
-    """Measure the scores of a run, a checkpoint or a folder of pictures; those of a run are added to its records.
+    """Measure the scores of a run, a checkpoint or pictures in files; those of a run are added to its records.
 
     Args:
         request: What to score, and how.
@@ -80,15 +94,31 @@ def score(request: Request, registry: Registry, on_stage: Callable[[str], None] 
         NonFiniteError: if samples or reconstructions are NaN or infinite.
     """
     folder = locate(request.path, registry)
+    has_statistics = request.against is not None and request.against.endswith(NPZ)
     found = find_checkpoint(folder)
     if found is not None:
         run, checkpoint = found
-        return _score_run(request, open_run(run), checkpoint, registry, on_stage)
+        asked = request.with_statistics(registry) if has_statistics else request
+        return _score_run(asked, open_run(run), checkpoint, registry, on_stage)
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
-    return _score_pictures(request, request.against, registry, on_stage)
+    if has_statistics:
+        return _score_by_statistics(request.with_statistics(registry), folder, registry, on_stage)
+    config = _against(request.against, registry, request.all_overrides())
+    if not config.metrics:
+        raise RequestError(NO_METRIC)
+    return score_against_data(folder, config, registry, choose_device(request.device), on_stage)
+
+
+def _score_by_statistics(
+    request: Request, path: Path, registry: Registry, on_stage: Callable[[str], None]
+) -> list[Score]:
+    overrides = request.all_overrides()
+    config = load_metrics_config(registry, [each for each in overrides if not each.startswith(DATA)])
+    of_data = [each.removeprefix(DATA) for each in overrides if each.startswith(DATA)]
+    return score_against_statistics(path, config, registry, choose_device(request.device), on_stage, of_data)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -109,6 +139,7 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
+    _check_against(request, recipe)
     run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
@@ -127,6 +158,16 @@ def _score_run(
         log.warning("the scores are not added to the run: %s", error)
     run.emit("rescored", scores=scores)
     return scores
+
+
+def _check_against(request: Request, recipe: Recipe) -> None:
+    """Check that no metric ignores the other data that a run is to be compared with."""
+    takers = [metric.use for metric in recipe.metrics if getattr(metric.settings, STATISTICS, None) is not None]
+    if request.against is not None and takers:
+        raise RequestError(
+            f"metric {takers[0]} compares with published statistics, and not with {request.against}; to measure it on "
+            f"real images, say --metric {takers[0]}"
+        )
 
 
 def _data_overrides(request: Request, registry: Registry) -> list[str]:
@@ -162,50 +203,3 @@ def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
     summary = run.directory.summary()
     if is_own and summary.get("steps") == run.step:
         run.directory.write_json(SUMMARY, merged_summary(summary, scores))
-
-
-# ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _score_pictures(request: Request, against: str, registry: Registry, on_stage: Callable[[str], None]) -> list[Score]:
-    config = _against(against, registry, request.all_overrides())
-    if not config.metrics:
-        raise RequestError(NO_METRIC)
-    device = choose_device(request.device)
-    on_stage(f"data {config.data.use}")
-    real = prepared_data(config)
-    with frame_of(config, config.data, "spec"):
-        check_data(real, paired=False)
-        spec = ModelSpec.from_facts(real.spec().facts())
-        pictures = _pictures(request.path, spec, registry)
-    on_stage(f"pictures in {request.path}")
-    images = _prepared_images(pictures, request.path)
-    metrics = prepared_metrics(config, real, spec, device, on_stage)
-    with ProgressReporter() as report:
-        evaluation = SharedEvaluation(
-            spec=spec,
-            device=device,
-            step=0,
-            seed=0,
-            samples=FoundSamples(images, device),
-            data=real,
-            on_progress=report,
-        )
-        return measured(metrics, evaluation, metric_frames(config))
-
-
-def _pictures(folder: Path, spec: ModelSpec, registry: Registry) -> Data:
-    """The folder as a data set of the spec's shape."""
-    channels, height, width = spec.image_shape
-    if height != width:
-        raise IncompatibleError(f"pictures are read as squares, and these images are {height}×{width}")
-    settings = {"size": height, "channels": channels, "crop": "exact", "labelled": "false"}
-    overrides = [f"root={json.dumps(str(folder))}", *(f"{name}={value}" for name, value in settings.items())]
-    data: Data = load_component_config("data", FOLDER_DATA, registry, overrides).build()
-    return data
-
-
-def _prepared_images(pictures: Data, folder: Path) -> Tensor:
-    with called(f"data {FOLDER_DATA}", "prepare", str(folder), PluginError):
-        pictures.prepare()
-        return torch.from_numpy(pictures.split("train").images)

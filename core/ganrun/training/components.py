@@ -20,7 +20,7 @@ from ganrun.contracts.networks import Network
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.inference.given import check_given_factors
-from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, ModelConfig, Recipe
+from ganrun.recipe.recipe import ComponentConfig, EvaluationConfig, HasLocation, MetricsConfig, ModelConfig, Recipe
 from ganrun.recipe.source import header
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.data import check_spec
@@ -54,7 +54,7 @@ def run_frames(recipe: HasLocation, config: ComponentConfig) -> Callable[[str], 
     return lambda doing: called(owner, doing, where)
 
 
-def metric_frames(recipe: EvaluationConfig) -> Callable[[int, str], called]:
+def metric_frames(recipe: MetricsConfig) -> Callable[[int, str], called]:
     """The frames of calls into a recipe's metrics: `frame(place, doing)`."""
     places = [recipe.where(config.key) for config in recipe.metrics]
 
@@ -174,7 +174,7 @@ def build_optimizer(config: ComponentConfig) -> Optimizer:
 # ── Metrics ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: ModelSpec) -> Extractor | None:
+def build_extractor(recipe: MetricsConfig, metric: ComponentConfig, spec: ModelSpec) -> Extractor | None:
     """The extractor of a metric, if any; not prepared yet."""
     config = metric.parts.get("features")
     if config is None:
@@ -185,7 +185,7 @@ def build_extractor(recipe: EvaluationConfig, metric: ComponentConfig, spec: Mod
 
 
 def build_metric(
-    recipe: EvaluationConfig, config: ComponentConfig, spec: ModelSpec, extractor: Extractor | None
+    recipe: MetricsConfig, config: ComponentConfig, spec: ModelSpec, extractor: Extractor | None
 ) -> Metric:
     """A metric, not prepared yet.
 
@@ -204,7 +204,7 @@ def build_metric(
 
 
 def prepared_metrics(
-    recipe: EvaluationConfig, data: Data, spec: ModelSpec, device: torch.device, on_stage: Callable[[str], None]
+    recipe: MetricsConfig, data: Data, spec: ModelSpec, device: torch.device, on_stage: Callable[[str], None]
 ) -> list[Metric]:
     """Every metric of the recipe; those that name the same extractor with the same settings share it."""
     metrics = []
