@@ -27,7 +27,7 @@ def describe_environment(
     device: torch.device,
     starts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
+    """The facts of one start of a run: versions, git commit, device, plugins and the data's manifest.
 
     Args:
         recipe: The run's.
@@ -73,19 +73,20 @@ def package_versions() -> dict[str, str]:
 
 
 def _recipe_git_state(recipe: Recipe) -> dict[str, Any] | None:
-    """The state of the recipe's repository; for a run's own copy of its recipe, the state recorded when it started."""
+    """The state of the recipe's repository; for a run's own copy of its recipe, the state recorded with that copy."""
     path = recipe.source.path
     if path.name == RECIPE and (path.parent / ENVIRONMENT).is_file():
-        return RunDirectory(path.parent).environment().get("git")
+        return RunDirectory(path.parent).latest_session().get("git")
     return _git_state(path.parent)
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a repository."""
+    """Commit, and whether tracked files differ from it: None if git does not say. None outside a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -27,12 +27,13 @@ from ganrun.recipe.shipped import find_recipe
 from ganrun.rehearsal.data import check_data
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
-from ganrun.rundir.records import SUMMARY, merged_summary
+from ganrun.rundir.records import SUMMARY, latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
 from ganrun.training.components import frame_of, metric_frames, prepared_data, prepared_metrics
 from ganrun.training.continuing import differences_from
+from ganrun.training.identity import warn_if_other_data
 from ganrun.training.run import Run
 
 log = logging.getLogger("ganrun")
@@ -103,14 +104,14 @@ def _score_run(
 ) -> list[Score]:
     overrides = [*_data_overrides(request, registry), *request.all_overrides()]
     recipe = load_recipe(directory.recipe_path, registry, overrides, made_with(directory.recipe_path))
-    changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
-    if changed:
+    if changed := differences_from(directory, recipe):
         listed = "\n".join(f"  {line}" for line in changed)
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
     run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
-    is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
+    manifest, asked = run.environment["data"], request.against is not None
+    is_other_data = warn_if_other_data(directory, recipe, manifest, asked=asked)
     try:
         run.restore(checkpoint)
     except RequestError as error:
@@ -157,11 +158,13 @@ def _shape_of(run: Run) -> str:
 
 
 def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
-    """Add the scores to metrics.jsonl and, if they are of the run's last step and its own sampling, to summary.json."""
+    """Add the scores to metrics.jsonl and, if they are of the run's own sampling and the latest of their names, to
+    summary.json."""
     run.record({}, scores, rescored=True)
     summary = run.directory.summary()
-    if is_own and summary.get("steps") == run.step:
-        run.directory.write_json(SUMMARY, merged_summary(summary, scores))
+    if is_own and isinstance(steps := summary.get("steps"), int) and run.step <= steps:
+        found = latest_scores(run.directory.evaluations(), steps, run.model.sampling_protocol)
+        run.directory.write_json(SUMMARY, merged_summary(summary, found))
 
 
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
