@@ -69,17 +69,12 @@ class Checkpoints(ganrun.Observer):
         found = latest_checkpoint(run.directory.path) if run.resumed else None
         if found is not None:
             run.restore(found)
+            restored = checkpoint_path(run.directory.path, run.step)
+            run.last_files["checkpoint"] = str(restored.relative_to(run.directory.path))  # a killed run did not say so
             for folder in checkpoints_in(run.directory.path):
-                if folder > checkpoint_path(run.directory.path, run.step):
+                if folder > restored:
                     shutil.rmtree(folder)  # damaged; the run will write it again
             self._restore_best(run)
-
-    @observes
-    def run_started(self, run: Run) -> None:
-        """Name the restored checkpoint in the summary: a killed run has not done so."""
-        folder = checkpoint_path(run.directory.path, run.step)
-        if folder in checkpoints_in(run.directory.path):
-            run.last_files["checkpoint"] = str(folder.relative_to(run.directory.path))
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:

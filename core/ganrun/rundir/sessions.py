@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ganrun.discovery.made_with import Origin
@@ -11,9 +11,6 @@ SESSIONS = "sessions"
 
 OF_RUN = ("data", "problem", "starts")
 """Entries that are at the top level alone, as long as they stay as they were at the first start."""
-
-COMPARED = {"python": "Python {}", "platform": "{}", "device_name": "{}", "threads": "{} threads"}
-"""What may change the numbers of a run, besides packages; and how a message says it."""
 
 Json = dict[str, Any]
 
@@ -40,35 +37,29 @@ def with_session(earlier: Mapping[str, Any], facts: Mapping[str, Any], session: 
 
 
 def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What may give a start other numbers than the one before it: `8 threads, before 2`; nothing that is unknown."""
-    texts = [
-        f"{text.format(now[name])}, before {before[name]}"
-        for name, text in COMPARED.items()
-        if _is_known(before.get(name)) and before[name] != now.get(name)
+    """What may give a start other numbers than the one before it: `threads 8, before 2`; nothing that is unknown."""
+    then = _deciding(before)
+    return [
+        f"{name} {value}, before {then[name]}"
+        for name, value in _deciding(now).items()
+        if name in then and then[name] != value
     ]
-    return [*_changed_versions(_versions(before), _versions(now)), *texts, *_changed_commit(before, now)]
 
 
-def _changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    for package in (each for each in now if each in before):
-        if now[package] != before[package]:
-            yield f"{package} {now[package]}, before {before[package]}"
-
-
-def _versions(session: Mapping[str, Any]) -> dict[str, str]:
-    """The version of every package that is recorded: those that ganrun requires, and those of the plugins."""
-    plugins = map(Origin.parse, map(str, _table(session, "plugins").values()))
-    return {**{each.package: each.version for each in plugins}, **_table(session, "packages")}
-
-
-def _changed_commit(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    old, new = (_table(each, "git").get("commit") for each in (before, now))
-    if old and new and old != new:
-        yield f"a recipe of commit {str(new)[:12]}, before {str(old)[:12]}"
-
-
-def _is_known(value: object) -> bool:
-    return isinstance(value, str | int)
+def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a start that may change the numbers of a run: the versions of what ganrun requires and of the
+    plugins' packages, the machine, and the recipe's commit."""
+    plugins = [Origin.parse(str(each)) for each in _table(session, "plugins").values()]
+    found = {
+        **{each.package: each.version for each in plugins},
+        **_table(session, "packages"),
+        "Python": session.get("python"),
+        "platform": session.get("platform"),
+        "device": str(session.get("device_name") or "").partition(" (")[0],  # which says the threads of a CPU
+        "threads": session.get("threads"),
+        "the recipe's commit": str(_table(session, "git").get("commit") or "")[:12],
+    }
+    return {name: str(value) for name, value in found.items() if value}
 
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -54,6 +54,8 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
     Raises:
         RunError: if it cannot be written.
     """
+    if run.directory.metrics_path.is_file():
+        run.announce(run.directory.metrics_path, "metrics")
     summary = Summary(
         name=run.name,
         status=status,
@@ -68,10 +70,7 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         last={role: path for role, path in run.last_files.items() if (run.directory / path).exists()},
         notes=run.notes,
     )
-    path = run.directory.write_json(SUMMARY, summary.to_json())
-    if run.directory.metrics_path.is_file():
-        run.announce(run.directory.metrics_path, "metrics")
-    run.announce(path, "summary")
+    run.announce(run.directory.write_json(SUMMARY, summary.to_json()), "summary")
 
 
 def _earlier(run: Run) -> dict[str, Any]:
