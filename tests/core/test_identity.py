@@ -17,6 +17,7 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from ganrun import (
+    LocalPath,
     Metric,
     Observer,
     RequestError,
@@ -31,8 +32,10 @@ from ganrun import (
 from ganrun.cli import main
 from ganrun.rundir.environment import _git_state
 from ganrun.rundir.sessions import changes_between, sessions_in, with_session
-from ganrun.testing import build, train
+from ganrun.testing import build, registry_with, train
 from ganrun.training.runner import execute
+
+GANLoss = registry_with().find("loss", "gan").cls
 
 
 class Dice(Metric):
@@ -74,7 +77,18 @@ class Noter(Observer):
             raise RunError("it breaks off")
 
 
+class Scaled(GANLoss):  # type: ignore[misc, valid-type]
+    """A loss that reads a file."""
+
+    class Settings(GANLoss.Settings):  # type: ignore[name-defined, misc]
+        scales: LocalPath
+
+
 class Plugin:
+    @hookimpl
+    def ganrun_losses(self) -> Any:
+        return {"scaled": Scaled}
+
     @hookimpl
     def ganrun_metrics(self) -> Any:
         return {"dice": Dice, "other": Other}
@@ -307,6 +321,20 @@ def test_a_run_without_a_checkpoint_starts_again_from_the_same_weights_or_not_at
     assert content(tmp_path / "run") == before
 
 
+def test_a_file_that_a_loss_reads_may_move_but_not_change(tmp_path: Path) -> None:
+    def tables(path: Path) -> dict[str, Any]:
+        return recipe(3, loss={"use": "scaled", "latent_size": 4, "scales": str(path)})
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("1")
+    train({**tables(first), "train": recipe(2)["train"]}, tmp_path / "run", Plugin())
+    first.rename(second)
+    train(tables(second), tmp_path / "run", Plugin(), resume=True)
+    second.write_text("2")
+    with pytest.raises(RequestError, match=r"the content of loss\.scales, by its SHA-256: 6b86b2.* in the run, d4735e"):
+        build(tables(second), tmp_path / "run", Plugin(), resume=True)
+
+
 # ── Starts of the run ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -419,6 +447,13 @@ def test_a_metric_that_is_new_is_measured_at_once(tmp_path: Path) -> None:
     train(recipe(4, metric=[{"use": "other"}]), tmp_path / "run", Plugin(), resume=True)
     after = summary(tmp_path / "run")
     assert after["scores"]["dice"] == value and after["score_steps"]["other"] == 4
+    both = recipe(4, metric=[{"use": "other"}, {"use": "dice"}])
+    train(both, tmp_path / "run", Plugin(), resume=True)
+    thrown = Dice.thrown
+    assert summary(tmp_path / "run")["scores"]["dice"] == thrown != value
+    for metrics in ([{"use": "dice"}], [{"use": "other"}]):
+        train(recipe(4, metric=metrics), tmp_path / "run", Plugin(), resume=True)
+    assert Dice.thrown == thrown, "what was measured before is left as it is"
 
 
 def test_the_summary_follows_a_run_that_is_rewound(tmp_path: Path) -> None:

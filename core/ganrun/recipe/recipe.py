@@ -158,8 +158,7 @@ class ComponentConfig:
         return {**self._head(table.get("from")), **dump_settings(settings), **parts}
 
     def without_paths(self, table: Any) -> Any:
-        """A table as of `table` or `completed` without paths of this machine, which say where something is and not what
-        it is."""
+        """A table as of `table` or `completed` without paths of this machine, which say where and not what."""
         if not isinstance(table, dict):
             return table
         parts = {name: _shortest(part.without_paths(table[name])) for name, part in self.parts.items() if name in table}

@@ -17,6 +17,7 @@ from ganrun.base.devices import device_text
 from ganrun.contracts.data import Data
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
@@ -37,6 +38,7 @@ def describe_environment(
         starts: What the networks of slots started from, where not from their own initialisation; and the digests of
             frozen ones.
     """
+    files = digests_of_files(recipe)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -49,6 +51,7 @@ def describe_environment(
         "threads": torch.get_num_threads(),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         **({"starts": dict(starts)} if starts else {}),
+        **({"files": files} if files else {}),
         "data_fingerprint": manifest["fingerprint"],
         "data": dict(manifest),
         "problem": {**data.spec().facts(), "class_names": list(data.class_names())},

@@ -9,7 +9,7 @@ from ganrun.discovery.made_with import Origin
 
 SESSIONS = "sessions"
 
-OF_RUN = ("data", "problem", "starts")
+OF_RUN = ("data", "problem", "starts", "files")
 """Entries that are at the top level alone, as long as they stay as they were at the first start."""
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ganrun.base.errors import RequestError
 from ganrun.contracts.beginning import has_begin
-from ganrun.contracts.outside import local_paths
 from ganrun.contracts.scheduled import schedules_in
 from ganrun.contracts.settings import Settings
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
 from ganrun.training.starting import has_same_start
@@ -63,26 +63,26 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """The settings that would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
 
     A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
-    a setting that the stored recipe does not have yet is at its default. Paths do not count, nor does `[data]`, which
-    is compared by its content: see `check_same_data`.
+    a setting that the stored recipe does not have yet is at its default. Of paths the content counts, and so it does of
+    `[data]`, which `check_same_data` compares.
     """
     new, old = recipe.tables(), recipe.completed(_stored(directory), made_with(directory.recipe_path))
     _equate_starts(directory, recipe, new, old)
-    return list(map(str, differences(_deciding(recipe, new), _deciding(recipe, old))))
+    found = differences(_deciding(recipe, new), _deciding(recipe, old))
+    return list(map(str, (*found, *_changed_files(directory, recipe))))
 
 
-def recipe_changes(directory: RunDirectory, recipe: Recipe) -> list[Difference]:
-    """Every setting that is not as in the recipe which the run's directory holds."""
-    stored = recipe.resolved_like(_stored(directory), made_with(directory.recipe_path))
-    return list(differences(recipe.resolved(), stored))
+def stored_recipe(directory: RunDirectory, recipe: Recipe) -> dict[str, Any]:
+    """The recipe that the run's directory holds, as `resolved` would give it today."""
+    return recipe.resolved_like(_stored(directory), made_with(directory.recipe_path))
 
 
-def changes_metrics(recipe: Recipe, changes: Iterable[Difference]) -> bool:
-    """Whether what a recipe measures is among its changes; where the files of a metric are is not."""
-    parts = [part for config in recipe.metrics for part in config.with_parts()]
-    paths = {name for part in parts for name in local_paths(part.registered.cls.Settings)}
-    keys = [each.key.split(".") for each in changes]
-    return any(key[0] == "metric" and key[-1] not in paths for key in keys)
+def has_new_metric(recipe: Recipe, stored: Mapping[str, Any]) -> bool:
+    """Whether a recipe measures what the stored one does not; where the files of a metric are makes no difference."""
+    return any(
+        config.without_paths(config.table()) not in [config.without_paths(table) for table in stored["metric"]]
+        for config in recipe.metrics
+    )
 
 
 def differences(new: Any, old: Any, path: str = "") -> Iterator[Difference]:
@@ -136,6 +136,15 @@ def _equate_starts(directory: RunDirectory, recipe: Recipe, new: dict[str, Any],
         then = old[slot].get("from") if isinstance(old[slot], dict) else None
         if then not in (None, config.start) and has_same_start(config, slot, recorded):
             new[slot]["from"] = then
+
+
+def _changed_files(directory: RunDirectory, recipe: Recipe) -> Iterator[Difference]:
+    """The files that settings point at, and whose content is not what the run has recorded."""
+    recorded = directory.environment().get("files")
+    for key, now in digests_of_files(recipe).items():
+        then = recorded.get(key, now) if isinstance(recorded, dict) else now
+        if then != now:
+            yield Difference(f"the content of {key}, by its SHA-256", then, now)
 
 
 def _settings(components: Iterable[ComponentConfig]) -> Iterator[Settings]:

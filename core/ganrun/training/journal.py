@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tomli_w
@@ -12,7 +12,7 @@ import tomli_w
 from ganrun.base.errors import RequestError
 from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, LatestScore, Summary
 from ganrun.rundir.sessions import changes_between, with_session
-from ganrun.training.continuing import Difference
+from ganrun.training.continuing import differences
 from ganrun.training.run import Run
 
 log = logging.getLogger("ganrun")
@@ -21,7 +21,7 @@ DAMAGED = "environment.damaged.json"
 """Where an environment.json that cannot be read is kept."""
 
 
-def write_facts(run: Run, changes: Sequence[Difference] = ()) -> None:
+def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
     """Write recipe.toml, with every default, and add this start of the run to environment.json.
 
     A start that may give other numbers than the one before it, such as one with another version of torch, is warned
@@ -29,7 +29,7 @@ def write_facts(run: Run, changes: Sequence[Difference] = ()) -> None:
 
     Args:
         run: The run.
-        changes: What a resumed run's recipe has otherwise than the one before it.
+        stored: The recipe before this start, as `resolved` would give it: its own at the first.
 
     Raises:
         RunError: if they cannot be written.
@@ -37,7 +37,7 @@ def write_facts(run: Run, changes: Sequence[Difference] = ()) -> None:
     earlier = _earlier(run) if run.resumed else {}
     text = f"{run.recipe.source.preamble}\n{tomli_w.dumps(run.recipe.resolved())}".lstrip()
     run.directory.write_text(RECIPE, text)
-    session = {"step": run.step, "time": round(time.time(), 3), **_recorded(changes)}
+    session = {"step": run.step, "time": round(time.time(), 3), **_changes(run.recipe.resolved(), stored)}
     environment = run.directory.write_json(ENVIRONMENT, with_session(earlier, run.environment, session))
     run.announce(run.directory.recipe_path, "recipe")
     run.announce(environment, "environment")
@@ -86,9 +86,9 @@ def _earlier(run: Run) -> dict[str, Any]:
     return found
 
 
-def _recorded(changes: Sequence[Difference]) -> Mapping[str, Any]:
+def _changes(recipe: Mapping[str, Any], stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings that a start has changed: `{"recipe": {"train.steps": {"before": 5, "now": 9}}}`."""
-    table = {each.key: {"before": each.then, "now": each.now} for each in changes}
+    table = {each.key: {"before": each.then, "now": each.now} for each in differences(recipe, stored)}
     return {"recipe": table} if table else {}
 
 

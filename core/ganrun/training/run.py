@@ -29,8 +29,8 @@ class Run:
 
     Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
     samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
-    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (as in environment.json); and
-    `directory`, where files of the run go, and `scores`, the latest of each name.
+    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in environment.json);
+    and `directory`, where files of the run go, and `scores`, the latest of each name.
 
     Args:
         assembly: What was built.

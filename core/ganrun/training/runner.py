@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ganrun.base.errors import Interrupted, RequestError
-from ganrun.training.continuing import changes_metrics, recipe_changes
+from ganrun.training.continuing import has_new_metric, stored_recipe
 from ganrun.training.journal import write_facts, write_summary
 from ganrun.training.meter import Meter
 from ganrun.training.run import Run
@@ -28,13 +28,13 @@ def execute(run: Run) -> None:
         run.emit("run_starting")
         _check_steps(run)
         try:
-            changes = recipe_changes(run.directory, run.recipe) if run.resumed else []
-            write_facts(run, changes)
+            stored = stored_recipe(run.directory, run.recipe) if run.resumed else run.recipe.resolved()
+            write_facts(run, stored)
             if run.resumed:
                 _rewind(run)
             write_summary(run, "running")
             run.emit("run_started")
-            _train(run, Scorer(run), has_new_metrics=changes_metrics(run.recipe, changes))
+            _train(run, Scorer(run), measure_again=has_new_metric(run.recipe, stored))
             status = "finished"
         except (Interrupted, KeyboardInterrupt) as interruption:
             status = "interrupted"
@@ -51,12 +51,12 @@ def execute(run: Run) -> None:
                 run.emit("run_ended", status=status)
 
 
-def _train(run: Run, scorer: Scorer, *, has_new_metrics: bool) -> None:
+def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     """Take the remaining steps, and score the model at its cadence and at the end."""
     meter = Meter(run)
     take_step = build_step(run, meter.measurements)
     if run.resumed:
-        scorer.take_up(has_new_metrics=has_new_metrics)
+        scorer.take_up(measure_again=measure_again)
     while not run.done:
         take_step()
         if meter.is_scheduled():

@@ -26,14 +26,14 @@ class Scorer:
         cadence = self._run.recipe.train.evaluate_every_steps
         return cadence is not None and self._run.step % cadence == 0
 
-    def take_up(self, *, has_new_metrics: bool) -> None:
+    def take_up(self, *, measure_again: bool) -> None:
         """Emit the scores of the step at which a run is resumed, as they were recorded: another machine might measure
-        others. They are measured if there are none and the step is scheduled, or if the recipe's metrics are new.
+        others. They are measured where there are none and the step is scheduled, or where `measure_again` asks for it.
 
         The run may have stopped before, during or after the evaluation of that step.
         """
         recorded = self._recorded()
-        if recorded and not (self._run.metrics and has_new_metrics):
+        if recorded and not measure_again:
             self._emit(recorded)
         elif recorded or (self._run.step > 0 and self.is_scheduled()):
             self.score()
