@@ -42,8 +42,9 @@ class Checkpoints(ganrun.Observer):
 
         best: str | None = None
         """A score, such as `fid`: the state with its best value is kept too, as checkpoints/best. Values with another
-        protocol, such as another number of samples, are not compared: the first of them counts as the best. Only
-        scored states can be kept: see [train] evaluate_every_steps."""
+        protocol, such as another number of samples, are not compared: the first of them counts as the best, and the
+        best state before it is kept as checkpoints/best_<step>. Only scored states can be kept: see [train]
+        evaluate_every_steps."""
 
     settings: Settings
     essential = True
@@ -68,8 +69,10 @@ class Checkpoints(ganrun.Observer):
         found = latest_checkpoint(run.directory.path) if run.resumed else None
         if found is not None:
             run.restore(found)
+            restored = checkpoint_path(run.directory.path, run.step)
+            run.last_files["checkpoint"] = str(restored.relative_to(run.directory.path))  # a killed run did not say so
             for folder in checkpoints_in(run.directory.path):
-                if folder > checkpoint_path(run.directory.path, run.step):
+                if folder > restored:
                     shutil.rmtree(folder)  # damaged; the run will write it again
             self._restore_best(run)
 
@@ -93,6 +96,7 @@ class Checkpoints(ganrun.Observer):
         if score is None:
             self._warn(scores)
         elif score.improves_on(self._best):
+            self._keep_unlike(run, score)
             save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))
             self._set_best(run, step, score)
 
@@ -119,12 +123,25 @@ class Checkpoints(ganrun.Observer):
 
     def _restore_best(self, run: Run) -> None:
         """Continue with the best score before the restored step, if checkpoints/best is the state that has it."""
+        run.notes.pop("best", None)
         best: tuple[int, Score] | None = None
         for step, score in run.past_scores(self.settings.best or ""):
             if score.improves_on(best and best[1]):
                 best = step, score
         if best is not None and best[0] == step_of(checkpoint_path(run.directory.path)):
             self._set_best(run, *best)
+
+    def _keep_unlike(self, run: Run, score: Score) -> None:
+        """Keep the best state by another protocol under its step, since nothing says which of the two is better."""
+        best = checkpoint_path(run.directory.path)
+        step = step_of(best)
+        if self._best is None or self._best.protocol == score.protocol or step in (None, run.step):
+            return
+        kept = best.with_name(f"best_{step:08d}")
+        shutil.rmtree(kept, ignore_errors=True)
+        best.replace(kept)
+        text = "%s is now measured by another protocol, and unlike scores are not compared: the best state so far is %s"
+        log.warning(text, score.name, kept)
 
     def _set_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score

@@ -71,5 +71,4 @@ class EarlyStopping(ganrun.Observer):
         if self._best is not None and self._since_best >= self.settings.patience and not run.done:
             best = f"{self._best.value:.4g} at step {self._best_step}"
             reason = f"{score.name} has not improved for {self._since_best} evaluations since {best}"
-            run.add_to_summary("stopped", reason)
             run.stop(reason)

@@ -112,7 +112,7 @@ def tags_of(run: Run) -> dict[str, str]:
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.user": _user(),
         "git.commit": git.get("commit"),
-        "git.dirty": str(git["dirty"]).lower() if git else None,
+        "git.dirty": None if git.get("dirty") is None else str(git["dirty"]).lower(),
         "plugins": ", ".join(sorted(set(environment["plugins"].values()))),
         "ganrun": environment["packages"].get("ganrun"),
         "torch": environment["packages"].get("torch"),

@@ -37,7 +37,7 @@ LARGE_BYTES = 10_000_000
 MAX_NAMES = 3
 """Recipe names in the title."""
 
-PRIVATE = ("host", "command", "data.files", "problem.class_names")
+PRIVATE = ("host", "command", "data.files", "problem.class_names", "sessions")
 """Entries of the environment that the page omits: private, or of no use there."""
 
 

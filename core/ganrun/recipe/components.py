@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,7 +148,7 @@ class ComponentReader:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _start(self, key: Key, table: Mapping[str, Any]) -> str | None:
-        """The value of `from`, unless `--set` has put another network in the table's place."""
+        """The value of `from`, absolute where it is a path; None where `--set` has put another network there."""
         start, overrides = table.get("from"), self.tables.source.overrides
         if start is None:
             return None
@@ -158,7 +159,8 @@ class ComponentReader:
         if (*key, "use") in overrides and (*key, "from") not in overrides:
             log.warning("%s is now another network, which leaves out from", header(key))
             return None
-        return start
+        path = os.path.abspath(os.path.expanduser(start))  # noqa: PTH100, PTH111 - pathlib's raises for an unknown user
+        return path if os.path.lexists(path) else start
 
     def _fitting(self, key: Key, found: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a component which `--set` put in another's place has in common with that one."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ganrun.base.devices import NAMES, is_device_name
+from ganrun.contracts.outside import local_paths
 from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings, dump_settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
@@ -155,6 +157,14 @@ class ComponentConfig:
         }
         return {**self._head(table.get("from")), **dump_settings(settings), **parts}
 
+    def without_paths(self, table: Any) -> Any:
+        """A table as of `table` or `completed` without paths of this machine, which say where and not what."""
+        if not isinstance(table, dict):
+            return table
+        parts = {name: _shortest(part.without_paths(table[name])) for name, part in self.parts.items() if name in table}
+        paths = local_paths(self.registered.cls.Settings)
+        return {name: value for name, value in {**table, **parts}.items() if name not in paths}
+
     def with_parts(self) -> Iterator[ComponentConfig]:
         """It, and the components that it names, at any depth."""
         yield self
@@ -283,18 +293,29 @@ class TrainingConfig(ModelConfig):
     def _moved(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The stored tables, with settings of earlier versions where they are now."""
         tables = copy.deepcopy(dict(stored))
-        places: dict[Key, ComponentConfig | None] = {
+        for key, config in self._places().items():
+            list(move_settings(tables, key, config.registered.cls.moved))
+        return tables
+
+    def _places(self) -> dict[Key, ComponentConfig]:
+        """The components of these tables, by where each stands."""
+        return {
             ("data",): self.data,
             ("loss",): self.loss,
-            ("augmentation",): self.augmentation,
+            **({} if self.augmentation is None else {("augmentation",): self.augmentation}),
             **{(slot,): config for slot, config in self.networks.items()},
             **{("regularizer", number): config for number, config in enumerate(self.regularizers)},
             **{("optimizer", slot): config for slot, config in self.optimizers.items()},
         }
-        for key, config in places.items():
-            if config is not None:
-                list(move_settings(tables, key, config.registered.cls.moved))
-        return tables
+
+    def without_paths(self, tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Tables as of `tables` or `completed` without paths of this machine."""
+        found: Any = copy.deepcopy(dict(tables))
+        for key, config in self._places().items():
+            with suppress(KeyError, IndexError, TypeError):  # a stored recipe may have no such table
+                holder = found if len(key) == 1 else found[key[0]]
+                holder[key[-1]] = config.without_paths(holder[key[-1]])
+        return cast("dict[str, Any]", found)
 
     def _completed_train(self, table: Any) -> Any:
         try:
@@ -332,6 +353,17 @@ class Recipe(TrainingConfig, EvaluationConfig):
             **({"sampling": sampling} if sampling else {}),
             "metric": [config.table() for config in self.metrics],
             **{name: config.table() for name, config in self.observers.items()},
+        }
+
+    def resolved_like(self, stored: Mapping[str, Any], made_with: MadeWith) -> dict[str, Any]:
+        """A run's stored recipe as `resolved` would give it today: with today's defaults for settings that it lacks."""
+        metrics = stored.get("metric")
+        observers = {name: config for name, config in self.observers.items() if name in stored}
+        return {
+            **stored,
+            **self.completed(stored, made_with),
+            "metric": _completed_each(self.metrics, metrics if isinstance(metrics, list) else [], made_with),
+            **{name: config.completed(stored[name], made_with) for name, config in observers.items()},
         }
 
 

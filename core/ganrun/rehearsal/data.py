@@ -25,7 +25,7 @@ RESERVED = (*IMAGE_OUTPUTS, "encodings", "reconstructions", "samples", "latents"
 
 
 def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
-    """Check prepared data against its spec; returns its manifest, as JSON.
+    """Check prepared data against its spec; returns its manifest, as JSON, with the `fingerprints` of all splits.
 
     All labels are read. Of float32 arrays every value is read, or up to 1,024 rows spread over one of more than
     256 MiB; of uint8 arrays none. A second fingerprint is computed only below that size.
@@ -49,7 +49,9 @@ def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
     manifest = _checked_manifest(data, {name: len(split) for name, split in splits.items()})
     if _bytes_of(splits["train"]) <= BYTES:
         _check_fingerprint(data, manifest["fingerprint"])
-    return manifest
+    with method("fingerprint"):
+        others = {name: data.fingerprint(name) for name in splits if name != "train"}
+    return {**manifest, "fingerprints": {"train": manifest["fingerprint"], **others}}
 
 
 def check_batch(train: Split, size: int, *, paired: bool = True) -> None:

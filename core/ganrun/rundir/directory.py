@@ -19,7 +19,8 @@ from packaging.version import Version
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
-from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
+from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SCORE_PREFIX, SUMMARY, Record
+from ganrun.rundir.sessions import sessions_in
 
 log = logging.getLogger("ganrun")
 
@@ -31,9 +32,9 @@ class RunDirectory:
     """The folder of one run.
 
         recipe.toml        the recipe as resolved, every default written out
-        environment.json   versions, git commit, device, plugins, data fingerprint
+        environment.json   versions, git commit, device, plugins, data fingerprint: of the first start, and of each
         metrics.jsonl      every scalar and score: the truth that trackers mirror
-        summary.json       status, steps, speed, scores, last files
+        summary.json       status, steps, speed, scores, last files: what the other files say, in brief
 
     Args:
         path: The folder; made by `create`.
@@ -144,6 +145,15 @@ class RunDirectory:
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         return self / name
 
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name; replaces what has that name.
+
+        Raises:
+            RunError: if it cannot be renamed.
+        """
+        with self._write_errors(name):
+            (self / name).replace(self / new)
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file's content; empty where the file is absent or damaged."""
         try:
@@ -153,8 +163,18 @@ class RunDirectory:
         return content if isinstance(content, dict) else {}
 
     def environment(self) -> dict[str, Any]:
-        """The content of environment.json; empty where the file is absent or damaged."""
+        """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
+        empty where the file is absent or damaged."""
         return self.read_json(ENVIRONMENT)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The starts of the run, in order, each with its `step` and `time` (None where ganrun 0.1.0 recorded neither)
+        and facts as in environment.json; `data` is among them where it is not as at the first start."""
+        return sessions_in(self.environment())
+
+    def latest_session(self) -> dict[str, Any]:
+        """The last of `sessions`, to which recipe.toml belongs; empty if there is none."""
+        return [{}, *self.sessions()][-1]
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json; empty where the file is absent or damaged."""
@@ -189,26 +209,36 @@ class RunDirectory:
         records = [record for _, record in lines if record is not None]
         return records, [line for line, record in lines if record is None]
 
-    def rewind(self, step: int) -> bool:
-        """Remove what was recorded after `step`, and the run's own scores at it; returns whether there were such.
+    def evaluations(self) -> list[Record]:
+        """The lines of metrics.jsonl that hold scores, without damaged ones; faster than `records`.
+
+        Raises:
+            RequestError: if the file cannot be read.
+        """
+        parsed = (Record.parse(line) for line in self._texts() if f'"{SCORE_PREFIX}' in line)
+        return [record for record in parsed if record is not None and record.evaluation]
+
+    def rewind(self, step: int) -> None:
+        """Remove what was recorded after `step`.
 
         Raises:
             RequestError: if the file cannot be read.
             RunError: if it cannot be written.
         """
-        until = [(line, record) for line, record in self._lines() if record is not None and record.step <= step]
-        kept = [line for line, record in until if record.step < step or not record.evaluation or record.rescored]
+        kept = [line for line, record in self._lines() if record is not None and record.step <= step]
         self.write_text(METRICS, "".join(f"{line}\n" for line in kept))
-        return len(kept) < len(until)
 
     def _lines(self) -> list[tuple[str, Record | None]]:
+        return [(line, Record.parse(line)) for line in self._texts()]
+
+    def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
             text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-        lines = text.split("\n")  # not splitlines, which splits at characters that JSON allows within a text
-        return [(line, Record.parse(line)) for line in lines if line]
+        # not splitlines, which splits at characters that JSON allows within a text
+        return [line for line in text.split("\n") if line]
 
     def _is_occupied(self) -> bool:
         try:
@@ -258,7 +288,8 @@ def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
     stored = directory.read_json(facts)
     here = version("ganrun")
     try:
-        made = str(stored["ganrun"] if "ganrun" in stored else stored["packages"]["ganrun"])
+        own = [stored] if "ganrun" in stored else [each["packages"] for each in sessions_in(stored)]
+        made = max((str(each["ganrun"]) for each in own), key=Version, default=here)
         is_newer = Version(made) > Version(here)
     except (KeyError, TypeError, ValueError):
         return

@@ -17,6 +17,7 @@ from ganrun.base.devices import device_text
 from ganrun.contracts.data import Data
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 
@@ -27,7 +28,7 @@ def describe_environment(
     device: torch.device,
     starts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The content of environment.json: versions, git commit, device, plugins and the data's manifest.
+    """The facts of one start of a run: versions, git commit, device, plugins and the data's manifest.
 
     Args:
         recipe: The run's.
@@ -37,6 +38,7 @@ def describe_environment(
         starts: What the networks of slots started from, where not from their own initialisation; and the digests of
             frozen ones.
     """
+    files = digests_of_files(recipe)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -49,6 +51,7 @@ def describe_environment(
         "threads": torch.get_num_threads(),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         **({"starts": dict(starts)} if starts else {}),
+        **({"files": files} if files else {}),
         "data_fingerprint": manifest["fingerprint"],
         "data": dict(manifest),
         "problem": {**data.spec().facts(), "class_names": list(data.class_names())},
@@ -73,19 +76,20 @@ def package_versions() -> dict[str, str]:
 
 
 def _recipe_git_state(recipe: Recipe) -> dict[str, Any] | None:
-    """The state of the recipe's repository; for a run's own copy of its recipe, the state recorded when it started."""
+    """The state of the recipe's repository; for a run's own copy of its recipe, the state recorded with that copy."""
     path = recipe.source.path
     if path.name == RECIPE and (path.parent / ENVIRONMENT).is_file():
-        return RunDirectory(path.parent).environment().get("git")
+        return RunDirectory(path.parent).latest_session().get("git")
     return _git_state(path.parent)
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a repository."""
+    """Commit, and whether tracked files differ from it: None if git does not say. None outside a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

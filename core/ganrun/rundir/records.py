@@ -6,7 +6,8 @@ A line of metrics.jsonl has its step and times, then numbers by name or scores:
     {"step": 500, …, "eval/fid": 12.3, "directions": {"fid": "lower"}, "protocols": {"fid": {…}}, "errors": {},
      "floors": {"fid": 3.1}}
 
-summary.json has the same tables, with the values of the scores under `scores`.
+summary.json has the same tables, with the values of the scores under `scores` and the step of each under
+`score_steps`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ganrun.contracts.scores import Score
 
@@ -128,6 +129,36 @@ class Record:
         return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
 
 
+class LatestScore(NamedTuple):
+    """A score, and the step at which it was measured."""
+
+    step: int
+    score: Score
+
+
+def latest_scores(evaluations: Iterable[Record], step: int, sampling: Mapping[str, Any]) -> dict[str, LatestScore]:
+    """The latest score of each name among records, at or before a step; of several at one step, the last recorded.
+
+    Args:
+        evaluations: Records, as they follow each other in metrics.jsonl.
+        step: Steps done.
+        sampling: How the run's samples are made, as entries of a protocol. What `ganrun eval` measured on samples that
+            were made in another way is left out.
+    """
+    until = [each for each in evaluations if each.step <= step]
+    return {
+        score.name: LatestScore(record.step, score)
+        for record in sorted(until, key=lambda record: record.step)
+        for score in record.evaluation
+        if not record.rescored or _sampling_of(score) in ({}, sampling)
+    }
+
+
+def _sampling_of(score: Score) -> dict[str, Any]:
+    """How the samples were made; empty for a score of no samples."""
+    return {name: value for name, value in score.protocol.items() if name.startswith("sampling.")}
+
+
 @dataclass(frozen=True)
 class Summary:
     """The content of summary.json: the state of a run, or how it ended."""
@@ -151,8 +182,11 @@ class Summary:
     error: str | None = None
     """The error that stopped it, if it failed."""
 
-    evaluation: tuple[Score, ...] = ()
-    """The latest score of each name."""
+    stopped: str | None = None
+    """Why training ended before the recipe's last step, if an observer ended it."""
+
+    scores: Mapping[str, LatestScore] = field(default_factory=dict)
+    """By name."""
 
     last: Mapping[str, str] = field(default_factory=dict)
     """The latest file of each role, relative to the directory."""
@@ -171,17 +205,40 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "device": self.device,
-            "scores": {score.name: _finite_or_none(score.value) for score in self.evaluation},
-            **_score_tables(self.evaluation),
+            **({} if self.stopped is None else {"stopped": self.stopped}),
+            **_summary_tables(self.scores),
             "last": dict(self.last),
             **self.notes,
         }
 
 
-def merged_summary(summary: Mapping[str, Any], scores: Sequence[Score]) -> Json:
+def notes_in(summary: Mapping[str, Any]) -> Json:
+    """What observers have added to a summary.json."""
+    own = Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json()
+    return {name: content for name, content in summary.items() if name not in own}
+
+
+def merged_summary(summary: Mapping[str, Any], scores: Mapping[str, LatestScore]) -> Json:
     """The content of a summary.json with further scores, which replace those of the same names."""
-    tables = {"scores": {score.name: _finite_or_none(score.value) for score in scores}, **_score_tables(scores)}
-    return {**summary, **{name: {**summary.get(name, {}), **table} for name, table in tables.items()}}
+    kept = {
+        table: {name: value for name, value in _table(summary, table).items() if name not in scores}
+        for table in _summary_tables({})
+    }
+    return {**summary, **{table: {**kept[table], **new} for table, new in _summary_tables(scores).items()}}
+
+
+def _summary_tables(latest: Mapping[str, LatestScore]) -> dict[str, Json]:
+    scores = [each.score for each in latest.values()]
+    return {
+        "scores": {score.name: _finite_or_none(score.value) for score in scores},
+        "score_steps": {name: each.step for name, each in latest.items()},
+        **_score_tables(scores),
+    }
+
+
+def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = content.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _score_tables(scores: Iterable[Score]) -> dict[str, Json]:
@@ -222,8 +279,7 @@ def _score(name: str, value: object, tables: Mapping[str, Any]) -> Score:
 
 
 def _entry(tables: Mapping[str, Any], table: str, name: str) -> object:
-    content = tables.get(table)
-    return content.get(name) if isinstance(content, dict) else None
+    return _table(tables, table).get(name)
 
 
 def _is_score(name: str) -> bool:

@@ -10,12 +10,12 @@ from ganrun.rundir.records import RECIPE
 
 
 def made_with(recipe: Path) -> MadeWith:
-    """The plugins that environment.json, or an exported folder's config.json, names beside a recipe; none where the
-    recipe is not a run's own, or they are damaged."""
+    """The plugins that the latest start in environment.json, or an exported folder's config.json, names beside a
+    recipe; none where the recipe is not a run's own, or they are damaged."""
     directory = RunDirectory(recipe.parent)
     if recipe.name != RECIPE:
         return MadeWith()
-    plugins = directory.environment().get("plugins") or directory.config().get("plugins")
+    plugins = directory.latest_session().get("plugins") or directory.config().get("plugins")
     if not isinstance(plugins, dict):
         return MadeWith()
     return MadeWith({str(name): str(text) for name, text in plugins.items()})

@@ -19,13 +19,14 @@ from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
-from ganrun.rundir.records import SUMMARY, merged_summary
+from ganrun.rundir.records import SUMMARY, latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.trained.pictures import NPZ, score_against_data, score_against_statistics
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
 from ganrun.training.components import metric_frames
 from ganrun.training.continuing import differences_from
+from ganrun.training.identity import warn_if_other_data
 from ganrun.training.run import Run
 
 log = logging.getLogger("ganrun")
@@ -50,6 +51,7 @@ class Request:
         metrics: Names of metrics; if there are none, those of the recipe, or those that compare with statistics.
         overrides: `key.path=value`, as after `--set`.
         device: Where to compute.
+        statistics: The name of the file of statistics, which the scores of a run then carry.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Request:
     metrics: Sequence[str] = ()
     overrides: Sequence[str] = ()
     device: str = "auto"
+    statistics: str = ""
 
     def all_overrides(self) -> list[str]:
         """The named metrics as an override, then `overrides`."""
@@ -78,7 +81,8 @@ class Request:
                 f"metric {others[0]} needs real images, and {path} holds statistics; {only} compares with them"
             )
         named = ", ".join(f'{{ use = "{name}", {STATISTICS} = {json.dumps(path)} }}' for name in names)
-        return dataclasses.replace(self, against=None, metrics=(), overrides=[f"metric=[{named}]", *self.overrides])
+        overrides = [f"metric=[{named}]", *self.overrides]
+        return dataclasses.replace(self, against=None, metrics=(), overrides=overrides, statistics=Path(path).stem)
 
 
 def score(request: Request, registry: Registry, on_stage: Callable[[str], None] = ignore_stage) -> list[Score]:
@@ -133,15 +137,15 @@ def _score_run(
 ) -> list[Score]:
     overrides = [*_data_overrides(request, registry), *request.all_overrides()]
     recipe = load_recipe(directory.recipe_path, registry, overrides, made_with(directory.recipe_path))
-    changed = [each for each in differences_from(directory, recipe) if not each.startswith("data.")]
-    if changed:
+    if changed := differences_from(directory, recipe):
         listed = "\n".join(f"  {line}" for line in changed)
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
     _check_against(request, recipe)
     run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
-    is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
+    manifest, asked = run.environment["data"], request.against is not None
+    is_other_data = warn_if_other_data(directory, recipe, manifest, asked=asked)
     try:
         run.restore(checkpoint)
     except RequestError as error:
@@ -149,8 +153,8 @@ def _score_run(
     on_stage(f"samples of step {run.step}")
     with run.interruption:
         scores = measured(run.metrics, run.evaluation(), metric_frames(recipe))
-    if is_other_data:
-        scores = [dataclasses.replace(each, name=f"{each.name}@{recipe.data.use}") for each in scores]
+    if other := recipe.data.use if is_other_data else request.statistics:
+        scores = [dataclasses.replace(each, name=f"{each.name}@{other}") for each in scores]
     own = load_model_config(directory.recipe_path, registry, (), made_with(directory.recipe_path))
     try:
         _add_scores(run, scores, is_own=own.sampling == recipe.sampling)
@@ -198,8 +202,10 @@ def _shape_of(run: Run) -> str:
 
 
 def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
-    """Add the scores to metrics.jsonl and, if they are of the run's last step and its own sampling, to summary.json."""
+    """Add the scores to metrics.jsonl and, if they are of the run's own sampling and the latest of their names, to
+    summary.json."""
     run.record({}, scores, rescored=True)
     summary = run.directory.summary()
-    if is_own and summary.get("steps") == run.step:
-        run.directory.write_json(SUMMARY, merged_summary(summary, scores))
+    if is_own and isinstance(steps := summary.get("steps"), int) and run.step <= steps:
+        found = latest_scores(run.directory.evaluations(), steps, run.model.sampling_protocol)
+        run.directory.write_json(SUMMARY, merged_summary(summary, found))

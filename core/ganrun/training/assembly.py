@@ -33,9 +33,10 @@ from ganrun.training.components import (
     prepared_metrics,
     run_frames,
 )
+from ganrun.training.identity import check_same_data
 from ganrun.training.phasing import Penalties, run_phases
 from ganrun.training.slots import build_networks, build_slots
-from ganrun.training.starting import start_from
+from ganrun.training.starting import check_same_starts, start_from
 from ganrun.training.state import TrainingState
 from ganrun.training.trying import try_phases, try_samples
 
@@ -87,6 +88,8 @@ def assemble(
     spec, loss = build_loss(recipe, data)
     with frame_of(recipe, recipe.data, "split"):
         manifest = check_data(data, paired=loss.paired)
+    if directory is not None and directory.holds_run:
+        check_same_data(directory, recipe, manifest)
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
     starts = _starts(recipe, loss, networks, directory)
@@ -152,10 +155,11 @@ def _starts(
 
     A run that continues from a checkpoint has it there, and noted what it was.
     """
+    recorded = None if directory is None else directory.environment().get("starts")
     if directory is not None and checkpoints_in(directory.path):
-        found: dict[str, dict[str, Any]] = directory.environment().get("starts", {})
-        return found
+        return dict(recorded) if isinstance(recorded, dict) else {}
     starts = start_from(recipe, networks, None if directory is None else directory.path)
+    check_same_starts(recipe, starts, recorded)
     frozen = [name for name, slot in loss.slots.items() if slot.frozen and name not in starts]
     return {**starts, **{name: {"sha256": digest_of(networks[name].state_dict())} for name in frozen}}
 

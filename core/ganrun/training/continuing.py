@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganrun.base.errors import RequestError
 from ganrun.contracts.beginning import has_begin
@@ -13,11 +13,26 @@ from ganrun.contracts.scheduled import schedules_in
 from ganrun.contracts.settings import Settings
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
+from ganrun.training.starting import has_same_start
 
 FREE = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings of [train] that do not decide the weights."""
+
+
+class Difference(NamedTuple):
+    """A setting that is not as it was."""
+
+    key: str
+    """Such as `train.seed`."""
+
+    then: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.then} in the run, {self.now} now"
 
 
 def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> bool:
@@ -48,16 +63,54 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """The settings that would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
 
     A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
-    a setting that the stored recipe does not have yet is at its default.
+    a setting that the stored recipe does not have yet is at its default. Of paths the content counts, and so it does of
+    `[data]`, which `check_same_data` compares.
     """
     new, old = recipe.tables(), recipe.completed(_stored(directory), made_with(directory.recipe_path))
-    for tables in (new, old):
-        if isinstance(tables["train"], dict):
-            tables["train"] = _deciding(recipe, tables["train"])
-    return list(_differences(new, old))
+    _equate_starts(directory, recipe, new, old)
+    found = differences(_deciding(recipe, new), _deciding(recipe, old))
+    return list(map(str, (*found, *_changed_files(directory, recipe))))
 
 
-def _deciding(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
+def stored_recipe(directory: RunDirectory, recipe: Recipe) -> dict[str, Any]:
+    """The recipe that the run's directory holds, as `resolved` would give it today."""
+    return recipe.resolved_like(_stored(directory), made_with(directory.recipe_path))
+
+
+def has_new_metric(recipe: Recipe, stored: Mapping[str, Any]) -> bool:
+    """Whether a recipe measures what the stored one does not; where the files of a metric are makes no difference."""
+    return any(
+        config.without_paths(config.table()) not in [config.without_paths(table) for table in stored["metric"]]
+        for config in recipe.metrics
+    )
+
+
+def differences(new: Any, old: Any, path: str = "") -> Iterator[Difference]:
+    """The differences between two trees of tables and lists of them."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        for name in {**old, **new}:
+            yield from differences(new.get(name), old.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(new, list) and isinstance(old, list) and all(isinstance(each, dict) for each in (*new, *old)):
+        for number, (each, before) in enumerate(zip_longest(new, old)):
+            yield from differences(each, before, f"{path}.{number}")
+    elif new != old:
+        yield Difference(path, old, new)
+
+
+def data_settings(directory: RunDirectory, recipe: Recipe) -> list[Difference]:
+    """The settings of `[data]` that are not as in the run."""
+    old = recipe.completed(_stored(directory), made_with(directory.recipe_path))
+    return list(differences(recipe.data.table(), old["data"], "data"))
+
+
+def _deciding(recipe: Recipe, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the tables decides the weights, besides the content of the data."""
+    train = tables["train"]
+    decided = {"train": _deciding_train(recipe, train) if isinstance(train, dict) else train}
+    return {name: table for name, table in recipe.without_paths({**tables, **decided}).items() if name != "data"}
+
+
+def _deciding_train(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
     """What of `[train]` decides the weights; one update per step is what a slot has unless the loss repeats it."""
     free = {*FREE, *(() if _depends_on_steps(recipe) else ("steps",))}
     usual, repeat = recipe.loss.registered.cls.repeat, train.get("repeat")
@@ -76,6 +129,24 @@ def _depends_on_steps(recipe: Recipe) -> bool:
     return any(each.follows_run for each in scheduled) or any(varying) or any(begun)
 
 
+def _equate_starts(directory: RunDirectory, recipe: Recipe, new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Take `from` of a network for that of the run where the weights there are those that the run started from."""
+    recorded = directory.environment().get("starts")
+    for slot, config in recipe.networks.items():
+        then = old[slot].get("from") if isinstance(old[slot], dict) else None
+        if then not in (None, config.start) and has_same_start(config, slot, recorded):
+            new[slot]["from"] = then
+
+
+def _changed_files(directory: RunDirectory, recipe: Recipe) -> Iterator[Difference]:
+    """The files that settings point at, and whose content is not what the run has recorded."""
+    recorded = directory.environment().get("files")
+    for key, now in digests_of_files(recipe).items():
+        then = recorded.get(key, now) if isinstance(recorded, dict) else now
+        if then != now:
+            yield Difference(f"the content of {key}, by its SHA-256", then, now)
+
+
 def _settings(components: Iterable[ComponentConfig]) -> Iterator[Settings]:
     return (config.settings for config in components)
 
@@ -85,14 +156,3 @@ def _stored(directory: RunDirectory) -> dict[str, Any]:
         return tomllib.loads(directory.recipe_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"{directory.recipe_path} is damaged: {error}") from error
-
-
-def _differences(new: Any, old: Any, path: str = "") -> Iterator[str]:
-    if isinstance(new, dict) and isinstance(old, dict):
-        for name in {**old, **new}:
-            yield from _differences(new.get(name), old.get(name), f"{path}.{name}".lstrip("."))
-    elif isinstance(new, list) and isinstance(old, list) and all(isinstance(each, dict) for each in (*new, *old)):
-        for number, (each, before) in enumerate(zip_longest(new, old)):
-            yield from _differences(each, before, f"{path}.{number}")
-    elif new != old:
-        yield f"{path}: {old} in the run, {new} now"

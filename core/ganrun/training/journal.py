@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
 import tomli_w
 
-from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, Summary
+from ganrun.base.errors import RequestError
+from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, LatestScore, Summary
+from ganrun.rundir.sessions import changes_between, with_session
+from ganrun.training.continuing import differences
 from ganrun.training.run import Run
 
+log = logging.getLogger("ganrun")
 
-def write_facts(run: Run) -> None:
-    """Write recipe.toml, with every default, and environment.json.
+DAMAGED = "environment.damaged.json"
+"""Where an environment.json that cannot be read is kept."""
+
+
+def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
+    """Write recipe.toml, with every default, and add this start of the run to environment.json.
+
+    A start that may give other numbers than the one before it, such as one with another version of torch, is warned
+    about.
+
+    Args:
+        run: The run.
+        stored: The recipe before this start, as `resolved` would give it: its own at the first.
 
     Raises:
         RunError: if they cannot be written.
     """
+    earlier = _earlier(run) if run.resumed else {}
     text = f"{run.recipe.source.preamble}\n{tomli_w.dumps(run.recipe.resolved())}".lstrip()
     run.directory.write_text(RECIPE, text)
-    environment = run.directory.write_json(ENVIRONMENT, run.environment)
+    session = {"step": run.step, "time": round(time.time(), 3), **_changes(run.recipe.resolved(), stored)}
+    environment = run.directory.write_json(ENVIRONMENT, with_session(earlier, run.environment, session))
     run.announce(run.directory.recipe_path, "recipe")
     run.announce(environment, "environment")
 
 
 def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
-    """Write summary.json with the run's present state.
+    """Write summary.json with the run's present state, and the scores that are recorded until its step.
 
     Args:
         run: The run.
@@ -32,6 +54,8 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
     Raises:
         RunError: if it cannot be written.
     """
+    if run.directory.metrics_path.is_file():
+        run.announce(run.directory.metrics_path, "metrics")
     summary = Summary(
         name=run.name,
         status=status,
@@ -41,11 +65,35 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         images_per_second=run.state.images_per_second,
         device=run.environment["device_name"],
         error=None if error is None else str(error) or type(error).__name__,
-        evaluation=tuple(run.scores.values()),
-        last=run.last_files,
+        stopped=run.stopped,
+        scores=_scores(run),
+        last={role: path for role, path in run.last_files.items() if (run.directory / path).exists()},
         notes=run.notes,
     )
-    path = run.directory.write_json(SUMMARY, summary.to_json())
-    if run.directory.metrics_path.is_file():
-        run.announce(run.directory.metrics_path, "metrics")
-    run.announce(path, "summary")
+    run.announce(run.directory.write_json(SUMMARY, summary.to_json()), "summary")
+
+
+def _earlier(run: Run) -> dict[str, Any]:
+    """The content of environment.json before this start. What cannot be read is kept beside it."""
+    directory, found = run.directory, run.directory.environment()
+    if found:
+        if changes := changes_between(directory.latest_session(), run.environment):
+            log.warning("continues with %s", "; ".join(changes))
+    elif directory.environment_path.exists():
+        directory.rename(ENVIRONMENT, DAMAGED)
+        text = "%s is damaged, so the earlier starts of the run are unknown; it is kept as %s"
+        log.warning(text, directory.environment_path, DAMAGED)
+    return found
+
+
+def _changes(recipe: Mapping[str, Any], stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that a start has changed: `{"recipe": {"train.steps": {"before": 5, "now": 9}}}`."""
+    table = {each.key: {"before": each.then, "now": each.now} for each in differences(recipe, stored)}
+    return {"recipe": table} if table else {}
+
+
+def _scores(run: Run) -> dict[str, LatestScore]:
+    try:
+        return run.latest_scores()
+    except RequestError:  # what cannot be read now was measured before
+        return {name: LatestScore(run.step, score) for name, score in run.scores.items()}

@@ -46,7 +46,8 @@ class RunEvents:
 
     @eventspec
     def run_started(self, run: Run) -> None:
-        """Training begins at `run.step` (0, or the step that was restored)."""
+        """Training begins at `run.step` (0, or the step that was restored). `run.scores` holds the latest scores until
+        then; those that a resumed run measured at this very step come once more, by `evaluated`."""
 
     @eventspec
     def step_ended(self, run: Run, step: int, images_seen: int) -> None:

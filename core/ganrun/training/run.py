@@ -13,7 +13,7 @@ from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import Record
+from ganrun.rundir.records import LatestScore, Record, latest_scores, notes_in
 from ganrun.training.assembly import Assembly
 
 
@@ -29,8 +29,8 @@ class Run:
 
     Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
     samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
-    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (as in environment.json); and
-    `directory`, where files of the run go, and `scores`, the latest of each name.
+    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in environment.json);
+    and `directory`, where files of the run go, and `scores`, the latest of each name.
 
     Args:
         assembly: What was built.
@@ -118,13 +118,29 @@ class Run:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint.
+        """Continue from a checkpoint. `scores` then are the latest until its step, from metrics.jsonl; and summary.json
+        keeps what observers had added to it, unless that was after this step.
 
         Raises:
-            RequestError: if it belongs to other networks.
+            RequestError: if it belongs to other networks, or metrics.jsonl cannot be read.
         """
         self.state.load(checkpoint)
         self.begin()
+        self.scores = {name: latest.score for name, latest in self.latest_scores().items()}
+        summary = self.directory.summary()
+        steps, last = summary.get("steps"), summary.get("last")
+        if isinstance(steps, int) and steps <= self.step:
+            self.notes = notes_in(summary) | self.notes
+            self.last_files = {**(last if isinstance(last, dict) else {}), **self.last_files}
+
+    def latest_scores(self) -> dict[str, LatestScore]:
+        """The latest score of each name in metrics.jsonl until this step, and the step of each; none of samples that
+        `ganrun eval` made in another way.
+
+        Raises:
+            RequestError: if metrics.jsonl cannot be read.
+        """
+        return latest_scores(self.directory.evaluations(), self.step, self.model.sampling_protocol)
 
     def begin(self) -> None:
         """Bring everything that is a function of the step to the run's step: what components do in `begin`, and numbers
@@ -136,15 +152,15 @@ class Run:
         self._beginning.at(self.step)
 
     def past_scores(self, name: str) -> list[tuple[int, Score]]:
-        """The scores of that name from before this step, each with its step, in order.
+        """The scores of that name from before this step, each with its step, in order; of several at a step, the last.
 
-        A resumed run measures the scores of its present step again; they arrive by `evaluated`.
+        Those of the step at which a run was resumed arrive by `evaluated`.
 
         Raises:
             RequestError: if metrics.jsonl cannot be read.
         """
-        lines = [record for record in self.directory.records() if record.step < self.step and not record.rescored]
-        return [(record.step, record.scores()[name]) for record in lines if name in record.scores()]
+        lines = [record for record in self.directory.evaluations() if record.step < self.step and not record.rescored]
+        return list({record.step: record.scores()[name] for record in lines if name in record.scores()}.items())
 
     def stop(self, reason: str) -> None:
         """End training as if this had been the last step: a checkpoint, the last means and scores still follow."""
@@ -171,7 +187,7 @@ class Run:
         self.directory.append_record(line)
 
     def add_to_summary(self, name: str, content: Any) -> None:
-        """Add JSON content to summary.json under `name`."""
+        """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again."""
         self.notes[name] = content
 
     def add_message(self, message: str) -> None:

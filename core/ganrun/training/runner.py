@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ganrun.base.errors import Interrupted, RequestError
+from ganrun.training.continuing import has_new_metric, stored_recipe
 from ganrun.training.journal import write_facts, write_summary
 from ganrun.training.meter import Meter
 from ganrun.training.run import Run
@@ -27,12 +28,13 @@ def execute(run: Run) -> None:
         run.emit("run_starting")
         _check_steps(run)
         try:
-            write_facts(run)
-            scorer = Scorer(run)
-            score_first = run.resumed and _rewind(run, scorer)
+            stored = stored_recipe(run.directory, run.recipe) if run.resumed else run.recipe.resolved()
+            write_facts(run, stored)
+            if run.resumed:
+                _rewind(run)
             write_summary(run, "running")
             run.emit("run_started")
-            _train(run, scorer, score_first)
+            _train(run, Scorer(run), measure_again=has_new_metric(run.recipe, stored))
             status = "finished"
         except (Interrupted, KeyboardInterrupt) as interruption:
             status = "interrupted"
@@ -49,12 +51,12 @@ def execute(run: Run) -> None:
                 run.emit("run_ended", status=status)
 
 
-def _train(run: Run, scorer: Scorer, score_first: bool) -> None:
+def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     """Take the remaining steps, and score the model at its cadence and at the end."""
     meter = Meter(run)
     take_step = build_step(run, meter.measurements)
-    if score_first:
-        scorer.score()
+    if run.resumed:
+        scorer.take_up(measure_again=measure_again)
     while not run.done:
         take_step()
         if meter.is_scheduled():
@@ -74,12 +76,8 @@ def _check_steps(run: Run) -> None:
         raise RequestError(text).located(run.recipe.where(("train", "steps")))
 
 
-def _rewind(run: Run, scorer: Scorer) -> bool:
-    """Remove what was recorded after the restored step; returns whether that step must be scored before any other.
-
-    The run may have stopped before, during or after the evaluation of that step.
-    """
+def _rewind(run: Run) -> None:
+    """Remove what was recorded after the restored step."""
     if run.step == 0:
         log.warning("%s holds no checkpoint; the run starts again from step 0", run.directory.path)
-    had_scores = run.directory.rewind(run.step)
-    return had_scores or (run.step > 0 and scorer.is_scheduled())
+    run.directory.rewind(run.step)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import measured
 from ganrun.training.components import metric_frames
 from ganrun.training.run import Run
@@ -23,6 +26,18 @@ class Scorer:
         cadence = self._run.recipe.train.evaluate_every_steps
         return cadence is not None and self._run.step % cadence == 0
 
+    def take_up(self, *, measure_again: bool) -> None:
+        """Emit the scores of the step at which a run is resumed, as they were recorded: another machine might measure
+        others. They are measured where there are none and the step is scheduled, or where `measure_again` asks for it.
+
+        The run may have stopped before, during or after the evaluation of that step.
+        """
+        recorded = self._recorded()
+        if recorded and not measure_again:
+            self._emit(recorded)
+        elif recorded or (self._run.step > 0 and self.is_scheduled()):
+            self.score()
+
     def score(self) -> None:
         """Measure every metric of the recipe on one set of samples, record the scores and emit `evaluated`.
 
@@ -32,7 +47,16 @@ class Scorer:
         if not run.metrics or self._scored_at == run.step:
             return
         scores = measured(run.metrics, run.evaluation(), metric_frames(run.recipe))
-        self._scored_at = run.step
         run.scores.update({score.name: score for score in scores})
         run.record({}, scores)
-        run.emit("evaluated", scores=scores)
+        self._emit(scores)
+
+    def _recorded(self) -> list[Score]:
+        """The scores of the run's step that it has measured itself, each as last measured."""
+        records = self._run.directory.evaluations()
+        own = [each for each in records if each.step == self._run.step and not each.rescored]
+        return list({score.name: score for record in own for score in record.evaluation}.values())
+
+    def _emit(self, scores: Sequence[Score]) -> None:
+        self._scored_at = self._run.step
+        self._run.emit("evaluated", scores=scores)

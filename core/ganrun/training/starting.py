@@ -50,6 +50,44 @@ def start_from(
     return facts
 
 
+def has_same_start(config: ComponentConfig, slot: str, recorded: object) -> bool:
+    """Whether a network starts from the place or from the weights that a run has recorded under `starts`; not if they
+    cannot be read."""
+    then = _recorded_start(recorded, slot)
+    if config.start is None or not then:
+        return False
+    try:
+        path = locate(config.start, load_registry()).resolve()
+        return str(path) == then.get("path") or digest_of(_weights_of(slot, read_saved(path))) == then.get("sha256")
+    except RequestError:
+        return False
+
+
+def check_same_starts(recipe: ModelConfig, found: Mapping[str, Any], recorded: object) -> None:
+    """Check that a run which starts again, since it has no checkpoint yet, starts from the same weights as before.
+
+    Args:
+        recipe: The recipe.
+        found: What `start_from` returned.
+        recorded: What it returned when the run started first.
+
+    Raises:
+        RequestError: located at the recipe's line, if it does not.
+    """
+    for slot, start in found.items():
+        then, now = _recorded_start(recorded, slot).get("sha256"), start["sha256"]
+        if then not in (None, now):
+            key = recipe.networks[slot].key
+            text = f"the weights there have changed since the run started: SHA-256 {then} then, {now} now"
+            advice = "bring them back, name the checkpoint that was meant, or choose another --output"
+            raise RequestError(f"{header(key)} from: {text}; {advice}", where=recipe.where((*key, "from")))
+
+
+def _recorded_start(recorded: object, slot: str) -> Mapping[str, Any]:
+    start = recorded.get(slot) if isinstance(recorded, dict) else None
+    return start if isinstance(start, dict) else {}
+
+
 def _start(config: ComponentConfig, slot: str, network: nn.Module, output: Path | None) -> dict[str, Any]:
     path = locate(config.start or "", load_registry()).resolve()
     if output is not None and path == output.resolve():

@@ -1,0 +1,37 @@
+"""The content of the files that settings point at, besides data: a run is continued on the same, wherever they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ganrun.contracts.outside import local_paths
+from ganrun.contracts.settings import dump_settings
+from ganrun.recipe.recipe import ComponentConfig, Recipe
+
+
+def digests_of_files(recipe: Recipe) -> dict[str, str]:
+    """The SHA-256 of each file that decides the weights by its content, by the key of its setting: `loss.weights`.
+
+    What is no file, such as a folder, has none, nor has what cannot be read: the component itself reports that.
+    """
+    components = (each for each in recipe.deciding_components() if each.key[0] != recipe.data.key[0])
+    paths = {key: path for component in components for key, path in _paths_of(component)}
+    digests = {key: _digest(path) for key, path in paths.items()}
+    return {key: digest for key, digest in digests.items() if digest is not None}
+
+
+def _paths_of(component: ComponentConfig) -> Iterator[tuple[str, Path]]:
+    settings = dump_settings(component.settings)
+    for name in local_paths(component.registered.cls.Settings):
+        if isinstance(path := settings.get(name), str):
+            yield ".".join(map(str, (*component.key, name))), Path(path)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
