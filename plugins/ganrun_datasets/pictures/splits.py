@@ -45,7 +45,7 @@ class Parts:
 
     by_split: Mapping[str, Part]
     unused: Mapping[str, int] = field(default_factory=dict)
-    """Folders that belong to no split, with the number of their pictures."""
+    """Folders that belong to no split, with the number of their pictures; of that around them, the pictures in it."""
 
 
 class _Folder(NamedTuple):
@@ -142,7 +142,9 @@ def _parts(tree: Tree, outer: str, folders: Sequence[_Folder], others: Sequence[
         "train" if word == "train" else "test": _joined(tree, outer, grouped[word], have_classes) for word in chosen
     }
     unused = [*others, *(folder.name for folder in folders if folder.word not in chosen)]
-    return Parts(parts, {f"{outer}{each}/": len(tree.below(f"{outer}{each}/")) for each in sorted(unused)})
+    counts = {f"{outer}{each}/": len(tree.below(f"{outer}{each}/")) for each in sorted(unused)}
+    beside = sum("/" not in name[len(outer) :] for name in tree.below(outer))
+    return Parts(parts, counts | ({outer or "./": beside} if beside else {}))
 
 
 def _chosen(words: set[str]) -> list[str]:

@@ -16,7 +16,7 @@ LISTED = 8
 
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "input", "inputs", "photos", "pictures", "jpegimages"}
 MASK_FOLDERS = {
-    *("mask", "masks", "label", "labels", "trimaps", "gt", "groundtruth", "ground_truth"),
+    *("mask", "masks", "label", "labels", "seg", "trimaps", "gt", "groundtruth", "ground_truth"),
     *("annotation", "annotations", "segmentation", "segmentations", "segmentationclass", "segmentationobject"),
 }
 THUMBNAIL_FOLDERS = {"thumb", "thumbs", "thumbnail", "thumbnails"}
@@ -94,8 +94,8 @@ def check_no_derived(tree: Tree) -> None:
         odd = [lower[each] for each in lower if each in derived]
         if odd:
             raise DataError(
-                f"{printable(folder + odd[0])} seems to hold masks or thumbnails of the pictures beside it; move it away, "
-                "or set root to a folder without it"
+                f"{printable(folder + odd[0])} seems to hold masks or thumbnails of the pictures beside it; "
+                "move it away, or set root to a folder without it"
             )
 
 
