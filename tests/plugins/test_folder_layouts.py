@@ -222,6 +222,7 @@ NOTED = [
     ("train/{a,b}/{x,y}/1.png", "each holds the folders x, y"),
     ("{Cat,cat}/1.png", "Cat, cat are different classes, though their names differ in case or spelling alone"),
     ("{cafe\u0301,café}/1.png", "are different classes"),
+    ("{a,b}/{1.png,metadata.csv}", "a/metadata.csv is not read, since it lies below a class"),
     ("a/1.jpg b/2.jpg a/1_mask.png b/3_mask.png", "1 of 4 pictures have the names of masks of others"),
 ]
 
@@ -294,11 +295,13 @@ def test_lists_may_be_of_one_split_each_or_of_all(tmp_path):
     (tmp_path / "dataset.json").write_text(stylegan(*rows))
     assert content(layout(tmp_path)) == SPLIT_UP
     (tmp_path / "dataset.json").unlink()
-    for split in ("train", "test"):
+    tree(tmp_path, "validation/{1,2}.png")
+    for split in ("train", "test", "validation"):
         (tmp_path / split / "metadata.csv").write_text("file_name,label\n1.png,dog\n2.png,cat\n")
     assert content(layout(tmp_path)) == SPLIT_UP
+    assert layout(tmp_path).notes == ()
     (tmp_path / "dataset.json").write_text(stylegan(*rows))
-    assert "dataset.json and train/metadata.csv both list labels" in refusal(tmp_path)
+    assert "dataset.json and train/metadata.csv list labels of the same" in refusal(tmp_path)
 
 
 def test_null_says_that_there_are_no_labels(tmp_path):
@@ -307,7 +310,7 @@ def test_null_says_that_there_are_no_labels(tmp_path):
 
 
 REFUSED_LISTS = [
-    ("dataset.json", stylegan(*NUMBERS[:3]), "it lacks 1 of 4 pictures, such as 00001/2.png"),
+    ("dataset.json", stylegan(*NUMBERS[:3]), "lacks 1 of 4 pictures, such as 00001/2.png"),
     ("dataset.json", stylegan(*NUMBERS, ["x.png", 1]), "label 5: there is no picture x.png"),
     ("dataset.json", stylegan(*NUMBERS, ["../../1.png", 1]), "there is no picture"),
     ("dataset.json", stylegan(*NUMBERS, NUMBERS[0]), "label 5: 00000/1.png is listed before"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from ganrun import DataError
 from ganrun_datasets.pictures.data import Layout
-from ganrun_datasets.pictures.labels import Labels, find_labels
+from ganrun_datasets.pictures.labels import Labels, labels_of, read_lists
 from ganrun_datasets.pictures.picture import is_picture
 from ganrun_datasets.pictures.sources import Source, printable
 from ganrun_datasets.pictures.splits import Part, Parts, find_parts
@@ -59,22 +59,20 @@ def read_layout(source: Source, labelled: bool, splits: bool | None = None) -> F
     check_no_derived(tree)
     parts = find_parts(tree, splits)
     notes = list(_notes_on_files(source, names))
-    found = {
-        split: find_labels(source, list(part.class_of), notes) for split, part in parts.by_split.items() if labelled
-    }
-    lists = {split: labels for split, labels in found.items() if labels}
-    class_of = {split: _classes(part, lists.get(split), labelled) for split, part in parts.by_split.items()}
+    lists = read_lists(source, tree, [part.class_of for part in parts.by_split.values()], notes) if labelled else []
+    used = {split: labels_of(part.class_of, lists) for split, part in parts.by_split.items()}
+    class_of = {split: _classes(part, used[split], labelled) for split, part in parts.by_split.items()}
     classes = _common_classes(class_of)
-    if not lists:
+    if not any(used.values()):
         notes += _notes_on_classes(tree, parts.by_split["train"], classes)
-    return _layout(class_of, classes, parts, lists, notes)
+    return _layout(class_of, classes, parts, {each.file: each.digest for each in used.values() if each}, notes)
 
 
 def _layout(
     class_of: Mapping[str, Mapping[str, str]],
     classes: tuple[str, ...],
     parts: Parts,
-    lists: Mapping[str, Labels],
+    label_files: Mapping[str, str],
     notes: Sequence[str],
 ) -> FolderLayout:
     ends = [0, *accumulate(map(len, class_of.values()))]
@@ -87,8 +85,8 @@ def _layout(
         classes,
         {split: part.folders for split, part in parts.by_split.items()},
         parts.unused,
-        {each.file: each.digest for each in lists.values()},
-        tuple(dict.fromkeys(notes)),
+        label_files,
+        tuple(notes),
     )
 
 
@@ -98,7 +96,7 @@ def _layout(
 def _classes(part: Part, labels: Labels | None, labelled: bool) -> Mapping[str, str]:
     """The class of each picture of a split; empty if there are none."""
     if labels is not None and labels.of is not None:
-        return labels.of
+        return {name: labels.of[name] for name in part.class_of}
     if not labelled or labels is not None:
         return dict.fromkeys(part.class_of, "")
     beside = next((name for name, folder in part.class_of.items() if not folder), None)

@@ -6,17 +6,22 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from ganrun import DataError
-from ganrun_datasets.pictures.picture import UnreadableError, is_picture
+from ganrun_datasets.pictures.picture import UnreadableError
 from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.tree import Tree
 
 Entries = Iterable[tuple[str, Any, Any]]
 """Where each entry is (such as `line 3`), the picture that it names, and its label."""
+
+
+Names = dict[str, str]
+"""The pictures of a split, sorted, each with its folder's class."""
 
 
 class NotLabelsError(Exception):
@@ -34,46 +39,71 @@ class Labels:
     """Of the file's content."""
 
     of: Mapping[str, str] | None
-    """The class of each picture; None if the file says that there are none."""
+    """The class of each picture that is listed; None if the file says that there are none."""
 
 
-def find_labels(source: Source, names: Sequence[str], notes: list[str]) -> Labels | None:
-    """The list of labels above some pictures; None if there is none.
+def read_lists(source: Source, tree: Tree, splits: Sequence[Names], notes: list[str]) -> list[Labels]:
+    """The lists of labels in folders above all pictures of a split.
 
     Args:
         source: The files.
-        names: Pictures, sorted.
-        notes: Gets a line for each file that has the name of such a list, but is none.
+        tree: All pictures.
+        splits: The pictures of each split.
+        notes: Gets a line for each file that has the name of such a list, but is none or is elsewhere.
 
     Raises:
-        DataError: if a list is damaged, is not of exactly these pictures, or is one of several.
+        DataError: if a list is damaged, or names what is no picture.
     """
-    found = []
-    for file in source.stamps:
-        folder, slash, name = file.rpartition("/")
-        if name.lower() in _FORMATS and names[0].startswith(folder + slash) and names[-1].startswith(folder + slash):
-            found += _read(source, file, names, notes)
+    files = [file for file in source.stamps if file.rpartition("/")[2].lower() in _FORMATS]
+    above = [file for file in files if any(_is_above(file, names) for names in splits)]
+    known = set(tree.names) if above else set()
+    below = {file: tree.below(_folder_of(file))[:1] for file in files if file not in above}
+    odd = [file for file, first in below.items() if any(name in names for name in first for names in splits)]
+    notes += [f"{printable(file)} is not read, since it lies below a class" for file in odd[:1]]
+    return [labels for file in above for labels in _read(source, file, known, notes)]
+
+
+def _folder_of(file: str) -> str:
+    return file[: file.rfind("/") + 1]
+
+
+def _is_above(file: str, names: Names) -> bool:
+    """Whether a file lies in a folder that holds all of some pictures."""
+    return all(name.startswith(_folder_of(file)) for name in (next(iter(names)), next(reversed(names))))
+
+
+def labels_of(names: Names, lists: Sequence[Labels]) -> Labels | None:
+    """The list in a folder above all of some pictures; None if there is none.
+
+    Raises:
+        DataError: if there are several, or the list lacks pictures.
+    """
+    found = [each for each in lists if _is_above(each.file, names)]
     if len(found) > 1:
         listed = " and ".join(printable(each.file) for each in found)
-        raise DataError(f"{listed} both list labels of the same pictures; keep one of them")
+        raise DataError(f"{listed} list labels of the same pictures; keep one of them")
+    missing = [name for each in found if each.of is not None for name in names if name not in each.of]
+    if missing:
+        count = f"{len(missing):,} of {len(names):,} pictures"
+        raise DataError(f"{printable(found[0].file)} lacks {count}, such as {printable(missing[0])}; {_REMEDY}")
     return found[0] if found else None
 
 
-def _read(source: Source, file: str, names: Sequence[str], notes: list[str]) -> list[Labels]:
+def _read(source: Source, file: str, pictures: Set[str], notes: list[str]) -> list[Labels]:
     """The list of labels in a file, if it is one."""
-    folder, slash, name = file.rpartition("/")
+    read = _FORMATS[file.rpartition("/")[2].lower()]
     try:
         with ExitStack() as handles:
             content = source.reader(handles)(file)
-        entries = _FORMATS[name.lower()](content.decode("utf-8-sig"))
-        labels = None if entries is None else _checked(entries, folder + slash, names, source)
+        entries = read(content.decode("utf-8-sig"))
+        classes = None if entries is None else _classes(entries, _folder_of(file), pictures)
     except NotLabelsError as error:
         notes.append(f"{printable(file)} {error}, so that it is not read as a list of labels")
         return []
     except (UnreadableError, ValueError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{printable(file)} cannot be read as a list of labels: {reason}; {_REMEDY}") from error
-    return [Labels(file, hashlib.blake2b(content, digest_size=8).hexdigest(), labels)]
+    return [Labels(file, hashlib.blake2b(content, digest_size=8).hexdigest(), classes)]
 
 
 _REMEDY = "correct it, move it away, or set labelled = false in [data]"
@@ -144,31 +174,27 @@ _FORMATS: Mapping[str, Callable[[str], Entries | None]] = {
 # ── Entries ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _checked(entries: Entries, folder: str, names: Sequence[str], source: Source) -> dict[str, str]:
-    """The class of each of `names`; the entries may also list other pictures of the source."""
+def _classes(entries: Entries, folder: str, pictures: Set[str]) -> dict[str, str]:
+    """The class of each picture that is listed."""
     found: dict[str, str] = {}
     types = set()
     for where, file, label in entries:
-        name = _picture(where, file, folder, source)
+        name = _picture(where, file, folder, pictures)
         if name in found:
             raise ValueError(f"{where}: {printable(file)} is listed before")
         found[name] = _class(where, label)
         types.add(type(label))
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"it lacks {len(missing):,} of {len(names):,} pictures, such as {printable(missing[0])}")
     if len(types) > 1:
         raise ValueError("some labels are numbers and some are names")
-    return {name: found[name] for name in names}
+    return found
 
 
-def _picture(where: str, file: Any, folder: str, source: Source) -> str:
+def _picture(where: str, file: Any, folder: str, pictures: Set[str]) -> str:
     """The picture that an entry names, by a path from the list's own folder."""
     if not isinstance(file, str):
         raise ValueError(f"{where}: {file!r} is no file's name")
-    for spelling in (file, file.replace("\\", "/")):
-        name = folder + spelling.removeprefix("./")
-        if name in source.stamps and is_picture(name):
+    for name in (folder + file, folder + file.replace("\\", "/").removeprefix("./")):
+        if name in pictures:
             return name
     raise ValueError(f"{where}: there is no picture {printable(file)}")
 

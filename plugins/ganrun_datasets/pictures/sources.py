@@ -8,10 +8,10 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -193,8 +193,9 @@ class Archive:
     def listing(self) -> Listing:
         """The members."""
         stamps = {name: f"{member.file_size} {member.CRC:08x}" for name, member in self._members.items()}
-        visible = {name: stamps[name] for name in sorted(stamps) if _is_visible(name) and not name.endswith("/")}
-        return Listing(visible, _system_folders(stamps), _empty_folders(stamps))
+        visible = {name: stamp for name, stamp in sorted(stamps.items()) if _is_visible(name)}
+        files = {name: stamp for name, stamp in visible.items() if not name.endswith("/")}
+        return Listing(files, _system_folders(stamps.keys() - visible.keys()), _empty_folders(list(visible)))
 
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
@@ -217,21 +218,26 @@ class Archive:
 
 
 def _is_visible(name: str) -> bool:
-    return not any(map(_is_hidden, name.split("/")))
+    folder, _, file = name.rpartition("/")
+    return not _is_hidden(file) and _is_visible_folder(folder)
 
 
-def _system_folders(names: Iterable[str]) -> Counter[str]:
+@lru_cache(maxsize=100_000)
+def _is_visible_folder(folder: str) -> bool:
+    return not any(map(_is_hidden, folder.split("/")))
+
+
+def _system_folders(hidden: Iterable[str]) -> Counter[str]:
     """As `Listing.skipped`: of nested ones, the outermost counts."""
-    hidden = [name.split("/") for name in names if not _is_visible(name)]
-    places = [next(number for number, part in enumerate(parts) if _is_hidden(part)) for parts in hidden]
-    folders = {tuple(parts[: place + 1]) for parts, place in zip(hidden, places, strict=True)}
-    return Counter(parts[-1] for parts in folders if _is_of_system(parts[-1]))
+    parts = [name.split("/") for name in hidden]
+    places = [next(number for number, part in enumerate(each) if _is_hidden(part)) for each in parts]
+    folders = {tuple(each[: place + 1]) for each, place in zip(parts, places, strict=True)}
+    return Counter(each[-1] for each in folders if _is_of_system(each[-1]))
 
 
-def _empty_folders(names: Iterable[str]) -> list[str]:
-    """Folders that a zip lists without anything in them."""
-    ordered = [name for name in sorted(names) if _is_visible(name)]
-    return [each for each, after in pairwise([*ordered, ""]) if each.endswith("/") and not after.startswith(each)]
+def _empty_folders(visible: Sequence[str]) -> list[str]:
+    """Folders that a zip lists without anything in them; of sorted names."""
+    return [each for each, after in pairwise([*visible, ""]) if each.endswith("/") and not after.startswith(each)]
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

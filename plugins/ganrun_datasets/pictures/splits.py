@@ -32,8 +32,8 @@ _LAST = re.compile(rf"(.+?)(?:[\W_]+|{_LOWER}{_UPPER}){_WORD}", re.IGNORECASE)
 class Part:
     """The pictures of one split."""
 
-    class_of: Mapping[str, str]
-    """The folder that stands for the class of each picture; empty for a picture in no such folder."""
+    class_of: dict[str, str]
+    """The folder that stands for the class of each picture, sorted by picture; empty for one in no such folder."""
 
     folders: tuple[str, ...]
     """The folders that make up this split, each with a slash at the end."""
