@@ -15,7 +15,7 @@ from pydantic import Field
 import ganrun
 from ganrun_datasets.pictures.data import PictureData
 from ganrun_datasets.pictures.folders import FolderLayout, read_layout
-from ganrun_datasets.pictures.job import Job, Unreadable
+from ganrun_datasets.pictures.job import DIGEST_BYTES, Job, Unreadable
 from ganrun_datasets.pictures.maps import Tally
 from ganrun_datasets.pictures.picture import Filter, Transform, is_picture
 from ganrun_datasets.pictures.sources import Source, printable, source_at
@@ -101,6 +101,7 @@ class ImageFolder(PictureData):
             log.warning("%s: %s", self._source.path, note)
         self._warn_about_ignored_files()
         self._warn_about_pixels()
+        self._warn_about_repeated()
         for name in self.layout.splits:
             self.check_split(name)
 
@@ -154,6 +155,19 @@ class ImageFolder(PictureData):
     def _transform(self) -> Transform:
         settings = self.settings
         return Transform(settings.size, settings.channels, settings.filter, settings.crop, settings.bits)
+
+    def _warn_about_repeated(self) -> None:
+        """Warn about pictures for testing that are trained on, too."""
+        if "test" not in self.layout.splits:
+            return
+        seen, test = set(self._digests("train")), self._rows("test")
+        names = [self.layout.names[number] for number in self.decoded.numbers[test]]
+        both = [name for name, each in zip(names, self._digests("test"), strict=True) if each in seen]
+        _warn(Tally() + both, len(names), "of the test split are equal to some of the train split")
+
+    def _digests(self, split: str) -> list[str]:
+        rows, text, length = self._rows(split), self.decoded.record.row_digests, 2 * DIGEST_BYTES
+        return [text[row * length : (row + 1) * length] for row in range(rows.start, rows.stop)]
 
     def _class_counts(self, split: str) -> dict[str, int]:
         labels = self.split(split).labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -243,6 +244,14 @@ def test_names_with_control_characters_are_escaped(tmp_path):
     assert "\x1b" not in refusal(tree(tmp_path / "x", "{train,test,\x1b[2J}/1.png"))
 
 
+@pytest.mark.parametrize(("name", "reason"), [("a/" * 30_000, "folders deep"), ("_" * 60_000, "name of more than 255")])
+def test_names_that_no_file_has_are_refused(tmp_path, name, reason):
+    with zipfile.ZipFile(tmp_path / "1.zip", "w") as archive:
+        archive.writestr(f"{name}1.png", b"")
+    assert reason in refusal(tmp_path / "1.zip")
+    assert len(refusal(tmp_path / "1.zip")) < 500
+
+
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path):
     root = tree(tmp_path, "{cat,dog}/1.png")
     (root / "dog").chmod(0)
@@ -360,7 +369,7 @@ def test_a_file_of_another_kind_leaves_the_folders_as_classes_and_is_named(tmp_p
 # ── What is shown ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_manifest_says_how_folders_were_read(tmp_path, monkeypatch):
+def test_the_manifest_says_how_folders_were_read(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
     root = tree(tmp_path / "root", "{train,test,val}/{cat,dog}/1.png", "notes.txt", "@eaDir/1.jpg")
     for number, path in enumerate(sorted(root.rglob("1.png"))):
@@ -373,3 +382,9 @@ def test_the_manifest_says_how_folders_were_read(tmp_path, monkeypatch):
     assert manifest["unused"] == {"val/": 2}
     assert manifest["ignored"] == {".txt": 1, "@eaDir/": 1}
     assert json.loads(json.dumps(manifest)) == manifest
+    assert "are equal" not in caplog.text
+    shutil.copy(root / "train" / "dog" / "1.png", root / "test" / "dog" / "1.png")
+    ImageFolder(data.settings).prepare()
+    assert (
+        "1 of 2 pictures of the test split are equal to some of the train split; the first is test/dog" in caplog.text
+    )

@@ -21,6 +21,8 @@ from ganrun_datasets.damage import zip_damage
 from ganrun_datasets.pictures.picture import UnreadableError, is_picture
 
 LARGEST_FILE_BYTES = 1 << 29
+LONGEST_NAME = 255
+DEEPEST = 100
 
 SYSTEM_FOLDERS = {
     *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology's and QNAP's
@@ -96,6 +98,14 @@ def printable(name: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
 
 
+def _check_name(name: str) -> None:
+    """Check that a name is one that file systems could hold, as those in a hostile zip need not be."""
+    if name.count("/") > DEEPEST:
+        raise DataError(f"{printable(name[:LONGEST_NAME])}… is more than {DEEPEST} folders deep")
+    if len(name) > LONGEST_NAME and max(map(len, name.split("/"))) > LONGEST_NAME:
+        raise DataError(f"{printable(name[:LONGEST_NAME])}… has a name of more than {LONGEST_NAME} characters")
+
+
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -137,6 +147,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], listing:
     """Names and stamps below a folder; `above` are the device and inode numbers of the folders that contain it."""
     place = folder.stat()
     above |= {(place.st_dev, place.st_ino)}
+    _check_name(prefix)
     for name in _visible_in(folder, prefix, listing):
         status = _status(f"{folder}/{name}")
         if status is None:
@@ -195,6 +206,8 @@ class Archive:
         stamps = {name: f"{member.file_size} {member.CRC:08x}" for name, member in self._members.items()}
         visible = {name: stamp for name, stamp in sorted(stamps.items()) if _is_visible(name)}
         files = {name: stamp for name, stamp in visible.items() if not name.endswith("/")}
+        for name in visible:
+            _check_name(name)
         return Listing(files, _system_folders(stamps.keys() - visible.keys()), _empty_folders(list(visible)))
 
     @cached_property

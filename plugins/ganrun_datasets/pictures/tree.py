@@ -21,7 +21,7 @@ MASK_FOLDERS = {
 }
 THUMBNAIL_FOLDERS = {"thumb", "thumbs", "thumbnail", "thumbnails"}
 
-_MASK_FILE = re.compile(r"(.+?)[-_ .]+(?:mask|masks|seg|segmentation|gt|groundtruth)(?:[-_ .]?\d+)?", re.IGNORECASE)
+_MASK_END = re.compile(r"[-_ .]+(?:mask|masks|seg|segmentation|gt|groundtruth)(?:[-_ .]?\d+)?$", re.IGNORECASE)
 
 
 class Tree:
@@ -68,7 +68,8 @@ class Tree:
         if len(found) != 1 or folder in self.holders or found[0].lower() in stop:
             return folder
         inner = f"{folder}{found[0]}/"
-        return self.look_through(inner, stop) if inner in self.folders and inner not in self.holders else folder
+        is_outer = inner in self.folders and inner not in self.holders
+        return self.look_through(inner, stop) if is_outer else folder
 
 
 def listed(names: Sequence[str]) -> str:
@@ -101,6 +102,7 @@ def check_no_derived(tree: Tree) -> None:
 
 def mask_files(names: Sequence[str]) -> Iterator[str]:
     """Pictures such as `1_mask.png` that have a `1.jpg` or `1.png` beside them."""
-    found = [(name, match[1]) for name in names if (match := _MASK_FILE.fullmatch(name.rpartition(".")[0]))]
-    plain = {name.rpartition(".")[0] for name in names} if found else set()
-    return (name for name, original in found if original in plain)
+    stems = {name: name.rpartition(".")[0] for name in names}
+    ends = {name: match for name, stem in stems.items() if (match := _MASK_END.search(stem, stem.rfind("/") + 2))}
+    plain = set(stems.values()) if ends else set()
+    return (name for name, match in ends.items() if match.string[: match.start()] in plain)
