@@ -223,6 +223,7 @@ NOTED = [
     ("train/{a,b}/{x,y}/1.png", "each holds the folders x, y"),
     ("{Cat,cat}/1.png", "Cat, cat are different classes, though their names differ in case or spelling alone"),
     ("{cafe\u0301,café}/1.png", "are different classes"),
+    ("{007,7}/1.png", "007, 7 are different classes"),
     ("{a,b}/{1.png,metadata.csv}", "a/metadata.csv is not read, since it lies below a class"),
     ("a/1.jpg b/2.jpg a/1_mask.png b/3_mask.png", "1 of 4 pictures have the names of masks of others"),
 ]
@@ -326,7 +327,7 @@ REFUSED_LISTS = [
     ("dataset.json", stylegan(*NUMBERS[:3], [ALL[3], "cat"]), "some labels are numbers and some are names"),
     *(
         ("dataset.json", stylegan(*NUMBERS[:3], [ALL[3], odd]), "label 4: the label")
-        for odd in (None, True, 1.0, -1, [0, 1], "", "0.5", {"a": 1})
+        for odd in (None, True, 1.0, -1, [0, 1], "", "0.5", "a\0", {"a": 1})
     ),
     ("dataset.json", stylegan([3, 1]), "3 is no file's name"),
     ("dataset.json", '{"labels": {"a": 1}}', "are not pairs"),

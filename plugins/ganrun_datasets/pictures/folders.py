@@ -157,7 +157,8 @@ def _notes_on_classes(tree: Tree, part: Part, classes: Sequence[str]) -> Iterato
     """Notes on the classes of the train split."""
     spelled = defaultdict(list)
     for name in classes:
-        spelled[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+        plain = unicodedata.normalize("NFKC", name).casefold().strip()
+        spelled[plain.lstrip("0") if _is_whole_number(plain) else plain].append(name)
     for twins in (each for each in spelled.values() if len(each) > 1):
         yield f"{listed(twins)} are different classes, though their names differ in case or spelling alone"
     top = part.folders if len(part.folders) > 1 else [f"{part.folders[0]}{each}/" for each in classes]

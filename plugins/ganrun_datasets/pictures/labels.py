@@ -202,7 +202,7 @@ def _picture(where: str, file: Any, folder: str, pictures: Set[str]) -> str:
 def _class(where: str, label: Any) -> str:
     """A label as a class's name."""
     text = str(label).strip() if isinstance(label, int | str) and not isinstance(label, bool) else ""
-    if not text or (_is_number(text) and not text.isdecimal()):
+    if not text or not text.isprintable() or (_is_number(text) and not text.isdecimal()):
         raise ValueError(f"{where}: the label {printable(repr(label))} is neither a name nor a whole number from 0")
     return text
 
