@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -14,15 +15,18 @@ from pydantic import Field
 import ganrun
 from ganrun_datasets.pictures.data import PictureData
 from ganrun_datasets.pictures.folders import FolderLayout, read_layout
-from ganrun_datasets.pictures.job import Job, Unreadable
+from ganrun_datasets.pictures.job import DIGEST_BYTES, Job, Unreadable
 from ganrun_datasets.pictures.maps import Tally
 from ganrun_datasets.pictures.picture import Filter, Transform, is_picture
 from ganrun_datasets.pictures.sources import Source, printable, source_at
+from ganrun_datasets.pictures.tree import listed
 from ganrun_datasets.places import expanded
 
 USUAL_FILES = ("thumbs.db", "desktop.ini", "readme", "license", "licence")
 USUAL_ENDS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf", ".npy", ".pt")
 """Files that are often kept beside pictures, and are ignored without a warning."""
+
+Value = TypeVar("Value")
 
 log = logging.getLogger("ganrun.datasets")
 
@@ -31,13 +35,19 @@ class ImageFolder(PictureData):
     """Your own pictures: a folder or a zip of them, with classes by sub-folder.
 
     The first folders below the root are the classes, and every picture below one belongs to it; pictures in the root
-    itself have no labels. If the first folders are all called train, test, val, valid or validation, they are the
-    splits, and the classes are within them; without a folder for testing there is no test split. In a zip, a single
-    outer folder around all others is ignored.
+    itself have no labels. A folder around all others is ignored, and a single class counts as none. Classes that are
+    all numbers are sorted by value. A list of labels in the root or in a split replaces the folders: StyleGAN's
+    `dataset.json`, or `metadata.csv` or `metadata.jsonl` with the columns file_name and label.
+
+    First folders called train (or training) and test (or testing, val, valid, validation, eval, evaluation, holdout,
+    dev) are the splits, and the classes are within them. So are `cat/train` and `cat/test` within every class, and
+    names such as `cat_train` and `cat_test`. Without a folder for testing there is no test split; of several, the first
+    in that order is taken. A mixture of splits and other folders is refused, unless `splits` says what they are.
 
     Any format that Pillow decodes by itself works. Photographs are turned upright by their EXIF orientation,
-    transparency is laid on white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is used. All
-    pictures are decoded once, into a memory map in ganrun's cache.
+    transparency is laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored, and of an animation the
+    first frame is used. Hidden files, recycle bins and the thumbnails of NAS devices are left out. All pictures are
+    decoded once, into a memory map in ganrun's cache.
     """
 
     class Settings(ganrun.Settings):
@@ -58,8 +68,15 @@ class ImageFolder(PictureData):
         filter: Filter = "bicubic"
         """Pillow's filter for resizing."""
 
+        bits: int = Field(16, ge=8, le=16)
+        """How many of their bits 16-bit grey pictures use: 12 if white is 4,095, as in those of many cameras."""
+
         labelled: bool = True
-        """Whether folders are classes. false: they have no meaning, as FFHQ's 00000, 01000, …"""
+        """Whether pictures have classes. false: folders have no meaning, as FFHQ's 00000, 01000, …, nor have lists."""
+
+        splits: bool | None = None
+        """Whether the first folders are the splits. true: they are, and others beside them are ignored; false: there
+        are no splits; unless given, the folders' names decide, and a mixture is refused."""
 
         unreadable: Unreadable = "refuse"
         """What to do about damaged pictures: refuse to start, naming them; or skip them, with a warning."""
@@ -67,11 +84,11 @@ class ImageFolder(PictureData):
     settings: Settings
 
     def spec(self) -> ganrun.DataSpec:
-        """Shape from the settings; classes from the names of the files, none of which is opened."""
+        """Shape from the settings; classes from the names of files and a list of labels. No picture is opened."""
         return ganrun.DataSpec(self._transform.shape, classes=len(self.layout.classes))
 
     def class_names(self) -> tuple[str, ...]:
-        """The folders' names, sorted."""
+        """The folders' names, or those in the list of labels."""
         return tuple(map(printable, self.layout.classes))
 
     def locate(self) -> Path:
@@ -80,13 +97,11 @@ class ImageFolder(PictureData):
 
     def prepare(self) -> None:
         """Decode the pictures unless they are in the cache, and warn about what looks like a mistake."""
-        record, count = self.decoded.record, len(self.decoded.images)
-        if self.settings.channels == 3 and record.grey.count == count:
-            raise ganrun.DataError(f"all {count:,} pictures are grey; set channels = 1 in [data]")
-        if self.settings.channels == 3:
-            _warn(record.grey, count, "are grey and are converted to colour")
-        _warn(record.enlarged, count, f"are smaller than {self.settings.size} pixels and are enlarged")
+        for note in self.layout.notes:
+            log.warning("%s: %s", self._source.path, note)
         self._warn_about_ignored_files()
+        self._warn_about_pixels()
+        self._warn_about_repeated()
         for name in self.layout.splits:
             self.check_split(name)
 
@@ -103,20 +118,28 @@ class ImageFolder(PictureData):
             raise ganrun.DataError(f'no picture of class "{classes[min(absent)]}" in the {name} split can be read')
 
     def manifest(self) -> Mapping[str, Any]:
-        """Counts, transform, a digest of all files together, and the number of skipped pictures."""
-        record = self.decoded.record
+        """Counts, transform, a digest of all files together, the number of skipped pictures, and what folders mean.
+
+        `splits` are the folders of each split; `labels` the pictures of each class; `unused` the folders that belong to
+        no split, with their number of pictures; `ignored` other files by their ending, and folders that systems keep.
+        """
+        record, layout = self.decoded.record, self.layout
         return {
             **super().manifest(),
-            "files": {str(self._source.path): record.contents},
+            "files": {str(self._source.path): record.contents, **_printable_keys(layout.label_files)},
             "published": None,
-            "transform": self.settings.model_dump(include={"size", "channels", "crop", "filter"}),
+            "transform": self.settings.model_dump(include={"size", "channels", "crop", "filter", "bits"}),
+            "splits": {split: listed([each or "./" for each in folders]) for split, folders in layout.folders.items()},
+            "labels": {split: self._class_counts(split) for split in layout.splits if layout.classes},
+            "unused": _printable_keys(layout.unused),
+            "ignored": self._ignored(),
             "skipped": len(record.unreadable),
         }
 
     @cached_property
     def layout(self) -> FolderLayout:
-        """Splits and classes, by folder."""
-        return read_layout(self._source, self.settings.labelled)
+        """Splits and classes, by folders and lists of labels."""
+        return read_layout(self._source, self.settings.labelled, self.settings.splits)
 
     def job(self) -> Job:
         """Every picture, as the settings say."""
@@ -131,7 +154,43 @@ class ImageFolder(PictureData):
     @property
     def _transform(self) -> Transform:
         settings = self.settings
-        return Transform(settings.size, settings.channels, settings.filter, settings.crop)
+        return Transform(settings.size, settings.channels, settings.filter, settings.crop, settings.bits)
+
+    def _warn_about_repeated(self) -> None:
+        """Warn about pictures for testing that are trained on, too."""
+        if "test" not in self.layout.splits:
+            return
+        seen, test = set(self._digests("train")), self._rows("test")
+        names = [self.layout.names[number] for number in self.decoded.numbers[test]]
+        both = [name for name, each in zip(names, self._digests("test"), strict=True) if each in seen]
+        _warn(Tally() + both, len(names), "of the test split are equal to some of the train split")
+
+    def _digests(self, split: str) -> list[str]:
+        rows, text, length = self._rows(split), self.decoded.record.row_digests, 2 * DIGEST_BYTES
+        return [text[row * length : (row + 1) * length] for row in range(rows.start, rows.stop)]
+
+    def _class_counts(self, split: str) -> dict[str, int]:
+        labels = self.split(split).labels
+        counts = np.bincount([] if labels is None else labels, minlength=len(self.layout.classes))
+        return dict(zip(self.class_names(), counts.tolist(), strict=True))
+
+    def _ignored(self) -> dict[str, int]:
+        files = [name for name in self._source.stamps if not is_picture(name) and name not in self.layout.label_files]
+        ends = Counter(Path(name).suffix.lower() or Path(name).name for name in files)
+        return _printable_keys(ends | Counter({f"{each}/": n for each, n in self._source.listing.skipped.items()}))
+
+    def _warn_about_pixels(self) -> None:
+        record, count = self.decoded.record, len(self.decoded.images)
+        if self.settings.channels == 3 and record.grey.count == count:
+            raise ganrun.DataError(f"all {count:,} pictures are grey; set channels = 1 in [data]")
+        if self.settings.channels == 3:
+            _warn(record.grey, count, "are grey and are converted to colour")
+        _warn(record.enlarged, count, f"are smaller than {self.settings.size} pixels and are enlarged")
+        _warn(record.animated, count, "have several frames, of which the first is used")
+        used = max(record.peak.bit_length(), 8)
+        if used < self.settings.bits:
+            black = f"have {self.settings.bits} bits and use values up to {record.peak:,} alone, so that they are dark"
+            _warn(record.deep, count, f"{black}; set bits = {used} in [data] if {2**used - 1:,} is white")
 
     def _warn_about_ignored_files(self) -> None:
         """Warn about files without a picture's name, except notes: they may be photographs in an unknown format."""
@@ -139,6 +198,10 @@ class ImageFolder(PictureData):
         if ignored:
             text = "%s files of %s are ignored, since they do not have names of pictures; the first is %s"
             log.warning(text, f"{len(ignored):,}", self._source.path, printable(ignored[0]))
+
+
+def _printable_keys(counts: Mapping[str, Value]) -> dict[str, Value]:
+    return {printable(name): value for name, value in counts.items()}
 
 
 def _is_usual(name: str) -> bool:

@@ -39,6 +39,10 @@ class Chunk:
 
     grey: list[str] = field(default_factory=list)
     enlarged: list[str] = field(default_factory=list)
+    deep: list[str] = field(default_factory=list)
+    animated: list[str] = field(default_factory=list)
+    peak: int = 0
+    """The largest value of the pictures in `deep`."""
 
 
 def decode_chunks(job: Job) -> Generator[Chunk, None, None]:
@@ -96,4 +100,7 @@ class _Decoder:
         chunk.contents += name.encode("utf-8", "surrogatepass") + b"\0" + digest(content)
         chunk.grey += [name] * picture.was_grey
         chunk.enlarged += [name] * picture.was_enlarged
+        chunk.deep += [name] * (picture.peak is not None)
+        chunk.animated += [name] * picture.is_animated
+        chunk.peak = max(chunk.peak, picture.peak or 0)
         return picture.pixels

@@ -188,6 +188,9 @@ class _Recorder:
                 "unreadable": (*self._record.unreadable, *chunk.unreadable),
                 "grey": self._record.grey + chunk.grey,
                 "enlarged": self._record.enlarged + chunk.enlarged,
+                "deep": self._record.deep + chunk.deep,
+                "animated": self._record.animated + chunk.animated,
+                "peak": max(self._record.peak, chunk.peak),
             }
         )
 

@@ -1,126 +1,174 @@
-"""What folders mean: splits and classes of pictures, from the names of their files alone."""
+"""What folders mean: splits and classes of pictures, from the names of files and lists of labels beside them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from ganrun import DataError
 from ganrun_datasets.pictures.data import Layout
+from ganrun_datasets.pictures.labels import Labels, labels_of, read_lists
 from ganrun_datasets.pictures.picture import is_picture
-from ganrun_datasets.pictures.sources import Archive, Source, printable
+from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.splits import Part, Parts, find_parts
+from ganrun_datasets.pictures.tree import Tree, check_no_derived, listed, mask_files
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-"""Folders that may hold the test split; the first of these that exists does."""
-
-SPLIT_FOLDERS = {"train", *TEST_FOLDERS}
-
-log = logging.getLogger("ganrun.datasets")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".tfrecord", ".npz")
 
 
 @dataclass(frozen=True)
 class FolderLayout(Layout):
-    """A layout whose classes are folders."""
+    """A layout whose classes are folders, or are listed in a file."""
 
     classes: tuple[str, ...] = ()
-    """The folders' names, sorted."""
+    """The names of the classes: sorted as text, or by value if all are numbers."""
+
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The folders of each split, each with a slash at the end; the root is empty."""
+
+    unused: Mapping[str, int] = field(default_factory=dict)
+    """Folders that belong to no split, with the number of their pictures."""
+
+    label_files: Mapping[str, str] = field(default_factory=dict)
+    """The lists of labels that were read, each with a digest of its content."""
+
+    notes: tuple[str, ...] = ()
+    """What looks like a mistake, in words."""
 
 
-def read_layout(source: Source, labelled: bool) -> FolderLayout:
+def read_layout(source: Source, labelled: bool, splits: bool | None = None) -> FolderLayout:
     """Find splits, classes and labels.
 
     Args:
         source: The files.
-        labelled: Whether folders are classes.
+        labelled: Whether pictures have classes.
+        splits: Whether the first folders are the splits; None: as their names say.
 
     Raises:
-        DataError: if there is no picture, or the folders contradict each other.
+        DataError: if there is no picture, or folders or lists of labels contradict each other.
     """
     names = sorted(filter(is_picture, source.stamps))
     if not names:
         raise DataError(_no_pictures(source))
-    branches = _branches_by_split(_Branch(names, _outer_folder(source, names)))
-    classes = _common_classes(branches) if labelled else ()
-    ends = [0, *accumulate(len(branch.names) for branch in branches.values())]
-    label_of = {folder: label for label, folder in enumerate(classes)}
-    labels = [label_of[branch.folder(name)] for branch in branches.values() for name in branch.names if classes]
+    tree = Tree(names)
+    check_no_derived(tree)
+    parts = find_parts(tree, splits)
+    notes = list(_notes_on_files(source, names))
+    lists = read_lists(source, tree, [part.class_of for part in parts.by_split.values()], notes) if labelled else []
+    used = {split: labels_of(part.class_of, lists) for split, part in parts.by_split.items()}
+    class_of = {split: _classes(part, used[split], labelled) for split, part in parts.by_split.items()}
+    classes = _common_classes(class_of)
+    if not any(used.values()):
+        notes += _notes_on_classes(tree, parts.by_split["train"], classes)
+    return _layout(class_of, classes, parts, {each.file: each.digest for each in used.values() if each}, notes)
+
+
+def _layout(
+    class_of: Mapping[str, Mapping[str, str]],
+    classes: tuple[str, ...],
+    parts: Parts,
+    label_files: Mapping[str, str],
+    notes: Sequence[str],
+) -> FolderLayout:
+    ends = [0, *accumulate(map(len, class_of.values()))]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[each] for part in class_of.values() for each in part.values() if classes]
     return FolderLayout(
-        [name for branch in branches.values() for name in branch.names],
-        dict(zip(branches, pairwise(ends), strict=True)),
+        [name for part in class_of.values() for name in part],
+        dict(zip(class_of, pairwise(ends), strict=True)),
         np.array(labels, np.int64) if classes else None,
         classes,
+        {split: part.folders for split, part in parts.by_split.items()},
+        parts.unused,
+        label_files,
+        tuple(notes),
     )
 
 
-@dataclass(frozen=True)
-class _Branch:
-    """Pictures below one folder."""
-
-    names: list[str]
-    prefix: str = ""
-    """That folder, with a slash at the end."""
-
-    def folder(self, name: str) -> str:
-        """The folder just below the prefix that holds a picture; empty for a picture in the prefix itself."""
-        first, slash, _ = name[len(self.prefix) :].partition("/")
-        return first if slash else ""
-
-    def within(self, folder: str) -> _Branch:
-        return _Branch([name for name in self.names if self.folder(name) == folder], f"{self.prefix}{folder}/")
-
-    def folders(self) -> list[str]:
-        return sorted({self.folder(name) for name in self.names})
+# ── Classes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _outer_folder(source: Source, names: list[str]) -> str:
-    """The single folder around all pictures of a zip, which a zip of a folder has."""
-    folders = _Branch(names).folders()
-    is_outer = isinstance(source, Archive) and len(folders) == 1 and folders[0].lower() not in {"", *SPLIT_FOLDERS}
-    return f"{folders[0]}/" if is_outer else ""
-
-
-def _branches_by_split(whole: _Branch) -> dict[str, _Branch]:
-    found = whole.folders()
-    folders = {folder.lower(): folder for folder in found}
-    others = [folder for folder in found if folder.lower() not in SPLIT_FOLDERS]
-    listed = ", ".join(printable(each) or "the root itself" for each in found)
-    if len(folders) < len(found) or (others and "train" in folders and not folders.keys().isdisjoint(TEST_FOLDERS)):
-        raise DataError(f"{listed} are side by side, so it is unclear which are splits; move some of them away")
-    if others and "train" in folders:
-        log.warning("%s are read as classes; if train is a split, move the other folders away", listed)
-    if others:
-        return {"train": whole}
-    if "train" not in folders:
-        raise DataError(f"there is a folder {next(iter(folders.values()))}, but no folder train")
-    tests = [whole.within(folders[each]) for each in TEST_FOLDERS if each in folders]
-    return {"train": whole.within(folders["train"]), **({"test": tests[0]} if tests else {})}
-
-
-def _common_classes(branches: Mapping[str, _Branch]) -> tuple[str, ...]:
-    """The classes, which all splits must have in common."""
-    classes = {split: _classes(branch) for split, branch in branches.items()}
-    train, test = set(classes["train"]), set(classes.get("test", classes["train"]))
-    if train != test:
-        odd = min(train ^ test)
-        raise DataError(f'only the {"train" if odd in train else "test"} split has a class "{printable(odd)}"')
-    return classes["train"]
-
-
-def _classes(branch: _Branch) -> tuple[str, ...]:
-    folders = branch.folders()
-    if folders == [""]:
-        return ()
-    if "" in folders:
-        beside, inside = (next(n for n in branch.names if bool(branch.folder(n)) == is_in) for is_in in (False, True))
+def _classes(part: Part, labels: Labels | None, labelled: bool) -> Mapping[str, str]:
+    """The class of each picture of a split; empty if there are none."""
+    if labels is not None and labels.of is not None:
+        return {name: labels.of[name] for name in part.class_of}
+    if not labelled or labels is not None:
+        return dict.fromkeys(part.class_of, "")
+    beside = next((name for name, folder in part.class_of.items() if not folder), None)
+    inside = next((name for name, folder in part.class_of.items() if folder), None)
+    if beside is not None and inside is not None:
         raise DataError(
             f"some pictures are in a class's folder ({printable(inside)}) and some in none ({printable(beside)}); "
             "move them, or set labelled = false in [data]"
         )
-    return tuple(folders)
+    return part.class_of
+
+
+def _common_classes(class_of: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """The classes, which all splits must have in common; a single one says nothing, and counts as none."""
+    found = {split: set(part.values()) for split, part in class_of.items()}
+    train, test = found["train"], found.get("test", found["train"])
+    if len((train | test) - {""}) <= 1:
+        return ()
+    if train != test:
+        raise DataError(_contradiction(train, test))
+    return tuple(sorted(train, key=_by_value if all(map(_is_whole_number, train)) else None))
+
+
+def _is_whole_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _by_value(number: str) -> tuple[int, str, str]:
+    digits = number.lstrip("0")
+    return len(digits), digits, number
+
+
+def _contradiction(train: set[str], test: set[str]) -> str:
+    for split, found, other in (("train", train, "test"), ("test", test, "train")):
+        if found == {""}:
+            return (
+                f"the {other} split has classes, and the {split} split has none; move the {split} split away, or set "
+                "labelled = false in [data]"
+            )
+    odd = min(train ^ test)
+    return f'only the {"train" if odd in train else "test"} split has a class "{printable(odd)}"'
+
+
+# ── What looks like a mistake ─────────────────────────────────────────────────────────────────────────────
+
+
+def _notes_on_files(source: Source, names: Sequence[str]) -> Iterator[str]:
+    empty = [each for each in source.listing.empty if each]
+    if empty:
+        yield f"{len(empty):,} folders are empty, so that they are no classes; the first is {printable(empty[0])}"
+    masks = list(mask_files(names))
+    if masks:
+        count = f"{len(masks):,} of {len(names):,} pictures"
+        yield f"{count} have the names of masks of others, and are used as pictures; the first is {printable(masks[0])}"
+
+
+def _notes_on_classes(tree: Tree, part: Part, classes: Sequence[str]) -> Iterator[str]:
+    """Notes on the classes of the train split."""
+    spelled = defaultdict(list)
+    for name in classes:
+        plain = unicodedata.normalize("NFKC", name).casefold().strip()
+        spelled[plain.lstrip("0") if _is_whole_number(plain) else plain].append(name)
+    for twins in (each for each in spelled.values() if len(each) > 1):
+        yield f"{listed(twins)} are different classes, though their names differ in case or spelling alone"
+    top = part.folders if len(part.folders) > 1 else [f"{part.folders[0]}{each}/" for each in classes]
+    within = {tuple(tree.within(folder)) for folder in top}
+    shared = within.pop() if len(within) == 1 else ()
+    if len(shared) > 1:
+        yield (
+            f"the classes are {listed(classes)}, and each holds the folders {listed(shared)}; if these are the "
+            "classes, make them the first folders, or list the labels in metadata.csv"
+        )
 
 
 def _no_pictures(source: Source) -> str:
@@ -128,4 +176,6 @@ def _no_pictures(source: Source) -> str:
         return f"{source.path} is empty"
     count, first = len(source.stamps), printable(next(iter(source.stamps)))
     files = "1 file" if count == 1 else f"{count:,} files"
-    return f"{source.path} holds no pictures: it has {files}, such as {first}, but no .jpg, .png or similar"
+    packed = any(name.lower().endswith(ARCHIVES) for name in source.stamps)
+    hint = "; unpack its archives, or set root to one that is a zip" if packed else ""
+    return f"{source.path} holds no pictures: it has {files}, such as {first}, but no .jpg, .png or similar{hint}"

@@ -47,6 +47,15 @@ class Record(BaseModel, frozen=True, strict=True, extra="forbid"):
     enlarged: Tally = Tally()
     """Pictures that are smaller than their pixels in the map."""
 
+    deep: Tally = Tally()
+    """Pictures with 16 bits per channel."""
+
+    peak: int = 0
+    """The largest value of all pictures in `deep`."""
+
+    animated: Tally = Tally()
+    """Files of several frames, of which the first is used."""
+
     contents: str = ""
     """A digest of the files' names and contents, in order."""
 

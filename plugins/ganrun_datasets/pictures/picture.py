@@ -34,6 +34,12 @@ class Picture(NamedTuple):
 
     was_grey: bool
     was_enlarged: bool
+    peak: int | None
+    """The largest value of a picture with 16 bits per channel; None with 8 bits. Of 16-bit colour, Pillow decodes the
+    upper 8 bits alone, so that the lower ones are taken to be 1."""
+
+    is_animated: bool
+    """Whether the file has more frames than the one that is used."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class Transform:
     """centre: the largest centred square; none: the whole picture, stretched; exact: the whole picture, which must have
     the size already; or a box (left, top, right, bottom)."""
 
+    bits: int = 16
+    """How many of its bits a 16-bit picture uses, from the lowest: 2^bits - 1 is white."""
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, size, size)"""
@@ -58,17 +67,19 @@ class Transform:
         """The pixels of a loaded picture.
 
         Raises:
-            UnreadableError: if its pixels have no fixed range, or `crop` is exact and its size is another.
+            UnreadableError: if its pixels have no fixed range or need more than `bits`, or `crop` is exact and its
+                size is another.
         """
         if self.crop == "exact" and image.size != (self.size, self.size):
             width, height = image.size
             raise UnreadableError(f"it is {width}×{height} pixels, not {self.size}×{self.size}")
         was_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-        plain = _on_white(image).convert("RGB" if self.channels == 3 else "L")
+        peak = _peak(image, self.bits)
+        plain = _on_white(image, self.bits).convert("RGB" if self.channels == 3 else "L")
         cropped = plain.crop(self._box(*plain.size))
         resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
         pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
-        return Picture(pixels, was_grey, min(cropped.size) < self.size)
+        return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, _ANIMATED in image.info)
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
         if not isinstance(self.crop, str):
@@ -88,7 +99,9 @@ def open_picture(content: bytes) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(content), formats=_formats())
+        facts = _facts(image)
         image.load()
+        image.info |= facts
     except Exception as error:  # each format's decoder fails in its own way: struct.error, IndexError, SyntaxError …
         raise UnreadableError(_reason(content, error)) from error
     turn = _TURNS.get(_orientation(image))
@@ -142,10 +155,44 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+# ── What a file says of its pixels ────────────────────────────────────────────────────────────────────────
+
+_DEEP, _ANIMATED = "ganrun: 16 bits", "ganrun: frames"
+"""Keys of Pillow's `info`, which is kept when a picture is turned."""
+
+
+def _facts(image: Image.Image) -> dict[str | tuple[int, int], bool]:
+    """What Pillow knows of a picture only before it is decoded."""
+    is_deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    return {key: True for key, holds in ((_DEEP, is_deep), (_ANIMATED, _has_frames(image))) if holds}
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """Whether there are several frames. The second one of a camera's MPO is a preview or a depth map."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # only the first frame is used, so that damage to others does not matter
+        return False
+
+
+def _peak(image: Image.Image, bits: int) -> int | None:
+    """The largest value of a 16-bit picture; None for one of 8 bits."""
+    if _DEEP not in image.info:
+        return None
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())
+    if bits < 16:
+        raise UnreadableError(f"it has 16 bits for each colour, and bits = {bits} is for grey; store it with 8 bits")
+    return int(np.asarray(image.convert("RGB")).max()) << 8 | 0xFF
+
+
+# ── Pixels in 8 bits ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _on_white(image: Image.Image, bits: int) -> Image.Image:
     """The picture in 8 bits per channel, its transparent parts on white."""
     if image.mode.startswith("I"):
-        return _in_8_bits(image)
+        return _in_8_bits(image, bits)
     if image.mode == "F":
         raise UnreadableError("its pixels are floats, which have no fixed range")
     if not image.has_transparency_data:
@@ -155,9 +202,9 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey: 65,535 / 257 = 255."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65_535:
-        raise UnreadableError(f"its pixels range from {values.min():,} to {values.max():,}, beyond 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _in_8_bits(image: Image.Image, bits: int) -> Image.Image:
+    """Deep grey as 8-bit grey: 0 stays 0, and 2^bits - 1 becomes 255."""
+    values, largest = np.asarray(image).astype(np.int64), 2**bits - 1
+    if values.min() < 0 or values.max() > largest:
+        raise UnreadableError(f"its pixels range from {values.min():,} to {values.max():,}, beyond {bits} bits")
+    return Image.fromarray(((values * 255 + largest // 2) // largest).astype(np.uint8))

@@ -7,17 +7,43 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from ganrun import DataError
 from ganrun_datasets.damage import zip_damage
-from ganrun_datasets.pictures.picture import UnreadableError
+from ganrun_datasets.pictures.picture import UnreadableError, is_picture
 
 LARGEST_FILE_BYTES = 1 << 29
+LONGEST_NAME = 255
+DEEPEST = 100
+
+SYSTEM_FOLDERS = {
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology's and QNAP's
+    *("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"),
+}
+"""Folders in which devices and operating systems keep thumbnails, deleted files and the like, in lower case; others
+start with a dot."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds, without hidden files and what systems keep."""
+
+    stamps: dict[str, str] = field(default_factory=dict)
+    """As `Source.stamps`."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many folders of each of `SYSTEM_FOLDERS` there are."""
+
+    empty: list[str] = field(default_factory=list)
+    """Folders that hold nothing else, with a slash at the end."""
 
 
 class Reader(Protocol):
@@ -32,9 +58,17 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Files under relative names with forward slashes, without hidden ones."""
+    """Files under relative names with forward slashes, without hidden ones and those of `SYSTEM_FOLDERS`."""
 
     path: Path
+
+    @property
+    def listing(self) -> Listing:
+        """What there is; read once.
+
+        Raises:
+            DataError: if a folder may not be read, or a zip's table of contents is damaged.
+        """
 
     @property
     def stamps(self) -> Mapping[str, str]:
@@ -60,8 +94,16 @@ def source_at(path: Path) -> Source:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be printed, even where it is not valid UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A file's name as text that can be printed: control characters and what is not valid UTF-8 are escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+
+
+def _check_name(name: str) -> None:
+    """Check that a name is one that file systems could hold, as those in a hostile zip need not be."""
+    if name.count("/") > DEEPEST:
+        raise DataError(f"{printable(name[:LONGEST_NAME])}… is more than {DEEPEST} folders deep")
+    if len(name) > LONGEST_NAME and max(map(len, name.split("/"))) > LONGEST_NAME:
+        raise DataError(f"{printable(name[:LONGEST_NAME])}… has a name of more than {LONGEST_NAME} characters")
 
 
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -73,13 +115,20 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @cached_property
+    @property
     def stamps(self) -> Mapping[str, str]:
         """Size, time of modification and time of change by name; no program can set back the last."""
+        return self.listing.stamps
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The files of all sub-folders."""
+        listing = Listing()
         try:
-            return dict(_walk(self.path, "", frozenset()))
+            listing.stamps.update(_walk(self.path, "", frozenset(), listing))
         except OSError as error:
-            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+            raise DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}") from error
+        return listing
 
     def reader(self, handles: ExitStack) -> Reader:
         """Reads whole files."""
@@ -94,34 +143,47 @@ class Folder:
             raise UnreadableError(f"it cannot be read: {error.strerror}") from error
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], listing: Listing) -> Iterator[tuple[str, str]]:
     """Names and stamps below a folder; `above` are the device and inode numbers of the folders that contain it."""
     place = folder.stat()
     above |= {(place.st_dev, place.st_ino)}
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if _is_hidden(entry.name):
-            continue
-        status = _status(entry.path)
+    _check_name(prefix)
+    for name in _visible_in(folder, prefix, listing):
+        status = _status(f"{folder}/{name}")
         if status is None:
-            yield prefix + entry.name, "absent"
+            yield prefix + name, "absent"
         elif stat.S_ISREG(status.st_mode):
-            yield prefix + entry.name, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            yield prefix + name, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in above:
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above)
+            yield from _walk(folder / name, f"{prefix}{name}/", above, listing)
+
+
+def _visible_in(folder: Path, prefix: str, listing: Listing) -> list[str]:
+    """The sorted names in a folder; notes in the listing which are left out."""
+    names = sorted(os.listdir(folder))  # noqa: PTH208 - making 200,000 Paths takes long
+    visible = [name for name in names if not _is_hidden(name)]
+    listing.skipped.update(filter(_is_of_system, names))
+    listing.empty.extend([] if visible else [prefix])
+    return visible
 
 
 def _status(path: str) -> os.stat_result | None:
-    """The status of a path with links followed; None for a link to a file that does not exist."""
+    """The status of a path with links followed; None for a link to a file that does not exist, and for a picture that
+    may not be read, which the decoder reports."""
     try:
-        return os.stat(path)  # noqa: PTH116 - for 200,000 files, making Paths takes several times as long
-    except OSError:
+        return os.stat(path)  # noqa: PTH116 - as above
+    except OSError as error:
+        if isinstance(error, PermissionError) and not is_picture(path):
+            raise
         return None
 
 
 def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+    return part.startswith(".") or _is_of_system(part)
+
+
+def _is_of_system(part: str) -> bool:
+    return part.lower() in SYSTEM_FOLDERS
 
 
 # ── Zips ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,21 +195,31 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @cached_property
+    @property
     def stamps(self) -> Mapping[str, str]:
         """Size and checksum by name."""
-        return {name: f"{member.file_size} {member.CRC:08x}" for name, member in self._members.items()}
+        return self.listing.stamps
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The members."""
+        stamps = {name: f"{member.file_size} {member.CRC:08x}" for name, member in self._members.items()}
+        visible = {name: stamp for name, stamp in sorted(stamps.items()) if _is_visible(name)}
+        files = {name: stamp for name, stamp in visible.items() if not name.endswith("/")}
+        for name in visible:
+            _check_name(name)
+        return Listing(files, _system_folders(stamps.keys() - visible.keys()), _empty_folders(list(visible)))
 
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
+        """All by name, those of folders with a slash at the end."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
             raise DataError(zip_damage(self.path, str(error))) from error
         # Some programs write backslashes.
-        named = {each.filename.replace("\\", "/"): each for each in members if not each.is_dir()}
-        return {name: named[name] for name in sorted(named) if not any(map(_is_hidden, name.split("/")))}
+        return {each.filename.replace("\\", "/"): each for each in members}
 
     def reader(self, handles: ExitStack) -> Reader:
         """Reads members, unpacked and checked by their CRC-32."""
@@ -156,6 +228,29 @@ class Archive:
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(zip_damage(self.path, str(error))) from error
         return lambda name: _content(archive, self._members[name])
+
+
+def _is_visible(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return not _is_hidden(file) and _is_visible_folder(folder)
+
+
+@lru_cache(maxsize=100_000)
+def _is_visible_folder(folder: str) -> bool:
+    return not any(map(_is_hidden, folder.split("/")))
+
+
+def _system_folders(hidden: Iterable[str]) -> Counter[str]:
+    """As `Listing.skipped`: of nested ones, the outermost counts."""
+    parts = [name.split("/") for name in hidden]
+    places = [next(number for number, part in enumerate(each) if _is_hidden(part)) for each in parts]
+    folders = {tuple(each[: place + 1]) for each, place in zip(parts, places, strict=True)}
+    return Counter(each[-1] for each in folders if _is_of_system(each[-1]))
+
+
+def _empty_folders(visible: Sequence[str]) -> list[str]:
+    """Folders that a zip lists without anything in them; of sorted names."""
+    return [each for each, after in pairwise([*visible, ""]) if each.endswith("/") and not after.startswith(each)]
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
