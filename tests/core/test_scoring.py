@@ -179,6 +179,12 @@ def test_a_folder_of_a_runs_pictures_has_the_runs_own_score(run: Run, tmp_path: 
     named = ["--metric", "fid", "--set", "metric.0.features=classifier", "--set", "metric.0.samples=300"]
     again = ganrun("eval", folder, "--against", "digits", "--set", "data.size=8", *named)
     assert again.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
+    for number, path in enumerate(sorted(folder.iterdir())):
+        part = folder / ("test" if number < 150 else "train")
+        part.mkdir(exist_ok=True)
+        path.rename(part / path.name)
+    in_parts = ganrun("eval", folder, "--against", against)
+    assert in_parts.stdout == result.stdout, "all pictures of a folder are scored, whatever its parts are called"
 
 
 def test_fewer_pictures_than_there_are_do_not_depend_on_their_order(run: Run, tmp_path: Path) -> None:

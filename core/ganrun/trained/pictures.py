@@ -133,7 +133,7 @@ def _as_they_are(shape: tuple[int, int, int]) -> list[str]:
 
 def _folder_images(folder: Path, overrides: Sequence[str], registry: Registry) -> Tensor:
     """The pictures `(count, channels, height, width)`, uint8; those of another size are refused."""
-    settings = [f"root={json.dumps(str(folder))}", "crop=exact", "labelled=false", *overrides]
+    settings = [f"root={json.dumps(str(folder))}", "crop=exact", "labelled=false", "splits=false", *overrides]
     pictures: Data = load_component_config("data", FOLDER_DATA, registry, settings).build()
     with called(f"data {FOLDER_DATA}", "prepare", str(folder), PluginError):
         pictures.prepare()
