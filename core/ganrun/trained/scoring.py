@@ -25,6 +25,7 @@ from ganrun.recipe.reader import load_component_config, load_evaluation_config, 
 from ganrun.recipe.recipe import EvaluationConfig
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rehearsal.data import check_data
+from ganrun.rundir.addresses import without_unconfirmed
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, merged_summary
@@ -109,7 +110,7 @@ def _score_run(
         raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
-    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
+    run = Run(assemble(recipe, on_stage), directory, build_events(without_unconfirmed(recipe)), resumed=True)
     is_other_data = run.environment["data_fingerprint"] != directory.environment().get("data_fingerprint")
     try:
         run.restore(checkpoint)

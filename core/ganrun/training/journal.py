@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomli_w
 
+from ganrun.base.secrets import without_secrets
 from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, Summary
 from ganrun.training.run import Run
 
@@ -40,7 +41,7 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         seconds=run.state.seconds,
         images_per_second=run.state.images_per_second,
         device=run.environment["device_name"],
-        error=None if error is None else str(error) or type(error).__name__,
+        error=None if error is None else without_secrets(str(error)) or type(error).__name__,
         evaluation=tuple(run.scores.values()),
         last=run.last_files,
         notes=run.notes,
