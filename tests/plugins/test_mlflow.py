@@ -756,17 +756,19 @@ def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkey
     run = build(f'uri = "{uri}"\nexperiment = "shown"', steps=2)
     execute(run)
     port = free_port()
-    command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--uri", uri, "--port", str(port)]
+    command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--port", str(port)]
     no_display = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "TERM")}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**no_display, "BROWSER": "no-such-browser"}
-    )
+    named = {"BROWSER": "no-such-browser", "MLFLOW_TRACKING_URI": uri}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**no_display, **named})
     try:
         line = process.stdout.readline()
         found = SyncState.read(run.directory).progress.experiment_id
         assert line.startswith(f"MLflow: http://127.0.0.1:{port}/#/experiments/{found}/runs?")
         assert process.stdout.readline() == "no browser can be opened here; open the address yourself\n"
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+        shown = command_lines()
+        assert not shown or any("mlflow" in text for text in shown)
+        assert not [text for text in shown if uri in text], "it may hold a password, and everybody can read them"
         taken = ganrun_command("ui", run.directory.path, "--uri", uri, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and "choose another with --port" in taken.output
     finally:
@@ -780,6 +782,15 @@ def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkey
         assert taken.exit_code == 2 and f"port {port} cannot be used: Address already in use" in taken.output
     absent = ganrun_command("ui", run.directory.path, "--uri", uri, "--experiment", "none", "--no-browser")
     assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
+
+
+def command_lines():
+    """Those of all processes, where the system shows them as files."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 def ganrun_command(*arguments):
