@@ -10,10 +10,16 @@ import click
 if TYPE_CHECKING:
     from ganrun import RunDirectory
 
+uri_option = click.option(
+    "--uri",
+    metavar="ADDRESS",
+    help="The store. Default: $MLFLOW_TRACKING_URI, where one with a password belongs, else mlflow.db.",
+)
+
 
 @click.command(no_args_is_help=True)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--uri", metavar="ADDRESS", help="The store. Default: $MLFLOW_TRACKING_URI, else mlflow.db.")
+@uri_option
 def sync(runs: Sequence[str], uri: str | None) -> None:
     """Send to MLflow what it lacks of runs, for example after it was unavailable.
 
@@ -42,7 +48,7 @@ def sync(runs: Sequence[str], uri: str | None) -> None:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--uri", metavar="ADDRESS", help="The store. Default: $MLFLOW_TRACKING_URI, else mlflow.db.")
+@uri_option
 @click.option("--experiment", metavar="NAME", help="The experiment to open. Default: the run's, else the newest.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--browser/--no-browser", default=True, help="Whether to open a browser.")

@@ -133,9 +133,7 @@ class Mlflow(ganrun.Observer):
 
 def _incomplete(run: Run, error: Exception, uri: str) -> list[str]:
     path = run.directory.path
-    is_usual = bare_address(uri) == bare_address(store.tracking_uri())
-    option = "" if is_usual else f" --uri {shlex.quote(bare_address(uri))}"
     return [
         f"MLflow does not have the whole run, but {path} does: {store.first_line(error)}",
-        f"  to send the rest: ganrun sync {shlex.quote(str(path))}{option}",
+        f"  to send the rest: ganrun sync {shlex.quote(str(path))}{store.uri_option(uri)}",
     ]

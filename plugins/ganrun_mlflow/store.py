@@ -256,13 +256,19 @@ def page_of(uri: str, experiment_id: str) -> str:
 
 def where_to_look(uri: str, experiment_id: str) -> list[str]:
     """Instructions to compare the runs of an experiment: the address and, for a file, the command that serves it; for a
-    database with a password, the command that takes it from the environment."""
+    database, which may have a password, the command that takes it from the environment."""
     if is_server(uri):
         return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
     if sqlite_path(uri) is None:
-        return ["compare in MLflow: ganrun ui"]
+        return [f"compare in MLflow: ganrun ui{uri_option(uri)}"]
     command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(uri)}"
     return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
+
+
+def uri_option(uri: str) -> str:
+    """The option, after a space, by which a command uses this store; empty for the default store."""
+    is_default = bare_address(uri) == bare_address(tracking_uri())
+    return "" if is_default else f" --uri {shlex.quote(bare_address(uri))}"
 
 
 def _mlflow_command() -> str:

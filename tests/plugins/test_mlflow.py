@@ -719,11 +719,14 @@ def test_samples_that_are_not_square_keep_their_shape(height, width):
     assert max(rows, columns) == 164 and rows / columns == pytest.approx(height / width)
 
 
-def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
+def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri, monkeypatch):
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = build(f'uri = "{uri}"\nlog_model = true', steps=2)
     execute(run)
     client, found = mirrored(uri, run)
     assert found.info.status == "FINISHED" and not [line for line in run.messages if "does not have" in line]
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "which MLflow sets; the next run would be sent there"
     (output,) = client.get_run(found.info.run_id).outputs.model_outputs
     mlflow.set_tracking_uri(uri)
     loaded = mlflow.pytorch.load_model(f"models:/{output.model_id}")
