@@ -208,6 +208,18 @@ def test_a_file_that_only_a_folder_names_is_not_created(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["handed-over"]
 
 
+def test_a_run_that_was_in_another_store_is_resumed_in_the_one_that_the_user_names(
+    handed_over: Callable[..., RunDirectory], elsewhere: Recorder, uri: str
+) -> None:
+    directory = handed_over(uri=elsewhere.address())
+    before = runs_in(uri)
+    done = ganrun_command("resume", directory.path, "--set", "train.steps=3")
+    assert done.exit_code == 0
+    assert f"the run was in MLflow at {elsewhere.address()}; it continues as a new one at {uri}" in done.output
+    assert elsewhere.requests == []
+    assert runs_in(uri) - before == {SyncState.read(directory).progress.run_id}
+
+
 @pytest.mark.parametrize("has_store", [True, False])
 def test_an_eval_creates_nothing_in_mlflow(
     has_store: bool,
