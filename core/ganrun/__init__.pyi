@@ -30,7 +30,10 @@ from .base.randomness import (
     isolated_random as isolated_random,
 )
 from .base.ranks import mean_over_ranks as mean_over_ranks
-from .base.secrets import without_secrets as without_secrets
+from .base.secrets import (
+    bare_address as bare_address,
+    without_secrets as without_secrets,
+)
 from .base.spinner import spinner as spinner
 from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part

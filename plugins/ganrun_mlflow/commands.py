@@ -10,12 +10,21 @@ import click
 if TYPE_CHECKING:
     from ganrun import RunDirectory
 
+uri_option = click.option(
+    "--uri",
+    metavar="ADDRESS",
+    help="The store. Default: $MLFLOW_TRACKING_URI, where one with a password belongs, else mlflow.db.",
+)
+
 
 @click.command(no_args_is_help=True)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--uri", help="Another store than the run's own; the run is created there.")
+@uri_option
 def sync(runs: Sequence[str], uri: str | None) -> None:
     """Send to MLflow what it lacks of runs, for example after it was unavailable.
+
+    A run that was sent to another store than the default one needs --uri: an address in a run directory, which may come
+    from anybody, is not contacted. In a store that does not have it, the run is created.
 
     \b
     ganrun sync runs/wgan-…
@@ -39,23 +48,19 @@ def sync(runs: Sequence[str], uri: str | None) -> None:
 
 @click.command()
 @click.argument("run", required=False)
+@uri_option
 @click.option("--experiment", metavar="NAME", help="The experiment to open. Default: the run's, else the newest.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--browser/--no-browser", default=True, help="Whether to open a browser.")
-def ui(run: str | None, experiment: str | None, port: int, browser: bool) -> None:
+def ui(run: str | None, uri: str | None, experiment: str | None, port: int, browser: bool) -> None:
     """Open MLflow at the charts that compare runs: those of RUN's experiment if one is named.
 
     Runs that are stored in a file are served by this machine, to this machine only, until Ctrl-C.
     """
     from ganrun_mlflow import store
     from ganrun_mlflow.server import show
-    from ganrun_mlflow.sync_state import SyncState
 
-    state = SyncState.read(_directory(run)) if run else None
-    if state:
-        show(store.with_password(state.uri), experiment or state.experiment, port, browser)
-    else:
-        show(store.tracking_uri(), experiment, port, browser)
+    show(store.tracking_uri(uri), experiment or (run and _experiment_of(run, uri)), port, browser)
 
 
 def _sync(run: str, uri: str | None) -> str:
@@ -66,6 +71,19 @@ def _sync(run: str, uri: str | None) -> str:
         from ganrun_mlflow.mirror import sync
 
         return sync(_directory(run), uri).progress.run_id
+
+
+def _experiment_of(run: str, uri: str | None) -> str:
+    """The experiment of a run that is in the store that the user names."""
+    from ganrun import bare_address
+    from ganrun_mlflow import store
+    from ganrun_mlflow.sync_state import SyncState
+
+    directory = _directory(run)
+    state = SyncState.read(directory)
+    if uri is None and state.uri != bare_address(store.tracking_uri()):
+        raise store.not_named(directory, state.uri, "ganrun ui")
+    return state.experiment
 
 
 def _directory(run: str) -> RunDirectory:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from ganrun import without_secrets
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.pictures import COMPARISON, STEP_PICTURE, log_picture, step_pictures
 from ganrun_mlflow.sync_state import NAME
@@ -13,6 +14,9 @@ from ganrun_mlflow.uploads import Uploads
 
 EXCLUDED = ("checkpoints", "export", COMPARISON, NAME)
 """What is sent in another way, or not at all."""
+
+LONGEST_TEXT_BYTES = 1_000_000
+"""Of files that are searched for secrets; longer ones are metrics and pictures."""
 
 
 class FileUpload:
@@ -55,7 +59,24 @@ class FileUpload:
             section = "eval" if len(step_pictures(path.parent)) > 1 else "pictures"
             log_picture(self._run, path, f"{section}/{picture['series']}", int(picture["step"]))
         else:
+            self._log_file(path, name)
+
+    def _log_file(self, path: Path, name: str) -> None:
+        """Log a file as it is, or without its secrets, which texts of version 0.1.0 may have."""
+        text = _short_text(path)
+        shown = without_secrets(text)
+        if shown == text:
             self._run.client.log_artifact(self._run.id, str(path), name.rpartition("/")[0] or None)
+        else:
+            self._run.client.log_text(self._run.id, shown, name)
+
+
+def _short_text(path: Path) -> str:
+    """A file's text; empty for other files and long ones."""
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= LONGEST_TEXT_BYTES else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

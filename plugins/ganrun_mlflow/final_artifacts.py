@@ -10,7 +10,7 @@ from pathlib import Path
 from ganrun import checkpoints_in, manifest_path
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.pictures import COMPARISON, log_picture, step_pictures
-from ganrun_mlflow.uploads import Uploads
+from ganrun_mlflow.uploads import Uploads, check_inside
 
 TABLE, TABLE_IMAGES = f"{COMPARISON}/samples.json", f"table_images/{COMPARISON}"
 """Where MLflow finds the table of samples, and the pictures in it."""
@@ -66,8 +66,11 @@ class FinalArtifacts:
 
     def _send_checkpoint(self, checkpoint: Path) -> None:
         place = f"checkpoints/{checkpoint.name}"
-        upload = partial(self._run.client.log_artifacts, self._run.id, str(checkpoint), place)
-        self._uploads.send_once(place, [manifest_path(checkpoint)], upload)
+        self._uploads.send_once(place, [manifest_path(checkpoint)], partial(self._log_checkpoint, checkpoint, place))
+
+    def _log_checkpoint(self, checkpoint: Path, place: str) -> None:
+        check_inside(self._run.directory.path, checkpoint.rglob("*"))
+        self._run.client.log_artifacts(self._run.id, str(checkpoint), place)
 
     def _send_model(self, checkpoint: Path) -> None:
         self._uploads.send_once("model", [manifest_path(checkpoint)], self._log_model)

@@ -7,7 +7,7 @@ its own time, by which the store recognises a point that it has.
 
 from __future__ import annotations
 
-from ganrun import RunDirectory
+from ganrun import RunDirectory, bare_address
 from ganrun_mlflow import store
 from ganrun_mlflow.file_upload import FileUpload
 from ganrun_mlflow.final_artifacts import FinalArtifacts
@@ -17,27 +17,31 @@ from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.uploads import Uploads
 
 
-def sync(directory: RunDirectory, uri: str | None = None) -> SyncState:
+def sync(directory: RunDirectory, uri: str | None = None, *, creates: bool = True) -> SyncState:
     """Send to MLflow what it lacks of a run that no process is training.
 
     Args:
         directory: The run's.
-        uri: Another store than the run's own; the run is created there.
+        uri: The store that the user names, perhaps another one than before; else that of the environment, which must
+            then be the one that the run was sent to.
+        creates: Whether the run may be sent to another store, or created where the store lacks it.
 
     Returns:
         The state after it.
 
     Raises:
-        RequestError: if another process trains or sends the run, or it was trained without MLflow.
+        RequestError: if another process trains or sends the run, it was trained without MLflow, or the user does not
+            name the store that its directory names; that store is not contacted then.
         RunError: if the store refuses something; what it accepted is recorded.
     """
-    status = directory.status
+    status, target = directory.status, store.tracking_uri(uri)
     with directory.occupied():
         state = SyncState.read(directory)
-        target = store.tracking_uri(uri) if uri else store.with_password(state.uri)
-        if store.without_password(target) != state.uri:
-            state.reset(store.without_password(target))
-        Mirror(directory, target, state).sync(status)
+        if state.uri != bare_address(target):
+            if uri is None or not creates:
+                raise store.not_named(directory, state.uri, "ganrun sync")
+            state.reset(bare_address(target))
+        Mirror(directory, target, state, creates=creates).sync(status)
     return state
 
 
@@ -48,12 +52,13 @@ class Mirror:
         directory: The run's.
         uri: The store, with a password if it needs one.
         state: The labels and the progress so far; updated by `sync`.
+        creates: Whether the run is created where the store lacks it.
     """
 
-    def __init__(self, directory: RunDirectory, uri: str, state: SyncState) -> None:
+    def __init__(self, directory: RunDirectory, uri: str, state: SyncState, *, creates: bool = True) -> None:
         self.state = state
         self._uri = uri
-        self._run = MlflowRun(directory, uri, state)
+        self._run = MlflowRun(directory, uri, state, creates=creates)
         self._uploads = Uploads(self._run)
         self._metrics = MetricsUpload(self._run)
         self._files = FileUpload(self._run, self._uploads)

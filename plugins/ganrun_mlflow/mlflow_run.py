@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ganrun import RunDirectory
+from ganrun import RequestError, RunDirectory, without_secrets
 from ganrun_mlflow import store
 from ganrun_mlflow.labels import PARAMS_PER_CALL, TAG_LENGTH
 from ganrun_mlflow.sync_state import Progress, SyncState
@@ -29,13 +31,15 @@ class MlflowRun:
         directory: The run directory; the state is written to it whenever it changes.
         uri: The store, with a password if it needs one.
         state: The labels and the progress so far.
+        creates: Whether `open` creates the run, and a SQLite store, that is missing.
     """
 
     client: MlflowClient
     """Set by `open`."""
 
-    def __init__(self, directory: RunDirectory, uri: str, state: SyncState) -> None:
+    def __init__(self, directory: RunDirectory, uri: str, state: SyncState, *, creates: bool = True) -> None:
         self.directory = directory
+        self._creates = creates
         self.uri = uri
         self.state = state
 
@@ -48,11 +52,14 @@ class MlflowRun:
         """Connect to the store, create the MLflow run if it is missing, and label it.
 
         Raises:
+            RequestError: if the run or the store is missing, and may not be created.
             RunError: if the store cannot be reached or used.
         """
         store.check_reachable(self.uri)
+        self._require(bool(self.id) and store.exists(self.uri))
         self.client = store.connect(self.uri)
         if not self._exists():
+            self._require(False)
             self._create()
         self._label()
 
@@ -72,16 +79,23 @@ class MlflowRun:
         self.state.progress.status = status
         self.state.write(self.directory)
 
+    def _require(self, is_there: bool) -> None:
+        if not is_there and not self._creates:
+            remedy = f"ganrun sync {shlex.quote(str(self.directory.path))}"
+            raise RequestError(f"the MLflow store at {self.state.uri} does not have this run; to send it: {remedy}")
+
     # ── Opening ───────────────────────────────────────────────────────────────────────────────────────
 
     def _exists(self) -> bool:
-        """Whether the store has the run and it is not deleted."""
+        """Whether the store has the run and it is not deleted. A run that started at another time is another one, whose
+        id the directory only claims."""
         from mlflow.exceptions import MlflowException
 
         if not self.id:
             return False
         try:
-            if self.client.get_run(self.id).info.lifecycle_stage == "active":
+            info = self.client.get_run(self.id).info
+            if info.lifecycle_stage == "active" and info.start_time == self.state.start_milliseconds:
                 return True
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -94,7 +108,7 @@ class MlflowRun:
         experiment_id = store.open_experiment(self.client, self.uri, self.state.experiment)
         run_id = self._find_created(experiment_id)
         if run_id is None:
-            tags = {**self.state.tags, "mlflow.note.content": self.state.description}
+            tags = _shown({**self.state.tags, "mlflow.note.content": self.state.description})
             start = self.state.start_milliseconds
             run_id = str(self.client.create_run(experiment_id, start, tags, self.state.name).info.run_id)
         self.state.progress = Progress(run_id, experiment_id, RUNNING)
@@ -104,7 +118,7 @@ class MlflowRun:
         """The run, if a slow store created it in an earlier attempt that timed out here."""
         same_start = f"attributes.start_time = {self.state.start_milliseconds}"
         for found in self.client.search_runs([experiment_id], same_start):
-            if found.data.tags.get("run_directory") == self.state.tags["run_directory"]:
+            if found.data.tags.get("run_directory") == self.state.tags.get("run_directory"):
                 return str(found.info.run_id)
         return None
 
@@ -113,8 +127,8 @@ class MlflowRun:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         known = self.client.get_run(self.id).data.params
-        params = [Param(key, text) for key, text in self.state.params.items() if key not in known]
-        tags = [RunTag(key, text) for key, text in self.state.tags.items()]
+        params = [Param(key, text) for key, text in _shown(self.state.params).items() if key not in known]
+        tags = [RunTag(key, text) for key, text in _shown(self.state.tags).items()]
         self.client.log_batch(self.id, params=params[:PARAMS_PER_CALL], tags=tags)
         dataset = DatasetInput(Dataset(**self.state.dataset), [InputTag("mlflow.data.context", "training")])
         self.client.log_inputs(self.id, [dataset])
@@ -129,10 +143,15 @@ class MlflowRun:
     def _terminate(self, status: str) -> None:
         error = self.directory.summary().get("error")
         if error:
-            self.client.set_tag(self.id, "error", str(error)[:TAG_LENGTH])
+            self.client.set_tag(self.id, "error", without_secrets(str(error))[:TAG_LENGTH])
         self.client.set_terminated(
             self.id, status, end_time=int(1000 * _last_written(self.directory, self.state.started))
         )
+
+
+def _shown(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels without secrets, which those of version 0.1.0 may have; paths stay as they are."""
+    return {key: text if key == "run_directory" else without_secrets(text) for key, text in labels.items()}
 
 
 def _last_written(directory: RunDirectory, default: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ganrun
+from ganrun_mlflow import store
 
 NAME = "generator"
 EXAMPLES = 2
@@ -43,7 +45,7 @@ def log_generator(uri: str, run_id: str, directory: Path) -> None:
     latents = model.unfilled_latents(EXAMPLES)
     with torch.no_grad():
         signature = infer_signature(latents.numpy(), decoder(latents).numpy())
-    before = mlflow.get_tracking_uri()
+    before = os.environ.get(store.URI_VARIABLE)  # which MLflow sets, too
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):
@@ -56,4 +58,4 @@ def log_generator(uri: str, run_id: str, directory: Path) -> None:
                 serialization_format="pt2",
             )
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type, unused-ignore]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 from typing import Annotated, Any
@@ -9,13 +10,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import ganrun
-from ganrun import Run, observes, spinner
+from ganrun import GanrunError, Run, bare_address, observes, spinner
 from ganrun_mlflow import labels, store
 from ganrun_mlflow.comparison import write_comparison
 from ganrun_mlflow.machine import Machine
 from ganrun_mlflow.mirror import Mirror, sync
 from ganrun_mlflow.sync_state import NAME, SyncState
 from ganrun_mlflow.sync_thread import SyncThread
+
+log = logging.getLogger("ganrun")
 
 
 class Mlflow(ganrun.Observer):
@@ -83,12 +86,16 @@ class Mlflow(ganrun.Observer):
 
     @observes
     def rescored(self, run: Run) -> None:
-        """Send the scores to the store that has the run; its times and status stay as they are.
+        """Send the scores to the store that has the run, if that is the one that the user names; its times and status
+        stay as they are. Nothing is created there.
 
         If a process is training the run, that process sends them.
         """
         if (run.directory / NAME).exists() and run.directory.status != "running":
-            sync(run.directory)
+            try:
+                sync(run.directory, self._uri, creates=False)
+            except GanrunError as error:
+                log.warning("the scores are in %s, but not in MLflow: %s", run.directory.path, error)
 
     # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,14 +104,14 @@ class Mlflow(ganrun.Observer):
         with spinner("sending the rest to MLflow; Ctrl-C leaves it to: ganrun sync"):
             error = thread.close(status, lambda: run.interruption.signal_number != signal_before)
         experiment_id = thread.mirror.state.progress.experiment_id
-        for line in _incomplete(run, error) if error else store.where_to_look(self._uri, experiment_id):
+        for line in _incomplete(run, error, self._uri) if error else store.where_to_look(self._uri, experiment_id):
             run.add_message(line)
 
     def _initial_state(self, run: Run) -> SyncState:
         """The labels of the run; of a resumed run with the progress so far, if it stays in the same store."""
         name = self.settings.run_name or run.name
         state = SyncState(
-            uri=store.without_password(self._uri),
+            uri=bare_address(self._uri),
             experiment=self.settings.experiment or run.recipe.data.use,
             name=f"{name}, seed {run.seed}" if run.group else name,
             started=round(time.time(), 3),
@@ -119,12 +126,14 @@ class Mlflow(ganrun.Observer):
             earlier = SyncState.read(run.directory)
             if earlier.uri == state.uri:
                 state.resume_from(earlier)
+            else:
+                log.warning("the run was in MLflow at %s; it continues as a new one at %s", earlier.uri, state.uri)
         return state
 
 
-def _incomplete(run: Run, error: Exception) -> list[str]:
+def _incomplete(run: Run, error: Exception, uri: str) -> list[str]:
     path = run.directory.path
     return [
         f"MLflow does not have the whole run, but {path} does: {store.first_line(error)}",
-        f"  to send the rest: ganrun sync {shlex.quote(str(path))}",
+        f"  to send the rest: ganrun sync {shlex.quote(str(path))}{store.uri_option(uri)}",
     ]

@@ -15,17 +15,20 @@ from contextlib import contextmanager
 
 import click
 
-from ganrun import RequestError, RunError, spinner
+from ganrun import RequestError, RunError, bare_address, spinner
 from ganrun_mlflow import store
 
 START_TIMEOUT_SECONDS = 120
+
+STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
+"""Passes the store to MLflow's server: unlike an option, other users of the machine cannot read it."""
 
 
 def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
     """Print the address of an experiment's charts and open it; serve a store in a file until Ctrl-C.
 
     Args:
-        uri: The store, with a password if it needs one.
+        uri: The store, with a password if it needs one; no command line shows it.
         experiment: Its name; None for the newest.
         port: Of the server, if one is started.
         browser: Whether to open a browser.
@@ -55,7 +58,7 @@ def _page(uri: str, experiment: str | None, port: int) -> str:
     named = [each for each in known if experiment in (None, each.name)]
     if not named:
         there = ", ".join(f'"{each.name}"' for each in known)
-        raise RequestError(f'there is no experiment "{experiment}" at {store.without_password(uri)}; there are {there}')
+        raise RequestError(f'there is no experiment "{experiment}" at {bare_address(uri)}; there are {there}')
     address = uri if store.is_server(uri) else f"http://127.0.0.1:{port}"
     return store.page_of(address, str(named[0].experiment_id))
 
@@ -67,12 +70,13 @@ def _served(uri: str, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
         yield None
         return
     _check_free(port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # saves eight processes
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    saving = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes
+    environment = {**os.environ, **saving, STORE_VARIABLE: uri}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         with spinner("starting MLflow"):
-            _wait_until_ready(process, command, port)
+            _wait_until_ready(process, f"{STORE_VARIABLE}={bare_address(uri)} {shlex.join(command)}", port)
         yield process
     finally:
         process.terminate()
@@ -87,11 +91,11 @@ def _check_free(port: int) -> None:
         raise RequestError(f"port {port} cannot be used: {reason}; choose another with --port") from error
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], command: list[str], port: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], command: str, port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RunError(f"MLflow does not start; to see why, run: {shlex.join(command)}")
+            raise RunError(f"MLflow does not start; to see why, run: {command}")
         time.sleep(0.2)
 
 

@@ -14,12 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
-from ganrun import GanrunError, RunError
+from ganrun import GanrunError, RequestError, RunDirectory, RunError, bare_address, without_secrets
+from ganrun_mlflow.sync_state import NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,10 +49,31 @@ ENVIRONMENT = {
 
 
 def tracking_uri(setting: str | None = None) -> str:
-    """The setting, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working directory; SQLite paths absolute."""
-    uri = setting or os.environ.get(URI_VARIABLE) or f"{SQLITE}mlflow.db"
+    """The setting, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working directory; SQLite paths absolute.
+
+    Where both name one store, the address is the variable's, which may have a password.
+    """
+    variable = os.environ.get(URI_VARIABLE)
+    is_same = setting and variable and bare_address(setting) == bare_address(variable)
+    uri = (variable if is_same else setting or variable) or f"{SQLITE}mlflow.db"
     database = sqlite_path(uri)
     return uri if database is None else f"{SQLITE}{database}"
+
+
+def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestError:
+    """The error for a run that was sent to a store that the user does not name now: its directory may come from
+    anybody.
+
+    Args:
+        directory: The run's.
+        recorded: The store's address in its mlflow.json.
+        command: The one to repeat, such as `ganrun sync`.
+    """
+    remedy = f"{command} {shlex.quote(str(directory.path))} --uri {shlex.quote(recorded)}"
+    return RequestError(
+        f"{directory / NAME} names the MLflow store {recorded}, and you do not; a run directory may come from "
+        f"anybody, so that store was not contacted. If you mean it: {remedy}, or set {URI_VARIABLE} to it"
+    )
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -60,19 +83,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 def is_server(uri: str) -> bool:
     """Whether the store is an MLflow server, not a database or a folder."""
-    return urlsplit(uri).scheme in ("http", "https")
-
-
-def without_password(uri: str) -> str:
-    """The URI in a form that may be shown and stored."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
-
-
-def with_password(uri: str) -> str:
-    """A stored URI, with the password from `$MLFLOW_TRACKING_URI` if that is the same store."""
-    current = tracking_uri()
-    return current if without_password(current) == uri else uri
+    return uri.lower().startswith(("http://", "https://"))
 
 
 # ── Whether it can be reached ─────────────────────────────────────────────────────────────────────────────
@@ -94,10 +105,10 @@ def check_reachable(uri: str) -> None:
     """
     try:
         _probe(uri)
-    except (OSError, sqlite3.Error, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+    except (OSError, sqlite3.Error, ValueError, HTTPException) as error:
+        reason = without_secrets(str(getattr(error, "reason", None) or error))
         kind = "server" if is_server(uri) else "store"
-        raise RunError(f"the MLflow {kind} at {without_password(uri)} cannot be reached: {reason}") from error
+        raise RunError(f"the MLflow {kind} at {bare_address(uri)} cannot be reached: {reason}") from error
 
 
 def _probe(uri: str) -> None:
@@ -127,7 +138,7 @@ def _probe_sqlite(database: Path) -> None:
 
 def _probe_server(uri: str) -> None:
     """Any answer will do, even a refusal: the server is up, and MLflow reports what it refuses."""
-    health = f"{without_password(uri).rstrip('/')}/health"
+    health = f"{bare_address(uri)}/health"
     try:
         urllib.request.urlopen(health, timeout=PATIENCE_SECONDS).close()
     except urllib.error.HTTPError as answer:
@@ -195,12 +206,17 @@ def errors_as_run_errors(uri: str) -> Iterator[None]:
 
 def run_error(uri: str, error: Exception) -> RunError:
     """A `RunError` with the message of another error, and the store that it comes from."""
-    return RunError(f"MLflow at {without_password(uri)} says: {first_line(error)}")
+    return RunError(f"MLflow at {bare_address(uri)} says: {first_line(error)}")
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message, without the chain of causes that MLflow appends and the remarks that SQLAlchemy prepends."""
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+    """An error's message without secrets, the chain of causes that MLflow appends, and the remarks that SQLAlchemy
+    prepends."""
+    lines = [
+        without_secrets(line)
+        for line in str(error).strip().splitlines()
+        if not line.startswith("(raised as a result of")
+    ]
     return lines[0] if lines else type(error).__name__
 
 
@@ -235,16 +251,24 @@ def _artifact_location(uri: str, experiment: str) -> str | None:
 
 def page_of(uri: str, experiment_id: str) -> str:
     """The address of an experiment's charts on a server at `uri`; MLflow's own default is another view."""
-    server = without_password(uri).rstrip("/")
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    return f"{bare_address(uri)}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
 
 
 def where_to_look(uri: str, experiment_id: str) -> list[str]:
-    """Instructions to compare the runs of an experiment: the address and, for a file, the command that serves it."""
+    """Instructions to compare the runs of an experiment: the address and, for a file, the command that serves it; for a
+    database, which may have a password, the command that takes it from the environment."""
     if is_server(uri):
         return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
-    command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(without_password(uri))}"
+    if sqlite_path(uri) is None:
+        return [f"compare in MLflow: ganrun ui{uri_option(uri)}"]
+    command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(uri)}"
     return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
+
+
+def uri_option(uri: str) -> str:
+    """The option, after a space, by which a command uses this store; empty for the default store."""
+    is_default = bare_address(uri) == bare_address(tracking_uri())
+    return "" if is_default else f" --uri {shlex.quote(bare_address(uri))}"
 
 
 def _mlflow_command() -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from ganrun import RequestError, RunDirectory
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from ganrun import RequestError, RunDirectory, bare_address
 
 NAME = "mlflow.json"
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 JSON_KEYS = {"protocol_steps": "told"}
 """Keys of mlflow.json that differ from the names of their fields."""
@@ -27,7 +32,7 @@ class Progress:
     status: str = ""
     """The last one sent, in MLflow's words; empty if it must be sent again."""
 
-    bytes_sent: int = 0
+    bytes_sent: Count = 0
     """Bytes of metrics.jsonl that were sent."""
 
     digest: str = ""
@@ -36,20 +41,26 @@ class Progress:
     files: dict[str, str] = field(default_factory=dict)
     """Digests of everything else that was sent, by name."""
 
-    protocol_steps: dict[str, int] = field(default_factory=dict)
+    protocol_steps: dict[str, Count] = field(default_factory=dict)
     """The step of the protocol tag that was sent last, by score."""
+
+
+def _printable(uri: str) -> str:
+    if not uri or not uri.isprintable():
+        raise ValueError("is no address")
+    return bare_address(uri)
 
 
 @dataclass
 class SyncState:
     """The settings, labels and progress of synchronisation; the run directory's own files hold everything else."""
 
-    uri: str
-    """The store, without a password."""
+    uri: Annotated[str, AfterValidator(_printable)]
+    """The store, without user and password."""
 
     experiment: str
     name: str
-    started: float
+    started: Annotated[float, Field(ge=0, lt=1e11)]
     """Seconds since 1970."""
 
     params: dict[str, str]
@@ -64,18 +75,20 @@ class SyncState:
 
     @classmethod
     def read(cls, directory: RunDirectory) -> Self:
-        """The state in a run directory.
+        """The state in a run directory, which may come from anybody.
 
         Raises:
             RequestError: if there is none, or it is damaged.
         """
         content = directory.read_json(NAME)
+        table = {**_fields(cls, content), "progress": _fields(Progress, content)}
         try:
-            return cls(**_fields(cls, content), progress=Progress(**_fields(Progress, content)))
-        except TypeError:
+            return TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"])).removeprefix("progress.")
             raise RequestError(
-                f"{directory / NAME} is absent or damaged; only runs that were trained with MLflow can be sent to it, "
-                "not those trained without it (mlflow = false, --no-plugin mlflow)"
+                f'{directory / NAME} is absent or damaged, at "{place}"; only runs that were trained with MLflow can '
+                "be sent to it, not those trained without it (mlflow = false, --no-plugin mlflow)"
             ) from None
 
     def write(self, directory: RunDirectory) -> None:

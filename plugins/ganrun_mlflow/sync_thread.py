@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from ganrun import GanrunError, RunError
+from ganrun import GanrunError, RunError, without_secrets
 from ganrun_mlflow.mirror import Mirror
 
 log = logging.getLogger("ganrun")
@@ -70,7 +70,7 @@ class SyncThread:
             self._report(error)
 
     def _report(self, error: Exception) -> None:
-        text = error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}"
+        text = without_secrets(error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}")
         if text != self._reported and not self._closing.is_set():
             self._reported = text
             log.warning("%s; ganrun tries again later, and the run directory holds everything", text)

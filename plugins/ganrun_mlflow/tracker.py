@@ -16,11 +16,12 @@ from ganrun import (
     RunDirectory,
     Tracker,
     atomic_folder,
+    bare_address,
     cache_directory,
 )
 from ganrun_mlflow import store
 from ganrun_mlflow.mirror import sync
-from ganrun_mlflow.sync_state import NAME
+from ganrun_mlflow.sync_state import NAME, SyncState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,13 +73,13 @@ def check_store() -> HealthCheck:
     try:
         store.check_reachable(uri)
         if not store.exists(uri):
-            return HealthCheck(True, f"{uri} (the first run creates it)")
-        ended = [run.info.run_name for run in _running_here(store.connect(uri)) if _end_if_killed(run)]
+            return HealthCheck(True, f"{bare_address(uri)} (the first run creates it)")
+        ended = [run.info.run_name for run in _running_here(store.connect(uri)) if _end_if_killed(run, uri)]
     except GanrunError as error:
         remedy = "start it" if store.is_server(uri) else "repair it"
         return HealthCheck(False, f"{error.message}; {remedy}, or set {store.URI_VARIABLE}")
     killed = f"; marked as killed: {', '.join(ended)}" if ended else ""
-    return HealthCheck(True, store.without_password(uri) + killed)
+    return HealthCheck(True, bare_address(uri) + killed)
 
 
 # ── Killed runs ───────────────────────────────────────────────────────────────────────────────────────────
@@ -88,16 +89,19 @@ def _running_here(client: MlflowClient) -> Iterator[Run]:
     """The runs of this machine that have the status RUNNING."""
     experiments = [each.experiment_id for each in client.search_experiments()]
     for run in _all_runs(client, experiments, "attributes.status = 'RUNNING'"):
-        if run.data.tags.get("host") == platform.node() and "run_directory" in run.data.tags:
+        if run.data.tags.get("host") == platform.node():
             yield run
 
 
-def _end_if_killed(run: Run) -> bool:
-    """Whether no process trains the run any more; if so, it is synchronised, which ends it in MLflow."""
-    directory = RunDirectory(Path(run.data.tags["run_directory"]))
-    if not directory.holds_run or directory.status == "running":
+def _end_if_killed(run: Run, uri: str) -> bool:
+    """Whether no process trains the run any more; if so, it is synchronised, which ends it in MLflow.
+
+    A directory that names another run or another store is left alone: anybody who may write to the store can set tags.
+    """
+    directory = _named_directory(run)
+    if directory is None or directory.read_json(NAME).get("run_id") != run.info.run_id:
         return False
-    if directory.read_json(NAME).get("run_id") != run.info.run_id:
+    if directory.status == "running" or SyncState.read(directory).uri != bare_address(uri):
         return False
     sync(directory)
     return True
@@ -122,7 +126,7 @@ def _get_run(client: MlflowClient, uri: str, run_id: str) -> Run:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise store.run_error(uri, error) from error
-        raise RequestError(f"there is no run {run_id} in MLflow at {store.without_password(uri)}") from error
+        raise RequestError(f"there is no run {run_id} in MLflow at {bare_address(uri)}") from error
 
 
 def _all_runs(client: MlflowClient, experiments: list[str], which: str = "", order: str = "") -> Iterator[Run]:
@@ -137,14 +141,26 @@ def _all_runs(client: MlflowClient, experiments: list[str], which: str = "", ord
 
 def _directory(run: Run) -> Path | None:
     """A run's directory, if it is on this machine and was not used again for another run."""
-    directory = RunDirectory(Path(run.data.tags.get("run_directory", "")))
-    return directory.path if directory.holds_run and _started(directory) == run.info.start_time else None
+    directory = _named_directory(run)
+    return directory.path if directory and _started(directory) == run.info.start_time else None
+
+
+def _named_directory(run: Run) -> RunDirectory | None:
+    """The directory that a run's tag names, if it holds a run; a tag may say anything."""
+    name = run.data.tags.get("run_directory")
+    try:
+        directory = RunDirectory(Path(name)) if name else None
+        return directory if directory and directory.holds_run else None
+    except RequestError:
+        return None
 
 
 def _started(directory: RunDirectory) -> int | None:
     """When the run of a directory started, in milliseconds: in every store, its start identifies the run."""
-    started = directory.read_json(NAME).get("started")
-    return int(1000 * started) if isinstance(started, int | float) else None
+    try:
+        return SyncState.read(directory).start_milliseconds
+    except RequestError:
+        return None
 
 
 def _download(client: MlflowClient, uri: str, run_id: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ganrun import RunError
@@ -59,6 +59,7 @@ class Uploads:
             raise RunError("; ".join(f"{name} could not be sent: {why}" for name, why in self._refused.items()))
 
     def _send_changed(self, name: str, files: Sequence[Path], upload: Callable[[], object]) -> None:
+        check_inside(self._run.directory.path, files)
         sent = self._run.state.progress.files
         stats = [file.stat() for file in files]
         stamp = (sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats))
@@ -78,3 +79,14 @@ class Uploads:
             raise error
         self._refused[name] = store.first_line(error)
         log.warning("%s is not sent to MLflow: %s", self._run.directory / name, self._refused[name])
+
+
+def check_inside(directory: Path, files: Iterable[Path]) -> None:
+    """Check that files are in a run directory, which may come from anybody and link to private files of this machine.
+
+    Raises:
+        RunError: if one is a link that leads out of it.
+    """
+    for file in files:
+        if not file.resolve().is_relative_to(directory.resolve()):
+            raise RunError(f"{file.name} is a link that leads out of the run directory")

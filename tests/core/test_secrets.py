@@ -12,7 +12,7 @@ from pydantic import ValidationError
 import ganrun
 from ganrun import RequestError, load_registry, without_secrets
 from ganrun.base.errors import RecipeError
-from ganrun.base.secrets import secret_in
+from ganrun.base.secrets import bare_address, command_without_secrets, secret_in
 from ganrun.contracts.outside import Address, local_paths, marked
 from ganrun.contracts.settings import parse_settings
 from ganrun.recipe.reader import load_recipe
@@ -24,6 +24,13 @@ ADDRESSES = {
     "https://host/x?token=abc123&page=2": "token",
     "s3://bucket/x?X-Amz-Signature=abcdef": "token",
     "https://host/x?api_key=abc": "token",
+    "postgresql://ann:p/a?ss@db:5432/runs": "password",
+    "mysql+pymysql://:pw@db/runs?charset=utf8": "password",
+    "postgresql://db/runs?user=ann&password=pw": "token",
+    "mssql+pyodbc://ann:pw@db/runs?driver=ODBC+Driver+17": "password",
+    "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Dann%3BPWD%3Dp%25w%3BEncrypt%3Dyes": "token",
+    "mssql+pyodbc:///?odbc_connect=PWD={p;w};UID=ann": "token",
+    "http://ann:pa\"ss'@host": "password",
 }
 HARMLESS = (
     "http://127.0.0.1:5000",
@@ -32,6 +39,16 @@ HARMLESS = (
     "https://arxiv.org/abs/1704.00028?page=2&keys=1",
     "mail ann@host: at 10:30",
     "size=64, tokens=256",
+    "databricks",
+    "databricks://profile",
+    "databricks://scope:prefix",
+    "mlflow-artifacts://host:5000/a@b",
+    '{"uri": "http://host:5000","mail":"ann@host"}',
+    "https://host:8080/@ann",
+    "file:///home/ann@work/mlruns",
+    "invalid token: unexpected ]",
+    "http://ann:***@host?token=***",
+    "--set service.api_key=$NAME",
 )
 SAFE = st.text("abcdefghijklmnopqrstuvwxyz0123456789%._-~", min_size=1, max_size=12)
 
@@ -53,6 +70,59 @@ def test_no_password_survives_in_any_address(user: str, password: str, host: str
     text = f"could not connect to mysql+pymysql://{user}:{password}@{host}:3306/runs (timed out)"
     assert password not in without_secrets(text)
     assert without_secrets(text).endswith(f"@{host}:3306/runs (timed out)")
+
+
+@given(user=SAFE, password=st.text("abc%._-~/?:", min_size=1, max_size=12).map(lambda text: f"S{text}S"), host=SAFE)
+def test_a_bare_address_is_the_same_with_and_without_a_login(user: str, password: str, host: str) -> None:
+    bare = f"postgresql://{host}:5432/runs?sslmode=require"
+    assert (
+        bare_address(f"postgresql://{user}:{password}@{host}:5432/runs?sslmode=require") == bare_address(bare) == bare
+    )
+    assert bare_address(f"http://{user}@{host}/") == f"http://{host}"
+
+
+@given(
+    st.text("ab:/@?=&;.*%\"'{} \n", max_size=40).map(lambda text: text.replace("a", "token").replace("b", "http://"))
+)
+def test_what_was_removed_is_not_found_again(text: str) -> None:
+    shown = without_secrets(text)
+    assert without_secrets(shown) == shown
+    assert secret_in(shown) is None
+
+
+SECRET = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=8, max_size=20)
+
+
+@given(secret=SECRET)
+def test_a_command_is_written_without_the_values_of_secret_options(secret: str) -> None:
+    typed = [
+        "ganrun",
+        "x.toml",
+        "--set",
+        f"w.password={secret}",
+        f"--api-key={secret}",
+        "--token",
+        secret,
+        "--seed",
+        "1",
+    ]
+    shown = ["ganrun", "x.toml", "--set", "w.password=***", "--api-key=***", "--token", "***", "--seed", "1"]
+    assert command_without_secrets(typed) == shown
+
+
+def test_passwords_in_addresses_of_the_environment_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:correct%20horse@db/runs")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/ann/key.json")
+    given = 'no login for "correct horse" (correct%20horse), see /home/ann/key.json'
+    assert without_secrets(given) == 'no login for "***" (***), see /home/ann/key.json'
+    assert bare_address("sqlite:////home/correct horse/x.db") == "sqlite:////home/correct horse/x.db"
+
+
+def test_headers_and_json_in_messages_are_written_without_secrets() -> None:
+    given = """got {'Authorization': 'Basic YW5uOnB3', "password": "a b", 'x': 3} and Authorization: Bearer abc.def"""
+    assert without_secrets(given) == (
+        """got {'Authorization': 'Basic ***', "password": ***, 'x': 3} and Authorization: Bearer ***"""
+    )
 
 
 def test_entries_and_the_values_of_secret_variables_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,8 +270,9 @@ def assert_synchronised(uri, run):
         assert sorted((point.step, point.value, point.timestamp) for point in kept) == sorted(points), name
 
 
-def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, caplog):
-    run = build(f'uri = "http://ann:secret@127.0.0.1:{free_port()}"', 'metric=[{use="brightness"}]', steps=4)
+def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter22@127.0.0.1:{free_port()}")
+    run = build("", 'metric=[{use="brightness"}]', steps=4)
     started = time.monotonic()
     execute(run)
     ended = time.time()
@@ -281,7 +282,7 @@ def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, ca
     assert "cannot be reached" in warning and "run directory holds everything" in warning
     printed = "\n".join(run.messages)
     assert f"to send the rest: ganrun sync {run.directory.path}" in printed
-    assert "secret" not in warning + printed + (run.directory / "mlflow.json").read_text()
+    assert "hunter22" not in warning + printed + (run.directory / "mlflow.json").read_text()
 
     assert abs(last_written(run.directory) - ended) < 0.9
     age_by_an_hour(run.directory)
@@ -490,9 +491,11 @@ def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     kept = {each.path for each in client.list_artifacts(found.info.run_id)}
     assert kept >= {"report.html", "summary.json", "metrics.jsonl", "compare"} and "notes" not in kept
 
-    assert ganrun_command("sync", run.directory.path).exit_code == 1, "it is tried again, and reported again"
+    assert ganrun_command("sync", run.directory.path, "--uri", uri).exit_code == 1, (
+        "it is tried again, and reported again"
+    )
     Image.new("RGB", (8, 8)).save(cut)
-    assert ganrun_command("sync", run.directory.path).exit_code == 0
+    assert ganrun_command("sync", run.directory.path, "--uri", uri).exit_code == 0
     assert any(each.path.endswith(".png") for each in client.list_artifacts(found.info.run_id, "images"))
 
 
@@ -509,7 +512,7 @@ def test_a_run_ends_in_mlflow_even_if_its_final_artifacts_fail(build, uri, monke
     assert found.info.status == "FINISHED"
     assert "model could not be sent: no such operator" in "\n".join(run.messages)
     wait_until(lambda: 1000 * time.time() >= found.info.end_time + 1)
-    assert ganrun_command("sync", run.directory.path).exit_code == 0
+    assert ganrun_command("sync", run.directory.path, "--uri", uri).exit_code == 0
     _, again = mirrored(uri, run)
     assert again.outputs.model_outputs
     assert (again.info.status, again.info.end_time) == ("FINISHED", found.info.end_time), "not when the model was sent"
@@ -523,13 +526,14 @@ def test_a_second_interruption_while_the_rest_is_sent_leaves_it_to_sync(build, u
     assert "ganrun sync" in "\n".join(run.messages)
 
 
-def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_path):
+def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     run = build("", steps=2)
     execute(run)
     before = SyncState.read(run.directory).progress
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     again = build("", steps=2, resume=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    elsewhere = build("", steps=2, resume=True)
     again.record({}, [Score("late", 0.75, True, {"samples": 4})], rescored=True)
     with run.directory.occupied():
         run.directory.write_json("summary.json", {"status": "running"})
@@ -538,6 +542,9 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
             "the process that trains sends them"
         )
     run.directory.write_json("summary.json", {"status": "finished"})
+    elsewhere.emit("rescored", scores=[])
+    assert f"If you mean it: ganrun sync {run.directory.path} --uri {uri}" in caplog.text
+    assert SyncState.read(run.directory).progress.bytes_sent == before.bytes_sent
     again.emit("rescored", scores=[])
     _, found = mirrored(uri, again)
     assert found.info.run_id == before.run_id and found.data.metrics["eval/late"] == 0.75
@@ -556,7 +563,9 @@ def test_a_run_that_cannot_be_sent_holds_up_no_other(build, uri, tmp_path):
     shutil.copytree(run.directory.path, tmp_path / "held")
     (tmp_path / "folder").mkdir()
     with ganrun.RunDirectory(tmp_path / "held").occupied():
-        done = ganrun_command("sync", tmp_path / "folder", tmp_path / "held", tmp_path / "unknown", run.directory.path)
+        done = ganrun_command(
+            "sync", tmp_path / "folder", tmp_path / "held", tmp_path / "unknown", run.directory.path, "--uri", uri
+        )
     assert done.exit_code == 1 and "2 of 4 could not be sent" in done.output
     assert "holds no recipe.toml" in done.output and "another process" in done.output
     assert done.output.count("synchronised with MLflow run") == 2
@@ -710,11 +719,14 @@ def test_samples_that_are_not_square_keep_their_shape(height, width):
     assert max(rows, columns) == 164 and rows / columns == pytest.approx(height / width)
 
 
-def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri):
+def test_the_generator_is_logged_as_a_model_that_mlflow_loads(build, uri, monkeypatch):
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = build(f'uri = "{uri}"\nlog_model = true', steps=2)
     execute(run)
     client, found = mirrored(uri, run)
     assert found.info.status == "FINISHED" and not [line for line in run.messages if "does not have" in line]
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "which MLflow sets; the next run would be sent there"
     (output,) = client.get_run(found.info.run_id).outputs.model_outputs
     mlflow.set_tracking_uri(uri)
     loaded = mlflow.pytorch.load_model(f"models:/{output.model_id}")
@@ -749,16 +761,18 @@ def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkey
     port = free_port()
     command = [sys.executable, "-m", "ganrun.cli", "ui", run.directory.path, "--port", str(port)]
     no_display = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "TERM")}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**no_display, "BROWSER": "no-such-browser"}
-    )
+    named = {"BROWSER": "no-such-browser", "MLFLOW_TRACKING_URI": uri}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**no_display, **named})
     try:
         line = process.stdout.readline()
         found = SyncState.read(run.directory).progress.experiment_id
         assert line.startswith(f"MLflow: http://127.0.0.1:{port}/#/experiments/{found}/runs?")
         assert process.stdout.readline() == "no browser can be opened here; open the address yourself\n"
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-        taken = ganrun_command("ui", run.directory.path, "--port", port, "--no-browser")
+        shown = command_lines()
+        assert not shown or any("mlflow" in text for text in shown)
+        assert not [text for text in shown if uri in text], "it may hold a password, and everybody can read them"
+        taken = ganrun_command("ui", run.directory.path, "--uri", uri, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and "choose another with --port" in taken.output
     finally:
         process.send_signal(signal.SIGTERM)
@@ -769,8 +783,17 @@ def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkey
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         taken = ganrun_command("ui", SyncState.read(run.directory).progress.run_id, "--port", port, "--no-browser")
         assert taken.exit_code == 2 and f"port {port} cannot be used: Address already in use" in taken.output
-    absent = ganrun_command("ui", run.directory.path, "--experiment", "none", "--no-browser")
+    absent = ganrun_command("ui", run.directory.path, "--uri", uri, "--experiment", "none", "--no-browser")
     assert absent.exit_code == 2 and 'no experiment "none"' in absent.output and '"shown"' in absent.output
+
+
+def command_lines():
+    """Those of all processes, where the system shows them as files."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 def ganrun_command(*arguments):

@@ -15,6 +15,7 @@ import click
 
 from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
 from ganrun.base.frames import failure
+from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.suggestions import did_you_mean
 from ganrun.commands.output import silence_stdout
@@ -106,7 +107,7 @@ def _reported_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exception(error)
         is_located = error.where or isinstance(error, RecipeError)
-        click.echo(str(error) if is_located else f"error: {error}", err=True)
+        click.echo(without_secrets(str(error) if is_located else f"error: {error}"), err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -117,10 +118,15 @@ def _reported_errors() -> Iterator[None]:
 def set_up_logging() -> None:
     """Print ganrun's log records on the message console, above any progress bar."""
     handler = _ConsoleHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("ganrun")
     logger.handlers = [handler]
     logger.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 class _ConsoleHandler(logging.Handler):

@@ -15,8 +15,13 @@ from ganrun.commands.train import train
 @click.argument("run", type=click.Path(path_type=Path))
 @recipe_options
 def command(run: Path, options: RecipeOptions) -> None:
-    """Continue the run in a run directory from its last checkpoint."""
+    """Continue the run in a run directory from its last checkpoint.
+
+    An address of a service that stands in the run's own recipe must be named again, by --set or in the environment.
+    """
+    from ganrun.rundir.addresses import check_addresses
     from ganrun.rundir.directory import open_run
 
     (recipe,) = load_recipes([open_run(run).recipe_path], options)
+    check_addresses(recipe)
     train(recipe, run, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,16 +68,21 @@ def train(
         RunError: if the run cannot go on.
         Interrupted: on Ctrl-C or SIGTERM.
     """
+    from ganrun.rundir.addresses import check_addresses, confirming_options, is_of_run
     from ganrun.training.builder import build_run
     from ganrun.training.runner import execute
 
+    if is_of_run(recipe.source.path):
+        check_addresses(recipe)
     with spinner("preparing") as show_stage:
         run = build_run(recipe, output, resume=resume, on_stage=lambda stage: show_stage(f"preparing {stage}"))
     run.group = group
     try:
         execute(run)
     except (Interrupted, KeyboardInterrupt):
-        continue_command = continue_command or f"ganrun resume {relative(run.directory.path)}"
+        continue_command = continue_command or (
+            f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
+        )
         click.echo(f"interrupted at step {run.step}; to continue: {continue_command}", err=True)
         raise
     finally:

@@ -14,6 +14,7 @@ import torch
 from packaging.requirements import Requirement
 
 from ganrun.base.devices import device_text
+from ganrun.base.secrets import command_without_secrets
 from ganrun.contracts.data import Data
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
@@ -43,7 +44,7 @@ def describe_environment(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "command": sys.argv,
+        "command": command_without_secrets(sys.argv),
         "packages": package_versions(),
         "git": _recipe_git_state(recipe),
         "device": str(device),

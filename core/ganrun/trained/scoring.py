@@ -17,6 +17,7 @@ from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_evaluation_config, load_metrics_config, load_model_config, load_recipe
 from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
+from ganrun.rundir.addresses import without_unconfirmed
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
 from ganrun.rundir.directory import RunDirectory, open_run
 from ganrun.rundir.records import SUMMARY, latest_scores, merged_summary
@@ -143,7 +144,7 @@ def _score_run(
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
     _check_against(request, recipe)
-    run = Run(assemble(recipe, on_stage), directory, build_events(recipe), resumed=True)
+    run = Run(assemble(recipe, on_stage), directory, build_events(without_unconfirmed(recipe)), resumed=True)
     manifest, asked = run.environment["data"], request.against is not None
     is_other_data = warn_if_other_data(directory, recipe, manifest, asked=asked)
     try:

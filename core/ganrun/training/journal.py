@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from ganrun.base.errors import RequestError
+from ganrun.base.secrets import without_secrets
 from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, LatestScore, Summary
 from ganrun.rundir.sessions import changes_between, with_session
 from ganrun.training.continuing import differences
@@ -64,7 +65,7 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         seconds=run.state.seconds,
         images_per_second=run.state.images_per_second,
         device=run.environment["device_name"],
-        error=None if error is None else str(error) or type(error).__name__,
+        error=None if error is None else without_secrets(str(error)) or type(error).__name__,
         stopped=run.stopped,
         scores=_scores(run),
         last={role: path for role, path in run.last_files.items() if (run.directory / path).exists()},
