@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,38 @@ HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings that do not affect what is learned."""
 
 
-def key_text(name: str) -> str:
-    """A name in the characters and the length that MLflow allows, without parts such as `..`, which mean folders."""
-    parts = re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH].split("/")
-    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+PICTURE_LENGTH = 120
+"""Of a picture's key: MLflow makes it a part of a file's name, beside 100 characters of its own."""
+
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+"""A table's key that TOML needs no quotes for."""
+
+
+# ── Keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def key_text(name: str, most: int = KEY_LENGTH) -> str:
+    """A name as a key of MLflow, for metrics, parameters, tags and pictures. Different names have different keys.
+
+    Letters, digits, `_ - . /` and spaces stay as they are. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
+    for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins with `..`,
+    which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the name instead. A key is no name:
+    spelled again, it becomes another key.
+
+    The result is ASCII, so a store that normalises Unicode changes nothing. Case stays: where a store ignores it, as
+    MySQL does by default, two names that differ in nothing else share a curve there, and not in metrics.jsonl.
+    """
+    key = "/".join(_part_text(part) for part in name.split("/"))
+    return key if len(key) <= most else f"{key[: most - 35]}_-x{_digest(name)}"
+
+
+def _part_text(part: str) -> str:
+    escaped = re.sub(r"[^A-Za-z0-9_\-. ]|_(?=-)| \Z|^\.(?=\.|\Z)", lambda found: f"_-{ord(found[0]):x}-", part)
+    return escaped or "_--"
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 # ── Parameters ────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,9 +117,11 @@ def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted keys, as TOML writes them: a key that has a dot is in quotes."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _flatten(each, f"{path}.{name}".lstrip("."))
+            key = name if PLAIN_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+            yield from _flatten(each, f"{path}.{key}" if path else key)
     else:
         yield path, value
 
