@@ -20,7 +20,6 @@ ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("
 HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings that do not affect what is learned."""
 
-
 PICTURE_LENGTH = 120
 """Of a picture's key: MLflow makes it a part of a file's name, beside 100 characters of its own."""
 
@@ -35,9 +34,9 @@ def key_text(name: str, most: int = KEY_LENGTH) -> str:
     """A name as a key of MLflow, for metrics, parameters, tags and pictures. Different names have different keys.
 
     Letters, digits, `_ - . /` and spaces stay as they are. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
-    for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins with `..`,
-    which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the name instead. A key is no name:
-    spelled again, it becomes another key.
+    for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins
+    with `..`, which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the
+    name instead. A key is no name: spelled again, it becomes another key.
 
     The result is ASCII, so a store that normalises Unicode changes nothing. Case stays: where a store ignores it, as
     MySQL does by default, two names that differ in nothing else share a curve there, and not in metrics.jsonl.

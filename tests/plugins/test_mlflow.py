@@ -508,7 +508,9 @@ def test_each_name_has_its_own_curve_tag_and_pictures(build, uri):
     client, found = mirrored(uri, run)
     assert {1.0, 2.0, 3.0, 4.0, 5.0} <= set(found.data.metrics.values())
     assert (found.data.tags["_-e4-"], found.data.tags["_-f6-"]) == ("1", "2")
-    pictures = {Path(each.path).name.partition("+step")[0] for each in client.list_artifacts(found.info.run_id, "images")}
+    pictures = {
+        Path(each.path).name.partition("+step")[0] for each in client.list_artifacts(found.info.run_id, "images")
+    }
     assert pictures >= {"eval~_-3b1-", "eval~_-3b2-"}
 
 
