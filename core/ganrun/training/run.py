@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ganrun.base.errors import ContractError
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
@@ -161,14 +162,16 @@ class Run:
         self.events.emit("file_written", run=self, path=path, role=role)
 
     def record(self, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
-        """Add a line to metrics.jsonl: numbers, whose names have a `/`, or scores.
+        """Add a line to metrics.jsonl: numbers, or scores. Numbers are named as by `<section>/<name>`.
 
         Raises:
+            ContractError: if a name has no section, or the section is the engine's: `loss`, `grad`, `lr`, `perf` or
+                `eval`.
             RunError: if it cannot be written.
         """
-        state = self.state
-        line = Record(state.step, state.images_seen, state.seconds, time.time(), values, tuple(scores), rescored)
-        self.directory.append_record(line)
+        for name in values:
+            check_recorded(name)
+        add_line(self, values, scores, rescored=rescored)
 
     def add_to_summary(self, name: str, content: Any) -> None:
         """Add JSON content to summary.json under `name`."""
@@ -185,3 +188,32 @@ class Run:
     def _evaluating(self, what: str, done: int, total: int) -> None:
         self.interruption.check()
         self.events.emit("evaluating", run=self, what=what, done=done, total=total)
+
+
+ENGINE_SECTIONS = ("loss", "grad", "lr", "perf", "eval")
+"""Sections of metrics.jsonl in which only the engine records."""
+
+
+def check_recorded(name: str) -> None:
+    """Check that a number may be recorded under this name by an observer.
+
+    Raises:
+        ContractError: if it has no section, or the engine's.
+    """
+    section, slash, _ = name.partition("/")
+    if not slash or section in ENGINE_SECTIONS:
+        fault = f'"{section}/" is a section of ganrun\'s own numbers' if slash else "a name has a section"
+        raise ContractError(
+            f'an observer records "{name}", but {fault}; call it, say, "mine/{name.rpartition("/")[2]}"'
+        )
+
+
+def add_line(run: Run, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
+    """Add a line to metrics.jsonl, in any section.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    state = run.state
+    line = Record(state.step, state.images_seen, state.seconds, time.time(), values, tuple(scores), rescored)
+    run.directory.append_record(line)
