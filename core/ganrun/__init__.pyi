@@ -20,6 +20,7 @@ from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
 )
+from .base.jsons import json_text as json_text
 from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,

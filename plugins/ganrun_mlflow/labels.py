@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ganrun import Run, Score
+from ganrun import Run, Score, json_text
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 """MLflow's limits; 5000 is that of its older servers."""
@@ -126,7 +126,7 @@ def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_text(value)
 
 
 # ── Tags ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,7 +162,7 @@ def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
 
 def score_tags(score: Score) -> dict[str, str]:
     """How a score was measured, because scores of different protocols must not be ranked together; and its floor."""
-    protocol = json.dumps(dict(score.protocol), sort_keys=True, ensure_ascii=False)
+    protocol = json_text(score.protocol, sort_keys=True)
     tags = {key_text(f"protocol/{score.name}"): protocol[:TAG_LENGTH]}
     if score.floor is not None:
         tags[key_text(f"floor/{score.name}")] = f"{score.floor:.4g}"
@@ -199,6 +199,6 @@ def dataset_of(run: Run) -> dict[str, str]:
         "name": run.recipe.data.use,
         "digest": str(run.environment["data_fingerprint"])[:36],
         "source_type": "local",
-        "source": json.dumps(run.recipe.data.table()),
-        "profile": json.dumps(profile),
+        "source": json_text(run.recipe.data.table()),
+        "profile": json_text(profile),
     }

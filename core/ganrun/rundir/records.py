@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ganrun.base.jsons import json_text
 from ganrun.contracts.scores import Score
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
@@ -125,7 +126,7 @@ class Record:
 
     def text(self) -> str:
         """The line as text, without the newline."""
-        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
+        return json_text(self.to_json())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import Record
+from ganrun.rundir.records import Record, Summary
 from ganrun.training.assembly import Assembly
 
 
@@ -174,7 +174,13 @@ class Run:
         add_line(self, values, scores, rescored=rescored)
 
     def add_to_summary(self, name: str, content: Any) -> None:
-        """Add JSON content to summary.json under `name`."""
+        """Add JSON content to summary.json under `name`.
+
+        Raises:
+            ContractError: if the name is one of the summary's own entries, such as `status`.
+        """
+        if name in SUMMARY_ENTRIES:
+            raise ContractError(f'an observer adds "{name}" to the summary, which has an entry of that name; rename it')
         self.notes[name] = content
 
     def add_message(self, message: str) -> None:
@@ -189,6 +195,9 @@ class Run:
         self.interruption.check()
         self.events.emit("evaluating", run=self, what=what, done=done, total=total)
 
+
+SUMMARY_ENTRIES = frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="").to_json())
+"""What summary.json holds of every run."""
 
 ENGINE_SECTIONS = ("loss", "grad", "lr", "perf", "eval")
 """Sections of metrics.jsonl in which only the engine records."""
