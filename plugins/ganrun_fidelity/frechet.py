@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ganrun_fidelity.doubles import in_float64
 from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, Value
 from ganrun_fidelity.real_images import Summary
 
@@ -51,7 +52,7 @@ class Moments(Summary[Gaussian]):
 
     def add(self, *batch: Tensor) -> None:
         """Take features `(batch, n)`."""
-        features = batch[0].cpu().double() if batch[0].device.type == "mps" else batch[0].double()
+        features = in_float64(batch[0])
         if not self._count:
             self._centre = features.mean(0)
             self._sum = torch.zeros_like(self._centre)
