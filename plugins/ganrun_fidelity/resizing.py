@@ -45,8 +45,8 @@ def resize_as_pillow(images: Tensor, side: int) -> Tensor:
     """
     exact = images.float() if images.device.type == "mps" else images.double()
     height, width = images.shape[-2:]
-    wide = _whole(exact @ _bicubic(width, side).to(exact).T)
-    return _whole(_bicubic(height, side).to(exact) @ wide)
+    wide = _whole(exact @ _bicubic(width, side, exact.dtype, exact.device).T)
+    return _whole(_bicubic(height, side, exact.dtype, exact.device) @ wide)
 
 
 def _whole(levels: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ def _whole(levels: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _bicubic(count: int, side: int) -> Tensor:
-    """The weight of each of `count` input pixels in each of `side` output pixels: `(side, count)` in float64."""
+def _bicubic(count: int, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The weight of each of `count` input pixels in each of `side` output pixels: `(side, count)`."""
     scale = count / side
     stretch = max(scale, 1.0)
     centres = (torch.arange(side, dtype=torch.float64) + 0.5) * scale
@@ -63,7 +63,8 @@ def _bicubic(count: int, side: int) -> Tensor:
     first, last = ((centres + reach + 0.5).floor()[:, None] for reach in (-2 * stretch, 2 * stretch))
     weights = _keys((pixels + 0.5 - centres[:, None]) / stretch).where((pixels >= first) & (pixels < last), 0)
     shares = weights / weights.sum(1, keepdim=True)
-    return (shares.abs() * FIXED_POINT + 0.5).floor() * shares.sign() / FIXED_POINT
+    whole = (shares.abs() * FIXED_POINT + 0.5).floor() * shares.sign()
+    return (whole / FIXED_POINT).to(dtype).to(device)
 
 
 def _keys(x: Tensor) -> Tensor:

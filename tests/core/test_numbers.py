@@ -142,7 +142,9 @@ def test_all_json_of_a_run_is_json(tmp_path: Path) -> None:
         strictly(line)
     summary = run.directory.summary()
     assert summary["scores"] == {"nothing": None} and summary["mine"] == {"value": None, "values": [None, 2.0]}
-    assert str(run.scores["nothing"]).startswith("nothing not a number")
+    assert str(run.scores["nothing"]) == "nothing not a number"
+    (score,) = run.directory.records()[-1].evaluation
+    assert math.isnan(score.value) and score.error is score.floor is None and score.protocol["samples"] == "inf"
 
 
 CONTENT = st.recursive(
@@ -238,3 +240,9 @@ def test_an_observer_replaces_no_entry_of_the_summary(tmp_path: Path, caplog: An
     assert 'adds "status" to the summary' in caplog.text and run.directory.status == "finished"
     with pytest.raises(ContractError):
         run.add_to_summary("error", "none")
+
+
+def test_two_metrics_of_one_score_are_both_named() -> None:
+    evaluation = evaluation_on(Grey(None), lambda count: (torch.zeros(count, 1), torch.ones(count, 1, 4, 4)), step=1)
+    with pytest.raises(ContractError, match=r"metric\.1: .*named mean, as metric\.0 does"):
+        measured([Mean("train", "logits"), Mean(None, "logits")], evaluation)

@@ -166,19 +166,22 @@ def measured(
             metric.watch(evaluation)
     evaluation.run()
     scores: list[Score] = []
+    givers: dict[str, int] = {}
     for place, metric in enumerate(metrics if ranks().number == 0 else ()):
         with evaluation.at_work(partial(frames, place), "measure"):
-            scores += _checked(metric.measure(evaluation))
+            scores += _checked(metric.measure(evaluation), place, givers)
         evaluation.on_progress("scores", place + 1, len(metrics))
-    names = [score.name for score in scores]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")
     return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
 
 
-def _checked(scores: Sequence[Score]) -> Sequence[Score]:
+def _checked(scores: Sequence[Score], place: int, givers: dict[str, int]) -> Sequence[Score]:
+    """The scores of the metric at `place`; `givers` gets its place by their names."""
     if not isinstance(scores, Sequence) or not all(isinstance(score, Score) for score in scores):
         raise ContractError(f"measure gives {type(scores).__name__} where a list of ganrun.Score is expected")
+    for name in (score.name for score in scores):
+        if name in givers:
+            raise ContractError(f"gives a score named {name}, as metric.{givers[name]} does; leave one of them out")
+        givers[name] = place
     return scores
 
 

@@ -190,9 +190,17 @@ def _score_tables(scores: Iterable[Score]) -> dict[str, Json]:
     listed = list(scores)
     return {
         "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in listed},
-        "protocols": {score.name: dict(score.protocol) for score in listed},
+        "protocols": {score.name: _protocol_table(score) for score in listed},
         "errors": {score.name: score.error for score in listed if score.error is not None},
         "floors": {score.name: score.floor for score in listed if score.floor is not None},
+    }
+
+
+def _protocol_table(score: Score) -> Json:
+    """The protocol with texts for NaN and infinity, so that unlike protocols stay unlike."""
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in score.protocol.items()
     }
 
 
