@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ganrun import (
     json_text,
     observes,
 )
-from ganrun.base.errors import ContractError, NonFiniteError
+from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError
 from ganrun.inference.evaluation import measured
 from ganrun.testing import build, evaluation_on, train
 from ganrun.training.runner import execute
@@ -53,6 +54,18 @@ class Odd(AdversarialLoss):
 
     def generator(self, nets, batch):
         return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).mean()})
+
+
+class Twins(Odd):
+    """Two phases, of which one curve would be the other's."""
+
+    def phases(self):
+        first, second = super().phases()
+        return first, replace(second, name="discriminator.plain")
+
+    def discriminator(self, nets, batch):
+        score = nets.discriminator(batch.images).mean()
+        return Terms({"plain": score, "other": score * 2})
 
 
 class Nothing(Metric):
@@ -78,7 +91,7 @@ class Recorder(Observer):
 class Plugin:
     @hookimpl
     def ganrun_losses(self):
-        return {"odd": Odd}
+        return {"odd": Odd, "twins": Twins}
 
     @hookimpl
     def ganrun_metrics(self):
@@ -233,6 +246,12 @@ def test_an_observer_records_in_no_section_of_the_engine(tmp_path: Path, name: s
     run = train(tables({}, recorder={"name": name}), tmp_path / "run", Plugin())
     assert f'records "{name}"' in caplog.text and "is left out" in caplog.text
     assert len(run.directory.records()) == 3, "its own numbers are whole"
+
+
+def test_two_phases_of_one_curve_are_refused_before_the_run(tmp_path: Path) -> None:
+    both = r"loss/discriminator and loss/discriminator\.plain would have one curve in common, loss/discriminator\.plain"
+    with pytest.raises(IncompatibleError, match=both):
+        build(tables({"use": "twins"}), tmp_path / "run", Plugin())
 
 
 def test_an_observer_replaces_no_entry_of_the_summary(tmp_path: Path, caplog: Any) -> None:

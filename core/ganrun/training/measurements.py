@@ -71,6 +71,11 @@ class Measurements:
         return group
 
 
+def curve_of(phase: str) -> str:
+    """The name of the group of a phase's terms."""
+    return f"loss/{phase}"
+
+
 def total_of(phase: str, terms: Terms) -> Tensor:
     """The sum of the terms that a phase's objective minimises: a scalar that can be differentiated.
 
