@@ -20,6 +20,7 @@ from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
 )
+from .base.jsons import json_text as json_text
 from .base.npz import (
     ArrayHeader as ArrayHeader,
     npz_headers as npz_headers,

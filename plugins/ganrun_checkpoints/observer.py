@@ -103,7 +103,7 @@ class Checkpoints(ganrun.Observer):
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Save the progress, unless a step is incomplete or the weights are not finite."""
-        if run.step > 0 and run.state.whole and not isinstance(error, NonFiniteError):
+        if run.step > 0 and run.state.whole:
             try:
                 self._save(run)
             except NonFiniteError as fault:

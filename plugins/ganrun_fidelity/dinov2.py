@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ganrun_fidelity.pretrained import IMAGENET, Normalised, Pretrained
+from ganrun_fidelity.resizing import resize_as_pillow
 from ganrun_fidelity.weights import Published
 
 PATCH, TRAINED_SIDE, SIDE = 14, 518, 224
@@ -41,15 +42,26 @@ SHAPES = {
 
 
 class DinoV2(Pretrained):
-    """A transformer of DINOv2: its class token after the last norm."""
+    """A transformer of DINOv2: its class token after the last norm.
+
+    Pictures are resized as for the FD-DINOv2 of Stein et al. 2023 and their code, dgm-eval: by Pillow, bicubic. EDM2's
+    (Karras et al. 2024, arXiv:2312.02696) resize likewise without rounding, which changes scores a little;
+    torch-fidelity's resize as for Inception, which changes them much.
+    """
 
     shape: Shape
     side = SIDE
+    resizing = "bicubic to {side}×{side}, as Pillow and dgm-eval: antialiased, rounded to 8 bits"
+
+    @property
+    def key(self) -> str:
+        """Also the resizing, which was another in 0.1.0."""
+        return f"{super().key}/{self.resizing}"
 
     @classmethod
     def network(cls, path: Path) -> nn.Module:
         """The transformer of this shape."""
-        return Normalised(cls.published.load(lambda: Transformer(cls.shape), path), SIDE, *IMAGENET)
+        return Normalised(cls.published.load(lambda: Transformer(cls.shape), path), SIDE, *IMAGENET, resize_as_pillow)
 
 
 def extractors() -> dict[str, type[DinoV2]]:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from typing import Generic, Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -145,7 +146,14 @@ class FidelityMetric(FeatureMetric, Generic[C, R]):
 
         settings = self.settings.model_dump(mode="json", exclude={"features"})
         digest, reference_digest = data.fingerprint(split), data.fingerprint(_OTHER_SPLIT[split])
-        about = (type(self).__name__, VERSION, settings, self.extractor.key, (digest, reference_digest))
+        about = (
+            type(self).__name__,
+            VERSION,
+            settings,
+            dict(self.protocol),
+            self.extractor.key,
+            (digest, reference_digest),
+        )
         key = digest_of_text("floor", *about, torch.__version__)
         return _Floor(key, {"floor_split": split, "floor_digest": digest}, request)
 
@@ -243,7 +251,7 @@ class _Floor(Generic[C]):
         held_out = self.request(evaluation)
 
         def measured(measure: Callable[[C], Sequence[Value]]) -> Mapping[str, float]:
-            floors = {each.name: each.value for each in measure(held_out)}
+            floors = {each.name: each.value for each in measure(held_out) if isfinite(each.value)}
             store("floors", self.key, {}, floors)
             return floors
 

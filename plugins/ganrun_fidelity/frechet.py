@@ -15,6 +15,7 @@ from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 
 from ganrun import Data, LocalPath
+from ganrun_fidelity.doubles import in_float64
 from ganrun_fidelity.features import Reference, ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Summary
 from ganrun_fidelity.statistics import check_features, read_statistics
@@ -55,7 +56,7 @@ class Moments(Summary[Gaussian]):
 
     def add(self, *batch: Tensor) -> None:
         """Take features `(batch, n)`."""
-        features = batch[0].cpu().double() if batch[0].device.type == "mps" else batch[0].double()
+        features = in_float64(batch[0])
         if not self._count:
             self._centre = features.mean(0)
             self._sum = torch.zeros_like(self._centre)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
+from ganrun_fidelity.doubles import in_float64
 from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Rows
 
@@ -23,11 +24,13 @@ SUBSET_SEED = 2020
 def squared_mmd(first: Tensor, second: Tensor) -> float:
     """Unbiased estimate of MMD² between two sets of features `(m, n)`, of equal size; may be below 0.
 
-    Sums run over pairs of different rows within a set, and over all pairs across the sets.
+    Sums run over pairs of different rows within a set, and over all pairs across the sets. In float64: the estimate is
+    a small difference of large sums, of which float32 leaves two digits where the features' mean is 20.
     """
     size = len(first)
-    within = sum(_kernel(each, each).double().fill_diagonal_(0).sum() for each in (first, second)) / (size * (size - 1))
-    across = _kernel(first, second).double().sum() / size**2
+    first, second = in_float64(first), in_float64(second)
+    within = sum(_kernel(each, each).fill_diagonal_(0).sum() for each in (first, second)) / (size * (size - 1))
+    across = _kernel(first, second).sum() / size**2
     return float(within - 2 * across)
 
 
@@ -69,8 +72,8 @@ class KernelInceptionDistance(ReferenceMetric[Tensor]):
 
     @property
     def protocol(self) -> ScoreProtocol:
-        """Number and size of the subsets."""
-        return {"subsets": self.settings.subsets, "subset_size": self.settings.subset_size}
+        """Number and size of the subsets, and the kernel's precision, which was float32 in 0.1.0."""
+        return {"subsets": self.settings.subsets, "subset_size": self.settings.subset_size, "kernel": "float64"}
 
     def compare(self, samples: Tensor, real: Tensor) -> Sequence[Value]:
         """`kid`"""
@@ -88,4 +91,4 @@ class KernelInceptionDistance(ReferenceMetric[Tensor]):
 
     def _subset(self, features: Tensor, random: np.random.RandomState) -> Tensor:
         chosen = random.choice(len(features), self.settings.subset_size, replace=False)
-        return features[torch.from_numpy(chosen)]
+        return features[torch.from_numpy(chosen)].to(self.device)

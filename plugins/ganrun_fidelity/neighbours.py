@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ganrun import Data, Evaluation, PreflightError
+from ganrun_fidelity.doubles import in_float64
 from ganrun_fidelity.features import (
     FidelityMetric,
     FidelitySettings,
@@ -34,7 +35,9 @@ def radii(features: Tensor, neighbours: int) -> Tensor:
 
 def _distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     """Euclidean distances, some rows of `first` at a time: `(rows, len(second))`."""
-    centre = second.mean(0)  # cdist subtracts squares, so a common offset would cost digits
+    # cdist subtracts squares, which costs digits where features lie far from their mean, and most where two are equal.
+    first, second = in_float64(first), in_float64(second)
+    centre = second.mean(0)
     centred = second - centre
     return (torch.cdist(part - centre, centred) for part in torch.split(first, ROWS_AT_A_TIME))
 

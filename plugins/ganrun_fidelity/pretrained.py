@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +38,8 @@ class Pretrained(Extractor):
     """Height and width of its input, in pixels."""
     published: ClassVar[Published]
     """Its weights."""
+    resizing: ClassVar[str] = "bilinear to {side}×{side}, as TensorFlow 1"
+    """How pictures are resized, as protocols say it."""
     package: ClassVar[str] = ""
     """The package that the network comes from, if not this one."""
 
@@ -69,7 +71,7 @@ class Pretrained(Extractor):
         about: dict[str, str] = {
             "extractor": self.name,
             "weights": self._sha256[:16],
-            "resize": f"bilinear to {self.side}×{self.side}, as TensorFlow 1",
+            "resize": self.resizing.format(side=self.side),
             "channels": "3; grey repeated",
         }
         return {**about, self.package: self._package_version} if self.package else about
@@ -99,20 +101,29 @@ class Normalised(nn.Module):
         side: Height and width of its input, in pixels.
         mean: Mean of each channel, for pictures in [0, 1].
         deviation: Standard deviation of each channel, likewise.
+        resize: Makes `(batch, channels, side, side)` of pictures in 0 … 255.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, side: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        side: int,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+        resize: Callable[[Tensor, int], Tensor] = resize,
+    ) -> None:
         super().__init__()
-        self.network, self.side = network, side
+        self.network, self.side, self.resize = network, side, resize
         self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
         self.register_buffer("deviation", 255 * torch.tensor(deviation)[:, None, None])
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
         """`features` of uint8 images of any size."""
-        return {"features": self.network((resize(images.float(), self.side) - self.mean) / self.deviation)}
+        resized = self.resize(images.float(), self.side).float()
+        return {"features": self.network((resized - self.mean) / self.deviation)}
 
 
 @lru_cache(maxsize=2)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ganrun import Run, Score
+from ganrun import Run, Score, json_text
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 """MLflow's limits; 5000 is that of its older servers."""
@@ -19,11 +20,38 @@ ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("
 HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings that do not affect what is learned."""
 
+PICTURE_LENGTH = 120
+"""Of a picture's key: MLflow makes it a part of a file's name, beside 100 characters of its own."""
 
-def key_text(name: str) -> str:
-    """A name in the characters and the length that MLflow allows, without parts such as `..`, which mean folders."""
-    parts = re.sub(r"[^A-Za-z0-9_\-./ :]", "_", name)[:KEY_LENGTH].split("/")
-    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+"""A table's key that TOML needs no quotes for."""
+
+
+# ── Keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def key_text(name: str, most: int = KEY_LENGTH) -> str:
+    """A name as a key of MLflow, for metrics, parameters, tags and pictures. Different names have different keys.
+
+    Letters, digits, `_ - . /` and spaces stay as they are. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
+    for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins
+    with `..`, which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the
+    name instead. A key is no name: spelled again, it becomes another key.
+
+    The result is ASCII, so a store that normalises Unicode changes nothing. Case stays: where a store ignores it, as
+    MySQL does by default, two names that differ in nothing else share a curve there, and not in metrics.jsonl.
+    """
+    key = "/".join(_part_text(part) for part in name.split("/"))
+    return key if len(key) <= most else f"{key[: most - 35]}_-x{_digest(name)}"
+
+
+def _part_text(part: str) -> str:
+    escaped = re.sub(r"[^A-Za-z0-9_\-. ]|_(?=-)| \Z|^\.(?=\.|\Z)", lambda found: f"_-{ord(found[0]):x}-", part)
+    return escaped or "_--"
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 # ── Parameters ────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,15 +116,17 @@ def _shared(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted keys, as TOML writes them: a key that has a dot is in quotes."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _flatten(each, f"{path}.{name}".lstrip("."))
+            key = name if PLAIN_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+            yield from _flatten(each, f"{path}.{key}" if path else key)
     else:
         yield path, value
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_text(value)
 
 
 # ── Tags ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,7 +162,7 @@ def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
 
 def score_tags(score: Score) -> dict[str, str]:
     """How a score was measured, because scores of different protocols must not be ranked together; and its floor."""
-    protocol = json.dumps(dict(score.protocol), sort_keys=True, ensure_ascii=False)
+    protocol = json_text(score.protocol, sort_keys=True)
     tags = {key_text(f"protocol/{score.name}"): protocol[:TAG_LENGTH]}
     if score.floor is not None:
         tags[key_text(f"floor/{score.name}")] = f"{score.floor:.4g}"
@@ -169,6 +199,6 @@ def dataset_of(run: Run) -> dict[str, str]:
         "name": run.recipe.data.use,
         "digest": str(run.environment["data_fingerprint"])[:36],
         "source_type": "local",
-        "source": json.dumps(run.recipe.data.table()),
-        "profile": json.dumps(profile),
+        "source": json_text(run.recipe.data.table()),
+        "profile": json_text(profile),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ganrun_mlflow.labels import key_text
+from ganrun_mlflow.labels import PICTURE_LENGTH, key_text
 from ganrun_mlflow.mlflow_run import MlflowRun
 
 STEP_PICTURE = re.compile(r"(?P<series>[^/]+)/step_(?P<step>\d+)\.(png|jpe?g)")
@@ -29,4 +29,5 @@ def log_picture(run: MlflowRun, path: Path, key: str, step: int) -> None:
     from PIL import Image
 
     with Image.open(path) as image:
-        run.client.log_image(run.id, image.convert("RGB"), key=key_text(key), step=step, synchronous=True)
+        spelled = key_text(key, PICTURE_LENGTH)
+        run.client.log_image(run.id, image.convert("RGB"), key=spelled, step=step, synchronous=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
+from ganrun import json_text
 from ganrun_report.protocols import ScoreProtocol
 from ganrun_report.ranking import Cell, Comparison, Row
 from ganrun_report.reading import PastRun
@@ -31,7 +30,7 @@ def comparison_json(comparison: Comparison) -> str:
             for key, values in comparison.differences.items()
         },
     }
-    return json.dumps(content, indent=2)
+    return json_text(content, indent=2)
 
 
 def _row_facts(comparison: Comparison, row: Row) -> dict[str, Any]:
@@ -44,21 +43,20 @@ def _row_facts(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _run_facts(run: PastRun) -> dict[str, Any]:
-    speed = run.images_per_second
     return {
         "path": str(run.path),
         "seed": run.seed,
         "status": run.status,
         "step": run.step,
         "seconds": run.seconds,
-        "images_per_second": None if math.isnan(speed) else round(speed, 1),
+        "images_per_second": round(run.images_per_second, 1),
         "device": run.device,
     }
 
 
 def _cell_facts(cell: Cell) -> dict[str, Any]:
     return {
-        "mean": None if math.isnan(cell.mean) else cell.mean,
+        "mean": cell.mean,
         "std": cell.std,
         "n": cell.n,
         "error": cell.error,

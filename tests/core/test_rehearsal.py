@@ -493,8 +493,20 @@ def test_a_conditional_loss_with_a_penalty_per_sample_builds_trains_and_warns_of
 @pytest.mark.parametrize(("generator", "accumulate"), [(Normed, 2), (Normed, 1), (Sound, 2)])
 def test_the_user_is_warned_of_batch_norm_where_a_batch_is_cut(tmp_path, caplog, generator, accumulate):
     build(recipe(generator=generator, accumulate=accumulate), tmp_path / "run", Plugin())
-    warning = "with accumulate these are 4 samples, and not the whole batch of 8"
+    warning = "accumulate = 2 cuts a batch of 8 into parts of 4, and the generator normed looks across a batch"
     assert (warning in caplog.text) == (generator is Normed and accumulate == 2)
+
+
+def test_one_warning_names_all_networks_that_look_across_a_cut_batch(tmp_path, caplog):
+    tables = recipe(generator=Normed, accumulate=2)
+    tables["discriminator"] = {"use": "conv", "stages": 2, "feature_maps": 4, "norm": "batch"}
+    build(tables, tmp_path / "run", Plugin())
+    lines = (tmp_path / "run.toml").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if line.startswith("accumulate"))
+    assert caplog.text.count("cuts a batch") == 1
+    assert (
+        f"run.toml:{number}: " in caplog.text and "the generator normed and the discriminator conv look" in caplog.text
+    )
 
 
 # ── Memory ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -292,3 +293,24 @@ def test_a_score_that_only_some_replicates_have_is_reported_with_its_number() ->
         "a 2 ± 1.41, n = 2",
         "b 5 (real images 2), n = 1",
     ]
+
+
+def score_of(value: float, floor: float | None = None, **protocol: int) -> list[Score]:
+    return [Score("fid", value, False, protocol, floor=floor)]
+
+
+def test_real_images_count_once_for_each_replicate() -> None:
+    """Two equal scores of real images are two, and those that lack one are said."""
+    replicates = [score_of(1.0, 3.0, seed=0), score_of(2.0, 3.0, seed=1), score_of(3.0, 6.0, seed=2)]
+    assert summary_of(replicates) == ["fid 2 ± 1 (real images 4), n = 3"]
+    assert summary_of([*replicates, score_of(2.0, seed=3)]) == ["fid 2 ± 0.816 (real images 4, n = 3), n = 4"]
+
+
+def test_unlike_scores_are_never_averaged() -> None:
+    replicates = [score_of(1.0, generated=100, seed=0), score_of(9.0, generated=200, seed=1)]
+    assert summary_of(replicates) == ["fid 1, n = 1, generated 100", "fid 9, n = 1, generated 200"]
+
+
+def test_a_score_that_is_no_number_is_counted_and_not_averaged() -> None:
+    assert summary_of([score_of(1.0), score_of(math.nan), score_of(3.0)]) == ["fid 2 ± 1.41, n = 3, 1 not finite"]
+    assert summary_of([score_of(math.nan)]) == ["fid not a number, n = 1, 1 not finite"]

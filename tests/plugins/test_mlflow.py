@@ -486,8 +486,8 @@ def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     printed = "\n".join(run.messages)
     assert "pictures/step_1.png could not be sent: cannot identify image file" in printed and "ganrun sync" in printed
     client, found = mirrored(uri, run)
-    assert found.info.status == "FINISHED" and found.data.tags["a/b"] == "c"
-    assert found.data.metrics["loss/odd"] == 0.5 and found.data.metrics["images_seen"] == 16
+    assert found.info.status == "FINISHED" and found.data.tags["a/_--/b"] == "c"
+    assert found.data.metrics["loss/_--/_-2e-/odd"] == 0.5 and found.data.metrics["images_seen"] == 16
     kept = {each.path for each in client.list_artifacts(found.info.run_id)}
     assert kept >= {"report.html", "summary.json", "metrics.jsonl", "compare"} and "notes" not in kept
 
@@ -497,6 +497,24 @@ def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     Image.new("RGB", (8, 8)).save(cut)
     assert ganrun_command("sync", run.directory.path, "--uri", uri).exit_code == 0
     assert any(each.path.endswith(".png") for each in client.list_artifacts(found.info.run_id, "images"))
+
+
+def test_each_name_has_its_own_curve_tag_and_pictures(build, uri):
+    names = {"loss/generator.α": 1.0, "loss/generator.β": 2.0, "loss/generator._": 3.0, f"loss/{'x' * 300}": 4.0}
+    run = build(f'uri = "{uri}"\ntags = {{ "ä" = "1", "ö" = "2" }}', steps=2)
+    run.directory.append_record(Record(0, 0, 0.0, time.time(), names | {f"loss/{'x' * 301}": 5.0}))
+    for number, series in enumerate(("α", "β")):
+        (run.directory / series).mkdir()
+        for step in (1, 2):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(run.directory / series / f"step_{step}.png")
+    execute(run)
+    client, found = mirrored(uri, run)
+    assert {1.0, 2.0, 3.0, 4.0, 5.0} <= set(found.data.metrics.values())
+    assert (found.data.tags["_-e4-"], found.data.tags["_-f6-"]) == ("1", "2")
+    pictures = {
+        Path(each.path).name.partition("+step")[0] for each in client.list_artifacts(found.info.run_id, "images")
+    }
+    assert pictures >= {"eval~_-3b1-", "eval~_-3b2-"}
 
 
 def test_a_run_ends_in_mlflow_even_if_its_final_artifacts_fail(build, uri, monkeypatch):

@@ -171,7 +171,8 @@ class Terms:
     """Their sum is minimised. Every call returns the same names."""
 
     report: Mapping[str, Tensor] = field(default_factory=dict)
-    """Logged only, never differentiated."""
+    """Logged only, never differentiated: of any type of real number. One that is NaN or infinite is logged as null, and
+    ends no run, as a term would."""
 
 
 Objective = Callable[[Nets, Batch], Terms]

@@ -35,7 +35,8 @@ class Score:
         return self.value > best.value if self.higher_is_better else self.value < best.value
 
     def __str__(self) -> str:
-        """`fid 12.31 (real images 3.15)`, `inception_score 8.21 ± 0.06 (real images 11.2)`."""
-        error = "" if self.error is None else f" ± {self.error:.2g}"
-        floor = "" if self.floor is None else f" (real images {self.floor:.3g})"
-        return f"{self.name} {self.value:.4g}{error}{floor}"
+        """`fid 12.31 (real images 3.15)`, `inception_score 8.21 ± 0.06 (real images 11.2)`, `fid not a number`."""
+        value = "not a number" if isnan(self.value) else f"{self.value:.4g}"
+        error = "" if self.error is None or isnan(self.error) else f" ± {self.error:.2g}"
+        floor = "" if self.floor is None or isnan(self.floor) else f" (real images {self.floor:.3g})"
+        return f"{self.name} {value}{error}{floor}"

@@ -114,7 +114,7 @@ class SharedEvaluation(Evaluation):
         """Serve all requests since the last call, in one pass over each source, which all ranks share.
 
         Raises:
-            NonFiniteError: if samples or reconstructions are NaN or infinite.
+            NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite.
         """
         self._run(ranks())
 
@@ -158,7 +158,7 @@ def measured(
 
     Raises:
         PreflightError: if a metric, named by its place, asks for more samples than there are.
-        NonFiniteError: if samples or reconstructions are NaN or infinite.
+        NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite.
         ContractError: if a metric fails, gives something else than scores, or two scores have the same name.
     """
     for place, metric in enumerate(metrics):
@@ -166,19 +166,22 @@ def measured(
             metric.watch(evaluation)
     evaluation.run()
     scores: list[Score] = []
+    givers: dict[str, int] = {}
     for place, metric in enumerate(metrics if ranks().number == 0 else ()):
         with evaluation.at_work(partial(frames, place), "measure"):
-            scores += _checked(metric.measure(evaluation))
+            scores += _checked(metric.measure(evaluation), place, givers)
         evaluation.on_progress("scores", place + 1, len(metrics))
-    names = [score.name for score in scores]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ContractError(f"two metrics give a score named {min(twice)}; leave one out")
     return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
 
 
-def _checked(scores: Sequence[Score]) -> Sequence[Score]:
+def _checked(scores: Sequence[Score], place: int, givers: dict[str, int]) -> Sequence[Score]:
+    """The scores of the metric at `place`; `givers` gets its place by their names."""
     if not isinstance(scores, Sequence) or not all(isinstance(score, Score) for score in scores):
         raise ContractError(f"measure gives {type(scores).__name__} where a list of ganrun.Score is expected")
+    for name in (score.name for score in scores):
+        if name in givers:
+            raise ContractError(f"gives a score named {name}, as metric.{givers[name]} does; leave one of them out")
+        givers[name] = place
     return scores
 
 
@@ -227,7 +230,7 @@ class _Pass:
             rows = next(batches, None)
         if rows is None:
             return []
-        features = _Features(rows, self._counts())
+        features = _Features(rows, self._counts(), self.source.name)
         return [self._outputs(request, rows, features) for request in self.requests]
 
     def _collect(self, served: _Served) -> None:
@@ -262,10 +265,12 @@ class _Pass:
 class _Features:
     """The extractors' outputs for one batch, computed once for each key on all rows that any request needs."""
 
-    def __init__(self, rows: Rows, counts: Mapping[str, int]) -> None:
+    def __init__(self, rows: Rows, counts: Mapping[str, int], source: str) -> None:
         self._rows = rows
         self._counts = counts
+        self._source = source
         self._found: dict[str, Mapping[str, Tensor]] = {}
+        self._checked: set[tuple[str, str]] = set()
 
     def of(self, request: _Request, name: str) -> Tensor:
         """The output `name` of a request's extractor, for the rows of rank below its count."""
@@ -275,4 +280,19 @@ class _Features:
             seen = ranks < self._counts[extractor.key]
             if extractor.key not in self._found:
                 self._found[extractor.key] = extractor(self._rows.pictures[seen])
-            return self._found[extractor.key][name][ranks[seen] < request.count]
+            found = self._found[extractor.key][name]
+            self._check(found, extractor, name)
+            return found[ranks[seen] < request.count]
+
+    def _check(self, found: Tensor, extractor: Extractor, name: str) -> None:
+        """Refuse features that are not finite: a metric would make a number of them all the same."""
+        if (extractor.key, name) in self._checked:
+            return
+        if not bool(found.isfinite().all()):
+            bad = sum(not row.isfinite().all() for row in found)
+            text = (
+                f"its extractor {type(extractor).__name__} gives {name} that are not finite for {bad} of {len(found)}"
+            )
+            where = f"pictures in a batch of {self._source}, so they cannot be scored"
+            raise NonFiniteError(f"{text} {where}; if it computes in half precision, use float32")
+        self._checked.add((extractor.key, name))

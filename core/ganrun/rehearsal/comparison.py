@@ -64,7 +64,7 @@ def differ(one: object, other: object) -> bool:
 
 def same(outputs: Any, others: Any) -> bool:
     """Whether two outputs are equal: bit for bit on a CPU."""
-    ones, twos = list(_tensors(outputs)), list(_tensors(others))
+    ones, twos = list(tensors_in(outputs)), list(tensors_in(others))
     return len(ones) == len(twos) and all(map(_same_output, ones, twos))
 
 
@@ -87,12 +87,13 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def finite(outputs: Any) -> bool:
     """Whether no tensor in a tree of outputs holds NaN or infinity."""
-    return all(bool(each.isfinite().all()) for each in _tensors(outputs))
+    return all(bool(each.isfinite().all()) for each in tensors_in(outputs))
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """Every tensor of a tree of tuples, lists and tables."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, list | tuple | Mapping):
         for each in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _tensors(each)
+            yield from tensors_in(each)

@@ -23,6 +23,7 @@ from ganrun.contracts.losses import Batch
 from ganrun.contracts.specs import DataSpec, NetworkSpec
 from ganrun.contracts.views import View
 from ganrun.rehearsal.beginning import try_begin
+from ganrun.rehearsal.comparison import tensors_in
 from ganrun.rehearsal.state import check_parameters, copy_of
 
 SHAKE = 0.1
@@ -306,10 +307,11 @@ def mixes_samples(trial: NetworkTrial) -> bool:
     inputs, conditions = trial.example(4)
     inputs = inputs.requires_grad_()
     with isolated_random(trial.device, 2):
-        output = View(trial.copy().train())(inputs, **conditions)
-    if not isinstance(output, Tensor) or not output.requires_grad:
+        found = View(trial.copy().train())(inputs, **conditions)
+    outputs = [each for each in tensors_in(found) if each.requires_grad and each.shape[:1] == inputs.shape[:1]]
+    if not outputs:
         return False
-    (gradient,) = torch.autograd.grad(output[0].sum(), inputs, allow_unused=True)
+    (gradient,) = torch.autograd.grad([each[0].sum() for each in outputs], inputs, allow_unused=True)
     return gradient is not None and bool(gradient[1:].any())
 
 

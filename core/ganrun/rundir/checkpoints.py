@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
+from ganrun.base.jsons import json_text
 from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
@@ -60,7 +61,7 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     facts = {name: checkpoint.progress[name] for name in ("step", "images_seen")}
     manifest = {"format": FORMAT, **facts, "sha256": checksums}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
+from ganrun.base.jsons import json_text
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SCORE_PREFIX, SUMMARY, Record
 from ganrun.rundir.sessions import sessions_in
 
@@ -142,7 +143,7 @@ class RunDirectory:
         Raises:
             RunError: if it cannot be written.
         """
-        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, json_text(content, indent=2) + "\n")
         return self / name
 
     def rename(self, name: str, new: str) -> None:

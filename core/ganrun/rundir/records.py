@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from ganrun.base.jsons import json_text
 from ganrun.contracts.scores import Score
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
@@ -126,7 +127,7 @@ class Record:
 
     def text(self) -> str:
         """The line as text, without the newline."""
-        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
+        return json_text(self.to_json())
 
 
 class LatestScore(NamedTuple):
@@ -212,10 +213,13 @@ class Summary:
         }
 
 
+SUMMARY_ENTRIES = frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
+"""What a summary.json may hold of its own."""
+
+
 def notes_in(summary: Mapping[str, Any]) -> Json:
     """What observers have added to a summary.json."""
-    own = Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json()
-    return {name: content for name, content in summary.items() if name not in own}
+    return {name: content for name, content in summary.items() if name not in SUMMARY_ENTRIES}
 
 
 def merged_summary(summary: Mapping[str, Any], scores: Mapping[str, LatestScore]) -> Json:
@@ -246,9 +250,17 @@ def _score_tables(scores: Iterable[Score]) -> dict[str, Json]:
     listed = list(scores)
     return {
         "directions": {score.name: "higher" if score.higher_is_better else "lower" for score in listed},
-        "protocols": {score.name: dict(score.protocol) for score in listed},
+        "protocols": {score.name: _protocol_table(score) for score in listed},
         "errors": {score.name: score.error for score in listed if score.error is not None},
         "floors": {score.name: score.floor for score in listed if score.floor is not None},
+    }
+
+
+def _protocol_table(score: Score) -> Json:
+    """The protocol with texts for NaN and infinity, so that unlike protocols stay unlike."""
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in score.protocol.items()
     }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ganrun.base.errors import RequestError
+from ganrun.base.jsons import json_text
 from ganrun.contracts.scores import Score
 
 
@@ -26,20 +28,55 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def summary_of(replicates: Sequence[Sequence[Score]]) -> list[str]:
-    """A line for each score: mean ± standard deviation over the replicates, and the score of real images.
+    """A line for each score: mean ± standard deviation over the replicates, and the mean score of real images.
 
-    The deviation is that of the sample, over n - 1: the spread between seeds, not the error of the mean.
+    The deviation is that of the sample, over n - 1: the spread between seeds, not the error of the mean. Scores of
+    unlike protocols have a line each, which says how they differ. What is not finite is counted, and in no mean.
     """
     found: dict[str, list[Score]] = defaultdict(list)
     for scores in replicates:
         for score in scores:
             found[score.name].append(score)
-    return [_line(name, scores) for name, scores in found.items()]
+    return [line for scores in found.values() for line in _lines(scores)]
 
 
-def _line(name: str, scores: Sequence[Score]) -> str:
-    values = [score.value for score in scores]
+def _lines(scores: Sequence[Score]) -> list[str]:
+    """One for each protocol."""
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        groups[json_text(_protocol(score), sort_keys=True)].append(score)
+    unlike = _unlike([_protocol(group[0]) for group in groups.values()])
+    return [_line(group, {key: _protocol(group[0]).get(key) for key in unlike}) for group in groups.values()]
+
+
+def _protocol(score: Score) -> dict[str, object]:
+    """How it was measured; the seed is what replicates differ in."""
+    return {key: value for key, value in score.protocol.items() if key != "seed"}
+
+
+def _unlike(protocols: Sequence[Mapping[str, object]]) -> list[str]:
+    """The keys of entries that differ."""
+    keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+    return [key for key in keys if len({json_text(protocol.get(key)) for protocol in protocols}) > 1]
+
+
+def _line(scores: Sequence[Score], about: Mapping[str, object]) -> str:
+    values = [score.value for score in scores if math.isfinite(score.value)]
+    floors = [score.floor for score in scores if score.floor is not None and math.isfinite(score.floor)]
+    parts = [f"{scores[0].name} {_mean(values)}{_floor(floors, len(scores))}", f"n = {len(scores)}"]
+    parts += [f"{len(scores) - len(values)} not finite"] if len(values) < len(scores) else []
+    return ", ".join([*parts, *(f"{key} {value}" for key, value in about.items())])
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "not a number"
     spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
-    floors = {score.floor for score in scores if score.floor is not None}
-    floor = f" (real images {statistics.mean(floors):.3g})" if floors else ""
-    return f"{name} {statistics.mean(values):.4g}{spread}{floor}, n = {len(values)}"
+    return f"{statistics.mean(values):.4g}{spread}"
+
+
+def _floor(floors: Sequence[float], count: int) -> str:
+    if not floors:
+        return ""
+    known = f", n = {len(floors)}" if len(floors) < count else ""
+    return f" (real images {statistics.mean(floors):.3g}{known})"

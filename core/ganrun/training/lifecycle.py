@@ -80,7 +80,8 @@ class RunEvents:
             step: Steps done.
             images_seen: Real images consumed.
             values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
-                `lr/<slot>` where it varies, `perf/images_per_second`, `perf/step_milliseconds`. All finite.
+                `lr/<slot>` where it varies, `perf/images_per_second`, `perf/step_milliseconds`. What a loss only
+                reports may be NaN or infinite; anything else that is ends the run right after this event.
         """
 
     @eventspec

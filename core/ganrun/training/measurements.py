@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import ContractError, NonFiniteError
+from ganrun.base.errors import ContractError
 from ganrun.base.ranks import average_over_ranks
 from ganrun.contracts.losses import Terms
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+LONGEST_SUM = 1024
+"""Values in a float32 sum, which loses at most this many of its 2²⁴ smallest parts; then it goes into a float64 one."""
 
 
 class Measurements:
@@ -30,37 +32,48 @@ class Measurements:
         """Add one scalar for each term of the group `name`: work of the device alone, which `count` then counts.
 
         They are read as `<name>`, the sum of the terms; as `<name>.<term>` where there are several terms; and as
-        `<name>.<entry>` for each entry of `report`, which is no part of the sum.
+        `<name>.<entry>` for each entry of `report`, which is no part of the sum. Numbers of any type are added, in
+        float32 or better.
 
         Raises:
-            ContractError: if the names have changed since the first call, or a value is no scalar.
+            ContractError: if the names have changed since the first call, a value is no real scalar, or one would be
+                read under the name of another group's.
         """
         group = self._groups.get(name)
         if group is None:
-            group = self._groups[name] = _Group(name, terms, report)
+            group = self._groups[name] = self._checked(_Group(name, terms, report))
         group.add(terms, report)
 
     def count(self, name: str, times: int = 1) -> None:
         """Count what `add` has added to the group `name` since."""
-        self._groups[name].count += times
+        self._groups[name].counted(times)
 
     def read(self) -> dict[str, float]:
-        """The means since the last read, over all ranks; the sums start again at 0. Waits for the device: the loop's
-        only host sync.
-
-        Raises:
-            NonFiniteError: naming every mean that is NaN or infinite.
+        """The means since the last read, over all ranks; the sums start again at 0. A mean is NaN or infinite if one of
+        its values was. Waits for the device: the loop's only host sync.
         """
         groups = [group for group in self._groups.values() if group.count]
-        sums = [value for group in groups for value in group.sums]
+        sums = [value for group in groups for value in group.folded()]
         stacked = torch.stack(sums) if sums else torch.zeros(0)
         average_over_ranks([stacked])
         on_host = iter(stacked.tolist())
-        values = {name: value for group in groups for name, value in group.take(on_host)}
-        bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise NonFiniteError(", ".join(bad))
-        return values
+        return {name: value for group in groups for name, value in group.take(on_host)}
+
+    def reported(self) -> set[str]:
+        """The names of what is only reported: no network is trained by it."""
+        return {f"{group.name}.{entry}" for group in self._groups.values() for entry in group.report}
+
+    def _checked(self, group: _Group) -> _Group:
+        for other in self._groups.values():
+            if shared := set(group.names).intersection(other.names):
+                text = f"{other.name} and {group.name} would have one curve in common, {min(shared)}"
+                raise ContractError(f"{text}; rename one of the phases or terms")
+        return group
+
+
+def curve_of(phase: str) -> str:
+    """The name of the group of a phase's terms."""
+    return f"loss/{phase}"
 
 
 def total_of(phase: str, terms: Terms) -> Tensor:
@@ -106,18 +119,45 @@ class _Group:
     """Sums of one group's scalars, on their device."""
 
     def __init__(self, name: str, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> None:
-        shapes = {key: tuple(value.shape) for key, value in (*terms.items(), *report.items()) if value.dim()}
-        if shapes:
-            raise ContractError(f"{name}: terms must be scalars, but there are {shapes}")
+        values = {**terms, **report}
+        odd = {key: tuple(value.shape) for key, value in values.items() if value.dim() or value.is_complex()}
+        if odd:
+            raise ContractError(f"{name}: terms must be real scalars, but these are not: {odd}")
         self.name = name
         self.terms, self.report = list(terms), list(report)
-        self.sums = [torch.zeros_like(value.detach()) for value in (*terms.values(), *report.values())]
-        self.count = 0
+        shown = [*(self.terms if len(terms) > 1 else []), *self.report]
+        self.names = [name, *(f"{name}.{key}" for key in shown)]
+        """Under which the means are read."""
+        self.sums = [_zero(value, torch.float32) for value in values.values()]
+        self.totals = [_zero(value, torch.float64) for value in values.values()]
+        self.count = self._pending = 0
 
     def add(self, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> None:
         if list(terms) != self.terms or list(report) != self.report:
             terms, report = self._ordered(terms, report)
         torch._foreach_add_(self.sums, [value.detach() for value in (*terms.values(), *report.values())])
+
+    def counted(self, times: int) -> None:
+        """Count what was added, and fold sums into totals before they grow long enough to lose digits."""
+        self.count += times
+        self._pending += times
+        if self._pending >= LONGEST_SUM:
+            self.folded()
+
+    def folded(self) -> list[Tensor]:
+        """The totals, with the sums moved into them."""
+        torch._foreach_add_(self.totals, self.sums)
+        torch._foreach_zero_(self.sums)
+        self._pending = 0
+        return self.totals
+
+    def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
+        """Names and means, from the next of the totals that the host has read; then the totals start again at 0."""
+        means = [next(on_host) / self.count for _ in self.totals]
+        torch._foreach_zero_(self.totals)
+        self.count = 0
+        each = means if len(self.terms) > 1 else means[len(self.terms) :]
+        return zip(self.names, [sum(means[: len(self.terms)]), *each], strict=True)
 
     def _ordered(self, terms: Mapping[str, Tensor], report: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], ...]:
         """The terms in their order at first."""
@@ -126,12 +166,8 @@ class _Group:
             raise ContractError(f"{self.name}: the terms changed; at first they were {first}, and now they are {now}")
         return {name: terms[name] for name in self.terms}, {name: report[name] for name in self.report}
 
-    def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
-        """Names and means, from the next of the sums that the host has read; then the sums start again at 0."""
-        means = [next(on_host) / self.count for _ in self.sums]
-        named = list(zip(self.terms + self.report, means, strict=True))
-        torch._foreach_zero_(self.sums)
-        self.count = 0
-        yield self.name, sum(means[: len(self.terms)])
-        for term, mean in named if len(self.terms) > 1 else named[len(self.terms) :]:
-            yield f"{self.name}.{term}", mean
+
+def _zero(value: Tensor, least: torch.dtype) -> Tensor:
+    """A zero of the value's type or of `least`, whichever has more digits."""
+    kind = torch.float32 if value.device.type == "mps" else least  # which has no float64
+    return torch.zeros((), dtype=torch.promote_types(value.dtype, kind), device=value.device)

@@ -13,7 +13,7 @@ from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed
 from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
-from ganrun.training.measurements import Measurements, total_of
+from ganrun.training.measurements import Measurements, curve_of, total_of
 from ganrun.training.state import SlotState
 
 Draw = Callable[[Phase], Batch]
@@ -57,7 +57,7 @@ class Update:
         if unknown or not phase.trains:
             raise ContractError(f'phase "{phase.name}" trains {phase.trains}; the slots are {", ".join(slots)}')
         self.phase = phase
-        self._name = f"loss/{phase.name}"
+        self._name = curve_of(phase.name)
         self._trained = [slots[name] for name in phase.trains]
         self._frozen = [slot for name, slot in slots.items() if name not in phase.trains]
         self._slots = slots

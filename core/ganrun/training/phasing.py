@@ -152,6 +152,10 @@ class _Penalty:
                 return terms
             is_taken = self._name in terms.minimise or self._name in terms.report
             name = f"{self.slot}.{self._name}" if is_taken else self._name
+            if name in terms.minimise:  # reported beside a term of that name, it would be refused by the update
+                raise ContractError(
+                    f'the loss has the terms "{self._name}" and "{name}", as the penalty would be called'
+                )
             return replace(terms, minimise={**terms.minimise, name: self(nets, batch)})
 
         return both

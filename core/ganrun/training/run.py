@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ganrun.base.errors import ContractError
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import LatestScore, Record, latest_scores, notes_in
+from ganrun.rundir.records import SUMMARY_ENTRIES, LatestScore, Record, latest_scores, notes_in
 from ganrun.training.assembly import Assembly
 
 
@@ -177,17 +178,25 @@ class Run:
         self.events.emit("file_written", run=self, path=path, role=role)
 
     def record(self, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
-        """Add a line to metrics.jsonl: numbers, whose names have a `/`, or scores.
+        """Add a line to metrics.jsonl: numbers, or scores. Numbers are named as by `<section>/<name>`.
 
         Raises:
+            ContractError: if a name has no section, or the section is the engine's: `loss`, `grad`, `lr`, `perf` or
+                `eval`.
             RunError: if it cannot be written.
         """
-        state = self.state
-        line = Record(state.step, state.images_seen, state.seconds, time.time(), values, tuple(scores), rescored)
-        self.directory.append_record(line)
+        for name in values:
+            check_recorded(name)
+        add_line(self, values, scores, rescored=rescored)
 
     def add_to_summary(self, name: str, content: Any) -> None:
-        """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again."""
+        """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again.
+
+        Raises:
+            ContractError: if the name is one of the summary's own entries, such as `status`.
+        """
+        if name in SUMMARY_ENTRIES:
+            raise ContractError(f'an observer adds "{name}" to the summary, which has an entry of that name; rename it')
         self.notes[name] = content
 
     def add_message(self, message: str) -> None:
@@ -201,3 +210,32 @@ class Run:
     def _evaluating(self, what: str, done: int, total: int) -> None:
         self.interruption.check()
         self.events.emit("evaluating", run=self, what=what, done=done, total=total)
+
+
+ENGINE_SECTIONS = ("loss", "grad", "lr", "perf", "eval")
+"""Sections of metrics.jsonl in which only the engine records."""
+
+
+def check_recorded(name: str) -> None:
+    """Check that a number may be recorded under this name by an observer.
+
+    Raises:
+        ContractError: if it has no section, or the engine's.
+    """
+    section, slash, _ = name.partition("/")
+    if not slash or section in ENGINE_SECTIONS:
+        fault = f'"{section}/" is a section of ganrun\'s own numbers' if slash else "a name has a section"
+        raise ContractError(
+            f'an observer records "{name}", but {fault}; call it, say, "mine/{name.rpartition("/")[2]}"'
+        )
+
+
+def add_line(run: Run, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
+    """Add a line to metrics.jsonl, in any section.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    state = run.state
+    line = Record(state.step, state.images_seen, state.seconds, time.time(), values, tuple(scores), rescored)
+    run.directory.append_record(line)

@@ -30,8 +30,9 @@ MIXED = (
 )
 
 CUT = (
-    "%s: an output of the %s %s depends on the other samples of its batch, as it does with batch norm; with accumulate"
-    " these are %d samples, and not the whole batch of %d"
+    "%s: accumulate = %d cuts a batch of %d into parts of %d, and %s across a batch, as batch norm does. Each part"
+    " is normalised by itself, so the run is not the one with accumulate = 1; take a smaller accumulate, or a network"
+    ' that looks at each sample alone, by norm = "layer" or "none" where it has that setting'
 )
 
 
@@ -57,10 +58,18 @@ def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str
     Raises:
         IncompatibleError: located at the network's table, if it cannot be built for the data or breaks its contract.
     """
-    return {name: _tried_network(recipe, loss, name, device) for name in loss.slots}
+    mixing: list[str] = []
+    networks = {name: _tried_network(recipe, loss, name, device, mixing) for name in loss.slots}
+    train, size = recipe.train, min(recipe.batch_sizes)
+    if mixing and train.accumulate > 1:
+        place = recipe.where(("train", "accumulate"))
+        who = f"{' and '.join(mixing)} {'looks' if len(mixing) == 1 else 'look'}"
+        log.warning(CUT, place, train.accumulate, size, size // train.accumulate, who)
+    return networks
 
 
-def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) -> nn.Module:
+def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device, mixing: list[str]) -> nn.Module:
+    """A network, tried. `mixing` gets its name if it was found to look across a batch."""
     config, train = recipe.networks[name], recipe.train
     seed = derived_seed(train.seed, "weights", name)
     spec = framed_spec(recipe, loss, name)
@@ -77,8 +86,8 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device) 
             is_trained=not slot.frozen,
         )
         check_network(trial)
-        if trial.is_trained:
-            _warn_of_mixing(recipe, slot, config, trial)
+        if trial.is_trained and _mixes(recipe, slot, config, trial):
+            mixing.append(f"the {name} {config.use}")
         module = trial.module
         inputs, conditions = trial.example(2)
         check_state(
@@ -97,17 +106,15 @@ def _prepared(recipe: Recipe, config: ComponentConfig, network: Network, device:
     return network
 
 
-def _warn_of_mixing(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> None:
-    """Say where an output that depends on other samples of its batch is not what the recipe seems to ask for."""
-    is_cut = recipe.train.accumulate > 1
+def _mixes(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> bool:
+    """Whether an output depends on other samples of its batch, where that is not what the recipe seems to ask for."""
     strict = [recipe.loss.use] if slot.per_sample else []
     strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
-    if (strict or is_cut) and mixes_samples(trial):
-        place = (recipe.where(config.key), ".".join(map(str, config.key)), config.registered)
-        for name in strict:
-            log.warning(MIXED, *place, name)
-        if is_cut:
-            log.warning(CUT, *place, trial.samples, min(recipe.batch_sizes))
+    if not (strict or recipe.train.accumulate > 1) or not mixes_samples(trial):
+        return False
+    for name in strict:
+        log.warning(MIXED, recipe.where(config.key), ".".join(map(str, config.key)), config.registered, name)
+    return True
 
 
 def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
-from ganrun.contracts.losses import Batch, Loss, Nets, Phase
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.specs import ModelSpec
 from ganrun.contracts.views import View
 from ganrun.inference.given import with_given
@@ -21,7 +21,7 @@ from ganrun.rehearsal.losses import check_samples
 from ganrun.rehearsal.networks import example_records
 from ganrun.rehearsal.state import copy_of
 from ganrun.training.components import frame_of
-from ganrun.training.measurements import total_of
+from ganrun.training.measurements import Measurements, curve_of, total_of
 from ganrun.training.views import PRECISIONS
 
 SAMPLES = 4
@@ -34,16 +34,19 @@ def try_phases(
     """Compute and differentiate the terms of each of the loss's phases once; nothing is changed by it.
 
     Raises:
-        IncompatibleError: located at the loss's table, if terms are no scalars, or none depends on a network that the
-            phase trains. `PluginError` for an exception that is none of ganrun's.
+        IncompatibleError: located at the loss's table, if terms are no scalars, none depends on a network that the
+            phase trains, or two of different phases would be one curve. `PluginError` for an exception that is none of
+            ganrun's.
     """
+    measurements = Measurements()
     for phase in loss.phases():
         doing = f'the objective of phase "{phase.name}"'
         with frame_of(recipe, recipe.loss, doing), kept(loss.memory), isolated_random(device, 4), torch.enable_grad():
             batch = made_up_batch(recipe, loss, spec, device)
             read = batch if phase.reads_images else Batch(batch.latents)
             try:
-                _try(phase, tried_copies(networks, phase.trains), read, PRECISIONS[recipe.train.precision])
+                terms = _try(phase, tried_copies(networks, phase.trains), read, PRECISIONS[recipe.train.precision])
+                measurements.add(curve_of(phase.name), terms.minimise, terms.report)
             except ContractError as error:
                 raise IncompatibleError(error.message) from error
 
@@ -89,12 +92,14 @@ def kept(*memories: nn.Module) -> Iterator[None]:
             memory.load_state_dict(value)
 
 
-def _try(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch, precision: torch.dtype | None) -> None:
+def _try(phase: Phase, networks: Mapping[str, nn.Module], batch: Batch, precision: torch.dtype | None) -> Terms:
     nets = Nets({name: View(network, precision) for name, network in networks.items()})
-    total = total_of(phase.name, phase.objective(nets, batch))
+    terms = phase.objective(nets, batch)
+    total = total_of(phase.name, terms)
     for slot in phase.trains:
         weights = [weight for weight in networks[slot].parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=True)
         if all(gradient is None for gradient in gradients):
             text = f'phase "{phase.name}" trains the {slot}, and none of its terms depends on that network'
             raise IncompatibleError(f"{text}, so it gets no gradient")
+    return terms

@@ -1,0 +1,35 @@
+"""JSON that every reader accepts, of content that JSON has no words for."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """JSON of any content. NaN and infinity become null, and a value that JSON has no word for becomes its text.
+
+    Characters are written as they are, unless one cannot be encoded: a name of a file that is no Unicode has such.
+    """
+    plain = _plain(content)
+    text = json.dumps(plain, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    if LONE_SURROGATES.search(text):
+        text = json.dumps(plain, indent=indent, sort_keys=sort_keys, allow_nan=False)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)  # a number or an array of NumPy or torch
