@@ -579,7 +579,7 @@ def test_a_run_computes_its_statistics_once_for_all_its_evaluations(
     data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     counted = Counted(extractor("classifier", data))
     if cache == "no cache":
-        monkeypatch.setattr("ganrun_fidelity.stored.cache_directory", lambda folder: tmp_path / "nowhere" / folder)
+        monkeypatch.setattr("ganrun_fidelity.stored.cache_path", lambda folder, name: tmp_path / "nowhere" / name)
     names = ("fid", "precision-recall", "inception-score", "nearest-neighbours")
     metrics = [prepared(name, data, counted, samples=256) for name in names]
     first, second = (measured(metrics, evaluation(data, data.train.images[:256])) for _ in range(2))
