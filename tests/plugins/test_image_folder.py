@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ganrun import DataError, message_console
+from ganrun import CacheError, DataError, message_console
 from ganrun.testing import assert_conforms
 from ganrun_datasets.image_folder import ImageFolder
 from ganrun_datasets.pictures.picture import UnreadableError, open_picture
@@ -450,7 +450,8 @@ def test_a_cache_without_space_or_permission_is_an_error(tmp_path, monkeypatch):
     assert "set GANRUN_CACHE to a folder on another disk" in refusal(root)
     (tmp_path / "file").touch()
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "file"))
-    assert "set GANRUN_CACHE to a writable folder" in refusal(root)
+    with pytest.raises(CacheError, match="set GANRUN_CACHE to a folder that you can write to"):
+        prepared(root)
 
 
 # ── Interruption, and two at a time ───────────────────────────────────────────────────────────────────────

@@ -149,7 +149,13 @@ class CacheEntry:
 
 
 def cache_entries() -> list[CacheEntry]:
-    """Everything in the cache, by kind; within a kind, the one used last comes last."""
+    """Everything in the cache, by kind; within a kind, the one used last comes last.
+
+    Raises:
+        CacheError: if the cache is no folder.
+    """
+    if cache_root().exists() and not cache_root().is_dir():
+        raise _unusable(f"{cache_root()} is no folder")
     entries = [entry for folder in _folders(cache_root()) for entry in _entries_in(folder)]
     return sorted(entries, key=lambda entry: (entry.kind, entry.last_used, entry.path.name))
 

@@ -31,30 +31,32 @@ def command() -> None:
 
 @command.command("list")
 def list_cache() -> None:
-    """List the cache's files by kind, with sizes, and when each was last used."""
+    """List what the cache holds: kinds, sizes, and when each file was last used."""
     entries = cache_entries()
     rows = [("kind", "size", "last used", "file")]
     rows += [(entry.kind, size_text(entry.size_bytes), _day(entry), entry.path.name) for entry in entries]
     if entries:
         click.echo(table(rows))
-    kept = [entry for entry in entries if not entry.is_fetched]
+    again = _sum([entry for entry in entries if not entry.is_fetched])
     click.echo(f"{_sum(entries)} in {cache_root()}")
-    click.echo(f"{_sum(kept)} can be made again; their limit is {size_text(cache_limit())} ({LIMIT_VARIABLE})")
+    click.echo(f"{again} that ganrun can make again; it keeps at most {size_text(cache_limit())} ({LIMIT_VARIABLE})")
 
 
 @command.command("clear")
 @click.argument("kinds", nargs=-1, metavar="[KIND]...")
-@click.option("--older-than", "days", type=click.FloatRange(0), default=0, metavar="DAYS", help="Keep what is newer.")
+@click.option(
+    "--older-than", "days", type=click.FloatRange(0), default=0, metavar="DAYS", help="Keep what was used since."
+)
 def clear_cache(kinds: Sequence[str], days: float) -> None:
-    """Remove files of each KIND, as `ganrun cache list` shows them; or else all that ganrun can make again.
+    """Remove each KIND that `ganrun cache list` shows; without KIND, all that ganrun can make again.
 
     What was fetched is removed only if its KIND is given. A run that is using a file keeps it until it ends.
     """
     entries = cache_entries()
     _check_kinds(kinds, entries)
-    latest = time() - days * SECONDS_PER_DAY
     chosen = [entry for entry in entries if (entry.kind in kinds if kinds else not entry.is_fetched)]
-    chosen = [entry for entry in chosen if entry.last_used <= latest or not days]
+    if days:
+        chosen = [entry for entry in chosen if entry.last_used < time() - days * SECONDS_PER_DAY]
     kept = [entry for entry in chosen if not entry.remove()]
     remove_leftovers()
     click.echo(f"removed {_sum([entry for entry in chosen if entry not in kept])} from {cache_root()}")
@@ -76,4 +78,5 @@ def _day(entry: CacheEntry) -> str:
 
 def _sum(entries: Sequence[CacheEntry]) -> str:
     count = len(entries)
-    return f"{count:,} file{'s' * (count != 1)}, {size_text(sum(entry.size_bytes for entry in entries))},"
+    noun = "entry" if count == 1 else "entries"
+    return f"{count:,} {noun} of {size_text(sum(entry.size_bytes for entry in entries))}"

@@ -39,26 +39,14 @@ def decode(job: Job, *, whole: bool = False) -> Decoded:
     Raises:
         DataError: if pictures cannot be read and the job does not skip them, none can be read, or the cache cannot
             hold them.
+        CacheError: if the cache's folder cannot be created.
     """
-    stored = PictureMap(_cache_path(f"{job.data}-{job.transform.size}-{job.key}{SUFFIX}"), job)
+    stored = PictureMap(ganrun.cache_path(FOLDER, f"{job.data}-{job.transform.size}-{job.key}{SUFFIX}"), job)
     with _decompression_bombs_as_errors():
         found = stored.load(whole=whole) or _decode_alone(stored, whole)
     if found.record.unreadable:
         _report_unreadable(found.record.unreadable, job)
     return found
-
-
-def _cache_path(name: str) -> Path:
-    try:
-        return ganrun.cache_path(FOLDER, name)
-    except ganrun.CacheError as error:
-        raise _unwritable(error) from error
-
-
-def _unwritable(error: Exception) -> ganrun.DataError:
-    return ganrun.DataError(
-        f"decoded pictures cannot be cached: {error}\nset GANRUN_CACHE to a writable folder with enough space"
-    )
 
 
 @contextmanager
@@ -93,7 +81,9 @@ def _decode_alone(stored: PictureMap, whole: bool) -> Decoded:
         with _locked(stored):
             return stored.load_if_sound(whole=whole) or _decode_now(stored)
     except OSError as error:
-        raise _unwritable(error) from error
+        raise ganrun.DataError(
+            f"decoded pictures cannot be cached: {error}\nset GANRUN_CACHE to a writable folder with enough space"
+        ) from error
 
 
 @contextmanager
