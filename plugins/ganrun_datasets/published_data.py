@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tarfile
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,6 +135,10 @@ class PublishedData(ganrun.Data):
             raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
 
+    def fingerprint(self, name: str = "train") -> str:
+        """A digest of a split's pixels and labels, computed once."""
+        return self._fingerprint_of(name)
+
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the files with their MD5, whether they are the published ones, and the size."""
         return {**super().manifest(), **self._identity._asdict(), "transform": {"size": self.settings.size}}
@@ -168,6 +172,10 @@ class PublishedData(ganrun.Data):
     def _identity(self) -> Identity:
         with _os_errors_as_data_errors():
             return identify(self.name, self.files_read(self.locate()))
+
+    @cached_property
+    def _fingerprint_of(self) -> Callable[[str], str]:
+        return cache(super().fingerprint)
 
     def _missing(self, folder: Path) -> list[str]:
         return [name for name in self.checksums if self.file(folder, name) is None]

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
+from ganrun.cli import main
 from ganrun_datasets import pixel_files
 from ganrun_datasets.cache import cached
 from ganrun_datasets.image_folder import ImageFolder
@@ -170,6 +172,27 @@ def test_a_file_removed_or_replaced_while_it_is_mapped_keeps_its_pixels(tmp_path
     assert np.array_equal(resampled(), IMAGES), "made again"
     shutil.rmtree(tmp_path / "cache")
     assert np.array_equal(images, IMAGES)
+
+
+def test_data_check_full_says_what_it_checked_and_mends_what_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixel_files, "CHECKED_BYTES", 0)
+    root = write_pictures(tmp_path / "root")
+    options = ["image-folder", "-s", f"root={root}", "-s", "size=8", "-s", "labelled=false"]
+
+    def check(*flags: str) -> str:
+        result = CliRunner().invoke(main, ["data", "check", *flags, *options])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    check()
+    file = only_file(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(changed(whole, "flip", 500, 1))
+    assert "0.0 of its 0.0 GB are checked" in check() and file.read_bytes() != whole
+    said = check("--full")
+    assert f"{file} is damaged and is rebuilt: its pixels have changed after byte 500" in said
+    assert f"checked      {file}: 5 decoded pictures, every byte by its checksum" in said
+    assert file.read_bytes() == whole and "damaged" not in check("--full")
 
 
 # ── Disks ─────────────────────────────────────────────────────────────────────────────────────────────────
