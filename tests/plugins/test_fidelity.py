@@ -462,7 +462,7 @@ def test_the_classifier_is_trained_once_repeatably_and_apart_from_the_random_str
     torch.manual_seed(5)
     first = prepared("fid", data)
     assert torch.equal(torch.rand(3), expected)
-    (stored,) = (tmp_path / "cache/classifiers").iterdir()
+    (stored,) = (tmp_path / "cache/classifiers").glob("*.safetensors")
     written = stored.stat().st_mtime_ns
     assert prepared("inception-score", data).extractor.key == first.extractor.key
     assert stored.stat().st_mtime_ns == written
@@ -496,13 +496,13 @@ def test_statistics_of_real_images_are_computed_once_for_everything_they_depend_
     assert seen == 500 and other.value != fresh.value and other.protocol["real"] == 500
     assert looked_at(Arrays(data.train.images[::-1].copy(), data.train.labels))[1] == 1797, "other data"
 
-    files = list((tmp_path / "cache/statistics").iterdir())
+    files = list((tmp_path / "cache/statistics").glob("*.safetensors"))
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents[1:] + contents[:1], strict=True):
         file.write_bytes(content)
     assert looked_at(data) == (fresh, 1797), "intact statistics under another key are not used"
 
-    for file in (tmp_path / "cache/statistics").iterdir():
+    for file in (tmp_path / "cache/statistics").glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
     assert looked_at(data) == (fresh, 1797), "a damaged cache is computed again"
     assert looked_at(data) == (fresh, 0)
