@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from math import prod
 from pathlib import Path
 from random import SystemRandom
+from threading import Lock
 from typing import IO, TypeVar
 
 import numpy as np
@@ -79,7 +79,7 @@ def open_pixels(path: Path, kind: type[R], *, whole: bool = False) -> tuple[Pixe
         blocks = -(-pixel_bytes // BLOCK_BYTES)
         if (record.name, prod(record.shape), len(record.checksums)) != (path.name, pixel_bytes, blocks):
             raise ValueError(f"it holds {pixel_bytes:,} bytes, and its record says {record.name} {record.shape}")
-        _check(path, record.checksums, pixel_bytes, whole)
+        _check(file, path.name, record.checksums, pixel_bytes, whole)
         # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
         return np.memmap(file, np.uint8, "c", shape=record.shape), record
 
@@ -110,24 +110,39 @@ def _read_record(file: IO[bytes], kind: type[R]) -> tuple[R, int]:
     return kind.model_validate_json(text), pixel_bytes
 
 
-def _check(path: Path, checksums: Sequence[int], pixel_bytes: int, whole: bool) -> None:
+def _check(file: IO[bytes], name: str, checksums: Sequence[int], pixel_bytes: int, whole: bool) -> None:
     blocks: Sequence[int] = range(len(checksums))
     if pixel_bytes > CHECKED_BYTES and not whole:
         text = "%s: %.1f of its %.1f GB are checked; ganrun data check --full checks all"
-        log.warning(text, path.name, CHECKED_BYTES / 1e9, pixel_bytes / 1e9)
+        log.warning(text, name, CHECKED_BYTES / 1e9, pixel_bytes / 1e9)
         blocks = sorted(SystemRandom().sample(blocks, CHECKED_BYTES // BLOCK_BYTES))
-    with ThreadPoolExecutor(available_processors(), "checking") as pool:
-        for block, found in zip(blocks, pool.map(partial(_checksum, path, pixel_bytes), blocks), strict=True):
-            if found != checksums[block]:
-                raise ValueError(f"its pixels have changed after byte {block * BLOCK_BYTES:,}")
+    pool = ThreadPoolExecutor(available_processors(), "checking")
+    try:
+        found = pool.map(_BlockChecksum(file, pixel_bytes), blocks)
+        with ganrun.ProgressReporter() as report:
+            for done, (block, checksum) in enumerate(zip(blocks, found, strict=True), start=1):
+                if checksum != checksums[block]:
+                    raise ValueError(f"its pixels have changed after byte {block * BLOCK_BYTES:,}")
+                report(f"{name}: checking blocks", done, len(blocks))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _checksum(path: Path, pixel_bytes: int, block: int) -> int:
-    # Read, not mapped: a disk that fails raises an error here, and would kill a process that maps the file.
-    begin = block * BLOCK_BYTES
-    with path.open("rb") as file:
-        file.seek(begin)
-        return zlib.crc32(file.read(min(BLOCK_BYTES, pixel_bytes - begin)))
+class _BlockChecksum:
+    """Computes the CRC-32 of a file's blocks; threads share the open file, and so the one that is mapped afterwards."""
+
+    def __init__(self, file: IO[bytes], pixel_bytes: int) -> None:
+        self._file = file
+        self._pixel_bytes = pixel_bytes
+        self._lock = Lock()
+
+    def __call__(self, block: int) -> int:
+        begin = block * BLOCK_BYTES
+        # Read, not mapped: a disk that fails raises an error here, and would kill a process that maps the file.
+        with self._lock:
+            self._file.seek(begin)
+            content = self._file.read(min(BLOCK_BYTES, self._pixel_bytes - begin))
+        return zlib.crc32(content)
 
 
 def available_processors() -> int:
@@ -171,5 +186,5 @@ class PixelWriter:
 @contextmanager
 def new_pixels(path: Path) -> Iterator[PixelWriter]:
     """A writer of the file `path` of the cache, which appears when the block ends without an error."""
-    with ganrun.cache_file(path) as partial_path, partial_path.open("wb") as file:
+    with ganrun.cache_file(path) as partial, partial.open("wb") as file:
         yield PixelWriter(file, path.name)

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
+from ganrun import cache_file
 from ganrun.cli import main
 from ganrun_datasets import pixel_files
 from ganrun_datasets.cache import cached
@@ -172,6 +173,22 @@ def test_a_file_removed_or_replaced_while_it_is_mapped_keeps_its_pixels(tmp_path
     assert np.array_equal(resampled(), IMAGES), "made again"
     shutil.rmtree(tmp_path / "cache")
     assert np.array_equal(images, IMAGES)
+
+
+def test_the_file_that_is_checked_is_the_file_that_is_used(tmp_path, monkeypatch, caplog):
+    resampled()
+    file = only_file(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(changed(whole, "flip", 5, 1))
+    check = pixel_files._check
+
+    def replaced_meanwhile(*arguments) -> None:
+        with cache_file(file) as partial:
+            partial.write_bytes(whole)
+        check(*arguments)
+
+    monkeypatch.setattr(pixel_files, "_check", replaced_meanwhile)
+    assert np.array_equal(resampled(), IMAGES) and "is damaged and is rebuilt" in caplog.text
 
 
 def test_data_check_full_says_what_it_checked_and_mends_what_is_damaged(tmp_path, monkeypatch):
