@@ -17,7 +17,7 @@ from ganrun.base.caches import (
     remove_leftovers,
     size_text,
 )
-from ganrun.base.errors import RequestError
+from ganrun.base.errors import GanrunError, RequestError
 from ganrun.base.suggestions import did_you_mean
 from ganrun.commands.output import table
 
@@ -61,7 +61,7 @@ def clear_cache(kinds: Sequence[str], days: float) -> None:
     remove_leftovers()
     click.echo(f"removed {_sum([entry for entry in chosen if entry not in kept])} from {cache_root()}")
     if kept:
-        raise RequestError(f"{len(kept):,} could not be removed; the first is {kept[0].path}")
+        raise GanrunError(f"{len(kept):,} could not be removed; the first is {kept[0].path}")
 
 
 def _check_kinds(kinds: Sequence[str], entries: Sequence[CacheEntry]) -> None:

@@ -131,7 +131,7 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise ganrun.DataError(
             f"the decoded pictures need {_gigabytes(needed_bytes)}, but {folder} has only {_gigabytes(free_bytes)} "
-            "free; free some space there, or set GANRUN_CACHE to a folder on another disk"
+            "free; free some space there, as by ganrun cache clear, or set GANRUN_CACHE to a folder on another disk"
         )
 
 
