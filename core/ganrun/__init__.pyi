@@ -1,11 +1,16 @@
 """The public names, for type checkers and for `ganrun/__init__.py`, which loads each when it is first used."""
 
-from .base.caches import cache_directory as cache_directory
+from .base.caches import (
+    cache_directory as cache_directory,
+    cache_file as cache_file,
+    cache_path as cache_path,
+)
 from .base.console import (
     ProgressReporter as ProgressReporter,
     message_console as message_console,
 )
 from .base.errors import (
+    CacheError as CacheError,
     ContractError as ContractError,
     DataError as DataError,
     GanrunError as GanrunError,

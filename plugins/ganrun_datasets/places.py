@@ -65,5 +65,5 @@ def _unique(folders: Sequence[Path]) -> list[Path]:
 def _cache() -> list[Path]:
     try:
         return [ganrun.cache_directory("data")]
-    except OSError:
+    except ganrun.CacheError:
         return []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tarfile
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from pydantic import Field
 import ganrun
 from ganrun_datasets.cache import cached
 from ganrun_datasets.places import candidate_folders, download_folder, is_file, searched
-from ganrun_datasets.published import Identity, identify
+from ganrun_datasets.published import Identity, identify, md5_of
 from ganrun_datasets.resample import resampled
 
 Images = npt.NDArray[np.uint8]
@@ -122,11 +122,25 @@ class PublishedData(ganrun.Data):
         """Find the files, or download them if the settings say so; read, check and resample them."""
         _ = self._splits, self._identity
 
+    def check_files(self) -> Mapping[str, str]:
+        """Compare the files with the published MD5 sums, and every byte of resampled images with their checksums."""
+        published = self.files_read(self.locate())
+        found = {path: _verdict(md5_of(path), published[path]) for path in published}
+        for name, split in self.read(self.locate()).items():
+            images = self._resized(name, split.images, whole=True)
+            if isinstance(images, np.memmap) and images is not split.images:
+                found[Path(str(images.filename))] = f"{len(images):,} resampled images, every byte by its checksum"
+        return {str(path): verdict for path, verdict in found.items()}
+
     def split(self, name: str) -> ganrun.Split:
         """The split `train` or `test`."""
         if name not in self._splits:
             raise ganrun.unknown_split(name, self._splits)
         return self._splits[name]
+
+    def fingerprint(self, name: str = "train") -> str:
+        """A digest of a split's pixels and labels, computed once."""
+        return self._fingerprint_of(name)
 
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the files with their MD5, whether they are the published ones, and the size."""
@@ -151,16 +165,20 @@ class PublishedData(ganrun.Data):
             found = self.read(self.locate())
         return {name: ganrun.Split(self._resized(name, split.images), split.labels) for name, split in found.items()}
 
-    def _resized(self, split: str, images: Images) -> Images:
+    def _resized(self, split: str, images: Images, *, whole: bool = False) -> Images:
         size = self.settings.size
         if images.shape[2:] == (size, size):
             return images
-        return cached(f"{self.name}-{split}-{size}", images, lambda: resampled(images, size))
+        return cached(f"{self.name}-{split}-{size}", images, lambda: resampled(images, size), whole=whole)
 
     @cached_property
     def _identity(self) -> Identity:
         with _os_errors_as_data_errors():
             return identify(self.name, self.files_read(self.locate()), as_packed=self.md5s_as_packed)
+
+    @cached_property
+    def _fingerprint_of(self) -> Callable[[str], str]:
+        return cache(super().fingerprint)
 
     def _missing(self, folder: Path) -> list[str]:
         return [name for name in self.checksums if self.file(folder, name) is None]
@@ -172,6 +190,12 @@ class PublishedData(ganrun.Data):
         lines += [f"  ganrun data fetch {self.name}, or download = true in [data]: torchvision fetches them"]
         lines += [f"  {line}" for line in self.instructions(folders[0].absolute())]
         return "\n".join([*lines, *searched(folders, self._missing, len(self.checksums))])
+
+
+def _verdict(md5: str, published: str | None) -> str:
+    if published is None:
+        return f"MD5 {md5}; none is published"
+    return f"MD5 {md5}, as published" if md5 == published else f"MD5 {md5}, not the published {published}"
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Tensors in ganrun's cache. A damaged or misplaced file counts as missing."""
+"""Tensors in ganrun's cache, read whole and sealed by a digest. A damaged or misplaced file counts as missing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ganrun import atomic_path, cache_directory
+from ganrun import CacheError, cache_file, cache_path
+
+log = logging.getLogger("ganrun.fidelity")
 
 Facts = Mapping[str, str | int | float]
 
@@ -27,22 +30,32 @@ class Stored(NamedTuple):
 
 
 def load_stored(folder: str, key: str) -> Stored | None:
-    """The contents stored under `key`; None if there are none, or the file is damaged or another key's."""
+    """The contents stored under `key`; None if there are none, or, with a warning, if the file is damaged."""
     try:
-        with safe_open(_path(folder, key), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            header = file.metadata() or {}
-        facts = json.loads(header["facts"])
-        return Stored(tensors, facts) if header["digest"] == _seal(key, tensors, facts) else None
-    except (OSError, SafetensorError, KeyError, ValueError, AttributeError):
+        path = _path(folder, key)
+        return _read(path, key) if path.is_file() else None
+    except CacheError:
         return None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged and is made again: %s", path, error)
+        return None
+
+
+def _read(path: Path, key: str) -> Stored:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        header = file.metadata() or {}
+    facts = json.loads(header["facts"])
+    if header["digest"] != _seal(key, tensors, facts):
+        raise ValueError("its digest is another one")
+    return Stored(tensors, facts)
 
 
 def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Store under `key`. A cache that cannot be written is ignored: it only costs time later."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(facts), "digest": _seal(key, plain, facts)}
-    with suppress(OSError), atomic_path(_path(folder, key)) as partial:
+    with suppress(OSError, CacheError), cache_file(_path(folder, key)) as partial:
         partial.write_bytes(save(plain, header))
 
 
@@ -66,4 +79,4 @@ def _seal(key: str, tensors: Mapping[str, Tensor], facts: Facts) -> str:
 
 
 def _path(folder: str, key: str) -> Path:
-    return cache_directory(folder) / f"{key}.safetensors"
+    return cache_path(folder, f"{key}.safetensors")

@@ -462,10 +462,10 @@ def test_the_classifier_is_trained_once_repeatably_and_apart_from_the_random_str
     torch.manual_seed(5)
     first = prepared("fid", data)
     assert torch.equal(torch.rand(3), expected)
-    (stored,) = (tmp_path / "cache/classifiers").iterdir()
-    written = stored.stat().st_mtime_ns
+    (stored,) = (tmp_path / "cache/classifiers").glob("*.safetensors")
+    written = stored.stat().st_ino
     assert prepared("inception-score", data).extractor.key == first.extractor.key
-    assert stored.stat().st_mtime_ns == written
+    assert stored.stat().st_ino == written
 
     damaged = bytearray(stored.read_bytes())
     damaged[-5] ^= 64
@@ -496,13 +496,13 @@ def test_statistics_of_real_images_are_computed_once_for_everything_they_depend_
     assert seen == 500 and other.value != fresh.value and other.protocol["real"] == 500
     assert looked_at(Arrays(data.train.images[::-1].copy(), data.train.labels))[1] == 1797, "other data"
 
-    files = list((tmp_path / "cache/statistics").iterdir())
+    files = list((tmp_path / "cache/statistics").glob("*.safetensors"))
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents[1:] + contents[:1], strict=True):
         file.write_bytes(content)
     assert looked_at(data) == (fresh, 1797), "intact statistics under another key are not used"
 
-    for file in (tmp_path / "cache/statistics").iterdir():
+    for file in (tmp_path / "cache/statistics").glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-3])
     assert looked_at(data) == (fresh, 1797), "a damaged cache is computed again"
     assert looked_at(data) == (fresh, 0)
@@ -579,7 +579,7 @@ def test_a_run_computes_its_statistics_once_for_all_its_evaluations(
     data = Arrays(whole.images[:1400], whole.labels[:1400], whole.images[1400:])
     counted = Counted(extractor("classifier", data))
     if cache == "no cache":
-        monkeypatch.setattr("ganrun_fidelity.stored.cache_directory", lambda folder: tmp_path / "nowhere" / folder)
+        monkeypatch.setattr("ganrun_fidelity.stored.cache_path", lambda folder, name: tmp_path / "nowhere" / name)
     names = ("fid", "precision-recall", "inception-score", "nearest-neighbours")
     metrics = [prepared(name, data, counted, samples=256) for name in names]
     first, second = (measured(metrics, evaluation(data, data.train.images[:256])) for _ in range(2))

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ganrun import DataError, message_console
+from ganrun import CacheError, DataError, message_console
 from ganrun.testing import assert_conforms
 from ganrun_datasets.image_folder import ImageFolder
 from ganrun_datasets.pictures.picture import UnreadableError, open_picture
@@ -88,7 +88,7 @@ def prepared(root: Path, **chosen) -> ImageFolder:
     return data
 
 
-def cache_files(tmp_path: Path, pattern: str = "*.npy") -> list[Path]:
+def cache_files(tmp_path: Path, pattern: str = "*.pixels") -> list[Path]:
     return sorted((tmp_path / "cache" / "data" / "pictures").glob(pattern))
 
 
@@ -254,13 +254,13 @@ def test_all_unreadable_pictures_are_found_at_once_and_can_be_skipped(tmp_path, 
     assert 'unreadable = "skip"' in text
     for name, (_, reason) in list(DAMAGED.items())[:5]:
         assert reason in next(line for line in text.splitlines() if name in line)
-    written = cache_files(tmp_path)[0].stat().st_mtime_ns
+    written = cache_files(tmp_path)[0].stat().st_ino
     for _ in range(2):
         data = prepared(root, unreadable="skip")
         assert data.split("train").labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert data.manifest()["counts"] == {"train": 6}
         assert data.manifest()["skipped"] == 8
-    assert cache_files(tmp_path)[0].stat().st_mtime_ns == written
+    assert cache_files(tmp_path)[0].stat().st_ino == written
     assert caplog.text.count("8 of 14 pictures cannot be read") == caplog.text.count("they are skipped") == 2
     assert data.fingerprint() == prepared(write_tree(tmp_path / "sound")).fingerprint()
     assert refusal(root) == text
@@ -471,11 +471,11 @@ def test_pictures_are_decoded_again_when_one_or_the_transform_changes_and_only_t
     root = write_tree(tmp_path / "root")
     first = prepared(root)
     (file,) = cache_files(tmp_path)
-    written = file.stat().st_mtime_ns
+    written = file.stat().st_ino
     again = prepared(root, unreadable="skip", labelled=True)
     assert isinstance(again.split("train").images, np.memmap)
     assert again.fingerprint() == first.fingerprint()
-    assert (cache_files(tmp_path), file.stat().st_mtime_ns) == ([file], written)
+    assert (cache_files(tmp_path), file.stat().st_ino) == ([file], written)
     others = [{"size": 16}, {"filter": "box"}, {"crop": "none"}, {"channels": 1}]
     fingerprints = {prepared(root, **other).fingerprint() for other in others} | {first.fingerprint()}
     assert len(fingerprints) == len(cache_files(tmp_path)) == 5
@@ -484,47 +484,7 @@ def test_pictures_are_decoded_again_when_one_or_the_transform_changes_and_only_t
     (root / "dog" / "1.png").rename(root / "cat" / "9.png")
     assert len(prepared(root).split("train")) == 6
     assert len(cache_files(tmp_path)) == 7
-    assert file.stat().st_mtime_ns == written
-
-
-def change_one_byte(path: Path, place: float) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(place * (len(content) - 1))] ^= 0x10
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "map cut": lambda file, record: file.write_bytes(file.read_bytes()[:-1]),
-    "map emptied": lambda file, record: file.write_bytes(b""),
-    "map's pixel": lambda file, record: change_one_byte(file, 0.7),
-    "map's header": lambda file, record: change_one_byte(file, 0.001),
-    "map absent": lambda file, record: file.unlink(),
-    "record absent": lambda file, record: record.unlink(),
-    "record cut": lambda file, record: record.write_bytes(record.read_bytes()[:-9]),
-    **{f"record's byte {at}": lambda file, record, at=at: change_one_byte(record, at) for at in (0.0, 0.3, 0.6, 1.0)},
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
-    root = write_tree(tmp_path / "root")
-    images = np.array(prepared(root).split("train").images)
-    (file,) = cache_files(tmp_path)
-    whole = file.read_bytes()
-    DAMAGES[damage](file, file.with_suffix(".json"))
-    assert np.array_equal(prepared(root).split("train").images, images)
-    assert file.read_bytes() == whole
-
-
-def test_a_copied_cache_is_verified_and_kept(tmp_path, capsys):
-    root = write_tree(tmp_path / "root")
-    fingerprint = prepared(root).fingerprint()
-    (file,) = cache_files(tmp_path)
-    os.utime(file, ns=(1, 1))
-    for _ in range(2):
-        assert prepared(root).fingerprint() == fingerprint
-        assert file.stat().st_mtime_ns == 1
-    assert capsys.readouterr().err.count("decoding") == 1
+    assert file.stat().st_ino == written
 
 
 def test_a_cache_without_space_or_permission_is_an_error(tmp_path, monkeypatch):
@@ -534,7 +494,8 @@ def test_a_cache_without_space_or_permission_is_an_error(tmp_path, monkeypatch):
     assert "set GANRUN_CACHE to a folder on another disk" in refusal(root)
     (tmp_path / "file").touch()
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "file"))
-    assert "set GANRUN_CACHE to a writable folder" in refusal(root)
+    with pytest.raises(CacheError, match="set GANRUN_CACHE to a folder that you can write to"):
+        prepared(root)
 
 
 # ── Interruption, and two at a time ───────────────────────────────────────────────────────────────────────
@@ -618,7 +579,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, large):
         process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")
-    assert [path.suffix for path in cache_files(tmp_path, "*")] in ([], [".lock"])
+    assert {path.suffix for path in cache_files(tmp_path, "*")} <= {".TAG", ".lock"}
 
 
 # ── Cases easily overlooked ───────────────────────────────────────────────────────────────────────────────

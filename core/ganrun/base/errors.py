@@ -49,6 +49,10 @@ class RequestError(GanrunError):
     exit_status = 2
 
 
+class CacheError(RequestError):
+    """The cache's folder cannot be created or found. Callers that can do without the cache go on."""
+
+
 class RecipeError(RequestError):
     """A recipe is wrong in one or more places; the message lists them all.
 

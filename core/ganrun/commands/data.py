@@ -45,14 +45,17 @@ def list_data(blocked: tuple[str, ...]) -> None:
 
 
 @command.command("check", no_args_is_help=True)
+@click.option("--full", is_flag=True, help="Compare every byte of its files, and of ganrun's cache, with checksums.")
 @_data_options
-def check_data(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
+def check_data(name: str, full: bool, overrides: Sequence[str], blocked: tuple[str, ...]) -> None:
     """Read a whole data set as a run does: decode it, check it, and describe its content."""
     with spinner(f"reading data {name}"), _opened(name, load_registry(blocked), overrides, "prepare") as data:
         from ganrun.rehearsal.data import check_data as tried
 
+        checked = data.check_files() if full else None
         data.prepare()
-        text = _manifest_text(data.spec(), tried(data, paired=False))
+        manifest = tried(data, paired=False)
+        text = _manifest_text(data.spec(), manifest if checked is None else {**manifest, "checked": checked or "all"})
     click.echo(text)
 
 

@@ -24,7 +24,7 @@ from ganrun.discovery.registry import Registry, load_registry
 TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
 """If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
-COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "schema", "doctor", "data")
+COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "schema", "doctor", "data", "cache")
 """Ganrun's own commands, in the order of `ganrun --help`. Each is `command` in the module of its name in this package.
 
 `ganrun train` imports only that module, and `ganrun --help` all of them, so they import slow packages in functions.

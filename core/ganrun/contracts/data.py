@@ -89,6 +89,20 @@ class Data(Component, ABC):
             DataError: if they are not, with the exact steps to repair them.
         """
 
+    def check_files(self) -> Mapping[str, str]:
+        """Compare every byte of its files, and of what it keeps in ganrun's cache, with their checksums.
+
+        For `ganrun data check --full`, which calls it before `prepare`. Override it if `prepare` checks less than
+        everything, as it may to start quickly.
+
+        Returns:
+            What was checked, by file: such as `md5 as published`.
+
+        Raises:
+            DataError: if files are absent or damaged, with the exact steps to repair them.
+        """
+        return {}
+
     @abstractmethod
     def split(self, name: str) -> Split:
         """The split `"train"` or `"test"`. Called after `prepare`.

@@ -97,6 +97,9 @@ def _check_data(component: type[Data], settings: Any, _: object) -> None:
     assert located is None or located.exists(), f"locate() says {located}, where nothing is"
     assert manifest["fingerprint"] == data.fingerprint(), "the manifest has another fingerprint"
     assert data.fingerprint() == twin.fingerprint(), "the fingerprint changes from build to build"
+    checked = twin.check_files()
+    is_text = isinstance(checked, Mapping) and all(isinstance(text, str) for pair in checked.items() for text in pair)
+    assert is_text, f"check_files() returns {checked!r}, not texts by file"
 
 
 def _check_spec(data: Data) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -15,6 +14,7 @@ import numpy as np
 
 from ganrun_datasets.pictures.job import Job, digest
 from ganrun_datasets.pictures.picture import Pixels, UnreadableError
+from ganrun_datasets.pixel_files import available_processors
 
 CHUNK_BYTES = 4 << 20
 LARGEST_CHUNK = 64
@@ -51,7 +51,7 @@ def decode_chunks(job: Job) -> Generator[Chunk, None, None]:
     Closed early, as by Ctrl-C, it lets each thread finish its current picture, and no more.
     """
     at_once = min(max(CHUNK_BYTES // prod(job.transform.shape), 1), LARGEST_CHUNK)
-    threads = _available_processors()
+    threads = available_processors()
     with ExitStack() as handles, ThreadPoolExecutor(threads, "decoding") as pool, ExitStack() as ending:
         is_ending = threading.Event()
         ending.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -64,10 +64,6 @@ def decode_chunks(job: Job) -> Generator[Chunk, None, None]:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-
-
-def _available_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Decoder:

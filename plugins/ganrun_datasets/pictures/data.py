@@ -58,6 +58,11 @@ class PictureData(ganrun.Data):
         """
         return decode(self.job())
 
+    def check_files(self) -> Mapping[str, str]:
+        """Check every byte of the decoded pictures; if one has changed, decode them again, with a warning."""
+        decoded = decode(self.job(), whole=True)
+        return {str(decoded.path): f"{len(decoded.images):,} decoded pictures, every byte by its checksum"}
+
     def split(self, name: str) -> ganrun.Split:
         """A split of the layout."""
         rows = self._rows(name)

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from math import prod
 from pathlib import Path
-from typing import IO
 
-import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
@@ -21,6 +19,9 @@ from ganrun_datasets.pictures.chunks import Chunk, decode_chunks
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
 from ganrun_datasets.pictures.maps import Decoded, PictureMap, Record
 from ganrun_datasets.pictures.sources import printable
+from ganrun_datasets.pixel_files import SUFFIX, PixelWriter, new_pixels
+
+FOLDER = "data/pictures"
 
 LISTED = 5
 """Unreadable pictures that a message names."""
@@ -28,32 +29,24 @@ LISTED = 5
 log = logging.getLogger("ganrun.datasets")
 
 
-def decode(job: Job) -> Decoded:
+def decode(job: Job, *, whole: bool = False) -> Decoded:
     """The job's pictures: from the cache if they are there and intact, otherwise decoded now.
+
+    Args:
+        job: What to decode.
+        whole: Whether to check every byte of a large file of the cache, too.
 
     Raises:
         DataError: if pictures cannot be read and the job does not skip them, none can be read, or the cache cannot
             hold them.
+        CacheError: if the cache's folder cannot be created.
     """
-    stored = PictureMap(_cache_folder() / f"{job.data}-{job.transform.size}-{job.key}.npy", job)
+    stored = PictureMap(ganrun.cache_path(FOLDER, f"{job.data}-{job.transform.size}-{job.key}{SUFFIX}"), job)
     with _decompression_bombs_as_errors():
-        found = stored.load() or _decode_alone(stored)
+        found = stored.load(whole=whole) or _decode_alone(stored, whole)
     if found.record.unreadable:
         _report_unreadable(found.record.unreadable, job)
     return found
-
-
-def _cache_folder() -> Path:
-    try:
-        return ganrun.cache_directory("data", "pictures")
-    except OSError as error:
-        raise _unwritable(error) from error
-
-
-def _unwritable(error: OSError) -> ganrun.DataError:
-    return ganrun.DataError(
-        f"decoded pictures cannot be cached: {error}\nset GANRUN_CACHE to a writable folder with enough space"
-    )
 
 
 @contextmanager
@@ -82,13 +75,15 @@ def _report_unreadable(reasons: Sequence[tuple[int, str]], job: Job) -> None:
 # ── One process at a time ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_alone(stored: PictureMap) -> Decoded:
+def _decode_alone(stored: PictureMap, whole: bool) -> Decoded:
     """Decode, or wait for another process that decodes the same pictures and use its map."""
     try:
         with _locked(stored):
-            return stored.verify() or _decode_now(stored)
+            return stored.load_if_sound(whole=whole) or _decode_now(stored)
     except OSError as error:
-        raise _unwritable(error) from error
+        raise ganrun.DataError(
+            f"decoded pictures cannot be cached: {error}\nset GANRUN_CACHE to a writable folder with enough space"
+        ) from error
 
 
 @contextmanager
@@ -111,9 +106,12 @@ def _decode_now(stored: PictureMap) -> Decoded:
     job = stored.job
     _remove_partial_files(stored.path)
     _check_space(stored.path.parent, len(job.names) * prod(job.transform.shape))
-    with ganrun.atomic_path(stored.path) as partial, partial.open("wb") as file:
-        record = _write_map(file, job)
-    return stored.complete(record)
+    with new_pixels(stored.path) as writer:
+        _write_pictures(writer, job)
+    found = stored.load()
+    if found is None:
+        raise ganrun.DataError(f"{stored.path} is not as it was written; try again, and if it recurs, check the disk")
+    return found
 
 
 def _remove_partial_files(path: Path) -> None:
@@ -133,7 +131,7 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise ganrun.DataError(
             f"the decoded pictures need {_gigabytes(needed_bytes)}, but {folder} has only {_gigabytes(free_bytes)} "
-            "free; free some space there, or set GANRUN_CACHE to a folder on another disk"
+            "free; free some space there, as by ganrun cache clear, or set GANRUN_CACHE to a folder on another disk"
         )
 
 
@@ -141,33 +139,23 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:,.2f} GB"
 
 
-# ── Writing a map ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_map(file: IO[bytes], job: Job) -> Record:
-    """Decode all pictures, and write those that can be read as one array in NumPy's format."""
-    _write_header(file, len(job.names), job)
+def _write_pictures(writer: PixelWriter, job: Job) -> None:
+    """Decode all pictures, and write those that can be read."""
     title = f"{job.data}: decoding {len(job.names):,} pictures; later runs reuse them"
     ganrun.message_console().print(title, soft_wrap=True)
     recorder = _Recorder()
     with ganrun.ProgressReporter() as report, closing(decode_chunks(job)) as chunks:
         for chunk in chunks:
-            file.write(chunk.pixels.data)
+            writer.write(chunk.pixels)
             recorder.add(chunk)
             report(f"{job.data}: decoding pictures", recorder.done, len(job.names))
     record = recorder.record()
-    count = len(job.names) - len(record.unreadable)
-    if not count:
+    if len(record.unreadable) == len(job.names):
         _report_unreadable(record.unreadable, job)
-    # NumPy leaves space in the header for another count.
-    file.seek(0)
-    _write_header(file, count, job)
-    return record
-
-
-def _write_header(file: IO[bytes], count: int, job: Job) -> None:
-    shape = (count, *job.transform.shape)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    writer.finish(record, job.transform.shape)
 
 
 class _Recorder:

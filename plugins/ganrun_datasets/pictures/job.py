@@ -16,8 +16,8 @@ from ganrun_datasets.pictures.sources import Source
 
 Unreadable = Literal["refuse", "skip"]
 
-VERSION = 1
-"""Part of every key: raise it when the same pictures become other pixels."""
+VERSION = 2
+"""Part of every key: raise it when the same pictures become other pixels, or the record changes."""
 
 DIGEST_BYTES = 8
 
