@@ -69,7 +69,7 @@ def md5_of(path: Path, *, unpacked: bool = True) -> str:
             return str(known["md5"])
     md5 = _computed(path, unpacked)
     if stamp == _stamp(path) and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
-        with suppress(OSError), ganrun.atomic_path(memory) as partial:
+        with suppress(OSError), ganrun.cache_file(memory) as partial:
             partial.write_text(json.dumps({"stamp": stamp, "md5": md5}), encoding="utf-8")
     return md5
 
@@ -93,6 +93,6 @@ def _memory(path: Path, unpacked: bool) -> Path:
         f"{unpacked} {path.absolute()}".encode("utf-8", "surrogateescape"), digest_size=16
     ).hexdigest()
     try:
-        return ganrun.cache_directory("checksums") / f"{name}.json"
-    except OSError:
+        return ganrun.cache_path("checksums", f"{name}.json")
+    except ganrun.CacheError:
         return Path(os.devnull) / name
