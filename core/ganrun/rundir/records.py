@@ -218,6 +218,11 @@ def notes_in(summary: Mapping[str, Any]) -> Json:
     return {name: content for name, content in summary.items() if name not in own}
 
 
+def last_files_in(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The latest file of each role that a summary.json names."""
+    return {role: path for role, path in _table(summary, "last").items() if isinstance(path, str)}
+
+
 def merged_summary(summary: Mapping[str, Any], scores: Mapping[str, LatestScore]) -> Json:
     """The content of a summary.json with further scores, which replace those of the same names."""
     kept = {
