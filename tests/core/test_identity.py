@@ -475,10 +475,13 @@ def test_a_killed_run_has_its_scores_and_its_checkpoint_in_the_summary(tmp_path:
     tables = recipe(4, checkpoints={"every_steps": 1}, **DICE)
     train({**tables, "train": {**tables["train"], "steps": 3}}, tmp_path / "run", Plugin())
     killed = {"status": "running", "steps": 0}
-    (tmp_path / "run/summary.json").write_text(json.dumps({**killed, "last": {"recipe": "recipe.toml"}}))
+    (tmp_path / "run/summary.json").write_text(
+        json.dumps({**killed, "last": {"recipe": "recipe.toml", "samples": 5, "x": "gone"}})
+    )
     train({**tables, "noter": {}}, tmp_path / "run", Plugin(), resume=True)
     assert Noter.at_start["score_steps"] == {"dice": 3, "at 2": 2, "at 3": 3}
-    assert Noter.at_start["last"]["checkpoint"] == "checkpoints/step_00000003"
+    last = {"recipe": "recipe.toml", "environment": "environment.json", "metrics": "metrics.jsonl"}
+    assert Noter.at_start["last"] == {**last, "checkpoint": "checkpoints/step_00000003"}
 
 
 def test_scores_that_eval_added_are_kept_and_those_of_other_samples_are_not(tmp_path: Path) -> None:

@@ -289,7 +289,8 @@ def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
     stored = directory.read_json(facts)
     here = version("ganrun")
     try:
-        own = [stored] if "ganrun" in stored else [each["packages"] for each in sessions_in(stored)]
+        starts = [stored, *sessions_in(stored)]
+        own = [stored] if "ganrun" in stored else [each["packages"] for each in starts if "packages" in each]
         made = max((str(each["ganrun"]) for each in own), key=Version, default=here)
         is_newer = Version(made) > Version(here)
     except (KeyError, TypeError, ValueError):

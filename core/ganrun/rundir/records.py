@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 from ganrun.base.jsons import json_text
@@ -213,13 +214,20 @@ class Summary:
         }
 
 
-SUMMARY_ENTRIES = frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
-"""What a summary.json may hold of its own."""
+@cache
+def summary_entries() -> frozenset[str]:
+    """The names of what a summary.json may hold of its own."""
+    return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
 
 
 def notes_in(summary: Mapping[str, Any]) -> Json:
     """What observers have added to a summary.json."""
-    return {name: content for name, content in summary.items() if name not in SUMMARY_ENTRIES}
+    return {name: content for name, content in summary.items() if name not in summary_entries()}
+
+
+def last_files_in(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The latest file of each role that a summary.json names."""
+    return {role: path for role, path in _table(summary, "last").items() if isinstance(path, str)}
 
 
 def merged_summary(summary: Mapping[str, Any], scores: Mapping[str, LatestScore]) -> Json:

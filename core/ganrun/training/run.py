@@ -14,7 +14,7 @@ from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import SUMMARY_ENTRIES, LatestScore, Record, latest_scores, notes_in
+from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
 
 
@@ -129,10 +129,9 @@ class Run:
         self.begin()
         self.scores = {name: latest.score for name, latest in self.latest_scores().items()}
         summary = self.directory.summary()
-        steps, last = summary.get("steps"), summary.get("last")
-        if isinstance(steps, int) and steps <= self.step:
+        if isinstance(steps := summary.get("steps"), int) and steps <= self.step:
             self.notes = notes_in(summary) | self.notes
-            self.last_files = {**(last if isinstance(last, dict) else {}), **self.last_files}
+            self.last_files = last_files_in(summary) | self.last_files
 
     def latest_scores(self) -> dict[str, LatestScore]:
         """The latest score of each name in metrics.jsonl until this step, and the step of each; none of samples that
@@ -195,7 +194,7 @@ class Run:
         Raises:
             ContractError: if the name is one of the summary's own entries, such as `status`.
         """
-        if name in SUMMARY_ENTRIES:
+        if name in summary_entries():
             raise ContractError(f'an observer adds "{name}" to the summary, which has an entry of that name; rename it')
         self.notes[name] = content
 
