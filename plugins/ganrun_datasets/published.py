@@ -52,7 +52,23 @@ def identify(data: str, files: Mapping[Path, str | None], *, as_packed: bool = F
     return Identity({path.name: md5 for path, md5 in found.items()}, False if foreign else is_known or None)
 
 
-def md5_of(path: Path, *, unpacked: bool = True) -> str:
+def verdict_on(path: Path, published: str | None, *, as_packed: bool = False) -> str:
+    """What a file is, in words, after every byte of it has been read again.
+
+    Args:
+        path: The file.
+        published: Its published MD5, or None.
+        as_packed: As in `identify`.
+    """
+    md5 = md5_of(path, unpacked=not as_packed, again=True)
+    if published is None:
+        return f"MD5 {md5}; none is published"
+    if md5 == published:
+        return f"MD5 {md5}, as published"
+    return f"MD5 {md5}, not the published {published}{' of the file as it was packed' if as_packed else ''}"
+
+
+def md5_of(path: Path, *, unpacked: bool = True, again: bool = False) -> str:
     """The MD5 of a file in hexadecimal; for a gzip file that is not a .tar, the MD5 of its unpacked content.
 
     It is computed once, and remembered in ganrun's cache for as long as the file's size, times and place on the disk
@@ -61,17 +77,24 @@ def md5_of(path: Path, *, unpacked: bool = True) -> str:
     Args:
         path: The file.
         unpacked: Whether a gzip file is unpacked.
+        again: Whether to compute it even if it is remembered.
     """
     stamp, memory = _stamp(path), _memory(path, unpacked)
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(memory.read_text(encoding="utf-8"))
-        if known["stamp"] == stamp:
-            return str(known["md5"])
+    if not again and (known := _remembered(memory, stamp)) is not None:
+        return known
     md5 = _computed(path, unpacked)
     if stamp == _stamp(path) and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
         with suppress(OSError), ganrun.cache_file(memory) as partial:
             partial.write_text(json.dumps({"stamp": stamp, "md5": md5}), encoding="utf-8")
     return md5
+
+
+def _remembered(memory: Path, stamp: list[int]) -> str | None:
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return str(known["md5"])
+    return None
 
 
 def _computed(path: Path, unpacked: bool) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field
 import ganrun
 from ganrun_datasets.cache import cached
 from ganrun_datasets.places import candidate_folders, download_folder, is_file, searched
-from ganrun_datasets.published import Identity, identify, md5_of
+from ganrun_datasets.published import Identity, identify, verdict_on
 from ganrun_datasets.resample import resampled
 
 Images = npt.NDArray[np.uint8]
@@ -125,7 +125,7 @@ class PublishedData(ganrun.Data):
     def check_files(self) -> Mapping[str, str]:
         """Compare the files with the published MD5 sums, and every byte of resampled images with their checksums."""
         published = self.files_read(self.locate())
-        found = {path: _verdict(md5_of(path), published[path]) for path in published}
+        found = {path: verdict_on(path, published[path], as_packed=self.md5s_as_packed) for path in published}
         for name, split in self.read(self.locate()).items():
             images = self._resized(name, split.images, whole=True)
             if isinstance(images, np.memmap) and images is not split.images:
@@ -190,12 +190,6 @@ class PublishedData(ganrun.Data):
         lines += [f"  ganrun data fetch {self.name}, or download = true in [data]: torchvision fetches them"]
         lines += [f"  {line}" for line in self.instructions(folders[0].absolute())]
         return "\n".join([*lines, *searched(folders, self._missing, len(self.checksums))])
-
-
-def _verdict(md5: str, published: str | None) -> str:
-    if published is None:
-        return f"MD5 {md5}; none is published"
-    return f"MD5 {md5}, as published" if md5 == published else f"MD5 {md5}, not the published {published}"
 
 
 @contextmanager

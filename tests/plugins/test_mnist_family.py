@@ -175,6 +175,8 @@ def test_a_checksum_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     write(b"now", 0)
     assert {md5_of(path) for _ in range(2)} == {hashlib.md5(b"now").hexdigest()} and len(reads) == 4
 
+    assert md5_of(path, again=True) == hashlib.md5(b"now").hexdigest() and len(reads) == 5
+
     write(b"one", 60)
     md5_of(path)
     (memory,) = (tmp_path / "cache/checksums").glob("*.json")

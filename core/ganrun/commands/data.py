@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ganrun.contracts.data import Data
     from ganrun.contracts.specs import DataSpec
     from ganrun.recipe.recipe import ComponentConfig
+
+
+LISTED = 20
+"""Entries of a mapping that `ganrun data check` prints: there may be one for each class."""
 
 
 @click.group("data")
@@ -121,9 +126,11 @@ def _manifest_text(spec: DataSpec, manifest: Mapping[str, Any]) -> str:
 
 
 def _value_text(value: Any, indent: int) -> str:
-    """A mapping has one line for each entry; lists and plain values are written as JSON."""
+    """A mapping has one line for each entry, up to `LISTED`; lists and plain values are written as JSON."""
     if isinstance(value, dict):
-        return ("\n" + " " * indent).join(f"{name}: {_value_text(each, indent + 2)}" for name, each in value.items())
+        lines = [f"{name}: {_value_text(each, indent + 2)}" for name, each in islice(value.items(), LISTED)]
+        rest = [f"and {len(value) - LISTED:,} more"] if len(value) > LISTED else []
+        return ("\n" + " " * indent).join([*lines, *rest]) or "none"
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)

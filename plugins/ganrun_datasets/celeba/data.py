@@ -27,6 +27,7 @@ from ganrun_datasets.pictures.data import Layout, PictureData
 from ganrun_datasets.pictures.job import Job, Unreadable
 from ganrun_datasets.pictures.picture import Filter, Transform, UnreadableError
 from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.published import md5_of, verdict_on
 
 WIDTH, HEIGHT = 178, 218
 JPEG_START = b"\xff\xd8"
@@ -114,6 +115,11 @@ class Celeba(PictureData):
         for name in self.layout.splits:
             self.check_split(name)
 
+    def check_files(self) -> Mapping[str, str]:
+        """Compare the zip and the lists with the published MD5 sums, and check every byte of the decoded pictures."""
+        files = self._files.with_checksum(self._lists)
+        return {**super().check_files(), **{str(path): verdict_on(path, PUBLISHED.get(path.name)) for path in files}}
+
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the files with their digests, crop and size, attribute, and the number of skipped pictures."""
         return {
@@ -166,11 +172,15 @@ class Celeba(PictureData):
             )
         return attribute_labels(path, attribute, numbers)
 
+    @property
+    def _lists(self) -> list[str]:
+        """The lists that the settings need, as far as they are there."""
+        return [ATTRIBUTES] * bool(self.settings.attribute) + [PARTITION] * (self.settings.train_on == "train")
+
     def _identity(self) -> dict[str, Any]:
         """Each file with its digest, and whether all are the published ones."""
         pictures = self._files.pictures
-        lists = [ATTRIBUTES] * bool(self.settings.attribute) + [PARTITION] * (self.settings.train_on == "train")
-        sums = self._files.checksums(lists)
+        sums = {path.name: md5_of(path) for path in self._files.with_checksum(self._lists)}
         copies = {name for name in sums if name.endswith(".csv")}  # in another format, so no checksum tells
         are_published = {sums[name] for name in sums.keys() - copies} <= set(PUBLISHED.values())
         if pictures.is_file():

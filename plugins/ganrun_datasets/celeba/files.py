@@ -13,7 +13,6 @@ from ganrun import DataError
 from ganrun_datasets.celeba.faces import FILE_NAME
 from ganrun_datasets.pictures.sources import Source, source_at
 from ganrun_datasets.places import candidate_folders, is_file
-from ganrun_datasets.published import md5_of
 
 NAME = "celeba"
 FOLDER = "img_align_celeba"
@@ -79,11 +78,10 @@ class CelebaFiles:
         files = [folder / part / each for each in spelled for folder in folders for part in ("", "Anno", "Eval")]
         return next(filter(is_file, files), None)
 
-    def checksums(self, names: Iterable[str]) -> dict[str, str]:
-        """The MD5 of the zip, if the pictures are in one, and of the lists `names` that are there."""
+    def with_checksum(self, names: Iterable[str]) -> list[Path]:
+        """The zip, if the pictures are in one, and those of the lists `names` that are there."""
         lists = [path for path in map(self.list_file, names) if path]
-        zips = [self.pictures] if self.pictures.is_file() else []
-        return {path.name: md5_of(path) for path in (*zips, *lists)}
+        return [*([self.pictures] if self.pictures.is_file() else []), *lists]
 
 
 def _pictures_in(place: Path) -> Path | None:
