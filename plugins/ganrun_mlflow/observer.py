@@ -41,7 +41,7 @@ class Mlflow(ganrun.Observer):
         """The run's name in MLflow. Default: the recipe's name."""
 
         tags: dict[str, str] = {}
-        """More tags for the run, to filter and group by."""
+        """More tags for the run, to filter and group by; those that ganrun sets itself stay."""
 
         log_checkpoints: bool = False
         """Whether the last checkpoint is uploaded at the end."""
@@ -116,7 +116,7 @@ class Mlflow(ganrun.Observer):
             name=f"{name}, seed {run.seed}" if run.group else name,
             started=round(time.time(), 3),
             params=labels.params_of(run),
-            tags=labels.tags_of(run) | labels.tags_from(self.settings.tags),
+            tags=self._tags(run),
             dataset=labels.dataset_of(run),
             description=labels.description_of(run.recipe.source.text),
             log_checkpoints=self.settings.log_checkpoints,
@@ -129,6 +129,13 @@ class Mlflow(ganrun.Observer):
             else:
                 log.warning("the run was in MLflow at %s; it continues as a new one at %s", earlier.uri, state.uri)
         return state
+
+    def _tags(self, run: Run) -> dict[str, str]:
+        own, more = labels.tags_of(run), labels.tags_from(self.settings.tags)
+        if taken := own.keys() & more.keys():
+            place = run.recipe.where(("mlflow", "tags"))
+            log.warning("%s: [mlflow] tags: ganrun sets %s itself; choose other names", place, ", ".join(sorted(taken)))
+        return more | own
 
 
 def _incomplete(run: Run, error: Exception, uri: str) -> list[str]:

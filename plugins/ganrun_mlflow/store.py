@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -30,6 +31,8 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 PATIENCE_SECONDS = 3
 """How long a server may take for its first answer."""
+
+LONGEST_FOLDER = 80
 
 CREATION_SECONDS = 120
 """How long another process may take to create a SQLite store; on most machines it takes seconds."""
@@ -239,10 +242,14 @@ def _exclusive(database: Path | None) -> Iterator[None]:
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
+    """A folder for each experiment, whose name shows which."""
     database = sqlite_path(uri)
     if database is None:
         return None
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment).strip("-.") or "experiment"
+    if folder != experiment or len(folder) > LONGEST_FOLDER:
+        digest = hashlib.blake2b(experiment.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        folder = f"{folder[:LONGEST_FOLDER]}-{digest}"
     return (database.parent / "mlruns" / folder).as_uri()
 
 

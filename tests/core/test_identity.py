@@ -409,6 +409,31 @@ def test_a_damaged_environment_is_kept_and_reported(
     assert [each["step"] for each in RunDirectory(tmp_path / "run").sessions()] == [2]
 
 
+@pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "filter.x.process"])
+def test_asking_git_runs_nothing_that_a_folder_names_and_writes_nothing(tmp_path: Path, setting: str) -> None:
+    """A recipe may stand in a repository that came from anybody, with a configuration of its own."""
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, timeout=60, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "recipe.toml").write_text("one")
+    git("add", ".")
+    git("-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x")
+    hook, marker = tmp_path / "hook", tmp_path / "executed"
+    hook.write_text(f"#!/bin/sh\ntouch {marker}\ncat\n")
+    hook.chmod(0o755)
+    git("config", setting, str(hook))
+    (tmp_path / ".git/info/attributes").write_text("*.toml filter=x\n")
+    (tmp_path / "recipe.toml").write_text("two")
+    index = (tmp_path / ".git/index").read_bytes()
+    state = _git_state(tmp_path)
+    assert not marker.exists() and (tmp_path / ".git/index").read_bytes() == index
+    assert state is not None and state["dirty"] is (True if setting == "core.fsmonitor" else None)
+    git("status")
+    assert marker.exists() or setting == "filter.x.process", "the test itself shows that git would have run it"
+
+
 def test_what_git_does_not_say_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _git_state(tmp_path) is None
     for words in ("init -q", "config user.email a@b", "config user.name a", "commit -q --allow-empty -m one"):

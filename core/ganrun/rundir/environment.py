@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,15 @@ from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
+
+HARMLESS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
+"""Options of git for a folder that may come from anybody."""
+
+ALONE = "--ignore-submodules=all"
+"""Another repository has another configuration."""
+
+NOT_FOUND = 1
+"""The exit status of `git config` where nothing matches."""
 
 
 def describe_environment(
@@ -89,13 +99,28 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = None if _has_filters(folder) else _git(folder, "status", "--porcelain", "--untracked-files=no", ALONE)
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
+def _has_filters(folder: Path) -> bool:
+    """Whether a repository has filters of its own, unless git shows that it has none. `git status` would run them."""
+    done = _run_git(folder, "config", "--show-scope", "--get-regexp", r"^filter\.")
+    if done is None or done.returncode not in (0, NOT_FOUND):
+        return True
+    return any(line.startswith(("local", "worktree")) for line in done.stdout.splitlines())
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
+    done = _run_git(folder, *arguments)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else None
+
+
+def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """Ask git, which runs nothing that the folder's configuration names, and writes nothing; None without an answer."""
+    command = ["git", "-C", str(folder), *HARMLESS, *arguments]
+    environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1"}
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
