@@ -27,6 +27,15 @@ from .base.randomness import (
 from .base.ranks import mean_over_ranks as mean_over_ranks
 from .base.secrets import without_secrets as without_secrets
 from .base.spinner import spinner as spinner
+from .base.texts import (
+    Markdown as Markdown,
+    markdown_block as markdown_block,
+    markdown_code as markdown_code,
+    markdown_text as markdown_text,
+    one_line as one_line,
+    printable as printable,
+    yaml_scalar as yaml_scalar,
+)
 from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (

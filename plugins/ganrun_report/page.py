@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ganrun import RequestError, atomic_path
+from ganrun import RequestError, atomic_path, printable
 from ganrun_report import charts
 from ganrun_report.charts import loss_charts, run_label, score_charts, seed_label
 from ganrun_report.pictures import Strip, strip_of
@@ -144,6 +144,7 @@ def _jinja() -> Environment:
         loader=PackageLoader("ganrun_report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # before it is escaped as HTML
         trim_blocks=True,
         lstrip_blocks=True,
     )

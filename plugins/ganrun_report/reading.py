@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
-from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score
+from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
 from ganrun_report.protocols import ScoreProtocol, protocol_of
-from ganrun_report.text import counted, one_line
+from ganrun_report.text import counted
 
 PICTURE = re.compile(r"step_(\d+)\.png")
 LOSS_PREFIX = "loss/"

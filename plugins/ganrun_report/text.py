@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ganrun import one_line
+
 ABSENT = "–"
 """Stands for a value that a run does not have."""
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks and terminal control characters: these are escaped, as in `\\n`."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def path_text(path: Path) -> str:

@@ -10,6 +10,7 @@ from ganrun.base.errors import GanrunError, RecipeError
 from ganrun.base.spinner import spinner
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, recipe_options
+from ganrun.commands.output import print_line
 
 
 @click.command("check")
@@ -27,7 +28,7 @@ def command(recipes: tuple[Path, ...], options: RecipeOptions) -> None:
             (recipe,) = load_recipes([path], options)
             check_recipe(recipe)
             build_events(recipe)
-            click.echo(f"{path}: ok")
+            print_line(f"{path}: ok")
         except GanrunError as error:
             faults.append(str(error))
     if faults:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ganrun.base.spinner import spinner
+from ganrun.base.texts import printable
 from ganrun.commands.options import RecipeOptions
 from ganrun.discovery.registry import load_registry
 
@@ -31,5 +32,5 @@ def load_recipes(paths: Iterable[Path], options: RecipeOptions) -> list[Recipe]:
         found = [find_recipe(path) for path in paths]
         recipes = [load_recipe(path, registry, options.overrides, made_with(path)) for path in found]
     for name, reason in registry.broken().items():
-        click.echo(f'warning: the plugin "{name}" is broken and left out: {reason}', err=True)
+        click.echo(printable(f'warning: the plugin "{name}" is broken and left out: {reason}'), err=True)
     return recipes
