@@ -20,6 +20,10 @@ from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
 )
+from .base.places import (
+    is_local_path as is_local_path,
+    without_local_paths as without_local_paths,
+)
 from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,

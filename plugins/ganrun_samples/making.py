@@ -38,14 +38,17 @@ class Maker:
     Args:
         run: A run directory, a checkpoint, an exported folder, or a tracker's id.
         device: As `ganrun.load` takes it.
-        sampling: How samples are made instead of as the run says: `sampling.psi=0.5`.
+        overrides: How samples are made instead of as the run says, `sampling.psi=0.5`; and where its data is,
+            `data.root=…`.
 
     Raises:
         RequestError: if there is no such thing, or it cannot be used.
     """
 
-    def __init__(self, run: str, device: str, sampling: Sequence[str] = ()) -> None:
+    def __init__(self, run: str, device: str, overrides: Sequence[str] = ()) -> None:
         self._saved = find_saved_model(run)
+        self._data_overrides = [each for each in overrides if each.startswith("data.")]
+        sampling = [each for each in overrides if each not in self._data_overrides]
         self._model = self._saved.model(device, sampling)
         self._changes = [re.sub(r"[^\w.+-]+", "_", each.removeprefix("sampling.")) for each in sampling]
 
@@ -142,7 +145,7 @@ class Maker:
         return found
 
     def _real(self, count: int, split: str | None = None) -> Tensor:
-        return pictures.real_samples(self._saved.data(), count, split)
+        return pictures.real_samples(self._saved.data(self._data_overrides), count, split)
 
 
 def _write_strip(target: Target, rows: Tensor, title: str, names: Sequence[str] = ()) -> None:

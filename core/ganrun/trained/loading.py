@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
-from ganrun.base.errors import RequestError
+from ganrun.base.errors import RecipeError, RequestError
 from ganrun.contracts.beginning import begin
 from ganrun.contracts.data import Data
 from ganrun.contracts.specs import DataSpec
 from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
+from ganrun.recipe.handed_out import handed_out
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
@@ -122,14 +122,23 @@ class SavedModel:
         frame = run_frames(config, config.loss)
         return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data, frame=frame)
 
-    def data(self) -> Data:
+    def data(self, overrides: Sequence[str] = ()) -> Data:
         """The data set of the recipe, prepared.
+
+        Args:
+            overrides: `data.root=…`, as after `--set`; an exported folder does not say where its data is.
 
         Raises:
             DataError: with the steps that fix it.
+            RecipeError: if it lacks a setting, such as a place that an exported folder leaves out.
         """
         recipe = self.folder / RECIPE
-        return prepared_data(load_evaluation_config(str(recipe), self.registry, made_with=made_with(recipe)))
+        return prepared_data(load_evaluation_config(str(recipe), self.registry, overrides, made_with(recipe)))
+
+    def recipe_text(self) -> str:
+        """The recipe as it may be handed out: without paths, addresses and secrets."""
+        recipe = self.folder / RECIPE
+        return handed_out(recipe, self.registry, made_with(recipe))
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
@@ -139,15 +148,24 @@ class SavedModel:
             about: Further entries of config.json, as JSON.
 
         Raises:
+            RequestError: if the model cannot be built without a path of this machine.
             RunError: if the facts cannot be written.
             OSError: if the recipe or the weights cannot.
         """
         for slot, tensors in self.weights.items():
             write_weights(folder / f"{slot}.safetensors", tensors)
-        shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
+        (folder / RECIPE).write_text(self.recipe_text(), encoding="utf-8")
+        self._check_complete(folder / RECIPE)
         spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
+
+    def _check_complete(self, recipe: Path) -> None:
+        try:
+            load_model_config(recipe, self.registry, made_with=made_with(self.folder / RECIPE))
+        except RecipeError as error:
+            text = "the model cannot be handed out, since a setting that it needs is a path of this machine"
+            raise RequestError(f"{text}: {'; '.join(error.faults).replace(f'{recipe}', recipe.name)}") from error
 
     def _begin(self, model: ModelConfig, config: ComponentConfig, component: Any, device: torch.device) -> None:
         """Set what is a function of the step as it was after the checkpoint's."""
