@@ -45,7 +45,16 @@ _SET = click.option(
     help="Make samples in another way, --set sampling.psi=0.5; or say where the data is, --set data.root=DIR.",
 )
 _SEED = click.option("--seed", type=click.IntRange(0), help="Draw other samples. Default: always the same.")
-_LABEL = click.option("--label", type=click.IntRange(0), help="The class of all samples; for conditional models.")
+_LABEL = click.option(
+    "--label", metavar="NAME", help="The class of all samples, or its number; for conditional models."
+)
+_LABELS = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME",
+    help="The class of the samples, or its number; for conditional models. Of several, each has a row of --count.",
+)
 _COLUMNS = click.option("--columns", type=click.IntRange(1), help="Images in a row. Default: about a square.")
 _STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show_default=True, help="Steps in a row.")
 
@@ -53,7 +62,7 @@ _STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show
 @_options("sample", 64)
 @_SET
 @_COLUMNS
-@_LABEL
+@_LABELS
 @_SEED
 def sample(
     run: str,
@@ -61,7 +70,7 @@ def sample(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    labels: tuple[str, ...],
     columns: int | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -73,11 +82,13 @@ def sample(
     \b
     ganrun sample runs/wgan-… -n 64
     ganrun sample runs/wgan-…/checkpoints/best -n 5000 --output pictures/
+    ganrun sample runs/acgan-… --label cat --label dog -n 8
     ganrun sample runs/style-… --set sampling.psi=0.5
     """
     maker = _maker(run, device, overrides)
-    target = maker.target("sample", output, seed=seed, label=label)
-    maker.sample(target, count, columns, seed, label)
+    numbers = [maker.label(each) for each in labels]
+    target = maker.target("sample", output, seed=seed, label="-".join(map(str, numbers)) or None)
+    maker.sample(target, count, columns, seed, numbers)
     click.echo(target.report())
 
 
@@ -92,7 +103,7 @@ def interpolate(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    label: str | None,
     columns: int,
     overrides: tuple[str, ...],
 ) -> None:
@@ -105,8 +116,9 @@ def interpolate(
     ganrun interpolate runs/wgan-… -n 16 --columns 60 --output frames/
     """
     maker = _maker(run, device, overrides)
-    target = maker.target("interpolate", output, seed=seed, label=label)
-    maker.interpolate(target, count, columns, seed, label)
+    number = maker.label(label)
+    target = maker.target("interpolate", output, seed=seed, label=number)
+    maker.interpolate(target, count, columns, seed, number)
     click.echo(target.report())
 
 
@@ -124,7 +136,7 @@ def traverse(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    label: str | None,
     dimensions: str | None,
     columns: int,
     overrides: tuple[str, ...],
@@ -139,8 +151,9 @@ def traverse(
     ganrun traverse runs/vae-… --dimensions 0,3,7
     """
     maker = _maker(run, device, overrides)
-    target = maker.target("traverse", output, seed=seed, label=label)
-    maker.traverse(target, count, columns, dimensions, seed, label)
+    number = maker.label(label)
+    target = maker.target("traverse", output, seed=seed, label=number)
+    maker.traverse(target, count, columns, dimensions, seed, number)
     click.echo(target.report())
 
 
