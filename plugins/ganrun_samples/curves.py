@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,13 @@ def _draw(axes: Axes, panel: Panel, legend_columns: int) -> None:
     for number, (name, curve) in enumerate(panel.curves.items()):
         style = STYLES[number // len(PALETTE) % len(STYLES)]
         colour, dots = PALETTE[number % len(PALETTE)], "o" if len(curve) < 20 else ""
-        look = {"marker": dots, "markersize": 3, "color": colour, "linewidth": 1.2, "label": _label(name)}
+        look: dict[str, Any] = {
+            "marker": dots,
+            "markersize": 3,
+            "color": colour,
+            "linewidth": 1.2,
+            "label": _label(name),
+        }
         axes.plot(*zip(*curve, strict=True), style, **look)
     if panel.floor is not None:
         axes.axhline(panel.floor, color="0.4", linestyle="--", linewidth=1, label=REAL)

@@ -18,18 +18,22 @@ from ganrun.commands.output import print_line
 @recipe_options
 def command(recipes: tuple[Path, ...], options: RecipeOptions) -> None:
     """Check recipes without training: settings, components, and that the networks fit."""
-    with spinner("loading PyTorch"):
-        from ganrun.training.assembly import check_recipe
-        from ganrun.training.builder import build_events
-
     faults: list[str] = []
     for path in recipes:
         try:
-            (recipe,) = load_recipes([path], options)
-            check_recipe(recipe)
-            build_events(recipe)
+            _check(path, options)
             print_line(f"{path}: ok")
         except GanrunError as error:
             faults.append(str(error))
     if faults:
         raise RecipeError(faults)
+
+
+def _check(path: Path, options: RecipeOptions) -> None:
+    (recipe,) = load_recipes([path], options)
+    with spinner("loading PyTorch"):
+        from ganrun.training.assembly import check_recipe
+        from ganrun.training.builder import build_events
+
+    check_recipe(recipe)
+    build_events(recipe)

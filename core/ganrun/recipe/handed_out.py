@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from ganrun.base.places import without_local_paths
+from ganrun.base.places import is_local_path, without_local_paths
 from ganrun.base.secrets import without_secrets
+from ganrun.contracts.losses import Loss
 from ganrun.contracts.networks import Network
 from ganrun.contracts.outside import Address, local_paths, marked
+from ganrun.contracts.settings import Settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
@@ -21,6 +24,9 @@ from ganrun.recipe.tables import Tables
 
 def handed_out(path: Path, registry: Registry, made_with: MadeWith) -> str:
     """The text of a run's own recipe without the paths of that machine, the addresses of its services, and `from`.
+
+    Of a path without which the loss or a network has no valid settings, the last component stays. The file is not read
+    where a model is loaded: its weights are in the folder.
 
     The recipe's comment stays, which is its author's text. Nothing holds a password or token, as a recipe of ganrun
     0.1.0 may.
@@ -48,13 +54,23 @@ def _strip(reader: ComponentReader, table: dict[str, Any], kind: str, use: objec
     found = reader.named(kind, use)
     if found is None:
         return
-    addresses = [name for name, _ in marked(found.cls.Settings, Address)]
-    start = ["from"] if issubclass(found.cls, Network) else []
-    for name in (*local_paths(found.cls.Settings), *addresses, *start):
+    settings, is_model = found.cls.Settings, issubclass(found.cls, Network | Loss)
+    addresses = [name for name, _ in marked(settings, Address)]
+    paths = [name for name, value in table.items() if isinstance(value, str) and is_local_path(value)]
+    for name in (*addresses, *(["from"] if is_model else [])):
         table.pop(name, None)
+    for name in {*paths, *local_paths(settings)} & table.keys():
+        if is_model and _is_required(settings, name):
+            table[name] = re.split(r"[/\\]", table[name])[-1]
+        else:
+            del table[name]
     for name, part in found.cls.parts.items():
         if isinstance(table.get(name), dict):
             _strip(reader, table[name], part, table[name].get("use"))
+
+
+def _is_required(settings: type[Settings], key: str) -> bool:
+    return any(field.is_required() and (field.alias or name) == key for name, field in settings.model_fields.items())
 
 
 def _at(tables: Any, key: Key) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
+from ganrun.base.frames import in_one_line
 from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
@@ -133,13 +133,26 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         weights = {path.name.removesuffix(".safetensors"): read_weights(path) for path in folder.glob("*.safetensors")}
-        return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
+        return Checkpoint(weights, _read_progress(folder / PROGRESS, int(manifest["step"])))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
     except OSError as error:
         raise RequestError(f"cannot read {error.filename or folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+
+
+def _read_progress(path: Path, step: int) -> Mapping[str, Any]:
+    try:
+        progress = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch and its readers of archives have many
+        raise DamagedCheckpoint(f"{path} is damaged: {in_one_line(error)}") from error
+    wanted = {"optimizers", "step", "images_seen", "seconds"}
+    if isinstance(progress, dict) and wanted <= progress.keys() and progress["step"] == step:
+        return progress
+    raise DamagedCheckpoint(f"{path} is damaged: it does not hold the progress of step {step}")
 
 
 def manifest_path(checkpoint: Path) -> Path:
@@ -151,7 +164,7 @@ def step_of(folder: Path) -> int | None:
     """The step of a checkpoint, from its manifest; None if there is none."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +21,9 @@ from packaging.version import Version
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import write_text
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, Record
+
+if sys.platform != "win32":
+    import fcntl
 
 log = logging.getLogger("ganrun")
 
@@ -70,7 +74,9 @@ class RunDirectory:
         """Whether a run was started here."""
         try:
             return self.recipe_path.is_file()
-        except OSError as error:  # a name too long, a folder that may not be read
+        except PermissionError as error:
+            raise RequestError(f"cannot read {self.path}: {error.strerror}") from error
+        except OSError as error:  # a name too long
             raise self._unwritable(error) from error
 
     @property
@@ -212,9 +218,10 @@ class RunDirectory:
 
     def _is_occupied(self) -> bool:
         try:
-            with FileLock(self / LOCK, blocking=False):
-                return False
-        except (Timeout, OSError):  # an OSError where the folder may only be read
+            return _is_held(self / LOCK)
+        except FileNotFoundError:  # never locked, or copied without it
+            return False
+        except OSError:  # no permission to try it
             return True
 
     @contextmanager
@@ -226,6 +233,30 @@ class RunDirectory:
 
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds the lock. Writes nothing: who reads a folder leaves it as it is.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be tried.
+    """
+    with lock.open("rb") as file:
+        if sys.platform == "win32":
+            return not _can_lock(lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _can_lock(lock: Path) -> bool:
+    try:
+        with FileLock(lock, blocking=False):
+            return True
+    except Timeout:
+        return False
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.devices import choose_device
-from ganrun.base.errors import RecipeError, RequestError
+from ganrun.base.errors import RequestError
 from ganrun.contracts.beginning import begin
 from ganrun.contracts.data import Data
 from ganrun.contracts.specs import DataSpec
@@ -34,6 +34,7 @@ from ganrun.training.components import (
     prepared_data,
     run_frames,
 )
+from ganrun.training.sizes import check_weights
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -116,6 +117,7 @@ class SavedModel:
         for slot, network in config.networks.items():
             ports = framed_spec(config, loss, slot)
             with frame_of(config, network, "__init__"):
+                check_weights(config, network, ports)
                 networks[slot] = self._filled(slot, build_network(network, ports, place))
             self._begin(config, network, networks[slot], place)
         data = self.data if self.is_run else None
@@ -148,24 +150,15 @@ class SavedModel:
             about: Further entries of config.json, as JSON.
 
         Raises:
-            RequestError: if the model cannot be built without a path of this machine.
             RunError: if the facts cannot be written.
             OSError: if the recipe or the weights cannot.
         """
         for slot, tensors in self.weights.items():
             write_weights(folder / f"{slot}.safetensors", tensors)
         (folder / RECIPE).write_text(self.recipe_text(), encoding="utf-8")
-        self._check_complete(folder / RECIPE)
         spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
-
-    def _check_complete(self, recipe: Path) -> None:
-        try:
-            load_model_config(recipe, self.registry, made_with=made_with(self.folder / RECIPE))
-        except RecipeError as error:
-            text = "the model cannot be handed out, since a setting that it needs is a path of this machine"
-            raise RequestError(f"{text}: {'; '.join(error.faults).replace(f'{recipe}', recipe.name)}") from error
 
     def _begin(self, model: ModelConfig, config: ComponentConfig, component: Any, device: torch.device) -> None:
         """Set what is a function of the step as it was after the checkpoint's."""
