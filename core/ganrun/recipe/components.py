@@ -117,7 +117,8 @@ class ComponentReader:
                 self.tables.fault((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
-        owner = Owner(str(found), f"ganrun show {kind} {table['use']}", local_paths(found.cls.Settings))
+        choices = {name: self.registry.names(part) for name, part in found.cls.parts.items()}
+        owner = Owner(str(found), f"ganrun show {kind} {table['use']}", local_paths(found.cls.Settings), choices)
         with called(f"{header(key)} {found}", "its Settings", self.tables.source.where(key), PluginError):
             if (*key, "use") in self.tables.source.overrides:
                 rest = self._fitting(key, found, rest)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,9 @@ class Owner:
 
     paths: Collection[str] = ()
     """Its settings that are paths of this machine."""
+
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By settings that name other components, the names that there are."""
 
 
 def setting_faults(
@@ -79,6 +82,10 @@ def _text(key: Key, place: Key, faults: list[ErrorDetails], names: list[str], ow
     reason = ", or ".join(_reason(each) for each in faults)
     if any(each["type"] == SECRET_FAULT for each in faults):
         return f"{header(key)} {path}: {reason}"
+    if path in owner.choices:
+        reason = (
+            f"it names a component: one of {', '.join(owner.choices[path])}; or a table with use = and its settings"
+        )
     return f"{header(key)} {path} = {shown(fault['input'])}: {reason}" if path else f"{header(key)}: {reason}"
 
 

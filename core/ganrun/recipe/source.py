@@ -136,8 +136,9 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8 text, so it is no TOML") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is no TOML") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -171,7 +172,9 @@ def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
 
 def _index(table: list[Any], part: str | int, override: str) -> int:
     if not isinstance(part, int) or part >= len(table):
-        raise RequestError(f"--set {override}: there is no entry {part}; the list has {len(table)}, counted from 0")
+        what = f"there is no entry {part}; the list has {len(table)}, counted from 0"
+        hint = "" if table else f"; to add one, say --set '{override.partition('.')[0]}=[{{ use = \"NAME\" }}]'"
+        raise RequestError(f"--set {override}: {what}{hint}")
     return part
 
 

@@ -174,6 +174,10 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         RequestError: if all checkpoints are damaged, or one cannot be read.
     """
+    return _latest(run, "; to train it again from step 0, move that directory away")
+
+
+def _latest(run: Path, advice: str) -> Checkpoint | None:
     damaged: list[DamagedCheckpoint] = []
     for folder in reversed(checkpoints_in(run)):
         try:
@@ -186,9 +190,7 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
             return found
     if damaged:
         listed = "\n".join(f"  {each}" for each in damaged)
-        raise RequestError(
-            f"every checkpoint in {run} is damaged; to train it again from step 0, move that directory away:\n{listed}"
-        )
+        raise RequestError(f"every checkpoint in {run} is damaged{advice}:\n{listed}")
     return None
 
 
@@ -206,7 +208,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
         return run, load_checkpoint(folder)
     if not (folder / RECIPE).is_file():
         return None
-    latest = latest_checkpoint(folder)
+    latest = _latest(folder, ", so its weights are gone")
     if latest is None:
         raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
     return folder, latest

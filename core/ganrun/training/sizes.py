@@ -41,6 +41,14 @@ def _data_of(recipe: ModelConfig) -> ComponentConfig:
     return recipe.data if isinstance(recipe, TrainingConfig) else recipe.loss
 
 
+def largest_batch(recipe: TrainingConfig) -> tuple[int, Key]:
+    """Records of the largest batch of all stages, and the setting that decides it."""
+    stages = [(stage.batch_size, ("stage", number, "batch_size")) for number, stage in enumerate(recipe.stages)]
+    sizes: list[tuple[int, Key]] = [(recipe.train.batch_size, ("train", "batch_size"))]
+    sizes += [(size, key) for size, key in stages if size is not None]
+    return max(sizes, key=lambda found: found[0])
+
+
 def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpec) -> None:
     """Check that the weights of a network are not larger than the memory, by building it without them; nothing where
     its code needs their values.
