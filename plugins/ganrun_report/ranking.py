@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun import RequestError, is_local_path, without_secrets
+from ganrun_report.earlier import up_to_date
 from ganrun_report.protocols import ScoreProtocol, most_common, protocol_difference, protocol_key
 from ganrun_report.reading import PastRun
 from ganrun_report.text import ABSENT, last_component, value_text
@@ -173,13 +174,19 @@ def _training_settings(runs: Sequence[PastRun]) -> list[dict[str, str]]:
     Places do not count, but what is there: data has its fingerprint instead, and `from` the digest of the weights.
     """
     ignored = ("name", "requires", *PASSIVE_OBSERVERS)
-    kept = [{key: each for key, each in run.recipe.items() if key not in ignored and each != []} for run in runs]
-    settings = [{key: value for key, value in flat(each) if key not in FREE_SETTINGS} for each in kept]
+    recipes = up_to_date([run.recipe for run in runs])
+    kept = [{key: each for key, each in recipe.items() if key not in ignored and each != []} for recipe in recipes]
+    settings = [{key: value for key, value in flat(each) if not _is_free(key, value)} for each in kept]
     places = {key for each in settings for key, value in each.items() if _is_place(key, value)}
     return [
         dict(_by_content(key, value, run, places) for key, value in each.items())
         for each, run in zip(settings, runs, strict=True)
     ]
+
+
+def _is_free(key: str, value: str) -> bool:
+    """Whether replicates may differ in a setting; one update per step is what a slot has that no setting names."""
+    return key in FREE_SETTINGS or (key.startswith("train.repeat.") and value == "1")
 
 
 def _is_place(key: str, value: str) -> bool:

@@ -113,6 +113,18 @@ def test_a_start_from_a_damaged_run_is_not_told_how_to_resume(run: Path, tmp_pat
     assert "to train it again from step 0" in refused("resume", other)
 
 
+def test_an_output_among_other_files_is_warned_about(tmp_path: Path) -> None:
+    recipe = written(tmp_path)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-ann.txt").touch()
+    result = ran("train", recipe, "--output", tmp_path / "letters", "--set", "train.steps=1")
+    said = "holds other files, such as to-ann.txt; the run's are written among them"
+    assert result.exit_code == 0 and said in " ".join(result.stderr.split())
+    (tmp_path / "empty").mkdir()
+    result = ran("train", recipe, "--output", tmp_path / "empty", "--set", "train.steps=1")
+    assert "other files" not in result.stderr and result.exit_code == 0
+
+
 def test_two_plugins_of_one_class_name_are_both_there() -> None:
     def plugin(name: str) -> object:
         class Plugin:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 from collections import defaultdict
@@ -251,6 +252,26 @@ def test_the_same_data_and_weights_in_other_places_are_no_difference(runs: Path,
     assert differences.keys() == {"data.fingerprint", "generator.from"}
     assert {*differences["data.fingerprint"].values()} == {"f1", "f2"}
     assert "/home/ann" not in json.dumps(differences)
+
+
+OLD = Path(__file__).parents[1] / "compatibility" / "runs_0_1_0"
+
+
+@pytest.mark.parametrize("name", ["hinge", "gan", "wgan-gp"])
+def test_a_setting_that_has_moved_since_is_no_difference(tmp_path: Path, name: str) -> None:
+    for folder in "ab":
+        shutil.copytree(OLD / name, tmp_path / folder)
+    recipe = tmp_path / "b" / "recipe.toml"
+    text = recipe.read_text()
+    (old,) = re.findall(r"^n_\w+ = (\d)\n", text, re.M)
+    text = re.sub(r"^n_\w+ = \d\n", "", text, flags=re.M)
+    repeat = f"repeat = {{ discriminator = {old} }}\n" if old != "1" else ""
+    recipe.write_text(text.replace("[train]\n", f"[train]\n{repeat}"))
+    assert "2 runs of 1 recipe" in ganrun("compare", tmp_path).stdout
+    recipe.write_text(text.replace("[train]\n", "[train]\nrepeat = { discriminator = 7 }\n"))
+    differences = comparison_of(tmp_path)["differences"]
+    assert differences.keys() == {"train.repeat.discriminator"}
+    assert "7" in differences["train.repeat.discriminator"].values()
 
 
 # ── Properties ────────────────────────────────────────────────────────────────────────────────────────────

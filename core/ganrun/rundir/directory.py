@@ -107,7 +107,7 @@ class RunDirectory:
             lock.release()
 
     def check_free(self) -> None:
-        """Check that a new run would overwrite nothing.
+        """Check that a new run would overwrite nothing; warn if its files would lie among others.
 
         Raises:
             RequestError: if the folder holds files of those names, but no run.
@@ -117,6 +117,15 @@ class RunDirectory:
             raise RequestError(
                 f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
             )
+        if others := self._visible():
+            log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
+
+    def _visible(self) -> list[str]:
+        """The names of files and folders here that are not hidden; none where that cannot be seen."""
+        try:
+            return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+        except OSError:
+            return []
 
     def create(self) -> None:
         """Make the folder.
