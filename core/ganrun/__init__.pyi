@@ -31,6 +31,10 @@ from .base.npz import (
     npz_headers as npz_headers,
     read_npz as read_npz,
 )
+from .base.places import (
+    is_local_path as is_local_path,
+    without_local_paths as without_local_paths,
+)
 from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
@@ -41,6 +45,15 @@ from .base.secrets import (
     without_secrets as without_secrets,
 )
 from .base.spinner import spinner as spinner
+from .base.texts import (
+    Markdown as Markdown,
+    markdown_block as markdown_block,
+    markdown_code as markdown_code,
+    markdown_text as markdown_text,
+    one_line as one_line,
+    printable as printable,
+    yaml_scalar as yaml_scalar,
+)
 from .contracts.augmentations import Augmentation as Augmentation
 from .contracts.components import Part as Part
 from .contracts.data import (
@@ -119,6 +132,7 @@ from .discovery.registry import (
     load_registry as load_registry,
     locate as locate,
 )
+from .inference.labels import label_named as label_named
 from .inference.model import Model as Model
 from .inference.sources import real_images as real_images
 from .rundir.checkpoints import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ganrun import spinner
+from ganrun import one_line, spinner
 
 
 @click.command(no_args_is_help=True)
@@ -34,5 +34,5 @@ def export(run: str, output: Path | None, onnx: bool, device: str) -> None:
         from ganrun_export.exporting import Request, export_run
 
         folder = export_run(Request(run, output, onnx, device), show_stage)
-    click.echo(f"exported to {folder}; the model card is {folder / 'README.md'}")
-    click.echo(f'  in Python: import ganrun; images = ganrun.load("{folder}").sample(64)')
+    click.echo(one_line(f"exported to {folder}; the model card is {folder / 'README.md'}"))
+    click.echo(one_line(f'  in Python: import ganrun; images = ganrun.load("{folder}").sample(64)'))

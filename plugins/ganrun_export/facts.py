@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from ganrun import Model, RequestError, RunDirectory, SavedModel, Score
+from ganrun import Model, RequestError, RunDirectory, SavedModel, Score, without_local_paths
 
 log = logging.getLogger("ganrun")
 
@@ -28,7 +28,7 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
             crash, or its records cannot be read.
     """
     run = RunDirectory(saved.folder)
-    recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8"))
+    recipe = tomllib.loads(saved.recipe_text())
     environment = run.environment()
     try:
         averaged = [name for name, slot in model.loss.slots.items() if slot.averaged and recipe["ema"]]
@@ -67,7 +67,7 @@ def _scores_at(run: RunDirectory, step: int, sampling: Mapping[str, Any]) -> dic
             "better": "higher" if score.higher_is_better else "lower",
             "error": score.error,
             "floor": score.floor,
-            "protocol": score.protocol,
+            "protocol": without_local_paths(score.protocol),
         }
         for name, score in latest.items()
     }
@@ -97,5 +97,5 @@ def _training(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_paths(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A data set's manifest without the names of its files."""
-    return {key: value for key, value in manifest.items() if key != "files"}
+    """A data set's manifest without the names of its files, and without paths."""
+    return without_local_paths({key: value for key, value in manifest.items() if key != "files"})

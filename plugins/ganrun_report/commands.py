@@ -71,26 +71,26 @@ def report(runs: Sequence[str], experiment: str | None, by: str | None, output: 
     \b
     ganrun report runs/gan runs/vae --output gan-or-vae.html
     """
-    from ganrun import RequestError
+    from ganrun import RequestError, one_line
     from ganrun_report.page import write_page
     from ganrun_report.ranking import compare_runs
-    from ganrun_report.text import one_line
 
     if output and output.suffix.lower() not in (".html", ".htm"):
         raise RequestError(f"{output}: a report is an HTML page; use --output NAME.html")
     found = _read(runs, experiment)
     path = output or ((found[0].path if len(found) == 1 else Path()) / "report.html")
     for note in write_page(path, compare_runs(found, by), pictures):
-        click.echo(f"note: {note}", err=True)
+        click.echo(one_line(f"note: {note}"), err=True)
     click.echo(f"wrote {one_line(str(path))} ({max(1, path.stat().st_size // 1000):,} kB); open it in a browser")
 
 
 def _read(names: Sequence[str], experiment: str | None) -> list[PastRun]:
     """The readable runs; what could not be read is noted on the error stream."""
+    from ganrun import one_line
     from ganrun_report.finding import find_runs
     from ganrun_report.reading import read_runs
 
     runs, errors = read_runs(find_runs(names, experiment))
     for note in (*errors, *(f"{run.path}: {note}" for run in runs for note in run.notes)):
-        click.echo(f"note: {note}", err=True)
+        click.echo(one_line(f"note: {note}"), err=True)
     return runs

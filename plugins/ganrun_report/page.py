@@ -14,11 +14,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ganrun import RequestError, atomic_path
+from ganrun import RequestError, atomic_path, printable
 from ganrun_report import charts
 from ganrun_report.charts import loss_charts, run_label, score_charts, seed_label
 from ganrun_report.pictures import Strip, strip_of
-from ganrun_report.ranking import Comparison, Group, flat
+from ganrun_report.public import public_environment, public_recipe, public_text
+from ganrun_report.ranking import Comparison, Group
 from ganrun_report.reading import PastRun
 from ganrun_report.table import (
     Column,
@@ -37,9 +38,6 @@ LARGE_BYTES = 10_000_000
 MAX_NAMES = 3
 """Recipe names in the title."""
 
-PRIVATE = ("host", "command", "data.files", "problem.class_names", "sessions")
-"""Entries of the environment that the page omits: private, or of no use there."""
-
 
 @dataclass(frozen=True)
 class ShownRun:
@@ -52,6 +50,21 @@ class ShownRun:
 
     title: str
     """`A · quickstart, seed 1`."""
+
+    @property
+    def recipe(self) -> str:
+        """As the page may show it."""
+        return public_recipe(self.run)
+
+    @property
+    def error(self) -> str:
+        """What stopped the run, as the page may show it; empty if that is unknown."""
+        return public_text(self.run.error or "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be read, as the page may show it."""
+        return list(map(public_text, self.run.notes))
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,7 @@ def _jinja() -> Environment:
         loader=PackageLoader("ganrun_report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # before it is escaped as HTML
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -206,7 +220,7 @@ def _galleries(runs: Sequence[ShownRun], most: int) -> list[Gallery]:
 
 def _environment_tables(runs: Sequence[ShownRun]) -> dict[str, list[Column]]:
     """The entries that differ between runs, and those that do not."""
-    tables = [_public(shown.run) for shown in runs]
+    tables = [public_environment(shown.run) for shown in runs]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     values = {key: [table.get(key, ABSENT) for table in tables] for key in keys}
     different = {key: each for key, each in values.items() if len(set(each)) > 1}
@@ -217,8 +231,3 @@ def _environment_tables(runs: Sequence[ShownRun]) -> dict[str, list[Column]]:
         "different": [Column("", list(different)), *columns] if different else [],
         "shared": [Column("", list(shared)), Column("all runs", list(shared.values()))] if shared else [],
     }
-
-
-def _public(run: PastRun) -> dict[str, str]:
-    """A run's environment, flat, without private entries."""
-    return {key: value for key, value in flat(run.environment) if not key.startswith(PRIVATE)}

@@ -6,15 +6,16 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ganrun import RequestError
+from ganrun import RequestError, is_local_path, without_secrets
+from ganrun_report.earlier import up_to_date
 from ganrun_report.protocols import ScoreProtocol, most_common, protocol_difference, protocol_key
 from ganrun_report.reading import PastRun
-from ganrun_report.text import ABSENT, value_text
+from ganrun_report.text import ABSENT, last_component, value_text
 
 PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target")
 """Observers that do not affect training. `early-stopping` does: it decides how long a run trains."""
@@ -167,17 +168,54 @@ def _groups(runs: Sequence[PastRun]) -> list[Group]:
     return list(found.values())
 
 
-def _training_settings(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that affect training, flat; `metric = []` means the same as no metric."""
+def _training_settings(runs: Sequence[PastRun]) -> list[dict[str, str]]:
+    """The settings of each run that affect training, flat; `metric = []` means the same as no metric.
+
+    Places do not count, but what is there: data has its fingerprint instead, and `from` the digest of the weights.
+    """
     ignored = ("name", "requires", *PASSIVE_OBSERVERS)
-    kept = {key: each for key, each in recipe.items() if key not in ignored and each != []}
-    return {key: value for key, value in flat(kept) if key not in FREE_SETTINGS}
+    recipes = up_to_date([run.recipe for run in runs])
+    kept = [{key: each for key, each in recipe.items() if key not in ignored and each != []} for recipe in recipes]
+    settings = [{key: value for key, value in flat(each) if not _is_free(key, value)} for each in kept]
+    places = {key for each in settings for key, value in each.items() if _is_place(key, value)}
+    return [
+        dict(_by_content(key, value, run, places) for key, value in each.items())
+        for each, run in zip(settings, runs, strict=True)
+    ]
+
+
+def _is_free(key: str, value: str) -> bool:
+    """Whether replicates may differ in a setting; one update per step is what a slot has that no setting names."""
+    return key in FREE_SETTINGS or (key.startswith("train.repeat.") and value == "1")
+
+
+def _is_place(key: str, value: str) -> bool:
+    return is_local_path(value) or (key.startswith("data.") and "/" in value)
+
+
+def _by_content(key: str, value: str, run: PastRun, places: Collection[str]) -> tuple[str, str]:
+    """A setting; one that is a place, by what is there, or where that is unknown by its last component."""
+    fingerprint, digest = run.environment.get("data_fingerprint"), _digest(key, run)
+    if digest:
+        return key, f"weights {digest[:12]}"
+    if key not in places:
+        return key, without_secrets(value)
+    is_data = key.startswith("data.") and isinstance(fingerprint, str)
+    return ("data.fingerprint", value_text(fingerprint)) if is_data else (key, last_component(value))
+
+
+def _digest(key: str, run: PastRun) -> str:
+    """Of the weights that a network's `from` names, as the run has recorded it; empty for other keys."""
+    table, _, name = key.rpartition(".")
+    starts = run.environment.get("starts")
+    start = starts.get(table) if name == "from" and isinstance(starts, dict) else None
+    return str(start.get("sha256", "")) if isinstance(start, dict) else ""
 
 
 def _with_short_names(runs: Sequence[PastRun]) -> list[dict[str, str]]:
     """The settings of each run that affect training; a component has its plugin's name before its own only where
     another run means a component of that name by another plugin. ganrun 0.1.0 wrote no plugins' names."""
-    settings = [_training_settings(run.recipe) for run in runs]
+    settings = _training_settings(runs)
     for each, run in zip(settings, runs, strict=True):  # an observer's table of that name says what it is
         for key in [key for key, value in each.items() if key == f"{_short(value, run)}.use"]:
             del each[key]

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
-from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score
+from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
 from ganrun_report.protocols import ScoreProtocol, protocol_of
-from ganrun_report.text import counted, one_line
+from ganrun_report.text import counted
 
 PICTURE = re.compile(r"step_(\d+)\.png")
 LOSS_PREFIX = "loss/"
+
+MAX_DEPTH = 40
+"""Levels of tables and lists in a file of a run."""
 
 
 class Point(NamedTuple):
@@ -144,7 +147,7 @@ def read_run(path: Path) -> PastRun:
     """
     directory = RunDirectory(path)
     recipe_text, recipe = _recipe(directory)
-    summary, environment = directory.summary(), directory.environment()
+    summary, environment = _shallow(directory.summary()), _shallow(directory.environment())
     records, damaged = directory.read_records()
     substitute = [] if any(record.evaluation for record in records) else _summary_record(summary)
     records += substitute
@@ -176,11 +179,27 @@ def _recipe(directory: RunDirectory) -> tuple[str, dict[str, Any]]:
     path = directory.recipe_path
     try:
         text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
+        tables = tomllib.loads(text)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} is damaged, so the run is skipped: {error}") from error
+    if not _shallow(tables):
+        raise RequestError(f"{path} is damaged, so the run is skipped: it holds nothing, or is nested too deep")
+    return text, tables
+
+
+def _shallow(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables; empty where they are deeper than any of ganrun's."""
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return {} if level else tables
 
 
 def _summary_record(summary: dict[str, Any]) -> list[Record]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ganrun import one_line
 from ganrun_report.ranking import Comparison
 from ganrun_report.table import Column, difference_columns, legend, ranking_tables, summary_text
 
@@ -45,7 +46,7 @@ class _Screen:
     def paragraph(self, lines: Sequence[str], style: str = "") -> None:
         """Lines, and an empty one."""
         for line in (*lines, ""):
-            self._console.print(Text(line, style=style), soft_wrap=not self._console.is_terminal)
+            self._console.print(Text(one_line(line), style=style), soft_wrap=not self._console.is_terminal)
 
     def table(self, columns: Sequence[Column], keys: int) -> None:
         """Columns. On a terminal, those that do not fit follow below, with the first `keys` columns repeated."""
@@ -70,9 +71,9 @@ def _padded(cell: str, column: Column) -> str:
 def _drawn(columns: Sequence[Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column.head), justify=column.side, overflow="fold")
+        table.add_column(Text(one_line(column.head)), justify=column.side, overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table
 
 

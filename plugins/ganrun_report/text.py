@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+from ganrun import one_line
 
 ABSENT = "–"
 """Stands for a value that a run does not have."""
 
 
-def one_line(text: str) -> str:
-    """A text without line breaks and terminal control characters: these are escaped, as in `\\n`."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
 def path_text(path: Path) -> str:
     """A path relative to the working directory if it lies there, else in full."""
     return one_line(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def last_component(path: str) -> str:
+    """`…/faces`: a path of another machine, by its last component."""
+    parts = [part for part in re.split(r"[/\\]", path.strip()) if part]
+    return f"…/{parts[-1] if parts else ''}"
 
 
 def value_text(value: Any) -> str:

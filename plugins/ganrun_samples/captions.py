@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ganrun import one_line
 from ganrun_samples.grid import MARGIN, enlarged, enlargement, tiled
 
 FONT_SIZE = 15
@@ -40,20 +41,19 @@ def captioned(grids: Sequence[Grid], names: Sequence[str] = ()) -> npt.NDArray[n
         grids: From left to right; at least one.
         names: Names of the rows of the first grid.
     """
+    names, titles = [*map(one_line, names)], [one_line(grid.title) for grid in grids]
     font = ImageFont.load_default(size=FONT_SIZE)
     tiles = [tiled(grid.images, grid.columns) for grid in grids]
     factor = enlargement(max(len(each) for each in tiles), sum(each.shape[1] for each in tiles))
     pictures = [Image.fromarray(enlarged(each, factor).numpy()) for each in tiles]
-    widths = [
-        max(picture.width, ceil(font.getlength(grid.title))) for picture, grid in zip(pictures, grids, strict=True)
-    ]
+    widths = [max(picture.width, ceil(font.getlength(title))) for picture, title in zip(pictures, titles, strict=True)]
     left = PAD + ceil(max((font.getlength(name) for name in names), default=0))
     height = BAND + max(picture.height for picture in pictures)
     canvas = Image.new("RGB", (left + sum(widths) + GAP * (len(grids) - 1) + PAD, height), PAPER)
     draw = ImageDraw.Draw(canvas)
     _draw_names(draw, names, (MARGIN + grids[0].images.shape[2]) * factor, left, font)
-    for grid, picture, width in zip(grids, pictures, widths, strict=True):
-        draw.text((left + MARGIN * factor, BAND / 2), grid.title, fill=INK, font=font, anchor="lm")
+    for title, picture, width in zip(titles, pictures, widths, strict=True):
+        draw.text((left + MARGIN * factor, BAND / 2), title, fill=INK, font=font, anchor="lm")
         canvas.paste(picture, (left, BAND))
         left += width + GAP
     return np.asarray(canvas)

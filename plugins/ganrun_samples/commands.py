@@ -39,13 +39,22 @@ def _options(
 _SET = click.option(
     "-s",
     "--set",
-    "sampling",
+    "overrides",
     multiple=True,
-    metavar="sampling.KEY=VALUE",
-    help="Make samples in another way: --set sampling.psi=0.5.",
+    metavar="KEY=VALUE",
+    help="Make samples in another way, --set sampling.psi=0.5; or say where the data is, --set data.root=DIR.",
 )
 _SEED = click.option("--seed", type=click.IntRange(0), help="Draw other samples. Default: always the same.")
-_LABEL = click.option("--label", type=click.IntRange(0), help="The class of all samples; for conditional models.")
+_LABEL = click.option(
+    "--label", metavar="NAME", help="The class of all samples, or its number; for conditional models."
+)
+_LABELS = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME",
+    help="The class of the samples, or its number; for conditional models. Of several, each has a row of --count.",
+)
 _COLUMNS = click.option("--columns", type=click.IntRange(1), help="Images in a row. Default: about a square.")
 _STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show_default=True, help="Steps in a row.")
 
@@ -53,7 +62,7 @@ _STEPS = click.option("--columns", type=click.IntRange(2, 512), default=10, show
 @_options("sample", 64)
 @_SET
 @_COLUMNS
-@_LABEL
+@_LABELS
 @_SEED
 def sample(
     run: str,
@@ -61,9 +70,9 @@ def sample(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    labels: tuple[str, ...],
     columns: int | None,
-    sampling: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
     """Draw samples of RUN: a run directory, a checkpoint, an exported folder, or an MLflow run id.
 
@@ -73,11 +82,13 @@ def sample(
     \b
     ganrun sample runs/wgan-… -n 64
     ganrun sample runs/wgan-…/checkpoints/best -n 5000 --output pictures/
+    ganrun sample runs/acgan-… --label cat --label dog -n 8
     ganrun sample runs/style-… --set sampling.psi=0.5
     """
-    maker = _maker(run, device, sampling)
-    target = maker.target("sample", output, seed=seed, label=label)
-    maker.sample(target, count, columns, seed, label)
+    maker = _maker(run, device, overrides)
+    numbers = [maker.label(each) for each in labels]
+    target = maker.target("sample", output, seed=seed, label="-".join(map(str, numbers)) or None)
+    maker.sample(target, count, columns, seed, numbers)
     click.echo(target.report())
 
 
@@ -92,9 +103,9 @@ def interpolate(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    label: str | None,
     columns: int,
-    sampling: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
     """Interpolate between samples of RUN: a row for each pair; in a folder, a picture for each step.
 
@@ -104,9 +115,10 @@ def interpolate(
     ganrun interpolate runs/wgan-…
     ganrun interpolate runs/wgan-… -n 16 --columns 60 --output frames/
     """
-    maker = _maker(run, device, sampling)
-    target = maker.target("interpolate", output, seed=seed, label=label)
-    maker.interpolate(target, count, columns, seed, label)
+    maker = _maker(run, device, overrides)
+    number = maker.label(label)
+    target = maker.target("interpolate", output, seed=seed, label=number)
+    maker.interpolate(target, count, columns, seed, number)
     click.echo(target.report())
 
 
@@ -124,10 +136,10 @@ def traverse(
     output: Path | None,
     device: str,
     seed: int | None,
-    label: int | None,
+    label: str | None,
     dimensions: str | None,
     columns: int,
-    sampling: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
     """Vary one latent of RUN at a time, a row for each code or latent; in a folder, a picture for each step.
 
@@ -138,34 +150,45 @@ def traverse(
     ganrun traverse runs/infogan-… -n 3
     ganrun traverse runs/vae-… --dimensions 0,3,7
     """
-    maker = _maker(run, device, sampling)
-    target = maker.target("traverse", output, seed=seed, label=label)
-    maker.traverse(target, count, columns, dimensions, seed, label)
+    maker = _maker(run, device, overrides)
+    number = maker.label(label)
+    target = maker.target("traverse", output, seed=seed, label=number)
+    maker.traverse(target, count, columns, dimensions, seed, number)
     click.echo(target.report())
 
 
 @_options("reconstruct", 32)
+@_SET
 @_COLUMNS
 @click.option("--split", type=click.Choice(["test", "train"]), help="Default: test, if the data has it.")
-def reconstruct(run: str, count: int, output: Path | None, device: str, columns: int | None, split: str | None) -> None:
+def reconstruct(
+    run: str,
+    count: int,
+    output: Path | None,
+    device: str,
+    columns: int | None,
+    split: str | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Show real images, each above its reconstruction by RUN; in a folder, a picture for each.
 
     \b
     ganrun reconstruct runs/vae-… -n 16
+    ganrun reconstruct exports/faces --set data.root=DIR
     """
-    maker = _maker(run, device)
+    maker = _maker(run, device, overrides)
     target = maker.target("reconstruct", output, split=split)
     maker.reconstruct(target, count, columns, split)
     click.echo(target.report())
 
 
-def _maker(run: str, device: str, sampling: tuple[str, ...] = ()) -> Maker:
+def _maker(run: str, device: str, overrides: tuple[str, ...]) -> Maker:
     from ganrun import spinner
 
     with spinner("loading PyTorch"):
         from ganrun_samples.making import Maker
 
-        return Maker(run, device, sampling)
+        return Maker(run, device, overrides)
 
 
 COMMANDS = {"sample": sample, "interpolate": interpolate, "traverse": traverse, "reconstruct": reconstruct}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ganrun import Record
+from ganrun import Record, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,19 +114,36 @@ def _legend_columns(panel: Panel, width: float) -> int:
 
 
 def _draw(axes: Axes, panel: Panel, legend_columns: int) -> None:
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(_label(panel.title), fontsize=10, parse_math=False)
     axes.set_xlabel("step", fontsize=8, loc="right", labelpad=0)
     for number, (name, curve) in enumerate(panel.curves.items()):
         style = STYLES[number // len(PALETTE) % len(STYLES)]
         colour, dots = PALETTE[number % len(PALETTE)], "o" if len(curve) < 20 else ""
-        axes.plot(*zip(*curve, strict=True), style, marker=dots, markersize=3, color=colour, linewidth=1.2, label=name)
+        look: dict[str, Any] = {
+            "marker": dots,
+            "markersize": 3,
+            "color": colour,
+            "linewidth": 1.2,
+            "label": _label(name),
+        }
+        axes.plot(*zip(*curve, strict=True), style, **look)
     if panel.floor is not None:
         axes.axhline(panel.floor, color="0.4", linestyle="--", linewidth=1, label=REAL)
     axes.grid(color="0.9")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if len(panel.names) > 1:
-        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=legend_columns)
+        legend = axes.legend(
+            fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=legend_columns
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _label(name: str) -> str:
+    """A name as matplotlib shows it: without control characters, and without an underscore at the start, which would
+    hide it."""
+    return re.sub("^_", " _", one_line(name))
 
 
 def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:

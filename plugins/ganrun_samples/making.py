@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model
+from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, label_named
 from ganrun_samples import pictures
 from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, most_active
@@ -38,14 +38,17 @@ class Maker:
     Args:
         run: A run directory, a checkpoint, an exported folder, or a tracker's id.
         device: As `ganrun.load` takes it.
-        sampling: How samples are made instead of as the run says: `sampling.psi=0.5`.
+        overrides: How samples are made instead of as the run says, `sampling.psi=0.5`; and where its data is,
+            `data.root=…`.
 
     Raises:
         RequestError: if there is no such thing, or it cannot be used.
     """
 
-    def __init__(self, run: str, device: str, sampling: Sequence[str] = ()) -> None:
+    def __init__(self, run: str, device: str, overrides: Sequence[str] = ()) -> None:
         self._saved = find_saved_model(run)
+        self._data_overrides = [each for each in overrides if each.startswith("data.")]
+        sampling = [each for each in overrides if each not in self._data_overrides]
         self._model = self._saved.model(device, sampling)
         self._changes = [re.sub(r"[^\w.+-]+", "_", each.removeprefix("sampling.")) for each in sampling]
 
@@ -58,23 +61,37 @@ class Maker:
         default = folder / "pictures" / name if self._saved.is_run else Path(f"{folder.name}_{name}")
         return Target(output or default)
 
-    def sample(self, target: Target, count: int, columns: int | None, seed: int | None, label: int | None) -> None:
-        """Samples, in a grid or one by one; points in the plane, over real ones."""
+    def label(self, name: str | None) -> int | None:
+        """The number of the class that a user calls `name`.
+
+        Raises:
+            RequestError: if there is no such class, or several have that name.
+        """
+        is_conditional = any(factor.name == "class" for factor in self._model.spec.factors)
+        return None if name is None else label_named(name, self._saved.class_names if is_conditional else ())
+
+    def sample(
+        self, target: Target, count: int, columns: int | None, seed: int | None, labels: Sequence[int | None] = ()
+    ) -> None:
+        """Samples, in a grid or one by one; points in the plane, over real ones. Of several classes, `count` of each
+        with the same noise, a row for each class."""
+        labels, total = labels or [None], count * max(1, len(labels))
+        columns = columns or (count if len(labels) > 1 else ceil(sqrt(count)))
         is_plane = self._model.spec.sample_shape == (2,)
         if target.is_folder or not is_plane:
             self._check_images()
         if not target.is_folder:
-            _check_size(count, MAX_IN_GRID, "samples", "" if is_plane else FOLDER_HINT)
-        batches = (samples for _, samples in self._model.batches(count, seed=seed, label=label))
+            _check_size(total, MAX_IN_GRID, "samples", "" if is_plane else FOLDER_HINT)
+        batches = (made for label in labels for _, made in self._model.batches(count, seed=seed, label=label))
         if is_plane:
             generated = torch.cat([points.cpu() for points in batches])
-            target.write(scatter(self._real(count), generated))
+            target.write(scatter(self._real(total), generated))
             return
-        images = map(shown, _counted("samples", batches, count))
+        images = map(shown, _counted("samples", batches, total))
         if target.is_folder:
-            target.write_all((_single(image) for batch in images for image in batch), count)
+            target.write_all((_single(image) for batch in images for image in batch), total)
         else:
-            target.write(image_grid(torch.cat([*images]), columns or ceil(sqrt(count))).numpy())
+            target.write(image_grid(torch.cat([*images]), columns).numpy())
 
     def interpolate(self, target: Target, count: int, columns: int, seed: int | None, label: int | None) -> None:
         """Interpolations from `count` samples to as many others, one per row."""
@@ -142,7 +159,7 @@ class Maker:
         return found
 
     def _real(self, count: int, split: str | None = None) -> Tensor:
-        return pictures.real_samples(self._saved.data(), count, split)
+        return pictures.real_samples(self._saved.data(self._data_overrides), count, split)
 
 
 def _write_strip(target: Target, rows: Tensor, title: str, names: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ganrun import RequestError, atomic_folder, atomic_path
+from ganrun import RequestError, atomic_folder, atomic_path, one_line
 
 OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
 
@@ -64,8 +64,8 @@ class Target:
     def report(self) -> str:
         """What was written, and where."""
         if not self.is_folder:
-            return f"wrote {self.path}"
-        return f"wrote {self.written:,} picture{'' if self.written == 1 else 's'} to {self.path}"
+            return one_line(f"wrote {self.path}")
+        return one_line(f"wrote {self.written:,} picture{'' if self.written == 1 else 's'} to {self.path}")
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:

@@ -118,7 +118,7 @@ def test_a_byte_order_mark_is_no_syntax_error(tmp_path: Path) -> None:
         (b"a = 1\nb = \n", "{path}:2: is no valid TOML: Invalid value (column 5)"),
         (b"a = 1\n\nb = [1,\n", "{path}:3: is no valid TOML: Invalid value (at end of document)"),
         (b"[a]\n[a]\n", "{path}:2: is no valid TOML: Cannot declare ('a',) twice (column 3)"),
-        (b"a = '\xff'\n", "{path}: is not UTF-8 text, so it is no TOML"),
+        (b"a = '\xff'\n", "{path}:1: is not UTF-8 text, so it is no TOML"),
         (b"a = 1\nb = 1979-05-27\n", "{path}:2: b is a date or time; no setting takes one"),
         (b"[t]\nb = [\n 1,\n 07:32:00]\n", "{path}:4: t.b.1 is a date or time; no setting takes one"),
         (b"a = 0x" + b"f" * 4000, "{path}:1: a is beyond 64 bits"),
@@ -233,7 +233,11 @@ def test_a_whole_table_that_replaces_an_override_takes_the_blame(recipe: Path) -
         ("train.steps.x=5", '--set train.steps.x=5: "train.steps" is not a table'),
         ("metric.2.use=x", "--set metric.2.use=x: there is no entry 2; the list has 2, counted from 0"),
         ("metric.use=x", "--set metric.use=x: there is no entry use; the list has 2, counted from 0"),
-        ("scores.0.use=x", "--set scores.0.use=x: there is no entry 0; the list has 0, counted from 0"),
+        (
+            "scores.0.use=x",
+            "--set scores.0.use=x: there is no entry 0; the list has 0, counted from 0; to add one, say --set"
+            " 'scores=[{ use = \"NAME\" }]'",
+        ),
     ],
 )
 def test_a_malformed_override_is_refused(recipe: Path, override: str, expected: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 from collections import defaultdict
@@ -228,6 +229,49 @@ def test_passive_observers_and_intervals_do_not_distinguish_recipes(runs: Path, 
     assert "2 runs of 1 recipe," in ganrun("compare", runs / "wide", copied).stdout
     recipe.write_text(recipe.read_text() + "\n[early-stopping]\nmetric = 'mse'\npatience = 3\n")
     assert "2 runs of 2 recipes," in ganrun("compare", runs / "wide", copied).stdout
+
+
+def moved(run: Path, root: str, fingerprint: str, start: str, digest: str) -> Path:
+    """The run, as if its data and the weights that it started from lay elsewhere."""
+    text = (run / "recipe.toml").read_text().replace("[generator]\n", f'[generator]\nfrom = "{start}"\n')
+    (run / "recipe.toml").write_text(text.replace("[data]\n", f'[data]\nroot = "{root}"\n'))
+    environment = json.loads((run / "environment.json").read_text())
+    environment |= {"data_fingerprint": fingerprint, "starts": {"generator": {"path": start, "sha256": digest}}}
+    (run / "environment.json").write_text(json.dumps(environment))
+    return run
+
+
+def test_the_same_data_and_weights_in_other_places_are_no_difference(runs: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(runs / "wide", tmp_path / name)) for name in "abcd"]
+    moved(copies[0], "/home/ann/faces", "f1", "/home/ann/run", "d1")
+    moved(copies[1], "pictures/celeba", "f1", "other", "d1")
+    assert "2 runs of 1 recipe," in ganrun("compare", *copies[:2]).stdout
+    moved(copies[2], "/home/ann/faces", "f2", "/home/ann/run", "d1")
+    moved(copies[3], "/home/ann/faces", "f1", "/home/ann/run", "d2")
+    differences = comparison_of(*copies)["differences"]
+    assert differences.keys() == {"data.fingerprint", "generator.from"}
+    assert {*differences["data.fingerprint"].values()} == {"f1", "f2"}
+    assert "/home/ann" not in json.dumps(differences)
+
+
+OLD = Path(__file__).parents[1] / "compatibility" / "runs_0_1_0"
+
+
+@pytest.mark.parametrize("name", ["hinge", "gan", "wgan-gp"])
+def test_a_setting_that_has_moved_since_is_no_difference(tmp_path: Path, name: str) -> None:
+    for folder in "ab":
+        shutil.copytree(OLD / name, tmp_path / folder)
+    recipe = tmp_path / "b" / "recipe.toml"
+    text = recipe.read_text()
+    (old,) = re.findall(r"^n_\w+ = (\d)\n", text, re.M)
+    text = re.sub(r"^n_\w+ = \d\n", "", text, flags=re.M)
+    repeat = f"repeat = {{ discriminator = {old} }}\n" if old != "1" else ""
+    recipe.write_text(text.replace("[train]\n", f"[train]\n{repeat}"))
+    assert "2 runs of 1 recipe" in ganrun("compare", tmp_path).stdout
+    recipe.write_text(text.replace("[train]\n", "[train]\nrepeat = { discriminator = 7 }\n"))
+    differences = comparison_of(tmp_path)["differences"]
+    assert differences.keys() == {"train.repeat.discriminator"}
+    assert "7" in differences["train.repeat.discriminator"].values()
 
 
 # ── Properties ────────────────────────────────────────────────────────────────────────────────────────────

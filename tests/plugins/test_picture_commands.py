@@ -115,6 +115,60 @@ def test_seed_and_label_select_other_samples(runs, tmp_path):
     assert not np.array_equal(early, written("sample", run.directory.path, "-n", 6))
 
 
+def test_several_labels_give_a_row_each_with_the_same_noise(runs, tmp_path):
+    run = runs("cgan")
+    drawn = written("sample", run.directory.path, "-n", 3, "--label", 7, "--label", 2)
+    expected = torch.cat([run.model.sample(3, label=label) for label in (7, 2)])
+    assert np.array_equal(drawn, image_grid(to_uint8(expected), 3).numpy())
+    assert (run.directory / "pictures" / "sample_step_00000002_label_7-2.png").is_file()
+    assert (
+        ganrun("sample", run.directory.path, "-n", 3, "--label", 7, "--label", 2, "-o", tmp_path / "f").exit_code == 0
+    )
+    assert np.array_equal(pixels(tmp_path / "f" / "00004.png"), to_uint8(expected)[4, 0])
+
+
+@pytest.fixture
+def named(runs, tmp_path):
+    """A run of the conditional model whose classes have names, as folders of pictures have."""
+    folder = Path(
+        shutil.copytree(runs("cgan").directory.path, tmp_path / "named", ignore=shutil.ignore_patterns("pictures"))
+    )
+    environment = json.loads((folder / "environment.json").read_text())
+    names = ["cat", "dog", "../../up", "1", "ship", "ship", "", "\x1b[2J", "truck", "horse"]
+    environment["problem"]["class_names"] = names
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "label"), [("dog", 1), ("9", 9), ("../../up", 2), ("1", 3), ("", 6), ("\x1b[2J", 7)])
+def test_a_class_is_named_or_numbered(runs, named, name, label):
+    result = ganrun("sample", named, "-n", 2, "--label", name)
+    assert result.exit_code == 0 and result.stdout == f"wrote {named}/pictures/sample_step_00000002_label_{label}.png\n"
+    expected = image_grid(to_uint8(runs("cgan").model.sample(2, label=label)), 2)
+    assert np.array_equal(pixels(Path(result.stdout.removeprefix("wrote ").strip())), expected)
+    taken = '"1" is taken for the name of class 3, and not for the number of a class'
+    assert (taken in result.stderr) == (name == "1")
+    for command in ("interpolate", "traverse"):
+        picture = written(command, named, "-n", 2, "--label", name)
+        assert np.array_equal(picture, written(command, runs("cgan").directory.path, "-n", 2, "--label", label))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("horze", 'no class is called "horze"; did you mean "horse"?'),
+        ("zebra", 'no class is called "zebra"; there are cat, dog, ../../up, 1, ship, ship, , \\x1b[2J, truck, horse'),
+        ("ship", '2 classes are called "ship"; say the number of one: 4, 5'),
+        ("10", "there is no class 10; the classes are 0 to 9"),
+        ("-1", 'no class is called "-1"'),
+    ],
+)
+def test_an_unknown_or_ambiguous_class_is_refused(named, name, message):
+    result = ganrun("sample", named, "-n", 2, "--label", name)
+    assert result.exit_code == 2 and message in result.stderr
+    assert not (named / "pictures").exists()
+
+
 def test_colours_stay_colours_in_a_folder(runs, tmp_path):
     run = runs("colour")
     assert ganrun("sample", run.directory.path, "-n", 3, "--output", tmp_path).exit_code == 0, (
@@ -289,6 +343,7 @@ def test_an_error_without_a_number_is_reported_too(tmp_path):
     [
         ("gan", ["reconstruct"], "the model has no encoder, so it cannot reconstruct images"),
         ("gan", ["sample", "--label", "3"], "knows no classes"),
+        ("gan", ["traverse", "--label", "cat"], 'the model knows no classes, so none is called "cat"'),
         ("cgan", ["sample", "--label", "10"], "the classes are 0 to 9"),
         ("gan", ["sample", "-n", "0"], "0 is not in the range"),
         ("gan", ["interpolate", "--columns", "1"], "1 is not in the range"),

@@ -278,17 +278,31 @@ def test_it_shows_rankings_failures_differences_and_environments(report: Path, r
     assert environment["data_fingerprint"] in text and environment["packages"]["torch"] in text
 
 
-def test_private_entries_are_not_on_the_page(runs: Path, tmp_path: Path) -> None:
+def test_private_entries_are_not_on_the_page(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "secret-token")
     run = shutil.copytree(runs / "unscored", tmp_path / "secret-folder")
     environment = json.loads((run / "environment.json").read_text())
     environment |= {"host": "secret-host", "command": ["secret-command"]}
-    environment["data"]["files"] = {"/secret-data/images": "ab12"}
-    (run / "environment.json").write_text(json.dumps(environment))
+    environment["data"] |= {"files": {"/secret-data/images": "ab12"}, "cache": "/secret-cache/faces-cache"}
+    environment["starts"] = {"generator": {"path": "/secret-home/ann/start-run", "sha256": "d1"}}
+    first = {name: value for name, value in environment.items() if name not in ("data", "problem", "starts")}
+    second = {**first, "host": "secret-other", "threads": 99, "time": 3, "data": {"files": {"/secret/x": "1"}}}
+    (run / "environment.json").write_text(json.dumps({**environment, "sessions": [first, "damaged", second]}))
+    recipe = (run / "recipe.toml").read_text().replace("[data]", "[data]\nroot = '/secret-home/ann/faces'")
+    recipe = f"# The author's words.\n{recipe.replace('mlflow = false', '')}"
+    recipe += "\n[mlflow]\nuri = 'http://secret-server:5000'\nexperiment = 'shown'\n[old]\nkey = 'secret-token'\n"
+    (run / "recipe.toml").write_text(recipe)
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"status": "failed", "error": "cannot read '/secret-home/ann/some-file.png' as secret-token says"}
+    (run / "summary.json").write_text(json.dumps(summary))
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9')
     assert ganrun("report", run, runs / "fewer", "--output", tmp_path / "r.html").exit_code == 0
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "secret-" not in text and str(runs) not in text and "skipped 1 damaged line of metrics.jsonl" in text
+    shown = ["# The author&#39;s words.", "…/faces-cache", "…/start-run", "root = &#34;…/faces&#34;", "…/some-file.png"]
+    shown += ["experiment = &#34;shown&#34;", f"{environment['threads']}, then 99", "starts of the run"]
+    assert [each for each in shown if each not in text] == []
 
 
 def test_the_report_of_one_run_is_in_its_directory_and_needs_no_scores(runs: Path, tmp_path: Path) -> None:

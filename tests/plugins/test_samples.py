@@ -38,7 +38,7 @@ from ganrun import (
 )
 from ganrun.testing import build, train
 from ganrun_samples import neighbours
-from ganrun_samples.captions import BAND
+from ganrun_samples.captions import BAND, Grid, captioned
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import LARGEST_SIDE, MARGIN as GAP, image_grid
 from ganrun_samples.latents import chosen_traversals, code_traversals, interpolated, most_active, slerp
@@ -355,6 +355,21 @@ def test_panels_of_curves_are_not_cut_off():
     height, width = drawn.shape[0] // 2, drawn.shape[1] // 3
     inked = [drawn[row * height :][:height, column * width :][:, :width].min() for row in (0, 1) for column in range(3)]
     assert [ink < 128 for ink in inked] == [True] * 5 + [False]
+
+
+def test_names_are_drawn_as_they_are_whatever_they_hold(recwarn):
+    plain, names = ({"a": "xx", "b": "y"}, {"a": "$\\frac$ x", "b": "_hidden"})
+    drawn = [
+        curves([record(1, {f"loss/g.{each['a']}": 1.0, f"loss/g.{each['b']}": 2.0}, Score(each["a"], 1.0, True, {}))])
+        for each in (plain, names)
+    ]
+    assert drawn[0].shape[1] == drawn[1].shape[1] and not np.array_equal(*drawn)
+    without = curves([record(1, {"loss/g.x": 1.0, "loss/g._": 2.0})]), curves([record(1, {"loss/g.x": 1.0})])
+    assert without[0].shape[0] != without[1].shape[0] or not np.array_equal(*without)
+    images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    shown = captioned([Grid("a\nb\x1b", images, 1)], ["c\nd", ""])
+    assert np.array_equal(shown, captioned([Grid("a\\nb\\x1b", images, 1)], ["c\\nd", ""]))
+    assert [str(each.message) for each in recwarn if "label" in str(each.message).lower()] == []
 
 
 # ── Steps ─────────────────────────────────────────────────────────────────────────────────────────────────

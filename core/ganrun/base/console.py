@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich import progress as bars
 from rich.console import Console
 
+from ganrun.base.texts import one_line, printable
+
 
 @cache
 def message_console() -> Console:
@@ -28,9 +30,9 @@ class _ResilientConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; if the terminal has gone away, go silent."""
+        """Print, texts without control characters; if the terminal has gone away, go silent."""
         try:
-            super().print(*objects, **options)
+            super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
         except OSError:
             self.quiet = True
 
@@ -70,7 +72,7 @@ class ProgressReporter:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report that `done` of `total` items of a stage are done; another `stage` starts a new bar."""
-        now = time.monotonic()
+        now, stage = time.monotonic(), one_line(stage)
         if stage != self._stage:
             self._start(stage, done, now)
         rate = (done - self._done_at_start) / max(now - self._start_time, 1e-9)

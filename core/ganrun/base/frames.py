@@ -11,6 +11,7 @@ from typing import Any
 
 from ganrun.base.errors import ContractError, GanrunError, Interrupted, PluginError
 from ganrun.base.signals import Terminated
+from ganrun.base.texts import one_line
 
 Frame = Callable[[str], AbstractContextManager[Any]]
 """`frame(doing)`: a block around a call into one component; `nullcontext` where there is no name to give."""
@@ -99,6 +100,7 @@ def in_one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # an exception whose own text fails
         text = ""
+    text = one_line(text)
     text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
     return f"{type(error).__name__}: {text}".removesuffix(": ")
 

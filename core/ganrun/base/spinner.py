@@ -23,6 +23,7 @@ def spinner(stage: str) -> Iterator[Callable[[str], None]]:
     from rich import progress as bars
 
     from ganrun.base.console import message_console
+    from ganrun.base.texts import one_line
 
     console = message_console()
     if not console.is_terminal:
@@ -30,5 +31,5 @@ def spinner(stage: str) -> Iterator[Callable[[str], None]]:
         return
     columns = bars.SpinnerColumn(), bars.TextColumn("{task.description}", markup=False), bars.TimeElapsedColumn()
     with bars.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(stage)
-        yield lambda next_stage: bar.reset(task, description=next_stage)
+        task = bar.add_task(one_line(stage))
+        yield lambda next_stage: bar.reset(task, description=one_line(next_stage))

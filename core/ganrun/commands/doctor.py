@@ -10,6 +10,7 @@ import click
 
 from ganrun.base.errors import ContractError, PluginError
 from ganrun.base.spinner import spinner
+from ganrun.commands.output import print_line
 from ganrun.contracts.health import HealthCheck
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import describe_error
@@ -28,7 +29,7 @@ def command() -> None:
     with spinner("checking this machine"):
         lines = list(examine(load_registry()))
     for line in lines:
-        click.echo(line)
+        print_line(line)
 
 
 def examine(registry: Registry) -> Iterator[str]:

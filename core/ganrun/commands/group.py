@@ -18,6 +18,7 @@ from ganrun.base.frames import failure
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.suggestions import did_you_mean
+from ganrun.base.texts import printable
 from ganrun.commands.output import silence_stdout
 from ganrun.discovery.registry import Registry, load_registry
 
@@ -107,7 +108,7 @@ def _reported_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exception(error)
         is_located = error.where or isinstance(error, RecipeError)
-        click.echo(without_secrets(str(error) if is_located else f"error: {error}"), err=True)
+        click.echo(printable(without_secrets(str(error) if is_located else f"error: {error}")), err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

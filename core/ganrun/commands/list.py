@@ -12,7 +12,7 @@ from ganrun.base.errors import PluginError
 from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
 from ganrun.commands.options import no_plugin
-from ganrun.commands.output import table
+from ganrun.commands.output import print_line, table
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
 from ganrun.recipe.shipped import shipped_recipes
@@ -28,7 +28,7 @@ def command(kind: str | None, blocked: tuple[str, ...]) -> None:
         return
     with spinner("loading PyTorch"):
         text = _component_table(load_registry(blocked), [kind] if kind else KINDS)
-    click.echo(text)
+    print_line(text)
 
 
 def _component_table(registry: Registry, kinds: Iterable[str]) -> str:

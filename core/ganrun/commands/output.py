@@ -1,4 +1,4 @@
-"""Text on standard output: aligned columns, short paths, and output that survives a reader that goes away."""
+"""Text on standard output: aligned columns, short paths, no control characters; it survives a reader that goes away."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 
 import click
 
+from ganrun.base.texts import one_line, printable
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in aligned columns; the last column has no fixed width."""
+    rows = [[*map(one_line, row[:-1]), printable(row[-1])] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines = []
     for row in rows:
@@ -26,9 +29,10 @@ def relative(path: Path) -> Path:
 
 
 def print_line(text: str) -> None:
-    """Print a line; if the reader has gone away, as after `| head`, discard it instead of losing a run."""
+    """Print a line, without control characters; if the reader has gone away, as after `| head`, discard it instead of
+    losing a run."""
     try:
-        click.echo(text)
+        click.echo(printable(text))
     except BrokenPipeError:
         silence_stdout()
 

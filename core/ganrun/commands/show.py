@@ -11,6 +11,7 @@ import click
 from ganrun.base.errors import PluginError, RequestError
 from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
+from ganrun.commands.output import print_line
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
 
@@ -37,7 +38,7 @@ def command(kind: str, name: str | None) -> None:
     """
     with spinner("loading PyTorch"):
         text = _engine_text(kind) if kind in ENGINE_TABLES else _component_text(load_registry(), kind, name)
-    click.echo(text)
+    print_line(text)
 
 
 def _component_text(registry: Registry, kind: str, name: str | None) -> str:

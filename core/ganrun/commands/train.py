@@ -12,6 +12,7 @@ import click
 
 from ganrun.base.errors import Interrupted, RequestError, RunError
 from ganrun.base.spinner import spinner
+from ganrun.base.texts import printable
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
 from ganrun.commands.output import print_line, relative
@@ -126,7 +127,7 @@ def _scores_of_replicates(
             )
             scores[seed] = list(run.scores.values())
         except (RequestError, RunError) as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}"), err=True)
     return scores
 
 

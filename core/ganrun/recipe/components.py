@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ganrun.base.errors import PluginError
 from ganrun.base.frames import called
 from ganrun.contracts.markers import PROJECT
+from ganrun.contracts.outside import local_paths
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent, Registry
@@ -117,7 +118,8 @@ class ComponentReader:
                 self.tables.fault((*key, "use"), error.message)
             return None
         rest = {name: value for name, value in table.items() if name != "use"}
-        owner = Owner(str(found), f"ganrun show {kind} {table['use']}")
+        choices = {name: self.registry.names(part) for name, part in found.cls.parts.items()}
+        owner = Owner(str(found), f"ganrun show {kind} {table['use']}", local_paths(found.cls.Settings), choices)
         with called(f"{header(key)} {found}", "its Settings", self.tables.source.where(key), PluginError):
             if (*key, "use") in self.tables.source.overrides:
                 rest = self._fitting(key, found, rest)

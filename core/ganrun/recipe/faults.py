@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +25,12 @@ class Owner:
 
     see: str
     """The command that shows its settings."""
+
+    paths: Collection[str] = ()
+    """Its settings that are paths of this machine."""
+
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By settings that name other components, the names that there are."""
 
 
 def setting_faults(
@@ -72,11 +78,20 @@ def _text(key: Key, place: Key, faults: list[ErrorDetails], names: list[str], ow
     if fault["type"] == "missing" and isinstance(place[-1], int):
         return f"{header(key)} {path.rpartition('.')[0]}: the list is too short"
     if fault["type"] == "missing":
-        return f'{header(key)} needs the key "{path}"\n  see: {owner.see}'
+        return f'{header(key)} needs the key "{path}"{_override(key, path, owner)}\n  see: {owner.see}'
     reason = ", or ".join(_reason(each) for each in faults)
     if any(each["type"] == SECRET_FAULT for each in faults):
         return f"{header(key)} {path}: {reason}"
+    if path in owner.choices:
+        reason = (
+            f"it names a component: one of {', '.join(owner.choices[path])}; or a table with use = and its settings"
+        )
     return f"{header(key)} {path} = {shown(fault['input'])}: {reason}" if path else f"{header(key)}: {reason}"
+
+
+def _override(key: Key, path: str, owner: Owner) -> str:
+    """How to say a path of this machine, which the recipe of an exported model leaves out."""
+    return f"; say where it is: --set {'.'.join(map(str, key))}.{path}=…" if path in owner.paths else ""
 
 
 def _reason(fault: ErrorDetails) -> str:

@@ -223,14 +223,14 @@ def _reader(source: Source, registry: Registry, made_with: MadeWith | None = Non
 def _moves(reader: ComponentReader) -> list[Move]:
     """Settings of earlier versions, each moved to where it is now."""
     content, source, moves = reader.tables.content, reader.tables.source, []
-    for key, kind, use in _named_tables(reader):
+    for key, kind, use in named_tables(reader):
         found = reader.named(kind, use)
         moves += [] if found is None else list(move_settings(content, key, found.cls.moved))
     source.moved.update({move.new: move.old for move in moves if not move.is_said})
     return moves
 
 
-def _named_tables(reader: ComponentReader) -> Iterator[tuple[Key, str, object]]:
+def named_tables(reader: ComponentReader) -> Iterator[tuple[Key, str, object]]:
     """Every table of the recipe that names a component, with its kind and `use`."""
     content = reader.tables.content
     loss = reader.named("loss", _use(content.get("loss")))

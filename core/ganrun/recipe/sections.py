@@ -56,7 +56,25 @@ def read_optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, C
             found[name] = _optimizer(reader, ("optimizer", name), {**inherited, **overlay}, overlay)
         else:
             found[name] = _optimizer(reader, ("optimizer", name), overlay)
+    if common is not None and trained and all(slot in own for slot in trained):
+        _check_shared(reader, shared, {slot: own[slot] for slot in trained})
     return {slot: config for slot, config in found.items() if config is not None}
+
+
+def _check_shared(reader: ComponentReader, shared: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Report settings of `[optimizer]` that no slot takes, since each has a table that says otherwise: of `--set` as a
+    fault, for it would be ignored, and in the recipe as a warning."""
+    takers = [slot for slot, table in own.items() if _same_use(reader, shared, table)]
+    for name in shared:
+        is_used = any(name not in own[slot] for slot in (own if name == "use" else takers))
+        if is_used:
+            continue
+        key, slots = ("optimizer", name), " and ".join(f"[optimizer.{slot}]" for slot in own)
+        text = f"[optimizer] {name} has no effect, since {slots} {'say' if len(own) > 1 else 'says'} otherwise"
+        if key in reader.tables.source.overrides:
+            reader.tables.fault(key, f"{text}; say --set optimizer.{next(iter(own))}.{name}=…")
+        else:
+            log.warning("%s: %s", reader.tables.source.where(key), text)
 
 
 def _optimizer(

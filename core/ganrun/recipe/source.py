@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +16,9 @@ from ganrun.base.secrets import secret_in, without_secrets
 
 Key = tuple[str | int, ...]
 """A place in the tables, such as `("metric", 0, "samples")`."""
+
+MAX_DEPTH = 32
+"""Parts of a key: no setting is as deep, and code that goes through tables can rely on it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
         key = _lay(tables, key, value, override)
         laid = {at: typed for at, typed in laid.items() if at[: len(key)] != key} | {key: override}
     source = Source(path, text, tables, laid)
+    deepest = _deepest(tables)
+    if len(deepest) > MAX_DEPTH:
+        name = f"{_dotted(deepest[:3])}…"
+        raise RecipeError(
+            [f"{source.where(deepest)}: {name} is nested {len(deepest)} deep; a recipe has at most {MAX_DEPTH}"]
+        )
     unfit = [f"{source.where(key)}: {_dotted(key)} {reason}" for key, reason in _unfit(tables)]
     if unfit:
         raise RecipeError(unfit)
@@ -127,8 +136,9 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8 text, so it is no TOML") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is no TOML") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -162,7 +172,9 @@ def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
 
 def _index(table: list[Any], part: str | int, override: str) -> int:
     if not isinstance(part, int) or part >= len(table):
-        raise RequestError(f"--set {override}: there is no entry {part}; the list has {len(table)}, counted from 0")
+        what = f"there is no entry {part}; the list has {len(table)}, counted from 0"
+        hint = "" if table else f"; to add one, say --set '{override.partition('.')[0]}=[{{ use = \"NAME\" }}]'"
+        raise RequestError(f"--set {override}: {what}{hint}")
     return part
 
 
@@ -212,8 +224,23 @@ def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         yield key, "is beyond 64 bits"
     elif isinstance(value, dict | list):
-        for part, each in value.items() if isinstance(value, dict) else enumerate(value):
+        for part, each in _items(value):
             yield from _unfit(each, (*key, part))
+
+
+def _deepest(tables: dict[str, Any]) -> Key:
+    """The longest key; found without recursion, of which Python has a limit."""
+    deepest: Key = ()
+    level: list[tuple[Key, Any]] = [((), tables)]
+    while level:
+        deepest = level[0][0]
+        nested = ((key, each) for key, value in level if isinstance(value, dict | list) for each in _items(value))
+        level = [((*key, part), each) for key, (part, each) in nested]
+    return deepest
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
+    return value.items() if isinstance(value, dict) else enumerate(value)
 
 
 def _dotted(key: Key) -> str:

@@ -54,23 +54,28 @@ def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
     return {**manifest, "fingerprints": {"train": manifest["fingerprint"], **others}}
 
 
-def check_batch(train: Split, size: int, *, paired: bool = True) -> None:
+def check_batch(
+    train: Split, size: int, *, paired: bool = True, setting: str = "[train] batch_size", where: str | None = None
+) -> None:
     """Check that the train split fills a batch without taking a record twice.
 
     Args:
         train: Checked against its spec.
         size: Records of a batch.
         paired: As in `check_data`.
+        setting: What decides the size, as a message names it.
+        where: The setting's place.
 
     Raises:
-        DataError: if it does not.
+        DataError: if it does not, located at the setting.
     """
     parts = {"images": train.images} | ({} if paired else dict(train.beside))
     for name, array in parts.items():
         if len(array) < size:
             raise DataError(
                 f"its train split has {len(array):,} {name}, and a batch takes {size:,} different ones;"
-                f" lower [train] batch_size to {len(array)}, or return more"
+                f" lower {setting} to {len(array)}, or return more",
+                where=where,
             )
 
 

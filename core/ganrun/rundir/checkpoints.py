@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
+from ganrun.base.frames import in_one_line
 from ganrun.base.jsons import json_text
 from ganrun.rundir.records import RECIPE
 
@@ -134,13 +134,26 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         weights = {path.name.removesuffix(".safetensors"): read_weights(path) for path in folder.glob("*.safetensors")}
-        return Checkpoint(weights, torch.load(folder / PROGRESS, map_location="cpu", weights_only=True))
+        return Checkpoint(weights, _read_progress(folder / PROGRESS, int(manifest["step"])))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
     except OSError as error:
         raise RequestError(f"cannot read {error.filename or folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+
+
+def _read_progress(path: Path, step: int) -> Mapping[str, Any]:
+    try:
+        progress = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch and its readers of archives have many
+        raise DamagedCheckpoint(f"{path} is damaged: {in_one_line(error)}") from error
+    wanted = {"optimizers", "step", "images_seen", "seconds"}
+    if isinstance(progress, dict) and wanted <= progress.keys() and progress["step"] == step:
+        return progress
+    raise DamagedCheckpoint(f"{path} is damaged: it does not hold the progress of step {step}")
 
 
 def manifest_path(checkpoint: Path) -> Path:
@@ -152,7 +165,7 @@ def step_of(folder: Path) -> int | None:
     """The step of a checkpoint, from its manifest; None if there is none."""
     try:
         return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -162,6 +175,10 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         RequestError: if all checkpoints are damaged, or one cannot be read.
     """
+    return _latest(run, "; to train it again from step 0, move that directory away")
+
+
+def _latest(run: Path, advice: str) -> Checkpoint | None:
     damaged: list[DamagedCheckpoint] = []
     for folder in reversed(checkpoints_in(run)):
         try:
@@ -174,9 +191,7 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
             return found
     if damaged:
         listed = "\n".join(f"  {each}" for each in damaged)
-        raise RequestError(
-            f"every checkpoint in {run} is damaged; to train it again from step 0, move that directory away:\n{listed}"
-        )
+        raise RequestError(f"every checkpoint in {run} is damaged{advice}:\n{listed}")
     return None
 
 
@@ -194,7 +209,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
         return run, load_checkpoint(folder)
     if not (folder / RECIPE).is_file():
         return None
-    latest = latest_checkpoint(folder)
+    latest = _latest(folder, ", so its weights are gone")
     if latest is None:
         raise RequestError(f"{folder} holds no checkpoint, so its weights are gone; train it again")
     return folder, latest

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,6 +23,9 @@ from ganrun.base.files import write_text
 from ganrun.base.jsons import json_text
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SCORE_PREFIX, SUMMARY, Record
 from ganrun.rundir.sessions import sessions_in
+
+if sys.platform != "win32":
+    import fcntl
 
 log = logging.getLogger("ganrun")
 
@@ -72,7 +76,9 @@ class RunDirectory:
         """Whether a run was started here."""
         try:
             return self.recipe_path.is_file()
-        except OSError as error:  # a name too long, a folder that may not be read
+        except PermissionError as error:
+            raise RequestError(f"cannot read {self.path}: {error.strerror}") from error
+        except OSError as error:  # a name too long
             raise self._unwritable(error) from error
 
     @property
@@ -103,7 +109,7 @@ class RunDirectory:
             lock.release()
 
     def check_free(self) -> None:
-        """Check that a new run would overwrite nothing.
+        """Check that a new run would overwrite nothing; warn if its files would lie among others.
 
         Raises:
             RequestError: if the folder holds files of those names, but no run.
@@ -113,6 +119,15 @@ class RunDirectory:
             raise RequestError(
                 f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
             )
+        if others := self._visible():
+            log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
+
+    def _visible(self) -> list[str]:
+        """The names of files and folders here that are not hidden; none where that cannot be seen."""
+        try:
+            return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+        except OSError:
+            return []
 
     def create(self) -> None:
         """Make the folder.
@@ -243,9 +258,10 @@ class RunDirectory:
 
     def _is_occupied(self) -> bool:
         try:
-            with FileLock(self / LOCK, blocking=False):
-                return False
-        except (Timeout, OSError):  # an OSError where the folder may only be read
+            return _is_held(self / LOCK)
+        except FileNotFoundError:  # never locked, or copied without it
+            return False
+        except OSError:  # no permission to try it
             return True
 
     @contextmanager
@@ -257,6 +273,30 @@ class RunDirectory:
 
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds the lock. Writes nothing: who reads a folder leaves it as it is.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be tried.
+    """
+    with lock.open("rb") as file:
+        if sys.platform == "win32":
+            return not _can_lock(lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _can_lock(lock: Path) -> bool:
+    try:
+        with FileLock(lock, blocking=False):
+            return True
+    except Timeout:
+        return False
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

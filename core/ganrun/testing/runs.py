@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
     """A registry of the installed plugins and of these objects, each with `hookimpl` functions or methods.
 
     Args:
-        plugins: Modules or objects; each is known by its `__name__` or its class's name.
+        plugins: Modules or objects; each is known by its `__name__` or its class's name, of several with one name the
+            second as `Name-2`.
         installed: Whether the installed plugins are there too.
 
     Raises:
@@ -31,14 +33,20 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
         found = Plugins(discover([plugin.name for plugin in found.found]).manager, ())
     extra = []
     for plugin in plugins:
-        name = getattr(plugin, "__name__", type(plugin).__name__)
         if found.manager.is_registered(plugin):
             continue
+        name = _free_name(found, getattr(plugin, "__name__", type(plugin).__name__))
         check_hooks(plugin)
         found.manager.register(plugin, name)
         found.manager.check_pending()
         extra.append(Plugin(name, name, "0"))
     return Registry(Plugins(found.manager, (*found.found, *extra)))
+
+
+def _free_name(plugins: Plugins, name: str) -> str:
+    """The name; with a number where a plugin has it already."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if not plugins.manager.has_plugin(each))
 
 
 def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:

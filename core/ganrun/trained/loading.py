@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ganrun.contracts.data import Data
 from ganrun.contracts.specs import DataSpec
 from ganrun.discovery.registry import Registry, load_registry, locate
 from ganrun.inference.model import Model
+from ganrun.recipe.handed_out import handed_out
 from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
@@ -34,6 +34,7 @@ from ganrun.training.components import (
     prepared_data,
     run_frames,
 )
+from ganrun.training.sizes import check_weights
 
 
 def load(what: str | Path, device: str = "auto") -> Model:
@@ -116,20 +117,30 @@ class SavedModel:
         for slot, network in config.networks.items():
             ports = framed_spec(config, loss, slot)
             with frame_of(config, network, "__init__"):
+                check_weights(config, network, ports)
                 networks[slot] = self._filled(slot, build_network(network, ports, place))
             self._begin(config, network, networks[slot], place)
         data = self.data if self.is_run else None
         frame = run_frames(config, config.loss)
         return Model(spec, loss, networks, place, self.seed, sampling=config.sampling, data=data, frame=frame)
 
-    def data(self) -> Data:
+    def data(self, overrides: Sequence[str] = ()) -> Data:
         """The data set of the recipe, prepared.
+
+        Args:
+            overrides: `data.root=…`, as after `--set`; an exported folder does not say where its data is.
 
         Raises:
             DataError: with the steps that fix it.
+            RecipeError: if it lacks a setting, such as a place that an exported folder leaves out.
         """
         recipe = self.folder / RECIPE
-        return prepared_data(load_evaluation_config(str(recipe), self.registry, made_with=made_with(recipe)))
+        return prepared_data(load_evaluation_config(str(recipe), self.registry, overrides, made_with(recipe)))
+
+    def recipe_text(self) -> str:
+        """The recipe as it may be handed out: without paths, addresses and secrets."""
+        recipe = self.folder / RECIPE
+        return handed_out(recipe, self.registry, made_with(recipe))
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
@@ -144,7 +155,7 @@ class SavedModel:
         """
         for slot, tensors in self.weights.items():
             write_weights(folder / f"{slot}.safetensors", tensors)
-        shutil.copyfile(self.folder / RECIPE, folder / RECIPE)
+        (folder / RECIPE).write_text(self.recipe_text(), encoding="utf-8")
         spec = {**self.spec.facts(), "class_names": list(self.class_names)}
         progress = {"step": self.step, "images_seen": self.images_seen, "seconds": self.seconds}
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from ganrun.base.devices import choose_device
-from ganrun.base.errors import GanrunError
+from ganrun.base.errors import GanrunError, RequestError
 from ganrun.contracts.data import Data
 from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.metrics import Metric
@@ -39,6 +40,8 @@ from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
 from ganrun.training.state import TrainingState
 from ganrun.training.trying import try_phases, try_samples
+
+log = logging.getLogger("ganrun")
 
 
 def ignore_stage(stage: str) -> None:
@@ -128,10 +131,15 @@ def _model(
 
 def check_recipe(recipe: Recipe) -> None:
     """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
+    Warns if the recipe's device is missing here.
 
     Raises:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
+    try:
+        _choose_device(recipe)
+    except RequestError as error:  # the recipe may be right for another machine
+        log.warning("%s; training would be refused here", error)
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
     networks, penalties = build_networks(recipe, loss, cpu), Penalties(recipe, loss, cpu)

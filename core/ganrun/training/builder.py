@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
+from ganrun.recipe.source import header
 from ganrun.rehearsal.data import check_batch
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
@@ -14,6 +15,7 @@ from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
+from ganrun.training.sizes import largest_batch
 
 
 def build_run(
@@ -40,7 +42,9 @@ def build_run(
     run = Run(assemble(recipe, on_stage, directory), directory, build_events(recipe), resumed=resumed)
     if not resumed:
         with frame_of(recipe, recipe.data, "split"):
-            check_batch(run.data.split("train"), max(recipe.batch_sizes), paired=run.model.loss.paired)
+            size, key = largest_batch(recipe)
+            setting, where = f"{header(key[:-1])} {key[-1]}", recipe.where(key)
+            check_batch(run.data.split("train"), size, paired=run.model.loss.paired, setting=setting, where=where)
     directory.create()
     return run
 

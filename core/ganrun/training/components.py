@@ -26,6 +26,7 @@ from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.data import check_spec
 from ganrun.rehearsal.losses import check_loss
 from ganrun.rehearsal.networks import needs_contiguous_images
+from ganrun.training.sizes import check_batch
 from ganrun.training.views import seeded_network
 
 
@@ -115,6 +116,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
         if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
+        check_batch(config, loss)
         check_loss(loss)
         whole = dataclasses.replace(
             ModelSpec.from_facts(spec.facts()),

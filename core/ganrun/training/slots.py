@@ -19,6 +19,7 @@ from ganrun.rehearsal.state import check_state
 from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, framed_spec, run_frames
+from ganrun.training.sizes import check_weights
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -74,6 +75,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device, 
     seed = derived_seed(train.seed, "weights", name)
     spec = framed_spec(recipe, loss, name)
     with frame_of(recipe, config, "__init__"):
+        check_weights(recipe, config, spec)
         slot = loss.slots[name]
         trial = NetworkTrial(
             make=lambda: _prepared(recipe, config, build_network(config, spec, device, seed, train.steps), device),

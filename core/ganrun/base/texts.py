@@ -1,0 +1,90 @@
+"""Texts that come from files and from other people, made safe for a terminal, for Markdown and for YAML.
+
+Names, classes, errors and recipes may hold anything: a terminal's control characters, line breaks, HTML, back-ticks.
+Wherever one is shown it stays a text: it draws nothing, and ends no heading, table cell or block of code.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+
+_MARKS = re.compile(r"(?<=\bwww)\.|[\\`*_{}\[\]<>&#~!$^:@]", re.I)
+"""What may begin something anywhere in a line of Markdown."""
+
+_FIRST_MARKS = re.compile(r"^(\d*)([-+=.)])(?=[-+=\s]|$)")
+"""What may begin a list, a rule or a heading at the start of a line."""
+
+MARKDOWN_PIPE = "&#124;"
+"""Other spellings of | within a table are read differently by different programs."""
+
+
+class Markdown(str):
+    """A text that is Markdown already, as the functions below return it."""
+
+    __slots__ = ()
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters: these are escaped, as in `\\n` and `\\x1b`.
+
+    So are characters that do not show, such as those that reverse the direction of writing.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def printable(text: str) -> str:
+    """The same for a text of several lines, which keeps its line breaks and tabs."""
+    return "".join(part if part in "\n\t" else one_line(part) for part in re.split(r"([\n\t])", text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+# ── Markdown ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def markdown_text(text: str) -> Markdown:
+    """A text as running text, for a paragraph, a heading, a table cell or a line of a quotation."""
+    marked = _MARKS.sub(r"\\\g<0>", one_line(text).strip())
+    return Markdown(_FIRST_MARKS.sub(r"\1\\\2", marked).replace("|", MARKDOWN_PIPE))
+
+
+def markdown_code(text: str) -> Markdown:
+    """A text as a code span, also in a table cell; as running text where it is blank or holds a |, which would end the
+    cell."""
+    line = one_line(text)
+    if "|" in line or not line.strip():
+        return markdown_text(text)
+    fence = _fence(line, shortest=1)
+    pad = " " if line.strip("`") != line or line.strip() != line else ""
+    return Markdown(f"{fence}{pad}{line}{pad}{fence}")
+
+
+def markdown_block(text: str, language: str = "") -> Markdown:
+    """A text of several lines as a block of code, which nothing in it ends."""
+    lines = printable(text).strip("\n")
+    fence = _fence(lines, shortest=3)
+    return Markdown(f"{fence}{language}\n{lines}\n{fence}")
+
+
+def _fence(text: str, shortest: int) -> str:
+    """More back-ticks than there are anywhere in a row."""
+    return "`" * max(chain([shortest], (len(run) + 1 for run in re.findall("`+", text))))
+
+
+# ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def yaml_scalar(value: str | float) -> Markdown:
+    """A text or a finite number as YAML 1.1 and 1.2 read it alike, on one line."""
+    if isinstance(value, str):
+        return Markdown(f'"{"".join(map(_in_yaml, value))}"')
+    return Markdown(re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)))  # 1e-05 is a text in YAML 1.1
+
+
+def _in_yaml(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
