@@ -18,7 +18,7 @@ from ganrun_datasets.pictures.folders import FolderLayout, read_layout
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job, Unreadable
 from ganrun_datasets.pictures.maps import Tally
 from ganrun_datasets.pictures.picture import Filter, Transform, is_picture
-from ganrun_datasets.pictures.sources import Source, printable, source_at
+from ganrun_datasets.pictures.sources import Source, source_at
 from ganrun_datasets.pictures.tree import listed
 from ganrun_datasets.places import expanded
 
@@ -89,7 +89,7 @@ class ImageFolder(PictureData):
 
     def class_names(self) -> tuple[str, ...]:
         """The folders' names, or those in the list of labels."""
-        return tuple(map(printable, self.layout.classes))
+        return tuple(map(ganrun.one_line, self.layout.classes))
 
     def locate(self) -> Path:
         """The root, if it exists."""
@@ -197,11 +197,11 @@ class ImageFolder(PictureData):
         ignored = [name for name in self._source.stamps if not is_picture(name) and not _is_usual(name)]
         if ignored:
             text = "%s files of %s are ignored, since they do not have names of pictures; the first is %s"
-            log.warning(text, f"{len(ignored):,}", self._source.path, printable(ignored[0]))
+            log.warning(text, f"{len(ignored):,}", self._source.path, ganrun.one_line(ignored[0]))
 
 
 def _printable_keys(counts: Mapping[str, Value]) -> dict[str, Value]:
-    return {printable(name): value for name, value in counts.items()}
+    return {ganrun.one_line(name): value for name, value in counts.items()}
 
 
 def _is_usual(name: str) -> bool:

@@ -26,7 +26,7 @@ from ganrun_datasets.celeba.lists import Attribute, Numbers, attribute_labels, p
 from ganrun_datasets.pictures.data import Layout, PictureData
 from ganrun_datasets.pictures.job import Job, Unreadable
 from ganrun_datasets.pictures.picture import Filter, Transform, UnreadableError
-from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.published import md5_of, verdict_on
 
 WIDTH, HEIGHT = 178, 218
@@ -196,7 +196,7 @@ def _check(name: str, content: bytes, image: Image.Image) -> None:
     if image.size != (WIDTH, HEIGHT):
         width, height = image.size
         raise ganrun.DataError(
-            f"{printable(name)} is {width}×{height} pixels, not {WIDTH}×{HEIGHT}: this is not the aligned set; "
+            f"{ganrun.one_line(name)} is {width}×{height} pixels, not {WIDTH}×{HEIGHT}: this is not the aligned set; "
             f"download {ARCHIVE} from {PAGE}, or use image-folder for pictures of any size"
         )
     if not content.startswith(JPEG_START):

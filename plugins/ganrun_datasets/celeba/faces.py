@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError
+from ganrun import DataError, one_line
 from ganrun_datasets.pictures.picture import is_picture
-from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.sources import Source
 
 COUNT = 202_599
 """The number of published pictures, and of the last one."""
@@ -53,7 +53,7 @@ class Faces:
                 *(place, f"{len(self.names):,}", f"{COUNT:,}", missing),
             )
         if self.others:
-            count, first = f"{len(self.others):,}", printable(self.others[0])
+            count, first = f"{len(self.others):,}", one_line(self.others[0])
             log.warning("%s also has %s other pictures, which are ignored; the first is %s", place, count, first)
 
 
@@ -72,7 +72,7 @@ def read_faces(source: Source) -> Faces:
         else:
             others.append(name)
     if not names:
-        held = f"{len(others):,} with other names, such as {printable(others[0])}" if others else "no pictures at all"
+        held = f"{len(others):,} with other names, such as {one_line(others[0])}" if others else "no pictures at all"
         raise DataError(f"{source.path} has none of 000001.jpg to {COUNT}.jpg, but {held}")
     return Faces(names, others)
 

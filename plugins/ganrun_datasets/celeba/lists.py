@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError
+from ganrun import DataError, one_line
 from ganrun_datasets.celeba.faces import COUNT, number_of
 from ganrun_datasets.damage import is_web_page
-from ganrun_datasets.pictures.sources import printable
 
 MOST_HEADING_LINES = 2
 """Lines above the first picture: in the published list of attributes, a count and the names."""
@@ -127,7 +126,7 @@ class _Table:
             number = number_of(fields[0])
             if not number or len(fields) != width or width < 2 or fields[column] not in values:
                 raise DataError(
-                    f"{self.path}:{line.number} is damaged: {printable(line.text[:60])!r}; replace it with a fresh copy"
+                    f"{self.path}:{line.number} is damaged: {one_line(line.text[:60])!r}; replace it with a fresh copy"
                 )
             found[number] = values[fields[column]]
         chosen = found[numbers]

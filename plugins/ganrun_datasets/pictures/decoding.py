@@ -18,7 +18,6 @@ import ganrun
 from ganrun_datasets.pictures.chunks import Chunk, decode_chunks
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
 from ganrun_datasets.pictures.maps import Decoded, PictureMap, Record
-from ganrun_datasets.pictures.sources import printable
 from ganrun_datasets.pixel_files import SUFFIX, PixelWriter, new_pixels
 
 FOLDER = "data/pictures"
@@ -60,7 +59,7 @@ def _decompression_bombs_as_errors() -> Iterator[None]:
 
 def _report_unreadable(reasons: Sequence[tuple[int, str]], job: Job) -> None:
     """Warn about unreadable pictures if the job skips them and others remain; raise DataError otherwise."""
-    lines = [f"  {printable(job.names[number])}: {reason}" for number, reason in reasons[:LISTED]]
+    lines = [f"  {ganrun.one_line(job.names[number])}: {reason}" for number, reason in reasons[:LISTED]]
     if len(reasons) > LISTED:
         lines.append(f"  and {len(reasons) - LISTED:,} more")
     text = "\n".join([f"{len(reasons):,} of {len(job.names):,} pictures cannot be read:", *lines])

@@ -10,11 +10,11 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ganrun import DataError
+from ganrun import DataError, one_line
 from ganrun_datasets.pictures.data import Layout
 from ganrun_datasets.pictures.labels import Labels, labels_of, read_lists
 from ganrun_datasets.pictures.picture import is_picture
-from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.pictures.splits import Part, Parts, find_parts
 from ganrun_datasets.pictures.tree import Tree, check_no_derived, listed, mask_files
 
@@ -103,7 +103,7 @@ def _classes(part: Part, labels: Labels | None, labelled: bool) -> Mapping[str, 
     inside = next((name for name, folder in part.class_of.items() if folder), None)
     if beside is not None and inside is not None:
         raise DataError(
-            f"some pictures are in a class's folder ({printable(inside)}) and some in none ({printable(beside)}); "
+            f"some pictures are in a class's folder ({one_line(inside)}) and some in none ({one_line(beside)}); "
             "move them, or set labelled = false in [data]"
         )
     return part.class_of
@@ -137,7 +137,7 @@ def _contradiction(train: set[str], test: set[str]) -> str:
                 "labelled = false in [data]"
             )
     odd = min(train ^ test)
-    return f'only the {"train" if odd in train else "test"} split has a class "{printable(odd)}"'
+    return f'only the {"train" if odd in train else "test"} split has a class "{one_line(odd)}"'
 
 
 # ── What looks like a mistake ─────────────────────────────────────────────────────────────────────────────
@@ -146,11 +146,11 @@ def _contradiction(train: set[str], test: set[str]) -> str:
 def _notes_on_files(source: Source, names: Sequence[str]) -> Iterator[str]:
     empty = [each for each in source.listing.empty if each]
     if empty:
-        yield f"{len(empty):,} folders are empty, so that they are no classes; the first is {printable(empty[0])}"
+        yield f"{len(empty):,} folders are empty, so that they are no classes; the first is {one_line(empty[0])}"
     masks = list(mask_files(names))
     if masks:
         count = f"{len(masks):,} of {len(names):,} pictures"
-        yield f"{count} have the names of masks of others, and are used as pictures; the first is {printable(masks[0])}"
+        yield f"{count} have the names of masks of others, and are used as pictures; the first is {one_line(masks[0])}"
 
 
 def _notes_on_classes(tree: Tree, part: Part, classes: Sequence[str]) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _notes_on_classes(tree: Tree, part: Part, classes: Sequence[str]) -> Iterato
 def _no_pictures(source: Source) -> str:
     if not source.stamps:
         return f"{source.path} is empty"
-    count, first = len(source.stamps), printable(next(iter(source.stamps)))
+    count, first = len(source.stamps), one_line(next(iter(source.stamps)))
     files = "1 file" if count == 1 else f"{count:,} files"
     packed = any(name.lower().endswith(ARCHIVES) for name in source.stamps)
     hint = "; unpack its archives, or set root to one that is a zip" if packed else ""

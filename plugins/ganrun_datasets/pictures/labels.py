@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ganrun import DataError
+from ganrun import DataError, one_line
 from ganrun_datasets.pictures.picture import UnreadableError
-from ganrun_datasets.pictures.sources import Source, printable
+from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.pictures.tree import Tree
 
 Entries = Iterable[tuple[str, Any, Any]]
@@ -59,7 +59,7 @@ def read_lists(source: Source, tree: Tree, splits: Sequence[Names], notes: list[
     known = set(tree.names) if above else set()
     below = {file: tree.below(_folder_of(file))[:1] for file in files if file not in above}
     odd = [file for file, first in below.items() if any(name in names for name in first for names in splits)]
-    notes += [f"{printable(file)} is not read, since it lies below a class" for file in odd[:1]]
+    notes += [f"{one_line(file)} is not read, since it lies below a class" for file in odd[:1]]
     return [labels for file in above for labels in _read(source, file, known, notes)]
 
 
@@ -80,12 +80,12 @@ def labels_of(names: Names, lists: Sequence[Labels]) -> Labels | None:
     """
     found = [each for each in lists if _is_above(each.file, names)]
     if len(found) > 1:
-        listed = " and ".join(printable(each.file) for each in found)
+        listed = " and ".join(one_line(each.file) for each in found)
         raise DataError(f"{listed} list labels of the same pictures; keep one of them")
     missing = [name for each in found if each.of is not None for name in names if name not in each.of]
     if missing:
         count = f"{len(missing):,} of {len(names):,} pictures"
-        raise DataError(f"{printable(found[0].file)} lacks {count}, such as {printable(missing[0])}; {_REMEDY}")
+        raise DataError(f"{one_line(found[0].file)} lacks {count}, such as {one_line(missing[0])}; {_REMEDY}")
     return found[0] if found else None
 
 
@@ -98,11 +98,11 @@ def _read(source: Source, file: str, pictures: Set[str], notes: list[str]) -> li
         entries = read(content.decode("utf-8-sig"))
         classes = None if entries is None else _classes(entries, _folder_of(file), pictures)
     except NotLabelsError as error:
-        notes.append(f"{printable(file)} {error}, so that it is not read as a list of labels")
+        notes.append(f"{one_line(file)} {error}, so that it is not read as a list of labels")
         return []
     except (UnreadableError, ValueError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{printable(file)} cannot be read as a list of labels: {reason}; {_REMEDY}") from error
+        raise DataError(f"{one_line(file)} cannot be read as a list of labels: {reason}; {_REMEDY}") from error
     return [Labels(file, hashlib.blake2b(content, digest_size=8).hexdigest(), classes)]
 
 
@@ -181,7 +181,7 @@ def _classes(entries: Entries, folder: str, pictures: Set[str]) -> dict[str, str
     for where, file, label in entries:
         name = _picture(where, file, folder, pictures)
         if name in found:
-            raise ValueError(f"{where}: {printable(file)} is listed before")
+            raise ValueError(f"{where}: {one_line(file)} is listed before")
         found[name] = _class(where, label)
         types.add(type(label))
     if len(types) > 1:
@@ -196,14 +196,14 @@ def _picture(where: str, file: Any, folder: str, pictures: Set[str]) -> str:
     for name in (folder + file, folder + file.replace("\\", "/").removeprefix("./")):
         if name in pictures:
             return name
-    raise ValueError(f"{where}: there is no picture {printable(file)}")
+    raise ValueError(f"{where}: there is no picture {one_line(file)}")
 
 
 def _class(where: str, label: Any) -> str:
     """A label as a class's name."""
     text = str(label).strip() if isinstance(label, int | str) and not isinstance(label, bool) else ""
     if not text or not text.isprintable() or (_is_number(text) and not text.isdecimal()):
-        raise ValueError(f"{where}: the label {printable(repr(label))} is neither a name nor a whole number from 0")
+        raise ValueError(f"{where}: the label {one_line(repr(label))} is neither a name nor a whole number from 0")
     return text
 
 

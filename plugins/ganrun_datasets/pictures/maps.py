@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from ganrun import one_line
 from ganrun_datasets import pixel_files
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
 from ganrun_datasets.pictures.picture import Pixels, UnreadableError
-from ganrun_datasets.pictures.sources import printable
 
 
 class Tally(BaseModel, frozen=True, strict=True, extra="forbid"):
@@ -25,7 +25,7 @@ class Tally(BaseModel, frozen=True, strict=True, extra="forbid"):
     first: str = ""
 
     def __add__(self, names: Sequence[str]) -> Tally:
-        return Tally(count=self.count + len(names), first=self.first or (printable(names[0]) if names else ""))
+        return Tally(count=self.count + len(names), first=self.first or (one_line(names[0]) if names else ""))
 
 
 class Record(pixel_files.Record):

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from ganrun import DataError
+from ganrun import DataError, one_line
 from ganrun_datasets.damage import zip_damage
 from ganrun_datasets.pictures.picture import UnreadableError, is_picture
 
@@ -93,17 +93,12 @@ def source_at(path: Path) -> Source:
     return Archive(path)
 
 
-def printable(name: str) -> str:
-    """A file's name as text that can be printed: control characters and what is not valid UTF-8 are escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
-
-
 def _check_name(name: str) -> None:
     """Check that a name is one that file systems could hold, as those in a hostile zip need not be."""
     if name.count("/") > DEEPEST:
-        raise DataError(f"{printable(name[:LONGEST_NAME])}… is more than {DEEPEST} folders deep")
+        raise DataError(f"{one_line(name[:LONGEST_NAME])}… is more than {DEEPEST} folders deep")
     if len(name) > LONGEST_NAME and max(map(len, name.split("/"))) > LONGEST_NAME:
-        raise DataError(f"{printable(name[:LONGEST_NAME])}… has a name of more than {LONGEST_NAME} characters")
+        raise DataError(f"{one_line(name[:LONGEST_NAME])}… has a name of more than {LONGEST_NAME} characters")
 
 
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +122,7 @@ class Folder:
         try:
             listing.stamps.update(_walk(self.path, "", frozenset(), listing))
         except OSError as error:
-            raise DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}") from error
+            raise DataError(f"{one_line(str(error.filename))} cannot be read: {error.strerror}") from error
         return listing
 
     def reader(self, handles: ExitStack) -> Reader:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ganrun import DataError
-from ganrun_datasets.pictures.sources import printable
+from ganrun import DataError, one_line
 from ganrun_datasets.pictures.tree import Tree, listed
 
 WORDS = {
@@ -76,7 +75,7 @@ def find_parts(tree: Tree, splits: bool | None) -> Parts:
         return _parts(tree, outer, _within(tree, outer))
     if nested:
         raise DataError(
-            f"{listed(tree.within(nested[0]))} are side by side in {printable(nested[0])}, so test data may be trained "
+            f"{listed(tree.within(nested[0]))} are side by side in {one_line(nested[0])}, so test data may be trained "
             "on; set root to that folder, or set splits = false in [data] if these are no splits"
         )
     if not folders:

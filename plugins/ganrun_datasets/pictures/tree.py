@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from ganrun import DataError
-from ganrun_datasets.pictures.sources import printable
+from ganrun import DataError, one_line
 
 LISTED = 8
 """Names that a message lists."""
@@ -75,7 +74,7 @@ class Tree:
 def listed(names: Sequence[str]) -> str:
     """Some names as text."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return ", ".join(map(printable, names[:LISTED])) + more
+    return ", ".join(map(one_line, names[:LISTED])) + more
 
 
 # ── Pictures that are made from others ────────────────────────────────────────────────────────────────────
@@ -95,7 +94,7 @@ def check_no_derived(tree: Tree) -> None:
         odd = [lower[each] for each in lower if each in derived]
         if odd:
             raise DataError(
-                f"{printable(folder + odd[0])} seems to hold masks or thumbnails of the pictures beside it; "
+                f"{one_line(folder + odd[0])} seems to hold masks or thumbnails of the pictures beside it; "
                 "move it away, or set root to a folder without it"
             )
 
