@@ -25,7 +25,8 @@ from ganrun.contracts.settings import Settings, settings_help
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import HOOKS
 from ganrun.discovery.registry import RegisteredComponent, load_registry
-from ganrun.recipe.recipe import EmaSettings, StageSettings, TrainSettings, sampling_of
+from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
+from ganrun.recipe.recipe import sampling_of
 from ganrun.training.lifecycle import RunEvents
 
 FOLDER = Path(__file__).resolve().parent / "reference"

@@ -117,7 +117,7 @@ WRONG = {
     "folder": (["folder.toml"], "error: folder.toml: is a folder, not a recipe"),
     "long name": ([f"{'x' * 300}.toml"], "cannot be read: File name too long"),
     "syntax": (["syntax.toml"], "syntax.toml:2: is no valid TOML: "),
-    "binary": (["binary.toml"], "error: binary.toml: is not UTF-8 text"),
+    "binary": (["binary.toml"], "error: binary.toml:1: is not UTF-8 text"),
     "unknown table": (["r.toml", "--set", "trian.steps=5"], '--set trian.steps=5: a recipe has no table "trian"'),
     "unknown key": (["r.toml", "--set", "train.step=5"], 'has no key "step"; did you mean "steps"?'),
     "unknown component": (["r.toml", "--set", "loss.use=gna"], '--set loss.use=gna: no loss is called "gna"; did you'),

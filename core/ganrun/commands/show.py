@@ -54,7 +54,7 @@ def _component_text(registry: Registry, kind: str, name: str | None) -> str:
 
 
 def _engine_text(name: str) -> str:
-    from ganrun.recipe.recipe import EmaSettings, StageSettings, TrainSettings
+    from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
 
     tables: dict[str, type[Settings]] = {"train": TrainSettings, "stage": StageSettings, "ema": EmaSettings}
     settings, head = tables[name], "[[stage]]" if name == "stage" else f"[{name}]"

@@ -17,18 +17,16 @@ from ganrun.contracts.settings import Settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
+from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
 from ganrun.recipe.faults import Owner
 from ganrun.recipe.moves import Move, move_settings
 from ganrun.recipe.recipe import (
     DEFAULT_OPTIMIZER,
     ComponentConfig,
-    EmaSettings,
     EvaluationConfig,
     MetricsConfig,
     ModelConfig,
     Recipe,
-    StageSettings,
-    TrainSettings,
     sampling_of,
     with_repeats,
 )

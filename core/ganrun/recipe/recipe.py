@@ -6,103 +6,20 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from typing import Any, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
-from ganrun.base.devices import NAMES, is_device_name
 from ganrun.contracts.outside import local_paths
-from ganrun.contracts.scheduled import Scheduled
 from ganrun.contracts.settings import Settings, dump_settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent
+from ganrun.recipe.engine import EmaSettings, Stage, StageSettings, TrainSettings
 from ganrun.recipe.moves import move_settings
 from ganrun.recipe.source import Key, Source
 
 DEFAULT_OPTIMIZER = "adam"
 """The optimiser of an `[optimizer]` table without `use`."""
-
-
-class TrainSettings(Settings):
-    """How long and in what manner to train."""
-
-    steps: int = Field(ge=1)
-    """Steps of the run; a step is one pass through the loss's phases (for a GAN: one generator update)."""
-
-    batch_size: int = Field(64, ge=1)
-    """Images per update."""
-
-    seed: int = Field(0, ge=0)
-    """Decides every random number: weights, order of the data, latents, samples."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; auto takes the best there is."""
-
-    precision: Literal["f32", "bf16"] = "f32"
-    """Arithmetic inside the networks; losses are always f32."""
-
-    accumulate: int = Field(1, ge=1)
-    """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
-    across a batch, then sees each part by itself and not the whole batch."""
-
-    repeat: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Updates per step, by slot of the loss, each on a new batch: { discriminator = 5 }. Unless given, what the loss
-    says, which is mostly 1."""
-
-    horizontal_flip: bool = False
-    """Whether real images are mirrored at random."""
-
-    log_every_steps: int = Field(50, ge=1)
-    """Steps between two lines of metrics.jsonl."""
-
-    evaluate_every_steps: int | None = Field(None, ge=1)
-    """Steps between two evaluations; unless given, only after the last step."""
-
-    @field_validator("device")
-    @classmethod
-    def _names_a_device(cls, device: str) -> str:
-        if not is_device_name(device):
-            raise ValueError(f"say {NAMES}")
-        return device
-
-
-class EmaSettings(Settings):
-    """The moving average of the weights that are scored and shown; `ema = false` turns it off."""
-
-    decay: Scheduled = Field(Scheduled(start=0.999), ge=0, lt=1)
-    """Share of the old average that survives a step; reached gradually over the first steps."""
-
-
-class StageSettings(Settings):
-    """A part of the run with another batch size or learning rate, as progressive growing has it.
-
-    Stages follow each other in the recipe. Each changes what it says, and all else stays as before it.
-    """
-
-    start: int = Field(alias="from", ge=1)
-    """Steps done when it begins."""
-
-    batch_size: int | None = Field(None, ge=1)
-    """Images per update; accumulate must divide it."""
-
-    lr: float | None = Field(None, gt=0)
-    """Learning rate of every optimizer, before its schedule."""
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> Self:
-        if self.batch_size is None and self.lr is None:
-            raise ValueError("a stage says batch_size, lr or both")
-        return self
-
-
-class Stage(NamedTuple):
-    """What holds at a step."""
-
-    batch_size: int
-    """Images per update."""
-
-    lr: float | None
-    """Learning rate of every optimizer, before its schedule; None for that of the optimizer's own table."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ganrun.base.frames import in_one_line
 from ganrun.contracts.settings import Settings
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.registry import RegisteredComponent, Registry
-from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, EmaSettings, StageSettings, TrainSettings, sampling_of
+from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
+from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, sampling_of
 
 Schema = dict[str, Any]
 
