@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-GRADIENT_GRID = 2.0**-14
-"""Gradients differ by 1e-18 to 1e-15 between machines, so a training of 1250 steps with 10⁵ parameters ends in other
-weights with a probability of about 1e-5. Adam learns as well with gradients as coarse as 2⁻¹⁰."""
+GRADIENT_GRID = 2.0**-12
+"""Gradients differ by about 1e-18 to 1e-16 between machines, so a training of 1250 steps with 10⁵ parameters ends in
+other weights with a probability below 1e-4. Adam learns as well with gradients as coarse as 2⁻¹⁰."""
 
 STATE_GRID = 2.0**-20
 """Of the result, which contains running statistics. Values below 16 on this grid are exact in float32."""
