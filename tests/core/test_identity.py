@@ -357,6 +357,17 @@ def test_every_start_is_kept_and_what_differs_is_said(tmp_path: Path, caplog: py
     assert environment(tmp_path / "run")["threads"] == threads and all("data" not in each for each in sessions)
 
 
+def test_a_class_with_another_name_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = pictures(tmp_path / "pictures")
+    train(of(folder, 2), tmp_path / "run")
+    for split in ("train", "test"):
+        (folder / split / "dogs").rename(folder / split / "wolves")
+    for steps in (4, 6):
+        train(of(folder, steps), tmp_path / "run", resume=True)
+    said = [text for text in caplog.messages if "continues" in text]
+    assert said == ["continues with class 1 wolves, before dogs"], "once: the second resume is as the first"
+
+
 FACTS = st.fixed_dictionaries(
     {"data": st.integers(0, 1), "problem": st.integers(0, 1)},
     optional={"python": st.just("3"), "threads": st.integers(), "starts": st.integers(0, 1), "host": st.none()},

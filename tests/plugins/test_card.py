@@ -113,3 +113,11 @@ def assert_metadata(metadata: dict[str, Any], names: dict[str, str]) -> None:
     assert len(found) == 2 and set(found.values()) == {SCORE["value"]}
     metric, _, other = names["metric"].partition("@")
     assert (other or names["data"].rpartition(":")[2], metric) in found
+
+
+def test_lists_in_a_card_read_as_sentences() -> None:
+    told = facts({name: name for name in NAMES})
+    told["data"]["counts"]["test"] = 4
+    page = card(told, "", ("samples.png",))
+    assert ": 9 split, 4 test; fingerprint" in page
+    assert "bmetric\\@other: key value, samples 10.\n" in page

@@ -48,11 +48,12 @@ def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
     """What is known of a start that may change the numbers of a run: the versions of what ganrun requires and of the
-    plugins' packages, the machine, and the recipe's commit."""
+    plugins' packages, the machine, and the recipe's commit. And what its classes are called."""
     plugins = [Origin.parse(str(each)) for each in _table(session, "plugins").values()]
     found = {
         **{each.package: each.version for each in plugins},
         **_table(session, "packages"),
+        **_classes(session),
         "Python": session.get("python"),
         "platform": session.get("platform"),
         "device": str(session.get("device_name") or "").partition(" (")[0],  # which says the threads of a CPU
@@ -60,6 +61,11 @@ def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
         "the recipe's commit": str(_table(session, "git").get("commit") or "")[:12],
     }
     return {name: str(value) for name, value in found.items() if value}
+
+
+def _classes(session: Mapping[str, Any]) -> dict[str, str]:
+    names = _table(session, "problem").get("class_names")
+    return {f"class {number}": str(name) for number, name in enumerate(names)} if isinstance(names, list) else {}
 
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -78,7 +78,8 @@ def _earlier(run: Run) -> dict[str, Any]:
     """The content of environment.json before this start. What cannot be read is kept beside it."""
     directory, found = run.directory, run.directory.environment()
     if found:
-        if changes := changes_between(directory.latest_session(), run.environment):
+        before = {"problem": found.get("problem"), **directory.latest_session()}
+        if changes := changes_between(before, run.environment):
             log.warning("continues with %s", "; ".join(changes))
     elif directory.environment_path.exists():
         directory.rename(ENVIRONMENT, DAMAGED)
