@@ -198,7 +198,7 @@ def test_programs_are_exported_without_data_and_the_card_shows_how_to_use_them(
     assert not (folder / "encoder.pt2").exists(), "it needs more of a record than its image"
     assert (folder / "samples.png").is_file()
     card, facts = (folder / "README.md").read_text(), json.loads((folder / "config.json").read_text())
-    assert "| 2 to 65 | source, your own, flattened, in [-1, 1] |" in card
+    assert "| 2 to 65 | source, your own, flattened, in \\[-1, 1\\] |" in card
     assert facts["factors"][1] == {"name": "source", "size": 64, "kind": "given"}
     with_torch = [code.partition("```")[0] for code in card.split("```python\n")[1:]][1]
     assert "drawn[:, 2:66] = torch.zeros(64, 1, 8, 8).flatten(1)  # your own source" in with_torch

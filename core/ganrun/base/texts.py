@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from itertools import chain
 
-_MARKS = re.compile(r"(?<=\bwww)\.|[\\`*_{}\[\]<>&#~!$^:@]", re.I)
+_MARKS = re.compile(r"(?<=\bwww)\.|:(?=//|[\w+-]+:)|[\\`*_{}\[\]<>&#~!$^@]", re.I)
 """What may begin something anywhere in a line of Markdown."""
 
 _FIRST_MARKS = re.compile(r"^(\d*)([-+=.)])(?=[-+=\s]|$)")
