@@ -201,7 +201,7 @@ def test_programs_are_exported_without_data_and_the_card_shows_how_to_use_them(
     assert "| 2 to 65 | source, your own, flattened, in \\[-1, 1\\] |" in card
     assert facts["factors"][1] == {"name": "source", "size": 64, "kind": "given"}
     with_torch = [code.partition("```")[0] for code in card.split("```python\n")[1:]][1]
-    assert "drawn[:, 2:66] = torch.zeros(64, 1, 8, 8).flatten(1)  # your own source" in with_torch
+    assert "drawn[:, 2:66] = torch.zeros(64, 1, 8, 8).flatten(1)  # your own 'source'" in with_torch
     names: dict[str, Any] = {}
     exec(with_torch.replace('load("', f'load("{folder}/'), names)
     assert names["images"].shape == (64, 1, 8, 8)
