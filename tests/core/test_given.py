@@ -206,8 +206,8 @@ def test_programs_are_exported_without_data_and_the_card_shows_how_to_use_them(
     exec(with_torch.replace('load("', f'load("{folder}/'), names)
     assert names["images"].shape == (64, 1, 8, 8)
     with_ganrun = card.split("```python\n")[1].partition("```")[0]
-    assert "source = torch.zeros(64, 1, 8, 8)  # your own, in [-1, 1]\n" in with_ganrun
-    assert "latents = model.latents_of(source=source)\nimages = model.decode(latents)" in with_ganrun
+    assert "records = {'source': torch.zeros(64, 1, 8, 8)}  # your own, in [-1, 1]\n" in with_ganrun
+    assert "latents = model.latents_of(**records)\nimages = model.decode(latents)" in with_ganrun
 
 
 def test_an_export_without_data_has_no_picture(
