@@ -12,7 +12,7 @@ from pydantic import ValidationError
 import ganrun
 from ganrun import RequestError, load_registry, without_secrets
 from ganrun.base.errors import RecipeError
-from ganrun.base.secrets import bare_address, command_without_secrets, secret_in
+from ganrun.base.secrets import bare_address, command_without_secrets, secret_in, secret_under
 from ganrun.contracts.outside import Address, local_paths, marked
 from ganrun.contracts.settings import parse_settings
 from ganrun.recipe.reader import load_recipe
@@ -91,6 +91,14 @@ def test_what_was_removed_is_not_found_again(text: str) -> None:
 
 
 SECRET = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=8, max_size=20)
+
+
+@given(secret=st.from_regex(r"[!-#%-~][!-~]{5,20}", fullmatch=True))
+def test_settings_with_the_names_of_secrets_hold_one(secret: str) -> None:
+    names = ("password", "db.passwd", "API_KEY", "hf_token")
+    assert [secret_under(name, secret) for name in names] == ["password", "password", "token", "token"]
+    for name, value in {"keys": secret, "passes": secret, "token": "$HF_TOKEN", "secret": "a b c d"}.items():
+        assert secret_under(name, value) is None
 
 
 @given(secret=SECRET)
@@ -174,7 +182,7 @@ use = "mlp"
 use = "mlp"
 [mlflow]
 uri = "http://ann:hunter22@host:5000"
-tags = { origin = "https://host/x?token=hunter22" }
+tags = { origin = "https://host/x?token=hunter22", api_key = "hunter22", token = "$TOKEN" }
 """
 
 
@@ -187,6 +195,7 @@ def test_a_recipe_that_holds_secrets_is_refused_without_showing_them(tmp_path: P
     assert "hunter22" not in text
     assert f"{path}:14: [mlflow] uri: it holds a password; leave it out here, and set the whole address in" in text
     assert f"{path}:15: mlflow.tags.origin holds a token" in text
+    assert f"{path}:15: mlflow.tags.api_key holds a token" in text
     assert f"{path}:1: this comment holds a password" in text
     assert "--set name=http://ann:***@host: name holds a password" in text
-    assert text.count("\n") == 3
+    assert text.count("\n") == 4

@@ -106,7 +106,7 @@ UNCLEAR = {
     "cat/{train,test,more}/1.png dog/{train,test}/1.png": "more, test, train are side by side in cat/",
     "{cat,dog}/young/{train,test}/1.png": "test, train are side by side in cat/young/",
     "{test,val}/{cat,dog}/1.png": "there is a folder test, but no folder train",
-    "train/{cat,dog}/1.png test/{cat,cow}/1.png": 'only the test split has a class "cow"',
+    "train/{cat,dog}/1.png test/{cat,cow}/1.png": 'only the test split has a class "cow"; give both splits',
     "train/{cat,dog}/1.png test/1.png": "the train split has classes, and the test split has none",
     "train/1.png test/{cat,dog}/1.png": "the test split has classes, and the train split has none",
     "train/{cat,dog}/1.png test/unknown/1.png": "only the .* split has a class",

@@ -54,6 +54,14 @@ def secret_in(text: str) -> str | None:
     return next((what for pattern, what in _IN_ADDRESSES if pattern.search(text)), None)
 
 
+def secret_under(name: str, value: str) -> str | None:
+    """What a setting gives away if its name is that of a secret, as `api_key` is: `password` or `token`; None for a
+    reference to an environment variable, `$NAME`, and for what is too short, or holds a space."""
+    if not _SECRET_OPTION.fullmatch(name) or len(value) < LEAST_LENGTH or re.search(r"^\$\w+$|\s", value):
+        return None
+    return "password" if "pass" in name.lower() else "token"
+
+
 def without_secrets(text: str) -> str:
     """A text without the passwords and tokens of the addresses in it, those written as `password=…`, and those in this
     process's environment: the values of variables whose names end in PASSWORD, TOKEN, SECRET, API_KEY and the like, and

@@ -20,6 +20,9 @@ Key = tuple[str | int, ...]
 MAX_DEPTH = 32
 """Parts of a key: no setting is as deep, and code that goes through tables can rely on it."""
 
+LONGEST_BYTES = 4_000_000
+"""No recipe is as long; a device or a file of data may have no end."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -131,7 +134,11 @@ def header(key: Key) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(LONGEST_BYTES + 1)
+        if len(content) > LONGEST_BYTES:
+            raise RequestError(f"{path}: is longer than {LONGEST_BYTES / 1e6:.0f} MB, so it is no recipe")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ganrun.base.errors import RecipeError
-from ganrun.base.secrets import secret_in
+from ganrun.base.secrets import secret_in, secret_under
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.recipe.faults import Owner, setting_faults, shown
 from ganrun.recipe.source import Key, Source, header
@@ -118,8 +118,9 @@ class Tables:
 
 def _secrets_in(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
     """The places of texts that hold a secret, each with what it is."""
-    if isinstance(value, str) and (what := secret_in(value)) is not None:
-        yield key, what
+    if isinstance(value, str):
+        what = secret_in(value) or secret_under(str(key[-1]), value)
+        yield from [(key, what)] if what else []
     elif isinstance(value, dict | list):
         for part, each in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _secrets_in(each, (*key, part))

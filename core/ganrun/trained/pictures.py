@@ -181,7 +181,9 @@ def _is_channels_last(path: Path, name: str, header: ArrayHeader, shape: tuple[i
     if all(fits):
         raise RequestError(f"{what}: its channels may be first or last, and nothing tells which")
     if not any(fits):
-        wanted = f"{'×'.join(map(str, shape))}; fit it by --set data.size" if shape else "1 or 3 channels"
+        wanted = (
+            f"{'×'.join(map(str, shape))}; fit it by --set data.size, data.channels, …" if shape else "1 or 3 channels"
+        )
         raise RequestError(f"{what}, and what it is compared with has {wanted}")
     return fits[1]
 

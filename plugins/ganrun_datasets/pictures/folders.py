@@ -137,7 +137,9 @@ def _contradiction(train: set[str], test: set[str]) -> str:
                 "labelled = false in [data]"
             )
     odd = min(train ^ test)
-    return f'only the {"train" if odd in train else "test"} split has a class "{one_line(odd)}"'
+    split = "train" if odd in train else "test"
+    advice = "give both splits the same classes, or set labelled = false in [data]"
+    return f'only the {split} split has a class "{one_line(odd)}"; {advice}'
 
 
 # ── What looks like a mistake ─────────────────────────────────────────────────────────────────────────────
