@@ -97,7 +97,13 @@ SECRET = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=8, max
 def test_settings_with_the_names_of_secrets_hold_one(secret: str) -> None:
     names = ("password", "db.passwd", "API_KEY", "hf_token")
     assert [secret_under(name, secret) for name in names] == ["password", "password", "token", "token"]
-    for name, value in {"keys": secret, "passes": secret, "token": "$HF_TOKEN", "secret": "a b c d"}.items():
+    for name, value in {
+        "keys": secret,
+        "passes": secret,
+        "class_token": secret,
+        "token": "$HF_TOKEN",
+        "secret": "a b c d",
+    }.items():
         assert secret_under(name, value) is None
 
 

@@ -44,6 +44,9 @@ _IN_ADDRESSES = ((_WITH_PASSWORD, "password"), (_WITH_USER, "token"), (_QUERY, "
 _PATTERNS = (_WITH_PASSWORD, _WITH_USER, _QUERY, _ENTRY, _HEADER)
 _LOGIN = re.compile(rf"(?P<scheme>^{_SCHEME})(?:[^/?#]*@|[^@/]*:(?!{_PORT})[^@]*@)", re.I)
 _SECRET_OPTION = re.compile(rf"-{{0,2}}{_NAME}", re.I)
+_OF_A_NETWORK = re.compile(
+    r"(class|cls|mask|masked|pad|register|distillation|null|start|end|bos|eos|query|image|text|style)[_-]?token$", re.I
+)
 _VARIABLE = re.compile(
     r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|(API|ACCESS|SECRET|PRIVATE)_?KEY|(?<!APPLICATION_)CREDENTIALS?)$", re.I
 )
@@ -56,8 +59,10 @@ def secret_in(text: str) -> str | None:
 
 def secret_under(name: str, value: str) -> str | None:
     """What a setting gives away if its name is that of a secret, as `api_key` is: `password` or `token`; None for a
-    reference to an environment variable, `$NAME`, and for what is too short, or holds a space."""
-    if not _SECRET_OPTION.fullmatch(name) or len(value) < LEAST_LENGTH or re.search(r"^\$\w+$|\s", value):
+    reference to an environment variable, `$NAME`, for what is too short, or holds a space, and for the `class_token` of
+    a transformer."""
+    is_secret = _SECRET_OPTION.fullmatch(name) and not _OF_A_NETWORK.search(name)
+    if not is_secret or len(value) < LEAST_LENGTH or re.search(r"^\$\w+$|\s", value):
         return None
     return "password" if "pass" in name.lower() else "token"
 
