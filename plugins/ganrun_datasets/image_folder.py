@@ -196,8 +196,8 @@ class ImageFolder(PictureData):
         """Warn about files without a picture's name, except notes: they may be photographs in an unknown format."""
         ignored = [name for name in self._source.stamps if not is_picture(name) and not _is_usual(name)]
         if ignored:
-            text = "files in %s that are ignored, since they do not have names of pictures: %s; the first is %s"
-            log.warning(text, self._source.path, f"{len(ignored):,}", ganrun.one_line(ignored[0]))
+            text = "%s files of %s are ignored, since they do not have names of pictures; the first is %s"
+            log.warning(text, f"{len(ignored):,}", self._source.path, ganrun.one_line(ignored[0]))
 
 
 def _printable_keys(counts: Mapping[str, Value]) -> dict[str, Value]:

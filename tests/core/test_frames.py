@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -322,6 +324,18 @@ def test_another_observers_exit_silences_it_and_the_run_goes_on(tmp_path: Path, 
         faulty("observer", essential=False, step_ended=observes(lambda self, step: sys.exit(3))),
     )
     assert run.step == 2 and 'observer "ear" failed at step_ended and is left out' in caplog.text
+
+
+@pytest.mark.parametrize(("number", "traceback"), [(errno.ENOSPC, False), (errno.EROFS, False), (errno.ENOTDIR, True)])
+def test_a_full_disk_is_no_fault_of_an_observers_code(
+    tmp_path: Path, caplog: Any, number: int, traceback: bool
+) -> None:
+    def write(self: Any, step: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    train(RECIPE, tmp_path / "run", faulty("observer", essential=False, step_ended=observes(write)))
+    (left_out,) = [each for each in caplog.records if 'observer "ear" failed' in each.getMessage()]
+    assert os.strerror(number) in left_out.getMessage() and bool(left_out.exc_info) == traceback
 
 
 # ── What a loss declares ──────────────────────────────────────────────────────────────────────────────────

@@ -265,3 +265,14 @@ def test_two_metrics_of_one_score_are_both_named() -> None:
     evaluation = evaluation_on(Grey(None), lambda count: (torch.zeros(count, 1), torch.ones(count, 1, 4, 4)), step=1)
     with pytest.raises(ContractError, match=r"metric\.1: .*named mean, as metric\.0 does"):
         measured([Mean("train", "logits"), Mean(None, "logits")], evaluation)
+
+
+@pytest.mark.parametrize("value", ["high", None, 10**400, [1.0, 2.0]], ids=["text", "none", "huge", "list"])
+def test_a_score_that_is_no_number_is_its_metrics_fault(value: Any) -> None:
+    class Wordy(ganrun.Metric):
+        def measure(self, evaluation: Any) -> list[ganrun.Score]:
+            return [ganrun.Score("quality", value, True, {})]
+
+    evaluation = evaluation_on(Grey(None), lambda count: (torch.zeros(count, 1), torch.ones(count, 1, 4, 4)), step=1)
+    with pytest.raises(ContractError, match=r"metric\.0: .*the score quality is no number"):
+        measured([Wordy(None, ModelSpec((1, 4, 4)))], evaluation)

@@ -389,3 +389,18 @@ def test_the_manifest_says_how_folders_were_read(tmp_path, monkeypatch, caplog):
     assert (
         "1 of 2 pictures of the test split are equal to some of the train split; the first is test/dog" in caplog.text
     )
+
+
+NAMES_NOTED = {
+    "{00000,01000}/1.png": "the classes are 00000, 01000; if these numbers only divide the pictures",
+    "{CelebA-HQ-img,CelebAMask-HQ-mask-anno}/1.png": "if CelebAMask-HQ-mask-anno holds masks of the other pictures",
+    "{0001,0002}/1.png": "",
+    "{with_mask,without_mask}/1.png": "",
+}
+
+
+@pytest.mark.parametrize("names", NAMES_NOTED)
+def test_classes_with_the_names_of_other_folders_are_noted(tmp_path, names):
+    (note,) = layout(tree(tmp_path, names)).notes or ("",)
+    assert (NAMES_NOTED[names] in note) if NAMES_NOTED[names] else not note
+    assert layout(tmp_path, labelled=False).notes == ()

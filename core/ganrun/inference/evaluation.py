@@ -182,7 +182,15 @@ def _checked(scores: Sequence[Score], place: int, givers: dict[str, int]) -> Seq
         if name in givers:
             raise ContractError(f"gives a score named {name}, as metric.{givers[name]} does; leave one of them out")
         givers[name] = place
-    return scores
+    return list(map(_with_number, scores))
+
+
+def _with_number(score: Score) -> Score:
+    """A score whose value is a float, whatever type of number its metric gave."""
+    try:
+        return dataclasses.replace(score, value=float(score.value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ContractError(f"the score {score.name} is no number: {error}") from error
 
 
 # ── Passes ────────────────────────────────────────────────────────────────────────────────────────────────

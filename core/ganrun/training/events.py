@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import re
@@ -22,6 +23,9 @@ from ganrun.training.lifecycle import RunEvents
 log = logging.getLogger("ganrun")
 
 EVENT_NAMES = tuple(event for event in vars(RunEvents) if not event.startswith("_"))
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors of a disk that takes no more, which are no fault of an observer's code."""
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
@@ -94,12 +98,12 @@ class Events:
         raise failure(self._owners[name], event, error, RunError) from error
 
     def _silence(self, name: str, event: str, error: BaseException) -> None:
-        """Leave a faulty observer out of the rest of the run. A fault that is not ganrun's own keeps its traceback."""
+        """Leave a faulty observer out of the rest of the run. A fault of the observer's code keeps its traceback."""
         for calls in self._calls.values():
             calls[:] = [call for call in calls if call[0] != name]
-        traceback = None if isinstance(error, GanrunError) else error
+        is_told = isinstance(error, GanrunError) or getattr(error, "errno", None) in FULL
         message = 'observer "%s" failed at %s and is left out from here on; the run continues: %s'
-        log.warning(message, name, event, error, exc_info=traceback)
+        log.warning(message, name, event, error, exc_info=None if is_told else error)
 
 
 def _check_methods(observer: Observer) -> None:

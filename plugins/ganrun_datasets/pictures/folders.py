@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,9 @@ from ganrun_datasets.pictures.splits import Part, Parts, find_parts
 from ganrun_datasets.pictures.tree import Tree, check_no_derived, listed, mask_files
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".tfrecord", ".npz")
+
+SHARD_DIGITS = 5
+"""Numbers as long, such as FFHQ's 00000 and 01000, seldom are classes."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,18 @@ def _notes_on_classes(tree: Tree, part: Part, classes: Sequence[str]) -> Iterato
             f"the classes are {listed(classes)}, and each holds the folders {listed(shared)}; if these are the "
             "classes, make them the first folders, or list the labels in metadata.csv"
         )
+    yield from _notes_on_names(classes)
+
+
+def _notes_on_names(classes: Sequence[str]) -> Iterator[str]:
+    """Notes on names of classes that other folders have, too."""
+    if classes and all(_is_whole_number(name) and len(name) == len(classes[0]) >= SHARD_DIGITS for name in classes):
+        text = f"the classes are {listed(classes)}; if these numbers only divide the pictures among folders"
+        yield f"{text}, set labelled = false in [data]"
+    masks = [name for name in classes if re.search(r"(^|[-_ .])(masks?|anno(tations?)?)$", name, re.IGNORECASE)]
+    if 0 < len(masks) < len(classes):
+        text = f"the classes are {listed(classes)}; if {one_line(masks[0])} holds masks of the other pictures"
+        yield f"{text}, move it away, or set root to a folder without it"
 
 
 def _no_pictures(source: Source) -> str:
