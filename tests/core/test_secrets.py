@@ -199,7 +199,7 @@ def test_a_recipe_that_holds_secrets_is_refused_without_showing_them(tmp_path: P
         load_recipe(path, load_registry(), ["train.seed=1", "name=http://ann:hunter22@host"])
     text = str(error.value)
     assert "hunter22" not in text
-    assert f"{path}:14: [mlflow] uri: it holds a password; leave it out here, and set the whole address in" in text
+    assert f"{path}:14: [mlflow] uri: it holds a password; remove it from here, and set the whole address in" in text
     assert f"{path}:15: mlflow.tags.origin holds a token" in text
     assert f"{path}:15: mlflow.tags.api_key holds a token" in text
     assert f"{path}:1: this comment holds a password" in text

@@ -61,7 +61,7 @@ class Address:
     def _checked(self, address: str) -> str:
         if (what := secret_in(address)) is not None:
             raise PydanticCustomError(
-                SECRET_FAULT, f"it holds a {what}; leave it out here, and set the whole address in {self.variable}"
+                SECRET_FAULT, f"it holds a {what}; remove it from here, and set the whole address in {self.variable}"
             )
         return address
 

@@ -16,7 +16,7 @@ from ganrun.recipe.source import Key, Source, header
 S = TypeVar("S", bound=Settings)
 
 SECRET_ADVICE = (
-    "a recipe is stored in runs and handed out with them, so leave it out here, and set it in the environment of the "
+    "a recipe is stored in runs and handed out with them, so remove it from here, and set it in the environment of the "
     "service that needs it"
 )
 
