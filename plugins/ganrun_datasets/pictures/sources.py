@@ -87,7 +87,9 @@ def source_at(path: Path) -> Source:
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        raise DataError(f"there is no {path.absolute()}; set root in [data], or --set data.root=…, to a folder or a .zip")
+        raise DataError(
+            f"there is no {path.absolute()}; set root in [data], or --set data.root=…, to a folder or a .zip"
+        )
     if not zipfile.is_zipfile(path):
         raise DataError(zip_damage(path))
     return Archive(path)
