@@ -60,6 +60,7 @@ def _cell_facts(cell: Cell) -> dict[str, Any]:
         "std": cell.std,
         "n": cell.n,
         "error": cell.error,
+        "earlier_step": cell.earlier_step,
         "floor": cell.floor,
         **_protocol_facts(cell.protocol),
     }

@@ -64,6 +64,9 @@ class Cell:
 
     protocol: ScoreProtocol
 
+    earlier_step: int | None = None
+    """The first step at which it was measured, where a run went on after it; None if all were measured at the end."""
+
     @property
     def higher_is_better(self) -> bool:
         """Whether more is better."""
@@ -312,6 +315,9 @@ def _cell(name: str, runs: Sequence[PastRun]) -> Cell:
         error=results[0].score.error if len(results) == 1 else None,
         floor=statistics.fmean(floors) if floors else None,
         protocol=results[0].protocol,
+        earlier_step=min(
+            (each.step for run, each in zip(runs, results, strict=True) if each.step < run.step), default=None
+        ),
     )
 
 

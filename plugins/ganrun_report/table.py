@@ -152,11 +152,14 @@ def _marked_score(comparison: Comparison, row: Row, score: str) -> str:
 
 
 def score_text(cell: Cell | None, runs: int) -> str:
-    """`12.31 ± 0.45`, `8.21 se 0.06`; with n if it is not that of the row's `runs`; – for an absent score."""
+    """`12.31 ± 0.45`, `8.21 se 0.06`; with n if it is not that of the row's `runs`, and with the step if it is not the
+    last; – for an absent score."""
     if cell is None or math.isnan(cell.mean):
         return ABSENT
     spread = f" ± {cell.std:.2g}" if cell.std is not None else f" se {cell.error:.2g}" if cell.error is not None else ""
-    return f"{cell.mean:.4g}{spread}{f' (n = {cell.n})' if cell.n != runs else ''}"
+    count = f" (n = {cell.n})" if cell.n != runs else ""
+    earlier = "" if cell.earlier_step is None else f" at step {cell.earlier_step:,}"
+    return f"{cell.mean:.4g}{spread}{count}{earlier}"
 
 
 def _floor_text(rows: Sequence[Row], score: str) -> str:

@@ -147,6 +147,16 @@ def test_errors_and_the_scores_of_real_images_are_shown(runs: Path, tmp_path: Pa
     assert (cell["error"], cell["floor"], cell["std"], cell["n"]) == (0.0123, 0.000456, None, 1)
 
 
+def test_a_score_that_was_measured_before_the_last_step_says_at_which(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "checkpoints": {"every_steps": 2}}
+    train(recipe, tmp_path / "longer")
+    train({**recipe, "train": {**recipe["train"], "steps": 5}, "metric": []}, tmp_path / "longer", resume=True)
+    table = ganrun("compare", tmp_path / "longer").stdout
+    assert f"{final(tmp_path / 'longer'):.4g} at step 4" in table
+    train(recipe, tmp_path / "last")
+    assert "at step" not in ganrun("compare", tmp_path / "last").stdout
+
+
 def test_a_run_named_twice_counts_once(runs: Path) -> None:
     result = ganrun("compare", runs / "wide", runs / "wide")
     assert (
