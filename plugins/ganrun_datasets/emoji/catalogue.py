@@ -41,6 +41,21 @@ PEOPLE = {"1F466", "1F467", "1F468", "1F469", "1F46A", "1F9D1", "1F9D2"}
 """Boy, girl, man, woman, family, adult and child."""
 
 
+SAME_FLAG = {
+    **{"BV": "NO", "CP": "FR", "EA": "ES", "HM": "AU", "IO": "DG", "MF": "FR", "SJ": "NO", "UM": "US"},
+    "CQ": "SA",  # by Google alone
+}
+"""Countries and territories, each with another one whose flag is the same picture."""
+
+
+def flag(country: str) -> str:
+    """The code points of a country's flag: a regional indicator for each letter of its code."""
+    return "-".join(f"{0x1F1E6 + ord(letter) - ord('A'):X}" for letter in country)
+
+
+SAME_PICTURE = {flag(country): flag(other) for country, other in SAME_FLAG.items()}
+
+
 class Picture(BaseModel):
     """One picture of each vendor."""
 
@@ -66,8 +81,10 @@ class Emoji(Picture):
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """Its code points without those that say who it is: the same for a man, a woman and a person who run."""
-        return tuple(code for code in self.unified.split("-") if code not in JOINERS | PEOPLE)
+        """Its code points without those that say who it is: the same for a man, a woman and a person who run, and for
+        flags that look the same."""
+        codes = SAME_PICTURE.get(self.unified, self.unified).split("-")
+        return tuple(code for code in codes if code not in JOINERS | PEOPLE)
 
     def pictures(self, *, skin_tones: bool) -> Iterator[Picture]:
         """Its picture, and those of its variants."""
@@ -118,8 +135,8 @@ def _check(emoji: Sequence[Emoji], source: Source) -> None:
     if unknown:
         text = f"{source.path} has a category {one_line(unknown[0])}, which is none of {', '.join(CATEGORIES)}"
         raise DataError(f"{text}; use version 7 or later of the package")
-    names = Counter(picture.image for each in emoji for picture in each.pictures(skin_tones=True))
-    names.update(code for code, count in Counter(each.unified for each in emoji).items() if count > 1)
+    names = Counter(each.unified for each in emoji)
+    names += Counter(picture.image for each in emoji for picture in each.pictures(skin_tones=True))
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
         raise DataError(f"{source.path} lists {one_line(repeated[0])} more than once in {LIST}; replace it")
@@ -128,7 +145,7 @@ def _check(emoji: Sequence[Emoji], source: Source) -> None:
 # ── The split ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tested(emoji: Sequence[Emoji]) -> set[str]:
+def held_out(emoji: Sequence[Emoji]) -> set[str]:
     """The code points of the emoji of the test split: a fifth of each category, rounded down.
 
     In each category, emoji of one subject stay together. Subjects are sorted by a digest of their code points, and
@@ -138,10 +155,10 @@ def tested(emoji: Sequence[Emoji]) -> set[str]:
     categories: Mapping[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for each in emoji:
         categories[each.category][each.subject].append(each.unified)
-    return {name for subjects in categories.values() for name in _tested(subjects)}
+    return {name for subjects in categories.values() for name in _held_out(subjects)}
 
 
-def _tested(subjects: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
+def _held_out(subjects: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
     room = sum(map(len, subjects.values())) // TEST_SHARE
     for subject in sorted(subjects, key=_digest):
         if len(subjects[subject]) <= room:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 import ganrun
 from ganrun import DataError
-from ganrun_datasets.emoji.catalogue import CATEGORIES, Emoji as Entry, Picture, read_catalogue, read_version, tested
+from ganrun_datasets.emoji.catalogue import CATEGORIES, Emoji as Entry, Picture, held_out, read_catalogue, read_version
 from ganrun_datasets.emoji.packages import NAME, PICTURE_FOLDERS, PUBLISHED, Vendor, find_package, other_vendor
 from ganrun_datasets.pictures.data import Layout, PictureData
 from ganrun_datasets.pictures.decoding import decode
@@ -44,8 +44,8 @@ class Emoji(PictureData):
     Apache License 2.0. Twitter's are Twemoji, under CC BY 4.0, which asks that they are named where samples are shown.
 
     The test split is a fifth of each category, chosen by the emoji's code points, and so the same for both vendors, for
-    all settings and on every machine. Variants by tone of skin go with their emoji, and so do those of man, woman and
-    person. A few flags, such as those of France and Clipperton, are equal and may be on both sides.
+    all settings and on every machine. Emoji of one subject are in the same split: variants by tone of skin, a man, a
+    woman and a person who run, and flags that are one picture. So no picture of version 16.0.0 is in both splits.
     """
 
     class Settings(ganrun.Settings):
@@ -172,7 +172,7 @@ class Emoji(PictureData):
     def _entries(self) -> dict[str, list[Entry]]:
         """The emoji of each split, sorted by their code points."""
         entries = read_catalogue(self._sources[self.settings.vendor])
-        names = tested(entries)
+        names = held_out(entries)
         train, test = ([each for each in entries if (each.unified in names) is part] for part in (False, True))
         return {"train": train, "test": test}
 

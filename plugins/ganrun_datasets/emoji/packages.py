@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from ganrun import DataError
 from ganrun_datasets.damage import archive_damage
 from ganrun_datasets.pictures.sources import Folder, Listing, Reader, Source
-from ganrun_datasets.places import candidate_folders, is_file
+from ganrun_datasets.places import candidate_folders, is_file, is_folder
 
 Vendor = Literal["google", "twitter"]
 
@@ -63,7 +63,7 @@ def find_package(vendor: Vendor, root: str | None) -> Source:
     found = next((path for place in places for path in _packages_in(place, vendor)), None)
     if found is None:
         raise DataError("\n".join(_instructions(vendor, places)))
-    return Package(found) if found.is_file() else Folder(found)
+    return Package(found) if is_file(found) else Folder(found)
 
 
 def _packages_in(place: Path, vendor: Vendor) -> Iterator[Path]:
@@ -72,7 +72,7 @@ def _packages_in(place: Path, vendor: Vendor) -> Iterator[Path]:
     if is_file(place):
         yield place
     for folder in (place / "node_modules" / name, place / name, place / "package", place):
-        if (folder / PICTURE_FOLDERS[vendor]).is_dir():
+        if is_folder(folder / PICTURE_FOLDERS[vendor]):
             yield folder
     yield from sorted(place.glob(f"{name}*.tgz"), key=_version, reverse=True)
 
@@ -124,7 +124,10 @@ class Package:
     def _contents(self) -> dict[str, bytes]:
         try:
             with _Bounded(self.path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                return dict(_members(archive))
+                contents = dict(_members(archive))
+                while stream.read(1 << 20):  # to the end, where the checksum is
+                    pass
+                return contents
         except Exception as error:  # tarfile raises a different error for each kind of damage
             if isinstance(error, PermissionError | FileNotFoundError):
                 raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
