@@ -31,8 +31,8 @@ class Photographs(ganrun.Data):
     train on from the left half of each, those of the test split from the right half, so that no pixel is in both. The
     label is the photograph; each has half of the crops.
 
-    china.jpg is by Daniel Büchele and flower.jpg by the Flickr user vultilion, both under CC BY 2.0, as scikit-learn
-    states; name them where you show samples.
+    china.jpg is by danielbuechele and flower.jpg by vultilion, on Flickr, both under CC BY 2.0, as the note beside them
+    links them; name the authors where you show samples.
     """
 
     class Settings(ganrun.Settings):

@@ -14,12 +14,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from tests.contract.test_pix2pix import TABLES, Plugin as Translation
 
-from ganrun import DataError, DataSpec
-from ganrun.testing import assert_conforms
+from ganrun import DataError, DataSpec, to_unit_range
+from ganrun.testing import assert_conforms, train
 from ganrun_datasets.emoji import packages
 from ganrun_datasets.emoji.catalogue import CATEGORIES, Emoji as Entry, flag, held_out
 from ganrun_datasets.emoji.data import Emoji
@@ -226,6 +228,19 @@ def test_what_one_vendor_has_not_drawn_is_left_out_with_a_warning(tmp_path, capl
     assert prepared(tmp_path).manifest()["left_out"] == 0
     assert prepared(tmp_path, paired=True).manifest()["left_out"] == 1
     assert "1 pictures are left out, since google or twitter has not drawn them" in caplog.text
+
+
+def test_a_translator_learns_from_one_vendors_drawings_to_make_the_others(tmp_path):
+    root = write_both(tmp_path / "all")
+    quiet = dict.fromkeys(("mlflow", "progress", "samples"), False)
+    tables = TABLES | quiet | {"train": {"steps": 2, "batch_size": 4, "device": "cpu", "share": 0.5}}
+    tables |= {"data": {"use": "emoji", "root": str(root), "size": 16, "paired": True}}
+    run = train(tables, tmp_path / "run", Translation())
+    assert len(run.training_split) == 30 and run.step == 2
+    sources = {
+        to_unit_range(torch.from_numpy(each)).numpy().tobytes() for each in run.data.split("test").beside["source"]
+    }
+    assert all(each.numpy().tobytes() in sources for each in run.model.fixed_latents(5).unflatten(1, (3, 16, 16)))
 
 
 # ── The split ─────────────────────────────────────────────────────────────────────────────────────────────
