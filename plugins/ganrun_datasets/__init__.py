@@ -1,4 +1,4 @@
-"""Data sets: published ones, the user's own pictures, and generated ones that need no files."""
+"""Data sets: published ones, the user's own pictures, and those that need no files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def ganrun_data() -> Mapping[str, type[Data]]:
     from ganrun_datasets.cifar import Cifar10, Cifar100
     from ganrun_datasets.digits import Digits
     from ganrun_datasets.emnist import Emnist
+    from ganrun_datasets.emoji.data import Emoji
     from ganrun_datasets.gaussians import Gaussians
     from ganrun_datasets.image_folder import ImageFolder
     from ganrun_datasets.mnist import FashionMnist, Kmnist, Mnist
+    from ganrun_datasets.photographs import Photographs
     from ganrun_datasets.stl10 import Stl10
     from ganrun_datasets.svhn import Svhn
     from ganrun_datasets.synthetic import Synthetic
@@ -30,12 +32,14 @@ def ganrun_data() -> Mapping[str, type[Data]]:
         "cifar10": Cifar10,
         "cifar100": Cifar100,
         "digits": Digits,
+        "emoji": Emoji,
         "emnist": Emnist,
         "fashion-mnist": FashionMnist,
         "gaussians": Gaussians,
         "image-folder": ImageFolder,
         "kmnist": Kmnist,
         "mnist": Mnist,
+        "photographs": Photographs,
         "stl10": Stl10,
         "svhn": Svhn,
         "synthetic": Synthetic,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import ganrun
 from ganrun import DataError
-from ganrun_datasets.damage import is_web_page
+from ganrun_datasets.damage import archive_damage
 from ganrun_datasets.places import is_file
 from ganrun_datasets.published_data import Images, PublishedData
 
@@ -289,17 +289,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     except PermissionError:
         raise
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(_damage(path, error)) from error
-
-
-def _damage(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        start = file.read(256)
-    if is_web_page(start):
-        return f"{path} is a web page saved in place of the archive; replace it with a fresh copy"
-    size = path.stat().st_size
-    reason = " ".join(str(error).split())
-    return f"{path} is truncated or damaged: it has {size:,} bytes ({reason}); replace it with a fresh copy"
+        raise DataError(archive_damage(path, error)) from error
 
 
 def _pixels_and_labels(content: bytes, key: bytes) -> tuple[bytes, list[int]]:

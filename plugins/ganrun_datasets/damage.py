@@ -11,6 +11,22 @@ def is_web_page(content: bytes) -> bool:
     return start.startswith((b"<!doctype html", b"<html"))
 
 
+def archive_damage(path: Path, error: Exception) -> str:
+    """Why a .tar.gz cannot be read, and how to repair it.
+
+    Args:
+        path: The file.
+        error: What its reader raised.
+    """
+    with path.open("rb") as file:
+        start = file.read(256)
+    if is_web_page(start):
+        return f"{path} is a web page saved in place of the archive; replace it with a fresh copy"
+    size = path.stat().st_size
+    reason = " ".join(str(error).split())
+    return f"{path} is truncated or damaged: it has {size:,} bytes ({reason}); replace it with a fresh copy"
+
+
 def zip_damage(path: Path, reason: str = "") -> str:
     """Why a file cannot be opened as a zip, and how to repair it.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +10,10 @@ from pydantic import Field
 
 import ganrun
 from ganrun_datasets.resample import resampled
+from ganrun_datasets.scikit_learn import installed_file
+
+FILE = "datasets/data/digits.csv.gz"
+"""Where scikit-learn keeps them."""
 
 SPLIT_SEED = 0
 TEST_SHARE = 5
@@ -55,19 +57,10 @@ class Digits(ganrun.Data):
 
 def _read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Images `(1797, 8, 8)` in 0…255, and labels `(1797,)`."""
-    file = _installed_file()
+    file = installed_file(FILE)
     table = _load_with_scikit_learn() if file is None else np.loadtxt(file, np.uint8, delimiter=",")
     images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
     return images.reshape(-1, 8, 8), table[:, -1].astype(np.int64)
-
-
-def _installed_file() -> Path | None:
-    """The file that scikit-learn reads the digits from; None if this release keeps it elsewhere."""
-    # Looked up without importing the package, which takes more than a second.
-    package = find_spec("sklearn")
-    folders = (package and package.submodule_search_locations) or []
-    files = (Path(folder, "datasets/data/digits.csv.gz") for folder in folders)
-    return next((file for file in files if file.is_file()), None)
 
 
 def _load_with_scikit_learn() -> npt.NDArray[np.float64]:

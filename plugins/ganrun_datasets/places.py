@@ -38,6 +38,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder, as `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def searched(folders: Sequence[Path], missing: Callable[[Path], Sequence[str]], count: int) -> Iterator[str]:
     """Lines that list the folders searched.
 

@@ -67,7 +67,7 @@ def real_and_generated(run: Run, count: int) -> Picture:
 
 def neighbours(run: Run, count: int) -> Picture:
     """At most `count` samples, each with its nearest training images."""
-    training, mirrored = run.data.split("train"), run.recipe.train.horizontal_flip
+    training, mirrored = run.training_split, run.recipe.train.horizontal_flip
     return pictures.beside_nearest(_samples(run, min(ROWS, count)), training, mirrored=mirrored)
 
 

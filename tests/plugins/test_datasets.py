@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 
 from ganrun import DataError
 from ganrun.discovery.registry import load_registry
-from ganrun_datasets import digits as digits_module
+from ganrun_datasets import digits as digits_module, scikit_learn
 from ganrun_datasets.digits import Digits
 from ganrun_datasets.idx import read_idx
 from ganrun_datasets.mnist import DEBIAN, FILES, FashionMnist, Mnist
@@ -89,20 +89,20 @@ def test_digits_are_the_real_ones_and_every_one_is_in_exactly_one_split():
 def test_digits_are_read_from_scikit_learns_file_and_equal_its_own_bit_for_bit(monkeypatch):
     original = load_digits()
     pixels = np.rint(original.images * (255 / 16)).astype(np.uint8)
-    assert digits_module._installed_file() is not None
+    assert scikit_learn.installed_file(digits_module.FILE) is not None
     for _ in range(2):
         images, labels = digits_module._read()
         assert images.dtype == np.uint8 and np.array_equal(images, pixels)
         assert labels.dtype == np.int64 and np.array_equal(labels, original.target)
-        monkeypatch.setattr(digits_module, "find_spec", lambda name: None)  # then scikit-learn loads them
+        monkeypatch.setattr(scikit_learn, "find_spec", lambda name: None)  # then scikit-learn loads them
 
 
 @pytest.mark.parametrize("locations", [None, [], ["/nowhere"]])
 def test_digits_are_loaded_by_scikit_learn_if_their_file_is_elsewhere(monkeypatch, locations):
     spec = ModuleSpec("sklearn", None)
     spec.submodule_search_locations = locations
-    monkeypatch.setattr(digits_module, "find_spec", lambda name: spec)
-    assert digits_module._installed_file() is None
+    monkeypatch.setattr(scikit_learn, "find_spec", lambda name: spec)
+    assert scikit_learn.installed_file(digits_module.FILE) is None
     assert digits(size=8).fingerprint() == DIGITS_FINGERPRINT
 
 

@@ -40,6 +40,12 @@ class TrainSettings(Settings):
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""
 
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of the train split that is trained on, the same of every class. Metrics compare with all of the split."""
+
+    share_seed: int = Field(0, ge=0)
+    """Decides which records that share is, and nothing else. A smaller share is a part of a larger one."""
+
     log_every_steps: int = Field(50, ge=1)
     """Steps between two lines of metrics.jsonl."""
 

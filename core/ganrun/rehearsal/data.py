@@ -55,26 +55,35 @@ def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
 
 
 def check_batch(
-    train: Split, size: int, *, paired: bool = True, setting: str = "[train] batch_size", where: str | None = None
+    train: Split,
+    size: int,
+    *,
+    paired: bool = True,
+    share: float = 1,
+    setting: str = "[train] batch_size",
+    where: str | None = None,
 ) -> None:
-    """Check that the train split fills a batch without taking a record twice.
+    """Check that the records to train on fill a batch without taking one twice.
 
     Args:
         train: Checked against its spec.
         size: Records of a batch.
         paired: As in `check_data`.
+        share: Which share of the train split they are.
         setting: What decides the size, as a message names it.
         where: The setting's place.
 
     Raises:
         DataError: if it does not, located at the setting.
     """
+    source = "its train split" if share == 1 else f"the share {share:g} of its train split"
+    remedy = "return more" if share == 1 else "raise [train] share"
     parts = {"images": train.images} | ({} if paired else dict(train.beside))
     for name, array in parts.items():
         if len(array) < size:
             raise DataError(
-                f"its train split has {len(array):,} {name}, and a batch takes {size:,} different ones;"
-                f" lower {setting} to {len(array)}, or return more",
+                f"{source} has {len(array):,} {name}, and a batch takes {size:,} different ones;"
+                f" lower {setting} to {len(array)}, or {remedy}",
                 where=where,
             )
 

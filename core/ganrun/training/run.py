@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from ganrun.base.errors import ContractError
 from ganrun.base.signals import DeferredSignals
+from ganrun.contracts.data import Split
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
@@ -16,6 +18,7 @@ from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
+from ganrun.training.share import share_of
 
 
 class Emitter(Protocol):
@@ -66,6 +69,12 @@ class Run:
         """Lines to print when the run has ended."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
+
+    @cached_property
+    def training_split(self) -> Split:
+        """The records that it trains on: the data's train split, or the share of it that the recipe asks for."""
+        train = self.recipe.train
+        return share_of(self.data.split("train"), train.share, train.share_seed, paired=self.model.loss.paired)
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -67,7 +67,7 @@ def _report_unreadable(reasons: Sequence[tuple[int, str]], job: Job) -> None:
     if some_remain and job.unreadable == "skip":
         log.warning("%s\nthey are skipped", text)
         return
-    hint = ', or set unreadable = "skip" in [data] to skip them' if some_remain else ""
+    hint = ', or set unreadable = "skip" in [data] to skip them' if some_remain and job.unreadable else ""
     raise ganrun.DataError(f"{text}\nreplace or remove them{hint}")
 
 

@@ -36,8 +36,9 @@ class Job:
     """Called with the name, file and decoded pixels of every picture. Raises UnreadableError to reject the picture, or
     DataError to reject the whole source."""
 
-    unreadable: Unreadable = "refuse"
-    """What to do about pictures that cannot be read: refuse all, or skip them with a warning. Not part of the key."""
+    unreadable: Unreadable | None = None
+    """What to do about pictures that cannot be read: refuse all, or skip them with a warning; None if the data set has
+    no such setting, and refuses. Not part of the key."""
 
     @cached_property
     def key(self) -> str:

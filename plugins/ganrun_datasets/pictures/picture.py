@@ -75,11 +75,15 @@ class Transform:
             raise UnreadableError(f"it is {width}×{height} pixels, not {self.size}×{self.size}")
         was_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         peak = _peak(image, self.bits)
-        plain = _on_white(image, self.bits).convert("RGB" if self.channels == 3 else "L")
+        plain = self.opaque(image).convert("RGB" if self.channels == 3 else "L")
         cropped = plain.crop(self._box(*plain.size))
         resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
         pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
         return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, _ANIMATED in image.info)
+
+    def opaque(self, image: Image.Image) -> Image.Image:
+        """The picture in 8 bits per channel, its transparent parts on white."""
+        return _opaque(image, self.bits, (255, 255, 255))
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
         if not isinstance(self.crop, str):
@@ -89,6 +93,17 @@ class Transform:
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
+
+
+@dataclass(frozen=True)
+class OnColour(Transform):
+    """The same, with transparent parts laid on a colour."""
+
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def opaque(self, image: Image.Image) -> Image.Image:
+        """The picture in 8 bits per channel, its transparent parts on the colour."""
+        return _opaque(image, self.bits, self.background)
 
 
 def open_picture(content: bytes) -> Image.Image:
@@ -189,17 +204,16 @@ def _peak(image: Image.Image, bits: int) -> int | None:
 # ── Pixels in 8 bits ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_white(image: Image.Image, bits: int) -> Image.Image:
-    """The picture in 8 bits per channel, its transparent parts on white."""
+def _opaque(image: Image.Image, bits: int, background: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I"):
         return _in_8_bits(image, bits)
     if image.mode == "F":
         raise UnreadableError("its pixels are floats, which have no fixed range")
     if not image.has_transparency_data:
         return image
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image.convert("RGBA"))
-    return white
+    ground = Image.new("RGBA", image.size, background)
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground
 
 
 def _in_8_bits(image: Image.Image, bits: int) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Emoji: small colour pictures in ten categories, by two vendors, from npm's registry."""
