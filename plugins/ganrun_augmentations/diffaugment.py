@@ -59,7 +59,7 @@ def translated(images: Tensor) -> Tensor:
     height, width = images.shape[2:]
     rows, columns = _shifted_index(images, height), _shifted_index(images, width)
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
-    return gathered(padded, rows[:, :, None], columns[:, None, :])
+    return gathered(padded, rows[:, :, None] * (width + 2) + columns[:, None, :])
 
 
 def _shifted_index(images: Tensor, side: int) -> Tensor:

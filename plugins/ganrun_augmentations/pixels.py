@@ -6,19 +6,17 @@ import torch
 from torch import Tensor
 
 
-def gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`images[n, :, rows[n, i, j], columns[n, i, j]]` for every image n and place (i, j).
+def gathered(images: Tensor, index: Tensor) -> Tensor:
+    """The pixels of each image at its own places.
 
     Args:
         images: `(batch, channels, height, width)`.
-        rows: int64 `(batch, …, …)`, each in [0, height); sides of 1 are expanded.
-        columns: The same, in [0, width).
+        index: int64 `(batch, …, …)`: row · width + column.
 
     Returns:
-        `(batch, channels, *places)`. Its gradients, of any order, are those of torch's `gather`.
+        `(batch, channels, …, …)`. Its gradients, of any order, are those of torch's `gather`.
     """
-    count, channels, _, width = images.shape
-    index = rows * width + columns
+    count, channels = images.shape[:2]
     flat = index.flatten(1)[:, None].expand(-1, channels, -1)
     return images.flatten(2).gather(2, flat).view(count, channels, *index.shape[1:])
 

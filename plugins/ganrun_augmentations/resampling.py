@@ -88,8 +88,8 @@ def by_pixels(images: Tensor, inverse: Tensor) -> Tensor:
     height, width = images.shape[2:]
     places = [torch.arange(side, device=images.device) - (side - 1) / 2 for side in (width, height)]
     x, y = transformed(inverse, *places)
-    rows, columns = _nearest(y, height), _nearest(x, width)
-    return gathered(images, mirrored(rows, height), mirrored(columns, width))
+    rows, columns = mirrored(_nearest(y, height), height), mirrored(_nearest(x, width), width)
+    return gathered(images, rows * width + columns)
 
 
 def _nearest(place: Tensor, side: int) -> Tensor:
@@ -116,23 +116,27 @@ def _enlarged_index(place: Tensor, side: int) -> Tensor:
 
 
 def _looked_up(enlarged: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear interpolation in images that repeat without end."""
+    """Bilinear interpolation in images that repeat without end; their last row and column are the first ones again."""
     height, width = enlarged.shape[2:]
     top, left = rows.floor(), columns.floor()
     down, right = (rows - top).to(enlarged)[:, None], (columns - left).to(enlarged)[:, None]
-    i, j = top.long(), left.long()
-    total = (1 - down) * (1 - right) * gathered(enlarged, i % height, j % width)
-    total = total + (1 - down) * right * gathered(enlarged, i % height, (j + 1) % width)
-    total = total + down * (1 - right) * gathered(enlarged, (i + 1) % height, j % width)
-    return total + down * right * gathered(enlarged, (i + 1) % height, (j + 1) % width)
+    index = (top.long() % (height - 1)) * width + left.long() % (width - 1)
+    above, below = (
+        torch.lerp(gathered(enlarged, first), gathered(enlarged, first + 1), right) for first in (index, index + width)
+    )
+    return torch.lerp(above, below, down)
 
 
 # ── Filters as matrices ───────────────────────────────────────────────────────────────────────────────────
 
 
 def enlarging(side: int) -> Tensor:
-    """A side, with its mirror image, to one period of it at twice the size: `(2·period, side)`, period 2·side − 2."""
-    size = 2 * max(2 * (side - 1), 1)
+    """A side, with its mirror image, to one period of it at twice the size, and the first pixel again.
+
+    Returns:
+        `(2·period + 1, side)`, period 2·side − 2.
+    """
+    size = 2 * max(2 * (side - 1), 1) + 1
     matrix = torch.zeros(size, side, dtype=torch.float64)
     tap, place = torch.meshgrid(torch.arange(len(SYM6)), torch.arange(size), indexing="ij")
     doubled = place - tap + CENTRE  # twice the index of the pixel that the tap takes; odd ones are zeros between pixels
