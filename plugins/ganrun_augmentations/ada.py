@@ -30,7 +30,7 @@ class AdaSettings(ganrun.Settings):
     """Of an adaptive p: the mean sign of the discriminator's outputs for real images at which it stays."""
 
     images: int = Field(500_000, ge=1)
-    """Of an adaptive p: real images in which it goes from 0 to 1 at the fastest; 100_000 when a network is fine-tuned."""
+    """Of an adaptive p: real images in which it goes from 0 to 1 at the fastest. Fine-tuning takes 100_000."""
 
     xflip: Strength = 1.0
     """Mirrored, or not, with equal chances."""
@@ -84,8 +84,8 @@ class Ada(ganrun.Augmentation):
 
     Karras et al. 2020 (arXiv:2006.06676), section 3 and appendix B; unless set otherwise, the transforms of the paper's
     pipeline `bgc`: pixel blitting, geometry, colour. An adaptive p is adjusted every 4 steps by
-    sign(E[sign(D(x))] − `target`) · images seen since / `images`; it is ≥ 0, and may pass 1. It suits losses for which 0
-    separates real from generated; a relativistic or a Wasserstein loss needs a p that is set.
+    sign(E[sign(D(x))] − `target`) · images seen since / `images`; it is ≥ 0, and may pass 1. It suits losses for which
+    0 separates real from generated; a relativistic or a Wasserstein loss needs a p that is set.
     """
 
     Settings: ClassVar[type[AdaSettings]] = AdaSettings
@@ -113,7 +113,7 @@ class Ada(ganrun.Augmentation):
 
     def forward(self, images: Tensor) -> Tensor:
         """Geometry, then colours, then corruption."""
-        chance = Chance(len(images), self.now.get("p", getattr(self, "p", None)), images.device)
+        chance = Chance(len(images), self.p if self.settings.p is None else self.now["p"], images.device)
         if self._is_moved:
             images = self._moved(images, chance)
         if self._is_recoloured:
@@ -157,7 +157,7 @@ def blits(chance: Chance, strengths: AdaSettings, width: int, height: int) -> Te
 
 
 def warps(chance: Chance, strengths: AdaSettings, width: int, height: int) -> Tensor:
-    """Inverse matrices `(batch, 3, 3)` of scaling, rotation, stretching, rotation and shift, in pixels from the centre."""
+    """Inverse matrices `(batch, 3, 3)` of scaling, rotation, stretching, rotation, shift; in pixels from the centre."""
     (scale,) = chance.picked(strengths.scale, 1.0, chance.lognormal(0.2))
     (before,) = chance.picked_at(chance.halved(strengths.rotate), 0.0, chance.uniform(-math.pi, math.pi))
     (stretch,) = chance.picked(strengths.aniso, 1.0, chance.lognormal(0.2))

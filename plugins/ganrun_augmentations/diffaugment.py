@@ -20,10 +20,12 @@ class DiffAugment(ganrun.Augmentation):
     """
 
     class Settings(ganrun.Settings):
-        policy: list[Literal["color", "translation", "cutout"]] = Field(["color", "translation", "cutout"], min_length=1)
+        policy: list[Literal["color", "translation", "cutout"]] = Field(
+            ["color", "translation", "cutout"], min_length=1
+        )
         """What is done, in this order. color: brightness + U(-½, ½), saturation × U(0, 2) around each pixel's mean over
-        the channels, contrast × U(½, 1½) around each image's mean; translation: by up to an eighth of each side, in whole
-        pixels, with zeros from outside; cutout: a rectangle of half the sides around any pixel becomes 0."""
+        the channels, contrast × U(½, 1½) around each image's mean; translation: by up to an eighth of each side, in
+        whole pixels, with zeros from outside; cutout: a rectangle of half the sides around any pixel becomes 0."""
 
         @field_validator("policy")
         @classmethod

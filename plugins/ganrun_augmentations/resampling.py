@@ -1,8 +1,8 @@
 """Images under geometric transforms: by whole pixels where that is exact, else by band-limited resampling.
 
-Karras et al. 2020 (arXiv:2006.06676), appendix B. An image goes on outside its frame as its mirror image, without end. It
-is enlarged twofold by an orthogonal wavelet's low-pass filter, looked up bilinearly, and reduced by the same filter, so
-that little aliasing is left; where nothing is transformed, the two filters undo each other.
+Karras et al. 2020 (arXiv:2006.06676), appendix B. Outside its frame, an image goes on as its mirror image, without end.
+It is enlarged twofold by an orthogonal wavelet's low-pass filter, looked up bilinearly, and reduced by the same filter,
+so that little aliasing is left; where nothing is transformed, the two filters undo each other.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Resampler(nn.Module):
         width: Theirs.
     """
 
+    enlarge_rows: Tensor
+    enlarge_columns: Tensor
+    reduce_rows: Tensor
+    reduce_columns: Tensor
+
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
         for name, side in (("rows", height), ("columns", width)):
@@ -69,15 +74,15 @@ class Resampler(nn.Module):
     def resampled(self, images: Tensor, inverse: Tensor) -> Tensor:
         """Images under the transforms with these inverse matrices, band-limited."""
         enlarged = self.enlarge_rows @ images @ self.enlarge_columns.mT
-        looked_up = _looked_up(enlarged, *self._sources(inverse, images.shape[2:]))
+        looked_up = _looked_up(enlarged, *_sources(inverse, images.shape[2:]))
         return self.reduce_rows @ looked_up @ self.reduce_columns.mT
 
-    def _sources(self, inverse: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the enlarged image that become the image to be reduced: `(batch, …, …)` each."""
-        height, width = size
-        places = [_places(side, inverse.device) for side in (width, height)]
-        x, y = transformed(inverse, *places)
-        return _enlarged_index(y, height), _enlarged_index(x, width)
+
+def _sources(inverse: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the enlarged image that become the image to be reduced: `(batch, …, …)` each."""
+    height, width = size
+    x, y = transformed(inverse, *(_places(side, inverse.device) for side in (width, height)))
+    return _enlarged_index(y, height), _enlarged_index(x, width)
 
 
 def by_pixels(images: Tensor, inverse: Tensor) -> Tensor:
