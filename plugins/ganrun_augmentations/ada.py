@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,10 +21,10 @@ Strength = Annotated[float, Field(ge=0)]
 class AdaSettings(ganrun.Settings):
     """Settings of `ada`. Those of the transforms are factors of p: 0 never does one."""
 
-    p: Annotated[ganrun.Scheduled, Field(ge=0)] | None = None
-    """Probability of each transform, for each image by itself. Unless given, it starts at 0 and adapts; a number stays,
-    and a schedule is followed: p = { schedule = "cosine", start = 0.0, end = 0.55 } is R3GAN's for CIFAR-10. From 1 on,
-    every image is transformed, and only transforms of a strength below 1 become more frequent."""
+    p: Annotated[ganrun.Scheduled, Field(ge=0)] | Literal["adaptive"] = "adaptive"
+    """Probability of each transform, for each image by itself. adaptive: it starts at 0 and follows the overfitting. A
+    number stays, and a schedule is followed: p = { schedule = "cosine", start = 0.0, end = 0.55 } is R3GAN's for
+    CIFAR-10. From 1 on, every image is transformed, and only transforms of a strength below 1 become more frequent."""
 
     target: float = Field(0.6, ge=-1, le=1)
     """Of an adaptive p: the mean sign of the discriminator's outputs for real images at which it stays."""
@@ -103,17 +103,17 @@ class Ada(ganrun.Augmentation):
             )
         if self._is_moved:
             self.resampler = Resampler(height, width)
-        if settings.p is None:
+        if self.every:
             self.register_buffer("p", torch.zeros(()))
 
     @property
     def every(self) -> int:  # type: ignore[override]
         """4 of an adaptive p, else 0."""
-        return 4 if self.settings.p is None else 0
+        return 4 if self.settings.p == "adaptive" else 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Geometry, then colours, then corruption."""
-        chance = Chance(len(images), self.p if self.settings.p is None else self.now["p"], images.device)
+        chance = Chance(len(images), self.p if self.every else self.now["p"], images.device)
         if self._is_moved:
             images = self._moved(images, chance)
         if self._is_recoloured:
