@@ -411,6 +411,19 @@ def test_gradients_of_both_orders_are_those_of_finite_differences(
     assert torch.autograd.gradgradcheck(augmented, (images,), fast_mode=True)
 
 
+@pytest.mark.parametrize(("component", "settings"), FAMILY, ids=["diffaugment", "ada"])
+def test_an_image_is_changed_without_a_look_at_the_others(
+    component: type[Augmentation], settings: dict[str, Any]
+) -> None:
+    augmentation = component(parse_settings(component.Settings, settings), DataSpec((3, 8, 8)))
+    images = noise(5, 3, 8, 8, dtype=torch.float32)
+    torch.manual_seed(5)
+    alone = augmentation(images)
+    torch.manual_seed(5)
+    beside = augmentation(torch.cat([images[:1], 100 * images[1:]]))
+    torch.testing.assert_close(alone[0], beside[0])
+
+
 @pytest.mark.parametrize(
     ("component", "settings"),
     [
