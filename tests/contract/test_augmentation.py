@@ -54,7 +54,7 @@ class Ada(Augmentation):
 class Plugin:
     @hookimpl
     def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
-        return {"ada": Ada}
+        return {"flips-and-shifts": Ada}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
     journey: Callable[..., Run], loss: dict[str, Any], networks: dict[str, Any]
 ) -> None:
     tables = {"loss": loss, "generator": networks, "discriminator": networks}
-    run = journey({**tables, "augmentation": {"use": "ada", "target": -1.5, "images": 200}}, Plugin())
+    run = journey({**tables, "augmentation": {"use": "flips-and-shifts", "target": -1.5, "images": 200}}, Plugin())
     p = run.state.weights()["discriminator.augmentation"]["p"]
     assert p.item() == pytest.approx(run.images_seen / 200)
 

@@ -145,7 +145,7 @@ class Plugin:
 
     @ganrun.hookimpl
     def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
-        return {"ada": Ada}
+        return {"flips-and-shifts": Ada}
 
     @ganrun.hookimpl
     def ganrun_data(self) -> dict[str, type[Data]]:
@@ -161,7 +161,7 @@ TABLES = {
 
 
 SHOWN = {
-    "augmentation": {"use": "ada", "target": -1.5, "images": 200},
+    "augmentation": {"use": "flips-and-shifts", "target": -1.5, "images": 200},
     "regularizer": [{"use": "r1"}, {"use": "lecam"}],
 }
 """What shows the discriminator pairs by itself, besides the loss."""

@@ -695,6 +695,21 @@ def test_an_augmentation_that_breaks_a_clause_is_named(fault, message):
         assert_conforms("augmentation", Noise, {"fault": fault})
 
 
+class NeverAdjusted(Noise):
+    """Cannot be adjusted."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.every = 0
+
+    def adjust(self, outputs, images):
+        raise NotImplementedError
+
+
+def test_an_augmentation_that_is_never_adjusted_is_not_tried_so():
+    assert_conforms("augmentation", NeverAdjusted)
+
+
 class Slope(Regularizer):
     """The squared gradient at real images, with one fault or none."""
 

@@ -60,7 +60,9 @@ class AugmentationTrial:
         return adjusted
 
     def adjust(self, augmentation: Augmentation) -> None:
-        """Adjust it once, as by a network that knows the images very well."""
+        """Adjust it once, as by a network that knows the images very well, if it is ever adjusted."""
+        if not augmentation.every:
+            return
         outputs = torch.full((self.samples, *self.outputs), 3.0, device=self.device)
         with isolated_random(self.device, SEED), torch.no_grad(), method("adjust"):
             augmentation.adjust(outputs, MANY)

@@ -30,4 +30,5 @@ def check_augmentation(component: type[Augmentation], settings: Any, spec: DataS
     with on_accelerator() as device:
         augmentation = make().to(device)
         augmentation(trial.images().to(device))
-        augmentation.adjust(torch.zeros(6, 1, device=device), 6)
+        if augmentation.every:
+            augmentation.adjust(torch.zeros(6, 1, device=device), 6)
