@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pad
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
@@ -86,35 +86,24 @@ class Block(nn.Module):
 # ── Resampling ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Resampler(nn.Module):
-    kernel: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("kernel", row[:, None] * row, persistent=False)
-
-    def _filter(self, channels: int) -> Tensor:
-        return self.kernel.expand(channels, 1, 3, 3)
+#
+# [1, 2, 1] is [1, 1] twice, so both are means over 2×2 pixels: no filter for each channel is convolved.
 
 
-class Downsample(_Resampler):
+class Downsample(nn.Module):
     """Blurs by [1, 2, 1] / 4 along both axes, and keeps every other pixel, the first included; zeros lie outside."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps `(batch, channels, height, width)` of even sides to maps of half their sides."""
-        channels = inputs.shape[1]
-        return conv2d(inputs, self._filter(channels), stride=2, padding=1, groups=channels)
+        return avg_pool2d(avg_pool2d(pad(inputs, (1, 0, 1, 0)), 2, stride=1), 2)
 
 
-class Upsample(_Resampler):
+class Upsample(nn.Module):
     """Puts zeros between pixels, and blurs by [1, 2, 1] / 2 along both axes: pixels stay, means lie between them."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps `(batch, channels, height, width)` to maps of twice their sides."""
-        channels = inputs.shape[1]
-        kernel = 4 * self._filter(channels)
-        return conv_transpose2d(inputs, kernel, stride=2, padding=1, output_padding=1, groups=channels)
+        return avg_pool2d(pad(interpolate(inputs, scale_factor=2), (0, 1, 0, 1)), 2, stride=1)
 
 
 # ── Precision ─────────────────────────────────────────────────────────────────────────────────────────────
