@@ -62,10 +62,9 @@ class R3ganGenerator(Generator):
     [-1, 1]. The 4×4 stage is in float32 at any precision of the run.
     """
 
-    class Settings(R3ganSettings):
-        pass
+    Settings = R3ganSettings
 
-    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
+    def __init__(self, settings: R3ganSettings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         channels, widths = _channels(spec.outputs, settings.widths), settings.widths
         blocks = _Blocks(settings)
@@ -95,10 +94,9 @@ class R3ganDiscriminator(Discriminator):
     Koyama 2018, arXiv:1802.05637). The 4×4 stage is in float32 at any precision of the run.
     """
 
-    class Settings(R3ganSettings):
-        pass
+    Settings = R3ganSettings
 
-    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
+    def __init__(self, settings: R3ganSettings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         channels, widths = _channels(spec.inputs, settings.widths), settings.widths[::-1]
         blocks = _Blocks(settings)
