@@ -17,6 +17,7 @@ from ganrun.base.errors import ContractError
 from ganrun.base.files import atomic_folder, atomic_path
 from ganrun.base.randomness import derived_seed, isolated_random, set_random_stream
 from ganrun.contracts.data import Split, to_uint8, to_unit_range
+from ganrun.contracts.scheduled import Scheduled
 from ganrun.training.averaging import Average
 from ganrun.training.batches import RealBatches, Shuffle
 from ganrun.training.measurements import Measurements
@@ -36,6 +37,29 @@ def test_the_average_follows_its_formula():
         nn.init.constant_(module.weight, float(step))
         average.update(step)
         decay = min(0.7, step / (step + 9))
+        expected = decay * expected + (1 - decay) * step
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_of_the_average_survives_its_half_life():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    average = Average(module, decay=0.7, half_life=Scheduled(start=5.0))
+    nn.init.constant_(module.weight, 0.0)
+    for step in range(1, 11):
+        average.update(step)
+    assert average.module.weight.item() == pytest.approx(1 / 4), "two half-lives, without a gradual start"
+
+
+def test_a_half_life_from_0_starts_with_the_newest_weights():
+    module = nn.Linear(1, 1, bias=False)
+    average = Average(module, 0.9, steps=100, half_life=Scheduled(schedule="linear", start=0.0, end=8.0, steps=4))
+    expected = 0.0
+    for step in range(1, 9):
+        nn.init.constant_(module.weight, float(step))
+        average.update(step)
+        half_life = min(2.0 * (step - 1), 8.0)
+        decay = 2 ** (-1 / half_life) if half_life else 0.0
         expected = decay * expected + (1 - decay) * step
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
 

@@ -31,6 +31,7 @@ from ganrun import (
     hookimpl,
 )
 from ganrun.base.errors import RecipeError
+from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.plugins import Plugins
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.reader import load_recipe
@@ -494,8 +495,8 @@ OPTIMIZER = [
         ['r.toml:13: no schedule is called "cosin"; did you mean "cosine"?'],
     ),
     (
-        "[optimizer.critic]\nschedule = { use = 'linear', x = 1 }",
-        ['r.toml:13: [optimizer.critic.schedule] has no key "x"\n  linear (ganrun_optimizers 0) takes: no settings'],
+        "[optimizer.critic]\nschedule = { use = 'constant', x = 1 }",
+        ['r.toml:13: [optimizer.critic.schedule] has no key "x"\n  constant (ganrun_optimizers 0) takes: no settings'],
     ),
     (
         "[optimizer]\nschedule = 3",
@@ -629,6 +630,18 @@ def test_requires_must_be_a_list_of_texts(tmp_path: Path) -> None:
 
 
 # ── What a sound recipe means ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_average_has_a_decay_or_a_half_life(tmp_path: Path) -> None:
+    falling = "{ schedule = 'linear', start = 0.0, end = 5.0 }"
+    recipe = load(tmp_path, BASE + f"[ema]\nhalf_life = {falling}")
+    assert recipe.ema is not None and recipe.ema.text == "half-life linear 0 → 5 steps"
+    assert recipe.resolved()["ema"] == {"half_life": {"schedule": "linear", "start": 0.0, "end": 5.0}}
+    assert parse_settings(type(recipe.ema), recipe.resolved()["ema"]) == recipe.ema
+    (both,) = faults(tmp_path, BASE + "[ema]\ndecay = 0.9\nhalf_life = 10")
+    assert both.startswith("r.toml:12: [ema]") and "say decay or half_life, not both" in both
+    (negative,) = faults(tmp_path, BASE + "[ema]\nhalf_life = -1")
+    assert negative.startswith("r.toml:13: [ema] half_life = -1: input should be greater than or equal to 0")
 
 
 def test_every_default_is_written_out(tmp_path: Path) -> None:

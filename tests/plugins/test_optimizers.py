@@ -57,6 +57,15 @@ def test_schedules_take_their_textbook_values() -> None:
     assert linear.varies and optimizer("adam", warmup_steps=1).varies
 
 
+@pytest.mark.parametrize(("use", "middle"), [("linear", 0.625), ("cosine", 0.625), ("cosine", 0.890165)])
+def test_a_schedule_may_end_above_0_and_before_the_run_does(use: str, middle: float) -> None:
+    rule = REGISTRY.find("schedule", use).cls
+    schedule = rule(rule.Settings(end=0.25, until=0.4))
+    at = 0.1 if middle > 0.8 else 0.2  # ¼ + ¾ · ½ (1 + cos ¼π) = 0.890165
+    found = [schedule.factor(progress) for progress in (0.0, at, 0.4, 0.7, 0.99)]
+    assert found == pytest.approx([1.0, middle, 0.25, 0.25, 0.25], abs=1e-6)
+
+
 @given(st.sampled_from(SCHEDULES), st.integers(0, 50), st.integers(1, 200))
 def test_a_schedule_never_exceeds_the_rate_and_never_rises_after_warm_up(
     schedule: str, warmup: int, steps: int

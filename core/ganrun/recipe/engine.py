@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ganrun.base.devices import NAMES, is_device_name
 from ganrun.contracts.scheduled import Scheduled
@@ -65,6 +66,34 @@ class EmaSettings(Settings):
 
     decay: Scheduled = Field(Scheduled(start=0.999), ge=0, lt=1)
     """Share of the old average that survives a step; reached gradually over the first steps."""
+
+    half_life: Scheduled | None = None
+    """Instead of decay: steps after which half of an old average survives, ≥ 0, from the first step on. A schedule
+    from 0 makes a gradual start."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_one_of_two(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and {"decay", "half_life"} <= table.keys():
+            raise ValueError("say decay or half_life, not both")
+        return table
+
+    @field_validator("half_life")
+    @classmethod
+    def _is_a_length(cls, half_life: Scheduled | None) -> Scheduled | None:
+        if half_life is not None and not half_life >= 0:
+            raise ValueError("input should be greater than or equal to 0")
+        return half_life
+
+    @model_serializer(mode="wrap")
+    def _one_of_two(self, table: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = table(self)
+        return found if self.half_life is None else {"half_life": found["half_life"]}
+
+    @property
+    def text(self) -> float | str:
+        """The decay, or a text such as `half-life 500 steps`, or of a schedule `half-life linear 0 → 500 steps`."""
+        return self.decay.text if self.half_life is None else f"half-life {self.half_life.text} steps"
 
 
 class StageSettings(Settings):

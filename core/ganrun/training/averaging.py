@@ -21,19 +21,24 @@ class Average:
 
         w̄ ← d w̄ + (1 − d) w,  d = min(decay, t / (t + 9)),
 
-    so that the first weights do not dominate. The statistics then fit the averaged network rather than the newest.
-    Every other buffer, persistent or not, is copied, and so is extra state: a mean of counters, code books, masks or
-    unit vectors is none. (Averaged vectors of spectral norm's power iteration are short, and the network that is
-    divided by their σ explodes.) A tied weight is averaged once.
+    so that the first weights do not dominate; or, of a half-life of h steps, d = 2^(−1/h) from the first step on. The
+    statistics then fit the averaged network rather than the newest. Every other buffer, persistent or not, is copied,
+    and so is extra state: a mean of counters, code books, masks or unit vectors is none. (Averaged vectors of spectral
+    norm's power iteration are short, and the network that is divided by their σ explodes.) A tied weight is averaged
+    once.
 
     Args:
         module: The network to follow.
         decay: d in [0, 1), or a schedule of it.
         steps: Steps of the whole run, for a schedule.
+        half_life: h ≥ 0 in steps, instead of the decay.
     """
 
-    def __init__(self, module: nn.Module, decay: float | Scheduled, steps: int = 1) -> None:
+    def __init__(
+        self, module: nn.Module, decay: float | Scheduled, steps: int = 1, half_life: Scheduled | None = None
+    ) -> None:
         self._decay = decay if isinstance(decay, Scheduled) else Scheduled(start=decay)
+        self._half_life = half_life
         self._steps = steps
         self.module = copied(module).requires_grad_(False).eval()
         sources, targets = averaged_tensors(module), averaged_tensors(self.module)
@@ -51,12 +56,17 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the network's weights as they are after step `step`, counted from 1."""
-        weight = 1 - min(self._decay.at(step - 1, self._steps), step / (step + 9))
-        torch._foreach_lerp_(self._targets, self._sources, weight)
+        torch._foreach_lerp_(self._targets, self._sources, 1 - self._surviving(step))
         for source, target, name in self._copied:  # by name: a network may assign a new tensor to its buffer
             getattr(target, name).copy_(getattr(source, name))
         for source, target in self._extra:
             target.set_extra_state(copy.deepcopy(source.get_extra_state()))
+
+    def _surviving(self, step: int) -> float:
+        if self._half_life is None:
+            return min(self._decay.at(step - 1, self._steps), step / (step + 9))
+        steps = self._half_life.at(step - 1, self._steps)
+        return 0.5 ** (1 / steps) if steps > 0 else 0.0
 
 
 def averaged_tensors(module: nn.Module) -> dict[str, Tensor]:

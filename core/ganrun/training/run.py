@@ -114,7 +114,7 @@ class Run:
         """An evaluation of the present weights, for metrics; emits `evaluating` after each batch."""
         model = self.model
         averaged = any(slot.average is not None for slot in self.state.slots.values())
-        decay = self.recipe.ema.decay.text if averaged and self.recipe.ema else 0.0
+        decay = self.recipe.ema.text if averaged and self.recipe.ema else 0.0
         return SharedEvaluation(
             spec=model.spec,
             device=model.device,

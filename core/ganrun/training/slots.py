@@ -127,7 +127,7 @@ def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
     """What begins the average of a slot's network; None where none is kept."""
     return (
-        partial(Average, decay=recipe.ema.decay, steps=recipe.train.steps)
+        partial(Average, decay=recipe.ema.decay, steps=recipe.train.steps, half_life=recipe.ema.half_life)
         if recipe.ema and loss.slots[name].averaged
         else None
     )
