@@ -55,6 +55,8 @@ class StyleGan2Discriminator(Discriminator):
 
     settings: Settings
 
+    compares_samples = True
+
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         channels, sides = resolutions(spec.inputs)

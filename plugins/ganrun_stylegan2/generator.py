@@ -102,7 +102,8 @@ class StyleGan2Generator(Generator):
         for number, block in enumerate(self.blocks):
             own = styles[:, max(0, 2 * number - 1) :]
             maps, part = block(maps, own)
-            images = part if images is None else self.enlarge(images).float() + part
+            with full_precision(part):
+                images = part if images is None else self.enlarge(images) + part
         assert images is not None
         return images
 
