@@ -63,5 +63,5 @@ class Discriminator(Network):
     """
 
     compares_samples: ClassVar[bool] = False
-    """Whether it compares the samples of a batch on purpose, as the minibatch standard deviation does. A penalty on each
-    sample's gradient is then used as its papers use it, and nobody is warned."""
+    """Whether it compares the samples of a batch on purpose, as the minibatch standard deviation does. Beside a penalty
+    on each sample's gradient, it then raises no warning."""
