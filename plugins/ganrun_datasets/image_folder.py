@@ -84,8 +84,10 @@ class ImageFolder(PictureData):
     settings: Settings
 
     def spec(self) -> ganrun.DataSpec:
-        """Shape from the settings; classes from the names of files and a list of labels. No picture is opened."""
-        return ganrun.DataSpec(self._transform.shape, classes=len(self.layout.classes))
+        """Shape from the settings; classes from the names of files and a list of labels. No picture is opened, and
+        without labels no folder."""
+        classes = len(self.layout.classes) if self.settings.labelled else 0
+        return ganrun.DataSpec(self._transform.shape, classes=classes)
 
     def class_names(self) -> tuple[str, ...]:
         """The folders' names, or those in the list of labels."""

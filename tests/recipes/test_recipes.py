@@ -21,15 +21,20 @@ from ganrun.training.runner import execute
 
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
 ROOT = Path(__file__).parents[2]
-
+NARROW = ["generator.widest=16", "discriminator.widest=16"]
+GROUPED = [
+    f"{slot}.{setting}"
+    for slot in ("generator", "discriminator")
+    for setting in ("widths=[48,48,48,48]", "cardinality=6")
+]
 NARROWER = {
-    "r3gan_cifar10.toml": [
-        f"{slot}.{setting}"
-        for slot in ("generator", "discriminator")
-        for setting in ("widths=[48,48,48,48]", "cardinality=6")
-    ],
+    "r3gan_cifar10.toml": GROUPED,
+    "stylegan2_cifar10.toml": NARROW,
+    "stylegan2_ffhq256.toml": NARROW,
 }
-"""Settings of recipes whose networks would take minutes on a CPU."""
+"""What is set for networks whose step takes a CPU core more than a minute."""
+
+SMALLER = {"stylegan2_ffhq256.toml": ["data.size=32"]}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -49,7 +54,7 @@ def test_a_recipe_trains_on_drawn_shapes_where_its_own_data_is_absent(path, tmp_
     monkeypatch.chdir(tmp_path)
     few = ["train.steps=2", "train.batch_size=8", "train.device=cpu", "data.count=64", "data.test_count=16"]
     quiet = ["metric=[]", "mlflow=false", "progress=false", "samples.count=4"]
-    overrides = ["data.use=synthetic", *few, *quiet, *NARROWER.get(path.name, [])]
+    overrides = ["data.use=synthetic", *few, *quiet, *NARROWER.get(path.name, []), *SMALLER.get(path.name, [])]
     run = build_run(load_recipe(path, load_registry(), overrides), tmp_path / "run")
     before = {name: slot.module.state_dict() for name, slot in run.state.slots.items()}
     before = {name: {key: value.clone() for key, value in weights.items()} for name, weights in before.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -61,3 +61,7 @@ class Discriminator(Network):
     int64 labels `(batch,)`; it returns `(batch, *spec.outputs)`: a vector each or, where the loss allows, a map. It
     ends without sigmoid or softmax: losses work on logits. `ganrun.LabelledImages` appends the labels to the images.
     """
+
+    compares_samples: ClassVar[bool] = False
+    """Whether it compares the samples of a batch on purpose, as the minibatch standard deviation does. Beside a penalty
+    on each sample's gradient, it then raises no warning."""

@@ -114,7 +114,8 @@ def _mixes(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTr
     strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
     if not (strict or recipe.train.accumulate > 1) or not mixes_samples(trial):
         return False
-    for name in strict:
+    is_meant = getattr(trial.module, "compares_samples", False)
+    for name in () if is_meant else strict:
         log.warning(MIXED, recipe.where(config.key), ".".join(map(str, config.key)), config.registered, name)
     return True
 

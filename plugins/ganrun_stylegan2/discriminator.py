@@ -1,0 +1,156 @@
+"""StyleGAN2's discriminator: residual or plain blocks that halve the size, and the minibatch's standard deviation."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+import ganrun
+from ganrun import Discriminator, NetworkSpec
+from ganrun_stylegan2.generator import Embedding
+from ganrun_stylegan2.layers import (
+    EPSILON,
+    EqualConv2d,
+    EqualLinear,
+    Widths,
+    activated,
+    full_precision,
+    resolutions,
+)
+
+
+class StyleGan2Discriminator(Discriminator):
+    """StyleGAN2's residual discriminator.
+
+    Karras et al. 2020 (arXiv:1912.04958), figure 7c; the class enters by projection, as in Karras et al. 2020 (arXiv:
+    2006.06676). Images are squares of 8, 16, 32, … pixels.
+    """
+
+    class Settings(ganrun.Settings):
+        residual: bool = True
+        """Whether blocks have a skip. The successor's configuration for CIFAR-10 has none."""
+
+        width: int = Field(32_768, ge=4)
+        """A map of side r has width / r channels, at most widest. 16,384 at 256×256 in the successor's configuration
+        paper256."""
+
+        widest: int = Field(512, ge=1)
+        """The most channels of a map."""
+
+        group: int = Field(4, ge=1)
+        """Samples whose standard deviation is taken, at most; the largest number up to it that divides the batch."""
+
+        mapping_layers: int = Field(8, ge=1)
+        """Dense layers from the class to what its features are compared with, where the loss gives labels."""
+
+        mapping_lr: float = Field(0.01, gt=0)
+        """Factor of these layers' learning rate."""
+
+        clamp: float = Field(256.0, gt=0)
+        """Bound on the absolute value of activations, which keeps them finite at low precision."""
+
+    settings: Settings
+
+    compares_samples = True
+
+    def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
+        super().__init__(settings, spec)
+        channels, sides = resolutions(spec.inputs)
+        widths = Widths(settings.width, settings.widest)
+        last = widths[4]
+        self.from_image = EqualConv2d(channels, widths[sides[-1]], 1)
+        self.blocks = nn.ModuleList(
+            _Block(settings, widths[side], widths[half]) for side, half in pairwise(sides[::-1])
+        )
+        self.deviation = MinibatchDeviation(settings.group)
+        self.conv = EqualConv2d(last + 1, last, 3)
+        self.dense = EqualLinear(last * 16, last)
+        self.classes = _Classes(settings, spec, last) if spec.labelled else None
+        self.out = EqualLinear(last, spec.out_features * (last if spec.labelled else 1))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images `(batch, channels, side, side)` in [-1, 1] to logits `(batch, out_features)`."""
+        clamp = self.settings.clamp
+        maps = activated(self.from_image(images), clamp)
+        for block in self.blocks:
+            maps = block(maps)
+        maps = activated(self.conv(self.deviation(maps)), clamp)
+        with full_precision(maps):
+            features: Tensor = self.out(activated(self.dense(maps.flatten(1).to(images.dtype)), clamp))
+            return features if self.classes is None else self.classes(features, labels)
+
+
+class _Block(nn.Module):
+    """Two convolutions, the second of which halves the size; with a skip, (f(x) + s(x)) / √2."""
+
+    def __init__(self, settings: StyleGan2Discriminator.Settings, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.first = EqualConv2d(fan_in, fan_in, 3)
+        self.second = EqualConv2d(fan_in, fan_out, 3, halves=True)
+        self.skip = EqualConv2d(fan_in, fan_out, 1, halves=True, bias=False) if settings.residual else None
+        self._clamp = settings.clamp
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner: Tensor = activated(self.first(maps), self._clamp)
+        if self.skip is None:
+            return activated(self.second(inner), self._clamp)
+        skip: Tensor = self.skip(maps) * sqrt(0.5)
+        return activated(self.second(inner), self._clamp, gain=sqrt(0.5)) + skip
+
+
+class _Classes(nn.Module):
+    """Σ x·c / √n: features compared with those of the class."""
+
+    def __init__(self, settings: StyleGan2Discriminator.Settings, spec: NetworkSpec, size: int) -> None:
+        super().__init__()
+        self.embedding = Embedding(spec.classes, size)
+        rate = settings.mapping_lr
+        self.dense = nn.ModuleList(EqualLinear(size, size, lr_multiplier=rate) for _ in range(settings.mapping_layers))
+        self._size = size
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        wanted = self.embedding(labels)
+        for layer in self.dense:
+            wanted = activated(layer(wanted), float("inf"))
+        products: Tensor = features.view(len(features), -1, self._size) * wanted[:, None]
+        return products.sum(2) / sqrt(self._size)
+
+
+class MinibatchDeviation(nn.Module):
+    """Appends a channel: how much samples of a group differ (Karras et al. 2018, arXiv:1710.10196, section 3).
+
+    The population standard deviation over the group, averaged over all features and pixels, so that one number belongs
+    to each group. In evaluation it is the running mean of these numbers, so that no output depends on other samples.
+
+    Args:
+        group: Samples of a group; see `StyleGan2Discriminator.Settings.group`.
+    """
+
+    usual: Tensor
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self._group = group
+        self.register_buffer("usual", torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to `(batch, channels + 1, height, width)`. Of m groups, sample i is in
+        group i mod m."""
+        size, _, height, width = maps.shape
+        found = self._of_groups(maps) if self.training else self.usual.expand(size)
+        plane = found.to(maps.dtype)[:, None, None, None].expand(-1, 1, height, width)
+        return torch.cat([maps, plane], dim=1)
+
+    def _of_groups(self, maps: Tensor) -> Tensor:
+        """One number for each sample, `(batch,)`."""
+        size = len(maps)
+        group = max(count for count in range(1, min(self._group, size) + 1) if size % count == 0)
+        groups = maps.to(self.usual.dtype).reshape(group, size // group, *maps.shape[1:])
+        variance = (groups - groups.mean(0)).square().mean(0)
+        found: Tensor = (variance + EPSILON).sqrt().mean((1, 2, 3))
+        self.usual.lerp_(found.detach().mean(), 0.01)
+        return found.repeat(group)

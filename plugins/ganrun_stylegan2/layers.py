@@ -1,0 +1,221 @@
+"""The layers of StyleGAN2's networks: equalised learning rate, modulated convolutions, filtered resampling."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from math import sqrt
+from types import EllipsisType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
+
+from ganrun import IncompatibleError, image_shape
+
+LEAK = 0.2
+"""Slope of leaky ReLU for negative inputs."""
+
+GAIN = sqrt(2)
+"""What leaky ReLU's output is multiplied by: about the inverse of its root mean square for inputs from N(0, 1)."""
+
+TAPS = (1.0, 3.0, 3.0, 1.0)
+"""The filter of every change of size, along rows and along columns (StyleGAN2, appendix B)."""
+
+EPSILON = 1e-8
+"""Added under each root."""
+
+
+class Widths:
+    """How many channels the map of each resolution has: `base` / resolution, at most `most`."""
+
+    def __init__(self, base: int, most: int) -> None:
+        self._base, self._most = base, most
+
+    def __getitem__(self, resolution: int) -> int:
+        return max(1, min(self._base // resolution, self._most))
+
+
+def resolutions(shape: tuple[int | EllipsisType, ...]) -> tuple[int, list[int]]:
+    """An image's channels, and the sides of the maps: 4, 8, … up to the image's.
+
+    Raises:
+        IncompatibleError: if the image is not square, or its side no power of two from 8.
+    """
+    channels, height, width = image_shape(shape)
+    if height != width or height < 8 or height & (height - 1):
+        text = f"makes or judges squares of 8, 16, 32, … pixels, and the images are {height}×{width}"
+        raise IncompatibleError(f"{text}; set size in [data] to a power of two")
+    return channels, [2**power for power in range(2, height.bit_length())]
+
+
+def activated(values: Tensor, clamp: float, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU, times √2 and a further gain, clamped to ±clamp·gain."""
+    bound = clamp * gain
+    return (leaky_relu(values, LEAK) * (GAIN * gain)).clamp(-bound, bound)
+
+
+def unit_moment(vectors: Tensor) -> Tensor:
+    """Vectors `(batch, n)`, each scaled so that the mean of its squares is 1."""
+    return vectors * (vectors.square().mean(1, keepdim=True) + EPSILON).rsqrt()
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """A block in float32, also where the network around it computes in bf16: styles need more than eight bits."""
+    kind = like.device.type
+    is_lower = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if is_lower else nullcontext()
+
+
+# ── Equalised learning rate: Karras et al. 2018, arXiv:1710.10196, section 4.1 ────────────────────────────
+#
+# Weights are stored from N(0, 1) and scaled when they are used. Adam's steps do not depend on the scale of gradients,
+# so each layer then learns at one speed relative to its range.
+
+
+class EqualLinear(nn.Module):
+    """A dense layer with equalised learning rate.
+
+    Args:
+        fan_in: Inputs.
+        fan_out: Outputs.
+        bias: Where the bias starts.
+        lr_multiplier: Factor of its learning rate. Weights are stored divided by it.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((fan_out,), bias / lr_multiplier))
+        self._gain, self._lr_multiplier = lr_multiplier / sqrt(fan_in), lr_multiplier
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`(batch, fan_in)` to `(batch, fan_out)`."""
+        return linear(inputs, self.weight * self._gain, self.bias * self._lr_multiplier)
+
+
+class EqualConv2d(nn.Module):
+    """A convolution with equalised learning rate; one that halves the size filters first.
+
+    Args:
+        fan_in: Channels.
+        fan_out: Channels of the result.
+        kernel: Height and width of the kernel.
+        halves: Whether it halves the size.
+        bias: Whether it has one.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, kernel: int, *, halves: bool = False, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
+        self._gain = 1 / sqrt(fan_in * kernel**2)
+        self._padding = 0 if halves else kernel // 2
+        is_pointwise = kernel == 1  # the filter itself can then skip every other pixel
+        self._stride = 2 if halves and not is_pointwise else 1
+        stride = 2 if halves and is_pointwise else 1
+        self.filter = Filter(padding=1 + kernel // 2, stride=stride) if halves else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, fan_in, height, width)` to `(batch, fan_out, height, width)`, or half of both sides."""
+        return conv2d(self.filter(maps), self.weight * self._gain, self.bias, self._stride, self._padding)
+
+
+# ── Resampling: StyleGAN2, appendix B ─────────────────────────────────────────────────────────────────────
+
+
+class Filter(nn.Module):
+    """Convolves every channel with the filter, whose sum is 1.
+
+    Args:
+        padding: Zeros on every side; of n pixels, n + 2·padding − 3 are left.
+        stride: Which of them are kept: every pixel, or every other one.
+        gain: Factor of the result.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, padding: int, stride: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+        taps = torch.tensor(TAPS) / sum(TAPS)
+        self.register_buffer("kernel", gain * torch.outer(taps, taps)[None, None], persistent=False)
+        self._padding, self._stride = padding, stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, channels, height, width)`, in each direction by itself."""
+        channels = maps.shape[1]
+        kernels = self.kernel.expand(channels, 1, -1, -1)
+        return conv2d(maps, kernels, stride=self._stride, padding=self._padding, groups=channels)
+
+
+class Doubled(Filter):
+    """Enlarges maps to twice their size: zeros between pixels, then the filter with gain 4."""
+
+    def __init__(self) -> None:
+        super().__init__(padding=1, stride=2, gain=4.0)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to `(batch, channels, 2·height, 2·width)`."""
+        channels = maps.shape[1]
+        kernels = self.kernel.expand(channels, 1, -1, -1)
+        return conv_transpose2d(maps, kernels, stride=2, padding=1, groups=channels)
+
+
+# ── Modulation: StyleGAN2, equations 1 to 3 ───────────────────────────────────────────────────────────────
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose weights are scaled by a style, for each sample by itself.
+
+    Equation 1: w′ᵢⱼₖ = sᵢ wᵢⱼₖ. Equation 3, the demodulation: w″ᵢⱼₖ = w′ᵢⱼₖ / √(Σᵢₖ w′ᵢⱼₖ² + ε). A factor of an input
+    channel can be taken to the inputs, and one of an output channel to the outputs. So one convolution with the common
+    weights serves the whole batch.
+
+    Args:
+        style_size: Length of a style.
+        fan_in: Channels.
+        fan_out: Channels of the result.
+        kernel: Height and width of the kernel.
+        demodulates: Whether each output channel is scaled to unit variance; if not, weights have equalised learning
+            rate.
+        doubles: Whether it doubles the size: a transposed convolution, then the filter.
+    """
+
+    def __init__(
+        self,
+        style_size: int,
+        fan_in: int,
+        fan_out: int,
+        kernel: int,
+        *,
+        demodulates: bool = True,
+        doubles: bool = False,
+    ) -> None:
+        super().__init__()
+        self.style = EqualLinear(style_size, fan_in, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
+        self.filter = Filter(padding=1, gain=4.0) if doubles else None
+        self._demodulates = demodulates
+        self._gain = 1.0 if demodulates else 1 / sqrt(fan_in * kernel**2)
+        self._padding = kernel // 2
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        """Maps `(batch, fan_in, height, width)` and styles `(batch, style_size)` to `(batch, fan_out, …)`."""
+        with full_precision(style):
+            scale = self.style(style.float() if style.dtype == torch.bfloat16 else style) * self._gain
+            norm = self._norm(scale) if self._demodulates else None
+        outputs = self._convolved(maps * _planes(scale, maps))
+        return outputs if norm is None else outputs * _planes(norm, outputs)
+
+    def _norm(self, scale: Tensor) -> Tensor:
+        """1 / √(Σᵢₖ (sᵢ wᵢⱼₖ)² + ε) of each sample and output channel: `(batch, fan_out)`."""
+        return (scale.square() @ self.weight.square().sum((2, 3)).T + EPSILON).rsqrt()
+
+    def _convolved(self, maps: Tensor) -> Tensor:
+        if self.filter is None:
+            return conv2d(maps, self.weight, padding=self._padding)
+        return self.filter(conv_transpose2d(maps, self.weight.transpose(0, 1), stride=2))  # type: ignore[no-any-return]
+
+
+def _planes(factors: Tensor, like: Tensor) -> Tensor:
+    """Factors `(batch, channels)` for every pixel of maps, in the maps' type."""
+    return factors[:, :, None, None].to(like.dtype)
