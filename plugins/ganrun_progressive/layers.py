@@ -69,7 +69,7 @@ class LatentsToMap(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(batch, fan_in)` to maps `(batch, fan_out, size, size)`, channels last in memory."""
-        maps = linear(latents, self.weight.flatten(0, 2) * self.scale).unflatten(1, self.weight.shape[:3])
+        maps = linear(latents, self.weight.flatten(0, 2) * self.scale).view(-1, *self.weight.shape[:3])
         return (maps + self.bias).permute(0, 3, 1, 2)
 
 
@@ -134,7 +134,7 @@ def group_deviation(maps: Tensor, group: int) -> Tensor:
     Groups are of consecutive samples, as large as divides the batch, and at most `group`.
     """
     size = next(count for count in range(min(group, len(maps)), 0, -1) if len(maps) % count == 0)
-    groups = maps.unflatten(0, (-1, size))
+    groups = maps.reshape(-1, size, *maps.shape[1:])
     variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
     return (variance + EPSILON).sqrt().flatten(1).mean(1).repeat_interleave(size, output_size=len(maps))
 

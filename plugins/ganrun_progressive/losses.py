@@ -14,8 +14,8 @@ from ganrun import (
     IncompatibleError,
     Nets,
     Phase,
-    Slot,
     Terms,
+    View,
     gradient_norms,
     interpolates,
 )
@@ -24,14 +24,10 @@ from ganrun import (
 class ProgressiveGan(AdversarialLoss):
     """Progressive growing's loss: WGAN-GP with a drift term, one critic update per step, and real images faded in.
 
-    Karras et al. 2017 (arXiv:1710.10196), section 2 and appendix A.1. For networks that grow, such as `progressive`.
-    Gradients are those with respect to the pixels of the present level. Regularisers see real images that are not faded.
+    Karras et al. 2017 (arXiv:1710.10196), section 2 and appendix A.1. The gradient is that with respect to the pixels
+    of the present level. Of networks that do not grow, this is WGAN-GP with drift. Regularisers see real images that
+    are not faded.
     """
-
-    slots = {
-        **AdversarialLoss.slots,
-        "discriminator": Slot("discriminator", augmented=True, methods=("faded",)),
-    }
 
     class Settings(ganrun.Settings):
         latent_size: int = Field(512, ge=1)
@@ -56,9 +52,9 @@ class ProgressiveGan(AdversarialLoss):
         """E[D(G(z))] − E[D(x)] + λ·E[(‖∇D(x̂)‖₂ − γ)² / γ²] + ε_drift·E[D(x)²], x faded in."""
         _check_growth(nets)
         critic, own = nets.discriminator, self.settings
-        real, fake = critic.faded(batch.images), nets.generator(batch.latents)
+        real, fake = _faded(critic, batch.images), nets.generator(batch.latents)
         of_real, of_fake = critic(real), critic(fake)
-        norms = _level_norms(nets, real, fake)
+        norms = _level_norms(critic, real, fake)
         return Terms(
             minimise={
                 "real": -of_real.mean(),
@@ -74,20 +70,26 @@ class ProgressiveGan(AdversarialLoss):
         return Terms(minimise={"fake": -nets.discriminator(nets.generator(batch.latents)).mean()})
 
 
-def _level_norms(nets: Nets, real: Tensor, fake: Tensor) -> Tensor:
+def _faded(critic: View, images: Tensor) -> Tensor:
+    """Real images as a critic that grows shows them during a fade-in."""
+    fade = getattr(critic, "faded", None)
+    return images if fade is None else fade(images)
+
+
+def _level_norms(critic: View, real: Tensor, fake: Tensor) -> Tensor:
     """‖∇D(x̂)‖₂ with respect to the pixels of the present level: `(batch,)`.
 
-    Each is shown as a square of k × k pixels, and D looks at their mean. So the gradient by one of these is a k²-th, and
-    the norm over all of them a k-th.
+    Each is shown as a square of k × k pixels, and D looks at their mean. So the gradient by one of these is a k²-th,
+    and the norm over all of them a k-th.
     """
-    critic = nets.discriminator
-    return critic.pixel_size * gradient_norms(critic, interpolates(real, fake))  # type: ignore[no-any-return]
+    side: int = getattr(critic, "pixel_size", 1)
+    return side * gradient_norms(critic, interpolates(real, fake))
 
 
 def _check_growth(nets: Nets) -> None:
     made, judged = (getattr(network, "growth", None) for network in (nets.generator, nets.discriminator))
-    if made is None or made != judged:
+    if made != judged:
         raise IncompatibleError(
-            "its generator and its discriminator do not grow at the same steps; take two networks that grow, and say the "
-            "same level_steps and fade in both tables"
+            "the generator and the discriminator do not grow at the same steps; say the same level_steps and fade in"
+            " both tables, and take two networks that grow, or two that do not"
         )

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, image_shape
-from ganrun_progressive.growth import SMALLEST, Growth, GrowingSettings, growth_of, widths_of
+from ganrun_progressive.growth import SMALLEST, GrowingSettings, Growth, growth_of, widths_of
 from ganrun_progressive.layers import (
     LEAK,
     EqualisedConv2d,
@@ -79,7 +79,7 @@ class ProgressiveGenerator(Growing, Generator):
         self._grow(settings, spec, spec.outputs)
         channels = image_shape(spec.outputs)[0]
         first = self.widths[0]
-        start = [LatentsToMap(*spec.inputs, first, SMALLEST), *_after(), EqualisedConv2d(first, first, 3), *_after()]
+        start = [LatentsToMap(spec.inputs[0], first, SMALLEST), *_after(), EqualisedConv2d(first, first, 3), *_after()]
         self.blocks = nn.ModuleList([nn.Sequential(*start), *(_up(*pair) for pair in pairwise(self.widths))])
         self.to_pixels = nn.ModuleList(EqualisedConv2d(width, channels, 1, gain=1) for width in self.widths)
 
@@ -102,8 +102,8 @@ class ProgressiveGenerator(Growing, Generator):
 class ProgressiveDiscriminator(Growing, Discriminator):
     """Progressive growing's discriminator: the generator's mirror image, with minibatch standard deviation.
 
-    Karras et al. 2017 (arXiv:1710.10196), table 2: each level halves the size after two 3×3 convolutions with leaky ReLU;
-    at 4×4 the standard deviation over the minibatch is appended as a channel. Equalised learning rate, and no norm.
+    Karras et al. 2017 (arXiv:1710.10196), table 2: each level halves the size after two 3×3 convolutions with leaky
+    ReLU; at 4×4 the standard deviation over the minibatch is appended as a channel. Equalised learning rate, no norm.
     """
 
     class Settings(GrowingSettings):
@@ -119,7 +119,7 @@ class ProgressiveDiscriminator(Growing, Discriminator):
         self.head = _head(self.widths[0], spec.out_features, settings.group_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(batch, channels, size, size)`, real ones by `faded`, to the critic's values `(batch, out_features)`."""
+        """Images `(batch, channels, size, size)`, real ones by `faded`, to values `(batch, out_features)`."""
         pixels = reduced(images, self.pixel_size)
         maps = self.from_pixels[self.level](pixels)
         if self.level:
@@ -131,8 +131,10 @@ class ProgressiveDiscriminator(Growing, Discriminator):
         return self.head(maps)  # type: ignore[no-any-return]
 
     def faded(self, images: Tensor) -> Tensor:
-        """Real images `(batch, channels, size, size)` as the generator's are while a level is faded in (section 2): at the
-        resolution of the level before, blended with themselves by α."""
+        """Real images `(batch, channels, size, size)` as the generator's are while a level is faded in (section 2).
+
+        At the resolution of the level before, blended with themselves by α.
+        """
         if not self.is_fading:
             return images
         factor = 2 * self.pixel_size

@@ -62,7 +62,7 @@ class EmaSettings(Settings):
 
 
 class StageSettings(Settings):
-    """A part of the run with another batch size or learning rate, or with new optimizers, as progressive growing has it.
+    """A part of the run with another batch size or learning rate, or reset optimizers, as progressive growing has it.
 
     Stages follow each other in the recipe. Each changes what it says, and all else stays as before it.
     """

@@ -56,7 +56,7 @@ class Beginning:
         self.structure = tuple(found)
 
     def unfinished(self, step: int) -> dict[str, str]:
-        """The structures after `step` steps that are not those of the run's last step, by table: `{"generator": "8×8"}`.
+        """The structures after `step` steps that are not those of the last step, by table: `{"generator": "8×8"}`.
 
         Leaves everything as it is after `step` steps.
         """
