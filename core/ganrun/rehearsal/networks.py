@@ -97,10 +97,8 @@ class NetworkTrial:
 
     @cached_property
     def points(self) -> dict[int, Hashable]:
-        """Steps at which the network is tried, with the structure that `begin` names at each.
-
-        All over the run, if it is a function of the step, else 0 alone; of steps of one structure, which run the same
-        operations, the first and the last.
+        """Steps at which the network is tried, each with the structure that `begin` names: all over the run, if it is a
+        function of the step, else 0 alone. Of steps of one structure, running the same operations, the first and last.
         """
         module = self.copy()
         parts = range(STAGES + 1) if depends_on_step(module) else (0,)
@@ -208,10 +206,8 @@ def uses_conditions(trial: NetworkTrial) -> None:
 
 
 def learns(trial: NetworkTrial) -> None:
-    """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch.
-
-    Once for each structure that its `begin` names: while that is the same, it runs the same operations.
-    """
+    """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch, in
+    each structure that its `begin` names."""
     tried: set[Hashable] = set()
     for step, structure in trial.points.items() if trial.is_trained else ():
         if structure is None or structure not in tried:
