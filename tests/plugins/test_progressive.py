@@ -19,6 +19,7 @@ from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import assert_conforms, build, train
 from ganrun.training.assembly import check_recipe
 from ganrun.training.batches import RealBatches
@@ -195,6 +196,25 @@ def test_fade_0_switches_and_fade_1_takes_all_of_a_level():
         (1, 1.0),
         (1, 1.0),
     ]
+
+
+def test_the_stages_of_the_celeba_recipe_are_the_papers_and_go_with_its_levels():
+    """600,000 images for the first level, as many to fade in each further one, and as many to train it; 12 million."""
+    recipe = load_recipe(shipped_recipes() / "progressive_celeba128.toml", load_registry())
+    made, judged = (recipe.networks[slot].settings for slot in ("generator", "discriminator"))
+    assert (made.level_steps, made.fade) == (judged.level_steps, judged.fade)
+    growth = Growth(128, made.level_steps, made.fade)
+    points = [growth.at(step, recipe.train.steps) for step in range(120_000)]
+    changes = [
+        step for step in range(1, 120_000) if points[step].fade in (0.0, 1.0) and points[step] != points[step - 1]
+    ]
+    assert [stage.start for stage in recipe.stages] == changes
+    assert all(recipe.resets_optimizers(step) for step in changes) and not recipe.resets_optimizers(0)
+    parts = pairwise([0, *changes])
+    images = [(end - start) * recipe.stage_at(start).batch_size for start, end in parts]
+    assert images == pytest.approx([600_000] * 10, abs=100)
+    rest = (recipe.train.steps - changes[-1]) * recipe.stage_at(changes[-1]).batch_size
+    assert sum(images) + rest == pytest.approx(12e6, abs=16)
 
 
 # ── Layers ────────────────────────────────────────────────────────────────────────────────────────────────
