@@ -60,6 +60,10 @@ class PenalisedWassersteinGan(_CriticGan):
         sided: Literal["two", "one"] = "two"
         """Whether the penalty pulls the gradient's norm to 1 from both sides, or only from above."""
 
+        drift_weight: float = Field(0.0, ge=0)
+        """ε_drift, the weight of E[D(x)²], which keeps the critic's values near 0; Karras et al. 2017
+        (arXiv:1710.10196), appendix A.1, take 0.001."""
+
     settings: Settings
 
     def discriminator_phase(self) -> Phase:
@@ -67,14 +71,15 @@ class PenalisedWassersteinGan(_CriticGan):
         return replace(super().discriminator_phase(), second_order=True)
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
-        """E[D(G(z))] − E[D(x)] + λ·E[(‖∇D(x̂)‖₂ − 1)²]: equation 3, as one sum."""
+        """E[D(G(z))] − E[D(x)] + λ·E[(‖∇D(x̂)‖₂ − 1)²]: equation 3, as one sum; and ε_drift·E[D(x)²]."""
         fake = nets.generator(batch.latents)
-        terms, estimate = _wasserstein(nets.discriminator(batch.images), nets.discriminator(fake))
+        of_real = nets.discriminator(batch.images)
+        terms, estimate = _wasserstein(of_real, nets.discriminator(fake))
         norms = gradient_norms(nets.discriminator, interpolates(batch.images, fake))
-        penalty = self.settings.penalty_weight * distance_from_one(norms, self.settings.sided)
-        return Terms(
-            minimise={**terms, "penalty": penalty}, report={"wasserstein": estimate, "gradient_norm": norms.mean()}
-        )
+        terms["penalty"] = self.settings.penalty_weight * distance_from_one(norms, self.settings.sided)
+        if self.settings.drift_weight:
+            terms["drift"] = self.settings.drift_weight * of_real.square().mean()
+        return Terms(minimise=terms, report={"wasserstein": estimate, "gradient_norm": norms.mean()})
 
 
 class ClippedWassersteinGan(_CriticGan):

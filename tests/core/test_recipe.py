@@ -384,7 +384,7 @@ AT_END = 'critic]\nuse = "critic"\n'
         ('use = "dense"', 'use = "dense"\nfrom = " "', ['r.toml:10: [generator] from = " ": say a run']),
         ('use = "points"', 'use = "points"\nfrom = "runs/x"', ['r.toml:6: [data] has no key "from"']),
         (AT_END, AT_END + "[stage]\nfrom = 1", ["r.toml:12: stages are written as [[stage]], with two brackets"]),
-        (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage says batch_size, lr or both"]),
+        (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage says batch_size, lr or reset_opt"]),
         (AT_END, AT_END + "[[stage]]\nlr = 1", ['r.toml:12: [[stage]] needs the key "from"\n  see: ganrun show stage']),
         (AT_END, AT_END + "[[stage]]\nfrom = 0\nlr = 1", ["r.toml:13: [[stage]] from = 0: input should be greater"]),
         (AT_END, AT_END + "[[stage]]\nfrom = 1\nlr = 0", ["r.toml:14: [[stage]] lr = 0: input should be greater"]),

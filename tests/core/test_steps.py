@@ -52,6 +52,26 @@ def test_a_stage_changes_batch_size_and_learning_rate(tmp_path: Path) -> None:
     assert [each.values["lr/generator"] for each in records if "lr/generator" in each.values] == [0.25] * 3 + [0.5]
 
 
+def test_a_stage_resets_every_optimizer_as_if_it_were_built_anew(tmp_path: Path) -> None:
+    """With β1 = β2 = 0.9, Adam's first step after a reset has the size of the learning rate."""
+    before: dict[str, Tensor] = {}
+    run = build(
+        tables(stage=[{"from": 2, "reset_optimizers": True}], optimizer={"lr": 0.01, "betas": [0.9, 0.9]}),
+        tmp_path / "run",
+    )
+    take_step = build_step(run, Measurements())
+    for step in range(4):
+        for name, slot in run.state.slots.items():
+            (counts,) = {int(each["step"]) for each in slot.optimizer.state.values()} or {0}
+            assert counts == (0, 1, 2, 1)[step], "the reset comes with the stage's first step"
+            before[name] = slot.parameters[0].detach().clone()
+        take_step()
+        if step == 2:
+            for name, slot in run.state.slots.items():
+                moved = (slot.parameters[0] - before[name]).abs()
+                assert moved[moved > 0].median().item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_stage_sets_the_rate_before_warm_up_and_schedule(tmp_path: Path) -> None:
     stage = [{"from": 1, "lr": 0.8}]
     run = train(tables(stage=stage, optimizer={"lr": 0.2, "warmup_steps": 2, "schedule": "linear"}), tmp_path / "run")
@@ -195,6 +215,18 @@ def test_networks_and_averages_are_begun_at_every_step(tmp_path: Path) -> None:
     assert [call[:2] for call in slot.average.module.calls][-5:] == begun
     assert [call[2] for call in slot.average.module.calls][-5:] == [False] * 5
     assert run._beginning.structure == (2, 2)
+
+
+def test_a_score_before_the_last_structure_says_in_its_protocol_which_it_is_of(tmp_path: Path) -> None:
+    run = build(tables(generator={"use": "stepped"}), tmp_path / "run", Plugin())
+    take_step, found = build_step(run, Measurements()), []
+    for _ in range(5):
+        protocol = run.evaluation().protocol
+        found.append({name: value for name, value in protocol.items() if name.startswith("structure.")})
+        module = run.state.slots["generator"].average.module
+        assert module.done.item() == run.step / 4, "looking at the end leaves everything as it is"
+        take_step()
+    assert found == [*[{"structure.generator": "0"}] * 2, *[{"structure.generator": "1"}] * 2, {}]
 
 
 @pytest.mark.parametrize("structure", ["list", "tensor"])

@@ -35,7 +35,7 @@ def noise(*shape, seed=0, **options):
 # ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("settings", [{}, {"sided": "one", "penalty_weight": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"sided": "one", "penalty_weight": 0.0}, {"drift_weight": 0.001}])
 def test_wgan_gp_conforms(settings):
     assert_conforms("loss", PenalisedWassersteinGan, settings)
 
@@ -59,6 +59,14 @@ def test_wgan_gp_is_one_sum_whose_gradient_is_equation_3s():
     assert terms.minimise["penalty"].item() == pytest.approx(10 * (NORM - 1) ** 2, rel=1e-4)
     assert terms.report["wasserstein"].item() == pytest.approx((WEIGHTS * gap).sum().item(), rel=1e-4)
     assert terms.report["gradient_norm"].item() == pytest.approx(NORM, rel=1e-4)
+    assert "drift" not in terms.minimise
+
+
+def test_wgan_gps_drift_is_the_mean_square_of_the_critics_values_of_real_images():
+    nets = Nets({"discriminator": lambda x: 2 * x, "generator": lambda z: z})
+    loss = PenalisedWassersteinGan(PenalisedWassersteinGan.Settings(drift_weight=0.5), DataSpec((1,)))
+    terms = loss.discriminator(nets, Batch(torch.full((2, 1), 9.0), torch.tensor([[1.0], [-3.0]])))
+    assert terms.minimise["drift"].item() == 0.5 * (4 + 36) / 2
 
 
 def test_wgan_and_hinge_are_the_papers_objectives():

@@ -53,7 +53,7 @@ def test_a_recipe_says_at_its_head_what_it_is(path):
 def test_a_recipe_trains_on_drawn_shapes_where_its_own_data_is_absent(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     few = ["train.steps=2", "train.batch_size=8", "train.device=cpu", "data.count=64", "data.test_count=16"]
-    quiet = ["metric=[]", "mlflow=false", "progress=false", "samples.count=4"]
+    quiet = ["stage=[]", "metric=[]", "mlflow=false", "progress=false", "samples.count=4"]
     overrides = ["data.use=synthetic", *few, *quiet, *NARROWER.get(path.name, []), *SMALLER.get(path.name, [])]
     run = build_run(load_recipe(path, load_registry(), overrides), tmp_path / "run")
     before = {name: slot.module.state_dict() for name, slot in run.state.slots.items()}

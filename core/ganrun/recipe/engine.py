@@ -97,7 +97,7 @@ class EmaSettings(Settings):
 
 
 class StageSettings(Settings):
-    """A part of the run with another batch size or learning rate, as progressive growing has it.
+    """A part of the run with another batch size or learning rate, or reset optimizers, as progressive growing has it.
 
     Stages follow each other in the recipe. Each changes what it says, and all else stays as before it.
     """
@@ -111,10 +111,14 @@ class StageSettings(Settings):
     lr: float | None = Field(None, gt=0)
     """Learning rate of every optimizer, before its schedule."""
 
+    reset_optimizers: bool | None = None
+    """Whether every optimizer forgets its running means when the stage begins, as progressive growing's do when a new
+    resolution begins. Off unless given."""
+
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if self.batch_size is None and self.lr is None:
-            raise ValueError("a stage says batch_size, lr or both")
+        if self.batch_size is None and self.lr is None and not self.reset_optimizers:
+            raise ValueError("a stage says batch_size, lr or reset_optimizers = true")
         return self
 
 

@@ -153,6 +153,10 @@ class TrainingConfig(ModelConfig):
         rates = [stage.lr for stage in begun if stage.lr is not None]
         return Stage([self.train.batch_size, *sizes][-1], rates[-1] if rates else None)
 
+    def resets_optimizers(self, step: int) -> bool:
+        """Whether a stage that begins at a step, counted from 0, has every optimiser forget its state."""
+        return any(stage.start == step and stage.reset_optimizers for stage in self.stages)
+
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Of all stages: images per update."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from ganrun.base.frames import method
 from ganrun.contracts.beginning import begin
 
 
-def try_begin(component: Any, step: int, steps: int, device: torch.device) -> None:
-    """Set what of a component is a function of the step, as `begin` does.
+def try_begin(component: Any, step: int, steps: int, device: torch.device) -> Hashable:
+    """Set what of a component is a function of the step, as `begin` does, and return what that returns.
 
     Raises:
         IncompatibleError: if its `begin` returns no hashable value.
@@ -20,6 +21,6 @@ def try_begin(component: Any, step: int, steps: int, device: torch.device) -> No
     """
     try:
         with method("begin"):
-            begin(component, step, steps, device)
+            return begin(component, step, steps, device)
     except ContractError as error:
         raise IncompatibleError(error.message) from error

@@ -7,7 +7,7 @@ it, only a network that cannot use what it is given seems so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -95,10 +95,17 @@ class NetworkTrial:
                 return True
         return False
 
-    def points(self, module: nn.Module) -> list[int]:
-        """Steps at which a network is tried: all over the run, if it is a function of the step; else 0 alone."""
+    @cached_property
+    def points(self) -> dict[int, Hashable]:
+        """Steps at which the network is tried, each with the structure that `begin` names: all over the run, if it is a
+        function of the step, else 0 alone. Of steps of one structure, running the same operations, the first and last.
+        """
+        module = self.copy()
         parts = range(STAGES + 1) if depends_on_step(module) else (0,)
-        return sorted({self.steps * part // STAGES for part in parts})
+        steps = sorted({self.steps * part // STAGES for part in parts})
+        found = {step: try_begin(module, step, self.steps, self.device) for step in steps}
+        first, last = {found[step]: step for step in reversed(steps)}, {found[step]: step for step in steps}
+        return {step: each for step, each in found.items() if each is None or step in (first[each], last[each])}
 
     def example(self, count: int) -> Example:
         """Inputs and conditions of `count` samples."""
@@ -199,9 +206,13 @@ def uses_conditions(trial: NetworkTrial) -> None:
 
 
 def learns(trial: NetworkTrial) -> None:
-    """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch."""
-    for step in trial.points(trial.module) if trial.is_trained else ():
-        _learns_at(trial, step)
+    """In training mode and at the run's precision, it can be differentiated and take a step on a part of a batch, in
+    each structure that its `begin` names."""
+    tried: set[Hashable] = set()
+    for step, structure in trial.points.items() if trial.is_trained else ():
+        if structure is None or structure not in tried:
+            _learns_at(trial, step)
+            tried.add(structure)
 
 
 @torch.enable_grad()
@@ -242,7 +253,7 @@ def begins(trial: NetworkTrial) -> None:
     module = trial.copy().eval()
     if trial.spec.outputs == (...,) or not depends_on_step(module):
         return
-    points = trial.points(module)
+    points = trial.points
     there = {step: _begun_answer(trial, module, step) for step in points}
     back = {step: _begun_answer(trial, module, step) for step in reversed(points)}
     direct = {step: _begun_answer(trial, trial.copy().eval(), step) for step in points}

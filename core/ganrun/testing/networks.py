@@ -103,7 +103,7 @@ def _check_numbers(trial: NetworkTrial, build: Callable[[], nn.Module]) -> Tenso
     assert same, "two builds under one seed differ: draw from torch's global random stream"
     _check_state(module, build, lambda network: network(inputs[:2], **{n: each[:2] for n, each in conditions.items()}))
     _check_device(trial.make(), inputs, conditions)
-    for step in trial.points(module):
+    for step in trial.points:
         try_begin(module, step, trial.steps, CPU)
         output = module(inputs, **conditions)
         torch.autograd.backward((output * torch.randn_like(output)).sum())

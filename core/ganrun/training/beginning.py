@@ -55,8 +55,20 @@ class Beginning:
                 found.append(begin(part.component, step, self._steps, self._device))
         self.structure = tuple(found)
 
+    def unfinished(self, step: int) -> dict[str, str]:
+        """The structures after `step` steps that are not those of the last step, by table: `{"generator": "8×8"}`.
+
+        Leaves everything as it is after `step` steps.
+        """
+        self.at(self._steps)
+        last = self.structure
+        self.at(step)
+        found = zip(self._parts, self.structure, last, strict=True)
+        return {part.name: str(now) for part, now, end in found if now != end}
+
 
 class _Part(NamedTuple):
+    name: str
     component: Any
     frame: Frame
 
@@ -74,4 +86,4 @@ def _networks(slot: SlotState) -> list[torch.nn.Module]:
 
 
 def _part(recipe: Recipe, config: ComponentConfig, component: Any) -> _Part:
-    return _Part(component, run_frames(recipe, config))
+    return _Part(".".join(map(str, config.key)), component, run_frames(recipe, config))

@@ -123,7 +123,7 @@ class Run:
             samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
             data=self.data,
             model=model,
-            protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol},
+            protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol, **self._unfinished()},
             on_progress=self._evaluating,
         )
 
@@ -214,6 +214,10 @@ class Run:
     def emit(self, event: str, **arguments: Any) -> None:
         """Emit an event with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def _unfinished(self) -> dict[str, str]:
+        """For a protocol, what of the networks is not yet as in the last step: `{"structure.generator": "8×8"}`."""
+        return {f"structure.{name}": now for name, now in self._beginning.unfinished(self.step).items()}
 
     def _evaluating(self, what: str, done: int, total: int) -> None:
         self.interruption.check()

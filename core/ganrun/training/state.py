@@ -71,6 +71,11 @@ class SlotState:
         for group in self.optimizer.param_groups if entries else ():
             group.update(entries)
 
+    def reset_optimizer(self) -> None:
+        """Have the optimiser forget its running means and counts, as if it had been built anew."""
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+
     def learning_rate(self) -> float:
         """The current learning rate of a slot that is trained."""
         assert self.optimizer is not None

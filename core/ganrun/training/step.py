@@ -44,9 +44,11 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         draw.steps_done.fill_(state.step)
         if has_company:
             stop.fill_(run.interruption.signal_number or 0)
-        lr = run.recipe.stage_at(state.step).lr
+        lr, resets = run.recipe.stage_at(state.step).lr, run.recipe.resets_optimizers(state.step)
         for slot in state.slots.values():
             slot.set_rates(state.step, steps, lr)
+            if resets:
+                slot.reset_optimizer()
         for update in updates:
             update.run(state.step)
         adjuster.after(state.step + 1)
