@@ -186,6 +186,11 @@ from .toolkit.penalties import (
     interpolates as interpolates,
     squared_gradient_norms as squared_gradient_norms,
 )
+from .toolkit.spectral import (
+    SpectralConv2d as SpectralConv2d,
+    SpectralEmbedding as SpectralEmbedding,
+    SpectralLinear as SpectralLinear,
+)
 from .trained.loading import (
     SavedModel as SavedModel,
     find_saved_model as find_saved_model,

@@ -1,6 +1,7 @@
-"""Class-conditional GANs: the class is an input of both networks (cgan), or the discriminator predicts it (acgan).
+"""Class-conditional GANs: the class is an input of both networks (cgan, conditional-hinge and conditional-wgan-gp), or
+the discriminator predicts it (acgan).
 
-Both work with any network that takes labels.
+All work with any network that takes labels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
-    """The losses `cgan` and `acgan`."""
+    """The losses `cgan`, `acgan`, `conditional-hinge` and `conditional-wgan-gp`."""
+    from ganrun_conditional.critics import ConditionalHingeGan, ConditionalPenalisedWassersteinGan
     from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
-    return {"cgan": ConditionalGan, "acgan": AuxiliaryClassifierGan}
+    return {
+        "cgan": ConditionalGan,
+        "acgan": AuxiliaryClassifierGan,
+        "conditional-hinge": ConditionalHingeGan,
+        "conditional-wgan-gp": ConditionalPenalisedWassersteinGan,
+    }

@@ -24,11 +24,11 @@ from ganrun import (
     LabelledLatents,
     LatentConditioning,
     NetworkSpec,
+    SpectralConv2d,
     dcgan_init,
     float32_tanh,
     image_shape,
 )
-from ganrun_dcgan.spectral import SpectralConv2d
 
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs (section 4)."""

@@ -343,3 +343,43 @@ def test_points_have_no_shape_to_halve_and_advice_is_optional():
         halved_shape((2,), 1, "n = 1")
     with pytest.raises(IncompatibleError, match=r"not 3×4$"):
         halved_shape((1, 3, 4), 1, "n = 1")
+
+
+# ── Spectral norm ─────────────────────────────────────────────────────────────────────────────────────────
+
+SPECTRAL_LAYERS = {
+    "dense": (ganrun.SpectralLinear, (5, 7), lambda: torch.randn(3, 5)),
+    "convolution": (ganrun.SpectralConv2d, (3, 6, 4), lambda: torch.randn(2, 3, 8, 8)),
+    "table": (ganrun.SpectralEmbedding, (4, 6), lambda: torch.tensor([0, 3, 1])),
+}
+
+
+@pytest.mark.parametrize("kind", SPECTRAL_LAYERS)
+def test_a_spectral_layer_settles_at_norm_1_and_is_then_the_plain_layer_with_these_weights(kind):
+    cls, arguments, inputs = SPECTRAL_LAYERS[kind]
+    torch.manual_seed(0)
+    layer = cls(*arguments).double()
+    given = inputs()
+    given = given if given.dtype == torch.int64 else given.double()
+    before = layer.u.clone()
+    for _ in range(500):
+        layer(given)
+    assert not torch.equal(layer.u, before)
+    sigma = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0]
+    plain = cls.__mro__[2](*arguments).double()
+    plain.load_state_dict({**layer.state_dict(), "weight": layer.weight / sigma}, strict=False)
+    torch.testing.assert_close(layer.eval()(given), plain(given), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", SPECTRAL_LAYERS)
+def test_a_spectral_layers_gradient_holds_the_singular_vectors_fixed(kind):
+    """d(W / σ) with σ = uᵀWv: (G − ⟨G, W/σ⟩ u vᵀ) / σ, equation 12."""
+    cls, arguments, _ = SPECTRAL_LAYERS[kind]
+    layer = cls(*arguments).double().eval()
+    matrix = layer.weight.detach().flatten(1)
+    v = torch.nn.functional.normalize(matrix.T @ layer.u, dim=0)
+    u = torch.nn.functional.normalize(matrix @ v, dim=0)
+    sigma, gradient = u @ matrix @ v, torch.randn_like(matrix)
+    (layer.normalised_weight().flatten(1) * gradient).sum().backward()
+    expected = (gradient - (gradient * matrix / sigma).sum() * torch.outer(u, v)) / sigma
+    torch.testing.assert_close(layer.weight.grad.flatten(1), expected)

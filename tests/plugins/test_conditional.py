@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import ganrun
 from ganrun import Batch, ContractError, DataSpec, Factor, Generator, Nets, RequestError
-from ganrun.testing import assert_conforms, build, train
+from ganrun.testing import assert_conforms, build, registry_with, train
+from ganrun_conditional.critics import (
+    ConditionalHingeGan,
+    ConditionalPenalisedWassersteinGan,
+    dequantised,
+    top_mean,
+)
 from ganrun_conditional.losses import AuxiliaryClassifierGan, ConditionalGan
 
 CPU = torch.device("cpu")
@@ -49,6 +56,63 @@ def test_a_latent_is_noise_and_one_equally_likely_class():
     assert noise.mean().abs() < 0.03 and abs(noise.std() - 1) < 0.03
 
 
+# ── Classes drawn as often as in the data ─────────────────────────────────────────────────────────────────
+
+
+def as_data(component=ConditionalGan, classes=3):
+    settings = component.Settings(noise_size=1, draw_classes="as-data")
+    return component(settings, DataSpec((1,), classes=classes))
+
+
+def shown(loss, *labels: int) -> None:
+    images = torch.zeros(len(labels), 1)
+    loss.discriminator(CONDITIONAL, Batch(loss.latents(len(labels), CPU), images, torch.tensor(labels)))
+
+
+def test_classes_are_drawn_equally_until_one_is_seen_and_never_one_that_is_not():
+    loss = as_data()
+    assert loss.latents(300, CPU)[:, 1:].any(0).all()
+    shown(loss, 2, 2, 0)
+    assert loss.memory.class_counts.tolist() == [1, 0, 2]
+    drawn = loss.latents(9000, CPU)[:, 1:]
+    assert torch.equal(drawn.sum(1), torch.ones(9000)) and not drawn[:, 1].any()
+    assert abs(drawn[:, 2].mean() - 2 / 3) < 5 * math.sqrt(2 / 9 / 9000), "five standard errors"
+
+
+def test_after_a_full_pass_the_rates_are_the_datas_own():
+    loss, labels = as_data(), torch.randint(3, (600,)) * torch.randint(2, (600,))
+    for part in labels.split(60):
+        shown(loss, *part.tolist())
+    assert torch.equal(loss.memory.class_counts, torch.bincount(labels, minlength=3).float())
+
+
+def test_long_runs_still_count():
+    """A float32 beyond 2²⁴ would not grow by 1; halved counts keep their proportions."""
+    loss = as_data()
+    loss.memory.class_counts.copy_(torch.tensor([2.0**21, 2.0**21, 0]))
+    shown(loss, 2)
+    assert loss.memory.class_counts.tolist() == [2.0**20, 2.0**20, 0.5]
+
+
+def test_equal_classes_leave_nothing_in_a_checkpoint():
+    assert not dict(loss(ConditionalGan).memory.named_buffers())
+
+
+@pytest.mark.parametrize("component", [ConditionalGan, AuxiliaryClassifierGan, ConditionalHingeGan])
+def test_the_losses_conform_with_the_datas_classes(component):
+    assert_conforms("loss", component, {"noise_size": 5, "draw_classes": "as-data"}, DataSpec((3, 8, 8), classes=4))
+
+
+def test_a_run_on_unbalanced_data_draws_its_classes(tmp_path):
+    tables = recipe("cgan") | {"loss": {"use": "cgan", "noise_size": 6, "draw_classes": "as-data"}}
+    tables["data"] = {"use": "unbalanced"}
+    run = train(tables, tmp_path / "run", UnbalancedPlugin())
+    assert run.state.memory.class_counts.tolist() == [3 * 8, 0]
+    loaded = ganrun.find_saved_model(tmp_path / "run", registry_with(UnbalancedPlugin())).model("cpu")
+    latents, _ = loaded.draw(64)
+    assert latents[:, -2].all() and not latents[:, -1].any(), "and so do the scores of a loaded model"
+
+
 # ── cgan: D(x|y) = σ(x + 10 y), G(z|y) = z − y ────────────────────────────────────────────────────────────
 
 CONDITIONAL = Nets(
@@ -75,6 +139,113 @@ def test_cgans_generator_is_judged_as_the_class_that_it_was_asked_for():
 def test_a_sample_is_of_the_class_in_its_latents():
     samples = loss(ConditionalGan).generate(CONDITIONAL, BATCH.latents, None)
     assert samples.tolist() == [[0.5 - 2], [-3.0]]
+
+
+# ── conditional-hinge and conditional-wgan-gp, on the same networks ───────────────────────────────────────
+
+REAL = [2.0 + 10 * 1, -1.0 + 10 * 2]
+FAKE = [0.5 - 2 + 10 * 2, -3.0 - 0 + 10 * 0]
+
+
+@pytest.mark.parametrize(
+    ("component", "settings"),
+    [
+        (ConditionalHingeGan, {}),
+        (ConditionalHingeGan, {"dequantise": True, "generator_samples": 2, "draw_classes": "as-data"}),
+        (ConditionalHingeGan, {"top_share": {"schedule": "exponential", "start": 1.0, "end": 0.5}}),
+        (ConditionalPenalisedWassersteinGan, {"sided": "one"}),
+        (ConditionalPenalisedWassersteinGan, {"dequantise": True, "generator_samples": 2}),
+    ],
+)
+def test_the_losses_of_critics_conform(component, settings):
+    assert_conforms("loss", component, {"noise_size": 5, **settings}, DataSpec((3, 8, 8), classes=4))
+
+
+def test_hinge_with_classes_is_the_formula():
+    hinge = loss(ConditionalHingeGan)
+    terms = hinge.discriminator(CONDITIONAL, BATCH).minimise
+    assert terms["real"].item() == pytest.approx(sum(max(0.0, 1 - x) for x in REAL) / 2) == 0
+    assert terms["fake"].item() == pytest.approx(sum(max(0.0, 1 + x) for x in FAKE) / 2)
+    assert hinge.generator(CONDITIONAL, BATCH).minimise["fake"].item() == pytest.approx(-sum(FAKE) / 2)
+    below = Nets({"discriminator": lambda x, labels: x / 10, "generator": CONDITIONAL.generator})
+    assert hinge.discriminator(below, BATCH).minimise["real"].item() == pytest.approx((0.8 + 1.1) / 2)
+
+
+def test_the_penalty_with_classes_is_at_the_real_images_labels():
+    """D(x|y) = x² / 2 + (y + 1) x has the gradient x + y + 1. At x̂ = x, where samples equal images: 2 + 1 + 1."""
+    quadratic = Nets(
+        {
+            "discriminator": lambda x, labels: x.square() / 2 + (labels[:, None] + 1) * x,
+            "generator": lambda z, labels: IMAGES.to(z),
+        }
+    )
+    found = loss(ConditionalPenalisedWassersteinGan, penalty_weight=3.0).discriminator(quadratic, BATCH)
+    gradients = [2.0 + 1 + 1, -1.0 + 2 + 1]
+    expected = 3 * sum((abs(each) - 1) ** 2 for each in gradients) / 2
+    assert found.minimise["penalty"].item() == pytest.approx(expected, rel=1e-5)
+    real, fake = [2 + 2 * 2, 0.5 - 3 * 1], [2 + 3 * 2, 0.5 - 1 * 1]
+    assert found.minimise["real"].item() == pytest.approx(-sum(real) / 2)
+    assert found.minimise["fake"].item() == pytest.approx(sum(fake) / 2)
+    assert found.report["wasserstein"].item() == pytest.approx((sum(real) - sum(fake)) / 2)
+    critic, _ = loss(ConditionalPenalisedWassersteinGan).phases()
+    assert (
+        critic.second_order
+        and critic.name == "critic"
+        and ConditionalPenalisedWassersteinGan.repeat == {"discriminator": 5}
+    )
+
+
+def test_the_generator_may_have_more_samples_than_the_critic():
+    calls = []
+    counting = Nets(
+        {
+            "discriminator": lambda x, labels: x + 0 * labels[:, None],
+            "generator": lambda z, labels: calls.append(z) or z - labels[:, None],
+        }
+    )
+    hinge = loss(ConditionalHingeGan, generator_samples=3)
+    hinge.discriminator(counting, BATCH)
+    hinge.generator(counting, BATCH)
+    assert [len(each) for each in calls] == [2, 6]
+    assert torch.equal(calls[1][:2], NOISE) and len(calls[1].unique()) == 6
+
+
+def test_dequantised_levels_are_uniform_between_their_neighbours():
+    levels = torch.arange(256.0).repeat(400, 1)
+    found = (dequantised(levels / 127.5 - 1) + 1) * 128
+    assert (found >= levels - 1e-3).all() and (found <= levels + 1 + 1e-3).all()
+    assert abs((found - levels).mean() - 0.5) < 5 * math.sqrt(1 / 12 / levels.numel())
+    images = dequantised(torch.tensor([-1.0, 1.0]))
+    assert -1 <= images[0] < -1 + 1 / 128 + 1e-6 and 1 - 1 / 128 - 1e-6 < images[1] <= 1
+
+
+def test_real_images_alone_are_dequantised_and_regularisers_see_the_same():
+    spec = DataSpec((1, 2, 2), classes=3)
+    hinge = ConditionalHingeGan(ConditionalHingeGan.Settings(noise_size=1, dequantise=True), spec)
+    batch = Batch(BATCH.latents, torch.zeros(2, 1, 2, 2), LABELS)
+    seen = []
+    nets = Nets(
+        {
+            "discriminator": lambda x, labels: seen.append(x) or x.flatten(1)[:, :1],
+            "generator": lambda z, labels: torch.zeros(2, 1, 2, 2),
+        }
+    )
+    hinge.discriminator(nets, batch)
+    assert seen[0].any() and not seen[1].any()
+    assert hinge.real_inputs("discriminator", batch).inputs.ne(0).all()
+    with pytest.raises(ganrun.IncompatibleError, match="works on images"):
+        loss(ConditionalHingeGan, dequantise=True)
+
+
+def test_only_the_best_samples_teach_the_generator():
+    values = torch.tensor([3.0, -1.0, 2.0, 0.0, 1.0], requires_grad=True)
+    mean = top_mean(values, torch.tensor(0.5))
+    assert mean.item() == pytest.approx((3 + 2 + 1) / 3), "the best three of five"
+    mean.backward()
+    torch.testing.assert_close(values.grad, torch.tensor([1, 0, 1, 0, 1]) / 3)
+    torch.testing.assert_close(top_mean(values, torch.tensor(1.0)), values.mean())
+    top = loss(ConditionalHingeGan, top_share=0.5)
+    assert top.generator(CONDITIONAL, BATCH).minimise["fake"].item() == pytest.approx(-max(FAKE))
 
 
 # ── acgan: outputs (x, x, −x, 0), so that all logits are known ────────────────────────────────────────────
@@ -185,6 +356,25 @@ class UnlabelledPlugin:
     @ganrun.hookimpl
     def ganrun_data(self):
         return {"unlabelled": Unlabelled}
+
+
+class Unbalanced(ganrun.Data):
+    """Eight images, all of the first of two classes."""
+
+    def spec(self):
+        return DataSpec((1, 8, 8), classes=2)
+
+    def prepare(self):
+        return None
+
+    def split(self, name):
+        return ganrun.Split(np.arange(8 * 64, dtype=np.uint8).reshape(8, 1, 8, 8), np.zeros(8, dtype=np.int64))
+
+
+class UnbalancedPlugin:
+    @ganrun.hookimpl
+    def ganrun_data(self):
+        return {"unbalanced": Unbalanced}
 
 
 def test_a_single_class_is_no_condition(tmp_path):

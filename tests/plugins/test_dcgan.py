@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import ganrun_dcgan
-from ganrun import IncompatibleError, NetworkSpec
+from ganrun import IncompatibleError, NetworkSpec, SpectralConv2d
 from ganrun.testing import assert_conforms, train
 from ganrun_dcgan.networks import DcganDiscriminator, DcganGenerator, Projection
-from ganrun_dcgan.spectral import SpectralConv2d
 
 SMALL = (3, 16, 16)
 NORMS = ("batch", "layer", "instance", "spectral", "none")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ganrun.base.errors import ContractError
+from ganrun.base.ranks import mean_over_ranks
 from ganrun.contracts import settings as base
 from ganrun.contracts.losses import Batch, Inputs, Loss, Nets
-from ganrun.contracts.specs import Factor, Ports
+from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.toolkit.latents import join_latents, random_one_hot, split_latents
+
+LARGEST_COUNT = 2.0**22
+"""Images counted until all counts are halved: a float32 must still be able to count one more."""
 
 
 class ClassInLatents(Loss):
@@ -28,13 +34,23 @@ class ClassInLatents(Loss):
                 ...
 
     Name it before the loss class. The generator gets the class as labels; to pass labels to others, extend `ports`.
+    Objectives read the labels of real images by `real_labels`, which counts the classes where the recipe asks for it.
     """
 
     class Settings(base.Settings):
         noise_size: int = Field(100, ge=1)
         """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
 
+        draw_classes: Literal["equally", "as-data"] = "equally"
+        """How often samples are of each class: equally, or as-data, each as often as among the real images that the
+        discriminator has been shown so far. On unbalanced data, samples with equal classes cannot reach a low FID."""
+
     settings: Settings
+
+    def __init__(self, settings: Any, spec: DataSpec) -> None:
+        super().__init__(settings, spec)
+        if settings.draw_classes == "as-data":
+            self.memory.register_buffer("class_counts", torch.zeros(spec.classes))
 
     @property
     def latent_size(self) -> int:
@@ -54,9 +70,10 @@ class ClassInLatents(Loss):
         return ports._replace(inputs=(self.settings.noise_size,), conditions={"labels": ()})
 
     def latents(self, size: int, device: torch.device) -> Tensor:
-        """Noise from N(0, I) and equally likely classes, drawn independently: `(size, latent_size)`."""
+        """Noise from N(0, I) and classes as `draw_classes` says, drawn independently: `(size, latent_size)`."""
         noise = torch.randn(size, self.settings.noise_size, device=device)
-        classes = random_one_hot(size, self.spec.classes, device)
+        draw = self._equal_classes if self.settings.draw_classes == "equally" else self._classes_as_in_data
+        classes = draw(size, device)
         return join_latents({"noise": noise, "class": classes}, self.factors())
 
     def generate(self, nets: Nets, latents: Tensor, sampling: base.Settings) -> Tensor:
@@ -74,6 +91,35 @@ class ClassInLatents(Loss):
         """A latent vector's two parts, as networks take them: noise `(size, noise_size)`, int64 classes `(size,)`."""
         parts = split_latents(latents, self.factors())
         return parts["noise"], parts["class"].argmax(dim=1)
+
+    def real_labels(self, batch: Batch) -> Tensor:
+        """The int64 labels `(size,)` of a batch's real images; counted, if classes are drawn as in the data.
+
+        After each full pass through the data, the counts are those of the training split, times a number.
+
+        Raises:
+            ContractError: if the training split has no labels.
+        """
+        labels = labels_of(batch)
+        if self.settings.draw_classes == "as-data":
+            self._count(one_hot(labels, self.spec.classes).sum(0).float())
+        return labels
+
+    @torch.no_grad()
+    def _count(self, found: Tensor) -> None:
+        counts = self.memory.class_counts
+        counts.add_(mean_over_ranks(found))
+        counts.mul_(torch.where(counts.sum() > LARGEST_COUNT, 0.5, 1.0))
+
+    def _equal_classes(self, size: int, device: torch.device) -> Tensor:
+        return random_one_hot(size, self.spec.classes, device)
+
+    def _classes_as_in_data(self, size: int, device: torch.device) -> Tensor:
+        """The first of independent exponential clocks to ring, whose rates are the counts; equal before the first."""
+        counts = self.memory.class_counts.to(device)
+        rates = torch.where(counts.sum() > 0, counts, torch.ones_like(counts))
+        times = torch.empty(size, self.spec.classes, device=device).exponential_().clamp_min(1e-30)
+        return one_hot((rates / times).argmax(dim=1), self.spec.classes).float()
 
 
 def labels_of(batch: Batch) -> Tensor:
