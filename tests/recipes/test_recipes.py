@@ -29,6 +29,7 @@ GROUPED = [
 ]
 NARROWER = {
     "r3gan_cifar10.toml": GROUPED,
+    "stylegan2_ada_cifar10.toml": NARROW,
     "stylegan2_cifar10.toml": NARROW,
     "stylegan2_ffhq256.toml": NARROW,
 }
