@@ -112,7 +112,8 @@ def test_whatever_is_damaged_is_never_used(tmp_path, make, caplog):
         file.write_bytes(damaged)
         caplog.clear()
         assert np.array_equal(make(), expected)
-        assert (f"{file} is damaged and is " in caplog.text) == (damaged != whole)
+        if file.suffix == ".pixels":  # in the other format, one white space may stand for another
+            assert (f"{file} is damaged and is rebuilt" in caplog.text) == (damaged != whole)
         caplog.clear()
         assert np.array_equal(make(), expected) and not caplog.text, "it was made again"
 
