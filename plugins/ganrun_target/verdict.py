@@ -23,6 +23,9 @@ ENTRIES = {
 
 STATISTICS = "protocol.real_statistics"
 
+UNFINISHED = "protocol.structure."
+"""Begins the entries of a score of networks that have not grown to their full structure; no publication scores these."""
+
 OF_THE_MACHINE = (
     *("precision", "torch", "torch-fidelity", "ganrun_fidelity", "seed", "ema_decay", "channels", "weights"),
     *("classifier_accuracy", "real_digest", "real_features", "floor_split", "floor_digest"),
@@ -71,9 +74,10 @@ class Verdict:
     def differences(self) -> dict[str, dict[str, Any]]:
         """What the publication states and is not true of the run's score."""
         stated = {**self.stated, **({"data files": "the published ones"} if "data files" in self.facts else {})}
+        unfinished = {name: "the full one" for name in self.facts if name.startswith(UNFINISHED)}
         return {
             name: {"published": value, "measured": self.facts.get(name)}
-            for name, value in stated.items()
+            for name, value in {**stated, **unfinished}.items()
             if self.facts.get(name) != value
         }
 

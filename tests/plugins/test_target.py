@@ -185,6 +185,13 @@ def test_statistics_in_place_of_real_images_are_known_by_their_digest_alone():
     assert judged(score, **ALIKE, protocol={"real_statistics": "abc"}).comparable is False, "nobody knows how many"
 
 
+def test_networks_that_have_not_grown_to_their_full_structure_reach_nothing():
+    score = Score("distance", 1.0, False, {**PROTOCOL, "structure.generator": "4×4"})
+    settings = parse_settings(Target.Settings, {"metric": "distance", "value": 20.0, "source": "x", **ALIKE})
+    verdict = Verdict(score, 20.0, 0.0, settings.statements(), facts_of(score, {"use": "digits", "size": 8}, {}))
+    assert verdict.reached is None and "structure.generator: the full one published, 4×4 here" in verdict.text("x")
+
+
 def test_a_nan_reaches_nothing():
     verdict = judged(Score("distance", math.nan, False, PROTOCOL), **ALIKE)
     assert verdict.reached is None and verdict.comparable is True and verdict.to_json()["measured"] is None
