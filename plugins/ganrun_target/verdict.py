@@ -24,7 +24,7 @@ ENTRIES = {
 STATISTICS = "protocol.real_statistics"
 
 UNFINISHED = "protocol.structure."
-"""Begins the entries of a score of networks that have not grown to their full structure; no publication scores these."""
+"""Begins the entries of a score of networks that have not grown to their full structure: no publication scores them."""
 
 OF_THE_MACHINE = (
     *("precision", "torch", "torch-fidelity", "ganrun_fidelity", "seed", "ema_decay", "channels", "weights"),
