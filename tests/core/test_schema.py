@@ -182,7 +182,7 @@ INVALID = [
     "stage={from=1, lr=1e-4}",
     "generator.from=5",
     'data.from="runs/before"',
-    "sampling.psi=0.5",
+    "sampling.absent=0.5",
     'augmentation.use="absent"',
     'regularizer=[{use="absent"}]',
     'regularizer={use="absent"}',

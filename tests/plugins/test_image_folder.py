@@ -169,7 +169,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda root: None, r"there is no .*root; set root in \[data\] to a folder or a \.zip"),
+        (lambda root: None, r"there is no .*root; set root in \[data\], or --set data\.root=…, to a folder or a \.zip"),
         (lambda root: root.mkdir(), "is empty"),
         (lambda root: save(pixels(0), root / "a.png").rename(root / "a.txt"), "holds no pictures: it has 1 file"),
         (lambda root: root.write_bytes(b""), "is empty; replace it"),

@@ -28,6 +28,7 @@ GROUPED = [
     for setting in ("widths=[48,48,48,48]", "cardinality=6")
 ]
 NARROWER = {
+    "biggan_cifar10.toml": ["generator.widths=[16,16,16,16]", "discriminator.widths=[16,16]"],
     "r3gan_cifar10.toml": GROUPED,
     "stylegan2_ada_cifar10.toml": NARROW,
     "stylegan2_cifar10.toml": NARROW,

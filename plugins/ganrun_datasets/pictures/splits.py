@@ -180,7 +180,7 @@ def _are_all_within(tree: Tree, outer: str, nested: Sequence[str]) -> bool:
     """Whether every first folder holds a split train, others, and nothing else."""
     is_whole = all(len(_exact(tree.within(each))) == len(tree.within(each)) for each in nested)
     is_apart = tree.holders.isdisjoint({outer, *nested})
-    return is_whole and is_apart and list(nested) == [f"{outer}{each}/" for each in tree.within(outer)]
+    return is_whole and is_apart and set(nested) == {f"{outer}{each}/" for each in tree.within(outer)}
 
 
 def _within(tree: Tree, outer: str) -> list[_Folder]:
