@@ -21,7 +21,7 @@ HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
 """Settings that do not affect what is learned."""
 
 PICTURE_LENGTH = 120
-"""Of a picture's key: MLflow makes it a part of a file's name, beside 100 characters of its own."""
+"""Of a picture's key: MLflow makes it a part of a file's name, to which it adds 100 characters."""
 
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 """A table's key that TOML needs no quotes for."""

@@ -47,7 +47,7 @@ class R3Gan(AdversarialLoss):
         """γ, the weight of R1 and R2; each has the factor ½. The default is the schedule for CIFAR-10."""
 
     def phases(self) -> Sequence[Phase]:
-        """The discriminator's phase, then the generator's: each with real images of its own."""
+        """The discriminator's phase, then the generator's. Each draws its own batch of real images."""
         return (self.discriminator_phase(), Phase("generator", self.generator, trains=("generator",)))
 
     def discriminator_phase(self) -> Phase:

@@ -83,7 +83,7 @@ def without_secrets(text: str) -> str:
 
 def command_without_secrets(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command, as `without_secrets`; of `x.password=…`, `--token=…` and `--token …`, the whole value
-    is removed, whatever characters it has."""
+    is removed, also where it holds spaces or quotes."""
     shown = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
         name, sign, _ = argument.partition("=")

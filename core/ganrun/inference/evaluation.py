@@ -186,7 +186,11 @@ def _checked(scores: Sequence[Score], place: int, givers: dict[str, int]) -> Seq
 
 
 def _with_number(score: Score) -> Score:
-    """A score whose value is a float, whatever type of number its metric gave."""
+    """The score with its value as a float; metrics may give any type of number.
+
+    Raises:
+        ContractError: if the value is no number.
+    """
     try:
         return dataclasses.replace(score, value=float(score.value))
     except (TypeError, ValueError, OverflowError) as error:

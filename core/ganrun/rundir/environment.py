@@ -104,7 +104,7 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _has_filters(folder: Path) -> bool:
-    """Whether a repository has filters of its own, unless git shows that it has none. `git status` would run them."""
+    """Whether a repository's own configuration has filters, which `git status` would run; true if git does not say."""
     done = _run_git(folder, "config", "--show-scope", "--get-regexp", r"^filter\.")
     if done is None or done.returncode not in (0, NOT_FOUND):
         return True

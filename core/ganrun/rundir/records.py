@@ -216,7 +216,7 @@ class Summary:
 
 @cache
 def summary_entries() -> frozenset[str]:
-    """The names of what a summary.json may hold of its own."""
+    """The names of the entries that ganrun itself writes to summary.json; all others are notes of observers."""
     return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
 
 

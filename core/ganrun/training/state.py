@@ -72,7 +72,7 @@ class SlotState:
             group.update(entries)
 
     def reset_optimizer(self) -> None:
-        """Have the optimiser forget its running means and counts, as if it had been built anew."""
+        """Reset the optimiser: its running means and counts start again, as in a new one."""
         if self.optimizer is not None:
             self.optimizer.state.clear()
 
