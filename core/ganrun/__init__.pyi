@@ -175,6 +175,7 @@ from .toolkit.latents import (
     random_one_hot as random_one_hot,
     split_latents as split_latents,
 )
+from .toolkit.minibatch import MinibatchDeviation as MinibatchDeviation
 from .toolkit.networks import (
     dcgan_init as dcgan_init,
     float32_tanh as float32_tanh,

@@ -97,48 +97,6 @@ class PixelNorm(nn.Module):
         return pixel_norm(maps)
 
 
-# ── Minibatch standard deviation: section 3 ───────────────────────────────────────────────────────────────
-
-
-class MinibatchDeviation(nn.Module):
-    """Appends one constant channel: how much the samples of a group differ, on average over channels and pixels.
-
-    In evaluation mode it is the running mean of what it was in training, so that an answer does not depend on what else
-    is in the batch.
-
-    Args:
-        group: Samples of a group; of a batch that it does not divide, the groups are smaller.
-    """
-
-    mean: Tensor
-
-    def __init__(self, group: int) -> None:
-        super().__init__()
-        self.group = group
-        self.register_buffer("mean", torch.zeros(()))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps `(batch, channels, height, width)` to `(batch, channels + 1, height, width)`."""
-        if self.training:
-            deviation = group_deviation(maps, self.group)
-            self.mean.lerp_(deviation.detach().mean().to(self.mean.dtype), 0.01)
-        else:
-            deviation = self.mean.expand(len(maps))
-        channel = deviation.to(maps.dtype).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
-        return torch.cat([maps, channel], dim=1)
-
-
-def group_deviation(maps: Tensor, group: int) -> Tensor:
-    """For each sample `(batch,)`, the mean over channels and pixels of the standard deviation in its group.
-
-    Groups are of consecutive samples, as large as divides the batch, and at most `group`.
-    """
-    size = next(count for count in range(min(group, len(maps)), 0, -1) if len(maps) % count == 0)
-    groups = maps.reshape(-1, size, *maps.shape[1:])
-    variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
-    return (variance + EPSILON).sqrt().flatten(1).mean(1).repeat_interleave(size, output_size=len(maps))
-
-
 # ── Resampling ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -16,14 +16,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, image_shape
+from ganrun import Discriminator, Generator, IncompatibleError, MinibatchDeviation, NetworkSpec, image_shape
 from ganrun_progressive.growth import SMALLEST, GrowingSettings, Growth, growth_of, widths_of
 from ganrun_progressive.layers import (
     LEAK,
     EqualisedConv2d,
     EqualisedLinear,
     LatentsToMap,
-    MinibatchDeviation,
     PixelNorm,
     enlarged,
     pixel_norm,

@@ -5,15 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from math import sqrt
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Discriminator, NetworkSpec
+from ganrun import Discriminator, MinibatchDeviation, NetworkSpec
 from ganrun_stylegan2.generator import Embedding
 from ganrun_stylegan2.layers import (
-    EPSILON,
     EqualConv2d,
     EqualLinear,
     Widths,
@@ -118,39 +116,3 @@ class _Classes(nn.Module):
             wanted = activated(layer(wanted), float("inf"))
         products: Tensor = features.view(len(features), -1, self._size) * wanted[:, None]
         return products.sum(2) / sqrt(self._size)
-
-
-class MinibatchDeviation(nn.Module):
-    """Appends a channel: how much samples of a group differ (Karras et al. 2018, arXiv:1710.10196, section 3).
-
-    The population standard deviation over the group, averaged over all features and pixels, so that one number belongs
-    to each group. In evaluation it is the running mean of these numbers, so that no output depends on other samples.
-
-    Args:
-        group: Samples of a group; see `StyleGan2Discriminator.Settings.group`.
-    """
-
-    usual: Tensor
-
-    def __init__(self, group: int) -> None:
-        super().__init__()
-        self._group = group
-        self.register_buffer("usual", torch.zeros(()))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, channels + 1, height, width)`. Of m groups, sample i is in
-        group i mod m."""
-        size, _, height, width = maps.shape
-        found = self._of_groups(maps) if self.training else self.usual.expand(size)
-        plane = found.to(maps.dtype)[:, None, None, None].expand(-1, 1, height, width)
-        return torch.cat([maps, plane], dim=1)
-
-    def _of_groups(self, maps: Tensor) -> Tensor:
-        """One number for each sample, `(batch,)`."""
-        size = len(maps)
-        group = max(count for count in range(1, min(self._group, size) + 1) if size % count == 0)
-        groups = maps.to(self.usual.dtype).reshape(group, size // group, *maps.shape[1:])
-        variance = (groups - groups.mean(0)).square().mean(0)
-        found: Tensor = (variance + EPSILON).sqrt().mean((1, 2, 3))
-        self.usual.lerp_(found.detach().mean(), 0.01)
-        return found.repeat(group)

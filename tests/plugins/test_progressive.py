@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
 
-from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec, gradient_norms
+from ganrun import Batch, DataSpec, IncompatibleError, MinibatchDeviation, Nets, NetworkSpec, gradient_norms
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import load_registry
@@ -26,7 +26,7 @@ from ganrun.training.batches import RealBatches
 from ganrun.training.measurements import Measurements
 from ganrun.training.step import build_step
 from ganrun_progressive.growth import Growth
-from ganrun_progressive.layers import EqualisedConv2d, LatentsToMap, MinibatchDeviation, group_deviation, pixel_norm
+from ganrun_progressive.layers import EqualisedConv2d, LatentsToMap, pixel_norm
 from ganrun_progressive.losses import ProgressiveGan
 from ganrun_progressive.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
@@ -107,9 +107,9 @@ def judged(weights, images, level, alpha=1.0):
         if alpha < 1 and number == level - 1:
             coarse = leaky_relu(convolved(weights, f"from_pixels.{number}.0", halved(images)), 0.2)
             maps = (1 - alpha) * coarse + alpha * maps
-    spread = torch.stack(
-        [(four.var(0, correction=0) + 1e-8).sqrt().mean().expand(4, 1, *maps.shape[2:]) for four in maps.split(4)]
-    ).flatten(0, 1)
+    groups = len(maps) // 4
+    spreads = [(maps[start::groups].var(0, correction=0) + 1e-8).sqrt().mean() for start in range(groups)]
+    spread = torch.stack(spreads).repeat(4)[:, None, None, None].expand(-1, 1, *maps.shape[2:])
     maps = leaky_relu(convolved(weights, "head.1.0", torch.cat([maps, spread], 1)), 0.2)
     maps = leaky_relu(convolved(weights, "head.2.0", maps), 0.2).flatten(1)
     return maps @ weights["head.4.weight"].T / sqrt(maps.shape[1]) + weights["head.4.bias"]
@@ -257,9 +257,11 @@ def test_pixel_norm_is_that_of_equation_2_and_puts_latents_on_a_sphere():
 @pytest.mark.parametrize(("batch", "group", "size"), [(8, 4, 4), (6, 4, 3), (5, 4, 1), (2, 4, 2), (12, 12, 12)])
 def test_the_deviation_is_that_of_numpy_in_each_group(batch, group, size):
     maps = noise(batch, 3, 2, 2)
-    parts = np.split(maps.numpy(), batch // size)
-    expected = np.repeat([np.sqrt(part.var(0) + 1e-8).mean() for part in parts], size)
-    assert np.allclose(group_deviation(maps, group).numpy(), expected, atol=1e-12)
+    groups = batch // size  # sample i is in group i mod the number of groups
+    parts = [maps.numpy()[start::groups] for start in range(groups)]
+    expected = np.tile([np.sqrt(part.var(0) + 1e-8).mean() for part in parts], size)
+    channel = MinibatchDeviation(group).double()(maps)[:, 3].numpy()
+    assert np.allclose(channel, expected[:, None, None], atol=1e-12)
 
 
 def test_in_evaluation_the_deviation_is_the_mean_of_what_it_was():
@@ -267,9 +269,10 @@ def test_in_evaluation_the_deviation_is_the_mean_of_what_it_was():
     batches = [noise(8, 3, 2, 2, seed=seed) for seed in range(3)]
     mean = 0.0
     for each in batches:
-        channel = layer(each)[:, 3]
-        assert torch.equal(channel, group_deviation(each, 4).view(-1, 1, 1).expand(8, 2, 2))
-        mean += 0.01 * (group_deviation(each, 4).mean().item() - mean)
+        parts = [each.numpy()[start::2] for start in range(2)]
+        deviation = np.tile([np.sqrt(part.var(0) + 1e-8).mean() for part in parts], 4)
+        assert np.allclose(layer(each)[:, 3].numpy(), deviation[:, None, None], atol=1e-12)
+        mean += 0.01 * (deviation.mean().item() - mean)
     assert layer.eval()(batches[0])[:, 3].unique().tolist() == [pytest.approx(mean, abs=1e-12)]
 
 

@@ -17,12 +17,12 @@ from scipy.signal import convolve2d
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, softplus
 
-from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec, Phase, Terms, View
+from ganrun import Batch, DataSpec, IncompatibleError, MinibatchDeviation, Nets, NetworkSpec, Phase, Terms, View
 from ganrun.testing import assert_conforms, build
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
-from ganrun_stylegan2.discriminator import MinibatchDeviation, StyleGan2Discriminator
+from ganrun_stylegan2.discriminator import StyleGan2Discriminator
 from ganrun_stylegan2.generator import StyleGan2Generator
 from ganrun_stylegan2.layers import Doubled, EqualConv2d, EqualLinear, Filter, ModulatedConv2d
 from ganrun_stylegan2.losses import ConditionalStyleGan2, StyleGan2
@@ -180,9 +180,9 @@ def test_the_deviation_is_that_of_interleaved_groups_and_in_evaluation_a_running
         expected = np.sqrt(own.var(axis=0) + 1e-8).mean()
         assert found[group::2, 3].numpy() == pytest.approx(np.full((4, 2, 2), expected), rel=1e-6)
     assert torch.equal(found[:, :3], maps)
-    assert layer.usual.item() == pytest.approx(0.01 * found[:, 3].mean().item())
+    assert layer.mean.item() == pytest.approx(0.01 * found[:, 3].mean().item())
     layer.eval()
-    assert layer(maps[:1])[0, 3].unique().item() == pytest.approx(layer.usual.item())
+    assert layer(maps[:1])[0, 3].unique().item() == pytest.approx(layer.mean.item())
 
 
 @pytest.mark.parametrize(("size", "group"), [(6, 3), (7, 1), (2, 2), (1, 1)])

@@ -1,0 +1,45 @@
+"""Layers by which a discriminator compares the samples of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-8
+"""Keeps the square root's gradient finite."""
+
+
+class MinibatchDeviation(nn.Module):
+    """Appends a channel: how much samples of a group differ (Karras et al. 2018, arXiv:1710.10196, section 3).
+
+    The population standard deviation over the group, averaged over all features and pixels, so that one number belongs
+    to each group. In evaluation it is the running mean of these numbers, so that no output depends on other samples.
+
+    Args:
+        group: Samples of a group; of a batch that it does not divide, the groups are smaller.
+    """
+
+    mean: Tensor
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self._group = group
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to `(batch, channels + 1, height, width)`. Of m groups, sample i is in
+        group i mod m."""
+        size, _, height, width = maps.shape
+        found = self._of_groups(maps) if self.training else self.mean.expand(size)
+        plane = found.to(maps.dtype)[:, None, None, None].expand(-1, 1, height, width)
+        return torch.cat([maps, plane], dim=1)
+
+    def _of_groups(self, maps: Tensor) -> Tensor:
+        """One number for each sample, `(batch,)`."""
+        size = len(maps)
+        group = max(count for count in range(1, min(self._group, size) + 1) if size % count == 0)
+        groups = maps.to(self.mean.dtype).reshape(group, size // group, *maps.shape[1:])
+        variance = (groups - groups.mean(0)).square().mean(0)
+        found: Tensor = (variance + EPSILON).sqrt().mean((1, 2, 3))
+        self.mean.lerp_(found.detach().mean(), 0.01)
+        return found.repeat(group)
