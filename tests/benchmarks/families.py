@@ -1,4 +1,4 @@
-"""That the families learn: each on Fashion-MNIST, on the digits and on Gaussians, over several seeds, within a budget.
+"""That the families learn: on Fashion-MNIST, emoji, the digits and Gaussians, over several seeds, within a budget.
 
 python tests/benchmarks/families.py OUTPUT [--only digits] [--seeds 0,1,2]
 python tests/benchmarks/families.py OUTPUT --report      what the runs in OUTPUT say: tables, and OUTPUT/*.png
@@ -33,10 +33,18 @@ from ganrun.training.run import Run
 from ganrun.training.runner import execute
 
 NARROW = ("generator.feature_maps=24", "discriminator.feature_maps=24")
-SHORT = ("ema.decay=0.995", "train.batch_size=64")
+SHORT = ("ema={decay = 0.995}", "train.batch_size=64")
 FASTER_GENERATOR = (*NARROW, *SHORT, "optimizer.lr=4e-4", "optimizer.discriminator.lr=2e-4")
 CONV = ("generator.use=conv", "generator.stages=2", "discriminator.use=conv", "discriminator.stages=2", *NARROW)
 DENSE = ("generator.use=mlp", "discriminator.use=mlp", "data.size=28")
+SMALL_BATCHES = ("ema={decay = 0.99}", "train.batch_size=32")
+TWO_SIZES = ("generator.widths=[16, 16, 16, 16]", "discriminator.widths=[16, 16]")
+FOUR_SIZES = ("generator.widths=[32, 32, 16, 16]", "discriminator.widths=[32, 32, 16, 16]")
+GROUPED = ("generator.widths=[32, 32, 16, 8]", "discriminator.widths=[32, 32, 16, 8]")
+GROUPED = (*GROUPED, "generator.cardinality=4", "discriminator.cardinality=4")
+STYLES = ("generator.width=256", "generator.widest=32", "discriminator.width=256", "discriminator.widest=32")
+TWO_RATES = ("optimizer.lr=4e-4", "optimizer.schedule=constant", "optimizer.discriminator.lr=8e-4")
+RESIDUAL = (*TWO_SIZES, *TWO_RATES, *SMALL_BATCHES, "train.repeat={discriminator = 1}")
 
 
 class Family(NamedTuple):
@@ -45,38 +53,76 @@ class Family(NamedTuple):
     recipe: str
     overrides: tuple[str, ...]
     steps: dict[str, int]
+    metrics: tuple[str, ...] = ("fid", "inception-score")
 
+
+def on_images(steps: int) -> dict[str, int]:
+    """The same number of steps on grey photographs and on drawings in colour."""
+    return {"fashion-mnist": steps, "emoji": steps}
+
+
+BY_CLASS = ("fid", "inception-score", "code-accuracy")
 
 FAMILIES = {
     "gan, dense": Family("dcgan_fashion_mnist.toml", (*DENSE, *SHORT), {"fashion-mnist": 5000, "digits": 3000}),
-    "gan, dcgan": Family("dcgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 800, "digits": 500}),
+    "gan, dcgan": Family("dcgan_fashion_mnist.toml", FASTER_GENERATOR, {**on_images(800), "digits": 500}),
+    "gan, dcgan, diffaugment": Family(
+        "dcgan_fashion_mnist.toml", (*FASTER_GENERATOR, "augmentation.use=diffaugment"), {"emoji": 800}
+    ),
     # With batch norm the discriminator wins within 500 steps on the digits, and the samples become one.
     "lsgan": Family(
-        "lsgan_fashion_mnist.toml",
-        (*FASTER_GENERATOR, "discriminator.norm=spectral"),
-        {"fashion-mnist": 800, "digits": 500},
+        "lsgan_fashion_mnist.toml", (*FASTER_GENERATOR, "discriminator.norm=spectral"), {**on_images(800), "digits": 500}
+    ),
+    "wgan, clipped": Family(
+        "wgan_clip_cifar10.toml", (*NARROW, *SHORT, "optimizer.schedule=constant", "optimizer.lr=5e-4"), on_images(800)
     ),
     "wgan-gp": Family(
-        "wgan_gp_fashion_mnist.toml", (*NARROW, *SHORT, "optimizer.lr=5e-4"), {"fashion-mnist": 220, "digits": 150}
+        "wgan_gp_fashion_mnist.toml", (*NARROW, *SHORT, "optimizer.lr=5e-4"), {**on_images(220), "digits": 150}
     ),
     "vae": Family(
         "vae_fashion_mnist.toml",
         ("generator.feature_maps=32", "encoder.feature_maps=32", "loss.warmup_steps=200", *SHORT),
-        {"fashion-mnist": 1200, "digits": 800},
+        {**on_images(1200), "digits": 800},
     ),
-    "infogan": Family("infogan_fashion_mnist.toml", (*CONV, *SHORT), {"fashion-mnist": 1000, "digits": 700}),
-    "cgan": Family("cgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1000, "digits": 600}),
+    "infogan": Family("infogan_fashion_mnist.toml", (*CONV, *SHORT), {"fashion-mnist": 1000, "digits": 700}, BY_CLASS),
+    "cgan": Family("cgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1000, "digits": 600}, BY_CLASS),
     "acgan": Family(
-        "cgan_fashion_mnist.toml", ("loss.use=acgan", *FASTER_GENERATOR), {"fashion-mnist": 1000, "digits": 600}
+        "cgan_fashion_mnist.toml", ("loss.use=acgan", *FASTER_GENERATOR), {**on_images(1000), "digits": 600}, BY_CLASS
     ),
+    "sngan, residual": Family("sngan_resnet_cifar10.toml", RESIDUAL, on_images(1000)),
+    "cgan-pd": Family("cgan_pd_cifar10.toml", RESIDUAL, on_images(1000), BY_CLASS),
+    "conditional wgan-gp": Family(
+        "cgan_pd_cifar10.toml",
+        ("loss.use=conditional-wgan-gp", "discriminator.spectral=false", *RESIDUAL),
+        on_images(500),
+        BY_CLASS,
+    ),
+    "sagan": Family("sagan_fashion_mnist.toml", RESIDUAL, on_images(1000), BY_CLASS),
+    "biggan": Family("biggan_fashion_mnist.toml", RESIDUAL, on_images(1000), BY_CLASS),
+    "progressive": Family("progressive_fashion_mnist.toml", (*FOUR_SIZES, *SMALL_BATCHES), on_images(1200)),
+    "stylegan2": Family("stylegan2_fashion_mnist.toml", (*STYLES, *SMALL_BATCHES), on_images(1500)),
+    "stylegan2, ada": Family(
+        "stylegan2_fashion_mnist.toml",
+        (*STYLES, *SMALL_BATCHES, "augmentation={use = 'ada', images = 50_000}"),
+        {"emoji": 1500},
+    ),
+    "r3gan": Family("r3gan_fashion_mnist.toml", (*GROUPED, *SMALL_BATCHES, "optimizer.lr=5e-4"), on_images(1000)),
+    "minimax, ring of 8": Family("minimax_ring.toml", (), {"gaussians": 2500}),
     "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 2500}),
+    "hinge, ring of 8": Family("gan_ring.toml", ("loss.use=hinge",), {"gaussians": 2500}),
+    "r3gan, ring of 8": Family("gan_ring.toml", ("loss.use=r3gan",), {"gaussians": 2500}),
+    "wgan, clipped, ring of 8": Family(
+        "wgan_gp_ring.toml", ("loss={use = 'wgan', latent_size = 2, clip = 0.1}",), {"gaussians": 2500}
+    ),
     "wgan-gp, ring of 8": Family("wgan_gp_ring.toml", (), {"gaussians": 2500}),
     "wgan-gp, grid of 25": Family("wgan_gp_grid.toml", (), {"gaussians": 3000}),
 }
-DATA = ("fashion-mnist", "digits", "gaussians")
-SAMPLES = {"fashion-mnist": 10_000, "digits": 2_000, "gaussians": 2_500}
+DATA = ("fashion-mnist", "emoji", "digits", "gaussians")
+SAMPLES = {"fashion-mnist": 10_000, "emoji": 5_000, "digits": 2_000, "gaussians": 2_500}
 SHOWN = 16
 """Samples of each family in the picture."""
+LEFT = 220
+"""Pixels for the families' names in the picture."""
 
 
 def main() -> None:
@@ -121,21 +167,24 @@ def _train(name: str, data: str, seed: int, output: Path) -> None:
 
 def _overrides(name: str, data: str, seed: int) -> list[str]:
     family = FAMILIES[name]
-    scored = [f"metric.{index}.samples={SAMPLES[data]}" for index in range(_metrics(family.recipe))]
-    quiet = ["mlflow=false", "progress=false", "checkpoints=false", "train.evaluate_every_steps=1000000"]
+    measured = ", ".join(_metric(metric, SAMPLES[data]) for metric in family.metrics)
+    scored = [] if data == "gaussians" else [f"metric=[{measured}]"]
+    quiet = ["mlflow=false", "progress=false", "checkpoints=false", "target=false"]
     return [
         f"data.use={data}",
         *family.overrides,
         *scored,
         *quiet,
+        "train.evaluate_every_steps=1000000",
         f"train.steps={family.steps[data]}",
         f"train.seed={seed}",
         "train.device=cpu",
     ]
 
 
-def _metrics(recipe: str) -> int:
-    return find_recipe(Path(recipe)).read_text(encoding="utf-8").count("[[metric]]")
+def _metric(name: str, samples: int) -> str:
+    features = "" if name == "code-accuracy" else ', features = "classifier"'
+    return f'{{use = "{name}", samples = {samples}{features}}}'
 
 
 def _keep_samples(run: Run, path: Path) -> None:
@@ -145,8 +194,8 @@ def _keep_samples(run: Run, path: Path) -> None:
     made = run.model.reconstruct(real.float() / 127.5 - 1)
     if made is not None:
         rows += [real, to_uint8(made).cpu()]
-    strips = [torch.cat(list(row), dim=2)[0] for row in rows]
-    Image.fromarray(torch.cat(strips).numpy()).save(path)
+    strip = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    Image.fromarray(strip.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
 # ── What came of it ───────────────────────────────────────────────────────────────────────────────────────
@@ -193,11 +242,11 @@ def _draw(output: Path, data: str, names: Sequence[str]) -> None:
         for name, strip in strips.items()
     }
     font = ImageFont.load_default(size=18)
-    canvas = Image.new("L", (150 + SHOWN * 56, sum(strip.height + 8 for strip in scaled.values())), 255)
+    canvas = Image.new("RGB", (LEFT + SHOWN * 56, sum(strip.height + 8 for strip in scaled.values())), "white")
     top = 4
     for name, strip in scaled.items():
-        canvas.paste(strip, (150, top))
-        ImageDraw.Draw(canvas).text((8, top + strip.height // 2), name, fill=0, font=font, anchor="lm")
+        canvas.paste(strip, (LEFT, top))
+        ImageDraw.Draw(canvas).text((8, top + strip.height // 2), name, fill="black", font=font, anchor="lm")
         top += strip.height + 8
     canvas.save(output / f"{data}.png", optimize=True)
 
