@@ -10,17 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 import ganrun
-from ganrun import ContractError, Generator, NetworkSpec
-from ganrun_stylegan2.layers import (
-    Doubled,
-    EqualLinear,
-    ModulatedConv2d,
-    Widths,
-    activated,
-    full_precision,
-    resolutions,
-    unit_moment,
-)
+from ganrun import ContractError, EqualizedLinear, Generator, NetworkSpec, full_precision, pixel_norm
+from ganrun_stylegan2.layers import Doubled, ModulatedConv2d, Widths, activated, resolutions
 
 
 class StyleGan2Generator(Generator):
@@ -117,11 +108,11 @@ class _Mapping(nn.Module):
         size, rate = settings.style_size, settings.mapping_lr
         self.embedding = Embedding(spec.classes, size) if spec.labelled else None
         sizes = [latents + (size if spec.labelled else 0)] + [size] * settings.mapping_layers
-        self.dense = nn.ModuleList(EqualLinear(*pair, lr_multiplier=rate) for pair in pairwise(sizes))
+        self.dense = nn.ModuleList(EqualizedLinear(*pair, lr_multiplier=rate) for pair in pairwise(sizes))
         self._clamp = float("inf")
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        values = unit_moment(latents)
+        values = pixel_norm(latents)
         if self.embedding is not None:
             values = torch.cat([values, self.embedding(labels)], dim=1)
         for layer in self.dense:
@@ -140,7 +131,7 @@ class Embedding(nn.Module):
     def __init__(self, classes: int, size: int) -> None:
         super().__init__()
         self.classes = classes
-        self.dense = EqualLinear(classes, size)
+        self.dense = EqualizedLinear(classes, size)
 
     def forward(self, labels: Tensor | None) -> Tensor:
         """Labels `(batch,)` to vectors `(batch, size)`.
@@ -150,7 +141,7 @@ class Embedding(nn.Module):
         """
         if labels is None:
             raise ContractError("the network is built for labels, but the loss calls it without them")
-        return unit_moment(self.dense(one_hot(labels, self.classes).to(self.dense.weight.dtype)))
+        return pixel_norm(self.dense(one_hot(labels, self.classes).to(self.dense.weight.dtype)))
 
 
 class _Block(nn.Module):
