@@ -17,8 +17,8 @@ from ganrun import (
     NetworkSpec,
     full_precision,
 )
-from ganrun_stylegan2.generator import Embedding
 from ganrun_stylegan2.layers import HalvingConv2d, Widths, activated, resolutions
+from ganrun_stylegan2.styles import Embedding
 
 
 class StyleGan2Discriminator(Discriminator):

@@ -1,4 +1,4 @@
-"""The layers of StyleGAN2's networks: filtered resampling, and modulated convolutions."""
+"""The layers of style-based networks: noise, filtered resampling, styles as modulation or as adaptive norm."""
 
 from __future__ import annotations
 
@@ -51,6 +51,30 @@ def activated(values: Tensor, clamp: float, gain: float = 1.0) -> Tensor:
     """Leaky ReLU, times √2 and a further gain, clamped to ±clamp·gain."""
     bound = clamp * gain
     return (leaky_relu(values, LEAK) * (GAIN * gain)).clamp(-bound, bound)
+
+
+class Noisy(nn.Module):
+    """A layer that adds noise and a bias: a plane of N(0, 1), new in every call in training, and fixed in evaluation.
+
+    Args:
+        channels: Of its maps.
+        side: Height and width of its maps.
+        strengths: Shape of the factors of the noise, from 0 on: `()` for one, `(channels, 1, 1)` for each channel's.
+    """
+
+    noise: Tensor
+
+    def __init__(self, channels: int, side: int, strengths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.zeros(strengths))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.register_buffer("noise", torch.randn(1, 1, side, side))
+
+    def noised(self, maps: Tensor) -> Tensor:
+        """Maps `(batch, channels, side, side)`, with noise and bias."""
+        noise = torch.randn_like(maps[:, :1]) if self.training else self.noise
+        shift = self.strength * noise + self.bias
+        return maps + shift.to(maps.dtype)
 
 
 # ── Resampling: StyleGAN2, appendix B ─────────────────────────────────────────────────────────────────────
@@ -167,6 +191,35 @@ class ModulatedConv2d(nn.Module):
         if self.filter is None:
             return conv2d(maps, self.weight, padding=self._padding)
         return self.filter(conv_transpose2d(maps, self.weight.transpose(0, 1), stride=2))  # type: ignore[no-any-return]
+
+
+# ── Adaptive instance norm: StyleGAN, equation 1 ──────────────────────────────────────────────────────────
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """Gives each map of each sample the mean and the deviation that a style says.
+
+    y_s · (x − μ(x)) / √(σ²(x) + 10⁻⁸) + y_b, where μ and σ² are those of the map's pixels, and y is affine in w. At
+    first the bias of y_s is 1, and that of y_b is 0.
+
+    Args:
+        style_size: Length of a style.
+        channels: Of the maps.
+    """
+
+    def __init__(self, style_size: int, channels: int) -> None:
+        super().__init__()
+        self.scale = EqualizedLinear(style_size, channels, bias=1.0)
+        self.shift = EqualizedLinear(style_size, channels)
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        """Maps `(batch, channels, height, width)` and styles `(batch, style_size)` to maps; computed in float32."""
+        with full_precision(maps):
+            exact, own = (each.to(self.scale.weight.dtype) for each in (maps, style))
+            variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
+            normalised = (exact - mean) * (variance + EPSILON).rsqrt()
+            scale, shift = (_planes(layer(own), exact) for layer in (self.scale, self.shift))
+            return (scale * normalised + shift).to(maps.dtype)
 
 
 def _planes(factors: Tensor, like: Tensor) -> Tensor:
