@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, softplus
 
 from ganrun import Batch, DataSpec, IncompatibleError, MinibatchDeviation, Nets, NetworkSpec, Phase, Terms, View
+from ganrun.discovery.registry import load_registry
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import assert_conforms, build
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
@@ -406,6 +409,31 @@ RECIPE: dict[str, Any] = {
 }
 
 CONDITIONAL = {"use": "conditional-stylegan2", "noise_size": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "ramp"),
+    [
+        ("stylegan2_cifar10", 500_000, 0.05),
+        ("stylegan2_ada_cifar10", 500_000, 0.05),
+        ("stylegan2_ffhq256", 20_000, None),
+    ],
+)
+def test_published_recipes_have_the_authors_average_and_corrected_optimisers(
+    name: str, length: int, ramp: float | None
+) -> None:
+    """The half-life of n images is min(length, ramp · images so far); of penalties every k steps, c = k / (k + 1)."""
+    recipe = load_recipe(shipped_recipes() / f"{name}.toml", load_registry())
+    size, steps = recipe.train.batch_size, recipe.train.steps
+    for step in (0, 1_000, 100_000, 156_250, 200_000):
+        expected = length if ramp is None else min(length, ramp * step * size)
+        assert recipe.ema.half_life.at(step, steps) * size == pytest.approx(expected)
+    for slot, every in (("generator", 4), ("discriminator", 16)):
+        share, settings = every / (every + 1), recipe.optimizers[slot].settings
+        assert settings.lr == pytest.approx(0.0025 * share, rel=1e-5)
+        assert [each.at(0, steps) for each in settings.betas] == pytest.approx([0, 0.99**share], rel=1e-6)
+    intervals = {each.settings.slot: each.settings.every for each in recipe.regularizers}
+    assert intervals == {"discriminator": 16} | ({} if "cifar10" in name else {"generator": 4})
 
 
 class Heard:
