@@ -170,6 +170,10 @@ from .toolkit.conditioning import (
     LabelledLatents as LabelledLatents,
     LatentConditioning as LatentConditioning,
 )
+from .toolkit.equalized import (
+    EqualizedConv2d as EqualizedConv2d,
+    EqualizedLinear as EqualizedLinear,
+)
 from .toolkit.latents import (
     join_latents as join_latents,
     random_one_hot as random_one_hot,
@@ -179,7 +183,9 @@ from .toolkit.minibatch import MinibatchDeviation as MinibatchDeviation
 from .toolkit.networks import (
     dcgan_init as dcgan_init,
     float32_tanh as float32_tanh,
+    full_precision as full_precision,
     halved_shape as halved_shape,
+    pixel_norm as pixel_norm,
 )
 from .toolkit.penalties import (
     distance_from_one as distance_from_one,

@@ -16,18 +16,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ganrun import Discriminator, Generator, IncompatibleError, MinibatchDeviation, NetworkSpec, image_shape
-from ganrun_progressive.growth import SMALLEST, GrowingSettings, Growth, growth_of, widths_of
-from ganrun_progressive.layers import (
-    LEAK,
-    EqualisedConv2d,
-    EqualisedLinear,
-    LatentsToMap,
-    PixelNorm,
-    enlarged,
+from ganrun import (
+    Discriminator,
+    EqualizedConv2d,
+    EqualizedLinear,
+    Generator,
+    IncompatibleError,
+    MinibatchDeviation,
+    NetworkSpec,
+    image_shape,
     pixel_norm,
-    reduced,
 )
+from ganrun_progressive.growth import SMALLEST, GrowingSettings, Growth, growth_of, widths_of
+from ganrun_progressive.layers import GAIN, LEAK, LatentsToMap, PixelNorm, enlarged, reduced
 
 
 class Growing(nn.Module):
@@ -78,9 +79,9 @@ class ProgressiveGenerator(Growing, Generator):
         self._grow(settings, spec, spec.outputs)
         channels = image_shape(spec.outputs)[0]
         first = self.widths[0]
-        start = [LatentsToMap(spec.inputs[0], first, SMALLEST), *_after(), EqualisedConv2d(first, first, 3), *_after()]
+        start = [LatentsToMap(spec.inputs[0], first, SMALLEST), *_after(), _conv(first, first, 3), *_after()]
         self.blocks = nn.ModuleList([nn.Sequential(*start), *(_up(*pair) for pair in pairwise(self.widths))])
-        self.to_pixels = nn.ModuleList(EqualisedConv2d(width, channels, 1, gain=1) for width in self.widths)
+        self.to_pixels = nn.ModuleList(EqualizedConv2d(width, channels, 1) for width in self.widths)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, size, size)`.
@@ -113,7 +114,7 @@ class ProgressiveDiscriminator(Growing, Discriminator):
         super().__init__(settings, spec)
         self._grow(settings, spec, spec.inputs)
         channels = image_shape(spec.inputs)[0]
-        self.from_pixels = nn.ModuleList(_convolution(channels, width, 1) for width in self.widths)
+        self.from_pixels = nn.ModuleList(_active(channels, width, 1) for width in self.widths)
         self.blocks = nn.ModuleList(_down(wide, narrow) for narrow, wide in pairwise(self.widths))
         self.head = _head(self.widths[0], spec.out_features, settings.group_size)
 
@@ -146,24 +147,29 @@ def _after() -> list[nn.Module]:
 
 
 def _up(fan_in: int, fan_out: int) -> nn.Module:
-    first, second = EqualisedConv2d(fan_in, fan_out, 3), EqualisedConv2d(fan_out, fan_out, 3)
+    first, second = _conv(fan_in, fan_out, 3), _conv(fan_out, fan_out, 3)
     return nn.Sequential(nn.Upsample(scale_factor=2), first, *_after(), second, *_after())
 
 
 def _down(fan_in: int, fan_out: int) -> nn.Module:
-    return nn.Sequential(_convolution(fan_in, fan_in, 3), _convolution(fan_in, fan_out, 3), nn.AvgPool2d(2))
+    return nn.Sequential(_active(fan_in, fan_in, 3), _active(fan_in, fan_out, 3), nn.AvgPool2d(2))
 
 
 def _head(width: int, outputs: int, group: int) -> nn.Module:
     deviation: list[Any] = [MinibatchDeviation(group)] if group > 1 else []
     return nn.Sequential(
         *deviation,
-        _convolution(width + len(deviation), width, 3),
-        _convolution(width, width, SMALLEST),
+        _active(width + len(deviation), width, 3),
+        _active(width, width, SMALLEST),
         nn.Flatten(),
-        EqualisedLinear(width, outputs),
+        EqualizedLinear(width, outputs),
     )
 
 
-def _convolution(fan_in: int, fan_out: int, kernel: int) -> nn.Module:
-    return nn.Sequential(EqualisedConv2d(fan_in, fan_out, kernel), nn.LeakyReLU(LEAK))
+def _active(fan_in: int, fan_out: int, kernel: int) -> nn.Module:
+    return nn.Sequential(_conv(fan_in, fan_out, kernel), nn.LeakyReLU(LEAK))
+
+
+def _conv(fan_in: int, fan_out: int, kernel: int) -> nn.Module:
+    """A convolution before a leaky ReLU. An odd kernel keeps the size of the map; an even one is not padded."""
+    return EqualizedConv2d(fan_in, fan_out, kernel, padding=kernel // 2 if kernel % 2 else 0, gain=GAIN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from math import sqrt
 from typing import TypeVar
 
@@ -104,14 +103,3 @@ class Upsample(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps `(batch, channels, height, width)` to maps of twice their sides."""
         return avg_pool2d(pad(interpolate(inputs, scale_factor=2), (0, 1, 0, 1)), 2, stride=1)
-
-
-# ── Precision ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """A block in float32, where the run's precision is another."""
-    device = tensor.device.type
-    if torch.compiler.is_exporting() or device == "meta" or not torch.is_autocast_enabled(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, image_shape
-from ganrun_r3gan.layers import Block, Downsample, Upsample, block_gain, conv, full_precision, linear
+from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, full_precision, image_shape
+from ganrun_r3gan.layers import Block, Downsample, Upsample, block_gain, conv, linear
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 

@@ -1,4 +1,4 @@
-"""StyleGAN2: a style-based generator, its discriminator, and their losses (arXiv:1912.04958, arXiv:2006.06676)."""
+"""StyleGAN2 and StyleGAN: style-based generators, their discriminator and losses (arXiv:1912.04958, 1812.04948)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_generators() -> Mapping[str, type[Generator]]:
-    """The generator `stylegan2`."""
+    """The generators `stylegan` and `stylegan2`."""
     from ganrun_stylegan2.generator import StyleGan2Generator
+    from ganrun_stylegan2.stylegan import StyleGanGenerator
 
-    return {"stylegan2": StyleGan2Generator}
+    return {"stylegan": StyleGanGenerator, "stylegan2": StyleGan2Generator}
 
 
 @hookimpl

@@ -9,16 +9,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import Discriminator, MinibatchDeviation, NetworkSpec
-from ganrun_stylegan2.generator import Embedding
-from ganrun_stylegan2.layers import (
-    EqualConv2d,
-    EqualLinear,
-    Widths,
-    activated,
+from ganrun import (
+    Discriminator,
+    EqualizedConv2d,
+    EqualizedLinear,
+    MinibatchDeviation,
+    NetworkSpec,
     full_precision,
-    resolutions,
 )
+from ganrun_stylegan2.layers import HalvingConv2d, Widths, activated, resolutions
+from ganrun_stylegan2.styles import Embedding
 
 
 class StyleGan2Discriminator(Discriminator):
@@ -60,15 +60,15 @@ class StyleGan2Discriminator(Discriminator):
         channels, sides = resolutions(spec.inputs)
         widths = Widths(settings.width, settings.widest)
         last = widths[4]
-        self.from_image = EqualConv2d(channels, widths[sides[-1]], 1)
+        self.from_image = EqualizedConv2d(channels, widths[sides[-1]], 1)
         self.blocks = nn.ModuleList(
             _Block(settings, widths[side], widths[half]) for side, half in pairwise(sides[::-1])
         )
         self.deviation = MinibatchDeviation(settings.group)
-        self.conv = EqualConv2d(last + 1, last, 3)
-        self.dense = EqualLinear(last * 16, last)
+        self.conv = EqualizedConv2d(last + 1, last, 3, padding=1)
+        self.dense = EqualizedLinear(last * 16, last)
         self.classes = _Classes(settings, spec, last) if spec.labelled else None
-        self.out = EqualLinear(last, spec.out_features * (last if spec.labelled else 1))
+        self.out = EqualizedLinear(last, spec.out_features * (last if spec.labelled else 1))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, side, side)` in [-1, 1] to logits `(batch, out_features)`."""
@@ -87,9 +87,9 @@ class _Block(nn.Module):
 
     def __init__(self, settings: StyleGan2Discriminator.Settings, fan_in: int, fan_out: int) -> None:
         super().__init__()
-        self.first = EqualConv2d(fan_in, fan_in, 3)
-        self.second = EqualConv2d(fan_in, fan_out, 3, halves=True)
-        self.skip = EqualConv2d(fan_in, fan_out, 1, halves=True, bias=False) if settings.residual else None
+        self.first = EqualizedConv2d(fan_in, fan_in, 3, padding=1)
+        self.second = HalvingConv2d(fan_in, fan_out, 3)
+        self.skip = HalvingConv2d(fan_in, fan_out, 1, bias=None) if settings.residual else None
         self._clamp = settings.clamp
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -107,7 +107,9 @@ class _Classes(nn.Module):
         super().__init__()
         self.embedding = Embedding(spec.classes, size)
         rate = settings.mapping_lr
-        self.dense = nn.ModuleList(EqualLinear(size, size, lr_multiplier=rate) for _ in range(settings.mapping_layers))
+        self.dense = nn.ModuleList(
+            EqualizedLinear(size, size, lr_multiplier=rate) for _ in range(settings.mapping_layers)
+        )
         self._size = size
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:

@@ -1,16 +1,15 @@
-"""The layers of StyleGAN2's networks: equalised learning rate, modulated convolutions, filtered resampling."""
+"""The layers of style-based networks: noise, filtered resampling, styles as modulation or as adaptive norm."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from math import sqrt
 from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
-from ganrun import IncompatibleError, image_shape
+from ganrun import EqualizedConv2d, EqualizedLinear, IncompatibleError, full_precision, image_shape
 
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs."""
@@ -54,70 +53,28 @@ def activated(values: Tensor, clamp: float, gain: float = 1.0) -> Tensor:
     return (leaky_relu(values, LEAK) * (GAIN * gain)).clamp(-bound, bound)
 
 
-def unit_moment(vectors: Tensor) -> Tensor:
-    """Vectors `(batch, n)`, each scaled so that the mean of its squares is 1."""
-    return vectors * (vectors.square().mean(1, keepdim=True) + EPSILON).rsqrt()
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """A block in float32, also where the network around it computes in bf16: styles need more than eight bits."""
-    kind = like.device.type
-    is_lower = kind != "meta" and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if is_lower else nullcontext()
-
-
-# ── Equalised learning rate: Karras et al. 2018, arXiv:1710.10196, section 4.1 ────────────────────────────
-#
-# Weights are stored from N(0, 1) and scaled when they are used. Adam's steps do not depend on the scale of gradients,
-# so each layer then learns at one speed relative to its range.
-
-
-class EqualLinear(nn.Module):
-    """A dense layer with equalised learning rate.
+class Noisy(nn.Module):
+    """A layer that adds noise and a bias: a plane of N(0, 1), new in every call in training, and fixed in evaluation.
 
     Args:
-        fan_in: Inputs.
-        fan_out: Outputs.
-        bias: Where the bias starts.
-        lr_multiplier: Factor of its learning rate. Weights are stored divided by it.
+        channels: Of its maps.
+        side: Height and width of its maps.
+        strengths: Shape of the factors of the noise, from 0 on: `()` for one, `(channels, 1, 1)` for each channel's.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
+    noise: Tensor
+
+    def __init__(self, channels: int, side: int, strengths: tuple[int, ...]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) / lr_multiplier)
-        self.bias = nn.Parameter(torch.full((fan_out,), bias / lr_multiplier))
-        self._gain, self._lr_multiplier = lr_multiplier / sqrt(fan_in), lr_multiplier
+        self.strength = nn.Parameter(torch.zeros(strengths))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.register_buffer("noise", torch.randn(1, 1, side, side))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """`(batch, fan_in)` to `(batch, fan_out)`."""
-        return linear(inputs, self.weight * self._gain, self.bias * self._lr_multiplier)
-
-
-class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate; one that halves the size filters first.
-
-    Args:
-        fan_in: Channels.
-        fan_out: Channels of the result.
-        kernel: Height and width of the kernel.
-        halves: Whether it halves the size.
-        bias: Whether it has one.
-    """
-
-    def __init__(self, fan_in: int, fan_out: int, kernel: int, *, halves: bool = False, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
-        self._gain = 1 / sqrt(fan_in * kernel**2)
-        self._padding = 0 if halves else kernel // 2
-        is_pointwise = kernel == 1  # the filter itself can then skip every other pixel
-        self._stride = 2 if halves and not is_pointwise else 1
-        stride = 2 if halves and is_pointwise else 1
-        self.filter = Filter(padding=1 + kernel // 2, stride=stride) if halves else nn.Identity()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """`(batch, fan_in, height, width)` to `(batch, fan_out, height, width)`, or half of both sides."""
-        return conv2d(self.filter(maps), self.weight * self._gain, self.bias, self._stride, self._padding)
+    def noised(self, maps: Tensor) -> Tensor:
+        """Maps `(batch, channels, side, side)`, with noise and bias."""
+        noise = torch.randn_like(maps[:, :1]) if self.training else self.noise
+        shift = self.strength * noise + self.bias
+        return maps + shift.to(maps.dtype)
 
 
 # ── Resampling: StyleGAN2, appendix B ─────────────────────────────────────────────────────────────────────
@@ -160,6 +117,26 @@ class Doubled(Filter):
         return conv_transpose2d(maps, kernels, stride=2, padding=1, groups=channels)
 
 
+class HalvingConv2d(EqualizedConv2d):
+    """A convolution with equalised learning rate that halves the size: the filter, then every other pixel.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the kernel, odd.
+        bias: As `ganrun.EqualizedConv2d`'s.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: float | None = 0.0) -> None:
+        is_pointwise = kernel_size == 1  # the filter itself can then skip every other pixel
+        super().__init__(in_channels, out_channels, kernel_size, stride=1 if is_pointwise else 2, bias=bias)
+        self.filter = Filter(padding=1 + kernel_size // 2, stride=2 if is_pointwise else 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, in_channels, height, width)` to `(batch, out_channels, height / 2, width / 2)`."""
+        return super().forward(self.filter(maps))
+
+
 # ── Modulation: StyleGAN2, equations 1 to 3 ───────────────────────────────────────────────────────────────
 
 
@@ -191,7 +168,7 @@ class ModulatedConv2d(nn.Module):
         doubles: bool = False,
     ) -> None:
         super().__init__()
-        self.style = EqualLinear(style_size, fan_in, bias=1.0)
+        self.style = EqualizedLinear(style_size, fan_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in, kernel, kernel))
         self.filter = Filter(padding=1, gain=4.0) if doubles else None
         self._demodulates = demodulates
@@ -214,6 +191,35 @@ class ModulatedConv2d(nn.Module):
         if self.filter is None:
             return conv2d(maps, self.weight, padding=self._padding)
         return self.filter(conv_transpose2d(maps, self.weight.transpose(0, 1), stride=2))  # type: ignore[no-any-return]
+
+
+# ── Adaptive instance norm: StyleGAN, equation 1 ──────────────────────────────────────────────────────────
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """Gives each map of each sample the mean and the deviation that a style says.
+
+    y_s · (x − μ(x)) / √(σ²(x) + 10⁻⁸) + y_b, where μ and σ² are those of the map's pixels, and y is affine in w. At
+    first the bias of y_s is 1, and that of y_b is 0.
+
+    Args:
+        style_size: Length of a style.
+        channels: Of the maps.
+    """
+
+    def __init__(self, style_size: int, channels: int) -> None:
+        super().__init__()
+        self.scale = EqualizedLinear(style_size, channels, bias=1.0)
+        self.shift = EqualizedLinear(style_size, channels)
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        """Maps `(batch, channels, height, width)` and styles `(batch, style_size)` to maps; computed in float32."""
+        with full_precision(maps):
+            exact, own = (each.to(self.scale.weight.dtype) for each in (maps, style))
+            variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
+            normalised = (exact - mean) * (variance + EPSILON).rsqrt()
+            scale, shift = (_planes(layer(own), exact) for layer in (self.scale, self.shift))
+            return (scale * normalised + shift).to(maps.dtype)
 
 
 def _planes(factors: Tensor, like: Tensor) -> Tensor:

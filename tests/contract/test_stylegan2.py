@@ -17,14 +17,17 @@ PENALTIES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "loss", [{"use": "stylegan2", "latent_size": 5}, {"use": "conditional-stylegan2", "noise_size": 5}]
-)
-def test_it_trains_with_lazy_penalties_and_remembers(journey: Callable[..., Run], loss: dict[str, Any]) -> None:
+PLAIN, BY_CLASS = {"use": "stylegan2", "latent_size": 5}, {"use": "conditional-stylegan2", "noise_size": 5}
+
+
+@pytest.mark.parametrize(("loss", "generator"), [(PLAIN, "stylegan2"), (BY_CLASS, "stylegan2"), (BY_CLASS, "stylegan")])
+def test_it_trains_with_lazy_penalties_and_remembers(
+    journey: Callable[..., Run], loss: dict[str, Any], generator: str
+) -> None:
     tables = {
         "loss": loss,
         "sampling": {"psi": 0.5},
-        "generator": {"use": "stylegan2", "style_size": 7, "mapping_layers": 2, **SMALL},
+        "generator": {"use": generator, "style_size": 7, "mapping_layers": 2, **SMALL},
         "discriminator": {"use": "stylegan2", "group": 2, **SMALL},
         "regularizer": PENALTIES,
     }

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
 
-from ganrun import Batch, DataSpec, IncompatibleError, MinibatchDeviation, Nets, NetworkSpec, gradient_norms
+from ganrun import Batch, DataSpec, IncompatibleError, MinibatchDeviation, Nets, NetworkSpec, gradient_norms, pixel_norm
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import load_registry
@@ -26,7 +26,7 @@ from ganrun.training.batches import RealBatches
 from ganrun.training.measurements import Measurements
 from ganrun.training.step import build_step
 from ganrun_progressive.growth import Growth
-from ganrun_progressive.layers import EqualisedConv2d, LatentsToMap, pixel_norm
+from ganrun_progressive.layers import LatentsToMap
 from ganrun_progressive.losses import ProgressiveGan
 from ganrun_progressive.networks import ProgressiveDiscriminator, ProgressiveGenerator
 
@@ -220,32 +220,24 @@ def test_the_stages_of_the_celeba_recipe_are_the_papers_and_go_with_its_levels()
 # ── Layers ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_weights_are_of_variance_1_and_act_at_hes_scale():
-    """N(0, 1) times √(2 / fan_in): the outputs of a layer have the variance of its inputs, times 2."""
-    torch.manual_seed(0)
-    layer = EqualisedConv2d(64, 128, 3)
-    assert layer.weight.std().item() == pytest.approx(1, rel=0.01) and not layer.bias.any()
-    inputs = noise(16, 64, 12, 12, dtype=torch.float32)
-    assert layer(inputs)[:, :, 1:-1, 1:-1].var().item() == pytest.approx(2, rel=0.05)
-    reference = conv2d(inputs, layer.weight * sqrt(2 / (64 * 9)), padding=1)
-    assert torch.allclose(layer(inputs), reference, atol=1e-5)
+def test_gains_are_sqrt_2_before_a_leaky_relu_and_1_elsewhere():
+    """Of the first layer √2 / 4, as its fan-in counts the 16 positions of the kernel."""
+    made, critic = generator(), discriminator()
+    gains = {
+        made.blocks[0][3]: sqrt(2),
+        made.blocks[1][1]: sqrt(2),
+        made.to_pixels[2]: 1,
+        critic.from_pixels[2][0]: sqrt(2),
+        critic.head[2][0]: sqrt(2),
+        critic.head[4]: 1,
+    }
+    for layer, gain in gains.items():
+        expected = layer.weight * (gain / sqrt(layer.weight[0].numel()))
+        assert torch.allclose(layer.scaled_weight(), expected, atol=1e-12)
     assert LatentsToMap(512, 512, 4).scale == pytest.approx(sqrt(2) / 4 / sqrt(512))
-    assert EqualisedConv2d(512, 3, 1, gain=1).scale == pytest.approx(1 / sqrt(512))
 
 
-def test_adams_first_step_changes_the_function_of_every_layer_alike():
-    """That is what equalised is: the step of a weight that acts is lr·scale, in proportion to the weight itself."""
-    for fan_in, kernel in ((4, 1), (64, 3)):
-        layer = EqualisedConv2d(fan_in, 8, kernel)
-        acting = (layer.weight * layer.scale).detach()
-        optimizer = torch.optim.Adam(layer.parameters(), lr=0.01, betas=(0.0, 0.99))
-        layer(noise(2, fan_in, 8, 8, dtype=torch.float32)).square().sum().backward()
-        optimizer.step()
-        moved = ((layer.weight * layer.scale).detach() - acting).abs().mean() / (acting.square().mean().sqrt())
-        assert moved.item() == pytest.approx(0.01, rel=0.3)
-
-
-def test_pixel_norm_is_that_of_equation_2_and_puts_latents_on_a_sphere():
+def test_pixel_norm_is_the_papers_and_puts_latents_on_a_sphere():
     maps = noise(2, 7, 3, 3)
     expected = maps.numpy() / np.sqrt((maps.numpy() ** 2).mean(1, keepdims=True) + 1e-8)
     assert np.allclose(pixel_norm(maps).numpy(), expected, atol=1e-12)

@@ -1,9 +1,11 @@
-"""Parts that convolutional networks share: DCGAN's initialisation, the output's tanh, sizes that halve evenly."""
+"""Parts that networks share: DCGAN's initialisation, pixel norm, blocks in float32, sizes that halve evenly."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import EllipsisType
 
+import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import IncompatibleError
@@ -23,6 +25,32 @@ def dcgan_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def pixel_norm(features: Tensor) -> Tensor:
+    """Features, scaled so that the mean of their squares over channels is 1, at each pixel.
+
+    b = a / √(mean over channels of a² + 10⁻⁸) (Karras et al. 2018, arXiv:1710.10196, section 4.2). Vectors
+    `(batch, n)` become points on the sphere of radius √n.
+
+    Args:
+        features: `(batch, channels, …)`.
+    """
+    return features * (features.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """A block without autocast, for what needs more than bf16's eight bits: `with ganrun.full_precision(latents): …`.
+
+    Inputs that are in bf16 already must be converted; outside autocast, the block does nothing.
+
+    Args:
+        tensor: Any tensor on the network's device.
+    """
+    kind = tensor.device.type
+    if torch.compiler.is_exporting() or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def float32_tanh(outputs: Tensor) -> Tensor:
