@@ -14,7 +14,7 @@ from tests.contract.conftest import BASE, Gauge, merged
 from torch import Tensor
 
 import ganrun
-from ganrun import Augmentation, ContractError, DataSpec, Run, hookimpl
+from ganrun import Augmentation, ContractError, DataSpec, IncompatibleError, Run, hookimpl
 from ganrun.testing import assert_conforms, train
 
 MLP = {"use": "mlp", "hidden": [8]}
@@ -78,10 +78,16 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
 
 
 class Cropping(Augmentation):
-    """Keeps the shape in the first step alone, which is what is tried before a run."""
+    """Keeps the shape in the first steps alone."""
+
+    class Settings(ganrun.Settings):
+        after: int = 0
+        """Steps in which it does. In the first one it is tried before a run."""
+
+    settings: Settings
 
     def begin(self, step: int, steps: int) -> bool:
-        self.crops = step > 0
+        self.crops = step > self.settings.after
         return self.crops
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,6 +105,14 @@ def test_one_that_changes_the_shape_during_a_run_is_named_and_no_network(tmp_pat
     recipe = merged(BASE, {**tables, "augmentation": {"use": "cropping"}})
     with pytest.raises(ContractError, match=r"\[augmentation\] cropping .*returns shape \(4, 1, 4, 8\)"):
         train(recipe, tmp_path / "run", CroppingPlugin(), Gauge())
+
+
+def test_one_that_changes_the_shape_is_refused_before_a_run(tmp_path: Path) -> None:
+    tables = {"loss": {"use": "gan", "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "cropping", "after": -1}})
+    with pytest.raises(IncompatibleError, match=r"\[augmentation\] cropping .*returns shape \(4, 1, 4, 8\)"):
+        train(recipe, tmp_path / "run", CroppingPlugin(), Gauge())
+    assert not (tmp_path / "run").exists()
 
 
 class Telling(Augmentation):

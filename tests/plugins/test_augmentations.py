@@ -621,6 +621,17 @@ def test_points_are_refused_at_the_recipes_line(use: str, tmp_path: Path) -> Non
         check_recipe(load_recipe(path, load_registry()))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 4), (1, 2, 2), (3, 3, 40)])
+def test_the_smallest_images_are_augmented(shape: tuple[int, ...]) -> None:
+    images = noise(64, *shape).float()
+    for augmentation in (
+        ada(shape, p=5.0, cutout=1.0, noise=1.0),
+        DiffAugment(parse_settings(DiffAugment.Settings, {}), DataSpec(shape)),
+    ):
+        augmented = augmentation(images)
+        assert augmented.shape == images.shape and augmented.isfinite().all() and (augmented != images).any()
+
+
 def test_colours_of_other_channels_are_refused_and_geometry_is_not() -> None:
     with pytest.raises(IncompatibleError, match=r"1 or 3 channels, not of 6; set brightness, .* to 0"):
         ada((6, 8, 8))
