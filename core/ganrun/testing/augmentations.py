@@ -32,6 +32,7 @@ def check_augmentation(component: type[Augmentation], settings: Any, spec: DataS
     found: dict[str, Tensor] = {}
     with on_accelerator() as device:
         augmentation = make().to(device)
+        augmentation.now = {name: value.to(device) for name, value in augmentation.now.items()}
         augmentation(trial.images().to(device))
         if augmentation.every:
             augmentation.adjust(torch.zeros(6, 1, device=device), 6)
