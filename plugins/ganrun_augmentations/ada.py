@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -84,13 +85,15 @@ class Ada(ganrun.Augmentation):
 
     Karras et al. 2020 (arXiv:2006.06676), section 3 and appendix B; unless set otherwise, the transforms of the paper's
     pipeline `bgc`: pixel blitting, geometry, colour. An adaptive p is adjusted every 4 steps by
-    sign(E[sign(D(x))] − `target`) · images seen since / `images`; it is ≥ 0, and may pass 1. It suits losses for which
-    0 separates real from generated; a relativistic or a Wasserstein loss needs a p that is set.
+    sign(r_t − `target`) · images seen since / `images`, where r_t = E[sign(D(x))] over training images; it is ≥ 0, and
+    may pass 1. It suits losses for which 0 separates real from generated; a relativistic or a Wasserstein loss needs a
+    p that is set. p and r_t are logged.
     """
 
     Settings: ClassVar[type[AdaSettings]] = AdaSettings
     settings: AdaSettings
     p: Tensor
+    r_t: Tensor
     resampler: Resampler
 
     def __init__(self, settings: AdaSettings, spec: ganrun.DataSpec) -> None:
@@ -105,6 +108,7 @@ class Ada(ganrun.Augmentation):
             self.resampler = Resampler(height, width)
         if self.every:
             self.register_buffer("p", torch.zeros(()))
+            self.register_buffer("r_t", torch.full((), math.nan))  # until it is first adjusted
 
     @property
     def every(self) -> int:  # type: ignore[override]
@@ -121,13 +125,19 @@ class Ada(ganrun.Augmentation):
         return self._corrupted(images, chance)
 
     def adjust(self, outputs: Tensor, images: int) -> None:
-        """p += sign(E[sign(D(x))] − target) · images / `settings.images`, and never below 0.
+        """p += sign(r_t − target) · images / `settings.images`, and never below 0; r_t = E[sign(D(x))].
 
         Of several outputs, the first one says how real an image is.
         """
-        overfitting = outputs[:, :1].sign().mean()
-        direction = (overfitting - self.settings.target).sign()
+        self.r_t.copy_(outputs[:, :1].sign().mean())
+        direction = (self.r_t - self.settings.target).sign()
         self.p.add_(direction * (images / self.settings.images)).clamp_(min=0)
+
+    def report(self) -> Mapping[str, Tensor]:
+        """An adaptive p with the r_t of its last adjustment, or a p that follows a schedule."""
+        if self.settings.p == "adaptive":
+            return {"p": self.p, "r_t": self.r_t}
+        return {} if self.settings.p.end is None else {"p": self.now["p"]}
 
     def _moved(self, images: Tensor, chance: Chance) -> Tensor:
         size = images.shape[3], images.shape[2]

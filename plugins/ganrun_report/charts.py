@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ganrun_report.protocols import ScoreProtocol, protocol_difference, protocol_key
 from ganrun_report.ranking import Comparison, Group
-from ganrun_report.reading import PastRun, Point
+from ganrun_report.reading import AUGMENTATION_PREFIX, PastRun, Point
 from ganrun_report.text import ABSENT
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 396, 12, 228
@@ -81,7 +81,7 @@ class View:
 
 @dataclass(frozen=True)
 class Chart:
-    """One score or loss over training."""
+    """One score, loss or number of an augmentation over training."""
 
     title: str
     note: str
@@ -92,7 +92,12 @@ class Chart:
     @property
     def is_term(self) -> bool:
         """Whether it is a term of a loss: `discriminator.real`."""
-        return "." in self.title
+        return "." in self.title and not self.is_augmentation
+
+    @property
+    def is_augmentation(self) -> bool:
+        """Whether an augmentation reports it: `augmentation/discriminator.p`."""
+        return self.title.startswith(AUGMENTATION_PREFIX)
 
     @property
     def description(self) -> str:
@@ -113,7 +118,7 @@ def score_charts(comparison: Comparison) -> list[Chart]:
 
 
 def loss_charts(comparison: Comparison) -> list[Chart]:
-    """A chart for each loss and each of its terms."""
+    """A chart for each loss, each of its terms, and each number that an augmentation reports."""
     names = dict.fromkeys(name for row in comparison.rows for run in row.runs for name in run.losses)
     return [chart for name in names for chart in _chart(name, "", _loss_curves(comparison, name))]
 

@@ -19,7 +19,7 @@ from ganrun_report.protocols import ScoreProtocol, protocol_of
 from ganrun_report.text import counted
 
 PICTURE = re.compile(r"step_(\d+)\.png")
-LOSS_PREFIX = "loss/"
+LOSS_PREFIX, AUGMENTATION_PREFIX = "loss/", "augmentation/"
 
 MAX_DEPTH = 40
 """Levels of tables and lists in a file of a run."""
@@ -86,7 +86,8 @@ class PastRun:
     """By score."""
 
     losses: Mapping[str, Sequence[Point]]
-    """Curves by phase and term, such as `generator` or `discriminator.real`."""
+    """Curves by phase and term, such as `generator` or `discriminator.real`; and what augmentations report, such as
+    `augmentation/discriminator.p`."""
 
     score_curves: Mapping[str, ScoreCurve]
     """By score. Scores that `ganrun eval` measured later are in `results` only."""
@@ -235,7 +236,7 @@ def _losses(records: Iterable[Record]) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = defaultdict(list)
     for record in records:
         for name, value in record.values.items():
-            if name.startswith(LOSS_PREFIX) and not math.isnan(value):
+            if name.startswith((LOSS_PREFIX, AUGMENTATION_PREFIX)) and not math.isnan(value):
                 curves[name.removeprefix(LOSS_PREFIX)].append(_point(record, value))
     return dict(curves)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.contract.conftest import BASE, Gauge, merged
 from torch import Tensor
 
 import ganrun
-from ganrun import Augmentation, ContractError, DataSpec, Run, hookimpl
+from ganrun import Augmentation, ContractError, DataSpec, IncompatibleError, Run, hookimpl
 from ganrun.testing import assert_conforms, train
 
 MLP = {"use": "mlp", "hidden": [8]}
@@ -77,10 +78,16 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
 
 
 class Cropping(Augmentation):
-    """Keeps the shape in the first step alone, which is what is tried before a run."""
+    """Keeps the shape in the first steps alone."""
+
+    class Settings(ganrun.Settings):
+        after: int = 0
+        """Steps in which it does. In the first one it is tried before a run."""
+
+    settings: Settings
 
     def begin(self, step: int, steps: int) -> bool:
-        self.crops = step > 0
+        self.crops = step > self.settings.after
         return self.crops
 
     def forward(self, images: Tensor) -> Tensor:
@@ -98,6 +105,87 @@ def test_one_that_changes_the_shape_during_a_run_is_named_and_no_network(tmp_pat
     recipe = merged(BASE, {**tables, "augmentation": {"use": "cropping"}})
     with pytest.raises(ContractError, match=r"\[augmentation\] cropping .*returns shape \(4, 1, 4, 8\)"):
         train(recipe, tmp_path / "run", CroppingPlugin(), Gauge())
+
+
+def test_one_that_changes_the_shape_is_refused_before_a_run(tmp_path: Path) -> None:
+    tables = {"loss": {"use": "gan", "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "cropping", "after": -1}})
+    with pytest.raises(IncompatibleError, match=r"\[augmentation\] cropping .*returns shape \(4, 1, 4, 8\)"):
+        train(recipe, tmp_path / "run", CroppingPlugin(), Gauge())
+    assert not (tmp_path / "run").exists()
+
+
+class Telling(Augmentation):
+    """Reports what its settings say from the third step on; before that, the step."""
+
+    class Settings(ganrun.Settings):
+        later: str = ""
+        """What it reports then: a number, or a fault."""
+
+    settings: Settings
+
+    def __init__(self, settings: Any, spec: DataSpec) -> None:
+        super().__init__(settings, spec)
+        self.register_buffer("step", torch.zeros(()), persistent=False)
+
+    def begin(self, step: int, steps: int) -> None:
+        self.step.fill_(step)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 0.0
+
+    def report(self) -> Any:
+        if self.step < 3:
+            return {"step": self.step}
+        others = {"names": {"other": self.step}, "vector": {"step": self.step[None]}, "list": [self.step]}
+        if self.settings.later == "raises":
+            raise ValueError("no such thing")
+        return others.get(self.settings.later) or {"step": self.step * float(self.settings.later or 1)}
+
+
+class TellingPlugin:
+    @hookimpl
+    def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
+        return {"telling": Telling}
+
+
+def told(folder: Path, later: str = "") -> Run:
+    tables = {"loss": {"use": "gan", "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "telling", "later": later}})
+    recipe["train"] |= {"steps": 4, "log_every_steps": 1}
+    return train(recipe, folder / "run", TellingPlugin(), Gauge())
+
+
+CURVE = "augmentation/discriminator.step"
+
+
+def test_what_it_reports_is_logged_as_it_is_after_the_step(tmp_path: Path) -> None:
+    run = told(tmp_path)
+    assert [record.values[CURVE] for record in run.directory.records() if CURVE in record.values] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("later", "fault"),
+    [
+        ("names", "at first reports step, and later other"),
+        ("vector", r"reports step of the shape \(1,\)"),
+        ("list", "its report gives list"),
+        ("raises", "report fails: ValueError: no such thing"),
+    ],
+)
+def test_one_that_reports_something_else_during_a_run_is_named(later: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=rf"\[augmentation\] telling .*{fault}"):
+        told(tmp_path, later)
+
+
+@pytest.mark.parametrize("later", ["nan", "inf"])
+def test_a_number_that_is_lost_is_logged_as_null_with_a_warning_and_the_run_goes_on(
+    later: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = told(tmp_path, later)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line[CURVE] for line in lines if CURVE in line] == [1, 2, None, None]
+    assert run.step == 4 and caplog.text.count(f"{CURVE} is {later} at step 3") == 1
 
 
 def test_it_conforms() -> None:

@@ -669,6 +669,26 @@ class Noise(Augmentation):
         else:
             self.strength.add_(0.01 * outputs.sign().mean())
 
+    def report(self):
+        fault = self.settings.fault
+        if fault == "report draws":
+            self.seen.add_(1)
+        if fault == "report waits":
+            return {"strength": torch.tensor(self.strength.item())}
+        if fault == "names":
+            return {"strength": self.strength} if self.strength < 0.11 else {"later": self.strength}
+        if fault == "raises":
+            raise ValueError("no such thing")
+        others = {
+            "number": {"strength": 0.1},
+            "vector": {"strength": self.strength[None]},
+            "complex": {"strength": self.strength * 1j},
+            "name": {3: self.strength},
+            "list": [self.strength],
+            "report on CPU": {"strength": torch.zeros(())},
+        }
+        return others.get(fault, {"strength": self.strength})
+
 
 @pytest.mark.parametrize(
     ("fault", "message"),
@@ -687,6 +707,16 @@ class Noise(Augmentation):
         ("shape", r"returns shape \(6, 1, 32, 32\) for \(6, 3, 32, 32\)"),
         ("assigned", "adjust assigns a new tensor to strength"),
         ("counted", "adjust changes calls, which no checkpoint holds"),
+        ("report draws", "its report changes the buffer seen"),
+        ("report waits", "reads values of a tensor on the host"),
+        ("report on CPU", "its report gives strength on the CPU"),
+        ("names", "at first reports strength, and later later; report the same names always"),
+        ("raises", "report fails: ValueError: no such thing"),
+        ("number", "reports strength as float, and not as a tensor; leave it in a tensor"),
+        ("vector", r"reports strength of the shape \(1,\) .*must be a real scalar"),
+        ("complex", r"reports strength of the shape \(\) and type torch.complex64"),
+        ("name", "reports under the name 3; a name is a text"),
+        ("list", "its report gives list; return a mapping of names to scalar tensors"),
     ],
 )
 def test_an_augmentation_that_breaks_a_clause_is_named(fault, message):

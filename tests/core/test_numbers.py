@@ -241,7 +241,9 @@ def test_features_that_are_not_finite_are_never_scored(split: str | None, shade:
 # ── Names that are taken ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["loss/generator", "grad/mine", "perf/mine", "lr/x", "eval/fid", "step", "mine"])
+@pytest.mark.parametrize(
+    "name", ["loss/generator", "grad/mine", "augmentation/d.p", "perf/mine", "lr/x", "eval/fid", "step", "mine"]
+)
 def test_an_observer_records_in_no_section_of_the_engine(tmp_path: Path, name: str, caplog: Any) -> None:
     run = train(tables({}, recorder={"name": name}), tmp_path / "run", Plugin())
     assert f'records "{name}"' in caplog.text and "is left out" in caplog.text

@@ -102,6 +102,20 @@ def test_measurements_are_means_since_the_last_read():
     assert measurements.read() == pytest.approx({"loss/generator": 2.0})
 
 
+def test_what_is_read_as_it_is_now_joins_the_one_read_of_the_device(monkeypatch):
+    reads, original = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(self) or original(self))
+    measurements = Measurements()
+    for value in (1.0, 2.0):
+        measurements.add("loss/generator", {"only": torch.tensor(value)})
+        measurements.count("loss/generator")
+    present = {"p": torch.tensor(0.5), "count": torch.tensor(2**24 + 1), "half": torch.tensor(0.25).half()}
+    assert measurements.read(present) == {"loss/generator": 1.5, "p": 0.5, "count": 2**24 + 1, "half": 0.25}
+    present["p"].fill_(0.75)
+    assert measurements.read(present) == {"p": 0.75, "count": 2**24 + 1, "half": 0.25}, "and no mean with what was"
+    assert len(reads) == 2
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_one_bad_value_among_many_is_found(bad):
     measurements = Measurements()

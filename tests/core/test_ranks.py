@@ -20,6 +20,7 @@ from torch import Tensor
 import ganrun
 from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
 from ganrun.testing import build, measured
+from ganrun.training.augmenting import Reports
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
@@ -90,6 +91,9 @@ class Adaptive(ganrun.Augmentation):
     def adjust(self, outputs: Tensor, images: int) -> None:
         self.p.add_(outputs.mean() * images / 100).clamp_(0.1, 0.9)
 
+    def report(self) -> dict[str, Tensor]:
+        return {"p": self.p}
+
 
 class Collected(ganrun.Metric):
     """Sums that depend on the order of everything that was collected: samples, latents, images and their labels."""
@@ -136,7 +140,8 @@ def take_steps(run: Run) -> Result:
     while not run.done:
         take_step()
     weights = {name: dict(tensors) for name, tensors in run.state.weights().items()}
-    return {"weights": weights, "means": measurements.read(), "step": run.step, "images": run.images_seen}
+    means = measurements.read(Reports(run.recipe, run.state, run.model.device).present())
+    return {"weights": weights, "means": means, "step": run.step, "images": run.images_seen}
 
 
 def scored(run: Run) -> Result:
@@ -231,7 +236,9 @@ def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(tmp
     alone = one(staged, tmp_path, accumulate=2)
     assert largest_difference(first, second) == 0
     assert first["images"] == alone["images"] == 5 * 8 + 7 * 12
-    assert tensors_of(first)["discriminator.augmentation.p"] != 0.5
+    p = tensors_of(first)["discriminator.augmentation.p"]
+    assert p != 0.5 and first["means"] == second["means"]
+    assert first["means"]["augmentation/discriminator.p"] == p.item()
 
 
 def test_ranks_without_draws_adjust_as_one_does_that_accumulates(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ steps = 2
 batch_size = 16
 device = "cpu"
 """
+
+PLACE = f"r.toml:{RECIPE.count(chr(10)) + 1}"
+"""Of the line after the recipe."""
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=80)
 SHARES = st.floats(0.01, 1)
@@ -122,16 +126,25 @@ def test_a_share_smaller_than_a_batch_is_refused_at_its_line(tmp_path):
     text = str(caught.value)
     assert "the share 0.01 of its train split has 14 images, and a batch takes 16 different ones" in text
     assert "lower [train] batch_size to 14, or raise [train] share" in text
-    assert str(caught.value.where).endswith(f"r.toml:{RECIPE.count(chr(10)) + 1}")
+    assert str(caught.value.where).endswith(PLACE)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_class_that_the_share_loses_is_told(tmp_path, caplog):
-    built(tmp_path, "train.share=0.003", "train.batch_size=4")
-    assert "the share 0.003 of the train split has no record of 6 classes; the first is " in caplog.text
+    built(tmp_path, "train.batch_size=4", more="share = 0.003\n")
+    assert f"{PLACE}: the share 0.003 of the train split has no record of 6 classes; the first is " in caplog.text
 
 
-@pytest.mark.parametrize("share", ["0", "1.1", "-0.1", '"half"'])
+def test_a_share_smaller_than_the_batch_of_a_later_stage_is_refused(tmp_path):
+    with pytest.raises(DataError) as caught:
+        built(tmp_path, more="share = 0.02\n[[stage]]\nfrom = 1\nbatch_size = 64\n")
+    assert "has 29 images, and a batch takes 64 different ones; lower [[stage]] batch_size to 29" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", ["0", "1.1", "-0.1", "nan", '"half"'])
 def test_a_share_is_above_0_and_up_to_1(tmp_path, share):
+    with pytest.raises(RequestError, match=rf"{re.escape(PLACE)}: \[train\] share = .*input should be"):
+        built(tmp_path, more=f"share = {share}\n")
     with pytest.raises(RequestError, match="share"):
         built(tmp_path, f"train.share={share}")

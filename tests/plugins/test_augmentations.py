@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -471,6 +472,51 @@ def test_a_p_that_is_set_is_no_state_and_follows_its_schedule(tmp_path: Path) ->
     assert values == pytest.approx(wanted, abs=1e-6)
 
 
+P, R_T = "augmentation/discriminator.p", "augmentation/discriminator.r_t"
+
+
+def curves(run: Run) -> dict[str, list[float | None]]:
+    """What the augmentation reported, by name."""
+    lines = [json.loads(line) for line in (run.directory.path / "metrics.jsonl").read_text().splitlines()]
+    names = {name for line in lines for name in line if name.startswith("augmentation/")}
+    return {name: [line[name] for line in lines if name in line] for name in names}
+
+
+def test_p_and_the_mean_sign_are_logged_as_the_last_adjustment_left_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outputs: list[Tensor] = []
+
+    def adjust(self: Ada, given: Tensor, images: int, original: Callable[..., None] = Ada.adjust) -> None:
+        outputs.append(given)
+        original(self, given, images)
+
+    monkeypatch.setattr(Ada, "adjust", adjust)
+    run = train(tables({"use": "ada", "target": 0.0, "images": 40}, train={"log_every_steps": 1}), tmp_path / "run")
+    signs = [((each > 0).sum() - (each < 0).sum()).item() / 8 for each in outputs[-2:]]  # those before are rehearsals
+    first = max(0.0, np.sign(signs[0]) * 4 * 8 / 40)
+    second = max(0.0, first + np.sign(signs[1]) * 4 * 8 / 40)
+    found = curves(run)
+    assert found[P] == pytest.approx([0, 0, 0, first, first, first, first, second])
+    assert found[R_T][:3] == [None] * 3, "not known before the first adjustment"
+    assert found[R_T][3:] == pytest.approx([signs[0]] * 4 + [signs[1]])
+    assert first or second, "the case says something"
+    assert "r_t" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("p", "wanted"),
+    [
+        ({"schedule": "linear", "start": 0.0, "end": 0.8}, [0.1 * step for step in range(1, 9)]),
+        (0.3, None),
+    ],
+    ids=["schedule", "constant"],
+)
+def test_a_p_that_is_set_is_logged_where_it_changes(p: Any, wanted: list[float] | None, tmp_path: Path) -> None:
+    found = curves(train(tables({"use": "ada", "p": p}, train={"log_every_steps": 1}), tmp_path / "run"))
+    assert found == ({} if wanted is None else {P: pytest.approx(wanted)})
+
+
 def tables(augmentation: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "train": {"steps": 8, "batch_size": 8, "device": "cpu", "seed": 3, **more.pop("train", {})},
@@ -494,15 +540,18 @@ MODES = [{}, {"precision": "bf16"}, {"accumulate": 2}]
 )
 def test_a_resumed_run_continues_exactly(augmentation: dict[str, Any], mode: dict[str, Any], tmp_path: Path) -> None:
     recipe = tables(augmentation, train=mode, regularizer=[{"use": "r1", "weight": 1.0, "every": 2}])
+    recipe |= {"checkpoints": {"every_steps": 5, "keep": 5}, "train": recipe["train"] | {"log_every_steps": 1}}
     whole = train(recipe, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "broken")
-    for later in [each for each in checkpoints_in(tmp_path / "broken") if step_of(each) > 4]:
+    for later in [each for each in checkpoints_in(tmp_path / "broken") if step_of(each) > 5]:
         shutil.rmtree(later)
     again = train(recipe, tmp_path / "broken", resume=True)
     for name, weights in whole.state.weights().items():
         assert all(torch.equal(value, again.state.weights()[name][key]) for key, value in weights.items()), name
+    assert curves(again) == curves(whole)
     if augmentation["use"] == "ada":
         assert whole.state.weights()["discriminator.augmentation"]["p"].item() == pytest.approx(whole.images_seen / 40)
+        assert len(curves(whole)[P]) == len(curves(whole)[R_T]) == 8
 
 
 # ── In a step ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -570,6 +619,17 @@ def test_points_are_refused_at_the_recipes_line(use: str, tmp_path: Path) -> Non
     path.write_text(TOML.format(use=use, data='use = "gaussians"'))
     with pytest.raises(IncompatibleError, match=rf"r\.toml:\d: \[augmentation\] {use}.*works on images"):
         check_recipe(load_recipe(path, load_registry()))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 4), (1, 2, 2), (3, 3, 40)])
+def test_the_smallest_images_are_augmented(shape: tuple[int, ...]) -> None:
+    images = noise(64, *shape).float()
+    for augmentation in (
+        ada(shape, p=5.0, cutout=1.0, noise=1.0),
+        DiffAugment(parse_settings(DiffAugment.Settings, {}), DataSpec(shape)),
+    ):
+        augmented = augmentation(images)
+        assert augmented.shape == images.shape and augmented.isfinite().all() and (augmented != images).any()
 
 
 def test_colours_of_other_channels_are_refused_and_geometry_is_not() -> None:

@@ -499,6 +499,17 @@ def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     assert any(each.path.endswith(".png") for each in client.list_artifacts(found.info.run_id, "images"))
 
 
+def test_what_an_augmentation_knows_is_a_curve(build, uri):
+    run = build(
+        f'uri = "{uri}"', 'augmentation={use="ada", target=-1.0, images=64}', "train.log_every_steps=1", steps=5
+    )
+    execute(run)
+    client, found = mirrored(uri, run)
+    assert history(client, found, "augmentation/discriminator.p") == [(1, 0), (2, 0), (3, 0), (4, 0.5), (5, 0.5)]
+    signs = history(client, found, "augmentation/discriminator.r_t")
+    assert [step for step, _ in signs] == [4, 5] and signs[0][1] == signs[1][1] > -1
+
+
 def test_each_name_has_its_own_curve_tag_and_pictures(build, uri):
     names = {"loss/generator.α": 1.0, "loss/generator.β": 2.0, "loss/generator._": 3.0, f"loss/{'x' * 300}": 4.0}
     run = build(f'uri = "{uri}"\ntags = {{ "ä" = "1", "ö" = "2" }}', steps=2)

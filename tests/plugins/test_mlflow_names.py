@@ -40,7 +40,9 @@ def test_an_ordinary_name_is_its_key(name):
     assert key_text(name) == name
 
 
-@pytest.mark.parametrize("name", ["eval_error/fid", "loss/generator.gradient_penalty", "system/gpu 0", "eval/fid-x"])
+@pytest.mark.parametrize(
+    "name", ["eval_error/fid", "loss/generator.gradient_penalty", "system/gpu 0", "eval/fid-x", "augmentation/d.r_t"]
+)
 def test_curves_of_earlier_runs_go_on(name):
     assert key_text(name) == name
 

@@ -258,6 +258,19 @@ def test_on_paper_no_column_is_cut_off(visit: Any) -> None:
 # ── Contents ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_what_an_augmentation_reports_has_charts_of_its_own(runs: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(runs / "fewer", tmp_path / "copied") / "metrics.jsonl"
+    lines = [json.loads(line) for line in copied.read_text(encoding="utf-8").splitlines()]
+    told = [{**line, "augmentation/critic.p": line["step"] / 4, "augmentation/critic.r_t": None} for line in lines]
+    copied.write_text("".join(f"{json.dumps(line)}\n" for line in told), encoding="utf-8")
+    assert ganrun("report", copied.parent, "--output", tmp_path / "page.html").exit_code == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    losses, _, after = text.partition("<h3>Augmentation</h3>")
+    charts, _, terms = after.partition("Terms of the losses")
+    assert "augmentation/critic.p" in charts and "vae.kl" in terms
+    assert "augmentation/" not in losses + terms and "critic.r_t" not in text, "r_t was never known"
+
+
 def test_it_refers_to_no_other_file(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     links = re.findall(r'(?:src|href|action)="([^"#][^"]{0,40})', text)

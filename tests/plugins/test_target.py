@@ -231,7 +231,13 @@ SHIPPED = {
     if "target" in (tables := tomllib.loads(path.read_text(encoding="utf-8")))
 }
 
-BEST_OF_RUN = ("biggan_cifar10.toml", "sagan_cifar10.toml", "stylegan2_ada_cifar10.toml")
+BEST_OF_RUN = (
+    "biggan_cifar10.toml",
+    "biggan_diffaugment_cifar10.toml",
+    "biggan_diffaugment_cifar10_10percent.toml",
+    "sagan_cifar10.toml",
+    "stylegan2_ada_cifar10.toml",
+)
 COMPARABLE = {
     "lsgan_celeba.toml": False,
     "infogan_mnist.toml": None,

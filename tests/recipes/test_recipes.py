@@ -27,8 +27,11 @@ GROUPED = [
     for slot in ("generator", "discriminator")
     for setting in ("widths=[48,48,48,48]", "cardinality=6")
 ]
+BIGGAN = ["generator.widths=[16,16,16,16]", "discriminator.widths=[16,16]"]
 NARROWER = {
-    "biggan_cifar10.toml": ["generator.widths=[16,16,16,16]", "discriminator.widths=[16,16]"],
+    "biggan_cifar10.toml": BIGGAN,
+    "biggan_diffaugment_cifar10.toml": BIGGAN,
+    "biggan_diffaugment_cifar10_10percent.toml": BIGGAN,
     "r3gan_cifar10.toml": GROUPED,
     "stylegan2_ada_cifar10.toml": NARROW,
     "stylegan2_cifar10.toml": NARROW,
@@ -36,7 +39,10 @@ NARROWER = {
 }
 """What is set for networks whose step takes a CPU core more than a minute."""
 
-SMALLER = {"stylegan2_ffhq256.toml": ["data.size=32"]}
+SMALLER = {
+    "biggan_diffaugment_cifar10_10percent.toml": ["data.count=640"],  # of which it takes a tenth
+    "stylegan2_ffhq256.toml": ["data.size=32"],
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -62,3 +63,13 @@ class Augmentation(nn.Module, Component):
             outputs: What the network makes of the whole last batch of real images, augmented again; without gradients.
             images: Real images seen since the last call.
         """
+
+    def report(self) -> Mapping[str, Tensor]:
+        """Numbers that are logged as curves, `augmentation/<slot>.<name>`, such as the present probability.
+
+        Called when the losses are logged, without gradients: what it returns is the value after that step, and no mean
+        over steps. Real scalars, such as buffers, on the device of the images, and always under the same names. NaN
+        says that a number is not known yet, and is logged as null. It changes nothing, and waits for nothing: no
+        `item()`.
+        """
+        return {}

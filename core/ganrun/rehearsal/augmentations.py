@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.frames import method
 from ganrun.base.modules import copied
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.specs import NetworkSpec
-from ganrun.rehearsal.comparison import attributes, differ
+from ganrun.rehearsal.comparison import attributes, differ, same_bits
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.rehearsal.state import built_again, check_device, check_restart
 
@@ -154,11 +154,9 @@ def keeps_its_buffers(trial: AugmentationTrial) -> None:
     """Buffers are changed in place, by `adjust` alone."""
     augmentation = copied(trial.augmentation)
     before, places = copy.deepcopy(dict(attributes(augmentation))), _places(augmentation)
-    state = {name: value.clone() for name, value in augmentation.named_buffers()}
+    state = _buffers(augmentation)
     _augmented(augmentation, trial.images())
-    changed = [name for name, value in augmentation.named_buffers() if not torch.equal(value, state.get(name, value))]
-    if changed:
-        raise IncompatibleError(f"its forward changes the buffer {changed[0]}; change buffers in adjust alone")
+    _check_unchanged(augmentation, state, "forward")
     trial.adjust(augmentation)
     kept = [name for name, each in attributes(augmentation) if name not in before or differ(before[name], each)]
     if kept:
@@ -166,6 +164,21 @@ def keeps_its_buffers(trial: AugmentationTrial) -> None:
     for name, place in _places(augmentation).items():
         if places.get(name) != place:
             raise IncompatibleError(f"adjust assigns a new tensor to {name}; change the buffer in place")
+
+
+def reports_scalars(trial: AugmentationTrial) -> None:
+    """What it reports are scalars under the same names, before and after adjustments; reporting changes no buffer."""
+    names = []
+    for augmentation in (copied(trial.augmentation), trial.adjusted()):
+        state = _buffers(augmentation)
+        try:
+            with isolated_random(trial.device, SEED), torch.no_grad(), method("report"):
+                names.append(list(reported(augmentation, trial.device)))
+        except ContractError as error:
+            raise IncompatibleError(error.message) from error
+        _check_unchanged(augmentation, state, "report")
+    if set(names[0]) != set(names[1]):
+        raise IncompatibleError(other_names(*names))
 
 
 def is_restored(trial: AugmentationTrial) -> None:
@@ -180,10 +193,48 @@ AUGMENTATION_CLAUSES = (
     is_differentiable,
     draws_from_the_stream,
     keeps_its_buffers,
+    reports_scalars,
     is_restored,
 )
 """In the order in which they are tried; each raises `IncompatibleError`, with the end of a sentence about the
 augmentation."""
+
+
+# ── What it reports ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def reported(augmentation: Augmentation, device: torch.device) -> dict[str, Tensor]:
+    """What an augmentation reports, if these are scalars on the device.
+
+    Raises:
+        ContractError: with the name at fault.
+    """
+    found = augmentation.report()
+    if not isinstance(found, Mapping):
+        raise ContractError(f"its report gives {type(found).__name__}; return a mapping of names to scalar tensors")
+    for name, value in found.items():
+        if fault := _fault_of(name, value, device):
+            raise ContractError(f"reports {fault}")
+    return dict(found)
+
+
+def other_names(first: Iterable[str], now: Iterable[str]) -> str:
+    """The fault of an augmentation whose report has changed its names, as the end of a sentence about it."""
+    before, after = (", ".join(names) or "nothing" for names in (first, now))
+    return f"at first reports {before}, and later {after}; report the same names always, and NaN for what is not known"
+
+
+def _fault_of(name: object, value: object, device: torch.device) -> str | None:
+    if not isinstance(name, str) or not name:
+        return f"under the name {name!r}; a name is a text"
+    if not isinstance(value, Tensor):
+        hint = "; leave it in a tensor, without item() or float()" if isinstance(value, float | int) else ""
+        return f"{name} as {type(value).__name__}, and not as a tensor{hint}"
+    if value.dim() or value.is_complex():
+        return f"{name} of the shape {tuple(value.shape)} and type {value.dtype}; it must be a real scalar"
+    if value.device.type != device.type:
+        return f"{name} on {value.device}, and the run is on {device}; keep it there"
+    return None
 
 
 # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +244,16 @@ def _augmented(augmentation: nn.Module, images: Tensor) -> Tensor:
     with isolated_random(images.device, SEED), method("forward"):
         augmented: Tensor = augmentation(images)
         return augmented
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.named_buffers()}
+
+
+def _check_unchanged(augmentation: Augmentation, state: Mapping[str, Tensor], doing: str) -> None:
+    for name, value in augmentation.named_buffers():
+        if not same_bits(value, state.get(name, value)):
+            raise IncompatibleError(f"its {doing} changes the buffer {name}; change buffers in adjust alone")
 
 
 def _places(module: nn.Module) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.augmentations import Augmentation
@@ -17,7 +18,8 @@ from ganrun.testing.losses import CPU, IMAGES, STEPS
 
 
 def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:
-    """It is differentiable twice, random by torch's stream alone, keeps its state in buffers, and waits for nothing."""
+    """It is differentiable twice, random by torch's stream alone, keeps its state in buffers, reports scalars, and
+    waits for nothing."""
 
     def make() -> Augmentation:
         augmentation = component(settings, spec or IMAGES)
@@ -27,8 +29,13 @@ def check_augmentation(component: type[Augmentation], settings: Any, spec: DataS
     with asserted(), isolated_random(CPU, 7):
         trial = AugmentationTrial(make(), make, CPU, samples=6)
         check_clauses(trial)
+    found: dict[str, Tensor] = {}
     with on_accelerator() as device:
         augmentation = make().to(device)
+        augmentation.now = {name: value.to(device) for name, value in augmentation.now.items()}
         augmentation(trial.images().to(device))
         if augmentation.every:
             augmentation.adjust(torch.zeros(6, 1, device=device), 6)
+        found.update(augmentation.report())
+    stray = [name for name, value in found.items() if value.device == CPU]
+    assert not stray, f"its report gives {stray[0]} on the CPU, where its buffers are not; take it from a buffer"

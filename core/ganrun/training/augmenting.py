@@ -1,4 +1,4 @@
-"""Augmentations in a run: built and tried before it, in front of their networks, and adjusted after its steps."""
+"""Augmentations in a run: tried before it, in front of their networks, adjusted after its steps, and logged."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.losses import Batch, Inputs, Loss
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
-from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
+from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation, other_names, reported
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.networks import example_records
-from ganrun.training.components import frame_of
-from ganrun.training.state import TrainingState
+from ganrun.training.components import frame_of, run_frames
+from ganrun.training.state import SlotState, TrainingState
+
+SECTION = "augmentation"
+"""Of metrics.jsonl, where augmentations report."""
 
 
 def build_augmentations(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, Augmentation]:
@@ -162,6 +165,41 @@ class Adjuster:
     def _output(self, name: str, part: Batch) -> Tensor:
         at = self._real_inputs(name, part)
         return self._views[name](at.inputs, **at.conditions)
+
+
+class Reports:
+    """What the augmentations of a run report, under the names of its curves.
+
+    Args:
+        recipe: The run's.
+        state: Its networks and augmentations.
+        device: Where they are.
+    """
+
+    def __init__(self, recipe: Recipe, state: TrainingState, device: torch.device) -> None:
+        self._frame = run_frames(recipe, recipe.augmentation or recipe.loss)
+        self._slots = [slot for slot in state.slots.values() if slot.augmentation is not None]
+        self._names: dict[str, set[str]] = {}
+        self._device = device
+
+    def present(self) -> dict[str, Tensor]:
+        """All numbers as they are now, on the device: `{"augmentation/discriminator.p": …}`.
+
+        Raises:
+            ContractError: naming the augmentation, if its `report` fails, gives anything but scalars, or has other
+                names than before.
+        """
+        found = ((slot.name, self._reported(slot)) for slot in self._slots)
+        return {f"{SECTION}/{slot}.{name}": value for slot, each in found for name, value in each.items()}
+
+    def _reported(self, slot: SlotState) -> dict[str, Tensor]:
+        assert slot.augmentation is not None
+        with self._frame("report"), torch.no_grad():
+            values = reported(slot.augmentation, self._device)
+            first = self._names.setdefault(slot.name, set(values))
+            if first != values.keys():
+                raise ContractError(other_names(sorted(first), sorted(values)))
+        return values
 
 
 @contextmanager

@@ -73,15 +73,17 @@ class RunEvents:
 
     @eventspec
     def measured(self, run: Run, step: int, images_seen: int, values: Mapping[str, float]) -> None:
-        """Every `train.log_every_steps`, and after the last step: means over the steps since the last time.
+        """Every `train.log_every_steps`, and after the last step: means over the steps since the last time, and numbers
+        as they are then.
 
         Args:
             run: The run.
             step: Steps done.
             images_seen: Real images consumed.
             values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
-                `lr/<slot>` where it varies, `perf/images_per_second`, `perf/step_milliseconds`. What a loss only
-                reports may be NaN or infinite; anything else that is ends the run right after this event.
+                `augmentation/<slot>.<name>` as it is now, `lr/<slot>` where it varies, `perf/images_per_second`,
+                `perf/step_milliseconds`. What a loss or an augmentation only reports may be NaN or infinite; anything
+                else that is ends the run right after this event.
         """
 
     @eventspec

@@ -48,16 +48,21 @@ class Measurements:
         """Count what `add` has added to the group `name` since."""
         self._groups[name].counted(times)
 
-    def read(self) -> dict[str, float]:
+    def read(self, present: Mapping[str, Tensor] = NOTHING) -> dict[str, float]:
         """The means since the last read, over all ranks; the sums start again at 0. A mean is NaN or infinite if one of
         its values was. Waits for the device: the loop's only host sync.
+
+        Args:
+            present: Scalars that are read with them, as they are now; over all ranks, their means.
         """
         groups = [group for group in self._groups.values() if group.count]
         sums = [value for group in groups for value in group.folded()]
+        sums += [value.to(_kind(value, torch.float64)) for value in present.values()]
         stacked = torch.stack(sums) if sums else torch.zeros(0)
         average_over_ranks([stacked])
         on_host = iter(stacked.tolist())
-        return {name: value for group in groups for name, value in group.take(on_host)}
+        means = {name: value for group in groups for name, value in group.take(on_host)}
+        return {**means, **dict(zip(present, on_host, strict=True))}
 
     def reported(self) -> set[str]:
         """The names of what is only reported: no network is trained by it."""
@@ -168,6 +173,10 @@ class _Group:
 
 
 def _zero(value: Tensor, least: torch.dtype) -> Tensor:
-    """A zero of the value's type or of `least`, whichever has more digits."""
+    return torch.zeros((), dtype=_kind(value, least), device=value.device)
+
+
+def _kind(value: Tensor, least: torch.dtype) -> torch.dtype:
+    """The value's type or `least`, whichever has more digits."""
     kind = torch.float32 if value.device.type == "mps" else least  # which has no float64
-    return torch.zeros((), dtype=torch.promote_types(value.dtype, kind), device=value.device)
+    return torch.promote_types(value.dtype, kind)

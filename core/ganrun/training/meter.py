@@ -1,14 +1,17 @@
-"""The means of what a run reports, read from the device at its logging interval."""
+"""What a run reports, read from the device at its logging interval: means of its losses, and its augmentations."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+
+from torch import Tensor
 
 from ganrun.base.errors import NonFiniteError
 from ganrun.rundir.checkpoints import checkpoints_in
+from ganrun.training.augmenting import Reports
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run, add_line
 
@@ -26,8 +29,11 @@ class Meter:
         self.measurements = Measurements()
         """What the steps add to."""
         self._run = run
+        self._reports = Reports(run.recipe, run.state, run.model.device)
         self._warned: set[str] = set()
         """Reported names that have been not finite."""
+        self._known: set[str] = set()
+        """Numbers of augmentations that have not been NaN."""
         self._start_interval()
 
     def is_scheduled(self) -> bool:
@@ -35,26 +41,29 @@ class Meter:
         return self._run.done or self._run.step % self._run.recipe.train.log_every_steps == 0
 
     def read(self) -> None:
-        """Read the means since the last call, and the speed; does nothing if no step was taken since then.
+        """Read the means since the last call, what augmentations report now, and the speed; does nothing if no step was
+        taken since then.
 
         Raises:
-            NonFiniteError: if any mean of what is minimised is NaN or infinite; all means are recorded before.
+            NonFiniteError: if any mean of what is minimised is NaN or infinite; everything is recorded before.
+            ContractError: if an augmentation reports what it may not.
         """
         run = self._run
         if run.step == self._step:
             return
-        means = self._means()
-        values = {**means, **self._speed(), **self._learning_rates()}
+        present = self._reports.present()
+        found = self._on_host(present)
+        values = {**found, **self._speed(), **self._learning_rates()}
         add_line(run, values)
         run.emit("measured", values=values)
-        self._check(means)
+        self._check(found, present.keys())
         self._start_interval()
 
-    def _means(self) -> dict[str, float]:
+    def _on_host(self, present: Mapping[str, Tensor]) -> dict[str, float]:
         started = time.perf_counter()
-        means = self.measurements.read()
+        found = self.measurements.read(present)
         self._run.state.seconds += time.perf_counter() - started
-        return means
+        return found
 
     def _speed(self) -> dict[str, float]:
         run = self._run
@@ -76,15 +85,22 @@ class Meter:
 
     # ── What is not finite ────────────────────────────────────────────────────────────────────────────
 
-    def _check(self, means: Mapping[str, float]) -> None:
+    def _check(self, found: Mapping[str, float], present: Set[str]) -> None:
         """Warn of what is only reported, once for each name; raise for all else."""
-        bad = {name: value for name, value in means.items() if not math.isfinite(value)}
-        reported = self.measurements.reported()
+        bad = {name: value for name, value in found.items() if not math.isfinite(value)}
+        reported = self.measurements.reported() | present
         if fatal := [f"{name} = {value}" for name, value in bad.items() if name not in reported]:
             raise NonFiniteError(self._advice(", ".join(fatal)))
-        for name in bad.keys() - self._warned:
+        told = bad.keys() - self._warned - self._unknown(found, present)
+        for name in told:
             log.warning("%s is %s at step %d; it is recorded as null, now and later", name, bad[name], self._run.step)
-        self._warned |= bad.keys()
+        self._warned |= told
+
+    def _unknown(self, found: Mapping[str, float], present: Set[str]) -> set[str]:
+        """What an augmentation does not know yet: NaN, as it has been so far."""
+        unknown = {name for name in present if math.isnan(found[name])} - self._known
+        self._known |= present - unknown
+        return unknown
 
     def _advice(self, bad: str) -> str:
         earlier = checkpoints_in(self._run.directory.path)

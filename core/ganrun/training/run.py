@@ -189,8 +189,8 @@ class Run:
         """Add a line to metrics.jsonl: numbers, or scores. Numbers are named as by `<section>/<name>`.
 
         Raises:
-            ContractError: if a name has no section, or the section is the engine's: `loss`, `grad`, `lr`, `perf` or
-                `eval`.
+            ContractError: if a name has no section, or the section is the engine's: `loss`, `grad`,
+                `augmentation`, `lr`, `perf` or `eval`.
             RunError: if it cannot be written.
         """
         for name in values:
@@ -224,7 +224,7 @@ class Run:
         self.events.emit("evaluating", run=self, what=what, done=done, total=total)
 
 
-ENGINE_SECTIONS = ("loss", "grad", "lr", "perf", "eval")
+ENGINE_SECTIONS = ("loss", "grad", "augmentation", "lr", "perf", "eval")
 """Sections of metrics.jsonl in which only the engine records."""
 
 
