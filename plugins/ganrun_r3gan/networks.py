@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 import ganrun
 from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, image_shape
-from ganrun_r3gan.layers import Block, Downsample, Upsample, block_gain, conv, full_precision, linear
+from ganrun_r3gan.layers import (
+    Block,
+    Downsample,
+    Upsample,
+    block_gain,
+    conv,
+    full_precision,
+    in_run_precision,
+    linear,
+)
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -83,7 +92,7 @@ class R3ganGenerator(Generator):
             if self.embedding is not None:
                 latents = torch.cat([latents, self.embedding(labels)], dim=1)
             maps = self.smallest(self.weights(latents)[:, :, None, None] * self.basis)
-        images: Tensor = self.larger(maps).float()
+        images: Tensor = self.larger(in_run_precision(maps)).float()
         return images if self.training else images.clamp(-1, 1)
 
 
