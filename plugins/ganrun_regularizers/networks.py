@@ -66,7 +66,8 @@ def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
     unused = [pattern for pattern, fitting in found.items() if not fitting]
     if unused:
-        raise IncompatibleError(f'no weights of two dimensions are called "{unused[0]}"; those are {", ".join(names)}')
+        first = next(iter(names), "none")
+        raise IncompatibleError(f'no weights of two dimensions are called "{unused[0]}"; the first of them is {first}')
     return {name for fitting in found.values() for name in fitting}
 
 

@@ -133,7 +133,10 @@ def test_attention_on_a_map_of_odd_sides_is_refused():
 
 def test_the_recipes_line_names_what_does_not_fit(tmp_path):
     tables = recipe(generator={"use": "biggan", "widths": [8, 8]}, loss={"use": "conditional-hinge", "noise_size": 7})
-    with pytest.raises(RequestError, match=r"\[generator\] biggan.*7 latents into 2 equal parts.*a multiple of 2"):
+    with pytest.raises(RequestError, match=r"\[generator\] biggan.*7 latents into 2 equal parts.*a multiple of 2 in"):
+        build(tables, tmp_path / "run")
+    tables = recipe(generator={"use": "sngan", "widths": [8]})
+    with pytest.raises(RequestError, match=r"toml:\d+: \[generator\] widths = \[8\]: .* at least 2 items"):
         build(tables, tmp_path / "run")
     tables = recipe(discriminator={"use": "sagan", "widths": [8], "attention_size": 16})
     with pytest.raises(RequestError, match=r"\[discriminator\] sagan.*attention_size is 16, but its maps are 4 high"):
