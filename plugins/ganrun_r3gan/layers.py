@@ -111,14 +111,7 @@ class Upsample(nn.Module):
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """A block in float32, where the run's precision is another."""
-    return torch.autocast(tensor.device.type, enabled=False) if _is_lower(tensor) else nullcontext()
-
-
-def in_run_precision(maps: Tensor) -> Tensor:
-    """Maps in the run's precision, as convolutions would return them: what blocks add to them then is, too."""
-    return maps.to(torch.get_autocast_dtype(maps.device.type)) if _is_lower(maps) else maps
-
-
-def _is_lower(tensor: Tensor) -> bool:
     device = tensor.device.type
-    return not torch.compiler.is_exporting() and device != "meta" and torch.is_autocast_enabled(device)
+    if torch.compiler.is_exporting() or device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -13,16 +13,7 @@ from torch import Tensor, nn
 
 import ganrun
 from ganrun import Discriminator, Generator, IncompatibleError, NetworkSpec, image_shape
-from ganrun_r3gan.layers import (
-    Block,
-    Downsample,
-    Upsample,
-    block_gain,
-    conv,
-    full_precision,
-    in_run_precision,
-    linear,
-)
+from ganrun_r3gan.layers import Block, Downsample, Upsample, block_gain, conv, full_precision, linear
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -92,7 +83,7 @@ class R3ganGenerator(Generator):
             if self.embedding is not None:
                 latents = torch.cat([latents, self.embedding(labels)], dim=1)
             maps = self.smallest(self.weights(latents)[:, :, None, None] * self.basis)
-        images: Tensor = self.larger(in_run_precision(maps)).float()
+        images: Tensor = self.larger(_in_run_precision(maps)).float()
         return images if self.training else images.clamp(-1, 1)
 
 
@@ -143,6 +134,14 @@ class _Blocks:
         own = self._settings
         for _ in range(own.blocks):
             yield Block(width, width * own.expansion, own.cardinality, own.kernel_size, self._gain)
+
+
+def _in_run_precision(maps: Tensor) -> Tensor:
+    """Maps in the run's precision, as convolutions return them; then the sums in blocks are in it, too."""
+    kind = maps.device.type
+    if torch.compiler.is_exporting() or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return maps
+    return maps.to(torch.get_autocast_dtype(kind))
 
 
 def _widened(fan_in: int, fan_out: int) -> Sequence[nn.Module]:
