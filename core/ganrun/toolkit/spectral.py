@@ -47,7 +47,7 @@ class SpectralConv2d(_Spectral, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(batch, in_channels, height, width)` to maps `(batch, out_channels, …)`."""
-        return self._conv_forward(images, self.normalised_weight(), self.bias)
+        return self._conv_forward(images, self.normalised_weight(), self.bias)  # type: ignore[no-any-return]
 
 
 class SpectralLinear(_Spectral, nn.Linear):
