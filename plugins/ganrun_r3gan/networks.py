@@ -83,7 +83,7 @@ class R3ganGenerator(Generator):
             if self.embedding is not None:
                 latents = torch.cat([latents, self.embedding(labels)], dim=1)
             maps = self.smallest(self.weights(latents)[:, :, None, None] * self.basis)
-        images: Tensor = self.larger(maps).float()
+        images: Tensor = self.larger(_in_run_precision(maps)).float()
         return images if self.training else images.clamp(-1, 1)
 
 
@@ -134,6 +134,14 @@ class _Blocks:
         own = self._settings
         for _ in range(own.blocks):
             yield Block(width, width * own.expansion, own.cardinality, own.kernel_size, self._gain)
+
+
+def _in_run_precision(maps: Tensor) -> Tensor:
+    """Maps in the run's precision, as convolutions return them; then the sums in blocks are in it, too."""
+    kind = maps.device.type
+    if torch.compiler.is_exporting() or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return maps
+    return maps.to(torch.get_autocast_dtype(kind))
 
 
 def _widened(fan_in: int, fan_out: int) -> Sequence[nn.Module]:

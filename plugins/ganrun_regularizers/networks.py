@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -40,10 +42,33 @@ class Orthogonal(Regularizer):
         weight: Scheduled = Field(Scheduled(start=1e-4), ge=0)
         """β."""
 
+        without: tuple[str, ...] = ()
+        """Weights that are left out, by name, with * for anything: ["classes.*"] are the vectors of classes of
+        `biggan`, as in the authors' program; ["*.scale", "*.shift"] the tables of classes of `sngan` and `sagan`."""
+
+    settings: Settings
+
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
         """Σ ‖W Wᵀ ⊙ (1 − I)‖²_F over all weights of at least two dimensions, each as one row for each first index."""
-        matrices = [weight.flatten(1) for weight in getattr(nets, slot).weights().values() if weight.dim() > 1]
-        return torch.stack([_off_diagonal(matrix) for matrix in matrices]).sum()
+        weights = {name: weight for name, weight in getattr(nets, slot).weights().items() if weight.dim() > 1}
+        names = set(weights) - _matching(weights, self.settings.without)
+        if not names:
+            raise IncompatibleError(f"finds no weights of two dimensions in the {slot}, besides those in without")
+        return torch.stack([_off_diagonal(weights[name].flatten(1)) for name in weights if name in names]).sum()
+
+
+def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Those of the names that a pattern fits.
+
+    Raises:
+        IncompatibleError: if a pattern fits none.
+    """
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
+    unused = [pattern for pattern, fitting in found.items() if not fitting]
+    if unused:
+        first = next(iter(names), "none")
+        raise IncompatibleError(f'no weights of two dimensions are called "{unused[0]}"; the first of them is {first}')
+    return {name for fitting in found.values() for name in fitting}
 
 
 def _off_diagonal(rows: Tensor) -> Tensor:

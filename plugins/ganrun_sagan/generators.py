@@ -15,7 +15,7 @@ from torch.nn.functional import relu
 import ganrun
 from ganrun import Generator, IncompatibleError, NetworkSpec, float32_tanh, halved_shape
 from ganrun_sagan.blocks import PLAIN, SPECTRAL, Norm, UpBlock, initialise
-from ganrun_sagan.layout import AttentionSize, Initialisation, Widths, attentions
+from ganrun_sagan.layout import AttentionSize, Initialisation, MapWidths, attentions
 from ganrun_sagan.norms import ClassBatchNorm2d, VectorBatchNorm2d
 
 
@@ -28,7 +28,7 @@ class SnganGenerator(Generator):
     """
 
     class Settings(ganrun.Settings):
-        widths: Widths = (256, 256, 256, 256)
+        widths: MapWidths = (256, 256, 256, 256)
         """Channels of the first map, then of each block. The default is the paper's for 32×32, from 4×4."""
 
         spectral: bool = False
@@ -61,7 +61,7 @@ class SaganGenerator(SnganGenerator):
     """
 
     class Settings(SnganGenerator.Settings):
-        widths: Widths = (256, 256, 256, 256)
+        widths: MapWidths = (256, 256, 256, 256)
         """Channels of the first map, then of each block. The default is SNGAN's for 32×32, from 4×4; the authors' for
         128×128 is [1024, 1024, 512, 256, 128, 64]."""
 
@@ -82,7 +82,7 @@ class BigganGenerator(Generator):
     """
 
     class Settings(ganrun.Settings):
-        widths: Widths = (256, 256, 256, 256)
+        widths: MapWidths = (256, 256, 256, 256)
         """Channels of the first map, then of each block. The default is the authors' for CIFAR-10, from 4×4."""
 
         class_size: int = Field(128, ge=1)
@@ -156,6 +156,6 @@ def _part_size(latents: int, parts: int) -> int:
     if latents % parts:
         raise IncompatibleError(
             f"divides its {latents} latents into {parts} equal parts, for the first layer and each block; "
-            f"change noise_size in [loss] to a multiple of {parts}"
+            f"take a multiple of {parts} in [loss], as noise_size or latent_size"
         )
     return latents // parts

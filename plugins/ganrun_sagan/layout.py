@@ -10,7 +10,12 @@ from torch import nn
 from ganrun import IncompatibleError
 from ganrun_sagan.attention import SelfAttention
 
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+_Width = Annotated[int, Field(ge=1)]
+
+Widths = Annotated[tuple[_Width, ...], Field(min_length=1)]
+
+MapWidths = Annotated[tuple[_Width, ...], Field(min_length=2)]
+"""Of a generator: of the first map, and of at least one block, whose norms take the class."""
 
 AttentionSize = Annotated[
     int,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from ganrun import SpectralLinear
+from ganrun import ContractError, SpectralLinear
 
 
 class ClassBatchNorm2d(nn.Module):
@@ -23,10 +23,16 @@ class ClassBatchNorm2d(nn.Module):
         self.shift = nn.Parameter(torch.zeros(classes, channels)) if classes else None
 
     def forward(self, maps: Tensor, labels: Tensor | None) -> Tensor:
-        """Maps `(batch, channels, height, width)` with int64 labels `(batch,)`."""
+        """Maps `(batch, channels, height, width)` with int64 labels `(batch,)`.
+
+        Raises:
+            ContractError: if there are classes and no labels.
+        """
         normed: Tensor = self.norm(maps)
-        if labels is None or self.scale is None or self.shift is None:
+        if self.scale is None or self.shift is None:
             return normed
+        if labels is None:
+            raise ContractError("the network is built for labels, but the loss calls it without them")
         return _changed(normed, embedding(labels, self.scale), embedding(labels, self.shift))
 
 

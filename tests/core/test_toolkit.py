@@ -371,6 +371,14 @@ def test_a_spectral_layer_settles_at_norm_1_and_is_then_the_plain_layer_with_the
     torch.testing.assert_close(layer.eval()(given), plain(given), rtol=1e-6, atol=1e-8)
 
 
+def test_a_spectral_convolution_takes_every_argument_of_a_plain_one():
+    arguments = {"stride": 2, "padding": 2, "dilation": 2, "groups": 3, "padding_mode": "reflect", "bias": False}
+    layer, plain = ganrun.SpectralConv2d(3, 6, 3, **arguments).eval(), torch.nn.Conv2d(3, 6, 3, **arguments)
+    plain.weight.data = layer.normalised_weight().detach()
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(layer(images), plain(images))
+
+
 @pytest.mark.parametrize("kind", SPECTRAL_LAYERS)
 def test_a_spectral_layers_gradient_holds_the_singular_vectors_fixed(kind):
     """d(W / σ) with σ = uᵀWv: (G − ⟨G, W/σ⟩ u vᵀ) / σ, equation 12."""

@@ -321,15 +321,17 @@ def test_the_discriminator_is_stages_then_a_filter_for_each_channel_and_a_produc
     torch.testing.assert_close(network(images, labels), torch.einsum("nok,nk->no", vectors, embedding[labels]))
 
 
-def test_the_smallest_stage_is_in_float32_at_any_precision() -> None:
-    generator = R3ganGenerator(TINY, NetworkSpec((5,), (3, 8, 8)))
-    discriminator = R3ganDiscriminator(TINY, NetworkSpec((3, 8, 8), (1,)))
+@pytest.mark.parametrize("widths", [(8, 12), (8, 8)])
+def test_the_smallest_stage_is_in_float32_at_any_precision_and_no_other(widths: tuple[int, ...]) -> None:
+    settings = TINY.model_copy(update={"widths": widths})
+    generator = R3ganGenerator(settings, NetworkSpec((5,), (3, 8, 8)))
+    discriminator = R3ganDiscriminator(settings, NetworkSpec((3, 8, 8), (1,)))
     types: dict[str, set[torch.dtype]] = {}
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         for stage in ("smallest", "larger"):
             for block in (each for each in getattr(network, stage).modules() if isinstance(each, Block)):
                 seen = types.setdefault(f"{name}.{stage}", set())
-                block.branch.register_forward_hook(lambda *call, seen=seen: seen.add(call[-1].dtype))
+                block.register_forward_hook(lambda *call, seen=seen: seen.add(call[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         images = generator(torch.randn(2, 5))
         logits = discriminator(images)

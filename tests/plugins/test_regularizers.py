@@ -109,18 +109,18 @@ def test_dragan_looks_around_the_real_images_with_its_variance():
 
 
 def test_orthogonal_counts_products_of_different_filters_only():
-    def penalty(*weights: Tensor) -> float:
-        view = type("Weights", (), {"weights": lambda self: dict(enumerate(weights))})()
+    def penalty(*weights: Tensor, **settings: Any) -> float:
+        named = {f"{number}.weight": weight for number, weight in enumerate(weights)}
+        view = type("Weights", (), {"weights": lambda self: named})()
         loss = NonSaturatingGan(NonSaturatingGan.Settings(), DataSpec(SHAPE))
-        return (
-            Orthogonal(Orthogonal.Settings(), loss)
-            .penalty(Nets({"generator": view}), Batch(noise(1)), "generator")
-            .item()
-        )
+        orthogonal = Orthogonal(Orthogonal.Settings(**settings), loss)
+        return orthogonal.penalty(Nets({"generator": view}), Batch(noise(1)), "generator").item()
 
     assert penalty(3 * torch.eye(4), torch.ones(5)) == 0, "orthogonal filters of any norm, and biases"
     assert penalty(torch.tensor([[1.0, 2.0], [3.0, 0.0]])) == 2 * 3.0**2
-    assert penalty(torch.ones(2, 2, 1, 1), torch.ones(2, 3)) == 2 * 2.0**2 + 2 * 3.0**2
+    both = torch.ones(2, 2, 1, 1), torch.ones(2, 3)
+    assert penalty(*both) == 2 * 2.0**2 + 2 * 3.0**2
+    assert penalty(*both, without=("0.*",)) == 2 * 3.0**2
 
 
 def test_consistency_is_zero_where_the_change_is_not_seen_and_else_the_squared_difference():
@@ -418,6 +418,11 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
         (tables("gan", {"use": "r1", "slot": "critic"}), 'has no slot "critic"'),
         (tables("gan", {"use": "r1", "slot": "generator"}), r"toml:\d+: \[\[regularizer\]\] r1 .* generator takes"),
         (tables("gan", {"use": "path-length", "space": "w"}), "needs a generator with methods mapping and synthesis"),
+        (
+            tables("gan", {"use": "orthogonal", "without": ["classes.*"]}),
+            r"toml:\d+: \[\[regularizer\]\] orthogonal .*no weights of two dimensions are called \"classes",
+        ),
+        (tables("gan", {"use": "orthogonal", "without": ["*"]}), "no weights of two dimensions in the generator"),
         (tables("gan", {"use": "idle"}), "depends on no weight of the discriminator, so it would change nothing"),
         (tables("gan", {"use": "idle", "each": True}), "gives no scalar tensor"),
     ]

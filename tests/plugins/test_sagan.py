@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import batch_norm, max_pool2d
 
 import ganrun
-from ganrun import IncompatibleError, NetworkSpec, RequestError
+from ganrun import ContractError, IncompatibleError, NetworkSpec, RequestError
 from ganrun.testing import assert_conforms, build, train
 from ganrun.training.runner import execute
 from ganrun_conditional.critics import ConditionalHingeGan
@@ -133,7 +133,10 @@ def test_attention_on_a_map_of_odd_sides_is_refused():
 
 def test_the_recipes_line_names_what_does_not_fit(tmp_path):
     tables = recipe(generator={"use": "biggan", "widths": [8, 8]}, loss={"use": "conditional-hinge", "noise_size": 7})
-    with pytest.raises(RequestError, match=r"\[generator\] biggan.*7 latents into 2 equal parts.*a multiple of 2"):
+    with pytest.raises(RequestError, match=r"\[generator\] biggan.*7 latents into 2 equal parts.*a multiple of 2 in"):
+        build(tables, tmp_path / "run")
+    tables = recipe(generator={"use": "sngan", "widths": [8]})
+    with pytest.raises(RequestError, match=r"toml:\d+: \[generator\] widths = \[8\]: .* at least 2 items"):
         build(tables, tmp_path / "run")
     tables = recipe(discriminator={"use": "sagan", "widths": [8], "attention_size": 16})
     with pytest.raises(RequestError, match=r"\[discriminator\] sagan.*attention_size is 16, but its maps are 4 high"):
@@ -185,6 +188,11 @@ def test_a_norm_by_class_starts_as_the_norm_without_classes():
     maps = torch.randn(6, 5, 4, 4)
     torch.testing.assert_close(ClassBatchNorm2d(5, 3)(maps, torch.zeros(6, dtype=torch.int64)), nn.BatchNorm2d(5)(maps))
     assert isinstance(made(SnganGenerator, classes=0, widths=(8, 8)).body.blocks[0].norm_in.norm.weight, nn.Parameter)
+
+
+def test_a_norm_by_class_needs_one():
+    with pytest.raises(ContractError, match="built for labels, but the loss calls it without them"):
+        made(SnganGenerator, widths=(8, 8))(torch.randn(2, 12))
 
 
 def test_biggans_norm_is_linear_in_its_vector():

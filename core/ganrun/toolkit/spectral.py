@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, embedding, linear, normalize
+from torch.nn.functional import embedding, linear, normalize
 
 
 class _Spectral(nn.Module):
@@ -47,7 +47,7 @@ class SpectralConv2d(_Spectral, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(batch, in_channels, height, width)` to maps `(batch, out_channels, …)`."""
-        return conv2d(images, self.normalised_weight(), self.bias, self.stride, self.padding)
+        return self._conv_forward(images, self.normalised_weight(), self.bias)  # type: ignore[no-any-return]
 
 
 class SpectralLinear(_Spectral, nn.Linear):
@@ -63,4 +63,4 @@ class SpectralEmbedding(_Spectral, nn.Embedding):
 
     def forward(self, indices: Tensor) -> Tensor:
         """int64 indices `(…)` to `(…, embedding_dim)`."""
-        return embedding(indices, self.normalised_weight())
+        return embedding(indices, self.normalised_weight(), self.padding_idx)
