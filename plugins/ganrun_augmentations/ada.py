@@ -86,8 +86,8 @@ class Ada(ganrun.Augmentation):
     Karras et al. 2020 (arXiv:2006.06676), section 3 and appendix B; unless set otherwise, the transforms of the paper's
     pipeline `bgc`: pixel blitting, geometry, colour. An adaptive p is adjusted every 4 steps by
     sign(r_t − `target`) · images seen since / `images`, where r_t = E[sign(D(x))] over training images; it is ≥ 0, and
-    may pass 1. It suits losses for which 0 separates real from generated; a relativistic or a Wasserstein loss needs a
-    p that is set. p and r_t are logged.
+    may pass 1. D(x) counts from the loss's boundary between real and generated. A Wasserstein or a relativistic loss
+    has none, and needs a p that is set. p and r_t are logged.
     """
 
     Settings: ClassVar[type[AdaSettings]] = AdaSettings
@@ -125,11 +125,8 @@ class Ada(ganrun.Augmentation):
         return self._corrupted(images, chance)
 
     def adjust(self, outputs: Tensor, images: int) -> None:
-        """p += sign(r_t − target) · images / `settings.images`, and never below 0; r_t = E[sign(D(x))].
-
-        Of several outputs, the first one says how real an image is.
-        """
-        self.r_t.copy_(outputs[:, :1].sign().mean())
+        """p += sign(r_t − target) · images / `settings.images`, and never below 0; r_t = E[sign(D(x))]."""
+        self.r_t.copy_(outputs.sign().mean())
         direction = (self.r_t - self.settings.target).sign()
         self.p.add_(direction * (images / self.settings.images)).clamp_(min=0)
 

@@ -108,6 +108,8 @@ class ConditionalHingeGan(_ConditionalCriticGan):
 
     settings: Settings
 
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
+
     def critic_terms(self, nets: Nets, at: Inputs, samples: Tensor, real: Tensor, fake: Tensor) -> Terms:
         """E[max(0, 1 − D(x|y))] + E[max(0, 1 + D(G(z|y)|y))]."""
         return Terms(minimise={"real": (1 - real).relu().mean(), "fake": (1 + fake).relu().mean()})

@@ -15,6 +15,7 @@ from ganrun import (
     Nets,
     Ports,
     Reading,
+    Slot,
     Terms,
     join_latents,
     logistic_terms,
@@ -28,6 +29,8 @@ class ConditionalGan(ClassInLatents, AdversarialLoss):
     Mirza and Osindero 2014 (arXiv:1411.1784), equation 2, with the non-saturating generator. How the class enters is
     each network's setting `labels`.
     """
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     def ports(self, slot: str) -> Ports:
         """Both networks get the class as labels."""
@@ -59,6 +62,8 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
         """Weight of the classes' likelihood L_C beside the source's L_S; 1 in the paper."""
 
     settings: Settings
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     def ports(self, slot: str) -> Ports:
         """The discriminator returns one logit for real, and one for each class."""

@@ -26,6 +26,7 @@ from ganrun import (
     Nets,
     Ports,
     Reading,
+    Slot,
     Terms,
     join_latents,
     logistic_terms,
@@ -66,6 +67,8 @@ class InfoGan(AdversarialLoss):
             return continuous
 
     settings: Settings
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     @property
     def latent_size(self) -> int:

@@ -106,6 +106,8 @@ class ProgressiveDiscriminator(Growing, Discriminator):
     ReLU; at 4×4 the standard deviation over the minibatch is appended as a channel. Equalised learning rate, no norm.
     """
 
+    compares_samples = True
+
     class Settings(GrowingSettings):
         group_size: int = Field(4, ge=1)
         """Samples over which the standard deviation is taken; 1 leaves that channel out."""

@@ -47,7 +47,7 @@ class StyleGan2(AdversarialLoss):
 
     slots = {
         "generator": Slot("generator", averaged=True, methods=("mapping", "synthesis")),
-        "discriminator": Slot("discriminator", augmented=True),
+        "discriminator": Slot("discriminator", augmented=True, boundary=0.0),
     }
 
     settings: _Settings

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 import ganrun
-from ganrun import AdversarialLoss, Batch, Nets, Terms, logistic_terms, non_saturating_loss
+from ganrun import AdversarialLoss, Batch, Nets, Slot, Terms, logistic_terms, non_saturating_loss
 
 
 class _Gan(AdversarialLoss):
@@ -23,6 +23,8 @@ class _Gan(AdversarialLoss):
         """Length of a latent vector, drawn from N(0, I)."""
 
     settings: Settings
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     moved = {"n_discriminator": "train.repeat.discriminator"}
 
@@ -71,6 +73,8 @@ class LeastSquaresGan(_Gan):
     Mao et al. 2016 (arXiv:1611.04076), equation 9: labels a = 0 for samples, b = 1 for real images, and c = 1 for what
     the generator wants of its samples. D is the network's raw output; a sigmoid would flatten the squares.
     """
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.5)}
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """½ E[(D(x) − 1)²] + ½ E[D(G(z))²]."""

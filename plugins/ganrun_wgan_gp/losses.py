@@ -118,6 +118,8 @@ class HingeGan(_CriticGan):
     bound the critic: use one with spectral norm.
     """
 
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
+
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """E[max(0, 1 − D(x))] + E[max(0, 1 + D(G(z)))]: SNGAN's equation 16, with its sign turned."""
         real, fake = nets.discriminator(batch.images), nets.discriminator(nets.generator(batch.latents))

@@ -71,7 +71,9 @@ FAMILIES = {
     ),
     # With batch norm the discriminator wins within 500 steps on the digits, and the samples become one.
     "lsgan": Family(
-        "lsgan_fashion_mnist.toml", (*FASTER_GENERATOR, "discriminator.norm=spectral"), {**on_images(800), "digits": 500}
+        "lsgan_fashion_mnist.toml",
+        (*FASTER_GENERATOR, "discriminator.norm=spectral"),
+        {**on_images(800), "digits": 500},
     ),
     "wgan, clipped": Family(
         "wgan_clip_cifar10.toml", (*NARROW, *SHORT, "optimizer.schedule=constant", "optimizer.lr=5e-4"), on_images(800)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 import ganrun
 from ganrun import Augmentation, ContractError, DataSpec, IncompatibleError, Run, hookimpl
-from ganrun.testing import assert_conforms, train
+from ganrun.testing import assert_conforms, build, train
+from ganrun.training.measurements import Measurements
+from ganrun.training.step import build_step
 
 MLP = {"use": "mlp", "hidden": [8]}
 CONV = {"use": "conv", "feature_maps": 4, "stages": 1}
@@ -59,22 +61,67 @@ class Plugin:
 
 
 @pytest.mark.parametrize(
-    ("loss", "networks"),
+    ("loss", "networks", "penalties"),
     [
-        ({"use": "gan", "latent_size": 4}, MLP),
-        ({"use": "wgan-gp", "latent_size": 4}, MLP),
-        ({"use": "gan", "latent_size": 4}, CONV),
-        ({"use": "cgan", "noise_size": 4}, MLP),
+        ({"use": "gan", "latent_size": 4}, MLP, []),
+        ({"use": "gan", "latent_size": 4}, MLP, [{"use": "r1"}]),
+        ({"use": "gan", "latent_size": 4}, CONV, []),
+        ({"use": "cgan", "noise_size": 4}, MLP, []),
     ],
     ids=["gan", "second order", "batch norm", "labels"],
 )
 def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
-    journey: Callable[..., Run], loss: dict[str, Any], networks: dict[str, Any]
+    journey: Callable[..., Run], loss: dict[str, Any], networks: dict[str, Any], penalties: list[dict[str, Any]]
 ) -> None:
-    tables = {"loss": loss, "generator": networks, "discriminator": networks}
+    tables = {"loss": loss, "generator": networks, "discriminator": networks, "regularizer": penalties}
     run = journey({**tables, "augmentation": {"use": "flips-and-shifts", "target": -1.5, "images": 200}}, Plugin())
     p = run.state.weights()["discriminator.augmentation"]["p"]
     assert p.item() == pytest.approx(run.images_seen / 200)
+
+
+def adjusted_to(outputs: list[Tensor]) -> type[Augmentation]:
+    """An augmentation that keeps what it is told."""
+
+    class Told(Ada):
+        def adjust(self, outputs_of_batch: Tensor, images: int) -> None:
+            outputs.append(outputs_of_batch.clone())
+
+    return Told
+
+
+@pytest.mark.parametrize(("loss", "boundary"), [("gan", 0.0), ("lsgan", 0.5)])
+def test_outputs_count_from_the_loss_s_boundary(tmp_path: Path, loss: str, boundary: float) -> None:
+    told: list[Tensor] = []
+
+    class ToldPlugin:
+        @hookimpl
+        def ganrun_augmentations(self) -> dict[str, type[Augmentation]]:
+            return {"told": adjusted_to(told)}
+
+    tables = {"loss": {"use": loss, "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "told"}, "train": {"steps": 2}})
+    run = build(recipe, tmp_path / "run", ToldPlugin(), Gauge())
+    told.clear()
+    with torch.no_grad():
+        for parameter in run.state.slots["discriminator"].module.parameters():
+            parameter.zero_()
+    for group in run.state.slots["discriminator"].optimizer.param_groups:
+        group["lr"] = 0.0
+    step = build_step(run, Measurements())
+    step(), step()
+    assert len(told) == 1 and torch.equal(told[0], torch.full((4, 1), -boundary))
+
+
+@pytest.mark.parametrize("loss", ["wgan", "wgan-gp", "r3gan"])
+def test_without_a_boundary_only_an_augmentation_that_is_never_adjusted_is_accepted(tmp_path: Path, loss: str) -> None:
+    tables = {"loss": {"use": loss, "latent_size": 4}, "generator": MLP, "discriminator": MLP}
+    recipe = merged(BASE, {**tables, "augmentation": {"use": "flips-and-shifts"}})
+    with pytest.raises(
+        IncompatibleError, match=r"run\.toml:\d+: \[augmentation\] .*Slot\.boundary\); take another loss"
+    ):
+        build(recipe, tmp_path / "run", Plugin(), Gauge())
+    assert not (tmp_path / "run").exists()
+    build(merged(BASE, {**tables, "augmentation": {"use": "ada", "p": 0.5}}), tmp_path / "run", Gauge())
 
 
 class Cropping(Augmentation):

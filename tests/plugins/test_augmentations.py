@@ -444,7 +444,7 @@ def test_they_conform(component: type[Augmentation], settings: dict[str, Any]) -
 
 def test_p_follows_the_mean_sign_passes_1_and_stays_above_0() -> None:
     augmentation = ada(target=0.6, images=1000)
-    known, unknown = torch.tensor([[2.0, -9.0], [5.0, -9.0], [0.1, -9.0], [3.0, -9.0]]), torch.tensor([[1.0], [-4.0]])
+    known, unknown = torch.tensor([[2.0], [5.0], [0.1], [3.0]]), torch.tensor([[1.0], [-4.0]])
     assert augmentation.every == 4
     for outputs, images, p in (
         (known, 256, 0.256),

@@ -55,12 +55,15 @@ class Augmentation(nn.Module, Component):
     def adjust(self, outputs: Tensor, images: int) -> None:
         """Adapt the strength to how well the network knows the training images (ADA, Karras et al. 2020, section 3).
 
-        Called after every `every` steps. The network answers in training mode, as ADA's signs come from, at the run's
-        precision and by random numbers that training does not share; its buffers, such as running statistics, stay as
-        they are. All ranks see the whole batch.
+        Called after every `every` steps, where the loss says a `boundary` for the network's slot; elsewhere such an
+        augmentation is refused. The network answers in training mode, as ADA's signs come from, at the run's precision
+        and by random numbers that training does not share; its buffers, such as running statistics, stay as they are.
+        All ranks see the whole batch.
 
         Args:
-            outputs: What the network makes of the whole last batch of real images, augmented again; without gradients.
+            outputs: How real the network finds each image of the whole last batch of real ones, augmented again:
+                `(size, 1)`, or `(size, 1, …)` where it makes a map. Its first output less the slot's boundary, so above
+                0 for what it takes for real; without gradients.
             images: Real images seen since the last call.
         """
 

@@ -53,6 +53,11 @@ class Slot:
     """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
     the recipe's `[augmentation]`."""
 
+    boundary: float | None = None
+    """Where a discriminator is undecided: the first of its outputs is above it for what it takes for real, and below it
+    for the rest. 0 for logits and for the hinge loss, ½ for least squares; None where the level of the output means
+    nothing, as in a Wasserstein or a relativistic loss. Augmentations that are adjusted, such as ADA, need it."""
+
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
     norm it does not; the user is warned of such a network."""

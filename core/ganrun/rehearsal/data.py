@@ -77,13 +77,13 @@ def check_batch(
         DataError: if it does not, located at the setting.
     """
     source = "its train split" if share == 1 else f"the share {share:g} of its train split"
-    remedy = "return more" if share == 1 else "raise [train] share"
+    more = "return more" if share == 1 else "raise [train] share"
     parts = {"images": train.images} | ({} if paired else dict(train.beside))
     for name, array in parts.items():
         if len(array) < size:
             raise DataError(
-                f"{source} has {len(array):,} {name}, and a batch takes {size:,} different ones;"
-                f" lower {setting} to {len(array)}, or {remedy}",
+                f"{source} has {len(array):,} {name}, and a batch takes {size:,} different ones; "
+                + (f"lower {setting} to {len(array)}, or {more}" if len(array) else more),
                 where=where,
             )
 

@@ -56,18 +56,26 @@ def _tried(recipe: Recipe, loss: Loss, slot: str, device: torch.device) -> Augme
             make=make,
             device=device,
             samples=min(recipe.batch_sizes) // train.accumulate,
-            outputs=tuple(side for side in ports.outputs if side is not ...),
+            outputs=(1, *(side for side in ports.outputs[1:] if side is not ...)),
             second_order=_is_differentiated_twice(recipe, loss),
         )
         check_augmentation(trial)
         if built.every:
             _check_real_inputs(loss, slot, device)
+            _check_boundary(loss, slot)
     return built
 
 
 def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
     penalties = (config.registered.cls.second_order for config in recipe.regularizers)
     return any(phase.second_order for phase in loss.phases()) or any(penalties)
+
+
+def _check_boundary(loss: Loss, slot: str) -> None:
+    """Whether the loss knows which images the network takes for real."""
+    if loss.slots[slot].boundary is None:
+        text = f"{_ADJUSTED}, and the loss does not say above which output its {slot} takes one for real"
+        raise IncompatibleError(f"{text} (Slot.boundary); take another loss, {_NEVER}")
 
 
 def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
@@ -113,6 +121,7 @@ class Adjuster:
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
+        boundaries: The outputs at which networks are undecided, by slot.
         real_inputs: What the loss calls the network in a slot on for real records.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
@@ -125,6 +134,7 @@ class Adjuster:
         self,
         state: TrainingState,
         views: Mapping[str, View],
+        boundaries: Mapping[str, float | None],
         real_inputs: Callable[[str, Batch], Inputs],
         draw: Callable[[], Batch],
         accumulate: int,
@@ -134,6 +144,7 @@ class Adjuster:
     ) -> None:
         self._state = state
         self._views = views
+        self._boundaries = boundaries
         self._real_inputs = real_inputs
         self._draw = draw
         self._parts = accumulate * ranks().total
@@ -160,7 +171,8 @@ class Adjuster:
 
     def _outputs(self, name: str) -> Tensor:
         with _buffers_kept(self._state.slots[name].module):
-            return torch.cat([self._output(name, part) for part in self._draw().chunks(self._parts)])
+            outputs = torch.cat([self._output(name, part) for part in self._draw().chunks(self._parts)])
+        return outputs[:, :1] - (self._boundaries[name] or 0.0)
 
     def _output(self, name: str, part: Batch) -> Tensor:
         at = self._real_inputs(name, part)

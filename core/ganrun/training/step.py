@@ -98,6 +98,7 @@ def _adjuster(run: Run, draw: Drawing) -> Adjuster:
     return Adjuster(
         run.state,
         _views(run),
+        {name: slot.boundary for name, slot in loss.slots.items()},
         real_inputs,
         draw.last_real,
         recipe.train.accumulate,
