@@ -29,6 +29,7 @@ from ganrun import (
     distance_from_one,
     gradient_norms,
     interpolates,
+    labels_of,
 )
 
 
@@ -70,7 +71,7 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """The critic's loss, on real images with their labels, and on samples with theirs."""
-        real, labels = self.real_inputs("discriminator", batch).inputs, self.real_labels(batch)
+        real, labels = self.real_inputs("discriminator", batch).inputs, labels_of(batch)
         samples, classes = self._samples(nets, batch.latents)
         values = nets.discriminator(real, labels=labels), nets.discriminator(samples, labels=classes)
         return self.critic_terms(nets, Inputs(real, {"labels": labels}), samples, *values)

@@ -34,6 +34,7 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
 from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
+from ganrun.contracts.data import Split
 from ganrun.contracts.memory import Memory
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.contracts.views import View
@@ -236,7 +237,7 @@ class Loss(Component, ABC):
         self.memory.register_buffer("path_mean", torch.zeros(()))
 
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
-    trained is a slot. Nothing else on a loss may change."""
+    trained is a slot. Nothing else on a loss may change. `prepare` fills what the training data decides."""
 
     repeat: ClassVar[Mapping[str, int]] = {}
     """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
@@ -286,6 +287,22 @@ class Loss(Component, ABC):
             if kind == "generator"
             else Ports(self.spec.sample_shape, (1, ...))
         )
+
+    def prepare(self, training: Split) -> None:
+        """Fill the memory with what the training records decide, such as how frequent each class is.
+
+            self.memory.mean.copy_(torch.from_numpy(training.images.mean(axis=0)))
+
+        Called where a run starts or continues, before networks are tried, without gradients and on the CPU. Where there
+        is a checkpoint, it replaces this; a model that is loaded or exported has its memory with it. `ganrun check` has
+        no records and tries the memory as `__init__` leaves it. Unless overridden, it does nothing.
+
+        Args:
+            training: The share of the train split that the run trains on. Do not change it.
+
+        Raises:
+            IncompatibleError: if the loss cannot be trained on them.
+        """
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import GanrunError, RequestError
-from ganrun.contracts.data import Data
+from ganrun.contracts.data import Data, Split
 from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.specs import ModelSpec
@@ -36,6 +36,7 @@ from ganrun.training.components import (
 )
 from ganrun.training.identity import check_same_data
 from ganrun.training.phasing import Penalties, run_phases
+from ganrun.training.preparing import check_training_split, prepare_loss, training_split
 from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
 from ganrun.training.state import TrainingState
@@ -55,6 +56,9 @@ class Assembly:
     recipe: Recipe
     data: Data
     """Prepared."""
+
+    training: Split
+    """The records to train on: the data's train split, or the share of it that the recipe asks for."""
 
     model: Model
     """The networks as they are scored and shown: averaged where the loss keeps an average."""
@@ -80,7 +84,7 @@ def assemble(
     Args:
         recipe: What to build.
         on_stage: Called with a description of the current stage.
-        directory: The run's, which may hold a run that is resumed.
+        directory: The run's, which may hold a run that is resumed; None where nothing is trained, only scored.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
@@ -91,8 +95,13 @@ def assemble(
     spec, loss = build_loss(recipe, data)
     with frame_of(recipe, recipe.data, "split"):
         manifest = check_data(data, paired=loss.paired)
-    if directory is not None and directory.holds_run:
-        check_same_data(directory, recipe, manifest)
+    training = training_split(recipe, data, loss)
+    if directory is not None:
+        if directory.holds_run:
+            check_same_data(directory, recipe, manifest)
+        else:
+            check_training_split(recipe, data, loss, training)
+        prepare_loss(recipe, loss, training)
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
     starts = _starts(recipe, loss, networks, directory)
@@ -112,6 +121,7 @@ def assemble(
     return Assembly(
         recipe=recipe,
         data=data,
+        training=training,
         model=model,
         state=state,
         beginning=beginning,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,6 @@ from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
-from ganrun.training.share import share_of
 
 
 class Emitter(Protocol):
@@ -46,6 +44,8 @@ class Run:
     def __init__(self, assembly: Assembly, directory: RunDirectory, events: Emitter, *, resumed: bool) -> None:
         self.recipe = assembly.recipe
         self.data = assembly.data
+        self.training_split: Split = assembly.training
+        """The records that it trains on: the data's train split, or the share of it that the recipe asks for."""
         self.model = assembly.model
         self.state = assembly.state
         self.metrics = assembly.metrics
@@ -69,12 +69,6 @@ class Run:
         """Lines to print when the run has ended."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
-
-    @cached_property
-    def training_split(self) -> Split:
-        """The records that it trains on: the data's train split, or the share of it that the recipe asks for."""
-        train = self.recipe.train
-        return share_of(self.data.split("train"), train.share, train.share_seed, paired=self.model.loss.paired)
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
