@@ -41,6 +41,7 @@ from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
 from ganrun.training.state import TrainingState
 from ganrun.training.trying import try_phases, try_samples
+from ganrun.training.watching import try_requests, try_unprepared
 
 log = logging.getLogger("ganrun")
 
@@ -95,13 +96,7 @@ def assemble(
     spec, loss = build_loss(recipe, data)
     with frame_of(recipe, recipe.data, "split"):
         manifest = check_data(data, paired=loss.paired)
-    training = training_split(recipe, data, loss)
-    if directory is not None:
-        if directory.holds_run:
-            check_same_data(directory, recipe, manifest)
-        else:
-            check_training_split(recipe, data, loss, training)
-        prepare_loss(recipe, loss, training)
+    training = _training_records(recipe, data, loss, manifest, directory)
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
     starts = _starts(recipe, loss, networks, directory)
@@ -116,6 +111,7 @@ def assemble(
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     model = _model(recipe, spec, loss, state, data, device)
     try_samples(recipe, model)
+    try_requests(recipe, metrics, model, data)
     with frame_of(recipe, recipe.data, "manifest"):
         environment = describe_environment(recipe, data, manifest, device, starts)
     return Assembly(
@@ -129,6 +125,21 @@ def assemble(
         metrics=tuple(metrics),
         environment=environment,
     )
+
+
+def _training_records(
+    recipe: Recipe, data: Data, loss: Loss, manifest: Mapping[str, Any], directory: RunDirectory | None
+) -> Split:
+    """The records to train on. Where they are trained on, they are checked, and the loss's memory is filled by them."""
+    training = training_split(recipe, data, loss)
+    if directory is None:
+        return training
+    if directory.holds_run:
+        check_same_data(directory, recipe, manifest)
+    else:
+        check_training_split(recipe, data, loss, training)
+    prepare_loss(recipe, loss, training)
+    return training
 
 
 def _model(
@@ -158,12 +169,8 @@ def check_recipe(recipe: Recipe) -> None:
     run_phases(recipe, loss, penalties)
     penalties.try_on(networks, spec)
     try_phases(recipe, loss, networks, spec, cpu)
-    _check_metrics(recipe, spec)
-
-
-def _check_metrics(recipe: Recipe, spec: ModelSpec) -> None:
-    for config in recipe.metrics:
-        build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
+    metrics = [build_metric(recipe, each, spec, build_extractor(recipe, each, spec)) for each in recipe.metrics]
+    try_unprepared(recipe, metrics, Model(spec, loss, networks, cpu, recipe.train.seed, sampling=recipe.sampling))
 
 
 def _starts(
