@@ -154,6 +154,24 @@ def test_a_run_draws_its_datas_classes_from_the_first_step_on(use, tmp_path):
     assert_as_data(ganrun.find_saved_model(tmp_path / "run", registry_with(plugin)).model("cpu"))
 
 
+def test_counts_of_an_earlier_version_are_kept(tmp_path):
+    """It counted the images that it had been shown, and halved the counts now and then."""
+    tables = recipe("cgan") | {"data": {"use": "unbalanced"}, "checkpoints": {"every_steps": 1}}
+    tables["loss"] |= {"draw_classes": "as-data"}
+    tables["train"]["steps"] = 1
+    train(tables, tmp_path / "run", UnbalancedPlugin())
+    (place,) = ganrun.checkpoints_in(tmp_path / "run")
+    saved = ganrun.load_checkpoint(place)
+    older = {**saved.weights, "loss": {"class_counts": torch.tensor([1.5, 0.0, 4.5])}}
+    shutil.rmtree(place)
+    ganrun.save_checkpoint(saved._replace(weights=older), place)
+    tables["train"]["steps"] = 2
+    loaded = ganrun.find_saved_model(place, registry_with(UnbalancedPlugin())).model("cpu")
+    resumed = train(tables, tmp_path / "run", UnbalancedPlugin(), resume=True).model
+    for model in (loaded, resumed):
+        assert_drawn(model.loss.latents(4000, CPU)[:, -3:], 1, 0, 3)
+
+
 # ── cgan: D(x|y) = σ(x + 10 y), G(z|y) = z − y ────────────────────────────────────────────────────────────
 
 CONDITIONAL = Nets(
