@@ -141,9 +141,9 @@ class GeneratedSamples(Source):
 
 @dataclass(frozen=True)
 class FoundSamples(Source):
-    """Samples read from files, in the data set's format: `(count, …)`."""
+    """Samples read from files, in the data set's format: `(count, …)`. They have no latents."""
 
-    outputs = ("samples", "latents")
+    outputs = ("samples",)
     name = "samples"
 
     found: Tensor
