@@ -32,7 +32,8 @@ class ClassInLatents(Loss):
                 ...
 
     Name it before the loss class. The generator gets the class as labels; to pass labels to others, extend `ports`.
-    Objectives read the labels of real images by `ganrun.labels_of(batch)`.
+    Objectives read the labels of real images by `ganrun.labels_of(batch)`. A loss with its own `prepare` calls
+    `super().prepare(training)`, which counts the classes where the recipe draws them as in the data.
     """
 
     class Settings(base.Settings):
