@@ -29,10 +29,11 @@ class Emitter(Protocol):
 class Run:
     """One recipe being trained.
 
-    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
-    samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
-    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in environment.json);
-    and `directory`, where files of the run go, and `scores`, the latest of each name.
+    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`,
+    `training_split` (the records that it trains on: the data's train split, or the share of it that the recipe asks for),
+    `model` (it samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss),
+    `state` (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in
+    environment.json); and `directory`, where files of the run go, and `scores`, the latest of each name.
 
     Args:
         assembly: What was built.
@@ -45,7 +46,6 @@ class Run:
         self.recipe = assembly.recipe
         self.data = assembly.data
         self.training_split: Split = assembly.training
-        """The records that it trains on: the data's train split, or the share of it that the recipe asks for."""
         self.model = assembly.model
         self.state = assembly.state
         self.metrics = assembly.metrics
