@@ -29,11 +29,11 @@ class Emitter(Protocol):
 class Run:
     """One recipe being trained.
 
-    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`,
-    `training_split` (the records that it trains on: the data's train split, or the share of it that the recipe asks for),
-    `model` (it samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss),
-    `state` (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in
-    environment.json); and `directory`, where files of the run go, and `scores`, the latest of each name.
+    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, and of it
+    `training_split` (the records to train on: the train split, or the share that the recipe asks for), `model` (it
+    samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
+    (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in environment.json);
+    and `directory`, where files of the run go, and `scores`, the latest of each name.
 
     Args:
         assembly: What was built.
