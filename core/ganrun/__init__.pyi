@@ -78,7 +78,6 @@ from .contracts.losses import (
     Nets as Nets,
     Phase as Phase,
     Reading as Reading,
-    Slot as Slot,
     Terms as Terms,
 )
 from .contracts.markers import (
@@ -114,6 +113,7 @@ from .contracts.regularizers import (
 from .contracts.scheduled import Scheduled as Scheduled
 from .contracts.scores import Score as Score
 from .contracts.settings import Settings as Settings
+from .contracts.slots import Slot as Slot
 from .contracts.specs import (
     DataSpec as DataSpec,
     Factor as Factor,

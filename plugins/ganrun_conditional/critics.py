@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+import ganrun
 from ganrun import (
     AdversarialLoss,
     Batch,
@@ -29,7 +30,9 @@ from ganrun import (
     distance_from_one,
     gradient_norms,
     interpolates,
+    labels_of,
 )
+from ganrun_conditional.truncation import truncated
 
 
 class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
@@ -45,6 +48,11 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
         dequantise: bool = False
         """Whether noise is added to real images, uniform and as wide as one of their 256 grey levels, as the authors of
         SNGAN do. Generated images get none."""
+
+    class Sampling(ganrun.Settings):
+        truncation: float | None = Field(None, gt=0)
+        """Largest magnitude of the noise of samples, as if larger values were drawn again (BigGAN, section 3.1): less
+        trades variety for typical samples. Not truncated unless given."""
 
     settings: Settings
 
@@ -70,7 +78,7 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """The critic's loss, on real images with their labels, and on samples with theirs."""
-        real, labels = self.real_inputs("discriminator", batch).inputs, self.real_labels(batch)
+        real, labels = self.real_inputs("discriminator", batch).inputs, labels_of(batch)
         samples, classes = self._samples(nets, batch.latents)
         values = nets.discriminator(real, labels=labels), nets.discriminator(samples, labels=classes)
         return self.critic_terms(nets, Inputs(real, {"labels": labels}), samples, *values)
@@ -80,6 +88,13 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
         more = [self.latents(batch.size, batch.latents.device) for _ in range(self.settings.generator_samples - 1)]
         samples, classes = self._samples(nets, torch.cat([batch.latents, *more]))
         return Terms(minimise={"fake": -self.reward(nets.discriminator(samples, labels=classes))})
+
+    def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
+        """Samples of the classes in the latents, their noise truncated: `(size, *sample_shape)` in [-1, 1]."""
+        noise, classes = self.noise_and_classes(latents)
+        drawn = noise if sampling.truncation is None else truncated(noise, sampling.truncation)
+        samples: Tensor = nets.generator(drawn, labels=classes)
+        return samples
 
     @abstractmethod
     def critic_terms(self, nets: Nets, at: Inputs, samples: Tensor, real: Tensor, fake: Tensor) -> Terms:

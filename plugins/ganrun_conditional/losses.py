@@ -1,4 +1,4 @@
-"""Class-conditional objectives. A latent vector is noise, then the class, one-hot and with equal probabilities."""
+"""Class-conditional objectives. A latent vector is noise, then the class, one-hot."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ganrun import (
     Slot,
     Terms,
     join_latents,
+    labels_of,
     logistic_terms,
     non_saturating_loss,
 )
@@ -39,7 +40,7 @@ class ConditionalGan(ClassInLatents, AdversarialLoss):
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x|y)] − E[log(1 − D(G(z|y)|y))]: real images with their labels, samples with theirs."""
         noise, classes = self.noise_and_classes(batch.latents)
-        real = nets.discriminator(batch.images, labels=self.real_labels(batch))
+        real = nets.discriminator(batch.images, labels=labels_of(batch))
         fake = nets.discriminator(nets.generator(noise, labels=classes), labels=classes)
         return Terms(minimise=logistic_terms(real, fake))
 
@@ -72,7 +73,7 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−L_S − L_C, both over real images and samples."""
-        labels = self.real_labels(batch)
+        labels = labels_of(batch)
         noise, classes = self.noise_and_classes(batch.latents)
         real, fake = nets.discriminator(batch.images), nets.discriminator(nets.generator(noise, labels=classes))
         likelihood = {"class_real": self._class_loss(real, labels), "class_fake": self._class_loss(fake, classes)}

@@ -83,7 +83,7 @@ class ConditionalR3Gan(ClassInLatents, R3Gan):
     """R3GAN with classes: both networks take the class, and a sample has that of the real image it is compared with.
 
     So classes are as frequent in training as they are in the data. Latents that are drawn for scores and pictures have
-    equally likely classes.
+    equally likely classes, or with `draw_classes` those of the data, too.
     """
 
     class Settings(ClassInLatents.Settings):

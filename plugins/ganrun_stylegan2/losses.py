@@ -106,8 +106,9 @@ class StyleGan2(AdversarialLoss):
 class ConditionalStyleGan2(StyleGan2, ClassInLatents):
     """StyleGAN2 by class: both networks get the class as labels.
 
-    As `stylegan2`, with the class as in Karras et al. 2020 (arXiv:2006.06676). Classes are drawn with equal
-    probabilities.
+    As `stylegan2`, with the class as in Karras et al. 2020 (arXiv:2006.06676). The authors draw the classes of samples
+    from the labels of the training images, as `draw_classes = "as-data"` does. Unless a recipe says so, all classes are
+    equally likely here.
     """
 
     class Settings(ClassInLatents.Settings, _Settings):

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import tomli_w
 import torch
+from tests.contract.conftest import Gauge
 from torch import Tensor
 
 import ganrun
-from ganrun import Batch, Buffer, Evaluation, Metric, Nets, Reading, Run, Score, hookimpl, to_unit_range
-from ganrun.testing import assert_conforms
+from ganrun import (
+    Batch,
+    Buffer,
+    Evaluation,
+    IncompatibleError,
+    Metric,
+    Nets,
+    Reading,
+    Run,
+    Score,
+    hookimpl,
+    to_unit_range,
+)
+from ganrun.recipe.reader import load_recipe
+from ganrun.testing import assert_conforms, build, registry_with
+from ganrun.training.assembly import check_recipe
+from ganrun_datasets.digits import Digits
 from ganrun_vae.losses import VariationalAutoencoder
 
 # ── The plugin ────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,6 +118,83 @@ def test_a_run_is_scored_by_likelihood_and_by_a_search_through_latents(journey: 
     )
     assert set(run.scores) == {"nll", "latent_distance"}
     assert run.scores["nll"].value > 0 and run.scores["latent_distance"].protocol["steps"] == NearestLatents.steps
+
+
+class Labels(NegativeLogLikelihood):
+    """Reads the labels of held-out images."""
+
+    def prepare(self, data: ganrun.Data, device: torch.device) -> None:
+        self._split = "test"
+
+    def watch(self, evaluation: Evaluation) -> None:
+        self._kept = evaluation.collect_real(Buffer(), "labels", split=self._split)
+
+
+class Unlabelled(Digits):
+    """Digits without their labels."""
+
+    def spec(self) -> ganrun.DataSpec:
+        return replace(super().spec(), classes=0)
+
+    def split(self, name: str) -> ganrun.Split:
+        return replace(super().split(name), labels=None)
+
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+
+class Asking:
+    """Offers a metric that asks for labels, and data without any."""
+
+    @hookimpl
+    def ganrun_metrics(self) -> dict[str, type[Metric]]:
+        return {"labels": Labels}
+
+    @hookimpl
+    def ganrun_data(self) -> dict[str, type[ganrun.Data]]:
+        return {"unlabelled": Unlabelled}
+
+
+GAN = {
+    "train": {"steps": 1, "batch_size": 4, "device": "cpu"},
+    "data": {"use": "unlabelled", "size": 16},
+    "loss": {"use": "gan", "latent_size": 4},
+    "generator": {"use": "mlp", "hidden": [8]},
+    "discriminator": {"use": "mlp", "hidden": [8]},
+    **dict.fromkeys(("mlflow", "progress", "samples"), False),
+}
+
+NOT_THERE = {
+    "nll": r'it asks for "log_likelihood" of the test images, and there are only images$',
+    "labels": r'it asks for "labels" of the test images, and there are only images$',
+    "reconstruction": "this loss has no encoder to reconstruct images with; leave the metric out$",
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "how"), [*((name, "build") for name in NOT_THERE), ("nll", "check"), ("reconstruction", "check")]
+)
+def test_what_the_model_cannot_give_is_refused_at_the_metrics_line_before_training(
+    metric: str, how: str, tmp_path: Path
+) -> None:
+    tables, path = {**GAN, "metric": [{"use": "brightness"}, {"use": metric}]}, tmp_path / "run.toml"
+    plugins = Plugin(), Gauge(), Asking()
+    with pytest.raises(IncompatibleError, match=NOT_THERE[metric]) as caught:
+        if how == "build":
+            build(tables, tmp_path / "run", *plugins)
+        path.write_text(tomli_w.dumps(tables), encoding="utf-8")
+        check_recipe(load_recipe(path, registry_with(*plugins)))
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if f'"{metric}"' in text)
+    assert caught.value.where == f"{path}:{line}"
+    assert f"[[metric]] {metric} (" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_without_data_leaves_a_metric_alone_that_is_not_prepared(tmp_path: Path) -> None:
+    """`labels` needs what its `prepare` sets, and `brightness` samples."""
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps({**GAN, "metric": [{"use": "brightness"}, {"use": "labels"}]}), encoding="utf-8")
+    check_recipe(load_recipe(path, registry_with(Gauge(), Asking())))
 
 
 def test_the_likelihood_is_that_of_the_distance_where_all_samples_are_equal() -> None:

@@ -388,6 +388,49 @@ class Growing(WithMean):
         self.memory.register_buffer("last", value.detach())
 
 
+class Prepared(WithMean):
+    """Fills its memory beforehand, from every part of the records."""
+
+    def prepare(self, training):
+        parts = [training.images, *([] if training.labels is None else [training.labels]), *training.beside.values()]
+        self.memory.mean.fill_(float(sum(part.mean() for part in parts)))
+
+
+class Attributed(Prepared):
+    """Keeps what it learns where no checkpoint has it."""
+
+    def prepare(self, training):
+        self.records = len(training)
+
+
+class Accumulating(Prepared):
+    """Adds to what it has learned before."""
+
+    def prepare(self, training):
+        self.memory.mean.add_(len(training))
+
+
+class Spoiling(Prepared):
+    """Centres the records in place."""
+
+    def prepare(self, training):
+        training.images[...] = 0
+
+
+class Late(Prepared):
+    """Makes its buffer when it sees the records."""
+
+    def prepare(self, training):
+        self.memory.register_buffer("late", torch.zeros(len(training)))
+
+
+class Replacing(Prepared):
+    """Puts another tensor in the place of its buffer."""
+
+    def prepare(self, training):
+        self.memory.mean = torch.full_like(self.memory.mean, len(training))
+
+
 class OneHotLabels(Pair):
     """Passes labels that are no int64."""
 
@@ -426,6 +469,11 @@ class OnlyWithClasses(Pair):
         (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
         (Chained, r"self.memory.mean is computed with gradients"),
         (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
+        (Attributed, r"prepare changes self.records, which no checkpoint holds; make it a buffer"),
+        (Accumulating, r"prepare fills self.memory.mean otherwise when it is called again; set it by copy_"),
+        (Spoiling, r"prepare changes the images of the training records in place"),
+        (Late, r'its memory.s buffer "late" is absent until prepare, .*; register it in __init__'),
+        (Replacing, r"prepare assigns a new tensor to self.memory.mean; change the buffer in place"),
         (OneHotLabels, r"with labels of type and shape \(torch.float32,\), not \(torch.int64,\)"),
         (Unannounced, r"called with \{'labels'\} besides its input; its ports say set\(\)"),
         (OnlyWithClasses, "no labels"),
@@ -438,6 +486,7 @@ class OnlyWithClasses(Pair):
 def test_a_loss_that_breaks_a_clause_is_named(component, message):
     assert_conforms("loss", Pair)
     assert_conforms("loss", WithMean)
+    assert_conforms("loss", Prepared)
     with pytest.raises(AssertionError, match=message):
         assert_conforms("loss", component)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from ganrun import Buffer, Data, DataSpec, Extractor, ModelSpec, Split, to_uint8
+from ganrun import Buffer, Data, DataSpec, Extractor, IncompatibleError, ModelSpec, Split, to_uint8
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.testing import evaluation_on
 
@@ -132,10 +132,10 @@ def test_another_seed_gives_other_samples() -> None:
 
 
 def test_what_is_not_there_cannot_be_asked_for() -> None:
-    with pytest.raises(ValueError, match='no output "logits" here; there are features, latents, samples'):
+    with pytest.raises(IncompatibleError, match=r'"logits" of the samples, .* only features, latents, samples$'):
         evaluation().collect(Buffer(), "logits", count=3, extractor=Numbers())
-    with pytest.raises(ValueError, match='no output "latents"'):
+    with pytest.raises(IncompatibleError, match='"latents" of the train images'):
         evaluation().collect_real(Buffer(), "latents")
     blind = evaluation_on(Numbered(None), lambda _: ())
-    with pytest.raises(ValueError, match='no output "encodings" here; there are images, labels'):
+    with pytest.raises(IncompatibleError, match=r'"encodings" of the train images, and there are only images, labels$'):
         blind.collect_real(Buffer(), "encodings")

@@ -20,6 +20,7 @@ from torch import nn
 from ganrun import (
     Data,
     DataSpec,
+    Evaluation,
     Factor,
     Generator,
     Loss,
@@ -248,7 +249,9 @@ def test_the_sound_plugin_trains(tmp_path: Path) -> None:
         ("generator", "forward", "[generator] dense (fake 0): forward fails"),
         ("optimizer", "build", "[optimizer] descent (fake 0): build fails"),
         ("metric", "__init__", "[[metric]] mean (fake 0): __init__ fails"),
+        ("loss", "prepare", "[loss] plain (fake 0): prepare fails"),
         ("metric", "prepare", "[[metric]] mean (fake 0): prepare fails"),
+        ("metric", "watch", "[[metric]] mean (fake 0): watch fails"),
         ("observer", "__init__", "[ear] ear (fake 0): __init__ fails"),
     ],
 )
@@ -274,18 +277,16 @@ def test_a_validator_that_fails_names_the_component(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("kind", "method", "named"),
-    [
-        ("metric", "watch", "metric.0 mean (fake 0): watch fails: ZeroDivisionError"),
-        ("metric", "measure", "metric.0 mean (fake 0): measure fails: ZeroDivisionError"),
-    ],
-)
-def test_a_fault_in_an_evaluation_names_the_metric_by_its_place(
-    tmp_path: Path, kind: str, method: str, named: str
-) -> None:
+def fail_later(self: Metric, evaluation: Evaluation) -> None:
+    if evaluation.step:
+        fail()
+
+
+@pytest.mark.parametrize(("method", "fault"), [("watch", fail_later), ("measure", fail)])
+def test_a_fault_in_an_evaluation_names_the_metric_by_its_place(tmp_path: Path, method: str, fault: Any) -> None:
+    named = f"metric.0 mean (fake 0): {method} fails: ZeroDivisionError"
     with pytest.raises(ContractError) as found:
-        train(RECIPE, tmp_path / "run", faulty(kind, **{method: fail}))
+        train(RECIPE, tmp_path / "run", faulty("metric", **{method: fault}))
     assert named in str(found.value) and "test_frames.py:" in str(found.value)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 

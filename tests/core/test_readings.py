@@ -298,16 +298,24 @@ def test_a_folder_of_pictures_has_no_model(run: ganrun.Run, registry: Registry, 
         def measure(self, evaluation: Evaluation) -> Sequence[Score]:
             return []
 
+    class Wants(Looks):
+        """Asks for the latents of samples."""
+
+        def watch(self, evaluation: Evaluation) -> None:
+            evaluation.collect(Buffer(), "latents", count=2)
+
     class Looking:
         @hookimpl
         def ganrun_metrics(self) -> dict[str, type[Metric]]:
-            return {"looks": Looks}
+            return {"looks": Looks, "wants": Wants}
 
     runner = CliRunner().invoke(main, ["sample", str(ordinary(tmp_path)), "-n", "3", "-o", str(tmp_path / "pictures")])
     assert runner.exit_code == 0, runner.output
     settings = ["data.size=8"]
     score(Request(tmp_path / "pictures", "digits", ["looks"], settings, "cpu"), registry_with(Looking()))
     assert seen == [None]
+    with pytest.raises(IncompatibleError, match=r'"latents" of the samples, and there are only samples$'):
+        score(Request(tmp_path / "pictures", "digits", ["wants"], settings, "cpu"), registry_with(Looking()))
 
 
 def ordinary(folder: Path) -> Path:

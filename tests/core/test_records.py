@@ -259,7 +259,7 @@ def test_a_metric_reads_the_fields_of_the_records_it_reads() -> None:
     assert source.dtype == torch.uint8 and np.array_equal(source.numpy(), edges_of(images.numpy()))
     torch.testing.assert_close(grey[:, 0], images.float().mean((1, 2, 3)) / 127.5 - 1)
     assert torch.equal(images, real_images(data, 300, "test"))
-    with pytest.raises(ValueError, match='no output "sauce" here; there are grey, images, labels, source'):
+    with pytest.raises(IncompatibleError, match=r'"sauce" of the train images, .* only grey, images, labels, source$'):
         moment.collect_real(Buffer(), "sauce")
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import ganrun
 from ganrun import Batch, ContractError, DataSpec, Factor, Generator, Nets, RequestError
+from ganrun.contracts.settings import setting_names
+from ganrun.discovery.registry import load_registry
 from ganrun.testing import assert_conforms, build, registry_with, train
+from ganrun.training.runner import execute
 from ganrun_conditional.critics import (
     ConditionalHingeGan,
     ConditionalPenalisedWassersteinGan,
@@ -64,34 +69,45 @@ def as_data(component=ConditionalGan, classes=3):
     return component(settings, DataSpec((1,), classes=classes))
 
 
-def shown(loss, *labels: int) -> None:
-    images = torch.zeros(len(labels), 1)
-    loss.discriminator(CONDITIONAL, Batch(loss.latents(len(labels), CPU), images, torch.tensor(labels)))
+def records(*counts: int) -> ganrun.Split:
+    """So many records of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return ganrun.Split(np.zeros((len(labels), 1), np.float32), labels)
 
 
-def test_classes_are_drawn_equally_until_one_is_seen_and_never_one_that_is_not():
+def assert_drawn(classes: torch.Tensor, *counts: int) -> None:
+    """One-hot classes are drawn independently, each in proportion to its count."""
+    assert torch.equal(classes.sum(1), torch.ones(len(classes)))
+    for found, count in zip(classes.mean(0).tolist(), counts, strict=True):
+        share = count / sum(counts)
+        assert abs(found - share) <= 5 * math.sqrt(share * (1 - share) / len(classes)), "five standard errors"
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(any), seed=st.integers(0, 2**32))
+def test_classes_are_drawn_in_proportion_to_their_records(counts, seed):
+    loss = as_data(classes=len(counts))
+    loss.prepare(records(*counts))
+    with ganrun.isolated_random(CPU, seed):
+        assert_drawn(loss.latents(4000, CPU)[:, 1:], *counts)
+
+
+def test_before_records_are_known_classes_are_drawn_equally():
+    """As `ganrun check` tries it; and so does a model whose run never counted."""
+    assert_drawn(as_data().latents(9000, CPU)[:, 1:], 1, 1, 1)
+
+
+def test_large_counts_keep_their_proportions():
     loss = as_data()
-    assert loss.latents(300, CPU)[:, 1:].any(0).all()
-    shown(loss, 2, 2, 0)
-    assert loss.memory.class_counts.tolist() == [1, 0, 2]
-    drawn = loss.latents(9000, CPU)[:, 1:]
-    assert torch.equal(drawn.sum(1), torch.ones(9000)) and not drawn[:, 1].any()
-    assert abs(drawn[:, 2].mean() - 2 / 3) < 5 * math.sqrt(2 / 9 / 9000), "five standard errors"
+    loss.memory.class_counts.copy_(torch.tensor([2.0**27, 3 * 2.0**27, 0]))
+    assert_drawn(loss.latents(9000, CPU)[:, 1:], 1, 3, 0)
 
 
-def test_after_a_full_pass_the_rates_are_the_datas_own():
-    loss, labels = as_data(), torch.randint(3, (600,)) * torch.randint(2, (600,))
-    for part in labels.split(60):
-        shown(loss, *part.tolist())
-    assert torch.equal(loss.memory.class_counts, torch.bincount(labels, minlength=3).float())
-
-
-def test_long_runs_still_count():
-    """A float32 beyond 2²⁴ would not grow by 1; halved counts keep their proportions."""
-    loss = as_data()
-    loss.memory.class_counts.copy_(torch.tensor([2.0**21, 2.0**21, 0]))
-    shown(loss, 2)
-    assert loss.memory.class_counts.tolist() == [2.0**20, 2.0**20, 0.5]
+def test_records_without_labels_have_no_classes_to_draw():
+    unlabelled = ganrun.Split(np.zeros((4, 1), np.float32))
+    with pytest.raises(ganrun.IncompatibleError, match=r'draw_classes = "as-data" needs labels, and .* have none$'):
+        as_data().prepare(unlabelled)
+    loss(ConditionalGan).prepare(unlabelled)
 
 
 def test_equal_classes_leave_nothing_in_a_checkpoint():
@@ -103,14 +119,57 @@ def test_the_losses_conform_with_the_datas_classes(component):
     assert_conforms("loss", component, {"noise_size": 5, "draw_classes": "as-data"}, DataSpec((3, 8, 8), classes=4))
 
 
-def test_a_run_on_unbalanced_data_draws_its_classes(tmp_path):
-    tables = recipe("cgan") | {"loss": {"use": "cgan", "noise_size": 6, "draw_classes": "as-data"}}
-    tables["data"] = {"use": "unbalanced"}
-    run = train(tables, tmp_path / "run", UnbalancedPlugin())
-    assert run.state.memory.class_counts.tolist() == [3 * 8, 0]
-    loaded = ganrun.find_saved_model(tmp_path / "run", registry_with(UnbalancedPlugin())).model("cpu")
-    latents, _ = loaded.draw(64)
-    assert latents[:, -2].all() and not latents[:, -1].any(), "and so do the scores of a loaded model"
+DRAWING = [
+    each.name for each in load_registry().components("loss") if "draw_classes" in setting_names(each.cls.Settings)
+]
+"""Every installed loss that can draw classes as in the data."""
+
+STYLED = {"use": "stylegan2", "width": 8, "widest": 4}
+NETWORKS = {"conditional-stylegan2": {"generator": {**STYLED, "style_size": 4}, "discriminator": STYLED}}
+
+
+def test_every_loss_with_classes_is_among_those_tried():
+    assert {"cgan", "acgan", "conditional-hinge", "conditional-wgan-gp", "r3gan-conditional"} < set(DRAWING)
+
+
+@pytest.mark.parametrize("use", DRAWING)
+def test_a_run_draws_its_datas_classes_from_the_first_step_on(use, tmp_path):
+    """In a share of the data, after a resume, and in a loaded model."""
+    tables = recipe(use) | NETWORKS.get(use, {}) | {"data": {"use": "unbalanced"}}
+    tables["checkpoints"] = {"every_steps": 1, "keep": 2}
+    tables["loss"] |= {"draw_classes": "as-data"}
+    tables["train"] = {"steps": 2, "batch_size": 4, "device": "cpu", "share": 0.5, "repeat": {"discriminator": 1}}
+    plugin, shown = UnbalancedPlugin(), (18, 6, 0)
+
+    def assert_as_data(model: ganrun.Model) -> None:
+        assert model.loss.memory.class_counts.tolist() == list(shown)
+        assert_drawn(model.loss.latents(4000, CPU)[:, -3:], *shown)
+
+    started = build(tables, tmp_path / "run", plugin)
+    assert_as_data(started.model)
+    execute(started)
+    assert_as_data(started.model)
+    shutil.rmtree(ganrun.checkpoints_in(tmp_path / "run")[-1])
+    assert_as_data(train(tables, tmp_path / "run", plugin, resume=True).model)
+    assert_as_data(ganrun.find_saved_model(tmp_path / "run", registry_with(plugin)).model("cpu"))
+
+
+def test_counts_of_an_earlier_version_are_kept(tmp_path):
+    """It counted the images that it had been shown, and halved the counts now and then."""
+    tables = recipe("cgan") | {"data": {"use": "unbalanced"}, "checkpoints": {"every_steps": 1}}
+    tables["loss"] |= {"draw_classes": "as-data"}
+    tables["train"]["steps"] = 1
+    train(tables, tmp_path / "run", UnbalancedPlugin())
+    (place,) = ganrun.checkpoints_in(tmp_path / "run")
+    saved = ganrun.load_checkpoint(place)
+    older = {**saved.weights, "loss": {"class_counts": torch.tensor([1.5, 0.0, 4.5])}}
+    shutil.rmtree(place)
+    ganrun.save_checkpoint(saved._replace(weights=older), place)
+    tables["train"]["steps"] = 2
+    loaded = ganrun.find_saved_model(place, registry_with(UnbalancedPlugin())).model("cpu")
+    resumed = train(tables, tmp_path / "run", UnbalancedPlugin(), resume=True).model
+    for model in (loaded, resumed):
+        assert_drawn(model.loss.latents(4000, CPU)[:, -3:], 1, 0, 3)
 
 
 # ── cgan: D(x|y) = σ(x + 10 y), G(z|y) = z − y ────────────────────────────────────────────────────────────
@@ -359,16 +418,17 @@ class UnlabelledPlugin:
 
 
 class Unbalanced(ganrun.Data):
-    """Eight images, all of the first of two classes."""
+    """Images of three classes: 36 of the first, 12 of the second, and none of the third."""
 
     def spec(self):
-        return DataSpec((1, 8, 8), classes=2)
+        return DataSpec((1, 8, 8), classes=3)
 
     def prepare(self):
         return None
 
     def split(self, name):
-        return ganrun.Split(np.arange(8 * 64, dtype=np.uint8).reshape(8, 1, 8, 8), np.zeros(8, dtype=np.int64))
+        images = np.arange(48 * 64, dtype=np.uint8).reshape(48, 1, 8, 8)
+        return ganrun.Split(images, np.arange(48) % 4 // 3)
 
 
 class UnbalancedPlugin:

@@ -112,6 +112,7 @@ class Evaluation(ABC):
             `into`.
 
         Raises:
+            IncompatibleError: if there is no such output; for a request in `watch`, before training.
             PreflightError: if the samples are a folder of pictures that holds fewer than `count`.
         """
 
@@ -137,6 +138,10 @@ class Evaluation(ABC):
 
         Returns:
             `into`.
+
+        Raises:
+            IncompatibleError: as `collect`: for labels of data without any, or a reading that the loss does not have.
+            DataError: if the data has no such split.
         """
 
     @abstractmethod

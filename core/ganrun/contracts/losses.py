@@ -25,7 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,43 +34,11 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts import settings as base
 from ganrun.contracts.beginning import values_of
 from ganrun.contracts.components import Component
+from ganrun.contracts.data import Split
 from ganrun.contracts.memory import Memory
+from ganrun.contracts.slots import Slot
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.contracts.views import View
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The role of a network in a loss. A recipe has one table per slot, with the slot's name."""
-
-    kind: Literal["generator", "discriminator", "network"]
-    """Which kind of component fills it. Shapes are the loss's `ports`."""
-
-    averaged: bool = False
-    """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
-
-    augmented: bool = False
-    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
-    the recipe's `[augmentation]`."""
-
-    boundary: float | None = None
-    """Where a discriminator is undecided: the first of its outputs is above it for what it takes for real, and below it
-    for the rest. 0 for logits and for the hinge loss, ½ for least squares; None where the level of the output means
-    nothing, as in a Wasserstein or a relativistic loss. Augmentations that are adjusted, such as ADA, need it."""
-
-    per_sample: bool = False
-    """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
-    norm it does not; the user is warned of such a network."""
-
-    methods: tuple[str, ...] = ()
-    """Names of methods or parts that objectives call besides the network itself: `("mapping", "synthesis")`. A network
-    without them does not fit."""
-
-    frozen: bool = False
-    """Whether it stays as it is: a perceptual network, or the encoder of an earlier run, by `from` in its table. It has
-    no optimiser and no average, no phase may train it, it is in evaluation mode also in training, and gradients only
-    pass through it. It is part of checkpoints and exports as every other slot, so what was trained can be used without
-    the file that it came from. See `Network.prepare`."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +209,7 @@ class Loss(Component, ABC):
         self.memory.register_buffer("path_mean", torch.zeros(()))
 
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
-    trained is a slot. Nothing else on a loss may change."""
+    trained is a slot. Nothing else on a loss may change. `prepare` fills what the training data decides."""
 
     repeat: ClassVar[Mapping[str, int]] = {}
     """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
@@ -291,6 +259,22 @@ class Loss(Component, ABC):
             if kind == "generator"
             else Ports(self.spec.sample_shape, (1, ...))
         )
+
+    def prepare(self, training: Split) -> None:
+        """Fill the memory with what the training records decide, such as how frequent each class is.
+
+            self.memory.mean.copy_(torch.from_numpy(training.images.mean(axis=0)))
+
+        Called where a run starts or continues, before networks are tried, without gradients and on the CPU. Where there
+        is a checkpoint, it replaces this; a model that is loaded or exported has its memory with it. `ganrun check` has
+        no records and tries the memory as `__init__` leaves it. Unless overridden, it does nothing.
+
+        Args:
+            training: The share of the train split that the run trains on. Do not change it.
+
+        Raises:
+            IncompatibleError: if the loss cannot be trained on them.
+        """
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""

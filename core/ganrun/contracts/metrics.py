@@ -39,7 +39,11 @@ class Metric(Component, ABC):
         """
 
     def watch(self, evaluation: Evaluation) -> None:
-        """Request samples, real images and features, by `evaluation.collect` and `evaluation.collect_real`."""
+        """Request samples, real images and features, by `evaluation.collect` and `evaluation.collect_real`.
+
+        Also called once before training, so that a request for what there is not is found there; that evaluation is
+        dropped.
+        """
 
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:

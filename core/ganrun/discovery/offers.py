@@ -89,7 +89,7 @@ def _parts_fault(parts: Mapping[str, str]) -> str | None:
 
 
 def _slots_fault(slots: Any) -> str | None:
-    from ganrun.contracts.losses import Slot
+    from ganrun.contracts.slots import Slot
 
     if not isinstance(slots, Mapping):
         return f"whose slots are {type(slots).__name__}, and no mapping of names to ganrun.Slot"

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import ContractError, NonFiniteError, PreflightError
+from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError, PreflightError
 from ganrun.base.frames import Frame, called
 from ganrun.base.ranks import Ranks, gathered, ranks
 from ganrun.contracts.data import Data
@@ -135,7 +135,8 @@ class SharedEvaluation(Evaluation):
         known = {*source.outputs, *(extractor.outputs if extractor else ())}
         for output in outputs:
             if output not in known:
-                raise ValueError(f'there is no output "{output}" here; there are {", ".join(sorted(known))}')
+                there = ", ".join(sorted(known))
+                raise IncompatibleError(f'it asks for "{output}" of the {source.name}, and there are only {there}')
         request = _Request(into, outputs, count, extractor, self._frame)
         self._passes.setdefault(source.name, _Pass(source)).requests.append(request)
         return into

@@ -141,9 +141,9 @@ class GeneratedSamples(Source):
 
 @dataclass(frozen=True)
 class FoundSamples(Source):
-    """Samples read from files, in the data set's format: `(count, …)`."""
+    """Samples read from files, in the data set's format: `(count, …)`. They have no latents."""
 
-    outputs = ("samples", "latents")
+    outputs = ("samples",)
     name = "samples"
 
     found: Tensor
@@ -296,9 +296,10 @@ class RealImages(Source):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What there is of every data set, its fields, and the model's readings."""
+        """Images, labels where the split has them, the data's fields, and the model's readings."""
         readings = () if self.model is None else self.model.spec.readings
-        return *IMAGE_OUTPUTS, *self.data.spec().fields, *readings
+        labels = () if self.data.split(self.split).labels is None else ("labels",)
+        return "images", *labels, *self.data.spec().fields, *readings
 
     @property
     def name(self) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ganrun.base.suggestions import did_you_mean
-from ganrun.contracts.losses import Slot
 from ganrun.contracts.markers import PROJECT
 from ganrun.contracts.settings import setting_names
+from ganrun.contracts.slots import Slot
 from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.faults import shown
 from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, ComponentConfig

@@ -13,7 +13,9 @@ from ganrun.base.errors import IncompatibleError
 from ganrun.base.frames import method
 from ganrun.base.randomness import isolated_random
 from ganrun.base.suggestions import did_you_mean
-from ganrun.contracts.losses import Loss, Phase, Slot
+from ganrun.contracts.data import Split
+from ganrun.contracts.losses import Loss, Phase
+from ganrun.contracts.slots import Slot
 from ganrun.contracts.specs import DataSpec, Factor
 
 T = TypeVar("T")
@@ -85,6 +87,25 @@ def phases_are_sound(loss: Loss) -> None:
 def memory_holds_buffers(loss: Loss) -> None:
     """The memory is a module of buffers, without parameters."""
     check_memory(loss.memory)
+
+
+def try_prepare(loss: Loss, training: Split) -> None:
+    """Fill the memory by `prepare`, without gradients.
+
+    Raises:
+        IncompatibleError: if buffers come, go or change their shape or type: a loaded model has those of `__init__`.
+    """
+    before = _kinds(loss.memory)
+    with torch.no_grad():
+        loss.prepare(training)
+    check_memory(loss.memory)
+    after = _kinds(loss.memory)
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            made = f"is {before[name]}" if name in before else "is absent"
+            left = f"is {after[name]}" if name in after else "is absent"
+            text = f'its memory\'s buffer "{name}" {made} until prepare, and {left} afterwards'
+            raise IncompatibleError(f"{text}; register it in __init__ as it will be, and fill it by copy_ in prepare")
 
 
 def frozen_slots_stay(loss: Loss) -> None:
@@ -246,6 +267,14 @@ def _check_names(names: list[str], of: str) -> None:
             raise IncompatibleError(f"one of its {of} has the name {name!r}; a name is a text that is not empty")
         if name in names[:place]:
             raise IncompatibleError(f'two of its {of} have the name "{name}"')
+
+
+def _kinds(memory: nn.Module) -> dict[str, str]:
+    """Type and shape of each buffer: `float32 of shape (10,)`."""
+    return {
+        name: f"{str(buffer.dtype).removeprefix('torch.')} of shape {tuple(buffer.shape)}"
+        for name, buffer in memory.named_buffers()
+    }
 
 
 def _is_count(value: object) -> bool:

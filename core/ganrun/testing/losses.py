@@ -9,12 +9,15 @@ from functools import partial
 from math import prod
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
 from ganrun.contracts.beginning import depends_on_step
+from ganrun.contracts.data import Split, to_uint8
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
@@ -24,7 +27,8 @@ from ganrun.contracts.views import View
 from ganrun.inference.given import with_given
 from ganrun.inference.readings import reading_of
 from ganrun.rehearsal.beginning import try_begin
-from ganrun.rehearsal.losses import check_loss as check_declared
+from ganrun.rehearsal.comparison import differ
+from ganrun.rehearsal.losses import check_loss as check_declared, try_prepare
 from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import META, on_accelerator
@@ -42,7 +46,7 @@ IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 def check_loss(
     component: type[Loss], settings: Any, spec: DataSpec | None, networks: Mapping[str, type[Network]] | None = None
 ) -> None:
-    """Its latents, factors and phases; with labels and, unless it needs them, without."""
+    """Its memory, latents, factors and phases; with labels and, unless it needs them, without."""
     facts = spec or IMAGES
     _check(Trial(component, settings, facts, networks=networks))
     if facts.classes and not _needs_classes(component, settings, facts):
@@ -165,6 +169,7 @@ def _check(trial: Trial) -> None:
     loss = trial.loss
     with asserted():
         check_declared(loss)
+    _check_prepare(trial)
     phases = loss.phases()
     trained = {slot for phase in phases for slot in phase.trains}
     idle = {name for name, slot in loss.slots.items() if not slot.frozen} - trained
@@ -172,6 +177,39 @@ def _check(trial: Trial) -> None:
     check_phases(trial)
     _check_samples(trial)
     _check_readings(trial)
+
+
+def _check_prepare(trial: Trial) -> None:
+    """It fills buffers of the memory, from the records alone; the trial goes on with what it has filled."""
+    loss, split = trial.loss, _split(trial.facts)
+    before, shown = Snapshot(loss, "prepare"), {name: array.copy() for name, array in _arrays(split).items()}
+    filled = []
+    for _ in range(2):
+        with asserted(), isolated_random(CPU, 3):
+            try_prepare(loss, split)
+        before.check()
+        filled.append({name: buffer.clone() for name, buffer in loss.memory.named_buffers()})
+    others = [name for name, buffer in filled[0].items() if differ(buffer, filled[1][name])]
+    assert not others, f"prepare fills self.memory.{others[0]} otherwise when it is called again; set it by copy_"
+    changed = [name for name, array in _arrays(split).items() if not np.array_equal(array, shown[name])]
+    assert not changed, f"prepare changes the {changed[0]} of the training records in place"
+
+
+def _split(facts: DataSpec) -> Split:
+    """Twelve made-up records, as uint8 where they are images; more than half are of the first class."""
+    images, *beside = [_stored(shape) for shape in (facts.sample_shape, *facts.fields.values())]
+    labels = np.maximum(np.arange(12) - 6, 0) % facts.classes if facts.classes else None
+    return Split(images, labels, dict(zip(facts.fields, beside, strict=True)))
+
+
+def _stored(shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    records = torch.cat([_records(shape)] * 2)
+    return (to_uint8(records) if len(shape) == 3 else records).numpy()
+
+
+def _arrays(split: Split) -> dict[str, npt.NDArray[Any]]:
+    labels = {} if split.labels is None else {"labels": split.labels}
+    return {"images": split.images, **labels, **split.beside}
 
 
 def check_phases(trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""What a loss or a regulariser may remember, and what it must not: its state before and after an objective."""
+"""What a loss or a regulariser may remember, and what it must not: what it holds before and after a call."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ FIXED = ("settings", "spec", "memory")
 
 
 class Snapshot:
-    """A loss or regulariser as it is now."""
+    """A loss or regulariser as it is now, before `doing`."""
 
-    def __init__(self, loss: Loss | Regularizer) -> None:
+    def __init__(self, loss: Loss | Regularizer, doing: str = "the objective") -> None:
         self._loss = loss
+        self._doing = doing
         self._buffers = dict(loss.memory.named_buffers())  # kept, so that no new one gets the place of an old one
         self._values = {name: buffer.detach().clone() for name, buffer in self._buffers.items()}
         self._places = {name: _place(buffer) for name, buffer in self._buffers.items()}
@@ -42,17 +43,17 @@ class Snapshot:
         now = dict(_others(self._loss))
         changed = [name for name in {**self._others, **now} if _is_changed(name, self._others, now)]
         assert not changed, (
-            f"the objective changes self.{changed[0]}, which no checkpoint holds; make it a buffer, by "
+            f"{self._doing} changes self.{changed[0]}, which no checkpoint holds; make it a buffer, by "
             "self.memory.register_buffer in __init__, and change that in place"
         )
         buffers = dict(self._loss.memory.named_buffers())
         added = buffers.keys() ^ self._buffers.keys()
         assert not added, (
-            f"buffers of the memory come or go in the objective: {sorted(added)}; register them in __init__"
+            f"buffers of the memory come or go in {self._doing}: {sorted(added)}; register them in __init__"
         )
         for name, buffer in buffers.items():
             assert buffer is self._buffers[name] and _place(buffer) == self._places[name], (
-                f"the objective assigns a new tensor to self.memory.{name}; change the buffer in place, by "
+                f"{self._doing} assigns a new tensor to self.memory.{name}; change the buffer in place, by "
                 f"self.memory.{name}.copy_(…) or lerp_(…)"
             )
             assert not buffer.requires_grad, (

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
+from ganrun.contracts.slots import Slot
 from ganrun.contracts.specs import DataSpec
 from ganrun.testing.losses import CPU, IMAGES, Trial, check_phases
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Slot, Terms
+from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.slots import Slot
 
 
 class AdversarialLoss(Loss):

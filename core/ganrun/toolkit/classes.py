@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun.base.errors import ContractError
-from ganrun.base.ranks import mean_over_ranks
+from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.contracts import settings as base
+from ganrun.contracts.data import Split
 from ganrun.contracts.losses import Batch, Inputs, Loss, Nets
 from ganrun.contracts.specs import DataSpec, Factor, Ports
 from ganrun.toolkit.latents import join_latents, random_one_hot, split_latents
-
-LARGEST_COUNT = 2.0**22
-"""Images counted until all counts are halved: a float32 must still be able to count one more."""
 
 
 class ClassInLatents(Loss):
@@ -34,7 +32,8 @@ class ClassInLatents(Loss):
                 ...
 
     Name it before the loss class. The generator gets the class as labels; to pass labels to others, extend `ports`.
-    Objectives read the labels of real images by `real_labels`, which counts the classes where the recipe asks for it.
+    Objectives read the labels of real images by `ganrun.labels_of(batch)`. A loss with its own `prepare` calls
+    `super().prepare(training)`, which counts the classes where the recipe draws them as in the data.
     """
 
     class Settings(base.Settings):
@@ -42,8 +41,8 @@ class ClassInLatents(Loss):
         """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
 
         draw_classes: Literal["equally", "as-data"] = "equally"
-        """How often samples are of each class: equally, or as-data, each as often as among the real images that the
-        discriminator has been shown so far. On unbalanced data, samples with equal classes cannot reach a low FID."""
+        """How often samples are of each class: equally, or as-data, each as often as among the records that the run
+        trains on. On unbalanced data, samples with equal classes cannot reach a low FID."""
 
     settings: Settings
 
@@ -69,6 +68,20 @@ class ClassInLatents(Loss):
             return ports
         return ports._replace(inputs=(self.settings.noise_size,), conditions={"labels": ()})
 
+    def prepare(self, training: Split) -> None:
+        """Count the classes, if they are drawn as in the data.
+
+        Raises:
+            IncompatibleError: if the records have no labels.
+        """
+        super().prepare(training)
+        if self.settings.draw_classes == "equally":
+            return
+        if training.labels is None:
+            raise IncompatibleError('draw_classes = "as-data" needs labels, and the training records have none')
+        counts = np.bincount(training.labels, minlength=self.spec.classes)
+        self.memory.class_counts.copy_(torch.from_numpy(counts))
+
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise from N(0, I) and classes as `draw_classes` says, drawn independently: `(size, latent_size)`."""
         noise = torch.randn(size, self.settings.noise_size, device=device)
@@ -92,30 +105,11 @@ class ClassInLatents(Loss):
         parts = split_latents(latents, self.factors())
         return parts["noise"], parts["class"].argmax(dim=1)
 
-    def real_labels(self, batch: Batch) -> Tensor:
-        """The int64 labels `(size,)` of a batch's real images; counted, if classes are drawn as in the data.
-
-        After each full pass through the data, the counts are those of the training split, times a number.
-
-        Raises:
-            ContractError: if the training split has no labels.
-        """
-        labels = labels_of(batch)
-        if self.settings.draw_classes == "as-data":
-            self._count(one_hot(labels, self.spec.classes).sum(0).float())
-        return labels
-
-    @torch.no_grad()
-    def _count(self, found: Tensor) -> None:
-        counts = self.memory.class_counts
-        counts.add_(mean_over_ranks(found))
-        counts.mul_(torch.where(counts.sum() > LARGEST_COUNT, 0.5, 1.0))
-
     def _equal_classes(self, size: int, device: torch.device) -> Tensor:
         return random_one_hot(size, self.spec.classes, device)
 
     def _classes_as_in_data(self, size: int, device: torch.device) -> Tensor:
-        """The first of independent exponential clocks to ring, whose rates are the counts; equal before the first."""
+        """The first of independent exponential clocks to ring, whose rates are the counts; equal if there are none."""
         counts = self.memory.class_counts.to(device)
         rates = torch.where(counts.sum() > 0, counts, torch.ones_like(counts))
         times = torch.empty(size, self.spec.classes, device=device).exponential_().clamp_min(1e-30)

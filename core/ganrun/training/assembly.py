@@ -12,7 +12,7 @@ from torch import nn
 
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import GanrunError, RequestError
-from ganrun.contracts.data import Data
+from ganrun.contracts.data import Data, Split
 from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.specs import ModelSpec
@@ -36,10 +36,12 @@ from ganrun.training.components import (
 )
 from ganrun.training.identity import check_same_data
 from ganrun.training.phasing import Penalties, run_phases
+from ganrun.training.preparing import check_training_split, prepare_loss, training_split
 from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
 from ganrun.training.state import TrainingState
 from ganrun.training.trying import try_phases, try_samples
+from ganrun.training.watching import try_requests, try_unprepared
 
 log = logging.getLogger("ganrun")
 
@@ -55,6 +57,9 @@ class Assembly:
     recipe: Recipe
     data: Data
     """Prepared."""
+
+    training: Split
+    """The records to train on: the data's train split, or the share of it that the recipe asks for."""
 
     model: Model
     """The networks as they are scored and shown: averaged where the loss keeps an average."""
@@ -80,7 +85,7 @@ def assemble(
     Args:
         recipe: What to build.
         on_stage: Called with a description of the current stage.
-        directory: The run's, which may hold a run that is resumed.
+        directory: The run's, which may hold a run that is resumed; None where nothing is trained, only scored.
 
     Raises:
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
@@ -91,8 +96,7 @@ def assemble(
     spec, loss = build_loss(recipe, data)
     with frame_of(recipe, recipe.data, "split"):
         manifest = check_data(data, paired=loss.paired)
-    if directory is not None and directory.holds_run:
-        check_same_data(directory, recipe, manifest)
+    training = _training_records(recipe, data, loss, manifest, directory)
     loss.memory.to(device)
     networks = build_networks(recipe, loss, device)
     starts = _starts(recipe, loss, networks, directory)
@@ -107,11 +111,13 @@ def assemble(
     metrics = prepared_metrics(recipe, data, spec, device, on_stage)
     model = _model(recipe, spec, loss, state, data, device)
     try_samples(recipe, model)
+    try_requests(recipe, metrics, model, data)
     with frame_of(recipe, recipe.data, "manifest"):
         environment = describe_environment(recipe, data, manifest, device, starts)
     return Assembly(
         recipe=recipe,
         data=data,
+        training=training,
         model=model,
         state=state,
         beginning=beginning,
@@ -119,6 +125,21 @@ def assemble(
         metrics=tuple(metrics),
         environment=environment,
     )
+
+
+def _training_records(
+    recipe: Recipe, data: Data, loss: Loss, manifest: Mapping[str, Any], directory: RunDirectory | None
+) -> Split:
+    """The records to train on. Where they are trained on, they are checked, and the loss's memory is filled by them."""
+    training = training_split(recipe, data, loss)
+    if directory is None:
+        return training
+    if directory.holds_run:
+        check_same_data(directory, recipe, manifest)
+    else:
+        check_training_split(recipe, data, loss, training)
+    prepare_loss(recipe, loss, training)
+    return training
 
 
 def _model(
@@ -148,12 +169,8 @@ def check_recipe(recipe: Recipe) -> None:
     run_phases(recipe, loss, penalties)
     penalties.try_on(networks, spec)
     try_phases(recipe, loss, networks, spec, cpu)
-    _check_metrics(recipe, spec)
-
-
-def _check_metrics(recipe: Recipe, spec: ModelSpec) -> None:
-    for config in recipe.metrics:
-        build_metric(recipe, config, spec, build_extractor(recipe, config, spec))
+    metrics = [build_metric(recipe, each, spec, build_extractor(recipe, each, spec)) for each in recipe.metrics]
+    try_unprepared(recipe, metrics, Model(spec, loss, networks, cpu, recipe.train.seed, sampling=recipe.sampling))
 
 
 def _starts(

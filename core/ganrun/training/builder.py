@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ganrun.base.texts import one_line
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
-from ganrun.recipe.source import header
-from ganrun.rehearsal.data import check_batch
 from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
-from ganrun.training.share import lost_classes
-from ganrun.training.sizes import largest_batch
-
-log = logging.getLogger("ganrun")
 
 
 def build_run(
@@ -45,22 +37,8 @@ def build_run(
     directory = RunDirectory(output or new_run_path(recipe.name))
     resumed = check_place(directory, recipe, resume=resume)
     run = Run(assemble(recipe, on_stage, directory), directory, build_events(recipe), resumed=resumed)
-    if not resumed:
-        with frame_of(recipe, recipe.data, "split"):
-            _check_training_split(run)
     directory.create()
     return run
-
-
-def _check_training_split(run: Run) -> None:
-    recipe, share = run.recipe, run.recipe.train.share
-    size, key = largest_batch(recipe)
-    where = recipe.where(key if share == 1 else ("train", "share"))
-    setting = f"{header(key[:-1])} {key[-1]}"
-    check_batch(run.training_split, size, paired=run.model.loss.paired, share=share, setting=setting, where=where)
-    if lost := lost_classes(run.data.split("train"), run.training_split):
-        text = "%s: the share %g of the train split has no record of %d classes; the first is %s"
-        log.warning(text, where, share, len(lost), one_line(run.data.class_names()[lost[0]]))
 
 
 def build_events(recipe: Recipe) -> Events:

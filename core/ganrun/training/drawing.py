@@ -26,9 +26,7 @@ class Drawing:
         self._device = run.model.device
         self._has_given = any(factor.kind == "given" for factor in run.model.spec.factors)
         self._frame = run_frames(run.recipe, run.recipe.loss)
-        with run_frames(run.recipe, run.recipe.data)("split"):
-            split = run.training_split
-        self._real = RealBatches(split, self._device, run.seed, horizontal_flip=flip, paired=loss.paired)
+        self._real = RealBatches(run.training_split, self._device, run.seed, horizontal_flip=flip, paired=loss.paired)
         self.steps_done: Tensor = torch.zeros((), device=self._device)
         """`Batch.step`, which the step fills in place."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,6 @@ from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
-from ganrun.training.share import share_of
 
 
 class Emitter(Protocol):
@@ -31,7 +29,8 @@ class Emitter(Protocol):
 class Run:
     """One recipe being trained.
 
-    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, `model` (it
+    Observers read what was built for it: `recipe` (validated, with `recipe.resolved()` as tables), `data`, and of it
+    `training_split` (the records to train on: the train split, or the share that the recipe asks for), `model` (it
     samples and reads records without disturbing training; `model.spec` has the facts, `model.loss` the loss), `state`
     (networks and optimisers), `phases` (of a step), `metrics` and `environment` (this start, as in environment.json);
     and `directory`, where files of the run go, and `scores`, the latest of each name.
@@ -46,6 +45,7 @@ class Run:
     def __init__(self, assembly: Assembly, directory: RunDirectory, events: Emitter, *, resumed: bool) -> None:
         self.recipe = assembly.recipe
         self.data = assembly.data
+        self.training_split: Split = assembly.training
         self.model = assembly.model
         self.state = assembly.state
         self.metrics = assembly.metrics
@@ -69,12 +69,6 @@ class Run:
         """Lines to print when the run has ended."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
-
-    @cached_property
-    def training_split(self) -> Split:
-        """The records that it trains on: the data's train split, or the share of it that the recipe asks for."""
-        train = self.recipe.train
-        return share_of(self.data.split("train"), train.share, train.share_seed, paired=self.model.loss.paired)
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from ganrun.base.randomness import derived_seed
-from ganrun.contracts.losses import Loss, Slot
+from ganrun.contracts.losses import Loss
 from ganrun.contracts.networks import Network
+from ganrun.contracts.slots import Slot
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 from ganrun.rehearsal.networks import NetworkTrial, check_network, mixes_samples

@@ -1,0 +1,88 @@
+"""Tries what metrics request before a run starts, by an evaluation that is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.contracts.data import Data, Split
+from ganrun.contracts.metrics import Metric
+from ganrun.contracts.specs import DataSpec
+from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.model import Model
+from ganrun.inference.sources import GeneratedSamples
+from ganrun.recipe.recipe import Recipe
+from ganrun.training.components import frame_of
+
+
+def try_requests(recipe: Recipe, metrics: Sequence[Metric], model: Model, data: Data) -> None:
+    """Let each metric request what it needs; serves none of it but what is asked for at once.
+
+    Args:
+        recipe: Whose metrics they are.
+        metrics: In the recipe's order, prepared.
+        model: The model.
+        data: The run's, prepared.
+
+    Raises:
+        RequestError: located at the metric's table, if there is no such thing, such as a reading that the loss does not
+            have or a split that the data does not have, or if its `watch` fails.
+    """
+    samples = GeneratedSamples(model.draw, model.spec, model.device, model.seed)
+    for config, metric in zip(recipe.metrics, metrics, strict=True):
+        with frame_of(recipe, config, "watch"):
+            metric.watch(_evaluation(model, data, samples))
+
+
+def try_unprepared(recipe: Recipe, metrics: Sequence[Metric], model: Model) -> None:
+    """As `try_requests`, without data: finds requests for outputs that there are not, and nothing else.
+
+    Raises:
+        IncompatibleError: located at the metric's table.
+    """
+    samples, data = GeneratedSamples(_draw_none, model.spec, model.device, model.seed), _NoRecords(model.spec)
+    for config, metric in zip(recipe.metrics, metrics, strict=True):
+        with frame_of(recipe, config, "watch"):
+            try:
+                metric.watch(_evaluation(model, data, samples))
+            except IncompatibleError:
+                raise
+            except Exception:  # it may lack what its `prepare` makes of the data
+                continue
+
+
+def _evaluation(model: Model, data: Data, samples: GeneratedSamples) -> SharedEvaluation:
+    return SharedEvaluation(
+        spec=model.spec, device=model.device, step=0, seed=model.seed, samples=samples, data=data, model=model
+    )
+
+
+def _draw_none(count: int, start: int) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError("there are no samples yet")
+
+
+class _NoRecords(Data):
+    """Splits of the data's shapes, without a record."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(None)
+        self._spec = spec
+
+    def spec(self) -> DataSpec:
+        return self._spec
+
+    def prepare(self) -> None:
+        return None
+
+    def split(self, name: str) -> Split:
+        images, *beside = [_none_of(shape) for shape in (self._spec.sample_shape, *self._spec.fields.values())]
+        labels = np.zeros(0, np.int64) if self._spec.classes else None
+        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
+
+
+def _none_of(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    return np.zeros((0, *shape), np.float32)
