@@ -29,7 +29,7 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
-    """The losses `r3gan` and `r3gan-conditional`."""
+    """The losses `r3gan` and `conditional-r3gan`."""
     from ganrun_r3gan.losses import ConditionalR3Gan, R3Gan
 
-    return {"r3gan": R3Gan, "r3gan-conditional": ConditionalR3Gan}
+    return {"r3gan": R3Gan, "conditional-r3gan": ConditionalR3Gan}

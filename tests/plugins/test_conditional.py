@@ -129,7 +129,7 @@ NETWORKS = {"conditional-stylegan2": {"generator": {**STYLED, "style_size": 4}, 
 
 
 def test_every_loss_with_classes_is_among_those_tried():
-    assert {"cgan", "acgan", "conditional-hinge", "conditional-wgan-gp", "r3gan-conditional"} < set(DRAWING)
+    assert {"cgan", "acgan", "conditional-hinge", "conditional-wgan-gp", "conditional-r3gan"} < set(DRAWING)
 
 
 @pytest.mark.parametrize("use", DRAWING)

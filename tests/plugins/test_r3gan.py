@@ -362,7 +362,7 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str
 STEPS = 3
 
 
-def recipe(loss: str = "r3gan-conditional", **train_settings: Any) -> dict[str, Any]:
+def recipe(loss: str = "conditional-r3gan", **train_settings: Any) -> dict[str, Any]:
     network = {"use": "r3gan", **SMALL}
     return {
         "name": "tiny",
@@ -472,7 +472,7 @@ def rows(batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
     ]
 
 
-@pytest.mark.parametrize("loss", ["r3gan", "r3gan-conditional"])
+@pytest.mark.parametrize("loss", ["r3gan", "conditional-r3gan"])
 def test_in_parts_it_learns_the_same(tmp_path: Path, loss: str) -> None:
     whole, parts = (train(recipe(loss, accumulate=n), tmp_path / f"run{n}") for n in (1, 4))
     assert whole.images_seen == 2 * STEPS * 8, "a batch for each of the two phases"
