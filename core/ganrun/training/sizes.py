@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ganrun.base.errors import IncompatibleError
 from ganrun.base.randomness import isolated_random
@@ -57,7 +58,7 @@ def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpe
         IncompatibleError: located at the network's largest setting.
     """
     try:
-        with isolated_random(torch.device("cpu"), 0), torch.device("meta"):
+        with isolated_random(torch.device("cpu"), 0), torch.device("meta"), _Undrawn():
             network = config.build(spec)
         numbers = sum(each.numel() for each in (*network.parameters(), *network.buffers()))
     except Exception as error:  # any error of a network's code on a device without values
@@ -65,6 +66,17 @@ def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpe
             return
         numbers = math.inf
     _check(numbers, "its weights", recipe, config.key, config.settings)
+
+
+class _Undrawn(TorchFunctionMode):
+    """A block in which weights are neither drawn from a normal distribution nor normalised: where they have no values,
+    torch imports its compiler for it, which takes longer than all the rest."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "normalize")):
+            return next(iter((*args, *kwargs.values())))
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def _check(numbers: float, what: str, recipe: HasLocation, key: Key, settings: Settings) -> None:
