@@ -864,10 +864,14 @@ SMALL = {
 }
 ONE_NUMBER = NetworkSpec(IMAGES, (1,), classes=4)
 FITTING = {
-    ("generator", "biggan"): {"settings": {"widths": [8, 8, 8], "attention_size": 8}},
+    ("generator", "biggan"): {"settings": {"widths": [8, 8, 8], "class_size": 8, "attention_size": 8}},
+    ("generator", "progressive"): {"settings": {"widths": [8, 8, 8]}},
     ("generator", "r3gan"): {"settings": {"widths": [8, 8, 8], "cardinality": 2}},
+    ("generator", "sagan"): {"settings": {"widths": [8, 8, 8], "attention_size": 8}},
+    ("generator", "sngan"): {"settings": {"widths": [8, 8, 8]}},
     ("generator", "stylegan"): {"settings": {"widest": 8, "style_size": 8}},
     ("generator", "stylegan2"): {"settings": {"widest": 8, "style_size": 8}},
+    ("discriminator", "progressive"): {"settings": {"widths": [8, 8, 8]}},
     ("discriminator", "r3gan"): {"settings": {"widths": [8, 8, 8], "cardinality": 2}},
     ("discriminator", "sagan"): {"settings": {"widths": [8, 8], "attention_size": 8}, "spec": ONE_NUMBER},
     ("discriminator", "sngan"): {"settings": {"widths": [8, 8]}, "spec": ONE_NUMBER},
