@@ -3,10 +3,10 @@
 python tests/benchmarks/families.py OUTPUT [--only digits] [--seeds 0,1,2]
 python tests/benchmarks/families.py OUTPUT --report      what the runs in OUTPUT say: tables, and OUTPUT/*.png
 
-Each run is a shipped recipe, cut to a number of steps that a CPU core makes in a few minutes. What differs from the recipe
-is written below, and nothing else does. A run that OUTPUT holds already is not repeated. Time is told in seconds of
-processor time, scoring included, so that other work on the machine counts little. For emoji, `ganrun data path emoji` says
-which files it needs.
+Each run is a shipped recipe, cut to a number of steps that a CPU core makes in a few minutes. What differs from the
+recipe is written below, and nothing else does. A run that OUTPUT holds already is not repeated. Time is told in seconds
+of processor time, scoring included, so that other work on the machine counts little. For emoji, `ganrun data path emoji`
+says which files it needs.
 """
 
 from __future__ import annotations
