@@ -5,8 +5,8 @@ python tests/benchmarks/families.py OUTPUT --report      what the runs in OUTPUT
 
 Each run is a shipped recipe, cut to a number of steps that a CPU core makes in a few minutes. What differs from the
 recipe is written below, and nothing else does. A run that OUTPUT holds already is not repeated. Time is told in seconds
-of processor time, scoring included, so that other work on the machine counts little. `ganrun data path emoji` says which
-files emoji needs.
+of processor time, scoring included, so that other work on the machine counts little. `ganrun data path emoji` says
+which files emoji needs.
 """
 
 from __future__ import annotations
