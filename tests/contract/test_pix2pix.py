@@ -36,6 +36,7 @@ from ganrun import (
     Ports,
     Run,
     Settings,
+    Slot,
     Split,
     Terms,
     View,
@@ -60,6 +61,8 @@ class Pix2Pix(AdversarialLoss):
     class Settings(ganrun.Settings):
         l1_weight: float = Field(100.0, ge=0)
         """λ."""
+
+    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     def __init__(self, settings: Settings, spec: DataSpec) -> None:
         super().__init__(settings, spec)

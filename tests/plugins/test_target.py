@@ -237,6 +237,7 @@ BEST_OF_RUN = (
     "biggan_diffaugment_cifar10_10percent.toml",
     "sagan_cifar10.toml",
     "stylegan2_ada_cifar10.toml",
+    "stylegan2_cifar10.toml",
 )
 COMPARABLE = {
     "lsgan_celeba.toml": False,
