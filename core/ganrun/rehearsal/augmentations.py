@@ -36,7 +36,7 @@ class AugmentationTrial:
         make: Builds it again, under the current random stream.
         device: Where it runs.
         samples: Images that it gets at once in training.
-        outputs: Shape of what `adjust` is told of one image.
+        outputs: Shape of what `adjust` gets for one image.
         second_order: Whether the loss differentiates a gradient.
     """
 

@@ -26,6 +26,7 @@ from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
 from ganrun.discovery.kinds import KINDS
 from ganrun.inference.evaluation import measured
 from ganrun.rehearsal.data import check_data
+from ganrun.rehearsal.stand_in import StandIn
 from ganrun.testing.augmentations import check_augmentation
 from ganrun.testing.evaluations import evaluation_on
 from ganrun.testing.losses import check_loss
@@ -112,25 +113,13 @@ def _check_spec(data: Data) -> None:
 # ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────
 
 
-class _NoiseData(Data):
+def _noise(spec: DataSpec) -> Split:
     """Labelled records of noise, for metrics to prepare on."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__(None)
-        self._spec = spec
-
-    def spec(self) -> DataSpec:
-        return self._spec
-
-    def prepare(self) -> None:
-        return None
-
-    def split(self, name: str) -> Split:
-        random = np.random.default_rng(0)
-        shapes = (self._spec.sample_shape, *self._spec.fields.values())
-        images, *beside = [random.integers(0, 256, (64, *shape), dtype=np.uint8) for shape in shapes]
-        labels = np.arange(64) % max(self._spec.classes, 1)
-        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
+    random = np.random.default_rng(0)
+    shapes = (spec.sample_shape, *spec.fields.values())
+    images, *beside = [random.integers(0, 256, (64, *shape), dtype=np.uint8) for shape in shapes]
+    labels = np.arange(64) % max(spec.classes, 1)
+    return Split(images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 class _PixelMixtures(Extractor):
@@ -150,7 +139,7 @@ class _PixelMixtures(Extractor):
 
 def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None) -> None:
     spec = spec or IMAGES
-    data = _NoiseData(spec)
+    data = StandIn(spec, lambda name: _noise(spec))
     if issubclass(component, FeatureMetric):
         metric: Metric = component(settings, spec, _PixelMixtures(None, spec))
     else:
@@ -176,7 +165,7 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None
 
 def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec | None) -> None:
     spec = spec or IMAGES
-    data = _NoiseData(spec)
+    data = StandIn(spec, lambda name: _noise(spec))
     extractor, twin = component(settings, spec), component(settings, spec)
     for each in (extractor, twin):
         each.prepare(data, CPU)

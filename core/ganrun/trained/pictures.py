@@ -24,6 +24,7 @@ from ganrun.inference.sources import FoundSamples
 from ganrun.recipe.reader import load_component_config
 from ganrun.recipe.recipe import EvaluationConfig, MetricsConfig
 from ganrun.rehearsal.data import check_data
+from ganrun.rehearsal.stand_in import StandIn
 from ganrun.training.components import frame_of, metric_frames, prepared_data, prepared_metrics
 
 log = logging.getLogger("ganrun")
@@ -85,26 +86,12 @@ def score_against_statistics(
     """
     on_stage(f"pictures in {path}")
     images = _npz_images(path) if path.suffix == NPZ else _folder_images(path, overrides, registry)
-    return _scores(images, config, _NoRealImages(DataSpec(tuple(images.shape[1:]))), device, on_stage)
+    return _scores(images, config, StandIn(DataSpec(tuple(images.shape[1:])), _no_real_images), device, on_stage)
 
 
-class _NoRealImages(Data):
-    """Stands where published statistics take the place of real images: the samples' shape, and no split."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__(None)
-        self._spec = spec
-
-    def spec(self) -> DataSpec:
-        """That of the samples."""
-        return self._spec
-
-    def prepare(self) -> None:
-        """Nothing to prepare."""
-
-    def split(self, name: str) -> Split:
-        """There is none."""
-        raise DataError("published statistics hold no real images; for them, say --against DATA")
+def _no_real_images(name: str) -> Split:
+    """Published statistics take the place of real images."""
+    raise DataError("published statistics hold no real images; for them, say --against DATA")
 
 
 def _scores(

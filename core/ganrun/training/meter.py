@@ -91,10 +91,10 @@ class Meter:
         reported = self.measurements.reported() | present
         if fatal := [f"{name} = {value}" for name, value in bad.items() if name not in reported]:
             raise NonFiniteError(self._advice(", ".join(fatal)))
-        told = bad.keys() - self._warned - self._unknown(found, present)
-        for name in told:
+        newly = bad.keys() - self._warned - self._unknown(found, present)
+        for name in newly:
             log.warning("%s is %s at step %d; it is recorded as null, now and later", name, bad[name], self._run.step)
-        self._warned |= told
+        self._warned |= newly
 
     def _unknown(self, found: Mapping[str, float], present: Set[str]) -> set[str]:
         """What an augmentation does not know yet: NaN, as it has been so far."""

@@ -16,6 +16,7 @@ from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.model import Model
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.recipe.recipe import Recipe
+from ganrun.rehearsal.stand_in import StandIn
 from ganrun.training.components import frame_of
 
 
@@ -44,7 +45,8 @@ def try_unprepared(recipe: Recipe, metrics: Sequence[Metric], model: Model) -> N
     Raises:
         IncompatibleError: located at the metric's table.
     """
-    samples, data = GeneratedSamples(_draw_none, model.spec, model.device, model.seed), _NoRecords(model.spec)
+    samples = GeneratedSamples(_draw_none, model.spec, model.device, model.seed)
+    data = StandIn(model.spec, lambda name: _no_records(model.spec))
     for config, metric in zip(recipe.metrics, metrics, strict=True):
         with frame_of(recipe, config, "watch"):
             try:
@@ -65,23 +67,11 @@ def _draw_none(count: int, start: int) -> tuple[Tensor, Tensor]:
     raise NotImplementedError("there are no samples yet")
 
 
-class _NoRecords(Data):
-    """Splits of the data's shapes, without a record."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__(None)
-        self._spec = spec
-
-    def spec(self) -> DataSpec:
-        return self._spec
-
-    def prepare(self) -> None:
-        return None
-
-    def split(self, name: str) -> Split:
-        images, *beside = [_none_of(shape) for shape in (self._spec.sample_shape, *self._spec.fields.values())]
-        labels = np.zeros(0, np.int64) if self._spec.classes else None
-        return Split(images, labels, dict(zip(self._spec.fields, beside, strict=True)))
+def _no_records(spec: DataSpec) -> Split:
+    """A split of the data's shapes, without a record."""
+    images, *beside = [_none_of(shape) for shape in (spec.sample_shape, *spec.fields.values())]
+    labels = np.zeros(0, np.int64) if spec.classes else None
+    return Split(images, labels, dict(zip(spec.fields, beside, strict=True)))
 
 
 def _none_of(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
