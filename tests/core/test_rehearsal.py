@@ -493,7 +493,7 @@ def test_a_conditional_loss_with_a_penalty_per_sample_builds_trains_and_warns_of
 @pytest.mark.parametrize(("generator", "accumulate"), [(Normed, 2), (Normed, 1), (Sound, 2)])
 def test_the_user_is_warned_of_batch_norm_where_a_batch_is_cut(tmp_path, caplog, generator, accumulate):
     build(recipe(generator=generator, accumulate=accumulate), tmp_path / "run", Plugin())
-    warning = "accumulate = 2 cuts a batch of 8 into parts of 4, and the generator normed looks across a batch"
+    warning = "by accumulate = 2, a batch of 8 is taken in parts of 4, and the generator normed looks across a batch"
     assert (warning in caplog.text) == (generator is Normed and accumulate == 2)
 
 

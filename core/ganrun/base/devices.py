@@ -7,6 +7,7 @@ import re
 import torch
 
 from ganrun.base.errors import RequestError
+from ganrun.base.launched import launched
 
 NAMES = "auto, cpu, cuda, cuda:1 or mps"
 
@@ -35,8 +36,30 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(name)
 
 
-def device_text(device: torch.device) -> str:
-    """The device's name for display: `NVIDIA H200`, or `cpu (2 threads)`."""
+def device_of_rank(wanted: str) -> str:
+    """The name of this process's own device, where torchrun has started several: of the GPUs, the one of its number on
+    this machine.
+
+    Raises:
+        RequestError: if all would share one device, or the machine has too few GPUs.
+    """
+    at = launched()
+    if at is None or wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu" if at is not None else wanted
+    if wanted not in ("auto", "cuda"):
+        raise RequestError(f'{at.local_total} processes would share the device {wanted}; say "cuda" or "cpu"')
+    if at.local_total > (count := torch.cuda.device_count()):
+        text = f"{at.local_total} processes were started on this machine, which has {count} GPUs"
+        raise RequestError(f"{text}; start one process for each, as --gpus {count} does")
+    return f"cuda:{at.local}"
+
+
+def device_text(device: torch.device, count: int = 1) -> str:
+    """The name for display of one device, or of several alike: `8 × NVIDIA H200`, or `cpu (2 threads)`."""
+    return f"{count} × {_name_of(device)}" if count > 1 else _name_of(device)
+
+
+def _name_of(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

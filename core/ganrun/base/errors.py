@@ -94,6 +94,31 @@ class ContractError(RunError):
     """A component broke its contract, such as a network that returns the wrong shape."""
 
 
+class RankError(RunError):
+    """Another process of a run on several GPUs has failed, or has ended without a word.
+
+    It is nobody's fault who is at work here, so it takes no owner and no place.
+
+    Args:
+        message: What has happened.
+        cause: What the other process says; the same text on every process that hears of it.
+        exit_status: That of the other process.
+    """
+
+    def __init__(self, message: str, *, cause: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.exit_status = exit_status
+
+    def located(self, where: str) -> Self:
+        """This error as it is."""
+        return self
+
+    def owned(self, owner: str) -> Self:
+        """This error as it is."""
+        return self
+
+
 class Interrupted(GanrunError):  # noqa: N818 - the user's decision, not an error
     """The user (SIGINT) or the system (SIGTERM) asked the run to stop. Exit status 128 + signal number."""
 

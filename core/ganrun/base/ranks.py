@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ganrun.base.joining import rank_error
+from ganrun.base.launched import Ranks as Ranks
 from ganrun.base.randomness import set_random_stream
 
 Lists = list[list[Tensor]]
-
-
-class Ranks(NamedTuple):
-    """The number of this process among those that train the run."""
-
-    number: int = 0
-    total: int = 1
 
 
 def ranks() -> Ranks:
@@ -53,7 +48,8 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     if total == 1 or not tensors:
         return
     flat = torch.cat([each.reshape(-1) for each in tensors])
-    dist.all_reduce(flat)
+    with exchanging():
+        dist.all_reduce(flat)
     flat.div_(total)
     for each, mean in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
         each.copy_(mean.view_as(each))
@@ -69,7 +65,8 @@ def gathered(value: Lists, at: Ranks) -> list[Lists]:
     if at.total == 1:
         return [value]
     found: list[Any] | None = [None] * at.total if at.number == 0 else None
-    dist.gather_object([[each.cpu() for each in batch] for batch in value], found)
+    with exchanging():
+        dist.gather_object([[each.cpu() for each in batch] for batch in value], found)
     device = next((each.device for batch in value for each in batch), torch.device("cpu"))
     return [[[each.to(device) for each in batch] for batch in lists] for lists in found or []]
 
@@ -91,6 +88,50 @@ def rank_stream(device: torch.device, seed: int) -> Iterator[None]:
     finally:
         for generator, state in zip(_generators(device), states, strict=True):
             generator.set_state(state)
+
+
+# ── Between hosts ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def largest_over_ranks(*numbers: int) -> list[int]:
+    """The largest of each number over all ranks. Of the host alone, so no rank waits for its device; and one that has
+    ended is noticed. Every rank must call it equally often."""
+    if ranks().total == 1:
+        return list(numbers)
+    found = torch.tensor(numbers, dtype=torch.int64)
+    with exchanging():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return [int(number) for number in found.tolist()]
+
+
+def first_says(answer: bool) -> bool:
+    """The answer of the first rank, which alone knows the run's directory. Every rank must ask equally often."""
+    return bool(largest_over_ranks(int(answer) if ranks().number == 0 else 0)[0])
+
+
+def from_first(content: bytes) -> bytes:
+    """What the first rank has; the others' is not read. Every rank must call it equally often."""
+    if ranks().total == 1:
+        return content
+    is_first = ranks().number == 0
+    (size,) = largest_over_ranks(len(content) if is_first else 0)
+    sent = torch.frombuffer(bytearray(content), dtype=torch.uint8) if is_first else torch.empty(size, dtype=torch.uint8)
+    with exchanging():
+        dist.broadcast(sent, src=0)
+    return sent.numpy().tobytes()
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """A block in which ranks exchange something.
+
+    Raises:
+        RankError: if another rank has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise rank_error() from error
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:

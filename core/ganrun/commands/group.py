@@ -13,17 +13,21 @@ from typing import Any
 
 import click
 
-from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
+from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
 from ganrun.base.frames import failure
+from ganrun.base.launched import launched
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
+from ganrun.base.streams import silence_stdout
 from ganrun.base.suggestions import did_you_mean
 from ganrun.base.texts import printable
-from ganrun.commands.output import silence_stdout
 from ganrun.discovery.registry import Registry, load_registry
 
 TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
 """If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
+
+ON_SEVERAL = ("train", "resume")
+"""Commands that torchrun can start as several processes of one run."""
 
 COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "schema", "doctor", "data", "cache")
 """Ganrun's own commands, in the order of `ganrun --help`. Each is `command` in the module of its name in this package.
@@ -57,6 +61,7 @@ class RecipeGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click does; the error for an unknown command suggests the most similar one and lists broken plugins."""
+        _check_alone(args[0])
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -95,6 +100,13 @@ class RecipeGroup(click.Group):
             ctx.meta["ganrun.registry"] = load_registry()
         registry: Registry = ctx.meta["ganrun.registry"]
         return registry
+
+
+def _check_alone(name: str) -> None:
+    """Check that torchrun has not started several processes of a command that is for one."""
+    if launched() is not None and name not in ON_SEVERAL:
+        listed = " and ".join(ON_SEVERAL)
+        raise RequestError(f"ganrun {name} is one process, and torchrun is for {listed}; start it without torchrun")
 
 
 @contextmanager

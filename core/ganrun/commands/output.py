@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from ganrun.base.streams import silence_stdout
 from ganrun.base.texts import one_line, printable
 
 
@@ -35,8 +34,3 @@ def print_line(text: str) -> None:
         click.echo(printable(text))
     except BrokenPipeError:
         silence_stdout()
-
-
-def silence_stdout() -> None:
-    """Discard everything that this process writes to standard output from now on."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, recipe_options
 from ganrun.commands.train import train
@@ -14,7 +15,8 @@ from ganrun.commands.train import train
 @click.command("resume", no_args_is_help=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @recipe_options
-def command(run: Path, options: RecipeOptions) -> None:
+@gpus_option
+def command(run: Path, options: RecipeOptions, gpus: int | None) -> None:
     """Continue the run in a run directory from its last checkpoint.
 
     An address of a service that stands in the run's own recipe must be named again, by --set or in the environment.
@@ -22,6 +24,9 @@ def command(run: Path, options: RecipeOptions) -> None:
     from ganrun.rundir.addresses import check_addresses
     from ganrun.rundir.directory import open_run
 
-    (recipe,) = load_recipes([open_run(run).recipe_path], options)
-    check_addresses(recipe)
-    train(recipe, run, resume=True)
+    if has_launched(gpus):
+        return
+    with one_of_several():
+        (recipe,) = load_recipes([open_run(run).recipe_path], options)
+        check_addresses(recipe)
+        train(recipe, run, resume=True)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ganrun.base.errors import Interrupted, RequestError, RunError
+from ganrun.base.errors import Interrupted, RankError, RequestError, RunError
+from ganrun.base.launched import is_first, launched
 from ganrun.base.spinner import spinner
 from ganrun.base.texts import printable
+from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
 from ganrun.commands.output import print_line, relative
@@ -29,8 +31,14 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="0,1,2", help="Train one replicate for each seed, in subdirectories of --output.")
 @output_option(help="The run's own directory. Default: a new one in runs/.")
 @click.option("--resume", is_flag=True, help="Start, or continue the run in --output: safe to requeue.")
+@gpus_option
 def command(
-    recipes: Sequence[Path], options: RecipeOptions, seeds: str | None, output: Path | None, resume: bool
+    recipes: Sequence[Path],
+    options: RecipeOptions,
+    seeds: str | None,
+    output: Path | None,
+    resume: bool,
+    gpus: int | None,
 ) -> None:
     """Train the model of each recipe in turn; `ganrun RECIPE.toml` is short for this."""
     if output and len(recipes) > 1:
@@ -39,12 +47,15 @@ def command(
         raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
     if seeds is not None and options.seed is not None:
         raise RequestError("say --seed N for one run, or --seeds 0,1,2 for replicates, but not both")
-    if seeds is None:
-        for recipe in load_recipes(recipes, options):
-            train(recipe, output, resume=resume)
-    else:
-        for path in recipes:
-            _train_replicates(path, seeds, options, output, resume)
+    if has_launched(gpus):
+        return
+    with one_of_several():
+        if seeds is None:
+            for recipe in load_recipes(recipes, options):
+                train(recipe, output, resume=resume)
+        else:
+            for path in recipes:
+                _train_replicates(path, seeds, options, output, resume)
 
 
 def train(
@@ -84,7 +95,8 @@ def train(
         continue_command = continue_command or (
             f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
         )
-        click.echo(f"interrupted at step {run.step}; to continue: {continue_command}", err=True)
+        if is_first():
+            click.echo(f"interrupted at step {run.step}; to continue: {continue_command}", err=True)
         raise
     finally:
         for message in run.messages:
@@ -126,7 +138,11 @@ def _scores_of_replicates(
                 continue_command=continue_command,
             )
             scores[seed] = list(run.scores.values())
+        except RankError:
+            raise
         except (RequestError, RunError) as error:
+            if launched() is not None:  # the others may be elsewhere in the run
+                raise
             click.echo(printable(f"error: {error}"), err=True)
     return scores
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError, PreflightError
 from ganrun.base.frames import Frame, called
-from ganrun.base.ranks import Ranks, gathered, ranks
+from ganrun.base.launched import ALONE, Ranks
+from ganrun.base.ranks import gathered
 from ganrun.contracts.data import Data
 from ganrun.contracts.evaluation import Buffer, Collector, EvaluatedModel, Evaluation
 from ganrun.contracts.extractors import Extractor
@@ -46,6 +47,7 @@ class SharedEvaluation(Evaluation):
         model: Reads real records, and serves metrics; None for a folder of pictures.
         protocol: What the samples depend on, for the protocol of every score.
         on_progress: Called after each batch; may raise to stop the evaluation.
+        at: This rank, if all ranks serve the metrics' requests together. The first one alone has the outputs.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class SharedEvaluation(Evaluation):
         model: EvaluatedModel | None = None,
         protocol: Mapping[str, str | int | float | bool] | None = None,
         on_progress: OnProgress = ignore_progress,
+        at: Ranks = ALONE,
     ) -> None:
         super().__init__(spec=spec, device=device, step=step, seed=seed, model=model)
         shape = "×".join(str(side) for side in spec.sample_shape)
         self.protocol = {"sample_shape": shape, "precision": "f32", "torch": torch.__version__, **(protocol or {})}
         self.on_progress = on_progress
+        self.at = at
         self._samples = samples
         self._data = data
         self._passes: dict[str, _Pass] = {}
@@ -111,12 +115,12 @@ class SharedEvaluation(Evaluation):
         return self._at_once(self.collect_real(Buffer(), "images", count=count, split=split))
 
     def run(self) -> None:
-        """Serve all requests since the last call, in one pass over each source, which all ranks share.
+        """Serve all requests since the last call, in one pass over each source, which ranks share.
 
         Raises:
             NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite.
         """
-        self._run(ranks())
+        self._run(self.at)
 
     def _run(self, at: Ranks) -> None:
         passes, self._passes = self._passes, {}
@@ -128,7 +132,7 @@ class SharedEvaluation(Evaluation):
             raise NonFiniteError(text) from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:
-        self._run(Ranks())  # other ranks need not ask for the same
+        self._run(ALONE)  # other ranks need not ask for the same
         return buffer.tensors()[0]
 
     def _request(self, source: Source, into: C, outputs: tuple[str, ...], count: int, extractor: Extractor | None) -> C:
@@ -168,7 +172,7 @@ def measured(
     evaluation.run()
     scores: list[Score] = []
     givers: dict[str, int] = {}
-    for place, metric in enumerate(metrics if ranks().number == 0 else ()):
+    for place, metric in enumerate(metrics if evaluation.at.number == 0 else ()):
         with evaluation.at_work(partial(frames, place), "measure"):
             scores += _checked(metric.measure(evaluation), place, givers)
         evaluation.on_progress("scores", place + 1, len(metrics))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 from packaging.version import Version
@@ -44,6 +44,9 @@ class RunDirectory:
     Args:
         path: The folder; made by `create`.
     """
+
+    is_elsewhere: ClassVar[bool] = False
+    """Whether another process writes it, and this one sees nothing of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()

@@ -15,6 +15,7 @@ import torch
 from packaging.requirements import Requirement
 
 from ganrun.base.devices import device_text
+from ganrun.base.ranks import ranks
 from ganrun.base.secrets import command_without_secrets
 from ganrun.contracts.data import Data
 from ganrun.recipe.recipe import Recipe
@@ -58,8 +59,9 @@ def describe_environment(
         "packages": package_versions(),
         "git": _recipe_git_state(recipe),
         "device": str(device),
-        "device_name": device_text(device),
+        "device_name": device_text(device, ranks().total),
         "threads": torch.get_num_threads(),
+        **({"ranks": ranks().total} if ranks().total > 1 else {}),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         **({"starts": dict(starts)} if starts else {}),
         **({"files": files} if files else {}),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganrun.base.devices import choose_device
+from ganrun.base.devices import choose_device, device_of_rank
 from ganrun.base.errors import GanrunError, RequestError
 from ganrun.contracts.data import Data, Split
 from ganrun.contracts.losses import Loss, Phase
@@ -178,10 +178,10 @@ def _starts(
 ) -> dict[str, dict[str, Any]]:
     """Load what networks start from, and note what that was and what frozen networks are.
 
-    A run that continues from a checkpoint has it there, and noted what it was.
+    A run that continues from a checkpoint has it there, and noted what it was. Ranks get it from the first one.
     """
     recorded = None if directory is None else directory.environment().get("starts")
-    if directory is not None and checkpoints_in(directory.path):
+    if directory is not None and (directory.is_elsewhere or checkpoints_in(directory.path)):
         return dict(recorded) if isinstance(recorded, dict) else {}
     starts = start_from(recipe, networks, None if directory is None else directory.path)
     check_same_starts(recipe, starts, recorded)
@@ -191,6 +191,6 @@ def _starts(
 
 def _choose_device(recipe: Recipe) -> torch.device:
     try:
-        return choose_device(recipe.train.device)
+        return choose_device(device_of_rank(recipe.train.device))
     except GanrunError as error:
         raise error.located(recipe.where(("train", "device"))) from None

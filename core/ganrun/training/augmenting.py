@@ -21,6 +21,7 @@ from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.networks import example_records
 from ganrun.training.components import frame_of, run_frames
+from ganrun.training.sizes import smallest_part
 from ganrun.training.state import SlotState, TrainingState
 
 SECTION = "augmentation"
@@ -55,7 +56,7 @@ def _tried(recipe: Recipe, loss: Loss, slot: str, device: torch.device) -> Augme
             augmentation=built,
             make=make,
             device=device,
-            samples=min(recipe.batch_sizes) // train.accumulate,
+            samples=smallest_part(recipe),
             outputs=(1, *(side for side in ports.outputs[1:] if side is not ...)),
             second_order=_is_differentiated_twice(recipe, loss),
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
-from ganrun.rundir.directory import RunDirectory, new_run_path
+from ganrun.rundir.directory import new_run_path
+from ganrun.rundir.elsewhere import directory_of
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place
 from ganrun.training.events import Events
 from ganrun.training.run import Run
+from ganrun.training.sizes import check_shares
 
 
 def build_run(
@@ -24,6 +27,8 @@ def build_run(
 ) -> Run:
     """Build a run, and last of all create its directory; nothing is written into it until the run starts.
 
+    Each of several ranks builds it; the first one alone has its directory and its observers.
+
     Args:
         recipe: What to build.
         output: The run directory; a new one in `runs/` if None.
@@ -34,9 +39,13 @@ def build_run(
         RequestError: for anything that is missing or does not fit, located at the recipe's line; nothing has
             been written then.
     """
-    directory = RunDirectory(output or new_run_path(recipe.name))
+    is_first = ranks().number == 0
+    directory = directory_of(output or new_run_path(recipe.name), is_first=is_first)
+    check_shares(recipe)
     resumed = check_place(directory, recipe, resume=resume)
-    run = Run(assemble(recipe, on_stage, directory), directory, build_events(recipe), resumed=resumed)
+    events = build_events(recipe) if is_first else Events({})
+    run = Run(assemble(recipe, on_stage, directory), directory, events, resumed=resumed)
+    largest_over_ranks(0)  # all have got here, or none goes on
     directory.create()
     return run
 

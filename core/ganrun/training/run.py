@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ganrun.base.errors import ContractError
+from ganrun.base.launched import ALONE, Ranks
+from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.data import Split
 from ganrun.contracts.scores import Score
@@ -104,8 +106,12 @@ class Run:
 
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
-    def evaluation(self) -> SharedEvaluation:
-        """An evaluation of the present weights, for metrics; emits `evaluating` after each batch."""
+    def evaluation(self, at: Ranks = ALONE) -> SharedEvaluation:
+        """An evaluation of the present weights, for metrics; emits `evaluating` after each batch.
+
+        Args:
+            at: This rank, if all ranks evaluate together; by default, this process does it by itself.
+        """
         model = self.model
         averaged = any(slot.average is not None for slot in self.state.slots.values())
         decay = self.recipe.ema.text if averaged and self.recipe.ema else 0.0
@@ -119,6 +125,7 @@ class Run:
             model=model,
             protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol, **self._unfinished()},
             on_progress=self._evaluating,
+            at=at,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -190,6 +197,15 @@ class Run:
         for name in values:
             check_recorded(name)
         add_line(self, values, scores, rescored=rescored)
+
+    def agree(self) -> None:
+        """Let all ranks agree on whether training ends here, by an observer of the first one or by a signal to any."""
+        if ranks().total == 1:
+            return
+        stops, signal_number = largest_over_ranks(int(self.stopped is not None), self.interruption.signal_number or 0)
+        if stops and self.stopped is None:
+            self.stopped = "the first rank has stopped it"
+        self.interruption.agreed = signal_number > 0
 
     def add_to_summary(self, name: str, content: Any) -> None:
         """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again.

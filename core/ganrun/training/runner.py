@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from ganrun.base.errors import Interrupted, RequestError
+from ganrun.base.ranks import first_says
 from ganrun.training.continuing import has_new_metric, stored_recipe
+from ganrun.training.equality import share_state
 from ganrun.training.journal import write_facts, write_summary
 from ganrun.training.meter import Meter
 from ganrun.training.run import Run
@@ -26,6 +28,7 @@ def execute(run: Run) -> None:
     status, fault = "failed", None
     with run.directory.occupied(), run.interruption:
         run.emit("run_starting")
+        share_state(run)
         _check_steps(run)
         try:
             stored = stored_recipe(run.directory, run.recipe) if run.resumed else run.recipe.resolved()
@@ -55,15 +58,18 @@ def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     """Take the remaining steps, and score the model at its cadence and at the end."""
     meter = Meter(run)
     take_step = build_step(run, meter.measurements)
-    if run.resumed:
+    if first_says(run.resumed):
         scorer.take_up(measure_again=measure_again)
+    run.agree()
     while not run.done:
         take_step()
         if meter.is_scheduled():
             meter.read()
         run.emit("step_ended")
+        run.agree()
         if scorer.is_scheduled() and not run.done:
             scorer.score()
+            run.agree()
         run.interruption.check()
     meter.read()
     run.emit("training_ended")

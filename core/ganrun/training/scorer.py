@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ganrun.base.ranks import first_says, ranks
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import measured
 from ganrun.training.components import metric_frames
+from ganrun.training.equality import check_equal
 from ganrun.training.run import Run
 
 
@@ -33,20 +35,27 @@ class Scorer:
         The run may have stopped before, during or after the evaluation of that step.
         """
         recorded = self._recorded()
-        if recorded and not measure_again:
+        is_missing = bool(recorded) or (self._run.step > 0 and self.is_scheduled())
+        if first_says(bool(recorded) and not measure_again):
             self._emit(recorded)
-        elif recorded or (self._run.step > 0 and self.is_scheduled()):
+        elif first_says(is_missing):
             self.score()
 
     def score(self) -> None:
         """Measure every metric of the recipe on one set of samples, record the scores and emit `evaluated`.
 
         Does nothing if this step has been scored already, or the recipe has no metric.
+
+        Raises:
+            ContractError: if ranks hold different weights.
         """
         run = self._run
-        if not run.metrics or self._scored_at == run.step:
+        if self._scored_at == run.step:
             return
-        scores = measured(run.metrics, run.evaluation(), metric_frames(run.recipe))
+        check_equal(run.state)
+        if not run.metrics:
+            return
+        scores = measured(run.metrics, run.evaluation(ranks()), metric_frames(run.recipe))
         run.scores.update({score.name: score for score in scores})
         run.record({}, scores)
         self._emit(scores)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ganrun.base.errors import IncompatibleError
+from ganrun.base.errors import IncompatibleError, RequestError
 from ganrun.base.randomness import isolated_random
+from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.settings import Settings, dump_settings
 from ganrun.contracts.specs import NetworkSpec
@@ -44,10 +45,39 @@ def _data_of(recipe: ModelConfig) -> ComponentConfig:
 
 def largest_batch(recipe: TrainingConfig) -> tuple[int, Key]:
     """Records of the largest batch of all stages, and the setting that decides it."""
+    return max(_batches(recipe), key=lambda found: found[0])
+
+
+def _batches(recipe: TrainingConfig) -> list[tuple[int, Key]]:
+    """Records of each stage's batch, and the setting that says so."""
     stages = [(stage.batch_size, ("stage", number, "batch_size")) for number, stage in enumerate(recipe.stages)]
-    sizes: list[tuple[int, Key]] = [(recipe.train.batch_size, ("train", "batch_size"))]
-    sizes += [(size, key) for size, key in stages if size is not None]
-    return max(sizes, key=lambda found: found[0])
+    first: tuple[int, Key] = (recipe.train.batch_size, ("train", "batch_size"))
+    return [first, *((size, key) for size, key in stages if size is not None)]
+
+
+def check_shares(recipe: TrainingConfig) -> None:
+    """Check that every batch can be cut into equal parts for all ranks.
+
+    Raises:
+        RequestError: located at the batch size that cannot.
+    """
+    total, accumulate = ranks().total, recipe.train.accumulate
+    for size, key in _batches(recipe):
+        if rest := size % (total * accumulate):
+            parts = f"{total} processes" if accumulate == 1 else f"{total} processes that accumulate {accumulate} parts"
+            near = size - rest or total * accumulate
+            text = f"{header(key[:-1])} batch_size = {size}: the batch is cut into equal parts for {parts}; say {near}"
+            raise RequestError(text, where=recipe.where(key))
+
+
+def smallest_part(recipe: TrainingConfig) -> int:
+    """Samples of the smallest part of a batch that is worked on at once: of those that a rank accumulates."""
+    return min(recipe.batch_sizes) // parts_of(recipe)
+
+
+def parts_of(recipe: TrainingConfig) -> int:
+    """Parts that a batch is cut into, over all ranks."""
+    return recipe.train.accumulate * ranks().total
 
 
 def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpec) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ganrun.base.randomness import derived_seed
+from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.networks import Network
 from ganrun.contracts.slots import Slot
@@ -20,7 +21,7 @@ from ganrun.rehearsal.state import check_state
 from ganrun.training.augmenting import build_augmentations
 from ganrun.training.averaging import Average
 from ganrun.training.components import build_like, build_network, build_optimizer, frame_of, framed_spec, run_frames
-from ganrun.training.sizes import check_weights
+from ganrun.training.sizes import check_weights, parts_of, smallest_part
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
@@ -32,9 +33,9 @@ MIXED = (
 )
 
 CUT = (
-    "%s: accumulate = %d cuts a batch of %d into parts of %d, and %s across a batch, as batch norm does. Each part"
-    " is normalised by itself, so the run is not the one with accumulate = 1; take a smaller accumulate, or a network"
-    ' that looks at each sample alone, by norm = "layer" or "none" where it has that setting'
+    "%s: by %s, a batch of %d is taken in parts of %d, and %s across a batch, as batch norm does. Each part is"
+    " normalised by itself, so the run is not the one with whole batches; take fewer parts, or a network that looks at"
+    ' each sample alone, by norm = "layer" or "none" where it has that setting'
 )
 
 
@@ -63,11 +64,17 @@ def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str
     mixing: list[str] = []
     networks = {name: _tried_network(recipe, loss, name, device, mixing) for name in loss.slots}
     train, size = recipe.train, min(recipe.batch_sizes)
-    if mixing and train.accumulate > 1:
-        place = recipe.where(("train", "accumulate"))
+    if mixing and parts_of(recipe) > 1:
+        place = recipe.where(("train", "accumulate" if train.accumulate > 1 else "batch_size"))
         who = f"{' and '.join(mixing)} {'looks' if len(mixing) == 1 else 'look'}"
-        log.warning(CUT, place, train.accumulate, size, size // train.accumulate, who)
+        log.warning(CUT, place, _cutting(recipe), size, smallest_part(recipe), who)
     return networks
+
+
+def _cutting(recipe: Recipe) -> str:
+    accumulate, total = recipe.train.accumulate, ranks().total
+    said = [*([f"{total} processes"] if total > 1 else []), *([f"accumulate = {accumulate}"] if accumulate > 1 else [])]
+    return " and ".join(said)
 
 
 def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device, mixing: list[str]) -> nn.Module:
@@ -84,7 +91,7 @@ def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device, 
             device=device,
             methods=slot.methods,
             precision=PRECISIONS[train.precision],
-            samples=min(recipe.batch_sizes) // train.accumulate,
+            samples=smallest_part(recipe),
             steps=train.steps,
             is_trained=not slot.frozen,
         )
@@ -113,7 +120,7 @@ def _mixes(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTr
     """Whether an output depends on other samples of its batch, where that is not what the recipe seems to ask for."""
     strict = [recipe.loss.use] if slot.per_sample else []
     strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
-    if not (strict or recipe.train.accumulate > 1) or not mixes_samples(trial):
+    if not (strict or parts_of(recipe) > 1) or not mixes_samples(trial):
         return False
     is_meant = getattr(trial.module, "compares_samples", False)
     for name in () if is_meant else strict:

@@ -22,6 +22,7 @@ from ganrun.rehearsal.networks import example_records
 from ganrun.rehearsal.state import copy_of
 from ganrun.training.components import frame_of
 from ganrun.training.measurements import Measurements, curve_of, total_of
+from ganrun.training.sizes import smallest_part
 from ganrun.training.views import PRECISIONS
 
 SAMPLES = 4
@@ -67,7 +68,7 @@ def try_samples(recipe: Recipe, model: Model) -> None:
 
 def made_up_batch(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> Batch:
     """Made-up records with latents: as many as a part of a batch has, and no more than `SAMPLES`."""
-    count = min(SAMPLES, min(recipe.batch_sizes) // recipe.train.accumulate)
+    count = min(SAMPLES, smallest_part(recipe))
     records = example_records(spec, count, device)
     return replace(records, latents=with_given(loss.latents(count, device), spec, records.beside))
 

@@ -1,0 +1,136 @@
+"""Joins the processes that torchrun has started to one group, and lets each hear why another has stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from ganrun.base.console import message_console
+from ganrun.base.errors import GanrunError, Interrupted, RankError
+from ganrun.base.frames import in_one_line
+from ganrun.base.launched import Launched, launched
+from ganrun.base.streams import silence_stdout
+
+LONGEST_WAIT = timedelta(hours=1)
+"""How long a process waits for the others in an exchange; the first one may have to compute scores from features that
+all have made. One that has ended is noticed at once."""
+
+HEAD_START_SECONDS = 0.3
+"""How long others leave it to the first process to report an error that all of them have."""
+
+WITHOUT_A_WORD = (
+    "another process of the run has ended without a word, so the run stops; it was killed, its machine has no memory"
+    " left, or it cannot be reached. `ganrun resume` continues the run, on any number of GPUs"
+)
+
+_store: Store | None = None
+"""Of the group, one for the process as torch's own: what each process that has failed says of it."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A block in which the processes that torchrun has started are one group; nothing where there is one alone.
+
+    All but the first are silent. An error ends the process; it is reported once, by whichever process has it first.
+    """
+    at = launched()
+    if at is None or dist.is_initialized():
+        yield
+        return
+    if at.ranks.number > 0:
+        _silence()
+    _join(at)
+    try:
+        yield
+    except Interrupted:
+        dist.destroy_process_group()
+        raise
+    except GanrunError as error:
+        if not _tell(_cause_of(error), error.exit_status, at):
+            raise SystemExit(error.exit_status) from error
+        if at.ranks.number > 0:
+            error.owned(_name_of(at))
+        raise
+    except Exception as error:
+        _tell(in_one_line(error), 1, at)
+        raise
+    dist.destroy_process_group()
+
+
+def rank_error() -> RankError:
+    """Why an exchange with the other processes has failed: what one of them has said before it ended, if anything."""
+    for number in range(dist.get_world_size()):
+        if number != dist.get_rank() and (said := _said_by(number)) is not None:
+            text = f"{said['who']} has failed, so the run stops: {said['text']}"
+            return RankError(text, cause=said["text"], exit_status=said["exit_status"])
+    return RankError(WITHOUT_A_WORD, cause=WITHOUT_A_WORD)
+
+
+def _join(at: Launched) -> None:
+    global _store
+    shared = next(rendezvous("env://", timeout=LONGEST_WAIT))[0]
+    _store = PrefixStore("ganrun", shared)
+    dist.init_process_group(
+        backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo",
+        store=PrefixStore("group", shared),
+        rank=at.ranks.number,
+        world_size=at.ranks.total,
+        timeout=LONGEST_WAIT,
+    )
+
+
+def _silence() -> None:
+    """Leave it to the first process to speak. Tracebacks still go to the error stream."""
+    logging.getLogger("ganrun").setLevel(logging.CRITICAL)
+    message_console().quiet = True
+    warnings.simplefilter("ignore")
+    silence_stdout()
+
+
+# ── Failures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tell(text: str, exit_status: int, at: Launched) -> bool:
+    """Tell the other processes why this one ends; whether nobody has reported it yet."""
+    if _store is None:
+        return True
+    said = {"who": _name_of(at), "text": text, "exit_status": exit_status}
+    try:
+        _store.set(f"failed/{at.ranks.number}", json.dumps(said))
+        if at.ranks.number > 0:
+            time.sleep(HEAD_START_SECONDS)
+        return bool(_store.add(f"reported/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1)
+    except RuntimeError:  # whoever keeps the store has ended
+        return True
+
+
+def _said_by(number: int) -> dict[str, Any] | None:
+    key = f"failed/{number}"
+    try:
+        if _store is None or not _store.check([key]):
+            return None
+        said: dict[str, Any] = json.loads(_store.get(key))
+    except RuntimeError:
+        return None
+    return said
+
+
+def _cause_of(error: GanrunError) -> str:
+    return error.cause if isinstance(error, RankError) else str(error)
+
+
+def _name_of(at: Launched) -> str:
+    return f"rank {at.ranks.number} on {platform.node()}"

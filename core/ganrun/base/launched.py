@@ -1,0 +1,45 @@
+"""How this process was started: by itself, or by torchrun as one of several that train one run. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets in the environment of every process that it starts."""
+
+
+class Ranks(NamedTuple):
+    """The number of this process among those that train the run."""
+
+    number: int = 0
+    total: int = 1
+
+
+ALONE = Ranks()
+
+
+class Launched(NamedTuple):
+    """A process that torchrun has started."""
+
+    ranks: Ranks
+    local: int
+    """Its number among those on this machine, from 0."""
+
+    local_total: int
+    """Processes on this machine."""
+
+
+def launched() -> Launched | None:
+    """What torchrun says of this process; None where it was started by itself, or is the only one."""
+    found = {name: os.environ.get(name, "") for name in VARIABLES}
+    if not all(found.values()) or int(found["WORLD_SIZE"]) < 2:
+        return None
+    ranks = Ranks(int(found["RANK"]), int(found["WORLD_SIZE"]))
+    return Launched(ranks, int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"]))
+
+
+def is_first() -> bool:
+    """Whether this process speaks and writes: the first of those that train one run, or one by itself."""
+    found = launched()
+    return found is None or found.ranks.number == 0

@@ -1,0 +1,90 @@
+"""`--gpus N`: starts the same command once for each GPU, by torchrun's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ganrun.base.errors import RequestError
+from ganrun.base.launched import launched
+from ganrun.base.spinner import spinner
+
+gpus_option = click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    help="Train one run on N GPUs of this machine; with --device cpu, N processes.",
+)
+
+
+def has_launched(gpus: int | None) -> bool:
+    """Start the processes that `--gpus` asks for, and wait until all have ended; whether it asks for any.
+
+    Raises:
+        RequestError: if torchrun has started another number of processes.
+        SystemExit: if one of them fails, with its exit status.
+    """
+    at = launched()
+    if gpus is not None and at is not None and at.local_total != gpus:
+        raise RequestError(f"--gpus {gpus}, but torchrun has started {at.local_total} processes here; leave --gpus out")
+    if gpus is None or gpus == 1 or at is not None:
+        return False
+    _launch(gpus)
+    return True
+
+
+@contextmanager
+def one_of_several() -> Iterator[None]:
+    """A block in which the processes that torchrun has started train together; nothing for one by itself."""
+    if launched() is None:
+        yield
+        return
+    from ganrun.base.joining import joined
+
+    with joined():
+        yield
+
+
+def _launch(gpus: int) -> None:
+    """Run this process's command line in `gpus` processes, until all have ended."""
+    with spinner("loading PyTorch"):
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(_usable_cores()) // gpus)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=gpus,
+        run_id=f"ganrun-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "ganrun", *sys.argv[1:])
+    except SignalException as stop:
+        sys.exit(128 + stop.sigval)
+    except ChildFailedError as error:
+        sys.exit(_exit_status({rank: failure.exitcode for rank, failure in error.failures.items()}))
+
+
+def _exit_status(found: dict[int, int]) -> int:
+    """The exit status for those of the processes; reports one that a signal has ended, and that said nothing."""
+    for rank, status in found.items():
+        if status < 0:
+            click.echo(f"rank {rank} was ended by {signal.Signals(-status).name}", err=True)
+    status = found[min(found)]
+    return status if status > 0 else 128 - status
+
+
+def _usable_cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

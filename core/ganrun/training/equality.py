@@ -1,0 +1,86 @@
+"""Ranks hold the same state: it is shared when training begins, and compared wherever the run is scored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ganrun.base.errors import ContractError
+from ganrun.base.ranks import from_first, largest_over_ranks, ranks
+from ganrun.rundir.checkpoints import Checkpoint
+from ganrun.training.run import Run
+from ganrun.training.state import TrainingState
+
+LARGEST_DIGEST = 2**62 - 1
+
+LISTED = 3
+"""Tensors that a message names."""
+
+
+def share_state(run: Run) -> None:
+    """Give all ranks the state of the first one, which may have restored a checkpoint that it alone can read."""
+    at = ranks()
+    if at.total == 1:
+        return
+    content = from_first(_as_bytes(run.state.checkpoint()) if at.number == 0 else b"")
+    if at.number > 0:
+        run.state.load(_as_checkpoint(content))
+        run.begin()
+
+
+def check_equal(state: TrainingState) -> None:
+    """Check that all ranks hold the same state, bit for bit. Waits for the device; nothing on one rank.
+
+    Raises:
+        ContractError: naming the tensors that differ.
+    """
+    if ranks().total == 1:
+        return
+    found = dict(_digests(state))
+    digests = [int(number) for number in torch.stack(list(found.values())).tolist()]
+    largest = largest_over_ranks(*digests, *(-each for each in digests))
+    smallest = [-each for each in largest[len(digests) :]]
+    pairs = zip(found, largest, smallest, strict=False)
+    if different := [name for name, high, low in pairs if high != low]:
+        rest = f" and {len(different) - LISTED} more" if len(different) > LISTED else ""
+        raise ContractError(
+            f"after step {state.step}, the processes that train this run hold different values of"
+            f" {', '.join(different[:LISTED])}{rest}; what one of them has seen of a batch must be shared, by"
+            " ganrun.mean_over_ranks or ganrun.gathered_over_ranks, before it is kept"
+        )
+
+
+def _digests(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """A number for each tensor of the state, on its device."""
+    weights, progress = state.checkpoint()
+    for file, tensors in weights.items():
+        yield from ((f"{file}.{name}", _digest(value)) for name, value in tensors.items())
+    for slot, optimizer in progress["optimizers"].items():
+        for number, entries in optimizer["state"].items():
+            tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+            yield from ((f"the {slot}'s optimizer ({number}.{name})", _digest(v)) for name, v in tensors.items())
+
+
+def _digest(value: Tensor) -> Tensor:
+    """A checksum of the bits, which depends on their order."""
+    bits = _bits(value).to(torch.int64)
+    places = torch.arange(1, len(bits) + 1, device=bits.device)
+    return ((bits * (2 * places + 1)).sum() & LARGEST_DIGEST).cpu()
+
+
+def _bits(value: Tensor) -> Tensor:
+    flat = (torch.view_as_real(value) if value.is_complex() else value).detach().contiguous().reshape(-1)
+    return flat.view(torch.int32 if flat.element_size() % 4 == 0 else torch.uint8)
+
+
+def _as_bytes(checkpoint: Checkpoint) -> bytes:
+    content = io.BytesIO()
+    torch.save({"weights": dict(checkpoint.weights), "progress": dict(checkpoint.progress)}, content)
+    return content.getvalue()
+
+
+def _as_checkpoint(content: bytes) -> Checkpoint:
+    return Checkpoint(**torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
