@@ -19,6 +19,7 @@ from torch import Tensor
 
 import ganrun
 from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
+from ganrun.base.ranks import ranks
 from ganrun.testing import build, measured
 from ganrun.training.augmenting import Reports
 from ganrun.training.measurements import Measurements
@@ -146,7 +147,7 @@ def take_steps(run: Run) -> Result:
 
 def scored(run: Run) -> Result:
     """The scores of the weights that training begins with."""
-    return {"scores": [score.value for score in measured(run.metrics, run.evaluation())]}
+    return {"scores": [score.value for score in measured(run.metrics, run.evaluation(ranks()))]}
 
 
 def interrupted(run: Run) -> Result:

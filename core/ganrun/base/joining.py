@@ -81,6 +81,8 @@ def rank_error() -> RankError:
 
 def _join(at: Launched) -> None:
     global _store
+    if at.local < torch.cuda.device_count():
+        torch.cuda.set_device(at.local)
     shared = next(rendezvous("env://", timeout=LONGEST_WAIT))[0]
     _store = PrefixStore("ganrun", shared)
     dist.init_process_group(

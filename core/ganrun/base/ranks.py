@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ganrun.base.joining import rank_error
-from ganrun.base.launched import Ranks as Ranks
+from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.randomness import set_random_stream
 
 Lists = list[list[Tensor]]
@@ -24,7 +24,7 @@ Lists = list[list[Tensor]]
 def ranks() -> Ranks:
     """This process's rank in torch's default process group; rank 0 of 1 where there is none."""
     if not (dist.is_available() and dist.is_initialized()):
-        return Ranks()
+        return ALONE
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 

@@ -78,12 +78,13 @@ def _launch(gpus: int) -> None:
 
 
 def _exit_status(found: dict[int, int]) -> int:
-    """The exit status for those of the processes; reports one that a signal has ended, and that said nothing."""
+    """The exit status for those of the processes; reports those that a signal has ended, and that said nothing, but for
+    those that the launcher has ended itself."""
     for rank, status in found.items():
-        if status < 0:
+        if status < 0 and -status != signal.SIGTERM:
             click.echo(f"rank {rank} was ended by {signal.Signals(-status).name}", err=True)
-    status = found[min(found)]
-    return status if status > 0 else 128 - status
+    said = [status for status in found.values() if status > 0]
+    return said[0] if said else 128 - min(found.values())
 
 
 def _usable_cores() -> set[int]:
