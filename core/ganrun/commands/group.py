@@ -21,6 +21,7 @@ from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.streams import silence_stdout
 from ganrun.base.suggestions import did_you_mean
 from ganrun.base.texts import printable
+from ganrun.commands.launching import ARGUMENTS
 from ganrun.discovery.registry import Registry, load_registry
 
 TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
@@ -41,6 +42,7 @@ class RecipeGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert `train` where the first argument is a recipe, or an option followed by one."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         starts_without_command = args and (args[0].endswith(".toml") or args[0].startswith("-"))
         if starts_without_command and any(arg.endswith(".toml") for arg in args):
             args = ["train", *args]

@@ -15,6 +15,9 @@ from ganrun.base.errors import RequestError
 from ganrun.base.launched import launched
 from ganrun.base.spinner import spinner
 
+ARGUMENTS = "ganrun.arguments"
+"""Where a context keeps the arguments of the whole command line."""
+
 gpus_option = click.option(
     "--gpus",
     type=click.IntRange(min=1),
@@ -70,7 +73,7 @@ def _launch(gpus: int) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "ganrun", *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", "ganrun", *click.get_current_context().meta[ARGUMENTS])
     except SignalException as stop:
         sys.exit(128 + stop.sigval)
     except ChildFailedError as error:

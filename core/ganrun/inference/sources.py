@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ganrun.base.errors import ContractError, NonFiniteError
-from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.base.launched import Ranks
+from ganrun.base.randomness import derived_seed, isolated_random
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.evaluation import EvaluatedModel
 from ganrun.contracts.specs import DataSpec
