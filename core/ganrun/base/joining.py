@@ -22,6 +22,7 @@ from ganrun.base.console import message_console
 from ganrun.base.errors import GanrunError, Interrupted, RankError
 from ganrun.base.frames import in_one_line
 from ganrun.base.launched import Launched, launched
+from ganrun.base.secrets import without_secrets
 from ganrun.base.streams import silence_stdout
 
 LONGEST_WAIT = timedelta(hours=1)
@@ -62,7 +63,7 @@ def joined() -> Iterator[None]:
         if not _tell(_cause_of(error), error.exit_status, at):
             raise SystemExit(error.exit_status) from error
         if at.ranks.number > 0:
-            error.owned(_name_of(at))
+            error.owned(f"rank {at.ranks.number} on {platform.node()}")
         raise
     except Exception as error:
         _tell(in_one_line(error), 1, at)
@@ -74,7 +75,7 @@ def rank_error() -> RankError:
     """Why an exchange with the other processes has failed: what one of them has said before it ended, if anything."""
     for number in range(dist.get_world_size()):
         if number != dist.get_rank() and (said := _said_by(number)) is not None:
-            text = f"{said['who']} has failed, so the run stops: {said['text']}"
+            text = f"rank {number} has failed, so the run stops: {said['text']}"
             return RankError(text, cause=said["text"], exit_status=said["exit_status"])
     return RankError(WITHOUT_A_WORD, cause=WITHOUT_A_WORD)
 
@@ -109,7 +110,8 @@ def _tell(text: str, exit_status: int, at: Launched) -> bool:
     """Tell the other processes why this one ends; whether nobody has reported it yet."""
     if _store is None:
         return True
-    said = {"who": _name_of(at), "text": text, "exit_status": exit_status}
+    text = without_secrets(text)
+    said = {"text": text, "exit_status": exit_status}
     try:
         _store.set(f"failed/{at.ranks.number}", json.dumps(said))
         if at.ranks.number > 0:
@@ -132,7 +134,3 @@ def _said_by(number: int) -> dict[str, Any] | None:
 
 def _cause_of(error: GanrunError) -> str:
     return error.cause if isinstance(error, RankError) else str(error)
-
-
-def _name_of(at: Launched) -> str:
-    return f"rank {at.ranks.number} on {platform.node()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ganrun.base.ranks import largest_over_ranks, ranks
+from ganrun.base.ranks import ranks
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import new_run_path
@@ -13,6 +13,7 @@ from ganrun.rundir.elsewhere import directory_of
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place
+from ganrun.training.equality import check_same_run
 from ganrun.training.events import Events
 from ganrun.training.run import Run
 from ganrun.training.sizes import check_shares
@@ -45,7 +46,7 @@ def build_run(
     resumed = check_place(directory, recipe, resume=resume)
     events = build_events(recipe) if is_first else Events({})
     run = Run(assemble(recipe, on_stage, directory), directory, events, resumed=resumed)
-    largest_over_ranks(0)  # all have got here, or none goes on
+    check_same_run(run)
     directory.create()
     return run
 

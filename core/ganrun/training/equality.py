@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import ContractError
+from ganrun.base.errors import ContractError, RequestError
 from ganrun.base.ranks import from_first, largest_over_ranks, ranks
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.run import Run
@@ -18,6 +21,26 @@ LARGEST_DIGEST = 2**62 - 1
 
 LISTED = 3
 """Tensors that a message names."""
+
+
+def check_same_run(run: Run) -> None:
+    """Check that all ranks have built the same run, from the same data; nothing on one rank.
+
+    Raises:
+        RequestError: saying what differs.
+        RankError: if another rank could not build it.
+    """
+    if ranks().total == 1:
+        return
+    facts = {
+        "the recipe": run.recipe.without_paths(run.recipe.tables()),
+        "the data": run.environment["data"]["fingerprints"],
+        "the version of a package": run.environment["packages"],
+        "a plugin": run.environment["plugins"],
+    }
+    if different := _different({name: _number(fact) for name, fact in facts.items()}):
+        text = f"{' and '.join(different)} on one machine is not that on another"
+        raise RequestError(f"{text}; the processes of a run need the same everywhere")
 
 
 def share_state(run: Run) -> None:
@@ -41,16 +64,25 @@ def check_equal(state: TrainingState) -> None:
         return
     found = dict(_digests(state))
     digests = [int(number) for number in torch.stack(list(found.values())).tolist()]
-    largest = largest_over_ranks(*digests, *(-each for each in digests))
-    smallest = [-each for each in largest[len(digests) :]]
-    pairs = zip(found, largest, smallest, strict=False)
-    if different := [name for name, high, low in pairs if high != low]:
+    if different := _different(dict(zip(found, digests, strict=True))):
         rest = f" and {len(different) - LISTED} more" if len(different) > LISTED else ""
         raise ContractError(
             f"after step {state.step}, the processes that train this run hold different values of"
             f" {', '.join(different[:LISTED])}{rest}; what one of them has seen of a batch must be shared, by"
             " ganrun.mean_over_ranks or ganrun.gathered_over_ranks, before it is kept"
         )
+
+
+def _different(numbers: Mapping[str, int]) -> list[str]:
+    """The names of those that are not the same on every rank."""
+    both = largest_over_ranks(*numbers.values(), *(-each for each in numbers.values()))
+    largest, smallest = both[: len(numbers)], [-each for each in both[len(numbers) :]]
+    return [name for name, high, low in zip(numbers, largest, smallest, strict=True) if high != low]
+
+
+def _number(fact: Any) -> int:
+    text = json.dumps(fact, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def _digests(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
