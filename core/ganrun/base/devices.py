@@ -49,8 +49,10 @@ def device_of_rank(wanted: str) -> str:
     if wanted not in ("auto", "cuda"):
         raise RequestError(f'{at.local_total} processes would share the device {wanted}; say "cuda" or "cpu"')
     if at.local_total > (count := torch.cuda.device_count()):
-        text = f"{at.local_total} processes were started on this machine, which has {count} GPUs"
-        raise RequestError(f"{text}; start one process for each, as --gpus {count} does")
+        text = (
+            f"{at.local_total} processes were started on this machine, where each sees {count} GPU{'s' * (count > 1)}"
+        )
+        raise RequestError(f"{text}; start one for each GPU, as --gpus {count} does")
     return f"cuda:{at.local}"
 
 

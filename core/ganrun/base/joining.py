@@ -71,13 +71,14 @@ def joined() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def rank_error() -> RankError:
+def rank_error(error: Exception) -> RankError:
     """Why an exchange with the other processes has failed: what one of them has said before it ended, if anything."""
     for number in range(dist.get_world_size()):
         if number != dist.get_rank() and (said := _said_by(number)) is not None:
             text = f"rank {number} has failed, so the run stops: {said['text']}"
             return RankError(text, cause=said["text"], exit_status=said["exit_status"])
-    return RankError(WITHOUT_A_WORD, cause=WITHOUT_A_WORD)
+    detail = in_one_line(error).partition(". ")[0]
+    return RankError(f"{WITHOUT_A_WORD} ({detail})", cause=WITHOUT_A_WORD)
 
 
 def _join(at: Launched) -> None:

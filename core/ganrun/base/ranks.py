@@ -131,7 +131,7 @@ def exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise rank_error() from error
+        raise rank_error(error) from error
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
