@@ -1,11 +1,12 @@
 """Arithmetic of float32: whether convolutions and matrix products may round their inputs to TensorFloat-32.
 
-TensorFloat-32 (TF32) keeps 10 of float32's 23 bits of mantissa. On NVIDIA GPUs since Ampere, torch lets convolutions use it
-unless told otherwise; and any program may let matrix products, too.
+TensorFloat-32 (TF32) keeps 10 of float32's 23 bits of mantissa. On NVIDIA GPUs since Ampere, torch lets convolutions
+use it unless told otherwise, and a program may let matrix products use it, too.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +23,8 @@ def exact_float32() -> Iterator[None]:
         with ganrun.exact_float32():
             distances = torch.cdist(features, references)
 
-    Scores, samples and readings are computed in such blocks already. Afterwards, torch's settings are as before. They hold
-    for the whole process, so other threads compute exactly meanwhile.
+    Scores, samples and readings are computed in such blocks already. Afterwards, torch's settings are as before. They
+    hold for the whole process, other threads included. Also a decorator: `@exact_float32()`.
     """
     with _float32_as("ieee"):
         yield
@@ -42,9 +43,9 @@ def float32_as(*, tf32: bool) -> Iterator[None]:
 
 # ── Torch's settings ──────────────────────────────────────────────────────────────────────────────────────
 #
-# Torch has a tree of settings, in which "none" means: as the node above. Reading a node gives what holds there, and not what
-# was set there. Beside the tree, two older settings write into it, and reading one of them fails where the tree says something
-# else. Other code reads them, torch's compiler for one; so a block sets them to agree with the tree.
+# Torch has a tree of settings, in which "none" means: as the node above. Reading a node gives what holds there, and not
+# what was set there. Beside the tree, two older settings write into it, and reading one of them fails where the tree
+# says something else. Other code reads them, torch's compiler for one; so a block sets them to agree with the tree.
 
 _cuda: Any = torch.backends.cudnn
 _cpu: Any = torch.backends.mkldnn
@@ -82,17 +83,42 @@ _STATES = {
 }
 
 
+class _Block:
+    """A block that is being executed, with the settings before it."""
+
+    def __init__(self, before: _State) -> None:
+        self.before = before
+
+
+_blocks: list[_Block] = []
+"""In the order in which they began. Those of several threads need not end in the reverse order."""
+
+_lock = threading.Lock()
+
+
 @contextmanager
 def _float32_as(precision: str) -> Iterator[None]:
     if _holds(_STATES[precision]):  # as in each step of a run: finding out costs less than setting
         yield
         return
-    before = _found()
-    _apply(_STATES[precision])
+    with _lock:
+        block = _Block(_found())
+        _blocks.append(block)
+        _apply(_STATES[precision])
     try:
         yield
     finally:
-        _apply(before)
+        with _lock:
+            _end(block)
+
+
+def _end(block: _Block) -> None:
+    place = _blocks.index(block)
+    del _blocks[place]
+    if place == len(_blocks):
+        _apply(block.before)
+    else:  # the next one, of another thread, puts them back
+        _blocks[place].before = block.before
 
 
 def _holds(state: _State) -> bool:

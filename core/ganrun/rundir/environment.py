@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from packaging.requirements import Requirement
 
-from ganrun.base.devices import device_text
+from ganrun.base.devices import device_text, precision_on
 from ganrun.base.secrets import command_without_secrets
 from ganrun.contracts.data import Data
 from ganrun.recipe.recipe import Recipe
@@ -60,6 +60,7 @@ def describe_environment(
         "device": str(device),
         "device_name": device_text(device),
         "threads": torch.get_num_threads(),
+        "precision": precision_on(device, recipe.train.precision),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         **({"starts": dict(starts)} if starts else {}),
         **({"files": files} if files else {}),

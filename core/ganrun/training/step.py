@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from ganrun.base.arithmetic import float32_as
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Inputs, Nets
@@ -37,6 +38,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
     has_company = ranks().total > 1
 
+    @float32_as(tf32=run.recipe.train.precision == "tf32")
     def take_step() -> None:
         started = time.perf_counter()
         state.whole = False
