@@ -32,6 +32,10 @@ class TrainSettings(Settings):
     convolutions and matrix products to 10 bits. bf16 is bfloat16, with losses in f32. auto is bf16 on a GPU that has
     it, and f32 elsewhere. Samples and scores are f32 in any case."""
 
+    compile: bool = False
+    """Whether networks are compiled by torch.compile in the phases that differentiate once. It takes some minutes at
+    the start, and pays on a GPU. A network that cannot be compiled is executed as it is, and a line says why."""
+
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
     across a batch, then sees each part by itself and not the whole batch."""
