@@ -1,5 +1,6 @@
 """The public names, for type checkers and for `ganrun/__init__.py`, which loads each when it is first used."""
 
+from .base.arithmetic import exact_float32 as exact_float32
 from .base.caches import (
     cache_directory as cache_directory,
     cache_file as cache_file,

@@ -19,6 +19,7 @@ from ganrun import (
     RunDirectory,
     SavedModel,
     atomic_folder,
+    exact_float32,
     find_saved_model,
     to_uint8,
 )
@@ -57,6 +58,7 @@ class Request:
     device: str = "cpu"
 
 
+@exact_float32()
 def export_run(request: Request, on_stage: OnStage = lambda _: None, registry: Registry | None = None) -> Path:
     """Create the folder, completely or not at all.
 

@@ -99,7 +99,7 @@ class ClassifierFeatures(Extractor):
         """`features` `(batch, 64)` and `logits` `(batch, classes)` of uint8 images."""
         with exact_convolutions():
             features = self._network.features(images)
-        return {"features": features, "logits": self._network.head(features)}
+            return {"features": features, "logits": self._network.head(features)}
 
 
 class Classifier(nn.Module):

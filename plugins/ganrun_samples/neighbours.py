@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun import to_uint8, to_unit_range
+from ganrun import exact_float32, to_uint8, to_unit_range
 
 VALUES_PER_CHUNK = 1 << 20
 """Pixel values compared at once: 4 MiB as float32, which fit into the processor's cache; larger chunks take three times
 as long."""
 
 
+@exact_float32()
 def nearest(samples: Tensor, images: npt.NDArray[Any], count: int, *, mirrored: bool = False) -> Tensor:
     """Indices of the `count` images nearest to each sample, nearest first: int64 `(n, count)`, on the CPU.
 

@@ -376,7 +376,7 @@ def test_everything_on_the_list_can_be_shown() -> None:
 def test_a_setting_is_shown_with_type_default_bounds_and_meaning() -> None:
     lines = ganrun("show", "train").stdout.splitlines()
     assert "  steps   integer   required   ≥ 1" in lines
-    assert '  precision   "f32" | "bf16"   default "f32"' in lines
+    assert '  precision   "auto" | "f32" | "tf32" | "bf16"   default "f32"' in lines
     assert "  evaluate_every_steps   integer   default off   ≥ 1" in lines
     assert "      Images per update." in lines
 

@@ -279,7 +279,7 @@ def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None
         (
             "steps = 3",
             "steps = 3\nprecision = 'f16'",
-            ["r.toml:4: [train] precision = \"f16\": input should be 'f32' or 'bf16'"],
+            ["r.toml:4: [train] precision = \"f16\": input should be 'auto', 'f32', 'tf32' or 'bf16'"],
         ),
         (
             "steps = 3",
@@ -730,7 +730,7 @@ RECIPES = st.fixed_dictionaries(
             {"steps": st.integers(1, 2**62)},
             optional={
                 "seed": st.integers(0, 2**62),
-                "precision": st.sampled_from(["f32", "bf16"]),
+                "precision": st.sampled_from(["auto", "f32", "tf32", "bf16"]),
                 "horizontal_flip": st.booleans(),
                 "evaluate_every_steps": st.integers(1, 99),
             },

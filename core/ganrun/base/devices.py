@@ -68,6 +68,27 @@ def _name_of(device: torch.device) -> str:
     return f"cpu ({threads} thread{'s' * (threads != 1)})" if device.type == "cpu" else device.type
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device is a GPU of CUDA that computes in bfloat16 itself, without emulating it."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device has TensorFloat-32."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_tf32_supported()
+
+
+def precision_on(device: torch.device, wanted: str) -> str:
+    """The precision, as recipes name it, in which a device computes when `wanted` is asked of it."""
+    return "f32" if wanted == "tf32" and not has_tf32(device) else wanted
+
+
 def _cuda(index: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:

@@ -84,12 +84,11 @@ def _devices(registry: Registry) -> Iterator[str]:
 def _cuda_text(device: torch.device) -> str:
     import torch
 
-    from ganrun.base.devices import device_text
+    from ganrun.base.devices import device_text, has_bf16, has_tf32
 
-    with torch.cuda.device(device):
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return f"{device}: {device_text(device)}, {memory:.0f} GiB, {'with' if bf16 else 'without'} bf16"
+    arithmetic = f"{'with' if has_bf16(device) else 'without'} bf16, {'with' if has_tf32(device) else 'without'} TF32"
+    return f"{device}: {device_text(device)}, {memory:.0f} GiB, {arithmetic}"
 
 
 # ── The plugins ───────────────────────────────────────────────────────────────────────────────────────────

@@ -135,6 +135,7 @@ def set_up_logging() -> None:
     handler = _ConsoleHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("ganrun")
+    logger.setLevel(logging.INFO)
     logger.handlers = [handler]
     logger.propagate = False
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from ganrun.base.frames import Frame
 
+Call = Callable[[tuple[str, ...], Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""`call(path, function, inputs, conditions)`, as a view takes it."""
+
 
 class View:
     """A network as an objective calls it: at the run's precision inside, float32 outside.
@@ -29,6 +32,8 @@ class View:
         precision: The type of its arithmetic, by autocast; float32 unless given.
         front: Applied to the first argument when the network itself is called: an augmentation.
         frame: `frame(method)` is a block around each call, in which errors get the network's name.
+        call: `call(path, function, inputs, conditions)` calls the network, or the method or part of it at `path`;
+            `function(*inputs, **conditions)` unless given. Not used for weights that are given.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class View:
         front: Callable[[Tensor], Tensor] | None = None,
         frame: Frame | None = None,
         *,
+        call: Call | None = None,
         path: tuple[str, ...] = (),
         given: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -45,6 +51,7 @@ class View:
         self._precision = precision
         self._front = front
         self._frame = frame
+        self._through = call
         self._path = path
         self._given = given
         self._device = next((each.device.type for each in chain(module.parameters(), module.buffers())), "cpu")
@@ -72,7 +79,8 @@ class View:
             return (self._given or {}).get(".".join((*self._path, part)), found)
         if not callable(found):
             return found
-        return View(self._module, self._precision, frame=self._frame, path=(*self._path, part), given=self._given)
+        path = (*self._path, part)
+        return View(self._module, self._precision, None, self._frame, call=self._through, path=path, given=self._given)
 
     def weights(self) -> dict[str, Tensor]:
         """Its parameters by name, for penalties on weights; those of `given` instead, where they were given."""
@@ -109,7 +117,10 @@ class View:
 
     def _call(self, *inputs: Any, **conditions: Any) -> Any:
         if self._given is None:
-            return _reached(self._module, self._path)(*inputs, **conditions)
+            function = _reached(self._module, self._path)
+            if self._through is None:
+                return function(*inputs, **conditions)
+            return self._through(self._path, function, inputs, conditions)
         weights = {f"module.{name}": weight for name, weight in self._given.items()}
         return torch.func.functional_call(_Call(self._module, self._path), weights, inputs, conditions)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ganrun.base.arithmetic import exact_float32
 from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError, PreflightError
 from ganrun.base.frames import Frame, called
 from ganrun.base.launched import ALONE, Ranks
@@ -122,6 +123,7 @@ class SharedEvaluation(Evaluation):
         """
         self._run(self.at)
 
+    @exact_float32()
     def _run(self, at: Ranks) -> None:
         passes, self._passes = self._passes, {}
         try:
@@ -151,10 +153,12 @@ def frame_by_place(place: int, doing: str) -> called:
     return called(f"metric.{place}", doing)
 
 
+@exact_float32()
 def measured(
     metrics: Sequence[Metric], evaluation: SharedEvaluation, frames: Callable[[int, str], called] = frame_by_place
 ) -> list[Score]:
-    """The scores of all metrics, from one pass over each source, each with its whole protocol.
+    """The scores of all metrics, from one pass over each source, each with its whole protocol. All of it is computed in
+    exact float32, whatever the process has set.
 
     Args:
         metrics: In the order of the recipe.

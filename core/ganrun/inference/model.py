@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ganrun.base.arithmetic import exact_float32
 from ganrun.base.errors import ContractError, IncompatibleError, RequestError
 from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed, isolated_random
@@ -33,7 +34,7 @@ class Model:
     """The networks of a loss, for scores and pictures.
 
     No method advances the caller's random stream, or changes the mode of a network. None computes gradients, except
-    `decode` where it is asked to.
+    `decode` where it is asked to. All compute in exact float32, whatever the process has set.
 
     Args:
         spec: What the networks were built for.
@@ -219,7 +220,8 @@ class Model:
         Args:
             latents: The same latents give the same samples.
             gradients: Whether samples can be differentiated with respect to the latents, also where gradients are
-                off around the call. The weights get no gradient.
+                off around the call. The weights get no gradient. Differentiate in `with ganrun.exact_float32():` where
+                the gradient is to be exact, too; in a metric it is.
         """
         with isolated_random(self.device, derived_seed(self.seed, "samples")):
             return self._generate(latents.to(self.device), gradients=gradients)
@@ -282,7 +284,7 @@ class Model:
         for weight in trained:
             weight.requires_grad_(False)
         try:
-            with torch.set_grad_enabled(gradients):
+            with torch.set_grad_enabled(gradients), exact_float32():
                 yield
         finally:
             for module in training:

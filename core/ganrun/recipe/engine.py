@@ -27,8 +27,14 @@ class TrainSettings(Settings):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; auto takes the best there is."""
 
-    precision: Literal["f32", "bf16"] = "f32"
-    """Arithmetic inside the networks; losses are always f32."""
+    precision: Literal["auto", "f32", "tf32", "bf16"] = "f32"
+    """Arithmetic inside the networks. f32 is float32 on every device. tf32 lets an NVIDIA GPU round the factors of
+    convolutions and matrix products to 10 bits. bf16 is bfloat16, with losses in f32. auto is bf16 on a GPU that has
+    it, and f32 elsewhere. Samples and scores are f32 in any case."""
+
+    compile: bool = False
+    """Whether networks are compiled by torch.compile in the phases that differentiate once. It takes some minutes at
+    the start, and pays on a GPU. A network that cannot be compiled is executed as it is, and a line says why."""
 
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from packaging.requirements import Requirement
 
-from ganrun.base.devices import device_text
+from ganrun.base.devices import device_text, precision_on
 from ganrun.base.ranks import ranks
 from ganrun.base.secrets import command_without_secrets
 from ganrun.contracts.data import Data
@@ -62,6 +62,7 @@ def describe_environment(
         "device_name": device_text(device, ranks().total),
         "threads": torch.get_num_threads(),
         **({"ranks": ranks().total} if ranks().total > 1 else {}),
+        "precision": precision_on(device, recipe.train.precision),
         "plugins": {config.registered.plugin.name: str(config.registered.plugin) for config in recipe.components()},
         **({"starts": dict(starts)} if starts else {}),
         **({"files": files} if files else {}),

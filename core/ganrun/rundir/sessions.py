@@ -58,6 +58,7 @@ def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
         "platform": session.get("platform"),
         "device": str(session.get("device_name") or "").partition(" (")[0],  # which says the threads of a CPU
         "threads": session.get("threads"),
+        "precision": session.get("precision"),
         "the recipe's commit": str(_table(session, "git").get("commit") or "")[:12],
     }
     return {name: str(value) for name, value in found.items() if value}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganrun.base.arithmetic import exact_float32
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import RequestError
 from ganrun.contracts.beginning import begin
@@ -95,6 +96,7 @@ class SavedModel:
         """Whether `folder` is a run directory, and not an exported folder."""
         return (self.folder / ENVIRONMENT).is_file()
 
+    @exact_float32()
     def model(self, device: str = "auto", sampling: Sequence[str] = ()) -> Model:
         """The model.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganrun.base.arithmetic import exact_float32
 from ganrun.base.devices import choose_device, device_of_rank
 from ganrun.base.errors import GanrunError, RequestError
 from ganrun.contracts.data import Data, Split
@@ -36,6 +37,7 @@ from ganrun.training.components import (
 )
 from ganrun.training.identity import check_same_data
 from ganrun.training.phasing import Penalties, run_phases
+from ganrun.training.precision import AUTO, chosen_for, recipe_in, with_precision
 from ganrun.training.preparing import check_training_split, prepare_loss, training_split
 from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
@@ -77,6 +79,7 @@ class Assembly:
     """The content of environment.json."""
 
 
+@exact_float32()
 def assemble(
     recipe: Recipe, on_stage: Callable[[str], None] = ignore_stage, directory: RunDirectory | None = None
 ) -> Assembly:
@@ -91,6 +94,7 @@ def assemble(
         RequestError: for anything that is missing or does not fit, located at the recipe's line.
     """
     device = _choose_device(recipe)
+    recipe = with_precision(recipe, device, directory)
     on_stage(f"data {recipe.data.use}")
     data = prepared_data(recipe)
     spec, loss = build_loss(recipe, data)
@@ -150,6 +154,7 @@ def _model(
     return Model(spec, loss, shown, device, seed, sampling=recipe.sampling, data=lambda: data, frame=frame)
 
 
+@exact_float32()
 def check_recipe(recipe: Recipe) -> None:
     """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
     Warns if the recipe's device is missing here.
@@ -157,10 +162,13 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RequestError: as `assemble`, but for absent data only if its spec depends on its files.
     """
+    device = torch.device("cpu")
     try:
-        _choose_device(recipe)
+        device = _choose_device(recipe)
     except RequestError as error:  # the recipe may be right for another machine
         log.warning("%s; training would be refused here", error)
+    if recipe.train.precision == AUTO:
+        recipe = recipe_in(recipe, chosen_for(device))
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
     networks, penalties = build_networks(recipe, loss, cpu), Penalties(recipe, loss, cpu)

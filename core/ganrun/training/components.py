@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from ganrun.base.arithmetic import exact_float32
 from ganrun.base.errors import GanrunError, IncompatibleError, PluginError
 from ganrun.base.frames import called, method
 from ganrun.base.modules import to_device
@@ -205,6 +206,7 @@ def build_metric(
         return metric
 
 
+@exact_float32()
 def prepared_metrics(
     recipe: MetricsConfig, data: Data, spec: ModelSpec, device: torch.device, on_stage: Callable[[str], None]
 ) -> list[Metric]:

@@ -16,9 +16,10 @@ from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
+from ganrun.training.precision import AUTO
 from ganrun.training.starting import has_same_start
 
-FREE = ("device", "log_every_steps", "evaluate_every_steps")
+FREE = ("compile", "device", "log_every_steps", "evaluate_every_steps")
 """Settings of [train] that do not decide the weights."""
 
 
@@ -68,6 +69,8 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """
     new, old = recipe.tables(), recipe.completed(_stored(directory), made_with(directory.recipe_path))
     _equate_starts(directory, recipe, new, old)
+    if recipe.train.precision == AUTO and isinstance(old["train"], dict):  # which keeps what the run has
+        new["train"]["precision"] = old["train"].get("precision")
     found = differences(_deciding(recipe, new), _deciding(recipe, old))
     return list(map(str, (*found, *_changed_files(directory, recipe))))
 

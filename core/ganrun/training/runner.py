@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ganrun.base.arithmetic import float32_as
 from ganrun.base.errors import Interrupted, RequestError
 from ganrun.base.ranks import first_says
 from ganrun.training.continuing import has_new_metric, stored_recipe
@@ -26,7 +27,7 @@ def execute(run: Run) -> None:
         RunError: if the run cannot go on.
     """
     status, fault = "failed", None
-    with run.directory.occupied(), run.interruption:
+    with run.directory.occupied(), run.interruption, float32_as(tf32=run.recipe.train.precision == "tf32"):
         run.emit("run_starting")
         share_state(run)
         _check_steps(run)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
+from ganrun.base.arithmetic import float32_as
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Batch, Inputs, Nets
+from ganrun.contracts.losses import Batch, Inputs, Nets, Phase
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
-from ganrun.training.components import run_frames
+from ganrun.training.components import owner_of, run_frames
 from ganrun.training.drawing import Drawing
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
 from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
+
+if TYPE_CHECKING:
+    from ganrun.training.compiling import Compiler, Situation
 
 
 def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
@@ -37,6 +42,7 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
     has_company = ranks().total > 1
 
+    @float32_as(tf32=run.recipe.train.precision == "tf32")
     def take_step() -> None:
         started = time.perf_counter()
         state.whole = False
@@ -66,18 +72,40 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
 
 def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Tensor) -> list[Update]:
     """The phases of the loss, ready to be executed."""
-    slots, nets, accumulate = run.state.slots, Nets(_views(run)), run.recipe.train.accumulate
+    slots, nets, accumulate = run.state.slots, _nets(run), run.recipe.train.accumulate
     frame = run_frames(run.recipe, run.recipe.loss)
-    return [Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases]
+    return [
+        Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases
+    ]
 
 
-def _views(run: Run) -> dict[str, View]:
+def _nets(run: Run) -> Callable[[Phase], Nets]:
+    """The networks as the objective of each phase sees them; compiled where the recipe says so and torch can, which
+    cannot differentiate twice."""
+    plain = Nets(_views(run))
+    if not run.recipe.train.compile:
+        return lambda phase: plain
+    from ganrun.training.compiling import Compiler
+
+    def situation() -> Situation:
+        return run.step, (run.structure, run.recipe.stage_at(run.step).batch_size)
+
+    compiler = Compiler(situation, 1 + max(phase.every for phase in run.phases))
+    compiled = Nets(_views(run, compiler))
+    return lambda phase: plain if phase.second_order else compiled
+
+
+def _views(run: Run, compiler: Compiler | None = None) -> dict[str, View]:
     """The networks as the objectives of a run see them."""
-    precision, recipe = PRECISIONS[run.recipe.train.precision], run.recipe
-    return {
-        name: View(slot.module, precision, _front(recipe, slot), run_frames(recipe, recipe.networks[name]))
-        for name, slot in run.state.slots.items()
-    }
+    return {name: _view(run.recipe, name, slot, compiler) for name, slot in run.state.slots.items()}
+
+
+def _view(recipe: Recipe, name: str, slot: SlotState, compiler: Compiler | None) -> View:
+    config = recipe.networks[name]
+    place = f"{recipe.where(config.key)}: {owner_of(config)}"
+    call = None if compiler is None else compiler.calls(slot.module, place)
+    frame = run_frames(recipe, config)
+    return View(slot.module, PRECISIONS[recipe.train.precision], _front(recipe, slot), frame, call=call)
 
 
 def _front(recipe: Recipe, slot: SlotState) -> Front | None:

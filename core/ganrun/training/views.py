@@ -13,8 +13,8 @@ from ganrun.base.randomness import isolated_random
 
 M = TypeVar("M", bound=nn.Module)
 
-PRECISIONS = {"f32": None, "bf16": torch.bfloat16}
-"""The types of arithmetic inside networks, by the names that recipes use; None is float32, without autocast."""
+PRECISIONS = {"f32": None, "tf32": None, "bf16": torch.bfloat16}
+"""The types of autocast inside networks, by the names that recipes use; None is float32, without autocast."""
 
 
 def seeded_network(make: Callable[[], M], device: torch.device, seed: int) -> M:

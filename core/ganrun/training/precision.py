@@ -1,0 +1,73 @@
+"""The precision of a run: what "auto" stands for, and what a device makes of the others."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from ganrun.base.devices import device_text, has_bf16, precision_on
+from ganrun.base.ranks import largest_over_ranks, ranks
+from ganrun.recipe.recipe import Recipe
+from ganrun.rundir.directory import RunDirectory
+from ganrun.training.views import PRECISIONS
+
+log = logging.getLogger("ganrun")
+
+AUTO = "auto"
+
+PLACE = ("train", "precision")
+
+
+def with_precision(recipe: Recipe, device: torch.device, directory: RunDirectory | None = None) -> Recipe:
+    """The recipe with a precision for "auto", and a line about what differs from what one may expect of it.
+
+    Args:
+        recipe: The recipe.
+        device: Where it is trained.
+        directory: The run's. One that was begun keeps its precision, also on another device.
+    """
+    if recipe.train.precision != AUTO:
+        _tell(recipe, device)
+        return recipe
+    stored = None if directory is None else _stored(directory)
+    chosen = _of_first(stored or chosen_for(device))
+    why = "as the run was begun" if stored else f"on {device_text(device)}"
+    log.info('precision = "auto" is %s, %s', chosen, why)
+    return recipe_in(recipe, chosen)
+
+
+def chosen_for(device: torch.device) -> str:
+    """What "auto" is on a device, in a new run."""
+    return "bf16" if has_bf16(device) else "f32"
+
+
+def recipe_in(recipe: Recipe, precision: str) -> Recipe:
+    """The recipe with this precision."""
+    return replace(recipe, train=recipe.train.model_copy(update={"precision": precision}))
+
+
+def _of_first(precision: str) -> str:
+    """The precision that the first rank has, which alone knows the run's directory."""
+    names = list(PRECISIONS)
+    return names[largest_over_ranks(names.index(precision) if ranks().number == 0 else 0)[0]]
+
+
+def _tell(recipe: Recipe, device: torch.device) -> None:
+    wanted, where, name = recipe.train.precision, recipe.where(PLACE), device_text(device)
+    if precision_on(device, wanted) != wanted:
+        log.warning("%s: %s has no TF32, so the run computes in f32", where, name)
+    if wanted == "bf16" and device.type == "cuda" and not has_bf16(device):
+        log.warning("%s: %s emulates bf16, which is slow; say f32, or auto", where, name)
+
+
+def _stored(directory: RunDirectory) -> str | None:
+    """The precision of the run in a directory; f32 was the only one before there was a choice."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        train = tomllib.loads(directory.recipe_path.read_text(encoding="utf-8"))["train"]
+        stored: str = train.get("precision", "f32")
+        return stored if stored in PRECISIONS else None
+    return None
