@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 import warnings
@@ -19,7 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ganrun.base.console import message_console
-from ganrun.base.errors import GanrunError, Interrupted, RankError
+from ganrun.base.errors import GanrunError, Interrupted, RankError, RequestError
 from ganrun.base.frames import in_one_line
 from ganrun.base.launched import Launched, launched
 from ganrun.base.secrets import without_secrets
@@ -28,6 +29,9 @@ from ganrun.base.streams import silence_stdout
 LONGEST_WAIT = timedelta(hours=1)
 """How long a process waits for the others in an exchange; the first one may have to compute scores from features that
 all have made. One that has ended is noticed at once."""
+
+LONGEST_START = timedelta(minutes=15)
+"""How long a process waits for the others to be started, as torchrun does."""
 
 HEAD_START_SECONDS = 0.3
 """How long others leave it to the first process to report an error that all of them have."""
@@ -82,10 +86,24 @@ def rank_error(error: Exception) -> RankError:
 
 
 def _join(at: Launched) -> None:
+    """Join the group.
+
+    Raises:
+        RequestError: if the others cannot be reached.
+    """
+    try:
+        _connect(at)
+    except (RuntimeError, ValueError, OSError) as error:  # torch has many for this
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        text = f"the processes of the run cannot find each other at {place}: {in_one_line(error)}"
+        raise RequestError(f"{text}; look at the address and the port that torchrun was given") from error
+
+
+def _connect(at: Launched) -> None:
     global _store
     if at.local < torch.cuda.device_count():
         torch.cuda.set_device(at.local)
-    shared = next(rendezvous("env://", timeout=LONGEST_WAIT))[0]
+    shared = next(rendezvous("env://", timeout=LONGEST_START))[0]
     _store = PrefixStore("ganrun", shared)
     dist.init_process_group(
         backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets in the environment of every process that it starts."""
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+"""What torchrun sets in the environment of every process that it starts, beside `MASTER_ADDR`."""
 
 
 class Ranks(NamedTuple):
@@ -32,11 +32,11 @@ class Launched(NamedTuple):
 
 def launched() -> Launched | None:
     """What torchrun says of this process; None where it was started by itself, or is the only one."""
-    found = {name: os.environ.get(name, "") for name in VARIABLES}
-    if not all(found.values()) or int(found["WORLD_SIZE"]) < 2:
+    found = {name: os.environ.get(name, "") for name in NUMBERS}
+    if not all(map(str.isdecimal, found.values())) or "MASTER_ADDR" not in os.environ:
         return None
-    ranks = Ranks(int(found["RANK"]), int(found["WORLD_SIZE"]))
-    return Launched(ranks, int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"]))
+    rank, total, local, local_total, _ = map(int, found.values())
+    return Launched(Ranks(rank, total), local, local_total) if total > 1 else None
 
 
 def is_first() -> bool:
