@@ -120,6 +120,13 @@ def with_other_seeds(tables: dict[str, Any], folder: Path) -> str:
     return refused.value.message
 
 
+def with_a_run_elsewhere(tables: dict[str, Any], folder: Path) -> str:
+    """Why ranks are refused of which the second one alone finds a run."""
+    with pytest.raises(RequestError) as refused:
+        build(tables, directory(folder), Plugin(), resume=True)
+    return refused.value.message
+
+
 def parted(tables: dict[str, Any], folder: Path) -> str:
     """Why a run is stopped whose loss remembers its own part of each batch."""
     run = build({**tables, "loss": {"use": "counting"}}, directory(folder), Plugin())
@@ -156,6 +163,13 @@ def test_an_observer_of_the_first_rank_ends_the_run_of_all(tmp_path: Path, pair:
 def test_ranks_with_different_recipes_are_refused(tmp_path: Path, pair: Any) -> None:
     for message in pair(with_other_seeds, TABLES, tmp_path):
         assert message.startswith("the recipe on one machine is not that on another")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_the_first_rank_cannot_see_is_not_started_anew(tmp_path: Path, pair: Any) -> None:
+    train(TABLES, tmp_path / "elsewhere/run", Plugin())
+    first, second = pair(with_a_run_elsewhere, TABLES, tmp_path)
+    assert "another machine has a run in" in first and "a file system that all machines share" in second
     assert not (tmp_path / "run").exists()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ganrun.base.ranks import ranks
+from ganrun.base.errors import RequestError
+from ganrun.base.ranks import first_says, largest_over_ranks, ranks
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
-from ganrun.rundir.directory import new_run_path
+from ganrun.rundir.directory import RunDirectory, new_run_path
 from ganrun.rundir.elsewhere import directory_of
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
@@ -43,12 +44,25 @@ def build_run(
     is_first = ranks().number == 0
     directory = directory_of(output or new_run_path(recipe.name), is_first=is_first)
     check_shares(recipe)
+    _check_seen_by_first(directory)
     resumed = check_place(directory, recipe, resume=resume)
     events = build_events(recipe) if is_first else Events({})
     run = Run(assemble(recipe, on_stage, directory), directory, events, resumed=resumed)
     check_same_run(run)
     directory.create()
     return run
+
+
+def _check_seen_by_first(directory: RunDirectory) -> None:
+    """Check that no other rank has a run where the first one has none, since torchrun may call any machine the first.
+
+    Raises:
+        RequestError: if so.
+    """
+    is_there = RunDirectory(directory.path).holds_run
+    if first_says(not is_there) and largest_over_ranks(int(is_there))[0]:
+        text = f"another machine has a run in {directory.path}, and the machine of rank 0 has none"
+        raise RequestError(f"{text}; put --output on a file system that all machines share")
 
 
 def build_events(recipe: Recipe) -> Events:
