@@ -73,7 +73,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def has_tf32(device: torch.device) -> bool:
@@ -81,7 +81,7 @@ def has_tf32(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):
-        return torch.cuda.is_tf32_supported()
+        return bool(torch.cuda.is_tf32_supported())
 
 
 def precision_on(device: torch.device, wanted: str) -> str:

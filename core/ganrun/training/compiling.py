@@ -168,9 +168,9 @@ def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
     return FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
 
 
-def _kind(value: Any) -> Hashable:
+def _kind(value: Any) -> Any:
     """What decides how an argument is computed with, as far as it can be seen at once; torch looks at the rest."""
-    return (value.shape, value.dtype, value.requires_grad) if isinstance(value, Tensor) else type(value)
+    return (tuple(value.shape), value.dtype, value.requires_grad) if isinstance(value, Tensor) else type(value)
 
 
 def _first_line(error: Exception) -> str:
