@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +34,13 @@ def library_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("ganrun")
     monkeypatch.setattr(logger, "propagate", True)
     monkeypatch.setattr(logger, "handlers", [])
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Any]:
+    """Two ranks, `tests.pair.Pair`."""
+    from tests.pair import Pair  # imports torch
+
+    ranks = Pair()
+    yield ranks
+    ranks.close()
