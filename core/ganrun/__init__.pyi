@@ -40,7 +40,11 @@ from .base.randomness import (
     derived_seed as derived_seed,
     isolated_random as isolated_random,
 )
-from .base.ranks import mean_over_ranks as mean_over_ranks
+from .base.ranks import (
+    gathered_over_ranks as gathered_over_ranks,
+    mean_over_ranks as mean_over_ranks,
+    ranks as ranks,
+)
 from .base.secrets import (
     bare_address as bare_address,
     without_secrets as without_secrets,

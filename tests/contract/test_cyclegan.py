@@ -37,7 +37,9 @@ from ganrun import (
     Terms,
     View,
     float32_tanh,
+    gathered_over_ranks,
     latest_checkpoint,
+    ranks,
 )
 from ganrun.testing import assert_conforms, train
 from ganrun_datasets.digits import Digits
@@ -143,12 +145,21 @@ class Pool(nn.Module):
         self.register_buffer("is_filled", torch.zeros(size, dtype=torch.bool))
 
     def exchanged(self, images: Tensor) -> Tensor:
-        """The images, each with probability ½ in exchange for one of the pool; empty places are filled first."""
-        order = torch.rand(len(self.images), device=images.device) + self.is_filled  # the empty places come first
-        places = order.argsort()[: len(images)]
-        given, rest = images.detach().split([len(places), len(images) - len(places)])
+        """The images, each with probability ½ in exchange for one of the pool; empty places are filled first.
+
+        Each rank draws for its own images, and all do what all have drawn, in order: so every rank has the same pool.
+        """
+        at, drawn = ranks(), torch.rand(1, len(self.images) + len(images), device=images.device)
+        shares = gathered_over_ranks(images.detach()).chunk(at.total)
+        exchanged = [self._exchanged(*each) for each in zip(shares, gathered_over_ranks(drawn), strict=True)]
+        return exchanged[at.number]
+
+    def _exchanged(self, images: Tensor, drawn: Tensor) -> Tensor:
+        for_places, for_images = drawn.split([len(self.images), len(images)])
+        places = (for_places + self.is_filled).argsort()[: len(images)]  # the empty ones come first
+        given, rest = images.split([len(places), len(images) - len(places)])
         kept, is_kept = self.images[places], self.is_filled[places]
-        is_exchanged = is_kept & (torch.rand(len(places), device=images.device) < 0.5)
+        is_exchanged = is_kept & (for_images[: len(places)] < 0.5)
         self.images[places] = torch.where(_rows(is_exchanged | ~is_kept), given, kept)
         self.is_filled[places] = True
         return torch.cat([torch.where(_rows(is_exchanged), kept, given), rest])

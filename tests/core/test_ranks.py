@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from tests.pair import Pair
 from torch import Tensor
 
 import ganrun
 from ganrun import Interrupted, Terms, hookimpl, mean_over_ranks
-from ganrun.base.ranks import ranks
+from ganrun.base.ranks import gathered, ranks
 from ganrun.testing import build, measured
 from ganrun.training.augmenting import Reports
 from ganrun.training.measurements import Measurements
@@ -36,12 +34,6 @@ DENSE = {
     "discriminator": {"use": "mlp", "hidden": [8]},
     **dict.fromkeys(("mlflow", "progress", "samples", "checkpoints"), False),
 }
-CONVOLUTIONAL = {
-    **DENSE,
-    "generator": {"use": "conv", "feature_maps": 4, "stages": 1},
-    "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1},
-}
-PENALISED = {**DENSE, "loss": {"use": "wgan-gp", "latent_size": 4}}
 OWN_DRAWS = {**DENSE, "loss": {"use": "remembering"}}
 
 Result = dict[str, Any]
@@ -165,27 +157,9 @@ def interrupted(run: Run) -> Result:
     return {"step": run.step}
 
 
-ACTS = {"take_steps": take_steps, "scored": scored, "interrupted": interrupted}
-
-
-def rank_main(rank: int, port: int, folder: Path, act: str) -> None:
-    torch.set_num_threads(1)
-    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    torch.save(ACTS[act](build(tables, folder / f"rank{rank}", Plugin())), folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
-
-
-def two(tables: Mapping[str, Any], folder: Path, act: Callable[[Run], Result] = take_steps) -> list[Result]:
-    """What each of two ranks has left."""
-    (folder / "tables.json").write_text(json.dumps(tables), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, __file__, str(port), str(folder), act.__name__]
-    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+def acted(act: Callable[[Run], Result], tables: Mapping[str, Any], folder: Path) -> Result:
+    """What an act leaves of the run of a recipe, on this rank."""
+    return act(build(tables, folder / f"rank{dist.get_rank()}", Plugin()))
 
 
 def one(tables: Mapping[str, Any], folder: Path, **train: Any) -> Result:
@@ -201,27 +175,16 @@ def largest_difference(one: Result, other: Result) -> float:
     return max((pairs[0][name].double() - pairs[1][name].double()).abs().max().item() for name in pairs[0])
 
 
-def test_two_ranks_train_a_gan_bit_for_bit_as_one_does_that_accumulates_two_parts(tmp_path: Path) -> None:
-    first, second = two(DENSE, tmp_path)
+def test_two_ranks_train_a_gan_bit_for_bit_as_one_does_that_accumulates_two_parts(pair: Pair, tmp_path: Path) -> None:
+    first, second = pair(acted, take_steps, DENSE, tmp_path)
     alone = one(DENSE, tmp_path, accumulate=2)
     assert largest_difference(first, second) == 0
     assert largest_difference(first, alone) == 0
     assert first["means"] == second["means"] == pytest.approx(alone["means"], rel=1e-6)
 
 
-def test_ranks_stay_together_with_batch_norm(tmp_path: Path) -> None:
-    first, second = two(CONVOLUTIONAL, tmp_path)
-    assert largest_difference(first, second) == 0
-    assert any("running_mean" in name for name in tensors_of(first))
-
-
-def test_ranks_stay_together_with_a_penalty_that_draws(tmp_path: Path) -> None:
-    first, second = two(PENALISED, tmp_path)
-    assert largest_difference(first, second) == 0
-
-
-def test_ranks_share_the_draw_of_a_batch_and_no_other(tmp_path: Path) -> None:
-    first, second = two(OWN_DRAWS, tmp_path)
+def test_ranks_share_the_draw_of_a_batch_and_no_other(pair: Pair, tmp_path: Path) -> None:
+    first, second = pair(acted, take_steps, OWN_DRAWS, tmp_path)
     alone = one(OWN_DRAWS, tmp_path, accumulate=2)
     memories = [each["weights"]["loss"] for each in (first, second)]
     assert memories[0]["drawn"] != memories[1]["drawn"]
@@ -231,9 +194,9 @@ def test_ranks_share_the_draw_of_a_batch_and_no_other(tmp_path: Path) -> None:
     assert torch.equal(memories[1]["latents"], alone["weights"]["loss"]["latents"])  # the second part of the batch
 
 
-def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(tmp_path: Path) -> None:
+def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(pair: Pair, tmp_path: Path) -> None:
     staged = {**DENSE, "augmentation": {"use": "adaptive"}, "stage": [{"from": 5, "batch_size": 12, "lr": 0.01}]}
-    first, second = two(staged, tmp_path)
+    first, second = pair(acted, take_steps, staged, tmp_path)
     alone = one(staged, tmp_path, accumulate=2)
     assert largest_difference(first, second) == 0
     assert first["images"] == alone["images"] == 5 * 8 + 7 * 12
@@ -242,23 +205,60 @@ def test_ranks_adjust_an_augmentation_alike_by_the_whole_batch_of_each_stage(tmp
     assert first["means"]["augmentation/discriminator.p"] == p.item()
 
 
-def test_ranks_without_draws_adjust_as_one_does_that_accumulates(tmp_path: Path) -> None:
+def test_ranks_without_draws_adjust_as_one_does_that_accumulates(pair: Pair, tmp_path: Path) -> None:
     looked_at = {**DENSE, "augmentation": {"use": "adaptive", "flips": False}}
-    first, _ = two(looked_at, tmp_path)
+    first, _ = pair(acted, take_steps, looked_at, tmp_path)
     assert largest_difference(first, one(looked_at, tmp_path, accumulate=2)) == 0
 
 
-def test_what_ranks_collect_together_is_what_one_collects(tmp_path: Path) -> None:
-    first, second = two({**DENSE, "metric": [{"use": "collected"}]}, tmp_path, scored)
+def test_what_ranks_collect_together_is_what_one_collects(pair: Pair, tmp_path: Path) -> None:
+    first, second = pair(acted, scored, {**DENSE, "metric": [{"use": "collected"}]}, tmp_path)
     alone = scored(build({**DENSE, "metric": [{"use": "collected"}]}, tmp_path / "one", Plugin()))
     assert first == alone and len(first["scores"]) == 5
     assert second == {"scores": []}  # the first rank alone measures
 
 
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> None:
-    found = two(DENSE, tmp_path, interrupted)
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(pair: Pair, tmp_path: Path) -> None:
+    found = pair(acted, interrupted, DENSE, tmp_path)
     assert found == [{"step": 4, "status": 128 + signal.SIGTERM}] * 2
 
 
-if __name__ == "__main__":
-    rank_main(int(sys.argv[4]), int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+# ── Exchanges ─────────────────────────────────────────────────────────────────────────────────────────────
+
+KINDS = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
+
+
+def some_lists(rank: int) -> list[list[Tensor]]:
+    """Tensors of all types, odd sizes, no rows and no dimensions, another number of them on each rank; empty lists."""
+    numbers = torch.arange(3.0) + rank
+    mixed = [numbers.to(kind)[:rows] for kind in KINDS for rows in (3, 0, 1)]
+    return [[], mixed, [numbers.sum(), numbers.view(3, 1).expand(3, 2)], *([[numbers]] * rank)]
+
+
+def exchanged() -> Result:
+    at = ganrun.ranks()
+    lists = gathered(some_lists(at.number), at)
+    rows = [
+        ganrun.gathered_over_ranks(torch.arange(4, dtype=torch.uint8).view(2, 2).to(kind) + at.number) for kind in KINDS
+    ]
+    none = ganrun.gathered_over_ranks(torch.zeros(0, 3, requires_grad=True))
+    return {"lists": lists, "rows": rows, "none": none}
+
+
+def test_ranks_exchange_tensors_of_any_type_bit_for_bit(pair: Pair) -> None:
+    first, second = pair(exchanged)
+    assert second["lists"] == []
+    for rank, lists in enumerate(first["lists"]):
+        assert [len(each) for each in lists] == [len(each) for each in some_lists(rank)]
+        for found, sent in zip(chain(*lists), chain(*some_lists(rank)), strict=True):
+            assert found.dtype == sent.dtype and torch.equal(found, sent)
+    for found, kind in zip(first["rows"], KINDS, strict=True):
+        both = torch.tensor([[0, 1], [2, 3], [1, 2], [3, 4]]).to(kind)
+        assert torch.equal(found, both) and found.dtype == kind
+    assert first["none"].shape == (0, 3) and not first["none"].requires_grad
+
+
+def test_one_rank_gathers_its_own_rows_and_no_gradient() -> None:
+    rows = torch.ones(2, 3, requires_grad=True)
+    for found in (ganrun.gathered_over_ranks(rows), mean_over_ranks(rows)):
+        assert torch.equal(found, rows) and not found.requires_grad

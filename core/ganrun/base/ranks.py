@@ -6,9 +6,10 @@ takes its parts. So a run of two ranks computes what a run of one computes with 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from math import prod
 
 import torch
 import torch.distributed as dist
@@ -22,23 +23,43 @@ Lists = list[list[Tensor]]
 
 
 def ranks() -> Ranks:
-    """This process's rank in torch's default process group; rank 0 of 1 where there is none."""
+    """This process's `number` among the `total` that train the run together; 0 of 1 where it trains by itself."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks, without a gradient; the tensor itself on one rank.
+    """The mean of a tensor over all ranks, without a gradient; on one rank, the tensor's own values.
 
     For what a loss keeps in its memory: a running mean of a part of the batch differs from rank to rank, that of the
-    whole batch does not. Every rank must call it equally often.
+    whole batch does not. Every rank must call it equally often, with tensors of one shape.
     """
     if ranks().total == 1:
-        return value
+        return value.detach()
     mean = value.detach().clone()
     average_over_ranks([mean])
     return mean
+
+
+def gathered_over_ranks(rows: Tensor) -> Tensor:
+    """The rows of all ranks in their order, without a gradient: those of the whole batch, of any type; on one rank, the
+    rows themselves.
+
+    For what a loss keeps of a batch's rows, such as a pool of samples: every rank then keeps the same. Every rank must
+    call it equally often, with tensors of one shape.
+
+    Args:
+        rows: `(rows, …)`, on the run's device.
+    """
+    at = ranks()
+    if at.total == 1:
+        return rows.detach()
+    own = _bytes_of(rows)
+    found = [torch.empty_like(own) for _ in range(at.total)]
+    with exchanging():
+        dist.all_gather(found, own)
+    return torch.cat(found).view(rows.dtype).view(at.total * len(rows), *rows.shape[1:])
 
 
 @torch.no_grad()
@@ -64,11 +85,11 @@ def gathered(value: Lists, at: Ranks) -> list[Lists]:
     """
     if at.total == 1:
         return [value]
-    found: list[Any] | None = [None] * at.total if at.number == 0 else None
-    with exchanging():
-        dist.gather_object([[each.cpu() for each in batch] for batch in value], found)
+    if at.number > 0:
+        _send(value)
+        return []
     device = next((each.device for batch in value for each in batch), torch.device("cpu"))
-    return [[[each.to(device) for each in batch] for batch in lists] for lists in found or []]
+    return [value, *(_received(rank, device) for rank in range(1, at.total))]
 
 
 @contextmanager
@@ -137,3 +158,37 @@ def exchanging() -> Iterator[None]:
 def _generators(device: torch.device) -> list[torch.Generator]:
     on_device = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
     return [torch.default_generator, *on_device]
+
+
+# ── Lists of tensors, as bytes ────────────────────────────────────────────────────────────────────────────
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """The values of a tensor as a flat one of uint8, which every back end takes."""
+    return tensor.detach().reshape(-1).contiguous().view(torch.uint8)
+
+
+def _send(value: Lists) -> None:
+    """Send lists of tensors to the first rank: what they are, in JSON, and then their values."""
+    kinds = [[(str(each.dtype).removeprefix("torch."), list(each.shape)) for each in batch] for batch in value]
+    head = torch.frombuffer(bytearray(json.dumps(kinds).encode()), dtype=torch.uint8)
+    body = [_bytes_of(each.cpu()) for batch in value for each in batch]
+    message = torch.cat([head, *body])
+    with exchanging():
+        dist.send(torch.tensor([len(head), len(message)]), dst=0)
+        dist.send(message, dst=0)
+
+
+def _received(rank: int, device: torch.device) -> Lists:
+    """The lists that a rank has sent, on `device`."""
+    sizes = torch.zeros(2, dtype=torch.int64)
+    with exchanging():
+        dist.recv(sizes, src=rank)
+        message = torch.empty(int(sizes[1]), dtype=torch.uint8)
+        dist.recv(message, src=rank)
+    head, body = torch.split(message, [int(sizes[0]), len(message) - int(sizes[0])])
+    kinds = [[(getattr(torch, name), shape) for name, shape in batch] for batch in json.loads(head.numpy().tobytes())]
+    sizes_in_bytes = [prod(shape) * kind.itemsize for batch in kinds for kind, shape in batch]
+    parts = iter(torch.split(body, sizes_in_bytes))
+    # A part may begin at a byte at which no number of its type may.
+    return [[next(parts).clone().view(kind).view(shape).to(device) for kind, shape in batch] for batch in kinds]
