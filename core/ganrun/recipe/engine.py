@@ -30,6 +30,10 @@ class TrainSettings(Settings):
     precision: Literal["f32", "bf16"] = "f32"
     """Arithmetic inside the networks; losses are always f32."""
 
+    graphs: bool = True
+    """Whether, on one CUDA GPU, each phase is captured as a graph and launched at once, which is much faster. What
+    cannot be captured is executed as it is, and a line says why."""
+
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
     across a batch, then sees each part by itself and not the whole batch."""

@@ -18,7 +18,7 @@ from ganrun.rundir.stored import made_with
 from ganrun.training.components import build_optimizer
 from ganrun.training.starting import has_same_start
 
-FREE = ("device", "log_every_steps", "evaluate_every_steps")
+FREE = ("device", "graphs", "log_every_steps", "evaluate_every_steps")
 """Settings of [train] that do not decide the weights."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,6 +96,11 @@ class Run:
     def images_seen(self) -> int:
         """Real images consumed."""
         return self.state.images_seen
+
+    @property
+    def structure(self) -> Hashable:
+        """What the components' `begin` last returned. While it is the same, a step runs the same operations."""
+        return self._beginning.structure
 
     @property
     def done(self) -> bool:

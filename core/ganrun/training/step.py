@@ -9,12 +9,13 @@ import torch
 
 from ganrun.base.randomness import derived_seed, set_random_stream
 from ganrun.base.ranks import ranks
-from ganrun.contracts.losses import Batch, Inputs, Nets
+from ganrun.contracts.losses import Batch, Inputs, Nets, Phase
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
 from ganrun.training.components import run_frames
 from ganrun.training.drawing import Drawing
+from ganrun.training.graphs import Graphs, Pools, graphs_of
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
@@ -22,7 +23,7 @@ from ganrun.training.state import SlotState
 from ganrun.training.views import PRECISIONS
 
 
-def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
+def build_step(run: Run, measurements: Measurements, pools: Pools | None = None) -> Callable[[], None]:
     """A function that takes the run's next step: learning rates, every phase once, augmentations, averages.
 
     It leaves everything that is a function of the step as it is after the step, for those who look on in between.
@@ -30,10 +31,11 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     Args:
         run: The run; a step changes its state.
         measurements: Where the terms of the phases are summed.
+        pools: Makes the graphs that phases are captured as; those of the run's device unless given.
     """
     state, steps, device = run.state, run.steps, run.model.device
     draw, stop = Drawing(run), torch.zeros((), device=device)
-    updates, adjuster = _updates(run, draw, measurements, stop), _adjuster(run, draw)
+    updates, adjuster = _updates(run, draw, measurements, stop, graphs_of(run, pools)), _adjuster(run, draw)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
     has_company = ranks().total > 1
 
@@ -44,11 +46,11 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         draw.steps_done.fill_(state.step)
         if has_company:
             stop.fill_(run.interruption.signal_number or 0)
-        lr, resets = run.recipe.stage_at(state.step).lr, run.recipe.resets_optimizers(state.step)
+        lr = run.recipe.stage_at(state.step).lr
         for slot in state.slots.values():
             slot.set_rates(state.step, steps, lr)
-            if resets:
-                slot.reset_optimizer()
+        if run.recipe.resets_optimizers(state.step):
+            state.reset_optimizers()
         for update in updates:
             update.run(state.step)
         adjuster.after(state.step + 1)
@@ -64,11 +66,19 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     return take_step
 
 
-def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Tensor) -> list[Update]:
+def _updates(
+    run: Run, draw: Drawing, measurements: Measurements, stop: torch.Tensor, graphs: Graphs | None
+) -> list[Update]:
     """The phases of the loss, ready to be executed."""
     slots, nets, accumulate = run.state.slots, Nets(_views(run)), run.recipe.train.accumulate
     frame = run_frames(run.recipe, run.recipe.loss)
-    return [Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases]
+
+    def update(phase: Phase) -> Update:
+        trained = [slots[name] for name in phase.trains if name in slots]
+        captured = None if graphs is None else graphs.of(phase, trained)
+        return Update(phase, slots, nets, draw, measurements, accumulate, run.seed, frame, stop, captured)
+
+    return [update(phase) for phase in run.phases]
 
 
 def _views(run: Run) -> dict[str, View]:
