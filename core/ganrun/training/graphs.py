@@ -13,13 +13,12 @@ from contextlib import suppress
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from ganrun.base.ranks import ranks
 from ganrun.base.texts import one_line
 from ganrun.contracts.losses import Phase
 from ganrun.training.batches import Rows
-from ganrun.training.held import HeldTensors, HostNumbers, drawn_on_host
+from ganrun.training.held import HeldTensors, HostNumbers, Owners, drawn_on_host
 from ganrun.training.rates import can_be_captured
 from ganrun.training.run import Run
 from ganrun.training.state import SlotState
@@ -160,7 +159,6 @@ class Graphs:
         self._pools = pools
         self._failures = 0
         self._key: Hashable = None
-        self._said: set[str] = set()
 
     def of(self, phase: Phase, trained: Sequence[SlotState]) -> CapturedPhase | None:
         """The phase of the run as a graph; None where it can be seen that it cannot be captured."""
@@ -189,29 +187,22 @@ class Graphs:
         """A new graph in the pool of the present key."""
         return self._pool()
 
-    def held(self) -> HeldTensors:
-        """The tensors of the run that graphs hold on to, as they are now."""
-        return HeldTensors(self._modules())
-
-    def numbers(self, trained: Sequence[SlotState]) -> HostNumbers:
-        """The numbers of the host that graphs hold on to, as they are now."""
-        objects = {**self._modules(), "loss": self._run.model.loss}
-        optimizers = {f"optimizer of the {slot.name}": slot.optimizer for slot in trained if slot.optimizer is not None}
-        return HostNumbers(objects, optimizers, self.device)
-
-    def _modules(self) -> dict[str, nn.Module]:
-        """Those that phases work on."""
-        return {name: each for name, each in self._run.state.modules().items() if not name.endswith(".averaged")}
+    def owners(self, trained: Sequence[SlotState]) -> Owners:
+        """What a phase that trains these slots works with, by name."""
+        modules = self._run.state.modules().items()
+        return {
+            **{name: each for name, each in modules if not name.endswith(".averaged")},
+            **{f"optimizer of the {slot.name}": slot.optimizer for slot in trained},
+            f"loss {self._run.recipe.loss.use}": self._run.model.loss,
+        }
 
     def failed(self) -> None:
         """Have every phase captured anew: a capture that failed leaves earlier graphs without their random stream."""
         self._failures += 1
 
     def say(self, phase: Phase, fault: str) -> None:
-        """Log why a phase is not captured, once for each reason."""
-        if fault not in self._said:
-            log.warning('phase "%s" is not captured as a graph, and is slower: %s', phase.name, fault)
-        self._said.add(fault)
+        """Log why a phase is not captured."""
+        log.warning('phase "%s" is not captured as a graph, and is slower: %s', phase.name, fault)
 
 
 def graphs_of(run: Run, pools: Pools | None = None) -> Graphs | None:
@@ -273,7 +264,7 @@ class CapturedPhase:
             return False
         if self._rows is None:
             return self._capture(rows, work) and self._replay(rows)
-        if fault := self._held.fault():
+        if fault := self._held.fault_between_steps():
             self._give_up(fault)
             return False
         return self._replay(rows)
@@ -287,10 +278,13 @@ class CapturedPhase:
             self._graph.rehearse(work)
         self._rehearsals += 1
         if self._rehearsals == 1:
-            self._held, self._numbers = self._graphs.held(), self._graphs.numbers(self._trained)
+            self._held, self._numbers = HeldTensors(self._owners()), HostNumbers(self._owners(), self.device)
         elif self._rehearsals == WARM_UP:
-            now = self._graphs.numbers(self._trained)
+            now = HostNumbers(self._owners(), self.device)
             self._give_up(self._held.fault() or self._numbers.fault(now) or (_HOST_DRAWS if drawn else None))
+
+    def _owners(self) -> Owners:
+        return self._graphs.owners(self._trained)
 
     @property
     def device(self) -> torch.device:

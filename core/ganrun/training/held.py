@@ -11,33 +11,38 @@ from torch import Tensor, nn
 
 PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
+Owners = Mapping[str, object]
+"""Components and optimisers by name; of a module, all its layers count."""
+
 
 class _Place(NamedTuple):
-    module: str
-    name: str
+    what: str
+    """Such as `the generator assigns a new tensor to its layers.0.weight`."""
     holder: dict[str, Any]
-    """The module's parameters or buffers."""
+    """The attributes, parameters or buffers of a layer, or the state of a weight in an optimiser."""
+    name: str
     tensor: Tensor
     address: int
 
 
 class HeldTensors:
-    """The parameters and buffers of modules, where they are now.
+    """The tensors of components and optimisers, where they are now."""
 
-    Args:
-        modules: By name.
-    """
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._places = [place for name, module in modules.items() for place in _places(name, module)]
+    def __init__(self, owners: Owners) -> None:
+        by_owner = {name: list(_places(name, owner)) for name, owner in owners.items()}
+        self._places = [place for places in by_owner.values() for place in places]
+        components = [name for name, owner in owners.items() if not isinstance(owner, torch.optim.Optimizer)]
+        self._settable = [
+            place for name in components for place in by_owner[name] if not isinstance(place.tensor, nn.Parameter)
+        ]
 
     def fault(self) -> str | None:
         """The first of them that is elsewhere now, as a sentence; None where all are where they were."""
-        for module, name, holder, tensor, address in self._places:
-            now = holder.get(name)
-            if now is not tensor or now.data_ptr() != address:
-                return f"the {module} assigns a new tensor to its {name}; change it in place, by copy_"
-        return None
+        return _fault(self._places)
+
+    def fault_between_steps(self) -> str | None:
+        """The same of those that components may set between steps, as in `begin`; cheap."""
+        return _fault(self._settable)
 
     def put_back(self) -> None:
         """Undo assignments of new tensors."""
@@ -45,53 +50,67 @@ class HeldTensors:
             place.holder[place.name] = place.tensor
 
 
-def _places(name: str, module: nn.Module) -> Iterator[_Place]:
-    for path, layer in module.named_modules():
-        for holder in (layer._parameters, layer._buffers):
-            for key, tensor in holder.items():
-                if tensor is not None:
-                    yield _Place(name, f"{path}.{key}".lstrip("."), holder, tensor, tensor.data_ptr())
+def _fault(places: list[_Place]) -> str | None:
+    for what, holder, name, tensor, address in places:
+        now = holder.get(name)
+        if now is not tensor or now.data_ptr() != address:
+            return f"{what}; change it in place, by copy_"
+    return None
+
+
+def _places(owner: str, of: object) -> Iterator[_Place]:
+    for path, holder in _holders(of):
+        for name, value in holder.items():
+            if isinstance(value, Tensor):
+                what = f"the {owner} assigns a new tensor to its {path}{name}"
+                yield _Place(what, holder, name, value, value.data_ptr())
+
+
+def _holders(of: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The dictionaries in which an owner keeps tensors and numbers, each with what stands before a name there."""
+    if isinstance(of, torch.optim.Optimizer):
+        yield from (("", entries) for entries in (vars(of), *of.param_groups, *of.state.values()))
+        return
+    for path, layer in of.named_modules() if isinstance(of, nn.Module) else [("", of)]:
+        start = f"{path}." if path else ""
+        kept = (vars(layer), *(vars(layer).get(name) for name in ("_parameters", "_buffers", "now")))
+        yield from ((start, each) for each in kept if isinstance(each, dict))
 
 
 class HostNumbers:
-    """The plain numbers and texts that objects and optimisers have on the host now.
+    """The plain numbers and texts that components and optimisers have on the host now.
 
     Args:
-        objects: Components by name; of modules, all their parts count.
-        optimizers: By name; their groups and their state count.
-        device: The run's. A tensor elsewhere is a number of the host.
+        owners: Whose.
+        device: The run's. A tensor of an optimiser elsewhere is a number of the host.
     """
 
-    def __init__(
-        self, objects: Mapping[str, object], optimizers: Mapping[str, torch.optim.Optimizer], device: torch.device
-    ) -> None:
+    def __init__(self, owners: Owners, device: torch.device) -> None:
         self._found: dict[str, Any] = {}
-        for name, each in objects.items():
-            for path, part in each.named_modules() if isinstance(each, nn.Module) else [("", each)]:
-                self._add(name, path, vars(part))
-        for name, optimizer in optimizers.items():
-            self._add(name, "", vars(optimizer))
-            for number, entries in enumerate((*optimizer.param_groups, *optimizer.state.values())):
-                self._add(name, f"{number}", _numbers_of(entries, device))
-
-    def _add(self, name: str, path: str, values: Mapping[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, PLAIN):
-                self._found[f"the {name} changes its {path}.{key}".replace(" .", " ")] = value
+        for owner, of in owners.items():
+            for number, (path, holder) in enumerate(_holders(of)):
+                for name, value in holder.items():
+                    if (plain := _plain(value, device)) is not _ELSE:
+                        self._found[f"{number} the {owner} changes its {path}{name}"] = plain
 
     def fault(self, now: HostNumbers) -> str | None:
         """The first of them that is another now, as a sentence."""
-        for what in {**self._found, **now._found}:
-            if self._found.get(what) != now._found.get(what):
+        for key in {**self._found, **now._found}:
+            if self._found.get(key) != now._found.get(key):
+                what = key.partition(" ")[2]
                 return f"{what}, a number of the host, from update to update; keep it in a tensor, changed in place"
         return None
 
 
-def _numbers_of(entries: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The entries of an optimiser; a learning rate is the engine's."""
-    kept = {key: value for key, value in entries.items() if key != "lr"}
-    on_host = {key: value for key, value in kept.items() if isinstance(value, Tensor) and value.device != device}
-    return {**kept, **{key: tuple(value.flatten().tolist()) for key, value in on_host.items() if value.is_cpu}}
+_ELSE = object()
+
+
+def _plain(value: Any, device: torch.device) -> Any:
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Tensor) and value.is_cpu and device.type != "cpu":
+        return tuple(value.flatten().tolist())
+    return _ELSE
 
 
 @contextmanager
