@@ -44,16 +44,25 @@ def slots(use: str = "sgd", **settings: float) -> dict[str, SlotState]:
     }
 
 
+class Draws:
+    """Batches of noise."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._stream = torch.Generator().manual_seed(3)
+
+    def fetch(self, phase: Phase) -> None:
+        return None
+
+    def make(self, phase: Phase, rows: None) -> Batch:
+        latents = torch.randn(self._size, 4, generator=self._stream)
+        return Batch(latents, torch.randn(self._size, 6, generator=self._stream) if phase.reads_images else None)
+
+
 def update(phase: Phase, states: dict[str, SlotState], *, size: int = 8, accumulate: int = 1, precision: str = "f32"):
     nets = Nets({name: View(slot.module, PRECISIONS[precision]) for name, slot in states.items()})
-    stream = torch.Generator().manual_seed(3)
-
-    def draw(phase: Phase) -> Batch:
-        latents = torch.randn(size, 4, generator=stream)
-        return Batch(latents, torch.randn(size, 6, generator=stream) if phase.reads_images else None)
-
     measurements = Measurements()
-    return Update(phase, states, nets, draw, measurements, accumulate), measurements
+    return Update(phase, states, nets, Draws(size), measurements, accumulate), measurements
 
 
 def critic(nets: Nets, batch: Batch) -> Terms:

@@ -151,6 +151,7 @@ def interrupted(run: Run) -> Result:
                 if run.step == 3 and dist.get_rank() == 1:
                     os.kill(os.getpid(), signal.SIGTERM)
                 take_step()
+                run.agree()
                 run.interruption.check()
         except Interrupted as stop:
             return {"step": run.step, "status": stop.exit_status}

@@ -36,6 +36,10 @@ class TrainSettings(Settings):
     """Whether networks are compiled by torch.compile in the phases that differentiate once. It takes some minutes at
     the start, and pays on a GPU. A network that cannot be compiled is executed as it is, and a line says why."""
 
+    graphs: bool = True
+    """Whether, on one CUDA GPU, each phase is captured as a graph and launched at once, which is much faster. What
+    cannot be captured is executed as it is, and a line says why."""
+
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
     across a batch, then sees each part by itself and not the whole batch."""

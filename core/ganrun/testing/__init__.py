@@ -10,6 +10,7 @@
 
 `assert_conforms` checks a component against its contract, numerically; `build` and `train` make real runs of small
 recipes, with plugins that need not be installed; `evaluation_on` and `measured` score made-up samples with a metric.
+`RecordedGraph` stands for a CUDA graph on the CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from ganrun.inference.evaluation import measured
 from ganrun.testing.conformance import assert_conforms
 from ganrun.testing.evaluations import evaluation_on
+from ganrun.testing.recording import RecordedGraph
 from ganrun.testing.runs import build, registry_with, train
 
-__all__ = ["assert_conforms", "build", "evaluation_on", "measured", "registry_with", "train"]
+__all__ = ["RecordedGraph", "assert_conforms", "build", "evaluation_on", "measured", "registry_with", "train"]

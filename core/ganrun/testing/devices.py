@@ -110,14 +110,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(each.device == META for each in tensors) or named.get("device") == META:
             if named.get("generator") is not None:
                 raise _FaultError(_STREAM)
-            if name in READS or _is_masked(name, args):
+            if name in READS or is_masked(name, args):
                 raise _FaultError(_waits(READS.get(name, READS["nonzero"])))
             if name not in TAKES_CPU_TENSORS and any(each.device != META and each.dim() for each in tensors):
                 raise _FaultError(_MIXED)
         return func(*args, **named)
 
 
-def _is_masked(name: str, args: tuple[Any, ...]) -> bool:
+def is_masked(name: str, args: tuple[Any, ...]) -> bool:
     """Whether an index is a mask, so that the host waits for the number of its values; one value fills a mask without
     that."""
     if name not in TAKES_INDICES or (len(args) > 2 and args[2].numel() == 1):

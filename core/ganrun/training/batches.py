@@ -48,13 +48,40 @@ class Shuffle:
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-            self._order = torch.randperm(self.count, generator=generator).to(self._device)
+            self._order = _moved(torch.randperm(self.count, generator=generator), self._device)
             self._epoch = epoch
         return self._order
 
 
+class Rows(NamedTuple):
+    """Some records of a split as they are stored, mostly as uint8, on the device."""
+
+    images: Tensor
+    """`(size, *sample_shape)`."""
+
+    labels: Tensor | None
+    """int64 `(size,)`, or None for data without labels."""
+
+    fields: Mapping[str, Tensor]
+    """Each `(size, *spec.fields[name])`."""
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        return [self.images, *([] if self.labels is None else [self.labels]), *self.fields.values()]
+
+    def copied(self) -> Rows:
+        """Rows in tensors of their own."""
+        labels = None if self.labels is None else self.labels.clone()
+        return Rows(self.images.clone(), labels, {name: each.clone() for name, each in self.fields.items()})
+
+    def fill(self, rows: Rows) -> None:
+        """Take the values of other rows."""
+        for own, new in zip(self.tensors(), rows.tensors(), strict=True):
+            own.copy_(new, non_blocking=True)
+
+
 class Records(NamedTuple):
-    """Some records of a split, on the device."""
+    """Some records of a split, ready for an objective."""
 
     images: Tensor
     """`(size, *sample_shape)` in [-1, 1]; images have their channels last in memory."""
@@ -97,34 +124,49 @@ class RealBatches:
 
     def take(self, start: int, size: int) -> Records:
         """The records at position `start` of the stream."""
+        return self.make(self.fetch(start, size))
+
+    def fetch(self, start: int, size: int) -> Rows:
+        """The rows at position `start` of the stream: the part for the host, which draws no random number."""
         index = self._shuffle.indices(start, size)
-        images = self._units(self._images, index)
-        labels = None if self._labels is None else self._move(self._labels.index_select(0, index))
-        mirrored = self._mirrored(size)
+        own = {name: index if self._paired else self._shuffles[name].indices(start, size) for name in self._fields}
+        return Rows(
+            self._rows(self._images, index),
+            None if self._labels is None else self._rows(self._labels, index),
+            {name: self._rows(field, own[name]) for name, field in self._fields.items()},
+        )
+
+    def make(self, rows: Rows) -> Records:
+        """Records of rows, scaled and mirrored: work of the device alone."""
+        images, mirrored = _units(rows.images), self._mirrored(len(rows.images))
         beside = {}
-        for name, field in self._fields.items():
-            own = index if self._paired else self._shuffles[name].indices(start, size)
-            drawn = mirrored if self._paired else self._mirrored(size)
-            beside[name] = _flipped(self._units(field, own), drawn)
-        return Records(_flipped(images, mirrored), labels, beside)
+        for name, field in rows.fields.items():
+            drawn = mirrored if self._paired else self._mirrored(len(field))
+            beside[name] = _flipped(_units(field), drawn)
+        return Records(_flipped(images, mirrored), rows.labels, beside)
 
     def _mirrored(self, size: int) -> Tensor | None:
         """Which records to mirror: bool `(size, 1, 1, 1)`."""
         return torch.rand(size, 1, 1, 1, device=self._device) < 0.5 if self._flip else None
 
-    def _units(self, array: Tensor, index: Tensor) -> Tensor:
-        rows = self._move(array.index_select(0, index))
-        if rows.dim() == 4:
-            rows = rows.contiguous(memory_format=torch.channels_last)
-        return to_unit_range(rows)
+    def _rows(self, array: Tensor, index: Tensor) -> Tensor:
+        return _moved(array.index_select(0, index), self._device)
 
     def _at_home(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._home)
 
-    def _move(self, rows: Tensor) -> Tensor:
-        if self._home == self._device:
-            return rows
-        return rows.pin_memory().to(self._device, non_blocking=True)
+
+def _moved(rows: Tensor, device: torch.device | None) -> Tensor:
+    """Rows of the host on a device; a GPU gets them while the host goes on."""
+    if device is None or device.type != "cuda":
+        return rows.to(device)
+    return rows if rows.device == device else rows.pin_memory().to(device, non_blocking=True)
+
+
+def _units(rows: Tensor) -> Tensor:
+    if rows.dim() == 4:
+        rows = rows.contiguous(memory_format=torch.channels_last)
+    return to_unit_range(rows)
 
 
 def _flipped(rows: Tensor, mirrored: Tensor | None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Draws batches: latents, and the records of the data at the run's place in their stream, which latents may hold."""
+"""Draws batches: latents, and the records of the data at the run's place in their stream, which latents may hold.
+
+A draw has two parts. The host fetches rows; the device makes of them a batch, with everything random.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torch import Tensor
 
 from ganrun.contracts.losses import Batch, Phase
 from ganrun.inference.given import with_given
-from ganrun.training.batches import RealBatches
+from ganrun.training.batches import RealBatches, Rows
 from ganrun.training.components import run_frames
 from ganrun.training.run import Run
 
@@ -32,18 +35,33 @@ class Drawing:
 
     def __call__(self, phase: Phase) -> Batch:
         """A new batch for an update of a phase."""
-        state = self._run.state
-        size = self._run.recipe.stage_at(state.step).batch_size
-        with self._frame("latents"):
-            latents = self._loss.latents(size, self._device)
+        return self.make(phase, self.fetch(phase))
+
+    def fetch(self, phase: Phase) -> Rows | None:
+        """The rows of the data for a new batch, if it has any: the host's part, which draws no random number."""
         if not (phase.reads_images or self._has_given):
-            return Batch(latents, steps_done=self.steps_done)
-        real = self._real.take(state.images_seen, size)
+            return None
+        state, size = self._run.state, self.size
+        rows = self._real.fetch(state.images_seen, size)
         state.images_seen += size
+        return rows
+
+    def make(self, phase: Phase, rows: Rows | None) -> Batch:
+        """A batch of these rows, with new latents: work of the device alone."""
+        with self._frame("latents"):
+            latents = self._loss.latents(self.size, self._device)
+        if rows is None:
+            return Batch(latents, steps_done=self.steps_done)
+        real = self._real.make(rows)
         latents = with_given(latents, self._run.model.spec, real.beside)
         if not phase.reads_images:
             return Batch(latents, steps_done=self.steps_done)
         return Batch(latents, real.images, real.labels, real.beside, self.steps_done)
+
+    @property
+    def size(self) -> int:
+        """Images per update, in the run's present step."""
+        return self._run.recipe.stage_at(self._run.state.step).batch_size
 
     def last_real(self) -> Batch:
         """The last batch of real records once more, mirrored again and without latents.
@@ -51,6 +69,6 @@ class Drawing:
         Read again rather than kept: so it follows from the run's state, and a resumed run has the same one.
         """
         state = self._run.state
-        size = min(self._run.recipe.stage_at(state.step).batch_size, state.images_seen)
+        size = min(self.size, state.images_seen)
         real = self._real.take(state.images_seen - size, size)
         return Batch(real.images.new_empty(size, 0), real.images, real.labels, real.beside, self.steps_done)

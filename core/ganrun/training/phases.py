@@ -1,9 +1,10 @@
-"""Executes one phase: draw a batch, work on it, count."""
+"""Executes one phase: fetch rows, work on a batch of them, count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +14,40 @@ from ganrun.base.frames import Frame
 from ganrun.base.randomness import derived_seed
 from ganrun.base.ranks import average_over_ranks, rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Phase, Terms
+from ganrun.training.batches import Rows
+from ganrun.training.graphs import CapturedPhase
 from ganrun.training.measurements import Measurements, curve_of, total_of
 from ganrun.training.state import SlotState
 
-Draw = Callable[[Phase], Batch]
+
+class Draw(Protocol):
+    """Draws batches, each the same on every rank."""
+
+    def fetch(self, phase: Phase) -> Rows | None:
+        """The host's part: rows of the data, if the batch has any. It draws no random number."""
+
+    def make(self, phase: Phase, rows: Rows | None) -> Batch:
+        """The device's part: a batch of these rows, with everything that is random."""
 
 
 class Update:
     """One phase of a loss, bound to the networks it trains.
 
-    An update has three parts. *Draw* is the host's: random streams, latents, records. *Work* is the device's: the
-    objective, its gradients, their mean over ranks, the optimisers' steps and the sums of the terms; it waits for
-    nothing and decides nothing by a value, so it could be captured as one graph. *Count* is the host's again.
+    An update has three parts. *Fetch* is the host's: the next rows of the data. *Work* is the device's: latents and a
+    batch of the rows, the objective, its gradients, their mean over ranks, the optimisers' steps and the sums of the
+    terms; it waits for nothing and decides nothing by a value, so it can be captured as one graph, with all of the
+    phase's updates in a step. *Count* is the host's again.
 
     Args:
         phase: The phase.
         slots: Every slot of the loss.
         nets: The networks as the objective sees them.
-        draw: `draw(phase)` returns a new batch, the same on every rank.
+        draw: Draws a new batch for each update.
         measurements: Where the terms are summed.
         accumulate: Number of equal parts into which each rank's share of a batch is cut; their gradients are averaged.
         seed: The run's.
         frame: `frame(doing)` is a block around each call into the loss.
-        stop: Above 0 where a rank wants all of them to stop; its mean tells the others.
+        captured: The phase as a graph, where there is one rank alone on a device that has graphs.
 
     Raises:
         ContractError: if the phase trains no slot, or one that the loss does not have.
@@ -51,7 +63,7 @@ class Update:
         accumulate: int,
         seed: int = 0,
         frame: Frame = nullcontext,
-        stop: Tensor | None = None,
+        captured: CapturedPhase | None = None,
     ) -> None:
         unknown = set(phase.trains) - set(slots)
         if unknown or not phase.trains:
@@ -69,21 +81,37 @@ class Update:
         self._parts = accumulate * self._at.total
         self._seed = seed
         self._frame = frame
-        self._stop = [] if stop is None else [stop]
+        self._captured = captured
 
     def run(self, step: int) -> None:
         """All of the phase's updates in step `step`, counted from 0."""
         if step % self.phase.every:
             return
+        self._freeze()
+        rows = [self._draw.fetch(self.phase) for _ in range(self.phase.repeat)]
+        if self._captured is None:
+            self._one_by_one(rows, step)
+        elif self._captured.replays(rows, self._update):
+            for _ in rows:
+                self._count()
+        else:
+            self._captured.rehearse(lambda: self._one_by_one(rows, step))
+
+    def _freeze(self) -> None:
         for slot in self._frozen:
             slot.freeze(True)
         for slot in self._trained:
             slot.freeze(False)
-        for number in range(self.phase.repeat):
-            batch = self._draw(self.phase)
-            with self._stream(batch, step, number):
-                self._work(batch)
+
+    def _one_by_one(self, rows: Sequence[Rows | None], step: int) -> None:
+        for number, each in enumerate(rows):
+            self._update(each, step, number)
             self._count()
+
+    def _update(self, rows: Rows | None, step: int = 0, number: int = 0) -> None:
+        batch = self._draw.make(self.phase, rows)
+        with self._stream(batch, step, number):
+            self._work(batch)
 
     def _stream(self, batch: Batch, step: int, number: int) -> AbstractContextManager[None]:
         """The random stream of the work: each rank's own, or the one of the draw where there is one rank alone."""
@@ -116,13 +144,12 @@ class Update:
         return list(batch.chunks(self._parts))[start : start + self._accumulate]
 
     def _exchanged(self) -> list[Tensor]:
-        """What ranks average after an update: gradients, what networks have noted of their part of the batch, and
-        whether to stop."""
+        """What ranks average after an update: gradients, and what networks have noted of their part of the batch."""
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
         trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
         modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]
         buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
-        return [*gradients, *buffers, *self._stop]
+        return [*gradients, *buffers]
 
     def _check_gradients(self) -> None:
         for slot in self._trained:

@@ -15,6 +15,7 @@ from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, averaged_tensors
+from ganrun.training.rates import DeviceRates
 
 MEMORY = "loss"
 """The loss's memory among the files of a checkpoint; no slot may have that name."""
@@ -36,6 +37,8 @@ class SlotState:
     frame: Frame = nullcontext
     """The frame of calls into the optimiser."""
     parameters: list[nn.Parameter] = field(init=False)
+    rates: DeviceRates | None = field(init=False, default=None)
+    """Its learning rates, where steps are captured as graphs."""
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
@@ -68,8 +71,28 @@ class SlotState:
             entries = dict(self.rule.scheduled(step, steps))
             if self.rule.varies or lr is not None:
                 entries["lr"] = self.rule.learning_rate(step, steps, lr)
+        if self.rates is not None and "lr" in entries:
+            self.rates.set(entries.pop("lr"))
         for group in self.optimizer.param_groups if entries else ():
             group.update(entries)
+
+    def use_device_rates(self, device: torch.device) -> None:
+        """Keep learning rates on the device from now on, where a captured step reads them."""
+        if self.rates is None and self.optimizer is not None:
+            self.rates = DeviceRates(self.optimizer, device)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the optimiser."""
+        assert self.optimizer is not None
+        state = self.optimizer.state_dict()
+        return state if self.rates is None else self.rates.portable(state)
+
+    def load_optimizer(self, state: Any) -> None:
+        """Take up what a checkpoint holds of the optimiser."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state)
+        if self.rates is not None:
+            self.rates.take_up()
 
     def reset_optimizer(self) -> None:
         """Reset the optimiser: its running means and counts start again, as in a new one."""
@@ -79,6 +102,8 @@ class SlotState:
     def learning_rate(self) -> float:
         """The current learning rate of a slot that is trained."""
         assert self.optimizer is not None
+        if self.rates is not None:
+            return self.rates.first()
         return float(self.optimizer.param_groups[0]["lr"])
 
     def apply_gradients(self) -> Tensor | None:
@@ -89,9 +114,13 @@ class SlotState:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         with self.frame("step"):
             self.optimizer.step()
-        for parameter in self.parameters:  # a fraction of what Optimizer.zero_grad costs
-            parameter.grad = None
+        self.drop_gradients()
         return norm
+
+    def drop_gradients(self) -> None:
+        """Drop the gradients: a fraction of what `Optimizer.zero_grad` costs."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 @dataclass
@@ -111,6 +140,8 @@ class TrainingState:
     """What `images_seen` was when augmentations were last adjusted."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
+    renewals: int = 0
+    """How often optimisers have got new tensors for their state: by a reset, or from a checkpoint."""
     whole: bool = True
     """False within a step, where some phases are done and others are not: such a state must not be saved."""
 
@@ -126,7 +157,7 @@ class TrainingState:
             NonFiniteError: if a weight or a norm's statistic is NaN or infinite; such a state is not worth keeping.
                 Waits for the device.
         """
-        modules = self._modules()
+        modules = self.modules()
         for name, module in modules.items():
             # Not every buffer: a mask may hold -inf.
             if not all(bool(tensor.isfinite().all()) for tensor in averaged_tensors(module).values()):
@@ -134,7 +165,7 @@ class TrainingState:
         weights = {name: _state_of(module) for name, module in modules.items()}
         return {name: tensors for name, tensors in weights.items() if tensors or name in self.slots}
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         """Everything with weights or buffers that a checkpoint holds, by the name of its file."""
         modules = {slot.name: slot.module for slot in self.slots.values()}
         averages = {slot.name: slot.average.module for slot in self.slots.values() if slot.average is not None}
@@ -147,13 +178,19 @@ class TrainingState:
             **self.penalties,
         }
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {name: slot.optimizer for name, slot in self.slots.items() if slot.optimizer is not None}
+    def _trained(self) -> dict[str, SlotState]:
+        return {name: slot for name, slot in self.slots.items() if slot.optimizer is not None}
+
+    def reset_optimizers(self) -> None:
+        """Reset every optimiser."""
+        for slot in self.slots.values():
+            slot.reset_optimizer()
+        self.renewals += 1
 
     def progress(self) -> dict[str, Any]:
         """Optimisers, step, images seen and seconds, in types that `torch.load(weights_only=True)` reads."""
         return {
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
+            "optimizers": {name: slot.optimizer_state() for name, slot in self._trained().items()},
             "step": self.step,
             "images_seen": self.images_seen,
             "images_adjusted": self.images_adjusted,
@@ -176,10 +213,11 @@ class TrainingState:
         """
         weights, progress = checkpoint
         try:
-            for name, module in self._modules().items():
+            for name, module in self.modules().items():
                 module.load_state_dict(weights[name] if module.state_dict() else {})
-            for name, optimizer in self._optimizers().items():
-                optimizer.load_state_dict(progress["optimizers"][name])
+            for name, slot in self._trained().items():
+                slot.load_optimizer(progress["optimizers"][name])
+            self.renewals += 1
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])

@@ -6,17 +6,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
-
 from ganrun.base.arithmetic import float32_as
 from ganrun.base.randomness import derived_seed, set_random_stream
-from ganrun.base.ranks import ranks
 from ganrun.contracts.losses import Batch, Inputs, Nets, Phase
 from ganrun.contracts.views import View
 from ganrun.recipe.recipe import Recipe
 from ganrun.training.augmenting import Adjuster, Front
 from ganrun.training.components import owner_of, run_frames
 from ganrun.training.drawing import Drawing
+from ganrun.training.graphs import Graphs, Pools, graphs_of
 from ganrun.training.measurements import Measurements
 from ganrun.training.phases import Update
 from ganrun.training.run import Run
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from ganrun.training.compiling import Compiler, Situation
 
 
-def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
+def build_step(run: Run, measurements: Measurements, pools: Pools | None = None) -> Callable[[], None]:
     """A function that takes the run's next step: learning rates, every phase once, augmentations, averages.
 
     It leaves everything that is a function of the step as it is after the step, for those who look on in between.
@@ -35,12 +33,12 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
     Args:
         run: The run; a step changes its state.
         measurements: Where the terms of the phases are summed.
+        pools: Makes the graphs that phases are captured as; those of the run's device unless given.
     """
     state, steps, device = run.state, run.steps, run.model.device
-    draw, stop = Drawing(run), torch.zeros((), device=device)
-    updates, adjuster = _updates(run, draw, measurements, stop), _adjuster(run, draw)
+    draw = Drawing(run)
+    updates, adjuster = _updates(run, draw, measurements, graphs_of(run, pools)), _adjuster(run, draw)
     averages = [slot.average for slot in state.slots.values() if slot.average is not None]
-    has_company = ranks().total > 1
 
     @float32_as(tf32=run.recipe.train.precision == "tf32")
     def take_step() -> None:
@@ -48,13 +46,11 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
         state.whole = False
         set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
         draw.steps_done.fill_(state.step)
-        if has_company:
-            stop.fill_(run.interruption.signal_number or 0)
-        lr, resets = run.recipe.stage_at(state.step).lr, run.recipe.resets_optimizers(state.step)
+        lr = run.recipe.stage_at(state.step).lr
         for slot in state.slots.values():
             slot.set_rates(state.step, steps, lr)
-            if resets:
-                slot.reset_optimizer()
+        if run.recipe.resets_optimizers(state.step):
+            state.reset_optimizers()
         for update in updates:
             update.run(state.step)
         adjuster.after(state.step + 1)
@@ -63,20 +59,22 @@ def build_step(run: Run, measurements: Measurements) -> Callable[[], None]:
             average.update(state.step)
         run.begin()
         state.whole = True
-        if has_company:
-            run.interruption.agreed = bool(stop > 0)  # waits for the device
         state.seconds += time.perf_counter() - started
 
     return take_step
 
 
-def _updates(run: Run, draw: Drawing, measurements: Measurements, stop: torch.Tensor) -> list[Update]:
+def _updates(run: Run, draw: Drawing, measurements: Measurements, graphs: Graphs | None) -> list[Update]:
     """The phases of the loss, ready to be executed."""
     slots, nets, accumulate = run.state.slots, _nets(run), run.recipe.train.accumulate
     frame = run_frames(run.recipe, run.recipe.loss)
-    return [
-        Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, stop) for phase in run.phases
-    ]
+
+    def update(phase: Phase) -> Update:
+        trained = [slots[name] for name in phase.trains if name in slots]
+        captured = None if graphs is None else graphs.of(phase, trained)
+        return Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, captured)
+
+    return [update(phase) for phase in run.phases]
 
 
 def _nets(run: Run) -> Callable[[Phase], Nets]:

@@ -1,0 +1,153 @@
+"""A stand-in for a CUDA graph on the CPU, with the same meaning: what it holds on to, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ganrun.testing.devices import READS, is_masked
+
+UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+"""Operations whose results have no values yet."""
+
+
+class RecordedGraph:
+    """Work that is recorded once, operation by operation, and then repeated on the same tensors.
+
+        graph = RecordedGraph()
+        graph.capture(lambda: weight.sub_(0.1 * rate * gradient))
+        graph.replay()
+
+    As a CUDA graph does, it keeps every number of the host as it was at the capture, draws new random numbers in each
+    replay, and refuses to be captured where the host reads a value. Backward passes are operations like all others.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        """Do the work as it is."""
+        work()
+
+    def capture(self, work: Callable[[], None]) -> None:
+        """Record the work. Afterwards, all tensors that were there before and torch's random stream are as before.
+
+        Raises:
+            RuntimeError: if the host reads a value.
+        """
+        recorder, stream = _Recorder(), torch.get_rng_state()
+        try:
+            with recorder, _WithoutChecks():
+                work()
+        finally:
+            recorder.put_back()
+            torch.set_rng_state(stream)
+        self._calls = recorder.calls
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Do the recorded work again."""
+        for call in self._calls:
+            call.repeat()
+
+
+class _Call(NamedTuple):
+    function: OpOverload
+    args: tuple[Any, ...]
+    named: Mapping[str, Any]
+    results: list[tuple[int, Tensor]]
+    """Tensors that the operation has made, by their place among its results; others are parts of its arguments."""
+
+    def repeat(self) -> None:
+        found = tree_leaves(self.function(*self.args, **self.named))
+        for place, result in self.results:
+            result.copy_(found[place])
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Executes operations and notes them down, with their very tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[_Call] = []
+        self._known: dict[int, torch.UntypedStorage] = {}
+        self._before: list[tuple[torch.UntypedStorage, torch.UntypedStorage]] = []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        _check(func, args)
+        inputs = _tensors((args, named))
+        for each in inputs:
+            self._keep(each)
+        # torch may change an argument's strides or type in place: the call gets tensors of its own on the same memory.
+        call_args, call_named = tree_map_only(Tensor, torch.Tensor.detach, (args, dict(named)))
+        found = func(*args, **named)
+        self._note(_Call(func, call_args, call_named, self._made(found, {_key(each) for each in inputs})))
+        return found
+
+    def _keep(self, tensor: Tensor) -> None:
+        """Keep the content of memory that was there before, when it is first seen."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known[storage._cdata] = storage
+            self._before.append((storage, storage.clone()))  # type: ignore[no-untyped-call]
+
+    def _made(self, found: Any, inputs: set[int]) -> list[tuple[int, Tensor]]:
+        """Results in memory of their own."""
+        leaves = enumerate(tree_leaves(found))
+        made = [(place, each) for place, each in leaves if isinstance(each, Tensor) and _key(each) not in inputs]
+        self._known |= {_key(each): each.untyped_storage() for _, each in made}
+        return [(place, each.detach()) for place, each in made]
+
+    def _note(self, call: _Call) -> None:
+        is_done = call.results or call.function._schema.is_mutable
+        if is_done and _name(call.function) not in UNWRITTEN:
+            self.calls.append(call)
+
+    def put_back(self) -> None:
+        """Undo all that was done."""
+        for storage, content in reversed(self._before):
+            storage.copy_(content)
+
+
+class _WithoutChecks(TorchFunctionMode):
+    """Makes one-hot vectors as a GPU does: on a CPU, torch reads the classes, to check them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return (_one_hot if func is one_hot else func)(*args, **(kwargs or {}))
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    count = num_classes if num_classes >= 0 else int(tensor.max()) + 1
+    return (tensor[..., None] == torch.arange(count, device=tensor.device)).long()
+
+
+def _check(function: OpOverload, args: tuple[Any, ...]) -> None:
+    name = _name(function)
+    if name in READS or is_masked(name, args):
+        cause = READS.get(name, READS["nonzero"])
+        raise RuntimeError(f"the host reads a value, and a graph has none while it is captured: {cause}")
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [each for each in tree_leaves(tree) if isinstance(each, Tensor)]
+
+
+def _name(function: OpOverload) -> str:
+    return str(function._schema.name).partition("::")[2]
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,342 @@
+"""Phases captured as graphs: on a GPU, one launch instead of hundreds.
+
+The first updates of a phase are executed as they are. Then its work is captured once, and replayed in every further
+step. A graph holds on to its tensors and to every number of the host as they were at its capture, so a phase whose work
+changes any of them is not captured; one line says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import torch
+
+from ganrun.base.ranks import ranks
+from ganrun.base.texts import one_line
+from ganrun.contracts.losses import Phase
+from ganrun.training.batches import Rows
+from ganrun.training.held import HeldTensors, HostNumbers, Owners, drawn_on_host
+from ganrun.training.rates import can_be_captured
+from ganrun.training.run import Run
+from ganrun.training.state import SlotState
+
+log = logging.getLogger("ganrun")
+
+WARM_UP = 3
+"""Steps of a phase before its capture: libraries choose their kernels, optimisers and sums make their state, and what
+differs between two steps is seen."""
+
+Work = Callable[[], None]
+
+
+class Graph(Protocol):
+    """Work that is captured once and then replayed, with the tensors of the capture."""
+
+    def rehearse(self, work: Work) -> None:
+        """Do the work, where it will be captured."""
+
+    def capture(self, work: Work) -> None:
+        """Capture the work without doing it: no tensor has another value afterwards, and the random stream is where it
+        was.
+
+        Raises:
+            Exception: if it cannot be captured. The random stream is where it was; graphs that were captured before
+                must not be replayed any more.
+        """
+
+    def replay(self) -> None:
+        """Do the captured work."""
+
+
+Pool = Callable[[], Graph]
+"""Makes graphs that share their memory: they are replayed one after another, in the order of their capture."""
+
+Pools = Callable[[], Pool]
+
+
+# ── CUDA ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class CudaPool:
+    """Makes graphs of a GPU that share a memory pool and a stream.
+
+    Args:
+        device: The GPU, with its index.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._handle = torch.cuda.graph_pool_handle()
+
+    def __call__(self) -> Graph:
+        """A new graph."""
+        return CudaGraph(self._device, self._stream, self._handle)
+
+
+class CudaGraph:
+    """A CUDA graph.
+
+    Random numbers are those of the GPU's default generator, which torch registers with every capture: a replay draws
+    from where the generator is then, as the work itself would.
+
+    Args:
+        device: The GPU.
+        stream: Where work is rehearsed and captured; libraries keep a workspace for each stream.
+        pool: The pool's handle.
+    """
+
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream, pool: tuple[int, int]) -> None:
+        self._device = device
+        self._stream = stream
+        self._pool = pool
+        self._graph = torch.cuda.CUDAGraph()
+
+    def rehearse(self, work: Work) -> None:
+        """Do the work on the stream of the capture, between what was launched before and what will be after it."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._stream):
+                work()
+        finally:
+            current.wait_stream(self._stream)
+
+    def capture(self, work: Work) -> None:
+        """As `Graph.capture`. Waits for the GPU."""
+        generator = torch.cuda.default_generators[self._device.index or 0]
+        before, faults = generator.clone_state(), list[Exception]()
+        try:
+            # The outer block returns to the current stream also where the end of a failed capture raises.
+            with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+                self._record(work, faults)
+        except Exception as error:
+            self._give_up(generator, before)
+            raise (faults or [error])[0] from None
+
+    def replay(self) -> None:
+        """Launch the graph on the current stream."""
+        self._graph.replay()
+
+    def _record(self, work: Work, faults: list[Exception]) -> None:
+        """Capture; `faults` gets what the work raises, because the end of the capture raises too and says less."""
+        mode = {"capture_error_mode": "thread_local"}  # other threads may do as they like, such as one that pins memory
+        with torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, **mode):  # type: ignore[arg-type]
+            try:
+                work()
+            except Exception as error:
+                faults.append(error)
+                raise
+
+    def _give_up(self, generator: torch.Generator, before: torch.Generator) -> None:
+        """Bring the generator and the allocator out of a capture that failed: torch leaves both in it."""
+        self._graph = torch.cuda.CUDAGraph()
+        generator.graphsafe_set_state(before)
+        with suppress(RuntimeError):  # where the end of the capture came that far
+            torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
+        torch.cuda.synchronize(self._device)
+
+
+# ── The phases of a run ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Graphs:
+    """The graphs of a run's phases.
+
+    A graph holds for one key: the structures that components have named in `begin`, the batch size, and the optimisers'
+    state, which a stage may reset and a checkpoint replaces. With another key, every phase is captured anew.
+
+    Args:
+        run: The run.
+        pools: Makes the pool of a key's graphs.
+    """
+
+    def __init__(self, run: Run, pools: Pools) -> None:
+        self._run = run
+        self._pools = pools
+        self._failures = 0
+        self._key: Hashable = None
+
+    def of(self, phase: Phase, trained: Sequence[SlotState]) -> CapturedPhase | None:
+        """The phase of the run as a graph; None where it can be seen that it cannot be captured."""
+        fault = next(filter(None, (_fault_of(slot, self._run.steps) for slot in trained)), None)
+        if fault is not None:
+            self.say(phase, fault)
+            return None
+        for slot in trained:
+            slot.use_device_rates(self._run.model.device)
+        return CapturedPhase(phase, trained, self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run is."""
+        return self._run.model.device
+
+    def key(self) -> Hashable:
+        """What the graphs of this step hold for."""
+        run, state = self._run, self._run.state
+        key = run.structure, run.recipe.stage_at(state.step).batch_size, state.renewals, self._failures
+        if key != self._key:
+            self._key, self._pool = key, self._pools()
+        return key
+
+    def graph(self) -> Graph:
+        """A new graph in the pool of the present key."""
+        return self._pool()
+
+    def owners(self, trained: Sequence[SlotState]) -> Owners:
+        """What a phase that trains these slots works with, by name."""
+        modules = self._run.state.modules().items()
+        return {
+            **{name: each for name, each in modules if not name.endswith(".averaged")},
+            **{f"optimizer of the {slot.name}": slot.optimizer for slot in trained},
+            f"loss {self._run.recipe.loss.use}": self._run.model.loss,
+        }
+
+    def failed(self) -> None:
+        """Have every phase captured anew: a capture that failed leaves earlier graphs without their random stream."""
+        self._failures += 1
+
+    def say(self, phase: Phase, fault: str) -> None:
+        """Log why a phase is not captured."""
+        log.warning('phase "%s" is not captured as a graph, and is slower: %s', phase.name, fault)
+
+
+def graphs_of(run: Run, pools: Pools | None = None) -> Graphs | None:
+    """The graphs of a run; None where its device has none, or its recipe wants none.
+
+    Args:
+        run: The run.
+        pools: Makes pools of graphs; those of the run's device unless given.
+    """
+    device = run.model.device
+    if pools is None and device.type == "cuda":
+        pools = lambda: CudaPool(device)  # noqa: E731
+    if pools is None or not run.recipe.train.graphs:
+        return None
+    if ranks().total > 1:
+        log.warning("with several ranks, phases are not captured as graphs")
+        return None
+    return Graphs(run, pools)
+
+
+def _fault_of(slot: SlotState, steps: int) -> str | None:
+    """Why no phase that trains the slot can be captured; None where it can."""
+    assert slot.optimizer is not None and slot.rule is not None
+    if entries := sorted(slot.rule.scheduled(0, steps)):
+        return f"the optimizer of the {slot.name} changes {', '.join(entries)} on a schedule"
+    if not can_be_captured(slot.optimizer):
+        return f'the optimizer of the {slot.name} is neither fused nor has the setting "capturable" of torch'
+    return None
+
+
+class CapturedPhase:
+    """One phase as a graph: rehearsed, captured, replayed.
+
+    Args:
+        phase: The phase.
+        trained: The slots that it trains.
+        graphs: Those of the run.
+    """
+
+    def __init__(self, phase: Phase, trained: Sequence[SlotState], graphs: Graphs) -> None:
+        self._phase = phase
+        self._trained = trained
+        self._graphs = graphs
+        self._key: Hashable = None
+        self._is_given_up = False
+
+    def replays(self, rows: Sequence[Rows | None], work: Callable[[Rows | None], None]) -> bool:
+        """Do all updates of a step by the graph, if there is one or it is time for it; returns whether they are done.
+
+        Args:
+            rows: Those of each update.
+            work: The work of one update on its rows.
+        """
+        if self._is_given_up:
+            return False
+        if self._key != self._graphs.key():
+            self._start_anew()
+        if self._rehearsals < WARM_UP:
+            return False
+        if self._rows is None:
+            return self._capture(rows, work) and self._replay(rows)
+        if fault := self._held.fault_between_steps():
+            self._give_up(fault)
+            return False
+        return self._replay(rows)
+
+    def rehearse(self, work: Work) -> None:
+        """Do all updates of a step as they are."""
+        if self._is_given_up:
+            work()
+            return
+        with drawn_on_host(self.device) as drawn:
+            self._graph.rehearse(work)
+        self._rehearsals += 1
+        if self._rehearsals == 1:
+            self._held, self._numbers = HeldTensors(self._owners()), HostNumbers(self._owners(), self.device)
+        elif self._rehearsals == WARM_UP:
+            now = HostNumbers(self._owners(), self.device)
+            self._give_up(self._held.fault() or self._numbers.fault(now) or (_HOST_DRAWS if drawn else None))
+
+    def _owners(self) -> Owners:
+        return self._graphs.owners(self._trained)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run is."""
+        return self._graphs.device
+
+    def _start_anew(self) -> None:
+        self._key = self._graphs.key()
+        self._graph = self._graphs.graph()
+        self._rehearsals = 0
+        self._rows: list[Rows | None] | None = None
+
+    def _capture(self, rows: Sequence[Rows | None], work: Callable[[Rows | None], None]) -> bool:
+        static = [each and each.copied() for each in rows]
+
+        def works() -> None:
+            for each in static:
+                work(each)
+
+        try:
+            self._graph.capture(works)
+        except Exception as error:
+            self._forget(error)
+            return False
+        if fault := self._held.fault():
+            self._held.put_back()
+            self._give_up(fault)
+            return False
+        self._rows = static
+        return True
+
+    def _replay(self, rows: Sequence[Rows | None]) -> bool:
+        for static, new in zip(self._rows or (), rows, strict=True):
+            if static is not None and new is not None:
+                static.fill(new)
+        self._graph.replay()
+        return True
+
+    def _forget(self, error: Exception) -> None:
+        """Leave nothing behind of a capture that failed."""
+        self._held.put_back()
+        for slot in self._trained:
+            slot.drop_gradients()
+        self._graphs.failed()
+        self._give_up(one_line(str(error)))
+
+    def _give_up(self, fault: str | None) -> None:
+        if fault is not None:
+            self._is_given_up = True
+            self._graph = None  # type: ignore[assignment]
+            self._rows = None
+            self._graphs.say(self._phase, fault)
+
+
+_HOST_DRAWS = "its updates draw random numbers on the host; draw them on the device, by device=latents.device"
