@@ -28,7 +28,7 @@ class DeferredSignals:
         self.signal_number: int | None = None
         """The signal that arrived, if any."""
         self.agreed: bool | None = None
-        """Whether all ranks stop, as they have agreed after their last step; None where one process decides for itself."""
+        """Whether all ranks stop, as they agreed after their last step; None where one process decides for itself."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
