@@ -18,7 +18,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganrun import Buffer, Data, Evaluation, Metric, Run, Score, exact_float32, hookimpl, load
+from ganrun import Buffer, Data, Evaluation, Metric, Run, RunDirectory, Score, exact_float32, hookimpl, load
 from ganrun.base.arithmetic import float32_as
 from ganrun.base.errors import RequestError
 from ganrun.cli import main
@@ -391,10 +391,12 @@ def test_emulated_bf16_is_told(
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
     (tmp_path / "r.toml").write_text(tomli_w.dumps(recipe("bf16")))
     found = load_recipe(tmp_path / "r.toml", registry_with())
-    assert precision.with_precision(found, torch.device("cuda")) is found
+    directory = RunDirectory(tmp_path / "run")
+    assert precision.with_precision(found, torch.device("cuda"), directory) is found
     assert said(caplog) == [f"{tmp_path / 'r.toml'}:12: Tesla V100 emulates bf16, which is slow; say f32, or auto"]
-    precision.with_precision(found, torch.device("cpu"))
-    assert said(caplog) == []
+    precision.with_precision(found, torch.device("cpu"), directory)
+    precision.with_precision(found, torch.device("cuda"))
+    assert said(caplog) == [], "nothing is emulated, or nothing is trained"
 
 
 def test_the_command_line_takes_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from ganrun.training.components import (
 )
 from ganrun.training.identity import check_same_data
 from ganrun.training.phasing import Penalties, run_phases
-from ganrun.training.precision import AUTO, chosen_for, recipe_in, with_precision
+from ganrun.training.precision import chosen_in, with_precision
 from ganrun.training.preparing import check_training_split, prepare_loss, training_split
 from ganrun.training.slots import build_networks, build_slots
 from ganrun.training.starting import check_same_starts, start_from
@@ -167,8 +167,7 @@ def check_recipe(recipe: Recipe) -> None:
         device = _choose_device(recipe)
     except RequestError as error:  # the recipe may be right for another machine
         log.warning("%s; training would be refused here", error)
-    if recipe.train.precision == AUTO:
-        recipe = recipe_in(recipe, chosen_for(device))
+    recipe = chosen_in(recipe, device)
     spec, loss = build_loss(recipe, build_data(recipe))
     cpu = torch.device("cpu")
     networks, penalties = build_networks(recipe, loss, cpu), Penalties(recipe, loss, cpu)

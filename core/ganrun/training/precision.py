@@ -23,21 +23,29 @@ PLACE = ("train", "precision")
 
 
 def with_precision(recipe: Recipe, device: torch.device, directory: RunDirectory | None = None) -> Recipe:
-    """The recipe with a precision for "auto", and a line about what differs from what one may expect of it.
+    """The recipe with a precision for "auto", and a line where the device makes something else of it than it says.
 
     Args:
         recipe: The recipe.
         device: Where it is trained.
-        directory: The run's. One that was begun keeps its precision, also on another device.
+        directory: The run's. One that was begun keeps its precision, also on another device. None where nothing is
+            trained, so there is nothing to say.
     """
+    if directory is None:
+        return chosen_in(recipe, device)
     if recipe.train.precision != AUTO:
         _tell(recipe, device)
         return recipe
-    stored = None if directory is None else _stored(directory)
+    stored = _stored(directory)
     chosen = _of_first(stored or chosen_for(device))
     why = "as the run was begun" if stored else f"on {device_text(device)}"
     log.info('precision = "auto" is %s, %s', chosen, why)
-    return recipe_in(recipe, chosen)
+    return _with(recipe, chosen)
+
+
+def chosen_in(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with what "auto" is on a device in a new run, without a word."""
+    return _with(recipe, chosen_for(device)) if recipe.train.precision == AUTO else recipe
 
 
 def chosen_for(device: torch.device) -> str:
@@ -45,8 +53,7 @@ def chosen_for(device: torch.device) -> str:
     return "bf16" if has_bf16(device) else "f32"
 
 
-def recipe_in(recipe: Recipe, precision: str) -> Recipe:
-    """The recipe with this precision."""
+def _with(recipe: Recipe, precision: str) -> Recipe:
     return replace(recipe, train=recipe.train.model_copy(update={"precision": precision}))
 
 
