@@ -238,9 +238,8 @@ def some_lists(rank: int) -> list[list[Tensor]]:
 def exchanged() -> Result:
     at = ganrun.ranks()
     lists = gathered(some_lists(at.number), at)
-    rows = [
-        ganrun.gathered_over_ranks(torch.arange(4, dtype=torch.uint8).view(2, 2).to(kind) + at.number) for kind in KINDS
-    ]
+    numbers = torch.arange(4).view(2, 2) + at.number
+    rows = [ganrun.gathered_over_ranks(numbers.to(kind)) for kind in KINDS]
     none = ganrun.gathered_over_ranks(torch.zeros(0, 3, requires_grad=True))
     return {"lists": lists, "rows": rows, "none": none}
 

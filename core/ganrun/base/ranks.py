@@ -144,9 +144,9 @@ def _received(rank: int, device: torch.device) -> Lists:
     dist.recv(sizes, src=rank)
     message = torch.empty(int(sizes[1]), dtype=torch.uint8)
     dist.recv(message, src=rank)
-    head, body = message.split([int(sizes[0]), len(message) - int(sizes[0])])
+    head, body = torch.split(message, [int(sizes[0]), len(message) - int(sizes[0])])
     kinds = [[(getattr(torch, name), shape) for name, shape in batch] for batch in json.loads(head.numpy().tobytes())]
     sizes_in_bytes = [prod(shape) * kind.itemsize for batch in kinds for kind, shape in batch]
-    parts = iter(body.split(sizes_in_bytes))
+    parts = iter(torch.split(body, sizes_in_bytes))
     # A part may begin at a byte at which no number of its type may.
     return [[next(parts).clone().view(kind).view(shape).to(device) for kind, shape in batch] for batch in kinds]
