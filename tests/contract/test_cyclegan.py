@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import Field
-from tests.contract.conftest import BASE, Gauge, merged
+from tests.contract.conftest import BASE, HALF, STEPS, Gauge, merged
 from tests.contract.test_patches import PatchDiscriminator
+from tests.pair import Pair
 from torch import Tensor, nn
 
 import ganrun
@@ -41,7 +43,9 @@ from ganrun import (
     latest_checkpoint,
     ranks,
 )
-from ganrun.testing import assert_conforms, train
+from ganrun.testing import assert_conforms, build, train
+from ganrun.training.measurements import Measurements
+from ganrun.training.step import build_step
 from ganrun_datasets.digits import Digits
 
 DOMAINS = DataSpec((1, 8, 8), classes=10, fields={"other": (1, 8, 8)})
@@ -260,6 +264,27 @@ def test_two_translators_train_on_images_without_pairs_and_pools_are_checkpointe
     assert pools.made.is_filled.sum() >= 4 and pools.other.images.abs().sum() > 0
     saved = latest_checkpoint(run.directory.path).weights["loss"]
     assert torch.equal(saved["made.images"], pools.made.images)
+
+
+def broken_and_whole(folder: Path) -> list[dict[str, dict[str, Tensor]]]:
+    """What this rank has at the end of a run, and of another one that goes on from the half of it."""
+    whole, broken = (build(merged(BASE, TABLES), folder / f"{n}-{ranks().number}", Plugin(), Gauge()) for n in "wb")
+    take_step = build_step(whole, Measurements())
+    for _ in range(HALF):
+        take_step()
+    broken.restore(copy.deepcopy(whole.state.checkpoint()))
+    for step in (take_step, build_step(broken, Measurements())):
+        for _ in range(HALF, STEPS):
+            step()
+    return [{file: dict(each) for file, each in run.state.weights().items()} for run in (whole, broken)]
+
+
+def test_ranks_have_equal_pools_and_resume_exactly(pair: Pair, tmp_path: Path) -> None:
+    first, *others = [each for found in pair(broken_and_whole, tmp_path) for each in found]
+    assert first["loss"]["made.is_filled"].sum() == 6 and first["loss"]["other.images"].any()
+    for other in others:
+        for file, tensors in first.items():
+            assert not [name for name in tensors if not torch.equal(tensors[name], other[file][name])]
 
 
 def test_each_discriminator_is_shown_its_own_domain_where_an_augmentation_is_adjusted(tmp_path: Path) -> None:
