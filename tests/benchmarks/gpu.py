@@ -19,6 +19,7 @@ torch-fidelity needs to be installed.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import platform
@@ -285,6 +286,7 @@ def arms_of(names: list[str], case: Case, precision: str, device: torch.device, 
     finally:
         for arm in arms.values():
             arm.close()
+        gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -295,7 +297,7 @@ ARMS = [*GANRUN, "by hand", "as peers"]
 
 
 def measured_case(case: Case, precision: str, settings: Settings, names: list[str]) -> Iterator[dict[str, Any]]:
-    """A figure for each arm: milliseconds a step, and how often the time of the first arm that is that is."""
+    """A figure for each arm: milliseconds a step, and their ratio to those of the first arm that works."""
     faults: dict[str, str] = {}
     with arms_of(names, case, precision, settings.device, faults) as arms:
         timings, failed = take_turns(arms, settings)
@@ -459,6 +461,7 @@ class Told(logging.Handler):
 def main() -> None:
     options = _options()
     settings, told = _settings(options), Told()
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
     logging.getLogger("ganrun").addHandler(told)
     logging.getLogger("ganrun").setLevel(logging.INFO)
     print(json.dumps(_facts(settings.device)), flush=True)
@@ -529,6 +532,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=8, help="no case begins after that")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="for ganrun too, and not by hand alone")
     parser.add_argument("--output", type=Path, help="a file that gets the JSON lines too")
     parser.add_argument("--quick", action="store_true", help="tiny networks, to try the script")
     return parser.parse_args()
