@@ -48,7 +48,7 @@ def device_of_rank(wanted: str) -> str:
         return "cpu" if at is not None else wanted
     if wanted not in ("auto", "cuda"):
         raise RequestError(f'{at.local_total} processes would share the device {wanted}; say "cuda" or "cpu"')
-    if at.local_total > (count := torch.cuda.device_count()):
+    if 0 < (count := torch.cuda.device_count()) < at.local_total:
         text = (
             f"{at.local_total} processes were started on this machine, where each sees {count} GPU{'s' * (count > 1)}"
         )
