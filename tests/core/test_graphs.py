@@ -19,7 +19,7 @@ import ganrun
 from ganrun import Generator, Optimizer, OptimizerSettings, Terms, hookimpl
 from ganrun.base.ranks import Ranks
 from ganrun.rundir.checkpoints import load_checkpoint, save_checkpoint
-from ganrun.testing import RecordedGraph, build, train
+from ganrun.testing import RecordedGraph, assert_conforms, build, train
 from ganrun.training import graphs
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
@@ -100,7 +100,7 @@ def check_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor], toleranc
             rtol=tolerance,
             atol=tolerance,
             equal_nan=True,
-            msg=lambda text, name=name: f"{name}: {text}",
+            msg=lambda text, at=name: f"{at}: {text}",
         )
 
 
@@ -393,6 +393,32 @@ def test_a_buffer_that_is_assigned_between_steps_ends_the_replays(
     check_equal(result(True), result(False))
     assert len(said(caplog)) == 2 and "the generator assigns a new tensor to its mean" in said(caplog)[0]
     assert Counted.replays == 2 * 2
+
+
+class Fading(Reading):
+    """Sets a number of the host in `begin`, and does not return it."""
+
+    def begin(self, step: int, steps: int) -> None:
+        self.share = step / steps
+
+    def generator(self, nets: Any, batch: Any) -> Terms:
+        return Terms({"fake": nets.discriminator(nets.generator(batch.latents)).square().mean() + self.share})
+
+
+class Structured(Fading):
+    """Returns it."""
+
+    def begin(self, step: int, steps: int) -> float:
+        super().begin(step, steps)
+        return self.share
+
+
+def test_the_kit_finds_what_a_graph_would_keep() -> None:
+    with pytest.raises(AssertionError, match=r"generator: captured as a graph, .* it gives other values of \['fake'\]"):
+        assert_conforms("loss", Fading)
+    with pytest.raises(AssertionError, match=r"changes self\.calls"):
+        assert_conforms("loss", CountingLoss)
+    assert_conforms("loss", Structured)
 
 
 def test_graphs_can_be_turned_off_and_do_not_decide_the_weights(

@@ -15,7 +15,6 @@ from typing import Protocol
 import torch
 
 from ganrun.base.ranks import ranks
-from ganrun.base.texts import one_line
 from ganrun.contracts.losses import Phase
 from ganrun.training.batches import Rows
 from ganrun.training.held import HeldTensors, HostNumbers, Owners, drawn_on_host
@@ -50,6 +49,9 @@ class Graph(Protocol):
     def replay(self) -> None:
         """Do the captured work."""
 
+
+Updates = Callable[[Sequence[Rows | None]], None]
+"""The updates of a step, on the rows of each."""
 
 Pool = Callable[[], Graph]
 """Makes graphs that share their memory: they are replayed one after another, in the order of their capture."""
@@ -135,8 +137,11 @@ class CudaGraph:
         """Bring the generator and the allocator out of a capture that failed: torch leaves both in it."""
         self._graph = torch.cuda.CUDAGraph()
         generator.graphsafe_set_state(before)
-        with suppress(RuntimeError):  # where the end of the capture came that far
+        with suppress(
+            RuntimeError, AttributeError
+        ):  # where the end of the capture came that far, or torch has moved it
             torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
+            torch._C._cuda_releasePool(self._device.index or 0, self._pool)
         torch.cuda.synchronize(self._device)
 
 
@@ -249,12 +254,12 @@ class CapturedPhase:
         self._key: Hashable = None
         self._is_given_up = False
 
-    def replays(self, rows: Sequence[Rows | None], work: Callable[[Rows | None], None]) -> bool:
+    def replays(self, rows: Sequence[Rows | None], work: Updates) -> bool:
         """Do all updates of a step by the graph, if there is one or it is time for it; returns whether they are done.
 
         Args:
             rows: Those of each update.
-            work: The work of one update on its rows.
+            work: All updates on their rows, without what is the host's.
         """
         if self._is_given_up:
             return False
@@ -297,15 +302,10 @@ class CapturedPhase:
         self._rehearsals = 0
         self._rows: list[Rows | None] | None = None
 
-    def _capture(self, rows: Sequence[Rows | None], work: Callable[[Rows | None], None]) -> bool:
+    def _capture(self, rows: Sequence[Rows | None], work: Updates) -> bool:
         static = [each and each.copied() for each in rows]
-
-        def works() -> None:
-            for each in static:
-                work(each)
-
         try:
-            self._graph.capture(works)
+            self._graph.capture(lambda: work(static))
         except Exception as error:
             self._forget(error)
             return False
@@ -329,7 +329,7 @@ class CapturedPhase:
         for slot in self._trained:
             slot.drop_gradients()
         self._graphs.failed()
-        self._give_up(one_line(str(error)))
+        self._give_up(str(error).partition("\n")[0])
 
     def _give_up(self, fault: str | None) -> None:
         if fault is not None:

@@ -87,11 +87,10 @@ class Update:
         """All of the phase's updates in step `step`, counted from 0."""
         if step % self.phase.every:
             return
-        self._freeze()
         rows = [self._draw.fetch(self.phase) for _ in range(self.phase.repeat)]
         if self._captured is None:
             self._one_by_one(rows, step)
-        elif self._captured.replays(rows, self._update):
+        elif self._captured.replays(rows, self._at_once):
             for _ in rows:
                 self._count()
         else:
@@ -103,7 +102,13 @@ class Update:
         for slot in self._trained:
             slot.freeze(False)
 
+    def _at_once(self, rows: Sequence[Rows | None]) -> None:
+        self._freeze()
+        for each in rows:
+            self._update(each)
+
     def _one_by_one(self, rows: Sequence[Rows | None], step: int) -> None:
+        self._freeze()
         for number, each in enumerate(rows):
             self._update(each, step, number)
             self._count()
