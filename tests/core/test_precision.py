@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganrun import Buffer, Data, Evaluation, Metric, Run, RunDirectory, Score, exact_float32, hookimpl, load
+from ganrun.base import devices
 from ganrun.base.arithmetic import float32_as
 from ganrun.base.errors import RequestError
 from ganrun.cli import main
+from ganrun.commands import doctor
 from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.testing import build, registry_with, train
@@ -397,6 +400,15 @@ def test_emulated_bf16_is_told(
     precision.with_precision(found, torch.device("cpu"), directory)
     precision.with_precision(found, torch.device("cuda"))
     assert said(caplog) == [], "nothing is emulated, or nothing is trained"
+
+
+def test_doctor_says_what_a_gpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An imagined one."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**34))
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
+    monkeypatch.setattr(devices, "has_tf32", lambda device: True)
+    assert doctor._cuda_text(torch.device("cuda", 0)) == "cuda:0: Tesla T4, 16 GiB, without bf16, with TF32"
 
 
 def test_the_command_line_takes_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.backends.cudnn.rnn
 
 
 @contextmanager

@@ -178,7 +178,8 @@ class Phase:
     """Whether it uses real images. A GAN's generator update does not."""
 
     second_order: bool = False
-    """Whether the objective differentiates a gradient, as a gradient penalty does. Such a phase is never compiled."""
+    """Whether the objective differentiates a gradient, as a gradient penalty does, or a graph several times. Such a
+    phase is never compiled."""
 
     project: Callable[[nn.Module], None] | None = None
     """Applied to each trained network after each update, without gradients; for example weight clipping."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch._dynamo
-import torch._functorch.config
 from torch import Tensor, nn
 
 log = logging.getLogger("ganrun")
@@ -154,8 +153,7 @@ class _Way:
 
     def _compile(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         self.graphs += 1
-        with torch._functorch.config.patch(donated_buffer=False):  # objectives may differentiate a graph several times
-            compiled: Callable[..., Any] = torch._dynamo.lookup_backend(BACKEND)(graph, inputs)
+        compiled: Callable[..., Any] = torch._dynamo.lookup_backend(BACKEND)(graph, inputs)
         return compiled
 
 
