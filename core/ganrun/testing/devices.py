@@ -53,21 +53,39 @@ def on_accelerator() -> Iterator[torch.device]:
         AssertionError: if the block reads the value of a tensor, or mixes tensors of the CPU with those of the device;
             with the author's line.
     """
+    try:
+        with watched():
+            yield META
+    except AssertionError:
+        raise
+    except Exception:
+        pass
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """As `on_accelerator`, for what torch is known to work out: any other error is an error.
+
+    Raises:
+        AssertionError: as `on_accelerator`.
+    """
     with isolated_random(torch.device("cpu"), 3), _autocast():
         try:
             with _Watch():  # type: ignore[no-untyped-call]
-                yield META
+                yield
         except Exception as error:
-            fault = str(error) if isinstance(error, _FaultError) else _fault(str(error))
-            if fault is not None:
+            if fault := _fault(error):
                 raise AssertionError(f"{fault} ({authors_line(error)})") from error
+            raise
 
 
-def _fault(message: str) -> str | None:
-    """What an error of torch says about the author's code; None where it is about the device alone."""
-    if any(text in message for text in WITHOUT_VALUES):
+def _fault(error: BaseException) -> str | None:
+    """What an error says about the author's code; None where it is about the device alone."""
+    if isinstance(error, _FaultError):
+        return str(error)
+    if any(text in str(error) for text in WITHOUT_VALUES):
         return _waits(".tolist(), .cpu() or .numpy()")
-    return _MIXED if ON_CPU in message else None
+    return _MIXED if ON_CPU in str(error) else None
 
 
 @contextmanager
