@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,22 +43,17 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def scores(tables: Mapping[str, Any], folder: Path, cache: str) -> dict[str, float]:
+def scores(tables: Mapping[str, Any], folder: Path) -> dict[str, float]:
     """The scores of the weights that training begins with, as the first rank has them."""
-    os.environ["GANRUN_CACHE"] = cache
     run = build({**BASE, **tables}, folder / f"rank{ranks().number}")
-    return {score.name: score.value for score in measured(run.metrics, run.evaluation())}
+    return {score.name: score.value for score in measured(run.metrics, run.evaluation(ranks()))}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_measure_what_one_does(
-    case: str, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = str(tmp_path / "cache")
-    monkeypatch.setenv("GANRUN_CACHE", cache)
-    first, second = pair(scores, CASES[case], tmp_path, cache)
+def test_two_ranks_measure_what_one_does(case: str, pair: Pair, tmp_path: Path) -> None:
+    first, second = pair(scores, CASES[case], tmp_path)
     with one_thread():
-        assert scores(CASES[case], tmp_path / "alone", cache) == first
+        assert scores(CASES[case], tmp_path / "alone") == first
     assert len(first) >= len(CASES[case]["metric"]) and not second
 
 
