@@ -6,6 +6,7 @@ import copy
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,9 @@ def numbers(name: str, tree: Any) -> Iterator[tuple[str, Tensor]]:
 
 def check_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float = 0.0) -> None:
     assert one.keys() == other.keys()
+    close = partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance, equal_nan=True)
     for name, value in one.items():
-        torch.testing.assert_close(
-            value,
-            other[name],
-            rtol=tolerance,
-            atol=tolerance,
-            equal_nan=True,
-            msg=lambda text, at=name: f"{at}: {text}",
-        )
+        close(value, other[name], msg=lambda text, at=name: f"{at}: {text}")
 
 
 def made(tables: Mapping[str, Any], folder: Path, *plugins: object) -> Run:

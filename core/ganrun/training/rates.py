@@ -42,9 +42,8 @@ class DeviceRates:
             group["lr"] = tensor.fill_(number)
             if "capturable" in group:
                 group["capturable"] = True
-        for state in self._optimizer.state.values():
-            if isinstance(count := state.get("step"), torch.Tensor):
-                state["step"] = count.to(self._device)
+        for state in self._optimizer.state.values():  # torch keeps counts on the host where they are not captured
+            state |= {name: each.to(self._device) for name, each in state.items() if isinstance(each, torch.Tensor)}
 
     def set(self, lr: float) -> None:
         """Set the rate of every group, without waiting for the device."""
