@@ -30,6 +30,7 @@ from ganrun import (
     Split,
     Terms,
     load_registry,
+    mean_over_ranks,
 )
 from ganrun.discovery.kinds import KINDS
 from ganrun.testing import assert_conforms, conformance
@@ -88,6 +89,19 @@ class Crowd(Sound):
 
     def forward(self, latents, labels=None):
         return super().forward(latents - latents.mean(0))
+
+
+class Counting(Sound):
+    """Counts what it sees in whole numbers."""
+
+    def __init__(self, settings, spec):
+        super().__init__(settings, spec)
+        self.register_buffer("positive", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, latents, labels=None):
+        if self.training:
+            self.positive.add_((latents > 0).sum())
+        return super().forward(latents)
 
 
 class Switching(Sound):
@@ -208,6 +222,7 @@ class Probability(Discriminator):
         (Idle, r"never get a gradient: \['unused.weight', 'unused.bias'\]"),
         (Unseeded, "two builds under one seed differ"),
         (Crowd, "depends on the rest of its batch"),
+        (Counting, r"its buffer positive follows from the input, so it would not be the same on two ranks"),
         (Switching, r"its forward puts its layer layer into another mode"),
         (Deciding, r"on the host, .*: .item\(\), float\(\) or if \(.*test_conformance.py:\d+\)"),
         (Listing, r"on the host, .*: .tolist\(\), .cpu\(\) or .numpy\(\) \(.*test_conformance.py:\d+\)"),
@@ -364,7 +379,7 @@ class WithMean(Pair):
         return Terms({"real": -value * (1 + self.memory.mean.detach())})
 
     def remember(self, value):
-        self.memory.mean.lerp_(value.detach(), 0.1)
+        self.memory.mean.lerp_(mean_over_ranks(value), 0.1)
 
 
 class Assigning(WithMean):
@@ -379,6 +394,13 @@ class Chained(WithMean):
 
     def remember(self, value):
         self.memory.mean.lerp_(value, 0.1)
+
+
+class Parting(WithMean):
+    """Remembers what one rank alone has seen."""
+
+    def remember(self, value):
+        self.memory.mean.lerp_(value.detach(), 0.1)
 
 
 class Growing(WithMean):
@@ -467,6 +489,7 @@ class OnlyWithClasses(Pair):
         (Pooling, r"the objective changes self.pool\[0\], which no checkpoint holds"),
         (Hidden, r"gives other values of \['real'\]; draw from torch's random stream"),
         (Assigning, r"assigns a new tensor to self.memory.mean; change the buffer in place"),
+        (Parting, r"self.memory.mean follows from the part of a batch .*; remember ganrun.mean_over_ranks"),
         (Chained, r"self.memory.mean is computed with gradients"),
         (Growing, r"come or go in the objective: \['last'\]; register them in __init__"),
         (Attributed, r"prepare changes self.records, which no checkpoint holds; make it a buffer"),
@@ -809,7 +832,7 @@ class Slope(Regularizer):
         if fault == "state":
             self.last = penalty.detach()
         else:
-            self.memory.mean.lerp_(penalty.detach().mean(), 0.1)
+            self.memory.mean.lerp_(mean_over_ranks(penalty.mean()), 0.1)
         if fault == "host":
             penalty = penalty / float(penalty.detach().mean())
         return {"sum": penalty.sum(), "sign": -penalty.mean(), "vector": penalty}.get(fault, penalty.mean())

@@ -7,7 +7,7 @@ takes its parts. So a run of two ranks computes what a run of one computes with 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
@@ -36,7 +36,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     whole batch does not. Every rank must call it equally often, with tensors of one shape.
     """
     if ranks().total == 1:
-        return value.detach()
+        return _by_itself(value)
     mean = value.detach().clone()
     average_over_ranks([mean])
     return mean
@@ -54,7 +54,7 @@ def gathered_over_ranks(rows: Tensor) -> Tensor:
     """
     at = ranks()
     if at.total == 1:
-        return rows.detach()
+        return _by_itself(rows)
     own = _bytes_of(rows)
     found = [torch.empty_like(own) for _ in range(at.total)]
     with exchanging():
@@ -192,3 +192,28 @@ def _received(rank: int, device: torch.device) -> Lists:
     parts = iter(torch.split(body, sizes_in_bytes))
     # A part may begin at a byte at which no number of its type may.
     return [[next(parts).clone().view(kind).view(shape).to(device) for kind, shape in batch] for batch in kinds]
+
+
+# ── One rank by itself ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _by_itself(value: Tensor) -> Tensor:
+    return _stand_in(value.detach())
+
+
+def _unchanged(value: Tensor) -> Tensor:
+    return value
+
+
+_stand_in: Callable[[Tensor], Tensor] = _unchanged
+
+
+@contextmanager
+def exchanging_by(exchange: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """A block in which `exchange(value)` is what a rank by itself gets of each exchange: a test's other ranks."""
+    global _stand_in
+    before, _stand_in = _stand_in, exchange
+    try:
+        yield
+    finally:
+        _stand_in = before

@@ -34,6 +34,7 @@ from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
+from ganrun.testing.ranks import check_remembered
 from ganrun.testing.recording import RecordedGraph
 
 CPU = torch.device("cpu")
@@ -428,6 +429,12 @@ def begins(trial: Trial, phase: Phase) -> None:
         )
 
 
+def remembers_alike(trial: Trial, phase: Phase) -> None:
+    """Ranks that see different parts of a batch remember the same."""
+    parts = trial.batch(phase.reads_images).chunks(2)
+    check_remembered(trial.remembering, parts, lambda part: phase.objective(trial.nets(), part), phase.name)
+
+
 PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     remembers_in_buffers,
     gives_scalars,
@@ -435,6 +442,7 @@ PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     says_what_is_real,
     takes_means,
     begins,
+    remembers_alike,
 )
 """In the order in which they are tried: what the first call of an objective changes is seen first."""
 

@@ -20,6 +20,7 @@ from ganrun.rehearsal.networks import NetworkTrial, check_network as check_claus
 from ganrun.rehearsal.state import check_state
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
+from ganrun.testing.ranks import check_counts
 from ganrun.training.averaging import Average
 from ganrun.training.views import seeded_network
 
@@ -103,6 +104,7 @@ def _check_numbers(trial: NetworkTrial, build: Callable[[], nn.Module]) -> Tenso
     assert same, "two builds under one seed differ: draw from torch's global random stream"
     _check_state(module, build, lambda network: network(inputs[:2], **{n: each[:2] for n, each in conditions.items()}))
     _check_device(trial.make(), inputs, conditions)
+    check_counts(trial.make, inputs, conditions)
     for step in trial.points:
         try_begin(module, step, trial.steps, CPU)
         output = module(inputs, **conditions)
