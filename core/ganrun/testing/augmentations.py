@@ -14,7 +14,8 @@ from ganrun.rehearsal.augmentations import AugmentationTrial, check_augmentation
 from ganrun.rehearsal.beginning import try_begin
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import on_accelerator
-from ganrun.testing.losses import CPU, IMAGES, STEPS
+from ganrun.testing.losses import IMAGES
+from ganrun.testing.trials import CPU, STEPS
 
 
 def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
-from ganrun.contracts.beginning import begin, depends_on_step
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.data import Split, to_uint8
-from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.losses import Loss, Phase
 from ganrun.contracts.networks import Network
-from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.settings import settings_help
-from ganrun.contracts.specs import DataSpec, ModelSpec, NetworkSpec
-from ganrun.contracts.views import View
-from ganrun.inference.given import with_given
+from ganrun.contracts.specs import DataSpec
 from ganrun.inference.readings import reading_of
-from ganrun.rehearsal.beginning import try_begin
 from ganrun.rehearsal.comparison import differ
 from ganrun.rehearsal.losses import check_loss as check_declared, try_prepare
-from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
 from ganrun.testing.ranks import check_remembered
-from ganrun.testing.recording import RecordedGraph
-
-CPU = torch.device("cpu")
-
-STEPS = 1000
-"""Of the run that a component is tried for."""
+from ganrun.testing.replays import check_replays
+from ganrun.testing.trials import CPU, STEPS, Trial, example_records_of, values_of
 
 IMAGES = DataSpec(sample_shape=(3, 32, 32), classes=4)
 """The data that losses are tried on unless others are given."""
@@ -66,106 +54,6 @@ def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> boo
     except IncompatibleError:
         return True
     return False
-
-
-class Trial:
-    """A loss with networks for its slots, on a device.
-
-    Args:
-        component: The loss's class.
-        settings: Its settings.
-        facts: The data's.
-        device: Where it runs; on `meta`, nothing is computed.
-        networks: Components for some of its slots; in all others are networks of one layer.
-    """
-
-    def __init__(
-        self,
-        component: type[Loss],
-        settings: Any,
-        facts: DataSpec,
-        device: torch.device = CPU,
-        networks: Mapping[str, type[Network]] | None = None,
-    ) -> None:
-        self.facts, self.device = facts, device
-        self.again: Callable[[torch.device], Trial] = partial(Trial, component, settings, facts, networks=networks)
-        with isolated_random(CPU, 3):
-            self.loss = component(settings, facts)
-            self.networks = {slot: self._network(slot, networks or {}).to(device) for slot in self.loss.slots}
-        self.loss.memory.to(device)
-        self.remembering: Loss | Regularizer = self.loss
-        """What has a memory, and changes nothing else."""
-        for each in (self.loss, *self.networks.values()):
-            self.begin(each)
-
-    def begin(self, component: Any, step: int = 0) -> None:
-        """Set what of a component is a function of the step."""
-        with asserted():
-            try_begin(component, step, STEPS, self.device)
-
-    def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
-        spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
-        if slot in given:
-            return given[slot](given[slot].Settings(), spec)
-        methods = self.loss.slots[slot].methods
-        assert not methods, (
-            f"it calls {', '.join(methods)} of the network in its slot {slot}; name one to try it on: "
-            f'assert_conforms("loss", …, networks={{"{slot}": …}})'
-        )
-        return _Linear(spec)
-
-    def nets(self) -> Nets:
-        """Views of the networks, in float32."""
-        return Nets({name: View(network) for name, network in self.networks.items()})
-
-    def terms(self, phase: Phase, batch: Batch) -> Terms:
-        """What the objective returns, always by the same random numbers."""
-        with isolated_random(CPU, 3):
-            return phase.objective(self.nets(), batch)
-
-    def batch(self, reads_images: bool = True, copies: int = 1) -> Batch:
-        """Six made-up records, each as often as there are copies."""
-
-        def made(values: Tensor) -> Tensor:
-            return torch.cat([values] * copies).to(self.device)
-
-        with isolated_random(CPU, 4):
-            latents = torch.cat([self.loss.latents(6, self.device)] * copies)
-        step = torch.tensor(100.0, device=self.device)
-        fields = enumerate(self.facts.fields.items(), start=1)
-        beside = {name: made(_records(shape).roll(number, 0)) for number, (name, shape) in fields}
-        latents = with_given(latents, ModelSpec(self.facts.sample_shape, factors=tuple(self.loss.factors())), beside)
-        if not reads_images:
-            return Batch(latents, steps_done=step)
-        labels = made(torch.arange(6) % self.facts.classes) if self.facts.classes else None
-        return Batch(latents, made(_records(self.facts.sample_shape)), labels, beside, step)
-
-
-def _records(shape: tuple[int, ...]) -> Tensor:
-    return example_inputs(NetworkSpec(inputs=shape, outputs=()), 6, CPU)[0]
-
-
-class _Linear(nn.Module):
-    """A network for any ports: one dense layer, which its conditions shift."""
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.layer = nn.Linear(prod(spec.inputs), prod(spec.output_shape))
-
-    def forward(self, inputs: Tensor, **conditions: Tensor) -> Tensor:
-        given, named = set(conditions), set(self.spec.conditions)
-        assert given == named, f"a network is called with {given or 'nothing'} besides its input; its ports say {named}"
-        shape = tuple(inputs.shape[1:])
-        assert shape == self.spec.inputs, f"a network is called on {shape}; its ports say {self.spec.inputs}"
-        for name, value in conditions.items():
-            found, dtype = (value.dtype, *value.shape[1:]), torch.int64 if name == "labels" else torch.float32
-            expected = (dtype, *self.spec.conditions[name])
-            assert found == expected, f"a network is called with {name} of type and shape {found}, not {expected}"
-        shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
-        outputs = self.layer(inputs.flatten(1)).tanh()
-        outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
-        return outputs.unflatten(1, self.spec.output_shape)  # type: ignore[no-any-return]
 
 
 def _check(trial: Trial) -> None:
@@ -206,7 +94,7 @@ def _split(facts: DataSpec) -> Split:
 
 
 def _stored(shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    records = torch.cat([_records(shape)] * 2)
+    records = torch.cat([example_records_of(shape)] * 2)
     return (to_uint8(records) if len(shape) == 3 else records).numpy()
 
 
@@ -224,7 +112,7 @@ def check_phases(trial: Trial) -> None:
     _check_device(trial.again(META))
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        _check_replays(trial, phase)
+        check_replays(trial, phase)
 
 
 def _check_samples(trial: Trial) -> None:
@@ -266,62 +154,6 @@ def _freeze_others(trial: Trial, phase: Phase) -> None:
         network.requires_grad_(slot in phase.trains)
 
 
-def _check_replays(trial: Trial, phase: Phase) -> None:
-    """Captured as a graph, an update is the same on another batch, at another step of the same structure."""
-    batch, graph, found = trial.batch(phase.reads_images), RecordedGraph(), dict[str, Tensor]()
-    structure = begin(trial.remembering, 0, STEPS, trial.device)
-    try:
-        graph.capture(lambda: found.update(_differentiated(trial, phase, batch)))
-    except RuntimeError:  # torch reads values on the CPU that it does not read elsewhere
-        return
-    _change(batch)
-    if begin(trial.remembering, STEPS // 2, STEPS, trial.device) != structure:
-        begin(trial.remembering, 0, STEPS, trial.device)
-    with isolated_random(CPU, 5), _state_kept(trial):
-        graph.replay()
-    replayed = {name: value.clone() for name, value in found.items()}
-    with isolated_random(CPU, 5), _state_kept(trial):
-        called = _differentiated(trial, phase, batch)
-    trial.begin(trial.remembering)
-    others = [name for name, value in called.items() if not torch.allclose(value, replayed[name], equal_nan=True)]
-    assert not others, (
-        f"{phase.name}: captured as a graph, and replayed on another batch at another step, it gives other values of "
-        f"{others} than when it is called. A graph keeps numbers of the host: take batch.step, self.now and buffers "
-        "for what changes, draw from torch's random stream, and let begin return what names another structure"
-    )
-
-
-def _differentiated(trial: Trial, phase: Phase, batch: Batch) -> dict[str, Tensor]:
-    """The terms and the gradients of an update."""
-    terms = phase.objective(trial.nets(), batch)
-    torch.autograd.backward(list(terms.minimise.values()))
-    weights = {f"{slot}.{name}": p for slot in phase.trains for name, p in trial.networks[slot].named_parameters()}
-    gradients = {f"the gradient of {name}": p.grad for name, p in weights.items() if p.grad is not None}
-    for network in trial.networks.values():
-        network.zero_grad()
-    return {**_values(terms), **gradients}
-
-
-@contextmanager
-def _state_kept(trial: Trial) -> Iterator[None]:
-    """A block after which the memory and the networks' buffers are what they were."""
-    memory = Snapshot(trial.remembering)
-    buffers = [(each, each.clone()) for network in trial.networks.values() for each in network.buffers()]
-    yield
-    memory.restore()
-    for buffer, value in buffers:
-        buffer.copy_(value)
-
-
-def _change(batch: Batch) -> None:
-    """Give a batch other values, in place."""
-    parts = (batch.latents, batch.real_images, batch.real_labels, *batch.beside.values())
-    for part in parts:
-        if part is not None:
-            part.copy_(part.roll(1, 0))
-    batch.step.fill_(200.0)
-
-
 # ── Clauses of a phase ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -330,7 +162,7 @@ def gives_scalars(trial: Trial, phase: Phase) -> None:
     batch = trial.batch(phase.reads_images)
     before = None if batch.real_images is None else batch.real_images.clone()
     terms, again = trial.terms(phase, batch), trial.terms(phase, batch)
-    bad = [name for name, value in _values(terms).items() if value.dim() or not bool(value.isfinite())]
+    bad = [name for name, value in values_of(terms).items() if value.dim() or not bool(value.isfinite())]
     assert not bad, f"{phase.name}: terms that are no finite scalars: {bad}"
     assert list(again.minimise) == list(terms.minimise), f"{phase.name}: the terms' names change from call to call"
     assert before is None or torch.equal(before, batch.images), (
@@ -348,10 +180,10 @@ def trains_its_slots(trial: Trial, phase: Phase) -> None:
 def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
     """An objective changes nothing but buffers of the memory, in place; with these put back, it gives the same."""
     before = Snapshot(trial.remembering)
-    terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
+    terms = values_of(trial.terms(phase, trial.batch(phase.reads_images)))
     before.check()
     before.restore()
-    again = _values(trial.terms(phase, trial.batch(phase.reads_images)))
+    again = values_of(trial.terms(phase, trial.batch(phase.reads_images)))
     before.restore()
     others = [name for name, value in terms.items() if not torch.equal(value, again[name])]
     assert not others, (
@@ -393,7 +225,7 @@ def takes_means(trial: Trial, phase: Phase) -> None:
     before = Snapshot(trial.remembering)
     values = {}
     for copies in (1, 2, 4):
-        values[copies] = _values(trial.terms(phase, trial.batch(phase.reads_images, copies)))
+        values[copies] = values_of(trial.terms(phase, trial.batch(phase.reads_images, copies)))
         before.restore()
     for name, value in values[1].items():
         power = _power(value, values[2][name], 2)
@@ -418,7 +250,7 @@ def begins(trial: Trial, phase: Phase) -> None:
     values = []
     for step in (0, STEPS // 2, STEPS, STEPS // 2, 0):
         trial.begin(trial.remembering, step)
-        terms = _values(trial.terms(phase, trial.batch(phase.reads_images)))
+        terms = values_of(trial.terms(phase, trial.batch(phase.reads_images)))
         values.append({name: value.clone() for name, value in terms.items()})  # a term may be a tensor of the loss
         before.restore()
     for there, back in ((values[0], values[4]), (values[1], values[3])):
@@ -445,7 +277,3 @@ PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     remembers_alike,
 )
 """In the order in which they are tried: what the first call of an objective changes is seen first."""
-
-
-def _values(terms: Terms) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in {**terms.minimise, **terms.report}.items()}

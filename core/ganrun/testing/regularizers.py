@@ -12,7 +12,8 @@ from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.slots import Slot
 from ganrun.contracts.specs import DataSpec
-from ganrun.testing.losses import CPU, IMAGES, Trial, check_phases
+from ganrun.testing.losses import IMAGES, check_phases
+from ganrun.testing.trials import CPU, Trial
 
 
 def check_regularizer(component: type[Regularizer], settings: Any, spec: DataSpec | None) -> None:
