@@ -125,8 +125,9 @@ class CudaGraph:
 
     def _record(self, work: Work, faults: list[Exception]) -> None:
         """Capture; `faults` gets what the work raises, because the end of the capture raises too and says less."""
-        mode = {"capture_error_mode": "thread_local"}  # other threads may do as they like, such as one that pins memory
-        with torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, **mode):  # type: ignore[arg-type]
+        # Other threads may do as they like meanwhile, such as one that pins memory.
+        how = torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        with how:
             try:
                 work()
             except Exception as error:
