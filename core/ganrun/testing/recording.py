@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,6 @@ from torch._ops import OpOverload
 from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ganrun.testing.devices import READS, is_masked
 
@@ -67,7 +66,7 @@ class _Call(NamedTuple):
     """Tensors that the operation has made, by their place among its results; others are parts of its arguments."""
 
     def repeat(self) -> None:
-        found = tree_leaves(self.function(*self.args, **self.named))
+        found = list(_leaves(self.function(*self.args, **self.named)))
         for place, result in self.results:
             result.copy_(found[place])
 
@@ -86,25 +85,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         named = kwargs or {}
         _check(func, args)
-        inputs = _tensors((args, named))
-        for each in inputs:
-            self._keep(each)
+        inputs = {self._keep(each) for each in _leaves((*args, *named.values())) if isinstance(each, Tensor)}
         # torch may change an argument's strides or type in place: the call gets tensors of its own on the same memory.
-        call_args, call_named = tree_map_only(Tensor, torch.Tensor.detach, (args, dict(named)))
+        own_args, own_named = _detached(args), {name: _detached(each) for name, each in named.items()}
         found = func(*args, **named)
-        self._note(_Call(func, call_args, call_named, self._made(found, {_key(each) for each in inputs})))
+        self._note(_Call(func, own_args, own_named, self._made(found, inputs)))
         return found
 
-    def _keep(self, tensor: Tensor) -> None:
-        """Keep the content of memory that was there before, when it is first seen."""
+    def _keep(self, tensor: Tensor) -> int:
+        """Keep the content of memory that was there before, when it is first seen; returns which memory it is."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known[storage._cdata] = storage
+        key = int(storage._cdata)
+        if key not in self._known:
+            self._known[key] = storage
             self._before.append((storage, storage.clone()))  # type: ignore[no-untyped-call]
+        return key
 
     def _made(self, found: Any, inputs: set[int]) -> list[tuple[int, Tensor]]:
         """Results in memory of their own."""
-        leaves = enumerate(tree_leaves(found))
+        leaves = enumerate(_leaves(found))
         made = [(place, each) for place, each in leaves if isinstance(each, Tensor) and _key(each) not in inputs]
         self._known |= {_key(each): each.untyped_storage() for _, each in made}
         return [(place, each.detach()) for place, each in made]
@@ -141,8 +140,20 @@ def _check(function: OpOverload, args: tuple[Any, ...]) -> None:
         raise RuntimeError(f"the host reads a value, and a graph has none while it is captured: {cause}")
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [each for each in tree_leaves(tree) if isinstance(each, Tensor)]
+def _leaves(tree: Any) -> Iterator[Any]:
+    """What is in lists and tuples, at any depth."""
+    if isinstance(tree, list | tuple):
+        for each in tree:
+            yield from _leaves(each)
+    else:
+        yield tree
+
+
+def _detached(tree: Any) -> Any:
+    """The same lists and tuples with tensors of their own, on the same memory."""
+    if isinstance(tree, list | tuple):
+        return type(tree)([_detached(each) for each in tree])
+    return tree.detach() if isinstance(tree, Tensor) else tree
 
 
 def _name(function: OpOverload) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -62,8 +63,8 @@ Pools = Callable[[], Pool]
 # ── CUDA ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class CudaPool:
-    """Makes graphs of a GPU that share a memory pool and a stream.
+class CudaPools:
+    """Makes pools of graphs of a GPU. All of them are captured on one stream, for which libraries keep a workspace.
 
     Args:
         device: The GPU, with its index.
@@ -72,11 +73,10 @@ class CudaPool:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._handle = torch.cuda.graph_pool_handle()
 
-    def __call__(self) -> Graph:
-        """A new graph."""
-        return CudaGraph(self._device, self._stream, self._handle)
+    def __call__(self) -> Pool:
+        """A pool: what makes graphs that share its memory."""
+        return partial(CudaGraph, self._device, self._stream, torch.cuda.graph_pool_handle())
 
 
 class CudaGraph:
@@ -87,11 +87,11 @@ class CudaGraph:
 
     Args:
         device: The GPU.
-        stream: Where work is rehearsed and captured; libraries keep a workspace for each stream.
+        stream: Where work is rehearsed and captured.
         pool: The pool's handle.
     """
 
-    def __init__(self, device: torch.device, stream: torch.cuda.Stream, pool: tuple[int, int]) -> None:
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream, pool: Any) -> None:
         self._device = device
         self._stream = stream
         self._pool = pool
@@ -125,8 +125,9 @@ class CudaGraph:
 
     def _record(self, work: Work, faults: list[Exception]) -> None:
         """Capture; `faults` gets what the work raises, because the end of the capture raises too and says less."""
-        mode = {"capture_error_mode": "thread_local"}  # other threads may do as they like, such as one that pins memory
-        with torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, **mode):  # type: ignore[arg-type]
+        # Other threads may do as they like meanwhile, such as one that pins memory.
+        how = torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        with how:
             try:
                 work()
             except Exception as error:
@@ -137,9 +138,7 @@ class CudaGraph:
         """Bring the generator and the allocator out of a capture that failed: torch leaves both in it."""
         self._graph = torch.cuda.CUDAGraph()
         generator.graphsafe_set_state(before)
-        with suppress(
-            RuntimeError, AttributeError
-        ):  # where the end of the capture came that far, or torch has moved it
+        with suppress(RuntimeError, AttributeError):  # if the end came that far, or torch has other names for them
             torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
             torch._C._cuda_releasePool(self._device.index or 0, self._pool)
         torch.cuda.synchronize(self._device)
@@ -151,8 +150,9 @@ class CudaGraph:
 class Graphs:
     """The graphs of a run's phases.
 
-    A graph holds for one key: the structures that components have named in `begin`, the batch size, and the optimisers'
-    state, which a stage may reset and a checkpoint replaces. With another key, every phase is captured anew.
+    A graph holds for one key: the structures that components have named in `begin`, the batch size, the optimisers'
+    state, which a stage may reset and a checkpoint replaces, and what of their settings follows a schedule; the learning
+    rate does not count. With another key, every phase is captured anew.
 
     Args:
         run: The run.
@@ -167,13 +167,19 @@ class Graphs:
 
     def of(self, phase: Phase, trained: Sequence[SlotState]) -> CapturedPhase | None:
         """The phase of the run as a graph; None where it can be seen that it cannot be captured."""
-        fault = next(filter(None, (_fault_of(slot, self._run.steps) for slot in trained)), None)
-        if fault is not None:
-            self.say(phase, fault)
-            return None
+        for slot in trained:
+            if slot.optimizer is None or not can_be_captured(slot.optimizer):
+                self.say(phase, _NOT_CAPTURABLE.format(slot.name))
+                return None
+            self._say_until_when(phase, slot)
         for slot in trained:
             slot.use_device_rates(self._run.model.device)
         return CapturedPhase(phase, trained, self)
+
+    def _say_until_when(self, phase: Phase, slot: SlotState) -> None:
+        run, rule = self._run, slot.rule
+        if rule is not None and rule.scheduled(run.step, run.steps) != rule.scheduled(run.steps, run.steps):
+            self.say(phase, _SCHEDULED.format(slot.name, ", ".join(rule.scheduled(run.step, run.steps))))
 
     @property
     def device(self) -> torch.device:
@@ -183,7 +189,8 @@ class Graphs:
     def key(self) -> Hashable:
         """What the graphs of this step hold for."""
         run, state = self._run, self._run.state
-        key = run.structure, run.recipe.stage_at(state.step).batch_size, state.renewals, self._failures
+        scheduled = tuple(str(slot.entries) for slot in state.slots.values())
+        key = run.structure, run.recipe.stage_at(state.step).batch_size, state.renewals, scheduled, self._failures
         if key != self._key:
             self._key, self._pool = key, self._pools()
         return key
@@ -219,23 +226,13 @@ def graphs_of(run: Run, pools: Pools | None = None) -> Graphs | None:
     """
     device = run.model.device
     if pools is None and device.type == "cuda":
-        pools = lambda: CudaPool(device)  # noqa: E731
+        pools = CudaPools(device)
     if pools is None or not run.recipe.train.graphs:
         return None
     if ranks().total > 1:
         log.warning("with several ranks, phases are not captured as graphs")
         return None
     return Graphs(run, pools)
-
-
-def _fault_of(slot: SlotState, steps: int) -> str | None:
-    """Why no phase that trains the slot can be captured; None where it can."""
-    assert slot.optimizer is not None and slot.rule is not None
-    if entries := sorted(slot.rule.scheduled(0, steps)):
-        return f"the optimizer of the {slot.name} changes {', '.join(entries)} on a schedule"
-    if not can_be_captured(slot.optimizer):
-        return f'the optimizer of the {slot.name} is neither fused nor has the setting "capturable" of torch'
-    return None
 
 
 class CapturedPhase:
@@ -282,7 +279,7 @@ class CapturedPhase:
         with drawn_on_host(self.device) as drawn:
             self._graph.rehearse(work)
         self._rehearsals += 1
-        if self._rehearsals == 1:
+        if self._rehearsals == WARM_UP - 1:
             self._held, self._numbers = HeldTensors(self._owners()), HostNumbers(self._owners(), self.device)
         elif self._rehearsals == WARM_UP:
             now = HostNumbers(self._owners(), self.device)
@@ -338,5 +335,9 @@ class CapturedPhase:
             self._rows = None
             self._graphs.say(self._phase, fault)
 
+
+_NOT_CAPTURABLE = 'the optimizer of the {} is neither fused nor has the setting "capturable" of torch'
+
+_SCHEDULED = "the optimizer of the {} follows a schedule of {}, which has to end first"
 
 _HOST_DRAWS = "its updates draw random numbers on the host; draw them on the device, by device=latents.device"

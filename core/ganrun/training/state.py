@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ class SlotState:
     frame: Frame = nullcontext
     """The frame of calls into the optimiser."""
     parameters: list[nn.Parameter] = field(init=False)
+    entries: Mapping[str, Any] = field(init=False, default_factory=dict)
+    """Of the optimiser's groups, what follows a schedule beside the learning rate, as it is now."""
     rates: DeviceRates | None = field(init=False, default=None)
     """Its learning rates, where steps are captured as graphs."""
 
@@ -68,7 +71,8 @@ class SlotState:
         if self.rule is None or self.optimizer is None:
             return
         with self.frame("its schedules"):
-            entries = dict(self.rule.scheduled(step, steps))
+            self.entries = self.rule.scheduled(step, steps)
+            entries = dict(self.entries)
             if self.rule.varies or lr is not None:
                 entries["lr"] = self.rule.learning_rate(step, steps, lr)
         if self.rates is not None and "lr" in entries:

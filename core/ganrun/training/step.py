@@ -70,7 +70,7 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, graphs: Graphs
     frame = run_frames(run.recipe, run.recipe.loss)
 
     def update(phase: Phase) -> Update:
-        trained = [slots[name] for name in phase.trains if name in slots]
+        trained = [slot for name, slot in slots.items() if name in phase.trains and slot.optimizer is not None]
         captured = None if graphs is None else graphs.of(phase, trained)
         return Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, captured)
 
