@@ -74,8 +74,7 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     if total == 1 or not tensors:
         return
     flat = torch.cat([each.reshape(-1) for each in tensors])
-    dist.all_reduce(flat)
-    flat.div_(total)
+    dist.all_reduce(flat.div_(total))  # divided first: a mask may hold the largest number there is
     for each, mean in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
         each.copy_(mean.view_as(each))
 
