@@ -242,7 +242,8 @@ def exchanged() -> Result:
     numbers = torch.arange(4).view(2, 2) + at.number
     rows = [ganrun.gathered_over_ranks(numbers.to(kind)) for kind in KINDS]
     none = ganrun.gathered_over_ranks(torch.zeros(0, 3, requires_grad=True))
-    return {"lists": lists, "rows": rows, "none": none}
+    largest = mean_over_ranks(torch.full((2,), torch.finfo(torch.float32).max))
+    return {"lists": lists, "rows": rows, "none": none, "largest": largest}
 
 
 def test_ranks_exchange_tensors_of_any_type_bit_for_bit(pair: Pair) -> None:
@@ -255,6 +256,7 @@ def test_ranks_exchange_tensors_of_any_type_bit_for_bit(pair: Pair) -> None:
     for found, kind in zip(first["rows"], KINDS, strict=True):
         both = torch.tensor([[0, 1], [2, 3], [1, 2], [3, 4]]).to(kind)
         assert torch.equal(found, both) and found.dtype == kind
+    assert first["largest"].eq(torch.finfo(torch.float32).max).all()
     assert first["none"].shape == (0, 3) and not first["none"].requires_grad
 
 

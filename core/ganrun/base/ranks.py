@@ -69,9 +69,9 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     if total == 1 or not tensors:
         return
     flat = torch.cat([each.reshape(-1) for each in tensors])
+    flat.div_(total)  # before the exchange: a mask may hold the largest number there is
     with exchanging():
         dist.all_reduce(flat)
-    flat.div_(total)
     for each, mean in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
         each.copy_(mean.view_as(each))
 
