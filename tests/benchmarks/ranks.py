@@ -11,6 +11,7 @@ update, and of one number, as after every step.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import platform
@@ -89,6 +90,7 @@ def _median(action: Any, times: int) -> float:
 def serve(orders: Connection, rank: int, total: int, port: int) -> None:
     """Do what the orders say until they end."""
     torch.set_num_threads(2 // total)
+    logging.getLogger("ganrun").setLevel(logging.ERROR)  # that batch norm sees half a batch is known here
     if total > 1:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=total, rank=rank)
     with tempfile.TemporaryDirectory() as folder:
