@@ -42,12 +42,15 @@ from ganrun.training.run import Run
 from ganrun.training.state import SlotState, TrainingState
 from ganrun.training.step import build_step
 
+ONCE = {"discriminator": 1}
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
-CASES = {
-    **{name: {} for name in FAMILIES},
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"steps": 2, "repeat": ONCE if "discriminator" in FAMILIES[name].tables else {}} for name in FAMILIES},
     "gan, clipped gradients": {"accumulate": 2},
-    "wgan-gp": {"precision": "bf16", "accumulate": 2},
+    "wgan-gp": {"precision": "bf16", "accumulate": 2, "steps": 2},
+    "progressive": {},
+    "ada": {},  # adjusted after four steps
     "stylegan2, ada": {"precision": "bf16"},
 }
 """Each family with settings of `[train]`; logging, evaluation and the rest are on their own intervals."""
