@@ -6,8 +6,11 @@ Networks, penalties, augmentations and schedules are those of the shipped recipe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli_w
 from tests.contract import (
     test_cyclegan,
     test_flow,
@@ -19,6 +22,10 @@ from tests.contract import (
     test_vae_gan,
     test_vqvae,
 )
+
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.recipe import Recipe
+from ganrun.testing import registry_with
 
 Tables = dict[str, Any]
 
@@ -33,6 +40,15 @@ class Family(NamedTuple):
         """All tables, with these settings in `[train]`."""
         return {**BASE, **self.tables, "train": {**BASE["train"], **self.tables.get("train", {}), **train}}
 
+    def loaded(self, folder: Path, **train: Any) -> Recipe:
+        """The recipe, written into a folder; registries are made once."""
+        path = folder / "recipe.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(tomli_w.dumps(self.recipe(**train)), encoding="utf-8")
+        return load_recipe(path, registry_of(*self.plugins))
+
+
+registry_of = cache(registry_with)
 
 STEPS = 4
 
