@@ -6,8 +6,11 @@ Networks, penalties, augmentations and schedules are those of the shipped recipe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli_w
 from tests.contract import (
     test_cyclegan,
     test_flow,
@@ -19,6 +22,10 @@ from tests.contract import (
     test_vae_gan,
     test_vqvae,
 )
+
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.recipe import Recipe
+from ganrun.testing import registry_with
 
 Tables = dict[str, Any]
 
@@ -33,6 +40,15 @@ class Family(NamedTuple):
         """All tables, with these settings in `[train]`."""
         return {**BASE, **self.tables, "train": {**BASE["train"], **self.tables.get("train", {}), **train}}
 
+    def loaded(self, folder: Path, **train: Any) -> Recipe:
+        """The recipe, written into a folder; registries are made once."""
+        path = folder / "recipe.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(tomli_w.dumps(self.recipe(**train)), encoding="utf-8")
+        return load_recipe(path, registry_of(*self.plugins))
+
+
+registry_of = cache(registry_with)
 
 STEPS = 4
 
@@ -115,6 +131,8 @@ ENCODED = {"generator": MLP["generator"], "encoder": MLP["generator"]}
 QUARTERS = {"encoder": {"use": "quarters"}, "decoder": {"use": "quarters"}}
 POINTS = {"data": {"use": "gaussians", "count": 64}}
 PAIRED = test_pix2pix.TABLES
+TWICE = {"train": {"repeat": {"discriminator": 2}}}
+"""Two updates of the discriminator, where its paper has five."""
 
 FAMILIES = {
     "gan": Family({**gan(), **MLP}),
@@ -129,16 +147,16 @@ FAMILIES = {
     "gan, batch norm in both": Family({**gan(), **NORMED}),
     "wgan": Family({**gan("wgan", clip=0.1), **MLP, "optimizer": {"use": "rmsprop"}}),
     "wgan-gp": Family({**gan("wgan-gp"), **MLP, "optimizer": {"use": "adam", "schedule": "linear"}}),
-    "wgan-gp, layer norm": Family({**gan("wgan-gp"), **LAYERED}),
-    "wgan-gp, residual": Family({**gan("wgan-gp"), **networks(use="wgan-gp-resnet", widths=[4, 4])}),
-    "hinge": Family({**gan("hinge"), **SPECTRAL}),
-    "hinge, sngan": Family({**gan("hinge"), **SNGAN, "train": {"repeat": {"discriminator": 2}}}),
+    "wgan-gp, layer norm": Family({**gan("wgan-gp"), **LAYERED, **TWICE}),
+    "wgan-gp, residual": Family({**gan("wgan-gp"), **networks(use="wgan-gp-resnet", widths=[4, 4]), **TWICE}),
+    "hinge": Family({**gan("hinge"), **SPECTRAL, **TWICE}),
+    "hinge, sngan": Family({**gan("hinge"), **SNGAN, **TWICE}),
     "cgan": Family({**by_class("cgan", draw_classes="as-data"), **DCGAN, "ema": False}),
     "cgan, dense": Family({**by_class("cgan"), **MLP}),
     "acgan": Family({**by_class("acgan"), **MLP}),
-    "projection": Family({**by_class("conditional-hinge"), **SNGAN}),
-    "sagan": Family({**by_class("conditional-hinge"), **SAGAN}),
-    "biggan": Family({**by_class("conditional-hinge"), **BIGGAN, "regularizer": [{"use": "orthogonal"}]}),
+    "projection": Family({**by_class("conditional-hinge"), **SNGAN, **TWICE}),
+    "sagan": Family({**by_class("conditional-hinge"), **SAGAN, **TWICE}),
+    "biggan": Family({**by_class("conditional-hinge"), **BIGGAN, **TWICE, "regularizer": [{"use": "orthogonal"}]}),
     "conditional-wgan-gp": Family({**by_class("conditional-wgan-gp"), **MLP}),
     "infogan": Family({"loss": {"use": "infogan", "noise_size": 4}, **MLP}),
     "infogan, as published": Family({"loss": {"use": "infogan"}, **networks(use="infogan-mnist")}),
@@ -173,7 +191,7 @@ FAMILIES = {
     "flow": Family({"loss": {"use": "flow"}, "velocity": {"use": "velocity"}}, (test_flow.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),
-    "growing": Family({**gan("wgan-gp"), **networks(use="growing")}, (test_growing.Plugin(),)),
+    "growing": Family({**gan("wgan-gp"), **networks(use="growing"), **TWICE}, (test_growing.Plugin(),)),
     "path-lengths": Family(
         {"loss": {"use": "path-lengths"}, "generator": {"use": "style"}, "discriminator": MLP["discriminator"]},
         (test_path_length.Plugin(),),

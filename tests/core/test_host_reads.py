@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 import torch
 from tests.families import FAMILIES, MLP, Family
 from torch import Tensor, nn
@@ -24,10 +23,8 @@ from ganrun import Batch, Nets, Terms, hookimpl, load_registry
 from ganrun.contracts.losses import Loss
 from ganrun.contracts.networks import Network
 from ganrun.inference.model import Model
-from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
-from ganrun.testing import registry_with
 from ganrun.testing.devices import META, watched
 from ganrun.training import slots as slots_room
 from ganrun.training.assembly import Assembly
@@ -42,24 +39,21 @@ from ganrun.training.run import Run
 from ganrun.training.state import SlotState, TrainingState
 from ganrun.training.step import build_step
 
+ONCE = {"discriminator": 1}
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
-CASES = {
-    **{name: {} for name in FAMILIES},
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"steps": 2, "repeat": ONCE if "discriminator" in FAMILIES[name].tables else {}} for name in FAMILIES},
     "gan, clipped gradients": {"accumulate": 2},
-    "wgan-gp": {"precision": "bf16", "accumulate": 2},
+    "wgan-gp": {"precision": "bf16", "accumulate": 2, "steps": 2},
+    "progressive": {},
+    "ada": {},  # adjusted after four steps
     "stylegan2, ada": {"precision": "bf16"},
 }
 """Each family with settings of `[train]`; logging, evaluation and the rest are on their own intervals."""
 
 
 # ── A run without values ──────────────────────────────────────────────────────────────────────────────────
-
-
-def recipe_of(family: Family, folder: Path, **train: Any) -> Recipe:
-    path = folder / "recipe.toml"
-    path.write_text(tomli_w.dumps(family.recipe(**train)), encoding="utf-8")
-    return load_recipe(path, registry_with(*family.plugins))
 
 
 def built(recipe: Recipe, folder: Path) -> Run:
@@ -128,7 +122,7 @@ def steps_taken(run: Run) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_the_host_never_waits_in_a_step(name: str, tmp_path: Path) -> None:
     """But for the order of the data, which goes to the device once in an epoch."""
-    uploads = steps_taken(built(recipe_of(FAMILIES[name], tmp_path, **CASES[name]), tmp_path))
+    uploads = steps_taken(built(FAMILIES[name].loaded(tmp_path, **CASES[name]), tmp_path))
     assert not [line for line in uploads if "training/batches.py" not in line]
     assert len(uploads) <= 4
 
@@ -159,7 +153,7 @@ class Plugin:
 
 def waiting(by: str, folder: Path) -> Run:
     family = Family({"loss": {"use": "waiting", "by": by}, **MLP}, (Plugin(),))
-    return built(recipe_of(family, folder, steps=1), folder)
+    return built(family.loaded(folder, steps=1), folder)
 
 
 @pytest.mark.parametrize("by", ["item", "mask"])
@@ -179,7 +173,7 @@ def test_an_upload_in_a_step_is_found(tmp_path: Path) -> None:
 def test_no_optimiser_reads_from_the_device(use: str, tmp_path: Path) -> None:
     optimizer = {"use": use, "lr": 0.1, "clip_norm": 1.0, "schedule": "linear"}
     family = Family({**FAMILIES["gan"].tables, "optimizer": optimizer})
-    rule = build_optimizer(recipe_of(family, tmp_path).optimizers["generator"])
+    rule = build_optimizer(family.loaded(tmp_path).optimizers["generator"])
     with FakeTensorMode():  # refuses to give values
         weights = nn.ParameterList([torch.empty(3, 4, device=CUDA), torch.empty(2, device=CUDA)])
         slot = SlotState("generator", weights, None, rule.build(weights, CUDA), rule)

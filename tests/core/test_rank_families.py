@@ -25,7 +25,7 @@ from ganrun import load_registry
 from ganrun.base.randomness import derived_seed
 from ganrun.base.ranks import rank_stream, ranks
 from ganrun.contracts.losses import Batch, Nets, Objective, Phase, Terms
-from ganrun.testing import build
+from ganrun.training.builder import build_run
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
@@ -49,14 +49,13 @@ Found = dict[str, dict[str, Tensor]]
 
 def trained(name: str, folder: Path) -> Found:
     """What this rank has after all steps."""
-    family = FAMILIES[name]
-    return left(build(family.recipe(), folder / f"rank{ranks().number}", *family.plugins))
+    place = folder / f"rank{ranks().number}"
+    return left(build_run(FAMILIES[name].loaded(place), place / "run"))
 
 
 def alone(name: str, folder: Path) -> Found:
     """What one process has that takes two parts of each batch."""
-    family = FAMILIES[name]
-    run = build(family.recipe(accumulate=2), folder / "alone", *family.plugins)
+    run = build_run(FAMILIES[name].loaded(folder / "alone", accumulate=2), folder / "alone" / "run")
     InTurn(run)
     return left(run)
 

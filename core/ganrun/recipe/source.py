@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,7 @@ def _line_of(text: str, key: Key) -> int | None:
     return None
 
 
+@lru_cache(512)  # a recipe is asked for dozens of its lines
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
