@@ -151,8 +151,8 @@ class Graphs:
     """The graphs of a run's phases.
 
     A graph holds for one key: the structures that components have named in `begin`, the batch size, the optimisers'
-    state, which a stage may reset and a checkpoint replaces, and what of their settings follows a schedule; the learning
-    rate does not count. With another key, every phase is captured anew.
+    state, which a stage may reset and a checkpoint replaces, and what of their settings follows a schedule, except the
+    learning rate. With another key, every phase is captured anew.
 
     Args:
         run: The run.
