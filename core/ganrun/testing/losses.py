@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ganrun.base.errors import ContractError, IncompatibleError
 from ganrun.base.randomness import isolated_random
-from ganrun.contracts.beginning import begin, depends_on_step
+from ganrun.contracts.beginning import depends_on_step
 from ganrun.contracts.data import Split, to_uint8
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
 from ganrun.contracts.networks import Network
@@ -34,7 +33,7 @@ from ganrun.rehearsal.networks import example_inputs
 from ganrun.testing.clauses import asserted
 from ganrun.testing.devices import META, on_accelerator
 from ganrun.testing.memory import Snapshot
-from ganrun.testing.recording import RecordedGraph
+from ganrun.testing.replaying import check_replays
 
 CPU = torch.device("cpu")
 
@@ -223,7 +222,7 @@ def check_phases(trial: Trial) -> None:
     _check_device(trial.again(META))
     for phase in trial.loss.phases():
         _freeze_others(trial, phase)
-        _check_replays(trial, phase)
+        check_replays(trial, phase)
 
 
 def _check_samples(trial: Trial) -> None:
@@ -263,62 +262,6 @@ def _freeze_others(trial: Trial, phase: Phase) -> None:
     for slot, network in trial.networks.items():
         network.zero_grad()
         network.requires_grad_(slot in phase.trains)
-
-
-def _check_replays(trial: Trial, phase: Phase) -> None:
-    """Captured as a graph, an update is the same on another batch, at another step of the same structure."""
-    batch, graph, found = trial.batch(phase.reads_images), RecordedGraph(), dict[str, Tensor]()
-    structure = begin(trial.remembering, 0, STEPS, trial.device)
-    try:
-        graph.capture(lambda: found.update(_differentiated(trial, phase, batch)))
-    except RuntimeError:  # torch reads values on the CPU that it does not read elsewhere
-        return
-    _change(batch)
-    if begin(trial.remembering, STEPS // 2, STEPS, trial.device) != structure:
-        begin(trial.remembering, 0, STEPS, trial.device)
-    with isolated_random(CPU, 5), _state_kept(trial):
-        graph.replay()
-    replayed = {name: value.clone() for name, value in found.items()}
-    with isolated_random(CPU, 5), _state_kept(trial):
-        called = _differentiated(trial, phase, batch)
-    trial.begin(trial.remembering)
-    others = [name for name, value in called.items() if not torch.allclose(value, replayed[name], equal_nan=True)]
-    assert not others, (
-        f"{phase.name}: captured as a graph, and replayed on another batch at another step, it gives other values of "
-        f"{others} than when it is called. A graph keeps numbers of the host: take batch.step, self.now and buffers "
-        "for what changes, draw from torch's random stream, and let begin return what names another structure"
-    )
-
-
-def _differentiated(trial: Trial, phase: Phase, batch: Batch) -> dict[str, Tensor]:
-    """The terms and the gradients of an update."""
-    terms = phase.objective(trial.nets(), batch)
-    torch.autograd.backward(list(terms.minimise.values()))
-    weights = {f"{slot}.{name}": p for slot in phase.trains for name, p in trial.networks[slot].named_parameters()}
-    gradients = {f"the gradient of {name}": p.grad for name, p in weights.items() if p.grad is not None}
-    for network in trial.networks.values():
-        network.zero_grad()
-    return {**_values(terms), **gradients}
-
-
-@contextmanager
-def _state_kept(trial: Trial) -> Iterator[None]:
-    """A block after which the memory and the networks' buffers are what they were."""
-    memory = Snapshot(trial.remembering)
-    buffers = [(each, each.clone()) for network in trial.networks.values() for each in network.buffers()]
-    yield
-    memory.restore()
-    for buffer, value in buffers:
-        buffer.copy_(value)
-
-
-def _change(batch: Batch) -> None:
-    """Give a batch other values, in place."""
-    parts = (batch.latents, batch.real_images, batch.real_labels, *batch.beside.values())
-    for part in parts:
-        if part is not None:
-            part.copy_(part.roll(1, 0))
-    batch.step.fill_(200.0)
 
 
 # ── Clauses of a phase ────────────────────────────────────────────────────────────────────────────────────
