@@ -29,11 +29,10 @@ def check_replays(trial: Trial, phase: Phase) -> None:
         begin(trial.remembering, 0, STEPS, trial.device)
     with isolated_random(CPU, 5), _state_kept(trial):
         graph.replay()
-    replayed = {name: value.clone() for name, value in found.items()}
     with isolated_random(CPU, 5), _state_kept(trial):
         called = _differentiated(trial, phase, batch)
     trial.begin(trial.remembering)
-    others = [name for name, value in called.items() if not torch.allclose(value, replayed[name], equal_nan=True)]
+    others = [name for name, value in called.items() if not torch.allclose(value, found[name], equal_nan=True)]
     assert not others, (
         f"{phase.name}: captured as a graph, and replayed on another batch at another step, it gives other values of "
         f"{others} than when it is called. A graph keeps numbers of the host: take batch.step, self.now and buffers "
@@ -49,7 +48,8 @@ def _differentiated(trial: Trial, phase: Phase, batch: Batch) -> dict[str, Tenso
     gradients = {f"the gradient of {name}": p.grad for name, p in weights.items() if p.grad is not None}
     for network in trial.networks.values():
         network.zero_grad()
-    return {**values_of(terms), **gradients}
+    found = {**values_of(terms), **gradients}
+    return {name: value.detach().clone() for name, value in found.items()}  # a term may be a tensor of the loss
 
 
 @contextmanager
