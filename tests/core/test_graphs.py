@@ -22,6 +22,7 @@ from ganrun.base.ranks import Ranks
 from ganrun.rundir.checkpoints import load_checkpoint, save_checkpoint
 from ganrun.testing import RecordedGraph, assert_conforms, build, train
 from ganrun.training import graphs
+from ganrun.training.held import HostNumbers, drawn_on_host
 from ganrun.training.measurements import Measurements
 from ganrun.training.run import Run
 from ganrun.training.step import build_step
@@ -410,6 +411,24 @@ def test_the_kit_finds_what_a_graph_would_keep() -> None:
     with pytest.raises(AssertionError, match=r"changes self\.calls"):
         assert_conforms("loss", CountingLoss)
     assert_conforms("loss", Structured)
+
+
+def test_what_a_gpu_run_does_on_the_host_is_seen() -> None:
+    """By values alone, so that it needs no GPU."""
+    cuda = torch.device("cuda")
+    for draws, names in ((lambda: torch.rand(2), 1), (lambda: torch.zeros(2), 0)):
+        with drawn_on_host(cuda) as drawn:
+            draws()
+        assert len(drawn) == names
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.RMSprop([weight])  # it counts on the host unless it is capturable
+    found = []
+    for _ in range(2):
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        found.append(HostNumbers({"optimizer": optimizer}, cuda))
+    assert "the optimizer changes its step, a number of the host" in (found[0].fault(found[1]) or "")
+    assert found[1].fault(HostNumbers({"optimizer": optimizer}, cuda)) is None
 
 
 def test_graphs_can_be_turned_off_and_do_not_decide_the_weights(
