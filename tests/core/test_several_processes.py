@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from click.testing import CliRunner
 
-from ganrun import checkpoints_in, load_checkpoint
+from ganrun import RunDirectory, checkpoints_in, load_checkpoint
 from ganrun.cli import main
 from ganrun.commands.group import COMMANDS, ON_SEVERAL
 from ganrun.testing import train
@@ -33,7 +33,16 @@ RECIPE = {
 }
 
 LAUNCHER = [sys.executable, "-m", "ganrun"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ganrun"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "--max-restarts",
+    "1",
+]
 
 FAILING = '''
 """A loss that fails in one of the processes."""
@@ -98,6 +107,14 @@ class Started:
             time.sleep(0.1)
         raise AssertionError(self.said())
 
+    def wait_for_session(self, number: int) -> None:
+        """Wait until torchrun has started the run so often."""
+        for _ in range(600):
+            if len(sessions(self.folder)) == number:
+                return
+            time.sleep(0.1)
+        raise AssertionError(self.said())
+
     def rank(self, number: int) -> psutil.Process:
         """One of the processes that train."""
         children = psutil.Process(self.process.pid).children(recursive=True)
@@ -128,17 +145,24 @@ def summary(folder: Path) -> dict[str, object]:
     return found
 
 
+def sessions(folder: Path) -> list[dict[str, object]]:
+    """The starts of the run."""
+    return RunDirectory(folder / "run").sessions()
+
+
 def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path) -> None:
-    started = Started([*TORCHRUN, "r.toml", "--output", "run"], folder)
+    started = Started([*TORCHRUN, "-m", "ganrun", "r.toml", "--output", "run", "--resume"], folder)
     started.wait_for(100)
+    started.rank(1).kill()
+    started.wait_for_session(2)
+    started.wait_for((int(str(sessions(folder)[1]["step"])) + 100) // 50 * 50)
     started.rank(1).kill()
     killed = time.monotonic()
     assert started.ended() == 1 and time.monotonic() - killed < 20
     text = "another process of the run has ended without a word, so the run stops"
-    assert started.said().count(f"error: {text}") == 1
+    assert started.said().count(f"error: {text}") == 2
     assert summary(folder)["status"] == "failed" and text in str(summary(folder)["error"])
-    session = json.loads((folder / "run/environment.json").read_text())["sessions"][0]
-    assert session["ranks"] == 2 and session["device_name"].startswith("2 × cpu")
+    assert all(each["ranks"] == 2 and str(each["device_name"]).startswith("2 × cpu") for each in sessions(folder))
 
     last = int(checkpoints_in(folder / "run")[-1].name.removeprefix("step_"))
     shorter = {**RECIPE, "train": {**RECIPE["train"], "steps": last + 8}}

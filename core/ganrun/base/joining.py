@@ -104,7 +104,9 @@ def _connect(at: Launched) -> None:
     if at.local < torch.cuda.device_count():
         torch.cuda.set_device(at.local)
     shared = next(rendezvous("env://", timeout=LONGEST_START))[0]
-    _store = PrefixStore("ganrun", shared)
+    # torchrun keeps its store when it starts processes again, and with it what those before have written.
+    shared = PrefixStore(f"ganrun/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
+    _store = PrefixStore("said", shared)
     dist.init_process_group(
         backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo",
         store=PrefixStore("group", shared),
