@@ -503,7 +503,7 @@ def test_one_warning_names_all_networks_that_look_across_a_cut_batch(tmp_path, c
     build(tables, tmp_path / "run", Plugin())
     lines = (tmp_path / "run.toml").read_text().splitlines()
     number = next(number for number, line in enumerate(lines, 1) if line.startswith("accumulate"))
-    assert caplog.text.count("cuts a batch") == 1
+    assert caplog.text.count("is taken in parts of") == 1
     assert (
         f"run.toml:{number}: " in caplog.text and "the generator normed and the discriminator conv look" in caplog.text
     )
