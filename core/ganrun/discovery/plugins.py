@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 import pluggy
@@ -138,14 +138,17 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | 
 def _entries() -> list[tuple[str, str, EntryPoint]]:
     """Package, version and entry point of each plugin, by name; of the same name, ganrun's own first, so that no other
     package can take the name of a built-in plugin."""
-    entries = [(*_origin(entry), entry) for entry in entry_points(group=PROJECT)]
+    found = entry_points(group=PROJECT)
+    dists = {id(entry.dist): entry.dist for entry in found}
+    origins = {key: _origin(dist) for key, dist in dists.items()}  # read once, however many plugins a package has
+    entries = [(*origins[id(entry.dist)], entry) for entry in found]
     return sorted(entries, key=lambda each: (each[2].name, each[0] != PROJECT, each[0]))
 
 
-def _origin(entry: EntryPoint) -> tuple[str, str]:
+def _origin(dist: Distribution | None) -> tuple[str, str]:
     """Package and version; placeholders if the package's metadata are damaged, which must not stop the others."""
     with suppress(Exception):
-        if entry.dist:
-            metadata = entry.dist.metadata
+        if dist:
+            metadata = dist.metadata
             return metadata["Name"] or "?", metadata["Version"] or "0"
     return "?", "0"

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,16 @@ def required_packages() -> list[str]:
 
 def package_versions() -> dict[str, str]:
     """Versions of ganrun and of the packages that it requires, without those that are absent."""
-    found = {}
-    for package in required_packages():
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: _version_of(package) for package in required_packages()}
+    return {package: text for package, text in found.items() if text is not None}
+
+
+@cache
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _recipe_git_state(recipe: Recipe) -> dict[str, Any] | None:
