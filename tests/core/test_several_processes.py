@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -118,7 +119,7 @@ class Started:
     def rank(self, number: int) -> psutil.Process:
         """One of the processes that train."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(each for each in children if each.environ().get("RANK") == str(number))
+        return next(each for each in children if is_rank(each) and each.environ()["RANK"] == str(number))
 
     def ended(self) -> int:
         """Its exit status."""
@@ -129,12 +130,19 @@ class Started:
         return self.log.read_text()
 
 
+def is_rank(process: psutil.Process) -> bool:
+    """Whether torchrun has started it."""
+    with suppress(psutil.Error):
+        return "RANK" in process.environ()
+    return False
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A working directory with the recipe; afterwards, none of its processes is left."""
     (tmp_path / "r.toml").write_text(tomli_w.dumps(RECIPE), encoding="utf-8")
     yield tmp_path
-    left = [each for each in psutil.Process().children(recursive=True) if each.is_running()]
+    left = [each for each in psutil.Process().children(recursive=True) if is_rank(each)]
     for each in left:
         each.kill()
     assert left == []
