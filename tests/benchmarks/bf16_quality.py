@@ -93,20 +93,25 @@ def _report(output: Path) -> None:
                 print("|", " | ".join((family, precision, steps, seconds, str(len(found)), *cells)), "|")
     print()
     for family in RECIPES:
-        first, second = (_found(output, family, precision) for precision in PRECISIONS)
-        if len(first) > 1 and len(second) > 1:
+        f32, bf16 = ({each["seed"]: each for each in _found(output, family, precision)} for precision in PRECISIONS)
+        if len(pairs := f32.keys() & bf16.keys()) > 1:
             for name in ("fid_classifier", "inception_score_classifier"):
-                values = ([result[name] for result in results] for results in (first, second))
+                values = [[found[seed][name] for seed in sorted(pairs)] for found in (f32, bf16)]
                 print(f"{family}, {name}: {_verdict(*values)}")
 
 
 def _verdict(f32: Sequence[float], bf16: Sequence[float]) -> str:
-    """Where bf16's mean lies among the seeds of f32, and the difference of the means with its standard error."""
+    """Where bf16's mean lies among the seeds of f32, and the differences seed by seed: with the same seed, the weights
+    at first, the order of the data and the latents are the same."""
     mean = statistics.mean(bf16)
     place = "within" if min(f32) <= mean <= max(f32) else "outside"
-    error = sum(statistics.variance(values) / len(values) for values in (f32, bf16)) ** 0.5
-    difference = f"difference {mean - statistics.mean(f32):+.3f}, its standard error {error:.3f}"
-    return f"bf16's mean {mean:.3f} is {place} f32's seeds, {min(f32):.3f} to {max(f32):.3f}; {difference}"
+    differences = [second - first for first, second in zip(f32, bf16, strict=True)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    by_seed = f"{', '.join(f'{each:+.3f}' for each in differences)}, mean {statistics.mean(differences):+.3f}"
+    return (
+        f"bf16's mean {mean:.3f} is {place} f32's seeds, {min(f32):.3f} to {max(f32):.3f}; "
+        f"differences by seed {by_seed}, its standard error {error:.3f}"
+    )
 
 
 def _found(output: Path, family: str, precision: str) -> list[dict]:
