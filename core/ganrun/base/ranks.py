@@ -72,8 +72,8 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     flat.div_(total)  # before the exchange: a mask may hold the largest number there is
     with exchanging():
         dist.all_reduce(flat)
-    for each, mean in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
-        each.copy_(mean.view_as(each))
+    means = torch.split(flat, [each.numel() for each in tensors])
+    torch._foreach_copy_(list(tensors), [mean.view_as(each) for each, mean in zip(tensors, means, strict=True)])
 
 
 def gathered(value: Lists, at: Ranks) -> list[Lists]:
