@@ -126,6 +126,8 @@ def _holds(state: _State) -> bool:
     """Whether the settings have this effect already."""
     if any(node.fp32_precision != value for (node, *_), value in zip((*CUDA, *CPU), state.nodes, strict=True)):
         return False
+    if _blocks:  # it has made the older settings agree, and whoever changes them since writes into the tree
+        return True
     _hear_warning()
     try:
         return _cuda.allow_tf32 is state.allow_cudnn and torch.get_float32_matmul_precision() == state.matmul
