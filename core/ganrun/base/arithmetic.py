@@ -85,9 +85,10 @@ _STATES = {
 
 
 class _Block:
-    """A block that is being executed, with the settings before it."""
+    """A block that is being executed, with the settings in it and before it."""
 
-    def __init__(self, before: _State) -> None:
+    def __init__(self, state: _State, before: _State) -> None:
+        self.state = state
         self.before = before
 
 
@@ -103,9 +104,9 @@ def _float32_as(precision: str) -> Iterator[None]:
         yield
         return
     with _lock:
-        block = _Block(_found())
+        block = _Block(_STATES[precision], _found())
         _blocks.append(block)
-        _apply(_STATES[precision])
+        _apply(block.state)
     try:
         yield
     finally:
@@ -124,10 +125,14 @@ def _end(block: _Block) -> None:
 
 def _holds(state: _State) -> bool:
     """Whether the settings have this effect already."""
+    if _blocks and _blocks[-1].state is state:  # it has set all of them, and other code since then mostly one of these
+        return bool(
+            _cuda.conv.fp32_precision == state.nodes[0]
+            and torch.backends.cuda.matmul.fp32_precision == state.nodes[2]
+            and _cpu.matmul.fp32_precision == state.nodes[-1]
+        )
     if any(node.fp32_precision != value for (node, *_), value in zip((*CUDA, *CPU), state.nodes, strict=True)):
         return False
-    if _blocks:  # it has made the older settings agree, and whoever changes them since writes into the tree
-        return True
     _hear_warning()
     try:
         return _cuda.allow_tf32 is state.allow_cudnn and torch.get_float32_matmul_precision() == state.matmul
