@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.test_graphs import Plugin, check_equal, left, made, said
+from tests.core.test_graphs import COVERED, FALL_BACKS, Plugin, check_equal, left, made, said
 from tests.families import FAMILIES
 from torch import Tensor
 
@@ -26,29 +26,7 @@ TOLERANCE = 1e-4
 rates are rounded to float32 where steps are captured. Adam's ε is large, so that a gradient of rounding errors alone,
 as of a bias before batch norm, moves nothing."""
 
-MAIN = (
-    "gan, mirrored",
-    "gan, clipped gradients",
-    "gan, bf16",
-    "gan, dropout",
-    "lsgan, dcgan",
-    "wgan",
-    "wgan-gp",
-    "hinge",
-    "cgan",
-    "acgan",
-    "sagan",
-    "infogan",
-    "vae, beta",
-    "stylegan2",
-    "progressive",
-    "penalties on gradients",
-    "lazy penalties",
-    "diffaugment",
-    "ada",
-    "vqvae-ema",
-    "growing",
-)
+MAIN = [name for name in COVERED if name not in FALL_BACKS]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import torch.backends.cudnn.rnn
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """A block in which float32 is float32 on every device, whatever the process has set: TF32 is off.
+    """A block in which float32 is float32 on every device, even where the process allows TF32: TF32 is off.
 
         with ganrun.exact_float32():
             distances = torch.cdist(features, references)

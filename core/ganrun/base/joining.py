@@ -138,7 +138,7 @@ def _tell(text: str, exit_status: int, at: Launched) -> bool:
         if at.ranks.number > 0:
             time.sleep(HEAD_START_SECONDS)
         return bool(_store.add(f"reported/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1)
-    except RuntimeError:  # whoever keeps the store has ended
+    except RuntimeError:  # the process that keeps the store has ended
         return True
 
 

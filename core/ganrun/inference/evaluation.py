@@ -158,7 +158,7 @@ def measured(
     metrics: Sequence[Metric], evaluation: SharedEvaluation, frames: Callable[[int, str], called] = frame_by_place
 ) -> list[Score]:
     """The scores of all metrics, from one pass over each source, each with its whole protocol. All of it is computed in
-    exact float32, whatever the process has set.
+    exact float32, even where the process allows TF32.
 
     Args:
         metrics: In the order of the recipe.

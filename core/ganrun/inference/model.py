@@ -34,7 +34,7 @@ class Model:
     """The networks of a loss, for scores and pictures.
 
     No method advances the caller's random stream, or changes the mode of a network. None computes gradients, except
-    `decode` where it is asked to. All compute in exact float32, whatever the process has set.
+    `decode` where it is asked to. All compute in exact float32, even where the process allows TF32.
 
     Args:
         spec: What the networks were built for.

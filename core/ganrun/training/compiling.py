@@ -74,8 +74,8 @@ class CompiledCalls:
     """Calls a network, its methods and its parts as a view asks, each compiled when it is first called in some way.
 
     A way is what decides which operations are executed: shapes, whether gradients are needed, the mode. Each way has
-    compiled code of its own, so that what is compiled again within one is clearly wrong, and torch's limit, which
-    counts by code, is not reached by many networks together.
+    separate compiled code. So a second compilation of one way is a fault, and many networks together do not reach
+    torch's limit, which counts by code.
     """
 
     def __init__(self, compiler: Compiler, module: nn.Module, where: str) -> None:
@@ -158,7 +158,7 @@ class _Way:
 
 
 def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that calls another one, with a code object of its own, by which torch counts what it has compiled."""
+    """A function that calls another one. Its code object is a new one, because torch counts compilations by code."""
 
     def call(*inputs: Any, **conditions: Any) -> Any:
         return function(*inputs, **conditions)

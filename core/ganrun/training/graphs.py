@@ -152,7 +152,7 @@ class Graphs:
 
     A graph holds for one key: the structures that components have named in `begin`, the batch size, the optimisers'
     state, which a stage may reset and a checkpoint replaces, and those of their settings, other than the learning rate,
-    that follow a schedule. With another key, every phase is captured anew.
+    that follow a schedule. With another key, every phase is captured again.
 
     Args:
         run: The run.
@@ -209,7 +209,7 @@ class Graphs:
         }
 
     def failed(self) -> None:
-        """Have every phase captured anew: a capture that failed leaves earlier graphs without their random stream."""
+        """Have every phase captured again: a capture that failed leaves earlier graphs without their random stream."""
         self._failures += 1
 
     def say(self, phase: Phase, fault: str) -> None:

@@ -34,6 +34,7 @@ def with_precision(recipe: Recipe, device: torch.device, directory: RunDirectory
     if directory is None:
         return chosen_in(recipe, device)
     if recipe.train.precision != AUTO:
+        _of_first(recipe.train.precision)  # every rank exchanges, also where recipes differ, which is found later
         _tell(recipe, device)
         return recipe
     stored = _stored(directory)
