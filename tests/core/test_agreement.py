@@ -112,9 +112,9 @@ def executed(tables: dict[str, Any], folder: Path, resume: bool = False) -> dict
     return {"step": run.step, "weights": run.state.weights(), "scores": [s.value for s in run.scores.values()]}
 
 
-def with_other_seeds(tables: dict[str, Any], folder: Path) -> str:
+def with_other_recipes(tables: dict[str, Any], folder: Path, train: list[dict[str, Any]]) -> str:
     """Why ranks with different recipes are refused."""
-    own = {**tables, "train": {**tables["train"], "seed": dist.get_rank()}}
+    own = {**tables, "train": {**tables["train"], **train[dist.get_rank()]}}
     with pytest.raises(RequestError) as refused:
         build(own, directory(folder), Plugin())
     return refused.value.message
@@ -160,8 +160,9 @@ def test_an_observer_of_the_first_rank_ends_the_run_of_all(tmp_path: Path, pair:
     assert ganrun.RunDirectory(tmp_path / "run").summary()["stopped"] == "enough"
 
 
-def test_ranks_with_different_recipes_are_refused(tmp_path: Path, pair: Any) -> None:
-    for message in pair(with_other_seeds, TABLES, tmp_path):
+@pytest.mark.parametrize("train", [[{"seed": 0}, {"seed": 1}], [{"precision": "auto"}, {"precision": "bf16"}]])
+def test_ranks_with_different_recipes_are_refused(tmp_path: Path, pair: Any, train: list[dict[str, Any]]) -> None:
+    for message in pair(with_other_recipes, TABLES, tmp_path, train):
         assert message.startswith("the recipe on one machine is not that on another")
     assert not (tmp_path / "run").exists()
 
