@@ -35,10 +35,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 class Checkpoints(ganrun.Observer):
     """Saves the training state, so that a run can be continued bit for bit.
 
-    Written every `every_steps`, after the last step, and when the run is interrupted or fails. It is the last of all that
-    belongs to a step: where there is a checkpoint, there are its pictures and records too. One that cannot be written,
-    as on a full disk, is tried again later; only the final weights must be saved. A checkpoint with wrong checksums is
-    skipped in favour of the one before it. The state with the best score can be kept as well.
+    Written every `every_steps`, after the last step, and when the run is interrupted or fails. It is the last of all
+    that belongs to a step: where there is a checkpoint, there are its pictures and records too. One that cannot be
+    written, as on a full disk, is tried again later; only the final weights must be saved. A checkpoint with wrong
+    checksums is skipped in favour of the one before it. The state with the best score can be kept as well.
     """
 
     class Settings(ganrun.Settings):
