@@ -65,7 +65,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with ThreadPoolExecutor(FLUSH_THREADS) as pool:
             _ = list(pool.map(_flush, (partial, *partial.rglob("*"))))
         _exchange(partial, path)
-        _flush(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -129,6 +128,7 @@ def _exchange(new: Path, path: Path) -> None:
     finally:  # also where a signal comes between the two
         if not path.exists() and old.exists():
             old.rename(path)
+    _flush(path.parent)
     if old.exists():
         remove_folder(old)
 

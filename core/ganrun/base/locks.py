@@ -281,11 +281,14 @@ def _describe(handle: int) -> None:
 
 def _release(handle: int, created: Path | None) -> None:
     with suppress(OSError):
-        if created is None:
-            os.ftruncate(handle, 0)
-        elif _is_at(handle, created):
-            created.unlink()
+        os.ftruncate(handle, 0)
+        if sys.platform != "win32" and created is None:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a forked process has the handle too
+    is_there = created is not None and _is_at(handle, created)
     os.close(handle)
+    if created is not None and is_there:
+        with suppress(OSError):
+            created.unlink()
 
 
 def _holder(path: Path) -> Holder:
