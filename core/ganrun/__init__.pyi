@@ -28,6 +28,10 @@ from .base.files import (
     remove_folder as remove_folder,
 )
 from .base.jsons import json_text as json_text
+from .base.locks import (
+    LockedError as LockedError,
+    locked as locked,
+)
 from .base.npz import (
     ArrayHeader as ArrayHeader,
     npz_headers as npz_headers,

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -104,30 +104,34 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(
+    path: Path, what: str, *, patience_seconds: float | None = None, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
     """A block in which this process alone holds the lock `path`. The file stays, empty, and is not to be removed.
 
     Args:
         path: The lock's file, made if it is missing; its folder is there.
         what: What the lock is for, as messages name it.
+        patience_seconds: How long the lock is tried; a second unless given.
+        on_wait: If given, it is called once where another process has the lock, which is then waited for.
 
     Raises:
         LockedError: if another process holds it, saying which one, and how to take over.
         OSError: if the file cannot be made or opened.
     """
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     try:
-        handle, created = _taken(path), None
-    except BlockingIOError:
-        raise LockedError(f"{what} is in use by {_holder(path)}; wait for that process, or end it") from None
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        handle, told = _acquired(path, what, patience)
+    except LockedError:
+        if on_wait is None:
             raise
-        handle, created = _created(path, what), _created_name(path)
+        on_wait()
+        handle, told = _awaited(path, what)
     try:
-        with _signs_of_life(handle, created or path):
+        with _signs_of_life(handle, told):
             yield
     finally:
-        _release(handle, created)
+        _release(handle, None if told == path else told)
 
 
 def is_locked(path: Path) -> bool:
@@ -148,17 +152,40 @@ def is_locked(path: Path) -> bool:
         return False
 
 
+def _awaited(path: Path, what: str) -> tuple[int, Path]:
+    while True:
+        with suppress(LockedError):
+            return _acquired(path, what, PATIENCE_SECONDS)
+
+
+def _acquired(path: Path, what: str, patience_seconds: float) -> tuple[int, Path]:
+    """A handle of the file that tells who holds the lock, and its place.
+
+    Raises:
+        LockedError: if another process holds it.
+        OSError: if the file cannot be made or opened.
+    """
+    try:
+        return _taken(path, patience_seconds), path
+    except BlockingIOError:
+        raise LockedError(f"{what} is in use by {_holder(path)}; wait for that process, or end it") from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    return _created(path, what, patience_seconds), _created_name(path)
+
+
 # ── The kernel's lock ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _taken(path: Path) -> int:
+def _taken(path: Path, patience_seconds: float) -> int:
     """A handle of the file with the kernel's lock on it.
 
     Raises:
         BlockingIOError: if another process has the lock.
         OSError: if there is no lock to be had here.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         try:
@@ -166,7 +193,7 @@ def _taken(path: Path) -> int:
             if _is_at(handle, path):  # else it was removed while this process waited
                 return handle
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 os.close(handle)
                 raise
         except BaseException:
@@ -203,13 +230,16 @@ def _created_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.held")
 
 
-def _created(path: Path, what: str) -> int:
+def _created(path: Path, what: str, patience_seconds: float) -> int:
     """A handle of the file that only one process can create."""
     created = _created_name(path)
     try:
         return _create(created)
     except FileExistsError:
-        holder = _holder(created)
+        time.sleep(patience_seconds)
+    with suppress(FileExistsError):
+        return _create(created)
+    holder = _holder(created)
     if holder.is_gone:
         with suppress(OSError):
             _move_away(created)
