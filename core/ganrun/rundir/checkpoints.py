@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +21,13 @@ from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
 from ganrun.base.jsons import json_text
-from ganrun.rundir.records import RECIPE
+from ganrun.contracts.scores import Score
+from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
 
 FORMAT = 1
-MANIFEST, PROGRESS = "manifest.json", "progress.pt"
+MANIFEST, PROGRESS, SCORE = "manifest.json", "progress.pt", "score.json"
 
 
 class Checkpoint(NamedTuple):
@@ -34,34 +37,59 @@ class Checkpoint(NamedTuple):
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
 
     progress: Mapping[str, Any]
-    """`optimizers` by slot, `step`, `images_seen` and `seconds`: what `torch.load(weights_only=True)` reads."""
+    """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`, and under
+    `records` the number of lines of metrics.jsonl until then."""
 
 
 class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
     """A checkpoint's files do not match its manifest."""
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a checkpoint; the folder appears only when every file in it is complete.
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = None) -> None:
+    """Write a checkpoint; the folder appears only when every file in it is complete. One of that name is replaced.
+
+    Args:
+        checkpoint: Its content, as from `Run.checkpoint`.
+        folder: Where, as from `checkpoint_path`.
+        score: For what the state is kept; `score_of` reads it.
 
     Raises:
         RunError: if it cannot be written; a full disk leaves nothing behind.
     """
     try:
         with atomic_folder(folder) as partial:
-            _write(checkpoint, partial)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
+            _write(checkpoint, partial, score)
+    except OSError as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
+    except (SafetensorError, RuntimeError) as error:
         raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
 
 
-def _write(checkpoint: Checkpoint, folder: Path) -> None:
+def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
     for network, tensors in checkpoint.weights.items():
         write_weights(folder / f"{network}.safetensors", tensors)
-    torch.save(dict(checkpoint.progress), folder / PROGRESS)
-    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     facts = {name: checkpoint.progress[name] for name in ("step", "images_seen")}
+    if score is not None:
+        record = Record(**facts, seconds=checkpoint.progress["seconds"], time=time.time(), evaluation=(score,))
+        (folder / SCORE).write_text(f"{record.text()}\n", encoding="utf-8")
+    progress = io.BytesIO()  # torch tells nobody why a file cannot be written
+    torch.save(dict(checkpoint.progress), progress)
+    (folder / PROGRESS).write_bytes(progress.getbuffer())
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     manifest = {"format": FORMAT, **facts, "sha256": checksums}
     (folder / MANIFEST).write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def score_of(folder: Path) -> tuple[int, Score] | None:
+    """The step of a checkpoint and the score for which it is kept; None if it says none, as `best` of ganrun 0.1.0.
+
+    The file is under the checkpoint's checksums, which `load_checkpoint` compares.
+    """
+    try:
+        record = Record.parse((folder / SCORE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return (record.step, record.evaluation[0]) if record is not None and record.evaluation else None
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -206,6 +206,7 @@ def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
     """Add the scores to metrics.jsonl and, if they are of the run's own sampling and the latest of their names, to
     summary.json."""
     run.record({}, scores, rescored=True)
+    run.directory.flush_records()
     summary = run.directory.summary()
     if is_own and isinstance(steps := summary.get("steps"), int) and run.step <= steps:
         found = latest_scores(run.directory.evaluations(), steps, run.model.sampling_protocol)

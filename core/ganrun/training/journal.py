@@ -45,7 +45,8 @@ def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
 
 
 def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
-    """Write summary.json with the run's present state, and the scores that are recorded until its step.
+    """Write summary.json with the run's present state, and the scores that are recorded until its step; none where
+    recipe.toml could not be written, and so there is no run.
 
     Args:
         run: The run.
@@ -55,6 +56,8 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
     Raises:
         RunError: if it cannot be written.
     """
+    if not run.directory.holds_run:
+        return
     if run.directory.metrics_path.is_file():
         run.announce(run.directory.metrics_path, "metrics")
     summary = Summary(

@@ -7,7 +7,7 @@ import logging
 from ganrun.base.arithmetic import float32_as
 from ganrun.base.errors import Interrupted, RequestError
 from ganrun.base.ranks import first_says
-from ganrun.training.continuing import has_new_metric, stored_recipe
+from ganrun.training.continuing import check_unchanged, has_new_metric, stored_recipe
 from ganrun.training.equality import share_state
 from ganrun.training.journal import write_facts, write_summary
 from ganrun.training.meter import Meter
@@ -28,9 +28,11 @@ def execute(run: Run) -> None:
     """
     status, fault = "failed", None
     with run.directory.occupied(), run.interruption, float32_as(tf32=run.recipe.train.precision == "tf32"):
+        check_unchanged(run.directory, run.found)
         run.emit("run_starting")
         share_state(run)
         _check_steps(run)
+        run.directory.clear_leftovers()
         try:
             stored = stored_recipe(run.directory, run.recipe) if run.resumed else run.recipe.resolved()
             write_facts(run, stored)
@@ -75,6 +77,7 @@ def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     meter.read()
     run.emit("training_ended")
     scorer.score()
+    run.directory.flush_records()
 
 
 def _check_steps(run: Run) -> None:
