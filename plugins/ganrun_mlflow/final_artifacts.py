@@ -28,10 +28,13 @@ class FinalArtifacts:
         self._run = run
         self._uploads = uploads
 
-    def send(self) -> None:
-        """Send those that are new or changed; checkpoint and model only if the settings ask for them."""
+    def send_pictures(self) -> None:
+        """Send the last pictures and the samples to compare, if they are new or changed."""
         self._send_last_pictures()
         self._send_comparison()
+
+    def send_weights(self) -> None:
+        """Send the checkpoint and the model if they are new or changed, and the settings ask for them."""
         for checkpoint in checkpoints_in(self._run.directory.path)[-1:]:
             if self._run.state.log_checkpoints:
                 self._send_checkpoint(checkpoint)

@@ -203,7 +203,7 @@ def test_a_file_that_only_a_folder_names_is_not_created(
     command: str, handed_over: Callable[..., RunDirectory], tmp_path: Path
 ) -> None:
     address = f"sqlite:///{tmp_path}/folder/not-there.db"
-    directory = handed_over(uri=address, recipe_uri=address)
+    directory = handed_over(uri=address, recipe_uri=address, run_id="0" * 32)
     assert ganrun_command(command, directory.path).exit_code == COMMANDS[command][0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["handed-over"]
 
