@@ -66,8 +66,8 @@ def _fulfil(done: futures.Future[T], work: Callable[[], T]) -> None:
 def leave_workers_behind() -> None:
     """Let the process end without the threads of pools that were started from a daemon thread.
 
-    Libraries upload files in pools, some without any time limit. At its exit, Python waits for all threads of pools, even
-    for daemons. It has no public way to prevent that; where its private one changes, it waits again.
+    Libraries upload files in pools, some without any time limit. At its exit, Python waits for all threads of pools,
+    even for daemons. It has no public way to prevent that; where its private one changes, it waits again.
     """
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
