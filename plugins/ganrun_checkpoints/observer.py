@@ -93,10 +93,9 @@ class Checkpoints(ganrun.Observer):
         if self.settings.best is None:
             return
         score = next((score for score in scores if score.name == self.settings.best), None)
-        if score is None and run.lacks_scores:
-            return
         if score is None:
-            self._warn(scores)
+            if not run.lacks_scores:
+                self._warn(scores)
         elif score.improves_on(self._best):
             self._keep_unlike(run, score)
             save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))

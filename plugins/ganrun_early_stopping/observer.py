@@ -14,7 +14,8 @@ class EarlyStopping(ganrun.Observer):
     """Ends training when a score has not improved for several evaluations.
 
     The run then counts as finished. After a change of protocol, such as another number of samples, counting starts
-    again. An evaluation in which the metric fails does not count. To keep the best state rather than the last, set `best` in [checkpoints].
+    again. An evaluation in which the metric fails does not count. To keep the best state rather than the last, set
+    `best` in [checkpoints].
     """
 
     class Settings(ganrun.Settings):

@@ -132,8 +132,9 @@ class Target(ganrun.Observer):
 
     def _age(self, run: Run) -> str:
         """Of which step the latest score is, if it is not of the last one."""
-        latest = run.latest_scores().get(self.settings.metric) if run.lacks_scores else None
-        return f"; measured at step {latest.step}, since a metric has failed after it" if latest else ""
+        latest = run.latest_scores().get(self.settings.metric)
+        is_old = run.lacks_scores and latest is not None and latest.step < run.step
+        return f"; measured at step {latest.step}, since a metric has failed after it" if latest and is_old else ""
 
     def _published(self) -> str:
         return f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"
