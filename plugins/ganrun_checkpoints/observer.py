@@ -117,8 +117,9 @@ class Checkpoints(ganrun.Observer):
             return
         score = next((score for score in scores if score.name == self.settings.best), None)
         if score is None:
-            measured = ", ".join(score.name for score in scores)
-            self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
+            if not run.lacks_scores:
+                measured = ", ".join(score.name for score in scores)
+                self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
         elif score.improves_on(self._best):
             self._keep_best(run, step, score)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,19 +11,16 @@ from typing import Any
 
 import click
 
-from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
-from ganrun.base.frames import failure
+from ganrun.base.errors import GanrunError, Interrupted, RequestError, RunError
+from ganrun.base.frames import failure, is_out_of_memory
 from ganrun.base.launched import launched
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.streams import silence_stdout
 from ganrun.base.suggestions import did_you_mean
-from ganrun.base.texts import printable
 from ganrun.commands.launching import ARGUMENTS
+from ganrun.commands.reporting import report, silence_lost_streams
 from ganrun.discovery.registry import Registry, load_registry
-
-TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
-"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
 ON_SEVERAL = ("train", "resume")
 """Commands that torchrun can start as several processes of one run."""
@@ -113,21 +108,26 @@ def _check_alone(name: str) -> None:
 
 @contextmanager
 def _reported_errors() -> Iterator[None]:
-    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status."""
+    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status, as
+    advice is where there is no memory left."""
     try:
         yield
     except Interrupted as interruption:
         sys.exit(interruption.exit_status)
     except GanrunError as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            traceback.print_exception(error)
-        is_located = error.where or isinstance(error, RecipeError)
-        click.echo(printable(without_secrets(str(error) if is_located else f"error: {error}")), err=True)
+        report(error)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader has gone away, as after `| head`
         silence_stdout()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        report(error)
+        sys.exit(1)
+    finally:
+        silence_lost_streams()
 
 
 def set_up_logging() -> None:

@@ -19,7 +19,7 @@ from ganrun.training.components import build_optimizer
 from ganrun.training.precision import AUTO
 from ganrun.training.starting import has_same_start
 
-FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps")
+FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings of [train] that do not decide the weights."""
 
 

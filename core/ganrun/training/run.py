@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ganrun.base.errors import ContractError
+from ganrun.base.faults import Faults
 from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.base.signals import DeferredSignals
@@ -66,7 +67,13 @@ class Run:
         self.group: str | None = None
         """The name that replicates of one recipe share; None for a run by itself."""
         self.interruption = DeferredSignals()
-        """Ctrl-C and SIGTERM while the run executes."""
+        """Signals while the run executes, and its time limit."""
+        self.started = time.monotonic()
+        """When the time of `[train] limit_seconds` began."""
+        self.faults = Faults()
+        """What observers and metrics failed to do, and the run went on without."""
+        self.lacks_scores = False
+        """Whether a metric has failed in the latest evaluation, so that its scores are missing."""
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
         self.notes: dict[str, Any] = {}
@@ -164,6 +171,7 @@ class Run:
         self._tell_missing(checkpoint.progress.get("records"))
         self.scores = {name: latest.score for name, latest in self.latest_scores().items()}
         summary = self.directory.summary()
+        self.lacks_scores = self.faults.restore(summary.get("faults"), self.step)
         if isinstance(steps := summary.get("steps"), int) and steps <= self.step:
             self.notes = notes_in(summary) | self.notes
             self.last_files = last_files_in(summary) | self.last_files
@@ -224,13 +232,14 @@ class Run:
         add_line(self, values, scores, rescored=rescored)
 
     def agree(self) -> None:
-        """Let all ranks agree on whether training ends here, by an observer of the first one or by a signal to any."""
+        """Let all ranks agree on whether training ends here, by an observer of the first one, or by a signal to any or
+        its time limit."""
         if ranks().total == 1:
             return
-        stops, signal_number = largest_over_ranks(int(self.stopped is not None), self.interruption.signal_number or 0)
+        stops, exit_status = largest_over_ranks(int(self.stopped is not None), self.interruption.exit_status)
         if stops and self.stopped is None:
             self.stopped = "the first rank has stopped it"
-        self.interruption.agreed = signal_number > 0
+        self.interruption.agreed = exit_status
 
     def add_to_summary(self, name: str, content: Any) -> None:
         """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again.
