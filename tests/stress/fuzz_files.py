@@ -274,7 +274,9 @@ def make_runs(folder: Path) -> None:
     from ganrun_mlflow.sync_state import SyncState
 
     execute(built(4, folder / "runs/good"))
-    state = SyncState(uri="sqlite:///x.db", experiment="e", name="n", started=1.7e9, params={"a": "1"}, tags={}, dataset={})
+    state = SyncState(
+        uri="sqlite:///x.db", experiment="e", name="n", started=1.7e9, params={"a": "1"}, tags={}, dataset={}
+    )
     state.write(RunDirectory(folder / "runs/good"))
     shutil.copytree(folder / "runs/good", folder / "runs/bad")
     with suppress(RequestError):
@@ -604,7 +606,9 @@ READERS: Mapping[str, Reader] = {
     "bmp": Reader(partial(make_pictures, ending="bmp"), "data/a/0.bmp", read_picture),
     "folder": Reader(make_pictures, "data/*/*", folder_data()),
     "zip": Reader(make_zip, "data", folder_data(), repacked),
-    "dataset.json": Reader(partial(make_labelled, name="dataset.json"), "data/dataset.json", folder_data(), changed_json),
+    "dataset.json": Reader(
+        partial(make_labelled, name="dataset.json"), "data/dataset.json", folder_data(), changed_json
+    ),
     "metadata.csv": Reader(partial(make_labelled, name="metadata.csv"), "data/metadata.csv", folder_data()),
     "metadata.jsonl": Reader(
         partial(make_labelled, name="metadata.jsonl"), "data/metadata.jsonl", folder_data(), changed_lines
@@ -634,7 +638,9 @@ def trial(reader: Reader, pristine: Path, folder: Path, chance: random.Random) -
         return judged(lambda: reader.read(folder))
 
 
-def run(names: list[str], trials: int, seed: int, base: Path | None = None) -> tuple[dict[str, Counter[str]], list[Failure]]:
+def run(
+    names: list[str], trials: int, seed: int, base: Path | None = None
+) -> tuple[dict[str, Counter[str]], list[Failure]]:
     """The outcomes by reader, and the failures."""
     rows, failures = {}, []
     made: dict[Any, Path] = {}

@@ -161,7 +161,20 @@ def odd_bytes(chance: random.Random) -> bytes:
     """A content that has nothing to do with the file that it is in."""
     return chance.choice(
         (
-            *(b"", b"\0", b"\n", b"{}", b"[]", b"null", b"0", b'"x"', b"nan", b"1e999", b"\xff\xfe\0", b"\xef\xbb\xbf{}"),
+            *(
+                b"",
+                b"\0",
+                b"\n",
+                b"{}",
+                b"[]",
+                b"null",
+                b"0",
+                b'"x"',
+                b"nan",
+                b"1e999",
+                b"\xff\xfe\0",
+                b"\xef\xbb\xbf{}",
+            ),
             *(b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5_000, b"-" * 100, b"\0" * 100_000, b"\x1f\x8b", b"PK\3\4"),
             *(b"a." * 20_000 + b"a=1", b"[" + b"a." * 20_000 + b"a]", b'{"a":1,' * 1_000, b"<!doctype html><html>"),
             chance.randbytes(chance.choice((1, 16, 300, 5_000))),
@@ -221,7 +234,9 @@ def judged(call: Callable[[], object], bound: float = BOUND_SECONDS) -> tuple[st
     return outcome, details
 
 
-def fuzz(trial: Callable[[random.Random], tuple[str, str]], trials: int, seed: int) -> tuple[Counter[str], list[Failure]]:
+def fuzz(
+    trial: Callable[[random.Random], tuple[str, str]], trials: int, seed: int
+) -> tuple[Counter[str], list[Failure]]:
     """Run trials, each with random numbers of its own, so that every one can be repeated alone."""
     outcomes: Counter[str] = Counter()
     failures = []

@@ -121,8 +121,7 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
 
 
 def listed(faults: Sequence[str]) -> list[str]:
-    """Faults as they are reported: the first ones, each in lines of a readable length, and how many there are beyond.
-    """
+    """Faults as they are reported: the first ones, each in lines of a readable length, and how many there are beyond."""
     shown = ["\n".join(map(_shortened, fault.split("\n"))) for fault in faults[:LISTED_FAULTS]]
     return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
 
