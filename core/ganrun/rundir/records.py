@@ -12,7 +12,6 @@ summary.json has the same tables, with the values of the scores under `scores` a
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 from ganrun.base.jsons import json_text
 from ganrun.contracts.scores import Score
+from ganrun.rundir.contents import is_amount, is_count, parsed
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 
@@ -122,8 +122,8 @@ class Record:
     def parse(cls, line: str | bytes) -> Self | None:
         """The record of a line's text; None if a crash has cut it short, or it is no record."""
         try:
-            return cls.from_json(json.loads(line))
-        except (ValueError, RecursionError):
+            return cls.from_json(parsed(line if isinstance(line, str) else line.decode()))
+        except ValueError:
             return None
 
     def text(self) -> str:
@@ -312,16 +312,16 @@ def _is_score(name: str) -> bool:
 
 def _whole(content: Json, key: str) -> int:
     value = content.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{key} is no whole number")
+    if not isinstance(value, int) or not is_count(value):
+        raise ValueError(f"{key} is no whole number from 0")
     return value
 
 
 def _number(content: Json, key: str) -> float:
-    number = _finite_or_nan(content.get(key))
-    if math.isnan(number):
-        raise ValueError(f"{key} is no number")
-    return number
+    value: Any = content.get(key)
+    if not is_amount(value):
+        raise ValueError(f"{key} is no number from 0")
+    return float(value)
 
 
 def _finite_or_nan(value: object) -> float:
