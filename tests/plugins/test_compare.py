@@ -385,7 +385,7 @@ def test_tables_keep_to_the_width_of_the_terminal(runs: Path, width: int, monkey
 
 def test_an_encoding_without_arrows_gets_the_numbers(runs: Path) -> None:
     result = CliRunner(charset="ascii", catch_exceptions=False).invoke(main, ["compare", str(runs / "wide")])
-    assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and "mse ?" in result.stdout
+    assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and r"mse \u2193" in result.stdout
 
 
 def _plain(text: str) -> str:

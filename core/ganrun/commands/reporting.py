@@ -1,10 +1,9 @@
-"""What the command line says of errors and faults, on the error stream, which may be gone."""
+"""What the command line says of errors and faults, on the error stream."""
 
 from __future__ import annotations
 
 import gc
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -27,21 +26,8 @@ TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
 
 
 def say(text: str) -> None:
-    """Print a line on the error stream, without secrets and control characters; to nobody if the terminal is gone."""
-    try:
-        click.echo(printable(without_secrets(text)), err=True)
-    except OSError:
-        silence_lost_streams()
-
-
-def silence_lost_streams() -> None:
-    """Discard what the process still writes to a terminal or a pipe that has gone, so that its exit status stays what
-    it is."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Print a line on the error stream, without secrets and control characters."""
+    click.echo(printable(without_secrets(text)), err=True)
 
 
 def report(error: Exception) -> None:
