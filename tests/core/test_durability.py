@@ -363,6 +363,16 @@ def test_a_start_that_is_refused_changes_nothing(tmp_path: Path, whole: Path, wh
     assert_as_whole(place, whole)
 
 
+def test_what_another_run_is_writing_in_a_folder_below_is_left_alone(tmp_path: Path) -> None:
+    """As where --output is the folder around all runs."""
+    for name in ("samples", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f".summary.json.{'0' * 32}.partial").write_text("half")
+    (tmp_path / "other" / ".lock").touch()
+    ganrun.RunDirectory(tmp_path).clear_leftovers()
+    assert [len(list((tmp_path / name).glob("*.partial"))) for name in ("samples", "other")] == [0, 1]
+
+
 # ── What is missing on resume ─────────────────────────────────────────────────────────────────────────────
 
 
