@@ -98,12 +98,12 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the interval, and where a checkpoint is to be tried again."""
-        if step % self.settings.every_steps == 0 or self._is_due():
+        """Save at the interval, and where a checkpoint is to be tried again; the last follows when training ends."""
+        if not run.done and (step % self.settings.every_steps == 0 or self._is_due()):
             try:
                 self._save(run)
             except RunError as fault:
-                self._retry_later(fault)
+                self._retry_later(step, fault)
 
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
@@ -150,11 +150,12 @@ class Checkpoints(ganrun.Observer):
     def _is_due(self) -> bool:
         return self._retry_at is not None and time.monotonic() >= self._retry_at
 
-    def _retry_later(self, fault: RunError) -> None:
+    def _retry_later(self, step: int, fault: RunError) -> None:
         """Raise a fault again unless it may pass, as that of a full disk."""
         if not _may_pass(fault):
             raise fault
-        log.warning("%s; training goes on, and the next try is in %d s", fault, self._pause_seconds)
+        text = "step %d has no checkpoint: %s; training goes on, and the next try is in %d s"
+        log.warning(text, step, fault, self._pause_seconds)
         self._retry_at = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
