@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import pwd
 import resource
 import shutil
 import signal
@@ -36,7 +37,8 @@ from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
 from ganrun.training.runner import execute
-from ganrun_mlflow.comparison import cell
+from ganrun_mlflow.comparison import cell, write_comparison
+from ganrun_mlflow.creation import a_home
 from ganrun_mlflow.mirror import Mirror
 from ganrun_mlflow.store import connect, tracking_uri
 from ganrun_mlflow.sync_state import SyncState
@@ -311,10 +313,10 @@ def test_a_server_that_dies_during_a_run_and_comes_back_has_everything(build, se
         wait_until(lambda: sent(run) > 0)
         gate.shut()
         before = sent(run)
-        wait_until(lambda: len(run.directory.records()) > before + 50)
+        wait_until(lambda: len(run.directory.records()) > before + 10)
         assert not run.stopped and training.is_alive(), "training goes on"
         gate.open()
-        wait_until(lambda: sent(run) > before + 50)
+        wait_until(lambda: sent(run) > before + 10)
         run.stop("enough")
         training.join(60)
         assert_synchronised(gate.address, run)
@@ -519,6 +521,50 @@ def test_mlflow_json_of_earlier_versions_is_read_and_kept(tmp_path):
     assert state.progress.protocol_steps == {"fid": 3}
     state.write(directory)
     assert directory.read_json("mlflow.json") == content
+
+
+def test_a_state_that_cannot_be_written_keeps_nothing_from_mlflow(build, uri, caplog):
+    run = build(f'uri = "{uri}"', steps=2)
+    (run.directory / "mlflow.json").mkdir()
+    execute(run)
+    assert caplog.text.count("so ganrun sync would send again what MLflow has") == 1
+    assert f"cannot write {run.directory.path}/mlflow.json" in "\n".join(run.messages)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    (found,) = client.search_runs([experiment], f"tags.run_directory = '{run.directory.path}'")
+    assert found.info.status == "FINISHED" and found.data.metrics["images_seen"] == 16
+
+
+def test_a_damaged_mlflow_json_does_not_end_mlflow_for_a_resumed_run(build, uri, caplog):
+    execute(build(f'uri = "{uri}"', steps=2))
+    again = build(f'uri = "{uri}"', steps=4, resume=True)
+    (again.directory / "mlflow.json").write_text("{")
+    execute(again)
+    assert "the run continues as a new one in MLflow" in caplog.text
+    client, found = mirrored(uri, again)
+    assert found.info.status == "FINISHED" and [step for step, _ in history(client, found, "images_seen")] == [2, 4]
+
+
+def test_samples_to_compare_are_not_waited_for(build, uri, caplog):
+    run = build(f'uri = "{uri}"', steps=2)
+    for deadline, gives_up in ((time.monotonic() - 1, False), (math.inf, True)):
+        write_comparison(run, deadline, lambda gives_up=gives_up: gives_up)
+    assert caplog.text.count("drawing them takes too long") == 2 and not (run.directory / "compare").exists()
+    write_comparison(run, math.inf, lambda: False)
+    assert len(list((run.directory / "compare").iterdir())) == 4
+
+
+def test_mlflow_is_imported_for_an_account_without_a_home(monkeypatch):
+    def unknown(_):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    with a_home():
+        assert not Path.home().exists(), "nobody can have put a file there"
+    assert "HOME" not in os.environ
 
 
 def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):

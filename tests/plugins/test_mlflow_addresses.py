@@ -409,7 +409,7 @@ def test_a_run_and_its_store_are_moved_together(
     assert ganrun_command("resume", directory.path, "--set", "train.steps=3").exit_code == 0
     state = SyncState.read(directory)
     assert (state.uri, state.progress.run_id) == (f"sqlite:///{tmp_path}/mlflow.db", run_id)
-    assert MlflowClient(state.uri).get_run(run_id).data.metrics["images_seen"] == 24
+    assert 3 in {point.step for point in MlflowClient(state.uri).get_metric_history(run_id, "images_seen")}
 
 
 STORES: dict[str, tuple[bool, dict[str, Any]]] = {
