@@ -29,6 +29,7 @@ from ganrun import RequestError, RunDirectory
 from ganrun.cli import main
 from ganrun_mlflow import home, store as stores
 from ganrun_mlflow.claims import why_not_ours
+from ganrun_mlflow.commands import _place_of
 from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.tracker import check_store
 
@@ -421,6 +422,7 @@ STORES: dict[str, tuple[bool, dict[str, Any]]] = {
     "with artifacts elsewhere": (False, {"artifacts": "file:///home/ann/.ssh"}),
     "with artifacts on a server": (False, {"artifacts": "http://127.0.0.1:1/"}),
     "with artifacts above it": (False, {"artifacts": "{root}/../../out"}),
+    "with models elsewhere": (False, {"models": "file:///home/ann/.ssh"}),
     "no database": (False, {"content": b"text" * 999}),
     "that answers for ever": (False, {"endless": True}),
 }
@@ -452,19 +454,22 @@ def write_store(database: Path, state: SyncState, directory: RunDirectory, **cha
         return
     root = (database.parent / "mlruns").as_uri()
     run_id = changed.get("run_id", state.progress.run_id)
-    columns = "run_uuid, start_time, lifecycle_stage, artifact_uri"
+    columns = "run_uuid, start_time, lifecycle_stage, artifact_uri, experiment_id"
     with sqlite3.connect(database) as connection:
         if "endless" in changed:
             connection.execute(
                 f"CREATE VIEW runs ({columns}) AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
-                "SELECT i, i, i, i FROM n"
+                "SELECT i, i, i, i, i FROM n"
             )
             return
         connection.execute(f"CREATE TABLE runs ({columns})")
         connection.execute("CREATE TABLE tags (run_uuid, key, value)")
         artifacts = changed.get("artifacts", "{root}/gaussians/artifacts").format(root=root)
         start, stage = changed.get("start", state.start_milliseconds), changed.get("stage", "active")
-        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (run_id, start, stage, artifacts))
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, 1)", (run_id, start, stage, artifacts))
+        place = changed.get("models", "{root}/gaussians").format(root=root)
+        connection.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
+        connection.execute("INSERT INTO experiments VALUES (1, ?)", (place,))
         named = changed.get("named", str(directory.path))
         connection.execute("INSERT INTO tags VALUES (?, 'run_directory', ?)", (run_id, named))
 
@@ -606,6 +611,7 @@ def test_a_run_is_continued_in_its_store_from_any_working_directory(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     directory = RunDirectory(sent / "run")
     run_id, points = SyncState.read(directory).progress.run_id, history(uri, directory, "eval/modes_covered")
+    assert _place_of(str(directory.path), None) == (uri, "gaussians"), "of ganrun ui"
     for command in (["eval"], ["sync"], ["resume", "--set", "train.steps=5"]):
         done = ganrun_command(command[0], directory.path, *command[1:])
         assert done.exit_code == 0, done.output
