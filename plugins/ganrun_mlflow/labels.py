@@ -20,7 +20,7 @@ KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("use", "lr")}
 """Settings that are shown even at their defaults; others are shown where the recipe changes them."""
 
-HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
+HIDDEN = ("device", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings that do not affect what is learned."""
 
 PICTURE_LENGTH = 120

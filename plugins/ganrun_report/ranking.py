@@ -20,7 +20,13 @@ from ganrun_report.text import ABSENT, last_component, value_text
 PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target")
 """Observers that do not affect training. `early-stopping` does: it decides how long a run trains."""
 
-FREE_SETTINGS = ("train.seed", "train.device", "train.log_every_steps", "train.evaluate_every_steps")
+FREE_SETTINGS = (
+    "train.seed",
+    "train.device",
+    "train.log_every_steps",
+    "train.evaluate_every_steps",
+    "train.limit_seconds",
+)
 """Settings in which replicates may differ, besides the tables of passive observers."""
 
 

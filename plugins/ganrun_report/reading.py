@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
+from ganrun_report.faults import fault_notes
 from ganrun_report.protocols import ScoreProtocol, protocol_of
 from ganrun_report.text import counted
 
@@ -92,7 +93,7 @@ class PastRun:
     """By role, such as `samples`, and step."""
 
     notes: Sequence[str]
-    """What could not be read, or is unreliable; without the folder's name."""
+    """What could not be read, is unreliable, or was not done; without the folder's name."""
 
     @property
     def seed(self) -> int | None:
@@ -168,6 +169,7 @@ def read_run(path: Path) -> PastRun:
             *_version_notes(environment),
             *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
             *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
+            *fault_notes(summary),
         ],
     )
 

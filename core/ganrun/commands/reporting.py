@@ -12,7 +12,7 @@ import click
 
 from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
 from ganrun.base.faults import Faults, told
-from ganrun.base.frames import is_out_of_memory
+from ganrun.base.frames import TRACEBACK_VARIABLE, is_out_of_memory
 from ganrun.base.launched import launched
 from ganrun.base.secrets import without_secrets
 from ganrun.base.texts import printable
@@ -20,9 +20,6 @@ from ganrun.base.texts import printable
 if TYPE_CHECKING:
     from ganrun.contracts.scores import Score
     from ganrun.training.run import Run
-
-TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
-"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
 
 def say(text: str) -> None:

@@ -19,7 +19,7 @@ from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
 from ganrun.commands.output import print_line, relative
-from ganrun.commands.reporting import check_all, check_done, in_turn, say
+from ganrun.commands.reporting import check_all, check_done, in_turn, say, undone
 
 if TYPE_CHECKING:
     from ganrun.contracts.scores import Score
@@ -95,12 +95,13 @@ def train(
     run.group, run.started = group, started
     try:
         execute(run)
-    except (Interrupted, KeyboardInterrupt) as interruption:
-        continue_command = continue_command or (
-            f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
-        )
-        if is_first():
-            say(f"{str(interruption) or 'interrupted'} at step {run.step}; to continue: {continue_command}")
+    except BaseException as stop:
+        if run.faults.new:
+            say(undone(run.faults))
+        if isinstance(stop, Interrupted | KeyboardInterrupt) and is_first():
+            place = shlex.quote(str(relative(run.directory.path)))
+            go_on = continue_command or f"ganrun resume {place}{confirming_options(recipe)}"
+            say(f"{str(stop) or 'interrupted'} at step {run.step}; to continue: {go_on}")
         raise
     finally:
         for message in run.messages:
