@@ -4,14 +4,13 @@
     python tests/stress/fuzz_files.py --trials 1000 --only manifest
 
 Files of a run and of an export, of checkpoints, of the cache, of statistics and of data sets: their bytes are changed,
-cut and repeated; the tables in JSON, TOML and pickles get odd types, sizes, names and depths; a file becomes a folder, a
-pipe, a device, or ten gigabytes of nothing. Checkpoints are signed again in half of the trials, as a forger does. Right
-is a content, or an error of ganrun within seconds; anything else is a failure, and the exit status 1.
+cut and repeated; the tables in JSON, TOML and pickles get odd types, sizes, names and depths; a file becomes a folder,
+a pipe, a device, or ten gigabytes of nothing. Changed checkpoints are mostly signed again, as a forger does. Right is a
+content, or an error of ganrun within seconds; anything else is a failure, and the exit status 1.
 """
 
 from __future__ import annotations
 
-import copy
 import gzip
 import hashlib
 import io
