@@ -53,7 +53,6 @@ from PIL import Image
 from safetensors.torch import save
 
 import ganrun
-from ganrun.base.errors import RequestError
 from ganrun.recipe.reader import load_recipe
 from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, step_of
 from ganrun.rundir.directory import RunDirectory, warn_if_newer
@@ -268,8 +267,7 @@ def built(steps: int, output: Path, *, resume: bool = False) -> Any:
 
 
 def make_runs(folder: Path) -> None:
-    """Two runs, and the export of one."""
-    from ganrun_export.exporting import Request, export_run
+    """Two runs."""
     from ganrun_mlflow.sync_state import SyncState
 
     execute(built(4, folder / "runs/good"))
@@ -278,8 +276,14 @@ def make_runs(folder: Path) -> None:
     )
     state.write(RunDirectory(folder / "runs/good"))
     shutil.copytree(folder / "runs/good", folder / "runs/bad")
-    with suppress(RequestError):
-        export_run(Request(str(folder / "runs/good"), folder / "export"))
+
+
+def make_export(folder: Path) -> None:
+    """A run, and its export."""
+    from ganrun_export.exporting import Request, export_run
+
+    execute(built(4, folder / "run"))
+    export_run(Request(str(folder / "run"), folder / "export"), registry=registry())
 
 
 def compare(folder: Path) -> object:
@@ -470,7 +474,7 @@ def read_picture(folder: Path) -> object:
     """Decoded, and transformed."""
     from ganrun_datasets.pictures.picture import Transform, UnreadableError, open_picture
 
-    path = next((folder / "data").rglob("0.*"))
+    path = next((folder / "data").rglob("0.*"), folder)
     try:
         return Transform(8)(open_picture(path.read_bytes() if path.is_file() else b""))
     except UnreadableError as error:
@@ -526,7 +530,7 @@ def read_statistics(folder: Path) -> object:
 
 def make_emoji(folder: Path) -> None:
     """A package as npm packs it."""
-    names = ["1f600.png", "1f601.png", "1f602.png"]
+    names = [f"1f6{number:02d}.png" for number in range(30)]
     rows = [
         {"name": "FACE", "unified": name[:5].upper(), "image": name, "category": "Smileys & Emotion", "sort_order": 1}
         | {"has_img_google": True, "subcategory": "face", "short_name": name[:5]}
@@ -577,9 +581,9 @@ READERS: Mapping[str, Reader] = {
     "metrics: load": Reader(make_runs, f"{BAD}metrics.jsonl", load, changed_lines),
     "metrics: resume": Reader(make_runs, f"{BAD}metrics.jsonl", resume, changed_lines),
     "mlflow.json": Reader(make_runs, f"{BAD}mlflow.json", sync, changed_json),
-    "config of an export": Reader(make_runs, "export/config.json", load_export, changed_json),
-    "recipe of an export": Reader(make_runs, "export/recipe.toml", load_export, changed_toml),
-    "weights of an export": Reader(make_runs, "export/generator.safetensors", load_export, changed_weights),
+    "config of an export": Reader(make_export, "export/config.json", load_export, changed_json),
+    "recipe of an export": Reader(make_export, "export/recipe.toml", load_export, changed_toml),
+    "weights of an export": Reader(make_export, "export/generator.safetensors", load_export, changed_weights),
     "manifest": Reader(make_runs, f"{LAST}manifest.json", weights_of, changed_json),
     "manifest: restore": Reader(make_runs, f"{LAST}manifest.json", restore, changed_json),
     "progress": Reader(make_runs, f"{LAST}progress.pt", restore, changed_progress, sign),
