@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from filelock import FileLock, Timeout
 from packaging.version import Version
 
-from ganrun.base.errors import RequestError, RunError
+from ganrun.base.errors import RecipeError, RequestError, RunError
 from ganrun.base.files import write_text
 from ganrun.base.jsons import json_text
 from ganrun.recipe.source import Source, read_source
@@ -196,8 +196,11 @@ class RunDirectory:
         """
         try:
             return read_source(self.recipe_path)
-        except RequestError as error:
+        except RecipeError as error:
             raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
+        except RequestError as error:
+            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
+            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
@@ -273,9 +276,7 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            return list(metrics_lines(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+            return list(metrics_lines(path)) if path.is_file() else []
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
