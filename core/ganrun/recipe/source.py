@@ -121,7 +121,7 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
 
 
 def listed(faults: Sequence[str]) -> list[str]:
-    """Faults as they are reported: the first ones, each in lines of a readable length, and how many there are beyond."""
+    """Faults as they are reported: the first ones, in lines of a readable length, and how many there are beyond."""
     shown = ["\n".join(map(_shortened, fault.split("\n"))) for fault in faults[:LISTED_FAULTS]]
     return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
 
@@ -139,7 +139,9 @@ def parse_override(override: str) -> tuple[Key, Any]:
     dotted, sign, value = override.partition("=")
     parts = dotted.strip().split(".")
     if not sign or not all(parts):
-        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{override}"')
+        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{_shortened(override)}"')
+    if len(override) > LONGEST_BYTES:
+        raise RequestError(f"--set {_shortened(override)}: is longer than {LONGEST_BYTES // 1000} kB")
     key = tuple(int(part) if part.isdecimal() and len(part) <= LONGEST_INDEX else part for part in parts)
     if too_deep(dotted, MAX_DEPTH) or too_deep(value, MAX_DEPTH):
         raise RequestError(f"--set {_shortened(override)}: is nested too deep; a recipe has at most {MAX_DEPTH} levels")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from packaging.version import Version
 
-from ganrun.base.errors import RequestError, RunError
+from ganrun.base.errors import RecipeError, RequestError, RunError
 from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
 from ganrun.base.locks import is_locked, locked
@@ -239,8 +239,11 @@ class RunDirectory:
         """
         try:
             return read_source(self.recipe_path)
-        except RequestError as error:
+        except RecipeError as error:
             raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
+        except RequestError as error:
+            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
+            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
@@ -335,9 +338,7 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            return [*metrics_lines(path), *self._metrics.waiting]
-        except (FileNotFoundError, NotADirectoryError):
-            return list(self._metrics.waiting)
+            return [*(metrics_lines(path) if path.is_file() else ()), *self._metrics.waiting]
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
