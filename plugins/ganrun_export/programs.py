@@ -68,7 +68,8 @@ def write_program(program: ExportedProgram, path: Path) -> None:
     with warnings.catch_warnings():
         # Warned about channels-last weights, which are stored correctly.
         warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
-        torch.export.save(program, path)
+        with path.open("wb") as file:  # torch takes no name that is not UTF-8
+            torch.export.save(program, file)
 
 
 def write_onnx(name: str, program: ExportedProgram, path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ganrun import Run, Score, json_text
+from ganrun import Run, Score, encodable, json_text
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 """MLflow's limits; 5000 is that of its older servers."""
@@ -157,7 +157,7 @@ def tags_of(run: Run) -> dict[str, str]:
 
 def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags in the form that MLflow accepts."""
-    return {key_text(key): value[:TAG_LENGTH] for key, value in tags.items()}
+    return {key_text(key): encodable(value)[:TAG_LENGTH] for key, value in tags.items()}
 
 
 def score_tags(score: Score) -> dict[str, str]:

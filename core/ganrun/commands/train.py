@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from ganrun.base.errors import Interrupted, RankError, RequestError, RunError
 from ganrun.base.launched import is_first, launched
 from ganrun.base.spinner import spinner
-from ganrun.base.texts import printable
+from ganrun.base.texts import one_line, printable, shell_quoted
 from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
@@ -93,7 +92,7 @@ def train(
         execute(run)
     except (Interrupted, KeyboardInterrupt):
         continue_command = continue_command or (
-            f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
+            f"ganrun resume {shell_quoted(relative(run.directory.path))}{confirming_options(recipe)}"
         )
         if is_first():
             click.echo(f"interrupted at step {run.step}; to continue: {continue_command}", err=True)
@@ -115,7 +114,9 @@ def _train_replicates(path: Path, seeds: str, options: RecipeOptions, output: Pa
     for seed, recipe in recipes.items():
         check_place(RunDirectory(folder / f"seed_{seed}"), recipe, resume=resume)
     same_options = ", with the same --set" if options.set or options.device else ""
-    continue_command = f"ganrun {path} --seeds {seeds} --output {relative(folder)} --resume{same_options}"
+    continue_command = (
+        f"ganrun {shell_quoted(path)} --seeds {seeds} --output {shell_quoted(relative(folder))} --resume{same_options}"
+    )
     scores = _scores_of_replicates(recipes, folder, resume, continue_command)
     _print_summary(scores, seeds, folder)
     failed = [str(seed) for seed in recipes if seed not in scores]
@@ -150,6 +151,6 @@ def _scores_of_replicates(
 def _print_summary(scores: Mapping[int, Sequence[Score]], seeds: str, folder: Path) -> None:
     from ganrun.trained.replicates import summary_of
 
-    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {relative(folder)}")
+    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {one_line(str(relative(folder)))}")
     for line in summary_of(list(scores.values())):
         click.echo(f"  {line}")

@@ -18,7 +18,7 @@ from torch import Tensor
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
-from ganrun.base.jsons import json_text
+from ganrun.base.jsons import LONE_SURROGATES, json_text
 from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
@@ -95,6 +95,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         OSError: if the file cannot be read.
         SafetensorError: if it is damaged.
     """
+    if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+        return bytes_as_weights(path.read_bytes())
     return load_file(path)
 
 
