@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,11 +17,12 @@ import click
 from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
 from ganrun.base.frames import failure
 from ganrun.base.launched import launched
+from ganrun.base.oserrors import os_fault
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.streams import lost_output, protect_streams
 from ganrun.base.suggestions import did_you_mean
-from ganrun.base.texts import printable
+from ganrun.base.texts import one_line, printable
 from ganrun.commands.launching import ARGUMENTS
 from ganrun.discovery.registry import Registry, load_registry
 
@@ -85,6 +87,7 @@ class RecipeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors are printed, and signals interrupt it."""
         with _reported_errors(), signals_as_exceptions(), self._named_errors(ctx):
+            Path.cwd()  # where the folder was removed, each command would fail in its own way
             return super().invoke(ctx)
 
     @contextmanager
@@ -93,7 +96,7 @@ class RecipeGroup(click.Group):
         command."""
         try:
             yield
-        except (GanrunError, click.ClickException, click.exceptions.Exit, click.Abort):
+        except (GanrunError, OSError, UnicodeEncodeError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             name = ctx.invoked_subcommand
@@ -128,13 +131,23 @@ def _reported_errors() -> Iterator[None]:
     except Interrupted as interruption:
         sys.exit(interruption.exit_status)
     except GanrunError as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            traceback.print_exception(error)
+        _report_traceback(error)
         is_located = error.where or isinstance(error, RecipeError)
         click.echo(printable(without_secrets(str(error) if is_located else f"error: {error}")), err=True)
         sys.exit(error.exit_status)
+    except (OSError, UnicodeEncodeError) as error:  # of the machine, and not of the code
+        if (fault := os_fault(error)) is None:
+            raise
+        _report_traceback(error)
+        click.echo(without_secrets(f"error: {one_line(fault)}"), err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _report_traceback(error: BaseException) -> None:
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
 
 
 def _report_lost_output(status: object) -> None:

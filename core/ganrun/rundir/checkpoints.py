@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -19,6 +20,7 @@ from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
 from ganrun.base.jsons import LONE_SURROGATES, json_text
+from ganrun.base.oserrors import os_reason
 from ganrun.rundir.records import RECIPE
 
 log = logging.getLogger("ganrun")
@@ -50,14 +52,16 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     try:
         with atomic_folder(folder) as partial:
             _write(checkpoint, partial)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {os_reason(error) or in_one_line(error)}") from error
 
 
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     for network, tensors in checkpoint.weights.items():
         write_weights(folder / f"{network}.safetensors", tensors)
-    torch.save(dict(checkpoint.progress), folder / PROGRESS)
+    content = io.BytesIO()  # a full disk is an OSError when ganrun writes, and not when torch does
+    torch.save(dict(checkpoint.progress), content)
+    (folder / PROGRESS).write_bytes(content.getbuffer())
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     facts = {name: checkpoint.progress[name] for name in ("step", "images_seen")}
     manifest = {"format": FORMAT, **facts, "sha256": checksums}
