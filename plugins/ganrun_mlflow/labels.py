@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ganrun import json_text
+from ganrun import encodable, json_text
 
 if TYPE_CHECKING:
     from ganrun import Run, Score
@@ -160,7 +160,7 @@ def tags_of(run: Run) -> dict[str, str]:
 
 def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags in the form that MLflow accepts."""
-    return {key_text(key): value[:TAG_LENGTH] for key, value in tags.items()}
+    return {key_text(key): encodable(value)[:TAG_LENGTH] for key, value in tags.items()}
 
 
 def score_tags(score: Score) -> dict[str, str]:

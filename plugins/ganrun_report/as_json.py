@@ -11,7 +11,7 @@ from ganrun_report.reading import PastRun
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The comparison as JSON text in ASCII. Rows are in the order of the table; numbers that are not finite are null."""
+    """The comparison as JSON text in ASCII. Rows are in the order of the table; what is not finite is null."""
     content = {
         "by": comparison.by,
         "rankings": [
