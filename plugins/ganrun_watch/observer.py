@@ -144,7 +144,7 @@ class Watch(ganrun.Observer):
     def _found(self, now: Mapping[str, tuple[int, float]]) -> Iterator[Trouble]:
         """The present troubles, by the history and the numbers of `now`."""
         for name in {**self._history, **now}:
-            history = [*self._history[name], *([now[name]] if name in now else [])]
+            history = [*self._history.get(name, ()), *([now[name]] if name in now else [])]
             yield from _troubles_of(name, history, self.settings.for_steps)
         yield from self._scores
 

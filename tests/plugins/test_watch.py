@@ -13,6 +13,7 @@ from torch import nn
 from ganrun import Score, checkpoints_in, load_checkpoint
 from ganrun.testing import assert_conforms, build, registry_with, train
 from ganrun.training.runner import execute
+from ganrun_report.reading import read_run
 from ganrun_watch.signs import diversity, gradient_norm, separation
 from ganrun_watch.troubles import collapse, dominance, explosion, vanishing, worsening
 
@@ -144,6 +145,7 @@ def test_trouble_is_told_recorded_and_ends_the_run_if_asked_to(tmp_path, caplog)
     assert summary["health"].startswith("the discriminator has won: since step ")
     assert caplog.text.count("the discriminator has won") == 1
     assert run.messages[-1] == f"trouble: {summary['health']}"
+    assert read_run(tmp_path / "run").notes == [f"trouble: {summary['health']}"]
     assert [record.values["watch/troubles"] for record in run.directory.records() if "watch/troubles" in record.values][
         -1
     ] == 1
