@@ -124,6 +124,11 @@ class Checkpoints(ganrun.Observer):
             self._keep_best(run, step, score)
 
     @observes
+    def rolled_back(self) -> None:
+        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        self._latest = None
+
+    @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Save the progress, unless a step is incomplete or the weights are not finite."""
         if run.step > 0 and run.state.whole:

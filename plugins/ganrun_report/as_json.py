@@ -47,6 +47,7 @@ def _run_facts(run: PastRun) -> dict[str, Any]:
         "path": str(run.path),
         "seed": run.seed,
         "status": run.status,
+        "health": run.health,
         "step": run.step,
         "seconds": run.seconds,
         "images_per_second": round(run.images_per_second, 1),

@@ -17,8 +17,9 @@ from ganrun_report.protocols import ScoreProtocol, most_common, protocol_differe
 from ganrun_report.reading import PastRun
 from ganrun_report.text import ABSENT, last_component, value_text
 
-PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target")
-"""Observers that do not affect training. `early-stopping` does: it decides how long a run trains."""
+PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target", "watch")
+"""Observers that do not affect training, as `early-stopping` does: it decides how long a run trains. `watch` does not
+unless a recipe says so."""
 
 FREE_SETTINGS = (
     "train.seed",

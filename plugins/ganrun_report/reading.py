@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
 from ganrun_report.faults import fault_notes
+from ganrun_report.health import health_notes, health_of
 from ganrun_report.protocols import ScoreProtocol, protocol_of
 from ganrun_report.text import counted
 
@@ -95,6 +96,9 @@ class PastRun:
     notes: Sequence[str]
     """What could not be read, is unreliable, or was not done; without the folder's name."""
 
+    health: str | None = None
+    """`good`, or a line for each trouble that the run had; None where nobody watched."""
+
     @property
     def seed(self) -> int | None:
         """The recipe's seed."""
@@ -155,6 +159,7 @@ def read_run(path: Path) -> PastRun:
         name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
         error=str(summary["error"]) if "error" in summary else None,
+        health=health_of(summary),
         recipe_text=source.text,
         recipe=recipe,
         environment=environment,
@@ -170,6 +175,7 @@ def read_run(path: Path) -> PastRun:
             *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
             *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
             *fault_notes(summary),
+            *health_notes(health_of(summary)),
         ],
     )
 

@@ -41,11 +41,10 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
     "step": is_count,
     "images_seen": is_count,
-    "images_adjusted": lambda value: value is None or is_count(value),
     "seconds": is_amount,
-    "records": lambda value: value is None or is_count(value),
+    **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
 }
-"""What the entries of a checkpoint's progress must be; 0.1.0 had no `images_adjusted` and no `records`."""
+"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
 
 class Checkpoint(NamedTuple):
