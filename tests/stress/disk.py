@@ -124,7 +124,9 @@ class Disk:
     def _write(self, folder: Folder, to: Path, random: Random, survivors: int | None) -> None:
         to.mkdir()
         kept = self._kept_of.get(id(folder), 0)
-        number = survivors if survivors is not None else random.choice([kept, *(each.number for each in folder.changes)])
+        number = (
+            survivors if survivors is not None else random.choice([kept, *(each.number for each in folder.changes)])
+        )
         for name, thing in _names_after(folder, max(kept, number)).items():
             if isinstance(thing, Folder):
                 self._write(thing, to / name, random, survivors)
