@@ -1,8 +1,9 @@
 """What a disk may hold after a power cut: made from the shim's journal of every operation below a folder.
 
-Data that was not flushed may be there in part, in another order, as zeros, or not at all. Names are kept by a journalling
-file system in the order in which they were made, and a flush of anything keeps all names before it (`ordered`: ext4, xfs,
-btrfs). By POSIX alone, each folder keeps its names for itself, and only a flush of that folder keeps them (`strict`).
+Data that was not flushed may be there in part, in another order, as zeros, or not at all. A journalling file system
+keeps names in the order in which they were made, and a flush of anything keeps all names before it (`ordered`: ext4,
+xfs, btrfs). By POSIX alone, each folder keeps its names for itself, and only a flush of that folder keeps them
+(`strict`).
 """
 
 from __future__ import annotations

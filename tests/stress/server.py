@@ -19,6 +19,7 @@ import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -83,8 +84,7 @@ def run(order: dict[str, Any]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     if order["modules"]:
-        with open(order["modules"], "w", encoding="utf-8") as file:
-            json.dump(list(sys.modules), file)
+        Path(order["modules"]).write_text(json.dumps(list(sys.modules)), encoding="utf-8")
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -98,7 +98,7 @@ def _import_all(names: list[str]) -> int:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # children need not copy pages to collect what they share
-    return len(os.listdir("/proc/self/task"))
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def _status_of(child: int, patience: float) -> int:

@@ -57,6 +57,9 @@ class Orders(NamedTuple):
         return f"{self.action.name} {self.first}..{till} number={self.number} kinds={int(self.kinds)}"
 
 
+UNDISTURBED = Orders()
+
+
 class Ended(NamedTuple):
     """How one start ended."""
 
@@ -119,7 +122,7 @@ class Server:
         self,
         place: Path,
         *arguments: str,
-        orders: Orders = Orders(),
+        orders: Orders = UNDISTURBED,
         modules: Path | None = None,
         patience: float = 120,
         **environment: str,
@@ -138,7 +141,11 @@ class Server:
         """
         stopped = Orders(Action.SIGNAL, at, at, signal.SIGSTOP)
         order = self._order(place, first, stopped, None, 120, {})
-        meanwhile = {**self._order(place, second, Orders(), None, 120, {}), "shim": (), "output": f"{self._output}-2"}
+        meanwhile = {
+            **self._order(place, second, UNDISTURBED, None, 120, {}),
+            "shim": (),
+            "output": f"{self._output}-2",
+        }
         self._orders.send({**order, "meanwhile": meanwhile})
         status, *done, other = self._orders.recv()
         ended = Ended(status, self._output.read_text(encoding="utf-8", errors="replace"), *done)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tests.stress.disk import Disk
 from tests.stress.outcome import Content, differences, outcome
 from tests.stress.recipes import recipe
-from tests.stress.starts import ALL, EVER, SPACE, Action, Ended, Kind, Orders, Server, recipe_text
+from tests.stress.starts import ALL, EVER, SPACE, UNDISTURBED, Action, Ended, Kind, Orders, Server, recipe_text
 
 
 class Result(NamedTuple):
@@ -67,7 +67,7 @@ class Bench:
         place.mkdir()
         return place
 
-    def start(self, place: Path, orders: Orders = Orders(), **environment: str) -> Ended:
+    def start(self, place: Path, orders: Orders = UNDISTURBED, **environment: str) -> Ended:
         """`ganrun RECIPE --output run --resume`."""
         return self.server.start(place, *self.arguments(place), orders=orders, **environment)
 
@@ -214,8 +214,8 @@ def failed(bench: Bench, fault: FileFault, at: int) -> Result:
         faults.append(f'"{os.strerror(fault.number)}" is not in the message: {ended.output[-400:]}')
     if ended.status == 0:
         faults += [f"with status 0: {each}" for each in bench.faults_of(place)]
-    resumed = resumed(bench, place, story)
-    faults += [each for each in resumed if not _is_told_picture(each, ended)]
+    after = resumed(bench, place, story)
+    faults += [each for each in after if not _is_told_picture(each, ended)]
     return Result(str(fault), f"status {ended.status}", faults, story)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ganrun
@@ -95,7 +96,7 @@ class Raising(ganrun.Observer):
 
     def _at(self, event: str) -> None:
         if HEARD in os.environ and self.name == "observer":
-            with open(os.environ[HEARD], "a", encoding="utf-8") as file:
+            with Path(os.environ[HEARD]).open("a", encoding="utf-8") as file:
                 file.write(f"{event}\n")
         self._faulty.at(event)
 
