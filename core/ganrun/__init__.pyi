@@ -25,8 +25,13 @@ from .base.errors import (
 from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
+    remove_folder as remove_folder,
 )
 from .base.jsons import json_text as json_text
+from .base.locks import (
+    LockedError as LockedError,
+    locked as locked,
+)
 from .base.npz import (
     ArrayHeader as ArrayHeader,
     npz_headers as npz_headers,
@@ -45,6 +50,7 @@ from .base.ranks import (
     mean_over_ranks as mean_over_ranks,
     ranks as ranks,
 )
+from .base.reading import read_bytes as read_bytes
 from .base.secrets import (
     bare_address as bare_address,
     without_secrets as without_secrets,
@@ -149,6 +155,7 @@ from .rundir.checkpoints import (
     load_checkpoint as load_checkpoint,
     manifest_path as manifest_path,
     save_checkpoint as save_checkpoint,
+    score_of as score_of,
     step_of as step_of,
 )
 from .rundir.directory import (

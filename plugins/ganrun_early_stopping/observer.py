@@ -14,7 +14,8 @@ class EarlyStopping(ganrun.Observer):
     """Ends training when a score has not improved for several evaluations.
 
     The run then counts as finished. After a change of protocol, such as another number of samples, counting starts
-    again. To keep the best state rather than the last, set `best` in [checkpoints].
+    again. An evaluation in which the metric fails does not count. To keep the best state rather than the last, set
+    `best` in [checkpoints].
     """
 
     class Settings(ganrun.Settings):
@@ -50,12 +51,13 @@ class EarlyStopping(ganrun.Observer):
         """Judge the latest score.
 
         Raises:
-            RequestError: if none has that name.
+            RequestError: if none has that name, and no metric has failed.
         """
         named = {score.name: score for score in scores}
-        if self.settings.metric not in named:
+        if self.settings.metric in named:
+            self._judge(run, step, named[self.settings.metric])
+        elif not run.lacks_scores:
             raise RequestError(f"{self.settings.metric} is not measured; the scores are {', '.join(named)}")
-        self._judge(run, step, named[self.settings.metric])
 
     @observes
     def run_ended(self, run: Run) -> None:

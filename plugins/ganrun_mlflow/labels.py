@@ -7,9 +7,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ganrun import Run, Score, json_text
+from ganrun import json_text
+
+if TYPE_CHECKING:
+    from ganrun import Run, Score
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 """MLflow's limits; 5000 is that of its older servers."""

@@ -47,7 +47,7 @@ class MetricsUpload:
             self._sent.update(batch.text)
             progress.bytes_sent += len(batch.text)
             progress.digest = self._sent.hexdigest()
-            run.state.write(run.directory)
+            run.record()
 
     def _new_lines(self) -> Iterator[bytes]:
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:

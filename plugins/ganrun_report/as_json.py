@@ -11,7 +11,7 @@ from ganrun_report.reading import PastRun
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The comparison as JSON text. Rows are in the order of the table; numbers that are not finite are null."""
+    """The comparison as JSON text in ASCII. Rows are in the order of the table; numbers that are not finite are null."""
     content = {
         "by": comparison.by,
         "rankings": [
@@ -30,7 +30,7 @@ def comparison_json(comparison: Comparison) -> str:
             for key, values in comparison.differences.items()
         },
     }
-    return json_text(content, indent=2)
+    return json_text(content, indent=2, only_ascii=True)
 
 
 def _row_facts(comparison: Comparison, row: Row) -> dict[str, Any]:

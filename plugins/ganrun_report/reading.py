@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,6 @@ from ganrun_report.text import counted
 
 PICTURE = re.compile(r"step_(\d+)\.png")
 LOSS_PREFIX, AUGMENTATION_PREFIX = "loss/", "augmentation/"
-
-MAX_DEPTH = 40
-"""Levels of tables and lists in a file of a run."""
 
 
 class Point(NamedTuple):
@@ -147,8 +143,8 @@ def read_run(path: Path) -> PastRun:
         RequestError: if its recipe or its records cannot be read.
     """
     directory = RunDirectory(path)
-    recipe_text, recipe = _recipe(directory)
-    summary, environment = _shallow(directory.summary()), _shallow(directory.environment())
+    source = directory.recipe_source()
+    recipe, summary, environment = source.tables, directory.summary(), directory.environment()
     records, damaged = directory.read_records()
     substitute = [] if any(record.evaluation for record in records) else _summary_record(summary)
     records += substitute
@@ -158,7 +154,7 @@ def read_run(path: Path) -> PastRun:
         name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
         error=str(summary["error"]) if "error" in summary else None,
-        recipe_text=recipe_text,
+        recipe_text=source.text,
         recipe=recipe,
         environment=environment,
         step=int(_largest(summary.get("steps"), *(record.step for record in records))),
@@ -174,33 +170,6 @@ def read_run(path: Path) -> PastRun:
             *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
         ],
     )
-
-
-def _recipe(directory: RunDirectory) -> tuple[str, dict[str, Any]]:
-    path = directory.recipe_path
-    try:
-        text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is damaged, so the run is skipped: {error}") from error
-    if not _shallow(tables):
-        raise RequestError(f"{path} is damaged, so the run is skipped: it holds nothing, or is nested too deep")
-    return text, tables
-
-
-def _shallow(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables; empty where they are deeper than any of ganrun's."""
-    level: list[Any] = [tables]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    return {} if level else tables
 
 
 def _summary_record(summary: dict[str, Any]) -> list[Record]:

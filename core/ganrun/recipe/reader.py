@@ -41,7 +41,7 @@ from ganrun.recipe.sections import (
     read_regularizers,
     read_slots,
 )
-from ganrun.recipe.source import Key, Source, laid_over, read_source
+from ganrun.recipe.source import Key, Source, laid_over, listed, read_source
 from ganrun.recipe.tables import Tables
 
 log = logging.getLogger("ganrun")
@@ -101,7 +101,7 @@ def load_component_config(kind: str, use: str, registry: Registry, overrides: Se
     reader = _reader(dataclasses.replace(source, overrides=typed), registry)
     config = reader.read((kind,), kind)
     if config is None:
-        raise RecipeError(reader.tables.faults)
+        raise RecipeError(listed(reader.tables.faults))
     return config
 
 

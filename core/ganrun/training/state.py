@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import NonFiniteError, RequestError
-from ganrun.base.frames import Frame
+from ganrun.base.frames import Frame, in_one_line
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, averaged_tensors
+from ganrun.training.optimizer_states import check_optimizer_state
 from ganrun.training.rates import DeviceRates
 
 MEMORY = "loss"
 """The loss's memory among the files of a checkpoint; no slot may have that name."""
+
+UNFIT = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
+"""What torch raises for a state that does not fit."""
 
 
 @dataclass
@@ -94,6 +98,7 @@ class SlotState:
     def load_optimizer(self, state: Any) -> None:
         """Take up what a checkpoint holds of the optimiser."""
         if self.optimizer is not None:
+            check_optimizer_state(self.optimizer, state)
             self.optimizer.load_state_dict(state)
         if self.rates is not None:
             self.rates.take_up()
@@ -225,8 +230,9 @@ class TrainingState:
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error
+        except UNFIT as error:
+            text = f"the checkpoint belongs to other networks than the recipe's: {in_one_line(error)}"
+            raise RequestError(text) from error
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -10,9 +10,12 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError, one_line
+from ganrun import DataError, one_line, read_bytes
 from ganrun_datasets.celeba.faces import COUNT, number_of
 from ganrun_datasets.damage import is_web_page
+
+MOST_BYTES = 1 << 28
+"""Of a list; the published ones have up to 26 million."""
 
 MOST_HEADING_LINES = 2
 """Lines above the first picture: in the published list of attributes, a count and the names."""
@@ -105,7 +108,7 @@ class _Table:
     @classmethod
     def read(cls, path: Path) -> Self:
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, MOST_BYTES)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         if is_web_page(content):

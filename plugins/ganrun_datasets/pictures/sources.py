@@ -90,6 +90,8 @@ def source_at(path: Path) -> Source:
         raise DataError(
             f"there is no {path.absolute()}; set root in [data], or --set data.root=…, to a folder or a .zip"
         )
+    if not path.is_file():
+        raise DataError(f"{path} is neither a folder nor a file; set root in [data] to a folder or a .zip")
     if not zipfile.is_zipfile(path):
         raise DataError(zip_damage(path))
     return Archive(path)
