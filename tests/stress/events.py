@@ -26,6 +26,9 @@ EVENTS = (
 )
 """The events of an undisturbed run."""
 
+OFTEN = ("step_ended", "measured", "evaluating", "evaluated", "file_written")
+"""Those that come more than once."""
+
 METHODS = ("prepare", "watch", "measure")
 """The methods of a metric."""
 
@@ -35,7 +38,7 @@ CASES = [
 ]
 """Whose fault, at what, and which."""
 
-TOLD_IN_A_LINE = ("OSError", "GanrunError", "MemoryError", "KeyboardInterrupt", "SystemExit")
+TOLD_IN_A_LINE = ("OSError", "GanrunError", "MemoryError", "KeyboardInterrupt")
 """Kinds that say nothing of the author's code, and so have no traceback."""
 
 MORE: dict[str, Any] = {
@@ -96,13 +99,11 @@ def _hearing_faults(heard: list[str], at: str, kind: str) -> list[str]:
     """Whether an observer has heard what it is to hear after its fault: all that follows, if that was of a moment, and
     else only the end."""
     later = heard[heard.index(at) + 1 :] if at in heard else []
-    if at == "run_ended":
-        return []
-    if later[-1:] != ["run_ended"]:
+    if at != "run_ended" and "run_ended" not in later:
         return [f"after its fault at {at} it does not hear run_ended, but {later[-3:]}"]
-    if kind != "OSError" and later != ["run_ended"]:
+    if kind != "OSError" and later not in ([], ["run_ended"]):
         return [f"after its fault at {at} it hears {later[:5]}"]
-    if kind == "OSError" and at not in ("run_starting", "run_started") and at not in later and at != "training_ended":
+    if kind == "OSError" and at in OFTEN and at not in later:
         return [f"after a fault of a moment at {at} it hears no other {at}"]
     return []
 
