@@ -147,8 +147,8 @@ class RunDirectory:
             log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
 
     def _checkpoints(self) -> list[str]:
-        """The names of everything beside the checkpoints."""
-        return [each.name for each in children(self / CHECKPOINTS)]
+        """The names beside the checkpoints, but for hidden ones, which systems add and remove as they like."""
+        return [each.name for each in children(self / CHECKPOINTS) if not each.name.startswith(".")]
 
     def _is_there(self) -> bool:
         """Whether the folder that this process occupies is still at its path."""
@@ -184,9 +184,10 @@ class RunDirectory:
     def clear_leftovers(self) -> None:
         """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
         the process that occupies this one."""
-        others = [each for each in children(self.path) if not any((each / name).exists() for name in (RECIPE, LOCK))]
-        for folder in (self.path, *others):
-            clear_leftovers(folder)
+        own = [each for each in children(self.path) if each.is_dir() and not each.is_symlink()]
+        for folder in (self.path, *own):
+            if folder == self.path or not any((folder / name).exists() for name in (RECIPE, LOCK)):
+                clear_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, atomically.
