@@ -117,10 +117,16 @@ class Checkpoints(ganrun.Observer):
             return
         score = next((score for score in scores if score.name == self.settings.best), None)
         if score is None:
-            measured = ", ".join(score.name for score in scores)
-            self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
+            if not run.lacks_scores:
+                measured = ", ".join(score.name for score in scores)
+                self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
         elif score.improves_on(self._best):
             self._keep_best(run, step, score)
+
+    @observes
+    def rolled_back(self) -> None:
+        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        self._latest = None
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:

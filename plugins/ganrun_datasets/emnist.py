@@ -15,7 +15,7 @@ from pydantic import Field
 
 import ganrun
 from ganrun_datasets.damage import zip_damage
-from ganrun_datasets.idx import parse_idx, read_idx
+from ganrun_datasets.idx import MOST_BYTES, parse_idx, read_idx
 from ganrun_datasets.mnist import SIZE, spelled
 from ganrun_datasets.places import candidate_folders, is_file
 from ganrun_datasets.published_data import PublishedData
@@ -146,9 +146,11 @@ def _is_archive(path: Path) -> bool:
 def _member(path: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
-            full = next((each for each in archive.namelist() if each.rpartition("/")[2] == name), None)
-            if full is None:
+            member = next((each for each in archive.infolist() if each.filename.rpartition("/")[2] == name), None)
+            if member is None:
                 raise ganrun.DataError(f"{path} lacks {name}; replace it with a fresh copy")
-            return archive.read(full)
+            if member.file_size > MOST_BYTES:
+                raise zipfile.BadZipFile(f"{name} unpacks to {member.file_size:,} bytes, more than {MOST_BYTES:,}")
+            return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ganrun.DataError(zip_damage(path, str(error))) from error

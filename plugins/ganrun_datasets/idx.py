@@ -6,8 +6,6 @@ then the values (http://yann.lecun.com/exdb/mnist/). The files are often gzipped
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 import struct
 import zlib
@@ -16,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError
+from ganrun import DataError, read_bytes
+from ganrun_datasets.packed import GZIP_MAGIC, unpacked
 
 UINT8 = 0x08
 OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
-GZIP_MAGIC = b"\x1f\x8b"
 
 MOST_BYTES = 1 << 30
 """Of an unpacked file; the largest that is published, of EMNIST by class, has half as many."""
@@ -37,7 +35,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         DataError: naming the file and the fault, if it is not a complete file of this kind.
     """
     try:
-        packed = path.read_bytes()
+        packed = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     return parse_idx(path, packed, dimensions)
@@ -58,15 +56,14 @@ def _unpacked(path: Path, content: bytes) -> bytes:
     if not content.startswith(GZIP_MAGIC):
         return content
     try:
-        with gzip.open(io.BytesIO(content)) as file:
-            unpacked = file.read(MOST_BYTES + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        array = unpacked(content, MOST_BYTES)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    except (EOFError, zlib.error, OSError) as error:
         raise _damaged(path, f"it is not a complete gzip file: {error}") from error
-    if unpacked.startswith(GZIP_MAGIC):
+    if array.startswith(GZIP_MAGIC):
         raise DataError(f"{path} is packed twice: unpack it once, with gunzip, and put the result in its place")
-    if len(unpacked) > MOST_BYTES:
-        raise _damaged(path, f"it unpacks to more than {MOST_BYTES:,} bytes")
-    return unpacked
+    return array
 
 
 def _shape(path: Path, content: bytes, dimensions: int) -> tuple[int, ...]:

@@ -8,12 +8,16 @@ import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import ganrun
+from ganrun_datasets.damage import archive_damage
+from ganrun_datasets.idx import MOST_BYTES
+from ganrun_datasets.packed import Bounded
 
 log = logging.getLogger("ganrun.datasets")
 
@@ -101,8 +105,11 @@ def _computed(path: Path, unpacked: bool) -> str:
     # Two gzip files of the same content differ in date and name, and browsers unpack files but keep the name.
     with path.open("rb") as file:
         is_packed = unpacked and file.read(2) == b"\x1f\x8b" and ".tar" not in path.suffixes
-    with gzip.open(path) if is_packed else path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with Bounded(path, MOST_BYTES) if is_packed else path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ganrun.DataError(archive_damage(path, error)) from error
 
 
 def _stamp(path: Path) -> list[int]:

@@ -84,7 +84,7 @@ class Stl10(PublishedData):
 
     def _labelled(self, place: Path, split: str) -> ganrun.Split:
         images, path = _images(place / f"{split}_X.bin"), place / f"{split}_y.bin"
-        labels = np.fromfile(path, np.uint8)
+        labels = np.fromfile(path, np.uint8, count=len(images) + 1)
         if len(labels) != len(images):
             raise DataError(
                 f"{path} holds {len(labels):,} labels for {len(images):,} images; replace both with fresh copies"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from ganrun import DataError
 from ganrun_datasets.published_data import Images, PublishedData
 
 SIZE = 32
+
+MOST_BYTES = 1 << 32
+"""Of a file's pixels; the largest of the published ones has 1.6 billion."""
+
 MD5S = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
@@ -64,10 +69,13 @@ class Svhn(PublishedData):
 def _read(path: Path) -> tuple[Images, npt.NDArray[np.int64]]:
     """X is `(32, 32, 3, count)`, y is `(count, 1)` with 10 for the digit 0."""
     # Imported here, since scipy.io takes half a second that only runs on SVHN should pay.
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(str(path))
+        sizes = {name: math.prod(shape) for name, shape, _ in whosmat(str(path))}
+        if max(sizes.values(), default=0) > MOST_BYTES:
+            raise ValueError(f"it unpacks to {max(sizes.values()):,} values, and at most {MOST_BYTES:,} are read")
+        content = loadmat(str(path), variable_names=["X", "y"])
     except PermissionError:
         raise
     except Exception as error:  # SciPy raises a different error for each kind of damage

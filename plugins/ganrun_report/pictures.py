@@ -8,7 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ganrun import read_bytes
 from ganrun_report.reading import PastRun
+
+LARGEST_BYTES = 64 << 20
+"""Of a picture in a page; one that is larger is left out."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ENDING = b"IEND\xaeB`\x82"
@@ -72,7 +76,7 @@ def spread(steps: Collection[int], most: int) -> list[int]:
 def _embedded(step: int, path: Path) -> Frame | None:
     """None if the file is not a complete PNG, or cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, LARGEST_BYTES)
     except OSError:
         return None
     if not content.startswith(SIGNATURE) or not content.endswith(ENDING):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
+from ganrun_report.faults import fault_notes
+from ganrun_report.health import health_notes, health_of
 from ganrun_report.protocols import ScoreProtocol, protocol_of
 from ganrun_report.text import counted
 
 PICTURE = re.compile(r"step_(\d+)\.png")
 LOSS_PREFIX, AUGMENTATION_PREFIX = "loss/", "augmentation/"
-
-MAX_DEPTH = 40
-"""Levels of tables and lists in a file of a run."""
 
 
 class Point(NamedTuple):
@@ -96,7 +94,10 @@ class PastRun:
     """By role, such as `samples`, and step."""
 
     notes: Sequence[str]
-    """What could not be read, or is unreliable; without the folder's name."""
+    """What could not be read, is unreliable, or was not done; without the folder's name."""
+
+    health: str | None = None
+    """`good`, or a line for each trouble that the run had; None where nobody watched."""
 
     @property
     def seed(self) -> int | None:
@@ -147,8 +148,8 @@ def read_run(path: Path) -> PastRun:
         RequestError: if its recipe or its records cannot be read.
     """
     directory = RunDirectory(path)
-    recipe_text, recipe = _recipe(directory)
-    summary, environment = _shallow(directory.summary()), _shallow(directory.environment())
+    source = directory.recipe_source()
+    recipe, summary, environment = source.tables, directory.summary(), directory.environment()
     records, damaged = directory.read_records()
     substitute = [] if any(record.evaluation for record in records) else _summary_record(summary)
     records += substitute
@@ -158,7 +159,8 @@ def read_run(path: Path) -> PastRun:
         name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
         error=str(summary["error"]) if "error" in summary else None,
-        recipe_text=recipe_text,
+        health=health_of(summary),
+        recipe_text=source.text,
         recipe=recipe,
         environment=environment,
         step=int(_largest(summary.get("steps"), *(record.step for record in records))),
@@ -172,35 +174,10 @@ def read_run(path: Path) -> PastRun:
             *_version_notes(environment),
             *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
             *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
+            *fault_notes(summary),
+            *health_notes(health_of(summary)),
         ],
     )
-
-
-def _recipe(directory: RunDirectory) -> tuple[str, dict[str, Any]]:
-    path = directory.recipe_path
-    try:
-        text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is damaged, so the run is skipped: {error}") from error
-    if not _shallow(tables):
-        raise RequestError(f"{path} is damaged, so the run is skipped: it holds nothing, or is nested too deep")
-    return text, tables
-
-
-def _shallow(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables; empty where they are deeper than any of ganrun's."""
-    level: list[Any] = [tables]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    return {} if level else tables
 
 
 def _summary_record(summary: dict[str, Any]) -> list[Record]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ganrun.base.errors import RequestError
+from ganrun.base.reading import opened
 
 ENDING = ".npy"
 
@@ -69,7 +70,7 @@ def read_npz(path: Path, name: str) -> npt.NDArray[Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
             yield archive
     except RequestError:
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.base.errors import RecipeError, RequestError
+from ganrun.base.jsons import LONE_SURROGATES
+from ganrun.base.reading import read_bytes
 from ganrun.base.secrets import secret_in, without_secrets
-
-Key = tuple[str | int, ...]
-"""A place in the tables, such as `("metric", 0, "samples")`."""
+from ganrun.recipe.lines import Key, key_lines, too_deep
 
 MAX_DEPTH = 32
 """Parts of a key: no setting is as deep, and code that goes through tables can rely on it."""
 
-LONGEST_BYTES = 4_000_000
-"""No recipe is as long; a device or a file of data may have no end."""
+LONGEST_BYTES = 300_000
+"""No recipe is as long."""
+
+LONGEST_INDEX = 9
+"""Digits of the number of an entry; Python does not read thousands of them."""
+
+LISTED_FAULTS = 20
+"""Nobody reads more at once."""
+
+LONGEST_LINE = 1_000
+"""Characters of a line in a message: a recipe may hold any text, of any length."""
+
+
+BACKSLASH = "; within double quotes, \\ starts an escape, so write a path with \\ in single quotes"
+
+NO_TEXT = "is no UTF-8 text, and a recipe is; if it is a path, rename the file or folder, or say a link to it"
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,10 @@ class Source:
         for place in places:
             if place in self.overrides:
                 return f"--set {without_secrets(self.overrides[place])}"
+        lines = _lines_in(self.text)
         for place in places:
-            line = _line_of(self.text, place)
-            if line is not None:
-                return f"{self.path}:{line}"
+            if place in lines:
+                return f"{self.path}:{lines[place]}"
             for at, override in self.overrides.items():
                 if at[: len(place)] == place:
                     return f"--set {without_secrets(override)}"
@@ -77,6 +92,8 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
         RecipeError: if the text is no TOML, or holds a date, a time or an integer beyond 64 bits.
     """
     text = _read(path)
+    if line := too_deep(text, MAX_DEPTH):
+        raise RecipeError([f"{path}:{line}: is nested too deep; a recipe has at most {MAX_DEPTH} tables in each other"])
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -105,8 +122,18 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
         )
     unfit = [f"{source.where(key)}: {_dotted(key)} {reason}" for key, reason in _unfit(tables)]
     if unfit:
-        raise RecipeError(unfit)
+        raise RecipeError(listed(unfit))
     return source
+
+
+def listed(faults: Sequence[str]) -> list[str]:
+    """Faults as they are reported: the first ones, in lines of a readable length, and how many there are beyond."""
+    shown = ["\n".join(map(_shortened, fault.split("\n"))) for fault in faults[:LISTED_FAULTS]]
+    return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
 
 
 def parse_override(override: str) -> tuple[Key, Any]:
@@ -118,8 +145,12 @@ def parse_override(override: str) -> tuple[Key, Any]:
     dotted, sign, value = override.partition("=")
     parts = dotted.strip().split(".")
     if not sign or not all(parts):
-        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{override}"')
-    key = tuple(int(part) if part.isdecimal() else part for part in parts)
+        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{_shortened(override)}"')
+    if len(override) > LONGEST_BYTES:
+        raise RequestError(f"--set {_shortened(override)}: is longer than {LONGEST_BYTES // 1000} kB")
+    key = tuple(int(part) if part.isdecimal() and len(part) <= LONGEST_INDEX else part for part in parts)
+    if too_deep(dotted, MAX_DEPTH) or too_deep(value, MAX_DEPTH):
+        raise RequestError(f"--set {_shortened(override)}: is nested too deep; a recipe has at most {MAX_DEPTH} levels")
     try:
         tables = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):
@@ -135,11 +166,7 @@ def header(key: Key) -> str:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(LONGEST_BYTES + 1)
-        if len(content) > LONGEST_BYTES:
-            raise RequestError(f"{path}: is longer than {LONGEST_BYTES / 1e6:.0f} MB, so it is no recipe")
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return read_bytes(path, LONGEST_BYTES).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -148,6 +175,8 @@ def _read(path: Path) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is no TOML") from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RequestError(f"{path}: is longer than {LONGEST_BYTES // 1000} kB, so it is no recipe") from None
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
@@ -155,7 +184,8 @@ def _syntax_fault(path: Path, text: str, error: Exception) -> str:
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is not None:
-        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]})"
+        hint = BACKSLASH if "\\" in text.split("\n")[int(place[1]) - 1] else ""
+        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]}){hint}"
     at_end = f":{len(text.splitlines())}" if "(at end of document)" in message else ""
     return f"{path}{at_end}: is no valid TOML: {message}"
 
@@ -186,44 +216,9 @@ def _index(table: list[Any], part: str | int, override: str) -> int:
     return part
 
 
-def _line_of(text: str, key: Key) -> int | None:
-    """The line on which `key` first stands: where the shortest prefix of the file that parses and holds it ends.
-
-    A statement of several lines parses at its last one only. Its key stands on its first line; an entry of its
-    array stands where the prefix, its brackets closed, first holds it.
-    """
-    lines = text.split("\n")
-    start, before = 1, None
-    for count in range(1, len(lines) + 1):
-        prefix = "\n".join(lines[:count])
-        tables = _parsed(prefix)
-        if tables is None:
-            if any(_holds(_parsed(prefix + closing), key) for closing in ("\n]", "\n]]")):
-                return count
-        elif _holds(tables, key):
-            stated = next(depth for depth in range(1, len(key) + 1) if not _holds(before, key[:depth]))
-            is_entry = any(isinstance(part, int) for part in key[stated:])
-            return count if is_entry else start
-        else:
-            start, before = count + 1, tables
-    return None
-
-
-@lru_cache(512)  # a recipe is asked for dozens of its lines
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
-
-
-def _holds(tables: Any, key: Key) -> bool:
-    for part in key:
-        try:
-            tables = tables[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
+@lru_cache(8)
+def _lines_in(text: str) -> dict[Key, int]:
+    return key_lines(text)
 
 
 def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
@@ -232,8 +227,12 @@ def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
         yield key, "is a date or time; no setting takes one"
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         yield key, "is beyond 64 bits"
+    elif isinstance(value, str) and LONE_SURROGATES.search(value):
+        yield key, NO_TEXT
     elif isinstance(value, dict | list):
         for part, each in _items(value):
+            if isinstance(part, str) and LONE_SURROGATES.search(part):
+                yield (*key, part), NO_TEXT
             yield from _unfit(each, (*key, part))
 
 

@@ -11,7 +11,8 @@ from ganrun.base.errors import RecipeError
 from ganrun.base.secrets import secret_in, secret_under
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.recipe.faults import Owner, setting_faults, shown
-from ganrun.recipe.source import Key, Source, header
+from ganrun.recipe.lines import Key
+from ganrun.recipe.source import Source, header, listed
 
 S = TypeVar("S", bound=Settings)
 
@@ -51,7 +52,7 @@ class Tables:
         for line, what in self.source.secrets_in_comments():
             self.faults.append(f"{self.source.path}:{line}: this comment holds a {what}; {SECRET_ADVICE}")
         if self.faults:
-            raise RecipeError(self.faults)
+            raise RecipeError(listed(self.faults))
 
     def text(self, name: str, default: str) -> str:
         """The text of a top-level key; `default`, with a fault, if it is no text."""

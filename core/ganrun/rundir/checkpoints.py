@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,30 @@ from torch import Tensor
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
-from ganrun.base.jsons import json_text
+from ganrun.base.jsons import LONE_SURROGATES, json_text
+from ganrun.base.oserrors import os_reason
+from ganrun.base.reading import opened
 from ganrun.contracts.scores import Score
+from ganrun.rundir.contents import is_amount, is_count, is_texts, read_table
 from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
 
 FORMAT = 1
 MANIFEST, PROGRESS, SCORE = "manifest.json", "progress.pt", "score.json"
+WEIGHTS = ".safetensors"
+
+UNFIT_FILE = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG)
+"""Of what is no file of a checkpoint, but a pipe, a device, a loop of links, or without end."""
+
+IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
+    "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
+    "step": is_count,
+    "images_seen": is_count,
+    "seconds": is_amount,
+    **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
+}
+"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -59,10 +76,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = 
     try:
         with atomic_folder(folder) as partial:
             _write(checkpoint, partial, score)
-    except OSError as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {os_reason(error) or in_one_line(error)}") from error
 
 
 def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
@@ -123,7 +138,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         OSError: if the file cannot be read.
         SafetensorError: if it is damaged.
     """
-    return load_file(path)
+    with opened(path):  # a pipe or a device is no file, for safetensors either
+        pass
+    try:
+        if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+            return bytes_as_weights(path.read_bytes())
+        return load_file(path)
+    except (OSError, SafetensorError):
+        raise
+    except Exception as error:  # of a type that torch does not have, of sizes beyond its memory, and others
+        raise SafetensorError(in_one_line(error)) from error
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -150,38 +174,77 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Nothing in it is executed: weights are safetensors, the rest is read with `weights_only`.
 
     Raises:
-        DamagedCheckpoint: if a file is missing or was changed.
+        DamagedCheckpoint: if a file is missing or was changed, or holds what no checkpoint can.
         RequestError: if it is undamaged but has another format, or there is no permission to read it.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            found = f"{folder} has format {manifest['format']!r}, and this version of ganrun reads format {FORMAT}"
-            raise RequestError(f"{found}; use the version that wrote it")
-        for name, checksum in manifest["sha256"].items():
+        manifest = _read_manifest(folder)
+        for name, checksum in manifest.checksums.items():
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
-        weights = {path.name.removesuffix(".safetensors"): read_weights(path) for path in folder.glob("*.safetensors")}
-        return Checkpoint(weights, _read_progress(folder / PROGRESS, int(manifest["step"])))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        networks = [Path(name) for name in manifest.checksums if name.endswith(WEIGHTS)]
+        weights = {name.stem: read_weights(folder / name) for name in networks}
+        return Checkpoint(weights, _read_progress(folder / PROGRESS, manifest))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
     except OSError as error:
-        raise RequestError(f"cannot read {error.filename or folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{folder} is damaged: {error}") from error
+        kind = DamagedCheckpoint if error.errno in UNFIT_FILE else RequestError
+        raise kind(f"cannot read {error.filename or folder}: {error.strerror}") from error
+    except (ValueError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{folder} is damaged: {in_one_line(error)}") from error
 
 
-def _read_progress(path: Path, step: int) -> Mapping[str, Any]:
+class _Manifest(NamedTuple):
+    step: int
+    images_seen: int | None
+    """None where it does not say."""
+    checksums: Mapping[str, str]
+    """The SHA-256 of each file, by its name in the folder."""
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    """What a checkpoint says of itself.
+
+    Raises:
+        OSError, ValueError: if it cannot be read, or is damaged.
+        RequestError: if a newer ganrun wrote it.
+    """
+    content = read_table(folder / MANIFEST)
+    form, step, images_seen = content.get("format"), content.get("step"), content.get("images_seen")
+    if is_count(form) and form != FORMAT:
+        found = f"{folder} has format {form!r}, and this version of ganrun reads format {FORMAT}"
+        raise RequestError(f"{found}; use the version that wrote it")
+    sums = content.get("sha256")
+    if form != FORMAT or not is_count(step) or not is_texts(sums) or PROGRESS not in sums:
+        raise ValueError(f"{MANIFEST} does not say its format, its step and the checksums of its files")
+    if not all(name == Path(name).name for name in sums):
+        raise ValueError(f"{MANIFEST} names files outside of the folder")
+    return _Manifest(step, images_seen if is_count(images_seen) else None, sums)
+
+
+def _read_progress(path: Path, manifest: _Manifest) -> Mapping[str, Any]:
     try:
+        _check_unpacked(path)
         progress = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch and its readers of archives have many
         raise DamagedCheckpoint(f"{path} is damaged: {in_one_line(error)}") from error
-    wanted = {"optimizers", "step", "images_seen", "seconds"}
-    if isinstance(progress, dict) and wanted <= progress.keys() and progress["step"] == step:
-        return progress
-    raise DamagedCheckpoint(f"{path} is damaged: it does not hold the progress of step {step}")
+    if not isinstance(progress, dict) or progress.get("step") != manifest.step:
+        raise DamagedCheckpoint(f"{path} is damaged: it does not hold the progress of step {manifest.step}")
+    odd = [name for name, fits in IN_PROGRESS.items() if not fits(progress.get(name))]
+    if odd or manifest.images_seen not in (None, progress["images_seen"]):
+        raise DamagedCheckpoint(f"{path} is damaged: no run has such {odd[0] if odd else 'images_seen'}")
+    return progress
+
+
+def _check_unpacked(path: Path) -> None:
+    """Check that an archive is as torch writes it: with nothing packed, which could be of any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > path.stat().st_size:
+            raise ValueError(f"it would unpack to {size:,} bytes")
 
 
 def manifest_path(checkpoint: Path) -> Path:
@@ -192,9 +255,10 @@ def manifest_path(checkpoint: Path) -> Path:
 def step_of(folder: Path) -> int | None:
     """The step of a checkpoint, from its manifest; None if there is none."""
     try:
-        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        step = read_table(folder / MANIFEST).get("step")
+    except (OSError, ValueError):
         return None
+    return step if isinstance(step, int) and is_count(step) else None
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
@@ -250,7 +314,7 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
 
 def checkpoints_in(run: Path) -> list[Path]:
     """The complete checkpoints in a run's directory, the latest last."""
-    found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    found = [path for path in (run / "checkpoints").glob("step_*") if re.fullmatch(r"step_[0-9]{1,19}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
@@ -261,5 +325,5 @@ def _run_of(checkpoint: Path) -> Path | None:
 
 
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
@@ -15,10 +14,19 @@ from typing import Any, ClassVar
 
 from packaging.version import Version
 
-from ganrun.base.errors import RequestError, RunError
+from ganrun.base.errors import RecipeError, RequestError, RunError
 from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
 from ganrun.base.locks import is_locked, locked
+from ganrun.recipe.source import Source, read_source
+from ganrun.rundir.contents import (
+    IN_CONFIG,
+    IN_ENVIRONMENT,
+    IN_SUMMARY,
+    fitting,
+    metrics_lines,
+    read_table,
+)
 from ganrun.rundir.lines import Lines
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SCORE_PREFIX, SUMMARY, Record
 from ganrun.rundir.sessions import sessions_in
@@ -220,15 +228,28 @@ class RunDirectory:
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file's content; empty where the file is absent or damaged."""
         try:
-            content = json.loads((self / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            return read_table(self / name)
+        except (OSError, ValueError):
             return {}
-        return content if isinstance(content, dict) else {}
+
+    def recipe_source(self) -> Source:
+        """The text and the tables of recipe.toml.
+
+        Raises:
+            RequestError: if it cannot be read, or is damaged.
+        """
+        try:
+            return read_source(self.recipe_path)
+        except RecipeError as error:
+            raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
+        except RequestError as error:
+            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
+            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
-        empty where the file is absent or damaged."""
-        return self.read_json(ENVIRONMENT)
+        empty where the file is absent or damaged. Entries of another type than theirs are left out."""
+        return fitting(self.read_json(ENVIRONMENT), IN_ENVIRONMENT)
 
     def sessions(self) -> list[dict[str, Any]]:
         """The starts of the run, in order, each with its `step` and `time` (None where ganrun 0.1.0 recorded neither)
@@ -240,12 +261,14 @@ class RunDirectory:
         return [{}, *self.sessions()][-1]
 
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json; empty where the file is absent or damaged."""
-        return self.read_json(SUMMARY)
+        """The content of summary.json; empty where the file is absent or damaged. Entries of another type than theirs
+        are left out."""
+        return fitting(self.read_json(SUMMARY), IN_SUMMARY)
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json, which only an exported folder has; empty where the file is absent or damaged."""
-        return self.read_json(CONFIG)
+        """The content of config.json, which only an exported folder has; empty where the file is absent or damaged.
+        Entries of another type than theirs are left out."""
+        return fitting(self.read_json(CONFIG), IN_CONFIG)
 
     def append_record(self, record: Record) -> None:
         """Add one line to metrics.jsonl. A line that cannot be written, as on a full disk, waits in memory for the next
@@ -316,11 +339,9 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            return [*(metrics_lines(path) if path.is_file() else ()), *self._metrics.waiting]
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-        # not splitlines, which splits at characters that JSON allows within a text
-        return [*(line for line in text.split("\n") if line), *self._metrics.waiting]
 
     def _is_occupied(self) -> bool:
         try:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ganrun.base.reading import opened
 from ganrun.contracts.outside import local_paths
 from ganrun.contracts.settings import dump_settings
 from ganrun.recipe.recipe import ComponentConfig, Recipe
@@ -31,7 +32,7 @@ def _paths_of(component: ComponentConfig) -> Iterator[tuple[str, Path]]:
 
 def _digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

@@ -12,16 +12,16 @@ summary.json has the same tables, with the values of the scores under `scores` a
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, Self
 
 from ganrun.base.jsons import json_text
 from ganrun.contracts.scores import Score
+from ganrun.rundir.contents import is_amount, is_count, parsed
 
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 
@@ -122,8 +122,8 @@ class Record:
     def parse(cls, line: str | bytes) -> Self | None:
         """The record of a line's text; None if a crash has cut it short, or it is no record."""
         try:
-            return cls.from_json(json.loads(line))
-        except (ValueError, RecursionError):
+            return cls.from_json(parsed(line if isinstance(line, str) else line.decode()))
+        except ValueError:
             return None
 
     def text(self) -> str:
@@ -193,6 +193,9 @@ class Summary:
     last: Mapping[str, str] = field(default_factory=dict)
     """The latest file of each role, relative to the directory."""
 
+    faults: Sequence[Mapping[str, Any]] = ()
+    """What observers and metrics failed to do, each with whose it was, at what, the text, the steps and how often."""
+
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Content that observers have added, by name."""
 
@@ -208,6 +211,7 @@ class Summary:
             "images_per_second": round(self.images_per_second, 1),
             "device": self.device,
             **({} if self.stopped is None else {"stopped": self.stopped}),
+            **({} if not self.faults else {"faults": [dict(fault) for fault in self.faults]}),
             **_summary_tables(self.scores),
             "last": dict(self.last),
             **self.notes,
@@ -217,7 +221,7 @@ class Summary:
 @cache
 def summary_entries() -> frozenset[str]:
     """The names of the entries that ganrun itself writes to summary.json; all others are notes of observers."""
-    return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
+    return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="", faults=[{}]).to_json())
 
 
 def notes_in(summary: Mapping[str, Any]) -> Json:
@@ -308,16 +312,16 @@ def _is_score(name: str) -> bool:
 
 def _whole(content: Json, key: str) -> int:
     value = content.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{key} is no whole number")
+    if not isinstance(value, int) or not is_count(value):
+        raise ValueError(f"{key} is no whole number from 0")
     return value
 
 
 def _number(content: Json, key: str) -> float:
-    number = _finite_or_nan(content.get(key))
-    if math.isnan(number):
-        raise ValueError(f"{key} is no number")
-    return number
+    value: Any = content.get(key)
+    if not is_amount(value):
+        raise ValueError(f"{key} is no number from 0")
+    return float(value)
 
 
 def _finite_or_nan(value: object) -> float:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ganrun.base.errors import RequestError
-from ganrun.rundir.checkpoints import find_checkpoint, read_weights
+from ganrun.rundir.checkpoints import WEIGHTS, find_checkpoint, read_weights
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import CONFIG, ENVIRONMENT
 
@@ -56,10 +56,12 @@ def _exported(folder: Path) -> SavedWeights:
     if "format" not in facts:
         raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
     if facts["format"] != FORMAT:
-        found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
+        found = (
+            f"{folder / CONFIG} has format {facts['format']!r:.60}, and this version of ganrun reads format {FORMAT}"
+        )
         raise RequestError(f"{found}; use the version that wrote it")
     try:
-        weights = {path.stem: read_weights(path) for path in folder.glob("*.safetensors")}
+        weights = {path.stem: read_weights(path) for path in folder.glob(f"[!.]*{WEIGHTS}")}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"the weights in {folder} are damaged: {error}") from error
     return SavedWeights(folder, CONFIG, facts, weights)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ganrun.discovery.made_with import Origin
+from ganrun.rundir.contents import IN_SESSION, fitting
 
 SESSIONS = "sessions"
 
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 def sessions_in(environment: Mapping[str, Any]) -> list[Json]:
     """The starts of a run, in order, from the content of environment.json; ganrun 0.1.0 recorded the last one alone."""
     listed = environment.get(SESSIONS)
-    found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    found = [fitting(each, IN_SESSION) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     only = {"step": None, "time": None, **_without(environment, OF_RUN)}
     return found or ([only] if environment else [])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ganrun.training.components import build_optimizer
 from ganrun.training.precision import AUTO
 from ganrun.training.starting import has_same_start
 
-FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps")
+FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings of [train] that do not decide the weights."""
 
 
@@ -83,7 +82,7 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     a setting that the stored recipe does not have yet is at its default. Of paths the content counts, and so it does of
     `[data]`, which `check_same_data` compares.
     """
-    new, old = recipe.tables(), recipe.completed(_stored(directory), made_with(directory.recipe_path))
+    new, old = recipe.tables(), recipe.completed(directory.recipe_source().tables, made_with(directory.recipe_path))
     _equate_starts(directory, recipe, new, old)
     if recipe.train.precision == AUTO and isinstance(old["train"], dict):  # which keeps what the run has
         new["train"]["precision"] = old["train"].get("precision")
@@ -93,7 +92,7 @@ def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
 
 def stored_recipe(directory: RunDirectory, recipe: Recipe) -> dict[str, Any]:
     """The recipe that the run's directory holds, as `resolved` would give it today."""
-    return recipe.resolved_like(_stored(directory), made_with(directory.recipe_path))
+    return recipe.resolved_like(directory.recipe_source().tables, made_with(directory.recipe_path))
 
 
 def has_new_metric(recipe: Recipe, stored: Mapping[str, Any]) -> bool:
@@ -118,7 +117,7 @@ def differences(new: Any, old: Any, path: str = "") -> Iterator[Difference]:
 
 def data_settings(directory: RunDirectory, recipe: Recipe) -> list[Difference]:
     """The settings of `[data]` that are not as in the run."""
-    old = recipe.completed(_stored(directory), made_with(directory.recipe_path))
+    old = recipe.completed(directory.recipe_source().tables, made_with(directory.recipe_path))
     return list(differences(recipe.data.table(), old["data"], "data"))
 
 
@@ -168,10 +167,3 @@ def _changed_files(directory: RunDirectory, recipe: Recipe) -> Iterator[Differen
 
 def _settings(components: Iterable[ComponentConfig]) -> Iterator[Settings]:
     return (config.settings for config in components)
-
-
-def _stored(directory: RunDirectory) -> dict[str, Any]:
-    try:
-        return tomllib.loads(directory.recipe_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{directory.recipe_path} is damaged: {error}") from error

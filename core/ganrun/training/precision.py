@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
 from ganrun.base.devices import device_text, has_bf16, precision_on
+from ganrun.base.errors import RequestError
 from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.recipe.recipe import Recipe
 from ganrun.rundir.directory import RunDirectory
@@ -74,8 +74,8 @@ def _tell(recipe: Recipe, device: torch.device) -> None:
 
 def _stored(directory: RunDirectory) -> str | None:
     """The precision of the run in a directory; f32 was the only one before there was a choice."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        train = tomllib.loads(directory.recipe_path.read_text(encoding="utf-8"))["train"]
+    with suppress(RequestError, LookupError, TypeError, AttributeError):
+        train = directory.recipe_source().tables["train"]
         stored: str = train.get("precision", "f32")
         return stored if stored in PRECISIONS else None
     return None

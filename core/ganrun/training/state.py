@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.base.errors import NonFiniteError, RequestError
-from ganrun.base.frames import Frame
+from ganrun.base.frames import Frame, in_one_line
 from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, averaged_tensors
+from ganrun.training.optimizer_states import check_optimizer_state
 from ganrun.training.rates import DeviceRates
 
 MEMORY = "loss"
 """The loss's memory among the files of a checkpoint; no slot may have that name."""
+
+UNFIT = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
+"""What torch raises for a state that does not fit."""
 
 
 @dataclass
@@ -94,6 +98,7 @@ class SlotState:
     def load_optimizer(self, state: Any) -> None:
         """Take up what a checkpoint holds of the optimiser."""
         if self.optimizer is not None:
+            check_optimizer_state(self.optimizer, state)
             self.optimizer.load_state_dict(state)
         if self.rates is not None:
             self.rates.take_up()
@@ -146,6 +151,8 @@ class TrainingState:
     """Time spent in steps, over all sessions of the run."""
     renewals: int = 0
     """How often optimisers have got new tensors for their state: by a reset, or from a checkpoint."""
+    attempt: int = 0
+    """How often the run has gone back to an earlier state. Each attempt has other random numbers."""
     whole: bool = True
     """False within a step, where some phases are done and others are not: such a state must not be saved."""
 
@@ -153,6 +160,11 @@ class TrainingState:
     def images_per_second(self) -> float:
         """Mean speed over all of the run's steps."""
         return self.images_seen / self.seconds if self.seconds else 0.0
+
+    @property
+    def turn(self) -> tuple[str | int, ...]:
+        """What seeds of steps are derived from, beside the step: nothing in the first attempt."""
+        return ("attempt", self.attempt) if self.attempt else ()
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Parameters and buffers by file: `{"generator": …, "generator.averaged": …, "loss": …}`.
@@ -199,6 +211,7 @@ class TrainingState:
             "images_seen": self.images_seen,
             "images_adjusted": self.images_adjusted,
             "seconds": self.seconds,
+            **({"attempt": self.attempt} if self.attempt else {}),
         }
 
     def checkpoint(self) -> Checkpoint:
@@ -225,8 +238,10 @@ class TrainingState:
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            raise RequestError(f"the checkpoint belongs to other networks than the recipe's: {error}") from error
+            self.attempt = int(progress.get("attempt", 0))  # written only by a run that has gone back
+        except UNFIT as error:
+            text = f"the checkpoint belongs to other networks than the recipe's: {in_one_line(error)}"
+            raise RequestError(text) from error
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:

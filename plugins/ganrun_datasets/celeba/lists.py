@@ -10,9 +10,12 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError, one_line
+from ganrun import DataError, one_line, read_bytes
 from ganrun_datasets.celeba.faces import COUNT, number_of
 from ganrun_datasets.damage import is_web_page
+
+MOST_BYTES = 1 << 28
+"""Of a list; the published ones have up to 26 million."""
 
 MOST_HEADING_LINES = 2
 """Lines above the first picture: in the published list of attributes, a count and the names."""
@@ -105,7 +108,7 @@ class _Table:
     @classmethod
     def read(cls, path: Path) -> Self:
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, MOST_BYTES)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         if is_web_page(content):
@@ -121,10 +124,11 @@ class _Table:
     def column(self, column: int, values: Mapping[str, int], numbers: Numbers) -> Numbers:
         """The value of a column for each of the pictures `numbers`; `values` gives the meaning of its texts."""
         found, width = np.full(COUNT + 1, -1, np.int64), len(self.lines[0].fields) if self.lines else 0
+        is_wide = width >= 2 and -width < column < width
         for line in self.lines:
             fields = line.fields
             number = number_of(fields[0])
-            if not number or len(fields) != width or width < 2 or fields[column] not in values:
+            if not number or len(fields) != width or not is_wide or fields[column] not in values:
                 raise DataError(
                     f"{self.path}:{line.number} is damaged: {one_line(line.text[:60])!r}; replace it with a fresh copy"
                 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ganrun import DataError
-from ganrun_datasets.damage import archive_damage
+from ganrun_datasets.packed import read_tar
 from ganrun_datasets.pictures.sources import Folder, Listing, Reader, Source
 from ganrun_datasets.places import candidate_folders, is_file, is_folder
 
@@ -122,32 +120,9 @@ class Package:
 
     @cached_property
     def _contents(self) -> dict[str, bytes]:
-        try:
-            with _Bounded(self.path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                contents = dict(_members(archive))
-                while stream.read(1 << 20):  # to the end, where the checksum is
-                    pass
-                return contents
-        except Exception as error:  # tarfile raises a different error for each kind of damage
-            if isinstance(error, PermissionError | FileNotFoundError):
-                raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
-            raise DataError(archive_damage(self.path, error)) from error
+        return read_tar(self.path, _wanted, LARGEST_PACKAGE_BYTES)
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    for member in archive:
-        wanted = _WANTED.fullmatch(member.name)
-        # A sparse member is larger than what the archive holds of it.
-        file = archive.extractfile(member) if wanted and member.isreg() and not member.issparse() else None
-        if wanted and file is not None:
-            yield wanted[1], file.read()
-
-
-class _Bounded(gzip.GzipFile):
-    """A stream that fails beyond `LARGEST_PACKAGE_BYTES`, as that of a decompression bomb does."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        content = super().read(size)
-        if self.tell() > LARGEST_PACKAGE_BYTES:
-            raise ValueError(f"it unpacks to more than {LARGEST_PACKAGE_BYTES:,} bytes")
-        return content
+def _wanted(name: str) -> str | None:
+    found = _WANTED.fullmatch(name)
+    return found[1] if found else None
