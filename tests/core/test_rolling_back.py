@@ -155,6 +155,7 @@ def on_this_rank(folder: Any) -> dict[str, Any]:
     run = build_run(FAMILIES["gan"].loaded(place, steps=6), place / "run")
     if ranks().number == 0:
         save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path, 0))
+        run.found = None  # that was no other process
     agree, back = run.agree, []
 
     def asked() -> None:
