@@ -110,6 +110,8 @@ class Mlflow(ganrun.Observer):
     ) -> None:
         with spinner("sending the rest to MLflow; Ctrl-C leaves it to: ganrun sync"):
             error = thread.close(status, deadline, gives_up)
+        if error and not gives_up():
+            run.faults.note('observer "mlflow"', "run_ended", error, run.step, then="leaves the rest to ganrun sync")
         experiment_id = thread.mirror.state.progress.experiment_id
         for line in _incomplete(run, error, self._uri) if error else store.where_to_look(self._uri, experiment_id):
             run.add_message(line)

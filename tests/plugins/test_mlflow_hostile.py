@@ -218,7 +218,7 @@ def test_a_run_ends_in_time_and_says_how_to_send_the_rest(
     printed = "\n".join(run.messages)
     assert "does not have the whole run" in printed and "did not take everything in time" in printed
     assert f"ganrun sync {tmp_path}/run" in printed and PASSWORD not in printed
-    assert run.directory.status == "finished"
+    assert run.directory.status == "finished" and [fault.of for fault in run.faults.new] == ['observer "mlflow"']
 
 
 WITH_AN_UPLOAD_THAT_HANGS = """\
