@@ -19,6 +19,7 @@ from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
 from ganrun.recipe.faults import Owner
+from ganrun.recipe.lines import Key
 from ganrun.recipe.moves import Move, move_settings
 from ganrun.recipe.recipe import (
     DEFAULT_OPTIMIZER,
@@ -41,7 +42,7 @@ from ganrun.recipe.sections import (
     read_regularizers,
     read_slots,
 )
-from ganrun.recipe.source import Key, Source, laid_over, listed, read_source
+from ganrun.recipe.source import Source, laid_over, listed, read_source
 from ganrun.recipe.tables import Tables
 
 log = logging.getLogger("ganrun")

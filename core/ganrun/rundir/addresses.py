@@ -13,8 +13,9 @@ from typing import NamedTuple
 from ganrun.base.errors import RequestError
 from ganrun.base.secrets import bare_address
 from ganrun.contracts.outside import Address, marked
+from ganrun.recipe.lines import Key
 from ganrun.recipe.recipe import Recipe
-from ganrun.recipe.source import Key, Source
+from ganrun.recipe.source import Source
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY
 
 
