@@ -181,11 +181,12 @@ def _read_manifest(folder: Path) -> _Manifest:
         RequestError: if a newer ganrun wrote it.
     """
     content = read_table(folder / MANIFEST)
-    form, step, images_seen = content.get("format"), content.get("step"), content.get("images_seen")
+    form, images_seen = content.get("format"), content.get("images_seen")
+    step: Any = content.get("step")
+    sums: Any = content.get("sha256")
     if is_count(form) and form != FORMAT:
         found = f"{folder} has format {form!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
-    sums = content.get("sha256")
     if form != FORMAT or not is_count(step) or not is_texts(sums) or PROGRESS not in sums:
         raise ValueError(f"{MANIFEST} does not say its format, its step and the checksums of its files")
     if not all(name == Path(name).name for name in sums):
