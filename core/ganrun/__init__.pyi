@@ -25,8 +25,13 @@ from .base.errors import (
 from .base.files import (
     atomic_folder as atomic_folder,
     atomic_path as atomic_path,
+    remove_folder as remove_folder,
 )
 from .base.jsons import json_text as json_text
+from .base.locks import (
+    LockedError as LockedError,
+    locked as locked,
+)
 from .base.npz import (
     ArrayHeader as ArrayHeader,
     npz_headers as npz_headers,
@@ -53,11 +58,13 @@ from .base.secrets import (
 from .base.spinner import spinner as spinner
 from .base.texts import (
     Markdown as Markdown,
+    encodable as encodable,
     markdown_block as markdown_block,
     markdown_code as markdown_code,
     markdown_text as markdown_text,
     one_line as one_line,
     printable as printable,
+    shell_quoted as shell_quoted,
     yaml_scalar as yaml_scalar,
 )
 from .contracts.augmentations import Augmentation as Augmentation
@@ -150,6 +157,7 @@ from .rundir.checkpoints import (
     load_checkpoint as load_checkpoint,
     manifest_path as manifest_path,
     save_checkpoint as save_checkpoint,
+    score_of as score_of,
     step_of as step_of,
 )
 from .rundir.directory import (

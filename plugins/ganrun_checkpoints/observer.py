@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,25 +11,33 @@ from pydantic import Field
 
 import ganrun
 from ganrun import (
-    NonFiniteError,
     RequestError,
     Run,
+    RunError,
     Score,
     checkpoint_path,
     checkpoints_in,
     latest_checkpoint,
+    load_checkpoint,
     observes,
+    remove_folder,
     save_checkpoint,
+    score_of,
     step_of,
 )
 
 log = logging.getLogger("ganrun")
 
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
+"""Time until a checkpoint that could not be written is tried again; it doubles with each failure."""
+
 
 class Checkpoints(ganrun.Observer):
     """Saves the training state, so that a run can be continued bit for bit.
 
-    Written every `every_steps`, after the last step, and when the run is interrupted or fails. A checkpoint with wrong
+    Written every `every_steps`, after the last step, and when the run is interrupted or fails. It is the last of all
+    that belongs to a step: where there is a checkpoint, there are its pictures and records too. One that cannot be
+    written, as on a full disk, is tried again later; only the final weights must be saved. A checkpoint with wrong
     checksums is skipped in favour of the one before it. The state with the best score can be kept as well.
     """
 
@@ -52,14 +60,20 @@ class Checkpoints(ganrun.Observer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        self._restored: Path | None = None
+        """The checkpoint from which the run continues; it is not written again."""
         self._latest: Path | None = None
         """The last checkpoint that was announced."""
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._retry_at: float | None = None
+        """When a checkpoint that could not be written is due, by the monotonic clock."""
         self._best: Score | None = None
-        self._has_warned = False
+        self._told: set[str] = set()
+        """Warnings that are given once."""
 
     @observes
     def run_starting(self, run: Run) -> None:
-        """Restore the latest undamaged checkpoint of a run that is continued.
+        """Restore the latest undamaged checkpoint of a run that is continued. Changes nothing on disk.
 
         Raises:
             RequestError: if the best state is to be kept, and the recipe has no metric.
@@ -69,20 +83,29 @@ class Checkpoints(ganrun.Observer):
         found = latest_checkpoint(run.directory.path) if run.resumed else None
         if found is not None:
             run.restore(found)
-            restored = checkpoint_path(run.directory.path, run.step)
-            run.last_files["checkpoint"] = str(restored.relative_to(run.directory.path))  # a killed run did not say so
+            self._restored = checkpoint_path(run.directory.path, run.step)
+            run.last_files["checkpoint"] = str(self._restored.relative_to(run.directory.path))  # a killed run did not
+
+    @observes
+    def run_started(self, run: Run) -> None:
+        """Remove checkpoints after the restored step, which are damaged, and take up the best state so far."""
+        if self._restored is not None:
             for folder in checkpoints_in(run.directory.path):
-                if folder > restored:
-                    shutil.rmtree(folder)  # damaged; the run will write it again
-            self._restore_best(run)
+                if folder > self._restored:
+                    self._remove(folder)
+        if run.resumed:
+            self._take_up_best(run)
 
-    @observes
+    @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the interval."""
-        if step % self.settings.every_steps == 0:
-            self._save(run)
+        """Save at the interval, and where a checkpoint is to be tried again; the last follows when training ends."""
+        if not run.done and (step % self.settings.every_steps == 0 or self._is_due()):
+            try:
+                self._save(run)
+            except RunError as fault:
+                self._retry_later(step, fault)
 
-    @observes
+    @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
         """Save the final weights."""
         self._save(run)
@@ -94,11 +117,16 @@ class Checkpoints(ganrun.Observer):
             return
         score = next((score for score in scores if score.name == self.settings.best), None)
         if score is None:
-            self._warn(scores)
+            if not run.lacks_scores:
+                measured = ", ".join(score.name for score in scores)
+                self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
         elif score.improves_on(self._best):
-            self._keep_unlike(run, score)
-            save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path))
-            self._set_best(run, step, score)
+            self._keep_best(run, step, score)
+
+    @observes
+    def rolled_back(self) -> None:
+        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        self._latest = None
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
@@ -106,30 +134,80 @@ class Checkpoints(ganrun.Observer):
         if run.step > 0 and run.state.whole:
             try:
                 self._save(run)
-            except NonFiniteError as fault:
+            except RunError as fault:
                 log.warning("no checkpoint was written: %s", fault)
+
+    # ── The latest ────────────────────────────────────────────────────────────────────────────────────
 
     def _save(self, run: Run) -> None:
         """Save the state and announce it, once per step. A run that was continued here has its checkpoint already."""
         folder = checkpoint_path(run.directory.path, run.step)
         if folder == self._latest:
             return
-        if folder not in checkpoints_in(run.directory.path):
-            save_checkpoint(run.state.checkpoint(), folder)
+        if folder != self._restored:
+            save_checkpoint(run.checkpoint(), folder)
             for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
-                shutil.rmtree(superseded)
+                self._remove(superseded)
+        self._retry_at, self._pause_seconds = None, FIRST_PAUSE_SECONDS
         self._latest = folder
         run.announce(folder, "checkpoint")
 
-    def _restore_best(self, run: Run) -> None:
-        """Continue with the best score before the restored step, if checkpoints/best is the state that has it."""
+    def _is_due(self) -> bool:
+        return self._retry_at is not None and time.monotonic() >= self._retry_at
+
+    def _retry_later(self, step: int, fault: RunError) -> None:
+        """Raise a fault again unless it may pass, as that of a full disk."""
+        if not _may_pass(fault):
+            raise fault
+        text = "step %d has no checkpoint: %s; training goes on, and the next try is in %d s"
+        log.warning(text, step, fault, self._pause_seconds)
+        self._retry_at = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def _remove(self, folder: Path) -> None:
+        try:
+            remove_folder(folder)
+        except OSError as error:
+            self._warn_once(f"cannot remove {folder}: {error.strerror}; it is left where it is")
+
+    # ── The best ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_up_best(self, run: Run) -> None:
+        """Continue with the score for which checkpoints/best is kept, if that state is undamaged."""
         run.notes.pop("best", None)
+        folder = checkpoint_path(run.directory.path)
+        if self.settings.best is None or not folder.exists():
+            return
+        try:
+            load_checkpoint(folder)
+        except RequestError as fault:
+            log.warning("%s; so there is no best state, and the next score counts as the best", fault)
+            return
+        found = score_of(folder)
+        if found is None or found[1].name != self.settings.best:
+            found = self._recorded_best(run, step_of(folder))
+        if found is not None:
+            self._set_best(run, *found)
+
+    def _recorded_best(self, run: Run, kept: int | None) -> tuple[int, Score] | None:
+        """The best recorded score before the restored step, if the state that has it is the one that is kept."""
         best: tuple[int, Score] | None = None
         for step, score in run.past_scores(self.settings.best or ""):
             if score.improves_on(best and best[1]):
                 best = step, score
-        if best is not None and best[0] == step_of(checkpoint_path(run.directory.path)):
-            self._set_best(run, *best)
+        return best if best is not None and best[0] == kept else None
+
+    def _keep_best(self, run: Run, step: int, score: Score) -> None:
+        """Keep the present state as the best; if that fails for the moment, the one before it stays."""
+        try:
+            self._keep_unlike(run, score)
+            save_checkpoint(run.checkpoint(), checkpoint_path(run.directory.path), score)
+        except (OSError, RunError) as fault:
+            if not _may_pass(fault):
+                raise
+            log.warning("%s; so the state at step %d, the best so far, is not kept", fault, step)
+        else:
+            self._set_best(run, step, score)
 
     def _keep_unlike(self, run: Run, score: Score) -> None:
         """Keep the best state by another protocol under its step, since nothing says which of the two is better."""
@@ -138,8 +216,8 @@ class Checkpoints(ganrun.Observer):
         if self._best is None or self._best.protocol == score.protocol or step in (None, run.step):
             return
         kept = best.with_name(f"best_{step:08d}")
-        shutil.rmtree(kept, ignore_errors=True)
-        best.replace(kept)
+        if not kept.exists():
+            best.rename(kept)
         text = "%s is now measured by another protocol, and unlike scores are not compared: the best state so far is %s"
         log.warning(text, score.name, kept)
 
@@ -147,8 +225,12 @@ class Checkpoints(ganrun.Observer):
         self._best = score
         run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
-    def _warn(self, scores: Sequence[Score]) -> None:
-        if not self._has_warned:
-            measured = ", ".join(score.name for score in scores)
-            log.warning("no best checkpoint: %s is not measured; the scores are %s", self.settings.best, measured)
-        self._has_warned = True
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            log.warning("%s", text)
+        self._told.add(text)
+
+
+def _may_pass(fault: BaseException) -> bool:
+    """Whether it is the file system's, as where a disk is full."""
+    return isinstance(fault, OSError) or isinstance(fault.__cause__, OSError)

@@ -14,7 +14,8 @@ class EarlyStopping(ganrun.Observer):
     """Ends training when a score has not improved for several evaluations.
 
     The run then counts as finished. After a change of protocol, such as another number of samples, counting starts
-    again. To keep the best state rather than the last, set `best` in [checkpoints].
+    again. An evaluation in which the metric fails does not count. To keep the best state rather than the last, set
+    `best` in [checkpoints].
     """
 
     class Settings(ganrun.Settings):
@@ -42,26 +43,37 @@ class EarlyStopping(ganrun.Observer):
         """
         if not run.metrics or not run.recipe.train.evaluate_every_steps:
             raise RequestError("needs a [[metric]] and [train] evaluate_every_steps, to have scores during training")
-        for step, score in run.past_scores(self.settings.metric) if run.resumed else ():
-            self._judge(run, step, score)
+        if run.resumed:
+            self._take_up(run)
+
+    @observes
+    def rolled_back(self, run: Run) -> None:
+        """Count again from what was scored until this step."""
+        self._take_up(run)
 
     @observes
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
         """Judge the latest score.
 
         Raises:
-            RequestError: if none has that name.
+            RequestError: if none has that name, and no metric has failed.
         """
         named = {score.name: score for score in scores}
-        if self.settings.metric not in named:
+        if self.settings.metric in named:
+            self._judge(run, step, named[self.settings.metric])
+        elif not run.lacks_scores:
             raise RequestError(f"{self.settings.metric} is not measured; the scores are {', '.join(named)}")
-        self._judge(run, step, named[self.settings.metric])
 
     @observes
     def run_ended(self, run: Run) -> None:
         """Print why training stopped."""
         if run.stopped is not None and self._since_best >= self.settings.patience:
             run.add_message(f"stopped early: {run.stopped}")
+
+    def _take_up(self, run: Run) -> None:
+        self._best, self._best_step, self._since_best = None, 0, 0
+        for step, score in run.past_scores(self.settings.metric):
+            self._judge(run, step, score)
 
     def _judge(self, run: Run, step: int, score: Score) -> None:
         if score.improves_on(self._best):

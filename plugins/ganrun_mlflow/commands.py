@@ -23,8 +23,8 @@ uri_option = click.option(
 def sync(runs: Sequence[str], uri: str | None) -> None:
     """Send to MLflow what it lacks of runs, for example after it was unavailable.
 
-    A run that was sent to another store than the default one needs --uri: an address in a run directory, which may come
-    from anybody, is not contacted. In a store that does not have it, the run is created.
+    A run that was sent to a server that is not the default store needs --uri: an address in a run directory, which may
+    come from anybody, is not contacted. In a store that does not have it, the run is created. Ctrl-C stops at any time.
 
     \b
     ganrun sync runs/wgan-…
@@ -60,7 +60,8 @@ def ui(run: str | None, uri: str | None, experiment: str | None, port: int, brow
     from ganrun_mlflow import store
     from ganrun_mlflow.server import show
 
-    show(store.tracking_uri(uri), experiment or (run and _experiment_of(run, uri)), port, browser)
+    place, own = _place_of(run, uri) if run else (store.tracking_uri(uri), None)
+    show(place, experiment or own, port, browser)
 
 
 def _sync(run: str, uri: str | None) -> str:
@@ -73,17 +74,17 @@ def _sync(run: str, uri: str | None) -> str:
         return sync(_directory(run), uri).progress.run_id
 
 
-def _experiment_of(run: str, uri: str | None) -> str:
-    """The experiment of a run that is in the store that the user names."""
-    from ganrun import bare_address
-    from ganrun_mlflow import store
+def _place_of(run: str, uri: str | None) -> tuple[str, str]:
+    """The store and the experiment of a run."""
+    from ganrun_mlflow import home, store
     from ganrun_mlflow.sync_state import SyncState
 
     directory = _directory(run)
     state = SyncState.read(directory)
-    if uri is None and state.uri != bare_address(store.tracking_uri()):
+    place = home.store_of(state, directory, uri)
+    if uri is None and not home.is_in(place, state):
         raise store.not_named(directory, state.uri, "ganrun ui")
-    return state.experiment
+    return place, state.experiment
 
 
 def _directory(run: str) -> RunDirectory:

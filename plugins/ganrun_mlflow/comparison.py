@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from torch import nn
 
-from ganrun import Run, atomic_path, to_uint8
+from ganrun import Run, RunError, atomic_path, to_uint8
 from ganrun_mlflow.pictures import COMPARISON
+
+log = logging.getLogger("ganrun")
 
 ROWS = 4
 """Rows of the table in MLflow."""
@@ -20,18 +28,47 @@ SIDE, MARGIN = 688, 8
 half."""
 
 
-def write_comparison(run: Run) -> None:
-    """Write `compare/samples_01_to_08.png`, … into the run directory, if samples are images."""
+def write_comparison(run: Run, deadline: float, gives_up: Callable[[], bool]) -> None:
+    """Write `compare/samples_01_to_08.png`, … into the run directory, if samples are images and drawn in time.
+
+    Args:
+        run: The run.
+        deadline: When to stop, by `time.monotonic`.
+        gives_up: Whether to stop before.
+    """
     if len(run.model.spec.sample_shape) != 3:
         return
-    (run.directory / COMPARISON).mkdir(exist_ok=True)
     in_cell = COLUMNS * LINES
     latents = run.model.fixed_latents(ROWS * in_cell)
-    samples = to_uint8(run.model.decode(latents)).cpu().permute(0, 2, 3, 1).numpy()
+    try:
+        with _stopped(run.model.networks.values(), lambda: gives_up() or time.monotonic() > deadline):
+            samples = to_uint8(run.model.decode(latents)).cpu().permute(0, 2, 3, 1).numpy()
+    except _TooSlowError:
+        log.warning("there are no samples to compare in MLflow, because drawing them takes too long")
+        return
+    (run.directory / COMPARISON).mkdir(exist_ok=True)
     for start in range(0, len(samples), in_cell):
         name = f"samples_{start + 1:02}_to_{start + in_cell:02}.png"
         with atomic_path(run.directory / COMPARISON / name) as partial:
             cell(samples[start : start + in_cell]).save(partial, "PNG")
+
+
+class _TooSlowError(RunError):
+    """Sampling has been stopped."""
+
+
+@contextmanager
+def _stopped(networks: Iterable[nn.Module], is_over: Callable[[], bool]) -> Iterator[None]:
+    """A block in which calls of networks, or of their parts, raise once it is over: slow samplers make thousands."""
+
+    def check(*_: object) -> None:
+        if is_over():
+            raise _TooSlowError("sampling takes too long")
+
+    with ExitStack() as stack:
+        for module in (part for network in networks for part in network.modules()):
+            stack.callback(module.register_forward_pre_hook(check).remove)
+        yield
 
 
 def cell(samples: npt.NDArray[np.uint8]) -> Image.Image:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ganrun import checkpoints_in, manifest_path
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.pictures import COMPARISON, log_picture, step_pictures
 from ganrun_mlflow.uploads import Uploads, check_inside
@@ -28,14 +27,22 @@ class FinalArtifacts:
         self._run = run
         self._uploads = uploads
 
-    def send(self) -> None:
-        """Send those that are new or changed; checkpoint and model only if the settings ask for them."""
+    def send_pictures(self) -> None:
+        """Send the last pictures and the samples to compare, if they are new or changed."""
         self._send_last_pictures()
         self._send_comparison()
+
+    def send_weights(self) -> None:
+        """Send the checkpoint and the model if they are new or changed, and the settings ask for them."""
+        state = self._run.state
+        if not (state.log_checkpoints or state.log_model):
+            return
+        from ganrun import checkpoints_in  # imports torch
+
         for checkpoint in checkpoints_in(self._run.directory.path)[-1:]:
-            if self._run.state.log_checkpoints:
+            if state.log_checkpoints:
                 self._send_checkpoint(checkpoint)
-            if self._run.state.log_model:
+            if state.log_model:
                 self._send_model(checkpoint)
 
     def _send_last_pictures(self) -> None:
@@ -65,6 +72,8 @@ class FinalArtifacts:
         run.client.set_tag(run.id, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
 
     def _send_checkpoint(self, checkpoint: Path) -> None:
+        from ganrun import manifest_path
+
         place = f"checkpoints/{checkpoint.name}"
         self._uploads.send_once(place, [manifest_path(checkpoint)], partial(self._log_checkpoint, checkpoint, place))
 
@@ -73,6 +82,8 @@ class FinalArtifacts:
         self._run.client.log_artifacts(self._run.id, str(checkpoint), place)
 
     def _send_model(self, checkpoint: Path) -> None:
+        from ganrun import manifest_path
+
         self._uploads.send_once("model", [manifest_path(checkpoint)], self._log_model)
 
     def _log_model(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
+
+log = logging.getLogger("ganrun")
 
 SECONDS_BETWEEN_READINGS = 10.0
 
@@ -17,16 +20,21 @@ class Machine:
         self._next = 0.0
         self._psutil = _installed("psutil")
         self._nvml = _installed("pynvml")
-        if self._psutil:
-            self._psutil.cpu_percent()  # the first call starts the measurement
         self._gpus = list(_gpu_handles(self._nvml)) if self._nvml else []
+        with contextlib.suppress(Exception):
+            self._psutil.cpu_percent()  # the first call starts the measurement
 
     def read(self) -> dict[str, float]:
-        """The load since the last reading; empty within `SECONDS_BETWEEN_READINGS` of it."""
+        """The load since the last reading; empty within `SECONDS_BETWEEN_READINGS` of it, or where it cannot be read:
+        in containers, for example, psutil raises all kinds of errors."""
         if time.monotonic() < self._next:
             return {}
         self._next = time.monotonic() + SECONDS_BETWEEN_READINGS
-        return {f"system/{name}": float(value) for name, value in (*self._processor(), *self._graphics())}
+        try:
+            return {f"system/{name}": float(value) for name, value in (*self._processor(), *self._graphics())}
+        except Exception as error:
+            log.debug("the load of the machine cannot be read: %s", error)
+            return {}
 
     def _processor(self) -> Iterator[tuple[str, float]]:
         if self._psutil:

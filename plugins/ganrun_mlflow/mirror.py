@@ -7,24 +7,30 @@ its own time, by which the store recognises a point that it has.
 
 from __future__ import annotations
 
+import time
+
 from ganrun import RunDirectory, bare_address
-from ganrun_mlflow import store
+from ganrun_mlflow import home, store
 from ganrun_mlflow.file_upload import FileUpload
 from ganrun_mlflow.final_artifacts import FinalArtifacts
 from ganrun_mlflow.metrics_upload import MetricsUpload
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.uploads import Uploads
+from ganrun_mlflow.waiting import REQUEST_SECONDS, within
 
 
-def sync(directory: RunDirectory, uri: str | None = None, *, creates: bool = True) -> SyncState:
+def sync(
+    directory: RunDirectory, uri: str | None = None, *, creates: bool = True, seconds: float | None = None
+) -> SyncState:
     """Send to MLflow what it lacks of a run that no process is training.
 
     Args:
         directory: The run's.
-        uri: The store that the user names, perhaps another one than before; else that of the environment, which must
-            then be the one that the run was sent to.
+        uri: The store that the user names, perhaps another one than before; else that of the environment or of the
+            working directory, which must then have the run, or the SQLite file that has it.
         creates: Whether the run may be sent to another store, or created where the store lacks it.
+        seconds: How long it may take in all; by default as long as it needs, but `REQUEST_SECONDS` for each request.
 
     Returns:
         The state after it.
@@ -32,16 +38,26 @@ def sync(directory: RunDirectory, uri: str | None = None, *, creates: bool = Tru
     Raises:
         RequestError: if another process trains or sends the run, it was trained without MLflow, or the user does not
             name the store that its directory names; that store is not contacted then.
-        RunError: if the store refuses something; what it accepted is recorded.
+        RunError: if the store refuses something, or takes too long; what it accepted is recorded.
     """
-    status, target = directory.status, store.tracking_uri(uri)
+    status, end = directory.status, None if seconds is None else time.monotonic() + seconds
     with directory.occupied():
         state = SyncState.read(directory)
-        if state.uri != bare_address(target):
+        target = home.store_of(state, directory, uri)
+        if not home.is_in(target, state):
             if uri is None or not creates:
                 raise store.not_named(directory, state.uri, "ganrun sync")
-            state.reset(bare_address(target))
-        Mirror(directory, target, state, creates=creates).sync(status)
+            state.reset()
+        state.move_to(bare_address(target))
+        mirror = Mirror(directory, target, state, creates=creates)
+        try:
+            within(
+                lambda: mirror.run.last_request + REQUEST_SECONDS if end is None else end,
+                lambda: mirror.sync(status),
+                f"MLflow at {bare_address(target)}",
+            )
+        finally:
+            mirror.run.abandon()
     return state
 
 
@@ -58,11 +74,12 @@ class Mirror:
     def __init__(self, directory: RunDirectory, uri: str, state: SyncState, *, creates: bool = True) -> None:
         self.state = state
         self._uri = uri
-        self._run = MlflowRun(directory, uri, state, creates=creates)
-        self._uploads = Uploads(self._run)
-        self._metrics = MetricsUpload(self._run)
-        self._files = FileUpload(self._run, self._uploads)
-        self._final = FinalArtifacts(self._run, self._uploads)
+        self.run = MlflowRun(directory, uri, state, creates=creates)
+        """May be abandoned from another thread."""
+        self._uploads = Uploads(self.run)
+        self._metrics = MetricsUpload(self.run)
+        self._files = FileUpload(self.run, self._uploads)
+        self._final = FinalArtifacts(self.run, self._uploads)
         self._is_open = False
 
     def sync(self, ended: str | None) -> None:
@@ -87,21 +104,27 @@ class Mirror:
 
     def _open(self) -> None:
         if not self._is_open:
-            self._run.open()
+            self.run.open()
             self._metrics.resume()
             self._is_open = True
 
     def _sync_training(self) -> None:
-        self._run.set_status(None)
+        self.run.set_status(None)
         self._metrics.send()
         self._files.send(is_ended=False)
 
     def _sync_ended(self, ended: str) -> None:
+        """The status is sent before what is large, for which there may not be enough time."""
         try:
             self._uploads.retry_refused()
             self._metrics.send()
             self._files.send(is_ended=True)
-            self._final.send()
-            self._uploads.raise_refused()
+            self._final.send_pictures()
         finally:
-            self._run.set_status(ended)
+            self.run.set_status(ended)
+        try:
+            self._final.send_weights()
+        finally:
+            self.run.set_status(ended)
+        self._uploads.raise_refused()
+        self.run.check_recorded()

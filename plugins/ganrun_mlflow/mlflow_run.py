@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import platform
 import shlex
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ganrun import RequestError, RunDirectory, without_secrets
-from ganrun_mlflow import store
-from ganrun_mlflow.labels import PARAMS_PER_CALL, TAG_LENGTH
+from ganrun import GanrunError, RequestError, RunDirectory, without_secrets
+from ganrun_mlflow import claims, store
+from ganrun_mlflow.labels import PARAMS_PER_CALL, tags_from, texts_of
 from ganrun_mlflow.sync_state import Progress, SyncState
+from ganrun_mlflow.waiting import Abandoned
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowEntity
 
 log = logging.getLogger("ganrun")
 
@@ -34,19 +38,58 @@ class MlflowRun:
         creates: Whether `open` creates the run, and a SQLite store, that is missing.
     """
 
-    client: MlflowClient
-    """Set by `open`."""
+    last_request: float
+    """When the store was last asked for something, by `time.monotonic`."""
 
     def __init__(self, directory: RunDirectory, uri: str, state: SyncState, *, creates: bool = True) -> None:
         self.directory = directory
         self._creates = creates
         self.uri = uri
         self.state = state
+        self.last_request = time.monotonic()
+        self._client: MlflowClient | None = None
+        self._is_abandoned = False
+        self._unrecorded: GanrunError | None = None
+        """Why the state was not written when it changed last."""
 
     @property
     def id(self) -> str:
         """MLflow's id of the run."""
         return self.state.progress.run_id
+
+    @property
+    def client(self) -> MlflowClient:
+        """The store's client, after `open`. Taken anew for each request, so that there is none after `abandon`."""
+        assert self._client is not None
+        self._check_wanted()
+        return self._client
+
+    def abandon(self) -> None:
+        """Make no request any more after the present one, and write nothing: nobody waits for it."""
+        self._is_abandoned = True
+
+    def record(self) -> None:
+        """Write the state to the run directory. Where that fails, it is written the next time: only `check_recorded`
+        raises then, because a full disk need not keep anything from MLflow."""
+        self._check_wanted()
+        try:
+            self.state.write(self.directory)
+            self._unrecorded = None
+        except GanrunError as error:
+            if self._unrecorded is None:
+                log.warning("%s, so ganrun sync would send again what MLflow has; sending goes on", error)
+            self._unrecorded = error
+
+    def check_recorded(self) -> None:
+        """Check that the directory has the state.
+
+        Raises:
+            RunError: if it could not be written.
+        """
+        if self._unrecorded is not None:
+            self.record()
+        if self._unrecorded is not None:
+            raise self._unrecorded
 
     def open(self) -> None:
         """Connect to the store, create the MLflow run if it is missing, and label it.
@@ -55,9 +98,10 @@ class MlflowRun:
             RequestError: if the run or the store is missing, and may not be created.
             RunError: if the store cannot be reached or used.
         """
+        self._check_wanted()
         store.check_reachable(self.uri)
         self._require(bool(self.id) and store.exists(self.uri))
-        self.client = store.connect(self.uri)
+        self._client = store.connect(self.uri)
         if not self._exists():
             self._require(False)
             self._create()
@@ -77,7 +121,12 @@ class MlflowRun:
         else:
             self._terminate(status)
         self.state.progress.status = status
-        self.state.write(self.directory)
+        self.record()
+
+    def _check_wanted(self) -> None:
+        if self._is_abandoned:
+            raise Abandoned
+        self.last_request = time.monotonic()
 
     def _require(self, is_there: bool) -> None:
         if not is_there and not self._creates:
@@ -87,24 +136,31 @@ class MlflowRun:
     # ── Opening ───────────────────────────────────────────────────────────────────────────────────────
 
     def _exists(self) -> bool:
-        """Whether the store has the run and it is not deleted. A run that started at another time is another one, whose
-        id the directory only claims."""
+        """Whether the store has the run, not deleted, and it belongs to this directory. A run that started at another
+        time is another one, whose id the directory only claims."""
         from mlflow.exceptions import MlflowException
 
         if not self.id:
             return False
         try:
-            info = self.client.get_run(self.id).info
-            if info.lifecycle_stage == "active" and info.start_time == self.state.start_milliseconds:
-                return True
+            found = self.client.get_run(self.id)
+            if (found.info.lifecycle_stage, found.info.start_time) == ("active", self.state.start_milliseconds):
+                return self._is_ours(found)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
         log.warning("the MLflow run %s is no longer at %s; a new one is created", self.id, self.state.uri)
         return False
 
+    def _is_ours(self, found: MlflowEntity) -> bool:
+        reason = claims.why_not_ours(found.data.tags, found.info.status, self.directory, self.state)
+        if reason is not None:
+            log.warning("%s; %s gets one of its own", reason, self.directory.path)
+        return reason is None
+
     def _create(self) -> None:
         self.state.reset()
+        self._claim()
         experiment_id = store.open_experiment(self.client, self.uri, self.state.experiment)
         run_id = self._find_created(experiment_id)
         if run_id is None:
@@ -112,13 +168,13 @@ class MlflowRun:
             start = self.state.start_milliseconds
             run_id = str(self.client.create_run(experiment_id, start, tags, self.state.name).info.run_id)
         self.state.progress = Progress(run_id, experiment_id, RUNNING)
-        self.state.write(self.directory)
+        self.record()
 
     def _find_created(self, experiment_id: str) -> str | None:
         """The run, if a slow store created it in an earlier attempt that timed out here."""
         same_start = f"attributes.start_time = {self.state.start_milliseconds}"
         for found in self.client.search_runs([experiment_id], same_start):
-            if found.data.tags.get("run_directory") == self.state.tags.get("run_directory"):
+            if found.data.tags.get(claims.DIRECTORY) == self.state.tags.get(claims.DIRECTORY):
                 return str(found.info.run_id)
         return None
 
@@ -126,24 +182,31 @@ class MlflowRun:
         """Send parameters, tags and data set. Parameters that MLflow has stay: it refuses to change them."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
+        self._claim()
         known = self.client.get_run(self.id).data.params
         params = [Param(key, text) for key, text in _shown(self.state.params).items() if key not in known]
         tags = [RunTag(key, text) for key, text in _shown(self.state.tags).items()]
         self.client.log_batch(self.id, params=params[:PARAMS_PER_CALL], tags=tags)
         dataset = DatasetInput(Dataset(**self.state.dataset), [InputTag("mlflow.data.context", "training")])
         self.client.log_inputs(self.id, [dataset])
+        self.record()
+
+    def _claim(self) -> None:
+        """Make this directory that of the MLflow run, also where it was elsewhere before."""
+        if self.state.tags.get(claims.DIRECTORY) != str(self.directory.path):
+            self.state.tags |= tags_from({claims.DIRECTORY: str(self.directory.path), claims.HOST: platform.node()})
 
     # ── Status ────────────────────────────────────────────────────────────────────────────────────────
 
     def _restart(self) -> None:
         self.client.update_run(self.id, status=RUNNING)
-        with contextlib.suppress(Exception):  # fails where the run has no such tag
-            self.client.delete_tag(self.id, "error")
+        for name in ("error", "stopped"):
+            with contextlib.suppress(Exception):  # fails where the run has no such tag
+                self.client.delete_tag(self.id, name)
 
     def _terminate(self, status: str) -> None:
-        error = self.directory.summary().get("error")
-        if error:
-            self.client.set_tag(self.id, "error", without_secrets(str(error))[:TAG_LENGTH])
+        for name, text in texts_of(self.directory.summary()).items():
+            self.client.set_tag(self.id, name, text)
         self.client.set_terminated(
             self.id, status, end_time=int(1000 * _last_written(self.directory, self.state.started))
         )
@@ -151,7 +214,7 @@ class MlflowRun:
 
 def _shown(labels: Mapping[str, str]) -> dict[str, str]:
     """Labels without secrets, which those of version 0.1.0 may have; paths stay as they are."""
-    return {key: text if key == "run_directory" else without_secrets(text) for key, text in labels.items()}
+    return {key: text if key == claims.DIRECTORY else without_secrets(text) for key, text in labels.items()}
 
 
 def _last_written(directory: RunDirectory, default: float) -> float:

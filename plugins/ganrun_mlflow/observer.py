@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import shlex
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field
 
 import ganrun
-from ganrun import GanrunError, Run, bare_address, observes, spinner
-from ganrun_mlflow import labels, store
+from ganrun import GanrunError, RequestError, Run, bare_address, observes, spinner
+from ganrun_mlflow import home, labels, store, waiting
 from ganrun_mlflow.comparison import write_comparison
 from ganrun_mlflow.machine import Machine
 from ganrun_mlflow.mirror import Mirror, sync
@@ -54,7 +55,7 @@ class Mlflow(ganrun.Observer):
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
-        self._uri = store.tracking_uri(settings.uri)
+        self._uri = ""
         self._thread: SyncThread | None = None
         self._machine = Machine()
 
@@ -63,13 +64,17 @@ class Mlflow(ganrun.Observer):
     @observes
     def run_started(self, run: Run) -> None:
         """Start to mirror the run. A resumed run continues the MLflow run that its directory names."""
-        state = self._initial_state(run)
-        state.write(run.directory)
-        self._thread = SyncThread(Mirror(run.directory, self._uri, state))
+        earlier = _earlier_state(run)
+        self._uri = home.store_of(earlier, run.directory, self.settings.uri)
+        mirror = Mirror(run.directory, self._uri, self._initial_state(run, earlier))
+        mirror.run.record()
+        self._thread = SyncThread(mirror)
 
     @observes
     def measured(self, run: Run) -> None:
-        """Record the load of the machine, every few seconds."""
+        """Record the load of the machine, every few seconds; and say if MLflow hangs."""
+        if self._thread:
+            self._thread.report_if_stuck()
         values = self._machine.read()
         if values:
             run.record(values)
@@ -78,11 +83,12 @@ class Mlflow(ganrun.Observer):
     def run_ended(self, run: Run, status: str) -> None:
         """Send what is left, and print where to compare the run with others."""
         if self._thread:
+            deadline, gives_up = time.monotonic() + waiting.END_SECONDS, _interrupted_since(run)
             try:
                 if status != "failed":
-                    write_comparison(run)
+                    write_comparison(run, deadline - waiting.END_SECONDS / 2, gives_up)
             finally:
-                self._send_rest(run, status, self._thread)
+                self._send_rest(run, status, self._thread, deadline, gives_up)
 
     @observes
     def rescored(self, run: Run) -> None:
@@ -93,22 +99,23 @@ class Mlflow(ganrun.Observer):
         """
         if (run.directory / NAME).exists() and run.directory.status != "running":
             try:
-                sync(run.directory, self._uri, creates=False)
+                sync(run.directory, self.settings.uri, creates=False, seconds=waiting.END_SECONDS)
             except GanrunError as error:
                 log.warning("the scores are in %s, but not in MLflow: %s", run.directory.path, error)
 
     # ── Helpers ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _send_rest(self, run: Run, status: str, thread: SyncThread) -> None:
-        signal_before = run.interruption.signal_number
+    def _send_rest(
+        self, run: Run, status: str, thread: SyncThread, deadline: float, gives_up: Callable[[], bool]
+    ) -> None:
         with spinner("sending the rest to MLflow; Ctrl-C leaves it to: ganrun sync"):
-            error = thread.close(status, lambda: run.interruption.signal_number != signal_before)
+            error = thread.close(status, deadline, gives_up)
         experiment_id = thread.mirror.state.progress.experiment_id
         for line in _incomplete(run, error, self._uri) if error else store.where_to_look(self._uri, experiment_id):
             run.add_message(line)
 
-    def _initial_state(self, run: Run) -> SyncState:
-        """The labels of the run; of a resumed run with the progress so far, if it stays in the same store."""
+    def _initial_state(self, run: Run, earlier: SyncState | None) -> SyncState:
+        """The labels of the run; of a resumed run with the progress so far, if its store has it."""
         name = self.settings.run_name or run.name
         state = SyncState(
             uri=bare_address(self._uri),
@@ -122,12 +129,11 @@ class Mlflow(ganrun.Observer):
             log_checkpoints=self.settings.log_checkpoints,
             log_model=self.settings.log_model,
         )
-        if run.resumed and (run.directory / NAME).exists():
-            earlier = SyncState.read(run.directory)
-            if earlier.uri == state.uri:
-                state.resume_from(earlier)
-            else:
-                log.warning("the run was in MLflow at %s; it continues as a new one at %s", earlier.uri, state.uri)
+        if earlier and home.is_in(self._uri, earlier):
+            earlier.move_to(state.uri)
+            state.resume_from(earlier)
+        elif earlier:
+            log.warning("the run was in MLflow at %s; it continues as a new one at %s", earlier.uri, state.uri)
         return state
 
     def _tags(self, run: Run) -> dict[str, str]:
@@ -136,6 +142,23 @@ class Mlflow(ganrun.Observer):
             place = run.recipe.where(("mlflow", "tags"))
             log.warning("%s: [mlflow] tags: ganrun sets %s itself; choose other names", place, ", ".join(sorted(taken)))
         return more | own
+
+
+def _earlier_state(run: Run) -> SyncState | None:
+    """The state of a run that is resumed; None if it has none that can be read, and so becomes a new one in MLflow."""
+    if not (run.resumed and (run.directory / NAME).exists()):
+        return None
+    try:
+        return SyncState.read(run.directory)
+    except RequestError as error:
+        log.warning("%s; the run continues as a new one in MLflow", error)
+        return None
+
+
+def _interrupted_since(run: Run) -> Callable[[], bool]:
+    """Whether a signal has arrived since this call."""
+    before = run.interruption.signal_number
+    return lambda: run.interruption.signal_number != before
 
 
 def _incomplete(run: Run, error: Exception, uri: str) -> list[str]:

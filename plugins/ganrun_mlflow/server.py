@@ -17,6 +17,7 @@ import click
 
 from ganrun import RequestError, RunError, bare_address, spinner
 from ganrun_mlflow import store
+from ganrun_mlflow.waiting import QUESTION_SECONDS, within
 
 START_TIMEOUT_SECONDS = 120
 
@@ -37,8 +38,9 @@ def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
         RequestError: if the store has no such experiment, or the port is in use.
         RunError: if the store cannot be used.
     """
+    end = time.monotonic() + QUESTION_SECONDS
     with spinner("looking for the experiment"):
-        page = _page(uri, experiment, port)
+        page = within(end, lambda: _page(uri, experiment, port), f"MLflow at {bare_address(uri)}")
     with _served(uri, port) as server:
         click.echo(f"MLflow: {page}")
         if browser and not webbrowser.open(page):

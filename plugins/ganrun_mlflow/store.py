@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from ganrun import GanrunError, RequestError, RunDirectory, RunError, bare_address, without_secrets
+from ganrun_mlflow import creation
 from ganrun_mlflow.sync_state import NAME
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ PATIENCE_SECONDS = 3
 
 LONGEST_FOLDER = 80
 
-CREATION_SECONDS = 120
-"""How long another process may take to create a SQLite store; on most machines it takes seconds."""
-
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -44,6 +42,8 @@ ENVIRONMENT = {
     # MLflow's own time limit is minutes; here a failed request is repeated by the next synchronisation.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # It would sleep for as long as a busy server asks it to.
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
 """Defaults for MLflow's environment variables; it reads them on import and at each request."""
 
@@ -80,8 +80,18 @@ def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestEr
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a SQLite store's file; None for any other store."""
-    return Path(uri.removeprefix(SQLITE)).expanduser().absolute() if uri.startswith(SQLITE) else None
+    """The absolute path of a SQLite store's file; None for any other store.
+
+    Raises:
+        RunError: if it depends on a home or a working directory that does not exist.
+    """
+    if not uri.startswith(SQLITE):
+        return None
+    try:
+        return Path(uri.removeprefix(SQLITE)).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no working directory any more; no home
+        reason = without_secrets(str(error))
+        raise RunError(f"{bare_address(uri)} is no place for MLflow here: {reason}; set {URI_VARIABLE}") from error
 
 
 def is_server(uri: str) -> bool:
@@ -93,9 +103,9 @@ def is_server(uri: str) -> bool:
 
 
 def exists(uri: str) -> bool:
-    """Whether the store was created: False only for a SQLite file that is missing."""
+    """Whether the store was created: False only for a SQLite file that is missing or empty."""
     database = sqlite_path(uri)
-    return database is None or database.exists()
+    return database is None or creation.is_made(database)
 
 
 def check_reachable(uri: str) -> None:
@@ -162,12 +172,27 @@ def connect(uri: str) -> MlflowClient:
     """
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    with errors_as_run_errors(uri):
+        with creation.a_home():
+            from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        database = sqlite_path(uri)
+        return MlflowClient(uri) if database is None else _connect_sqlite(uri, database)
+
+
+def _connect_sqlite(uri: str, database: Path) -> MlflowClient:
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with errors_as_run_errors(uri), _exclusive(sqlite_path(uri)):
-        return MlflowClient(uri)
+    with creation.exclusive(database):
+        if not creation.is_made(database):
+            creation.create(database)
+        try:
+            return MlflowClient(uri)
+        except Exception:  # MLflow's own, or SQLAlchemy's
+            creation.check_complete(database)
+            raise
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
@@ -223,24 +248,6 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-@contextmanager
-def _exclusive(database: Path | None) -> Iterator[None]:
-    """A block that one process at a time enters, because two that create one SQLite store damage it.
-
-    The lock is SQLite's own, on a file beside the store: it works on every system and ends with its process.
-    """
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    lock = sqlite3.connect(database.with_name(f".{database.name}.lock"), timeout=CREATION_SECONDS)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield
-    finally:
-        lock.close()
-
-
 def _artifact_location(uri: str, experiment: str) -> str | None:
     """A folder for each experiment, whose name shows which."""
     database = sqlite_path(uri)
@@ -274,8 +281,10 @@ def where_to_look(uri: str, experiment_id: str) -> list[str]:
 
 def uri_option(uri: str) -> str:
     """The option, after a space, by which a command uses this store; empty for the default store."""
-    is_default = bare_address(uri) == bare_address(tracking_uri())
-    return "" if is_default else f" --uri {shlex.quote(bare_address(uri))}"
+    with suppress(RunError):
+        if bare_address(uri) == bare_address(tracking_uri()):
+            return ""
+    return f" --uri {shlex.quote(bare_address(uri))}"
 
 
 def _mlflow_command() -> str:

@@ -103,13 +103,19 @@ class SyncState:
         return int(1000 * self.started)
 
     def resume_from(self, earlier: SyncState) -> None:
-        """Continue the MLflow run of an earlier state."""
+        """Continue the MLflow run of an earlier state, with the directory that MLflow was sent last."""
         self.experiment, self.started, self.progress = earlier.experiment, earlier.started, earlier.progress
+        self.tags |= {name: text for name, text in earlier.tags.items() if name == "run_directory"}
 
-    def reset(self, uri: str | None = None) -> None:
-        """Forget the MLflow run, so that a new one is created; in the store at `uri` if given."""
-        self.uri = uri or self.uri
+    def reset(self) -> None:
+        """Forget the MLflow run, so that a new one is created."""
         self.progress = Progress()
+
+    def move_to(self, uri: str) -> None:
+        """Go on in another store. What it has of the run may differ, so everything is sent again."""
+        if uri != self.uri:
+            self.uri = uri
+            self.progress = Progress(self.progress.run_id, self.progress.experiment_id)
 
 
 def _fields(cls: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:

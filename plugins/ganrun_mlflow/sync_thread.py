@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from ganrun import GanrunError, RunError, without_secrets
 from ganrun_mlflow.mirror import Mirror
+from ganrun_mlflow.waiting import THREAD, leave_workers_behind
 
 log = logging.getLogger("ganrun")
 
 SECONDS_BETWEEN_SYNCS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
+
+STUCK_SECONDS = 600.0
+"""After which a request counts as one that is never answered."""
 
 
 class SyncThread:
@@ -30,28 +35,42 @@ class SyncThread:
         self._reported = ""
         """The last error that was logged, so that none is logged twice in a row."""
         self._ended: str | None = None
+        self._is_sending = False
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="ganrun-mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
         self._thread.start()
 
-    def close(self, ended: str, gives_up: Callable[[], bool]) -> Exception | None:
-        """Send everything that is left, and wait for it.
+    def close(self, ended: str, deadline: float, gives_up: Callable[[], bool]) -> Exception | None:
+        """Send everything that is left, and wait for it until the deadline. Then it is left alone, so that the process
+        can end.
 
         Args:
             ended: How the run ended.
-            gives_up: Asked several times a second whether to stop waiting.
+            deadline: When to stop waiting, by `time.monotonic`.
+            gives_up: Asked several times a second whether to stop waiting earlier.
 
         Returns:
             What prevented it; None if MLflow has everything.
         """
         self._ended = ended
         self._closing.set()
+        reason = "sending was interrupted"
         with contextlib.suppress(KeyboardInterrupt):  # raised at once where the run was interrupted before
             while not gives_up():
-                self._thread.join(0.2)
+                self._thread.join(min(0.2, max(deadline - time.monotonic(), 0)))
                 if not self._thread.is_alive():
                     return self._error
-        return RunError("sending was interrupted")
+                if time.monotonic() >= deadline:
+                    reason = "the store did not take everything in time"
+                    break
+        self.mirror.run.abandon()
+        leave_workers_behind()
+        return RunError(reason)
+
+    def report_if_stuck(self) -> None:
+        """Say once that a request hangs: a server that answers byte by byte meets no time limit of MLflow."""
+        if self._is_sending and time.monotonic() - self.mirror.run.last_request > STUCK_SECONDS:
+            self._report(RunError("MLflow does not finish its answer to a request, and gets nothing until it does"))
 
     def _work(self) -> None:
         pause = 0.0
@@ -62,12 +81,15 @@ class SyncThread:
         self._try()
 
     def _try(self) -> None:
+        self._is_sending = True
         try:
             self.mirror.sync(self._ended)
             self._error, self._reported = None, ""
-        except Exception as error:  # each kind of artifact store raises the errors of another library
-            self._error = error
-            self._report(error)
+        except BaseException as error:  # each artifact store raises the errors of another library, some even SystemExit
+            self._error = error if isinstance(error, Exception) else RunError(f"{type(error).__name__}: {error}")
+            self._report(self._error)
+        finally:
+            self._is_sending = False
 
     def _report(self, error: Exception) -> None:
         text = without_secrets(error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}")

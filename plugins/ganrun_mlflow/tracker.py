@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ganrun import (
     RUN_FILES,
@@ -20,12 +22,16 @@ from ganrun import (
     cache_directory,
 )
 from ganrun_mlflow import store
+from ganrun_mlflow.claims import DIRECTORY, HOST
 from ganrun_mlflow.mirror import sync
 from ganrun_mlflow.sync_state import NAME, SyncState
+from ganrun_mlflow.waiting import QUESTION_SECONDS, within
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+T = TypeVar("T")
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 DOWNLOADED = {*RUN_FILES, "checkpoints"}
@@ -40,41 +46,33 @@ class MlflowTracker(Tracker):
         if not RUN_ID.fullmatch(run_id):
             return None
         uri = store.tracking_uri()
-        client = _connect_existing(uri)
-        found = _get_run(client, uri, run_id)
-        return _directory(found) or _download(client, uri, run_id)
+        client, found = _ask(uri, lambda: _get_run(uri, run_id))
+        return _directory(found) or within(math.inf, lambda: _download(client, uri, run_id), "downloading it")
 
     def runs_of(self, experiment: str) -> Sequence[Path] | None:
         """The directories that are on this machine, the newest last."""
         uri = store.tracking_uri()
         if not store.exists(uri):
             return None
-        client = _connect_existing(uri)
-        with store.errors_as_run_errors(uri):
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                return None
-            runs = list(_all_runs(client, [found.experiment_id], order="attributes.start_time"))
-        return [path for path in map(_directory, runs) if path]
+        runs = _ask(uri, lambda: _runs_of(uri, experiment))
+        return None if runs is None else [path for path in map(_directory, runs) if path]
 
     def experiments(self) -> Sequence[str]:
         """The names of the store's experiments; empty if there is no store yet."""
         uri = store.tracking_uri()
         if not store.exists(uri):
             return []
-        client = _connect_existing(uri)
-        with store.errors_as_run_errors(uri):
-            return [each.name for each in client.search_experiments()]
+        return [each.name for each in _ask(uri, lambda: _connect_existing(uri).search_experiments())]
 
 
 def check_store() -> HealthCheck:
     """Check for `ganrun doctor` that the default store can be used, and end the MLflow runs of killed processes."""
     uri = store.tracking_uri()
     try:
-        store.check_reachable(uri)
+        _ask(uri, lambda: store.check_reachable(uri))
         if not store.exists(uri):
             return HealthCheck(True, f"{bare_address(uri)} (the first run creates it)")
-        ended = [run.info.run_name for run in _running_here(store.connect(uri)) if _end_if_killed(run, uri)]
+        ended = [run.info.run_name for run in _ask(uri, lambda: _running_here(uri)) if _end_if_killed(run, uri)]
     except GanrunError as error:
         remedy = "start it" if store.is_server(uri) else "repair it"
         return HealthCheck(False, f"{error.message}; {remedy}, or set {store.URI_VARIABLE}")
@@ -85,12 +83,12 @@ def check_store() -> HealthCheck:
 # ── Killed runs ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _running_here(client: MlflowClient) -> Iterator[Run]:
+def _running_here(uri: str) -> list[Run]:
     """The runs of this machine that have the status RUNNING."""
+    client = store.connect(uri)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    for run in _all_runs(client, experiments, "attributes.status = 'RUNNING'"):
-        if run.data.tags.get("host") == platform.node():
-            yield run
+    running = _all_runs(client, experiments, "attributes.status = 'RUNNING'")
+    return [run for run in running if run.data.tags.get(HOST) == platform.node()]
 
 
 def _end_if_killed(run: Run, uri: str) -> bool:
@@ -103,11 +101,21 @@ def _end_if_killed(run: Run, uri: str) -> bool:
         return False
     if directory.status == "running" or SyncState.read(directory).uri != bare_address(uri):
         return False
-    sync(directory)
+    sync(directory, seconds=QUESTION_SECONDS)
     return True
 
 
 # ── Finding runs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ask(uri: str, question: Callable[[], T]) -> T:
+    """The answer to a question to a store, which has a limited time for it."""
+
+    def asked() -> T:
+        with store.errors_as_run_errors(uri):
+            return question()
+
+    return within(time.monotonic() + QUESTION_SECONDS, asked, f"MLflow at {bare_address(uri)}")
 
 
 def _connect_existing(uri: str) -> MlflowClient:
@@ -118,15 +126,22 @@ def _connect_existing(uri: str) -> MlflowClient:
     return store.connect(uri)
 
 
-def _get_run(client: MlflowClient, uri: str, run_id: str) -> Run:
+def _get_run(uri: str, run_id: str) -> tuple[MlflowClient, Run]:
+    client = _connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id)
+        return client, client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise store.run_error(uri, error) from error
         raise RequestError(f"there is no run {run_id} in MLflow at {bare_address(uri)}") from error
+
+
+def _runs_of(uri: str, experiment: str) -> list[Run] | None:
+    client = _connect_existing(uri)
+    found = client.get_experiment_by_name(experiment)
+    return None if found is None else list(_all_runs(client, [found.experiment_id], order="attributes.start_time"))
 
 
 def _all_runs(client: MlflowClient, experiments: list[str], which: str = "", order: str = "") -> Iterator[Run]:
@@ -147,7 +162,7 @@ def _directory(run: Run) -> Path | None:
 
 def _named_directory(run: Run) -> RunDirectory | None:
     """The directory that a run's tag names, if it holds a run; a tag may say anything."""
-    name = run.data.tags.get("run_directory")
+    name = run.data.tags.get(DIRECTORY)
     try:
         directory = RunDirectory(Path(name)) if name else None
         return directory if directory and directory.holds_run else None

@@ -69,7 +69,7 @@ class Uploads:
         if sent.get(name) != digest:
             upload()
             sent[name] = digest
-            self._run.state.write(self._run.directory)
+            self._run.record()
         self._stamps[name] = stamp
 
     def _refuse(self, name: str, error: Exception) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from io import TextIOWrapper
 
 from rich import box
 from rich.cells import cell_len
@@ -39,8 +37,6 @@ class _Screen:
     """Standard output: a terminal, whose width tables keep to, or a pipe."""
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # an encoding without arrows still gets the numbers
         self._console = Console(highlight=False)
 
     def paragraph(self, lines: Sequence[str], style: str = "") -> None:

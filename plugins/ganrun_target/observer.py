@@ -23,7 +23,7 @@ class Target(ganrun.Observer):
     that the score depends on. Otherwise the report says what differs or what is not stated. A comparable score that is
     better than the published one always reaches it. The verdict is printed when the run has finished, and is in
     summary.json under `target`. It is about the latest score that the run itself measured, not about those that
-    `ganrun eval` adds.
+    `ganrun eval` adds; where the metric failed in the last evaluation, the report names the step of that score.
     """
 
     class Settings(ganrun.Settings):
@@ -96,12 +96,17 @@ class Target(ganrun.Observer):
         self._judge(run, run.scores.get(self.settings.metric))
 
     @observes
+    def rolled_back(self, run: Run) -> None:
+        """The verdict is on the latest score until the step to which the run has gone back."""
+        self._judge(run, run.scores.get(self.settings.metric))
+
+    @observes
     def evaluated(self, run: Run, scores: Sequence[Score]) -> None:
         """Add the verdict on the latest score to the summary; warn if the target's score is not measured."""
         score = next((score for score in scores if score.name == self.settings.metric), None)
         if score is not None:
             self._judge(run, score)
-        elif not self._has_warned:
+        elif not self._has_warned and not run.lacks_scores:
             measured = ", ".join(score.name for score in scores)
             log.warning("the target cannot be judged: %s is not measured, only %s", self.settings.metric, measured)
             self._has_warned = True
@@ -112,11 +117,13 @@ class Target(ganrun.Observer):
         if status != "finished":
             return
         published, score = self._published(), run.scores.get(self.settings.metric)
-        if score is None:
+        if score is None and run.lacks_scores:
+            run.add_message(f"target not judged: {published} could not be measured, as a metric has failed")
+        elif score is None:
             measured = ", ".join(sorted(run.scores)) or "none"
             run.add_message(f"target not judged: {published} was not measured; the scores are {measured}")
         else:
-            run.add_message(self._verdict(run, score).text(published))
+            run.add_message(f"{self._verdict(run, score).text(published)}{self._age(run)}")
 
     def _judge(self, run: Run, score: Score | None) -> None:
         none: dict[str, Any] = {"measured": None, "reached": None, "comparable": None}
@@ -127,6 +134,12 @@ class Target(ganrun.Observer):
         settings, data = self.settings, run.recipe.data
         facts = facts_of(score, {**data.table(), "use": data.use}, run.environment["data"])
         return Verdict(score, settings.value, settings.tolerance, settings.statements(), facts)
+
+    def _age(self, run: Run) -> str:
+        """Of which step the latest score is, if it is not of the last one."""
+        latest = run.latest_scores().get(self.settings.metric)
+        is_old = run.lacks_scores and latest is not None and latest.step < run.step
+        return f"; measured at step {latest.step}, since a metric has failed after it" if latest and is_old else ""
 
     def _published(self) -> str:
         return f"{self.settings.metric} {self.settings.value:g} ({self.settings.source})"

@@ -144,12 +144,22 @@ def scored(run: Run) -> Result:
 
 def interrupted(run: Run) -> Result:
     """The step at which the second rank's signal stops both."""
+    return stopped(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def out_of_time(run: Run) -> Result:
+    """The step at which the end of the second rank's time stops both."""
+    return stopped(run, lambda: setattr(run.interruption, "deadline", 0.0))
+
+
+def stopped(run: Run, cause: Callable[[], object]) -> Result:
+    """The step at which both ranks stop, if the second one has cause to."""
     take_step = build_step(run, Measurements())
     with run.interruption:
         try:
             while not run.done:
                 if run.step == 3 and dist.get_rank() == 1:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    cause()
                 take_step()
                 run.agree()
                 run.interruption.check()
@@ -219,9 +229,11 @@ def test_what_ranks_collect_together_is_what_one_collects(pair: Pair, tmp_path: 
     assert second == {"scores": []}  # the first rank alone measures
 
 
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(pair: Pair, tmp_path: Path) -> None:
-    found = pair(acted, interrupted, DENSE, tmp_path)
-    assert found == [{"step": 4, "status": 128 + signal.SIGTERM}] * 2
+@pytest.mark.parametrize(("act", "status"), [(interrupted, 128 + signal.SIGTERM), (out_of_time, 75)])
+def test_a_rank_that_stops_stops_all_after_the_same_step_with_its_exit_status(
+    pair: Pair, tmp_path: Path, act: Callable[[Run], Result], status: int
+) -> None:
+    assert pair(acted, act, DENSE, tmp_path) == [{"step": 4, "status": status}] * 2
 
 
 # ── Exchanges ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -179,10 +179,10 @@ def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path) 
     (folder / "r.toml").write_text(tomli_w.dumps(RECIPE), encoding="utf-8")
     again = Started([*LAUNCHER, "resume", "run", "--gpus", "2", "--set", "train.steps=100000"], folder)
     again.wait_for((last + 100) // 50 * 50)
-    again.process.send_signal(signal.SIGINT)
-    assert again.ended() == 128 + signal.SIGINT, again.said()
+    again.process.send_signal(signal.SIGUSR1)  # as Slurm does, and the launcher passes it on
+    assert again.ended() == 128 + signal.SIGUSR1, again.said()
     stopped = int(str(summary(folder)["steps"]))
-    assert f"interrupted at step {stopped}; to continue: ganrun resume run" in again.said()
+    assert f"interrupted by SIGUSR1 at step {stopped}; to continue: ganrun resume run" in again.said()
 
     train({**RECIPE, "train": {**RECIPE["train"], "steps": stopped}}, folder / "whole")
     found, expected = (load_checkpoint(checkpoints_in(folder / name)[-1]) for name in ("run", "whole"))

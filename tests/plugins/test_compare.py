@@ -385,7 +385,7 @@ def test_tables_keep_to_the_width_of_the_terminal(runs: Path, width: int, monkey
 
 def test_an_encoding_without_arrows_gets_the_numbers(runs: Path) -> None:
     result = CliRunner(charset="ascii", catch_exceptions=False).invoke(main, ["compare", str(runs / "wide")])
-    assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and "mse ?" in result.stdout
+    assert result.exit_code == 0 and f"{final(runs / 'wide'):.4g}" in result.stdout and r"mse \u2193" in result.stdout
 
 
 def _plain(text: str) -> str:
@@ -447,6 +447,16 @@ def test_an_unreadable_folder_is_reported_and_the_others_are_compared(
     assert f"{locked / 'recipe.toml'} cannot be read: " in result.stderr
     result = ganrun("compare", locked)
     assert result.exit_code == 2 and f"{locked / 'recipe.toml'} cannot be read: " in result.output
+
+
+def test_what_a_run_left_undone_is_noted(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "wide", tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    fault = {"of": "metric.0 fid", "at": "measure", "text": "no\x1b[31m", "step": 5, "last_step": 9, "times": 2}
+    (run / "summary.json").write_text(json.dumps({**summary, "faults": [fault, "damaged", {}]}))
+    result = ganrun("compare", tmp_path)
+    assert result.exit_code == 0 and "metric.0 fid failed at measure at steps 5 to 9, 2 times: no" in result.stderr
+    assert "\x1b" not in result.stderr
 
 
 def test_control_characters_in_names_are_escaped(runs: Path, tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ import platform
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,7 +27,9 @@ from mlflow import MlflowClient
 import ganrun
 from ganrun import RequestError, RunDirectory
 from ganrun.cli import main
-from ganrun_mlflow import store as stores
+from ganrun_mlflow import home, store as stores
+from ganrun_mlflow.claims import why_not_ours
+from ganrun_mlflow.commands import _place_of
 from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.tracker import check_store
 
@@ -135,11 +139,16 @@ def uri(sent: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def handed_over(sent: Path, uri: str, tmp_path: Path) -> Callable[..., RunDirectory]:
-    """Copies the run, with other content of its mlflow.json, and in its recipe's `[mlflow]`."""
+def handed_over(sent: Path, uri: str, tmp_path: Path) -> Iterator[Callable[..., RunDirectory]]:
+    """Copies the run, with other content of its mlflow.json, and in its recipe's `[mlflow]`.
 
-    def handed_over(*, recipe_uri: str = "", **content: Any) -> RunDirectory:
+    If it is `moved`, the original is not there any more until the test ends.
+    """
+
+    def handed_over(*, recipe_uri: str = "", moved: bool = False, **content: Any) -> RunDirectory:
         directory = RunDirectory(shutil.copytree(sent / "run", tmp_path / "handed-over"))
+        if moved:
+            (sent / "run").rename(sent / "away")
         if content:
             directory.write_json("mlflow.json", directory.read_json("mlflow.json") | content)
         if recipe_uri:
@@ -149,7 +158,11 @@ def handed_over(sent: Path, uri: str, tmp_path: Path) -> Callable[..., RunDirect
             directory.recipe_path.write_text(text.replace("[mlflow]\n", table), encoding="utf-8")
         return directory
 
-    return handed_over
+    yield handed_over
+    if (sent / "away").exists():
+        (sent / "away").rename(sent / "run")
+        run_id = SyncState.read(RunDirectory(sent / "run")).progress.run_id
+        MlflowClient(uri).set_tag(run_id, "run_directory", str(sent / "run"))
 
 
 def ganrun_command(*arguments: Any) -> Result:
@@ -203,7 +216,7 @@ def test_a_file_that_only_a_folder_names_is_not_created(
     command: str, handed_over: Callable[..., RunDirectory], tmp_path: Path
 ) -> None:
     address = f"sqlite:///{tmp_path}/folder/not-there.db"
-    directory = handed_over(uri=address, recipe_uri=address)
+    directory = handed_over(uri=address, recipe_uri=address, run_id="0" * 32)
     assert ganrun_command(command, directory.path).exit_code == COMMANDS[command][0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["handed-over"]
 
@@ -260,7 +273,7 @@ def test_a_folder_that_claims_the_id_of_another_run_does_not_overwrite_it(
 def test_a_store_that_the_user_names_continues_the_same_mlflow_run(
     handed_over: Callable[..., RunDirectory], uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = handed_over(recipe_uri=uri)
+    directory = handed_over(recipe_uri=uri, moved=True)
     run_id = SyncState.read(directory).progress.run_id
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert ganrun_command("sync", directory.path).exit_code == 2
@@ -303,6 +316,162 @@ def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
+
+
+# ── Copies, and what was moved ────────────────────────────────────────────────────────────────────────────
+
+HERE = platform.node()
+
+
+class Whose(NamedTuple):
+    """What MLflow and a run directory say, and whether the MLflow run is that directory's."""
+
+    is_ours: bool
+    original: str
+    """What is where MLflow says that the run is: `there`, `gone`, `other run`, or a `link` to this directory."""
+    host: str = HERE
+    status: str = "FINISHED"
+    recorded: str = "original"
+    """The directory that mlflow.json has: that of MLflow, or another."""
+
+
+CLAIMS = {
+    "copied": Whose(False, "there"),
+    "moved": Whose(True, "gone"),
+    "moved, and killed": Whose(True, "gone", status="RUNNING"),
+    "moved, and a link left": Whose(True, "link"),
+    "moved, and its place used again": Whose(True, "other run"),
+    "copied, and the other copy continued it": Whose(False, "there", recorded="another"),
+    "copied, and the other copy continued it and is gone": Whose(False, "gone", recorded="another"),
+    "from another machine": Whose(True, "gone", "elsewhere"),
+    "from another machine, with a folder of that name here": Whose(True, "there", "elsewhere"),
+    "from another machine, where it was continued": Whose(False, "gone", "elsewhere", recorded="another"),
+    "from another machine, where it may be running": Whose(False, "gone", "elsewhere", status="RUNNING"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_move_is_told_from_a_copy(case: str, sent: Path, tmp_path: Path) -> None:
+    whose = CLAIMS[case]
+    original, directory = tmp_path / "original", RunDirectory(shutil.copytree(sent / "run", tmp_path / "here"))
+    state = SyncState.read(directory)
+    if whose.original == "link":
+        original.symlink_to(directory.path)
+    elif whose.original != "gone":
+        shutil.copytree(sent / "run", original)
+    if whose.original == "other run":
+        replace(state, started=1.0).write(RunDirectory(original))
+    state.tags["run_directory"] = str(tmp_path / whose.recorded)
+    tags = {"run_directory": str(original), "host": whose.host}
+    reason = why_not_ours(tags, whose.status, directory, state)
+    assert (reason is None) == whose.is_ours, reason
+    assert reason is None or (str(original) in reason and state.progress.run_id in reason)
+
+
+def test_a_copy_gets_an_mlflow_run_of_its_own_and_a_moved_run_keeps_its(
+    handed_over: Callable[..., RunDirectory], uri: str, sent: Path
+) -> None:
+    original = SyncState.read(RunDirectory(sent / "run")).progress.run_id
+    client, copy = MlflowClient(uri), handed_over()
+    before = client.get_run(original).data
+    done = ganrun_command("resume", copy.path, "--set", "train.steps=3")
+    assert done.exit_code == 0 and done.output.count("are copies of one run") == 1
+    run_id = SyncState.read(copy).progress.run_id
+    after = client.get_run(original).data
+    assert (after.metrics, after.tags) == (before.metrics, before.tags)
+    assert client.get_run(run_id).data.metrics["images_seen"] == 24
+    scores = client.get_metric_history(run_id, "eval/modes_covered")
+    assert {point.step for point in scores} == {2, 3}, "its whole history, also from before it was copied"
+
+    moved = RunDirectory(copy.path.rename(copy.path.with_name("moved")))
+    done = ganrun_command("sync", moved.path)
+    assert done.exit_code == 0 and "copies" not in done.output
+    assert SyncState.read(moved).progress.run_id == run_id
+    found = client.get_run(run_id)
+    assert (found.data.tags["run_directory"], found.data.tags["host"]) == (str(moved.path), HERE)
+
+
+def test_scores_of_a_copy_do_not_go_to_the_original(handed_over: Callable[..., RunDirectory], uri: str) -> None:
+    copy, before = handed_over(), runs_in(uri)
+    points = history(uri, copy, "eval/modes_covered")
+    done = ganrun_command("eval", copy.path)
+    assert done.exit_code == 0 and f"to send it: ganrun sync {copy.path}" in done.output
+    assert history(uri, copy, "eval/modes_covered") == points and runs_in(uri) == before
+
+
+def test_a_run_and_its_store_are_moved_together(
+    handed_over: Callable[..., RunDirectory], uri: str, sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    directory = handed_over(moved=True)
+    run_id = SyncState.read(directory).progress.run_id
+    shutil.copy(sent / "mlflow.db", tmp_path / "mlflow.db")
+    assert ganrun_command("sync", directory.path).exit_code == 0
+    assert ganrun_command("resume", directory.path, "--set", "train.steps=3").exit_code == 0
+    state = SyncState.read(directory)
+    assert (state.uri, state.progress.run_id) == (f"sqlite:///{tmp_path}/mlflow.db", run_id)
+    assert 3 in {point.step for point in MlflowClient(state.uri).get_metric_history(run_id, "images_seen")}
+
+
+STORES: dict[str, tuple[bool, dict[str, Any]]] = {
+    "the run's own": (True, {}),
+    "of another run": (False, {"run_id": "1" * 32}),
+    "of a run that started at another time": (False, {"start": 7}),
+    "of a deleted run": (False, {"stage": "deleted"}),
+    "of another directory": (False, {"named": "/none"}),
+    "with artifacts elsewhere": (False, {"artifacts": "file:///home/ann/.ssh"}),
+    "with artifacts on a server": (False, {"artifacts": "http://127.0.0.1:1/"}),
+    "with artifacts above it": (False, {"artifacts": "{root}/../../out"}),
+    "with models elsewhere": (False, {"models": "file:///home/ann/.ssh"}),
+    "no database": (False, {"content": b"text" * 999}),
+    "that answers for ever": (False, {"endless": True}),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_store_that_only_a_folder_names_counts_if_it_names_the_folder(
+    kind: str, sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(home, "QUERY_SECONDS", 0.2)
+    monkeypatch.chdir(sent.parent)
+    is_home, changed = STORES[kind]
+    directory, database = RunDirectory(sent / "run"), tmp_path / "a store" / "mlflow.db"
+    state = replace(SyncState.read(directory), uri=f"sqlite:///{database}")
+    write_store(database, state, directory, **changed)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    default = f"sqlite:///{sent.parent}/mlflow.db"
+    assert home.store_of(state, directory) == (state.uri if is_home else default)
+    assert home.store_of(state, directory, "http://host") == "http://host"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def write_store(database: Path, state: SyncState, directory: RunDirectory, **changed: Any) -> None:
+    """As much of a SQLite store as is asked for a run."""
+    database.parent.mkdir()
+    if "content" in changed:
+        database.write_bytes(changed["content"])
+        return
+    root = (database.parent / "mlruns").as_uri()
+    run_id = changed.get("run_id", state.progress.run_id)
+    columns = "run_uuid, start_time, lifecycle_stage, artifact_uri, experiment_id"
+    with sqlite3.connect(database) as connection:
+        if "endless" in changed:
+            connection.execute(
+                f"CREATE VIEW runs ({columns}) AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+                "SELECT i, i, i, i, i FROM n"
+            )
+            return
+        connection.execute(f"CREATE TABLE runs ({columns})")
+        connection.execute("CREATE TABLE tags (run_uuid, key, value)")
+        artifacts = changed.get("artifacts", "{root}/gaussians/artifacts").format(root=root)
+        start, stage = changed.get("start", state.start_milliseconds), changed.get("stage", "active")
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, 1)", (run_id, start, stage, artifacts))
+        place = changed.get("models", "{root}/gaussians").format(root=root)
+        connection.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
+        connection.execute("INSERT INTO experiments VALUES (1, ?)", (place,))
+        named = changed.get("named", str(directory.path))
+        connection.execute("INSERT INTO tags VALUES (?, 'run_directory', ?)", (run_id, named))
 
 
 # ── Hostile files ─────────────────────────────────────────────────────────────────────────────────────────
@@ -430,3 +599,22 @@ def test_no_file_of_a_run_and_no_message_holds_a_secret(
     assert not [path for path in Path("run").rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
     shown = ["ganrun", "--set", "mlflow.uri=http://a:***@b", "--token", "***"]
     assert RunDirectory(Path("run")).environment()["command"] == shown
+
+
+# ── Elsewhere ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_continued_in_its_store_from_any_working_directory(
+    uri: str, sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last test, because the run itself changes."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    directory = RunDirectory(sent / "run")
+    run_id, points = SyncState.read(directory).progress.run_id, history(uri, directory, "eval/modes_covered")
+    assert _place_of(str(directory.path), None) == (uri, "gaussians"), "of ganrun ui"
+    for command in (["eval"], ["sync"], ["resume", "--set", "train.steps=5"]):
+        done = ganrun_command(command[0], directory.path, *command[1:])
+        assert done.exit_code == 0, done.output
+    assert SyncState.read(directory).progress.run_id == run_id and not list(tmp_path.iterdir())
+    assert MlflowClient(uri).get_run(run_id).data.metrics["images_seen"] == 40
+    assert history(uri, directory, "eval/modes_covered") > points

@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 WIDTHS = ("cardinality", "class_size", "feature_maps", "hidden", "style_size", "widest", "widths")
 """Settings of networks that decide how wide they are, and nothing else."""
 
-SMALLER = {
-    "progressive_celeba128.toml": [f"{slot}.widths={[16] * 6}" for slot in ("generator", "discriminator")],
-    "stylegan2_ffhq256.toml": ["data.size=32"],
-}
+NARROW = {"progressive_celeba128.toml": [f"{slot}.widths={[16] * 6}" for slot in ("generator", "discriminator")]}
+"""How networks become narrower whose widths follow from their size unless a recipe says them."""
+
+SMALLER = {"stylegan2_ffhq256.toml": ["data.size=32"]}
 """What is set besides for networks whose step takes long all the same."""
 
-SLOW = ("biggan_*cifar10*", "r3gan_cifar10", "stylegan2_*cifar10", "stylegan2_ffhq256")
+SLOW = ("biggan_*cifar10*", "progressive_celeba128", "r3gan_cifar10", "stylegan2_*cifar10", "stylegan2_ffhq256")
 """Recipes whose networks are narrower also where they are only checked."""
 
 
@@ -40,7 +40,8 @@ def narrow(path: Path) -> list[str]:
     """Overrides that make no network of a recipe wider than 16."""
     networks = load_recipe(path, load_registry()).networks
     widths = {(slot, each): dump_settings(networks[slot].settings).get(each) for slot in networks for each in WIDTHS}
-    return [f"{slot}.{each}={capped(width)}" for (slot, each), width in widths.items() if width]
+    capped_widths = [f"{slot}.{each}={capped(width)}" for (slot, each), width in widths.items() if width]
+    return [*capped_widths, *NARROW.get(path.name, [])]
 
 
 def capped(width: int | list[int]) -> int | list[int]:

@@ -36,6 +36,13 @@ class _ResilientConsole(Console):
         except OSError:
             self.quiet = True
 
+    def _check_buffer(self) -> None:
+        """As rich does; also bars come through here, which are drawn from a thread of their own."""
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.quiet = True
+
 
 SECONDS_BEFORE_BAR = 1.0
 """Work that takes less is not shown."""

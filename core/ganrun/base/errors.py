@@ -6,7 +6,11 @@ anything outside this family is a bug, in ganrun or in a plugin, and keeps its t
 
 from __future__ import annotations
 
+import signal
 from typing import Self
+
+TRY_AGAIN = 75
+"""The exit status of a run whose time limit has come, EX_TEMPFAIL of sysexits.h: the same command goes on with it."""
 
 
 class GanrunError(Exception):
@@ -18,6 +22,8 @@ class GanrunError(Exception):
     """
 
     exit_status = 1
+    ends_run = False
+    """Whether it ends a run also where a part that the run could do without has met it."""
     message = ""
     where: str | None = None
     _owners: frozenset[str] = frozenset()
@@ -105,6 +111,8 @@ class RankError(RunError):
         exit_status: That of the other process.
     """
 
+    ends_run = True
+
     def __init__(self, message: str, *, cause: str, exit_status: int = 1) -> None:
         super().__init__(message)
         self.cause = cause
@@ -120,8 +128,25 @@ class RankError(RunError):
 
 
 class Interrupted(GanrunError):  # noqa: N818 - the user's decision, not an error
-    """The user (SIGINT) or the system (SIGTERM) asked the run to stop. Exit status 128 + signal number."""
+    """The user or the system asked the run to stop, by SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU. Exit
+    status 128 + signal number."""
+
+    ends_run = True
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("interrupted")
+        named = "" if signal_number == signal.SIGINT else f" by {signal.Signals(signal_number).name}"
+        super().__init__(f"interrupted{named}")
         self.exit_status = 128 + signal_number
+
+
+class OutOfTime(Interrupted):
+    """A run has reached its `[train] limit_seconds`. Exit status 75, "try again later"."""
+
+    def __init__(self) -> None:
+        GanrunError.__init__(self, "interrupted by its time limit")
+        self.exit_status = TRY_AGAIN
+
+
+def interruption_of(exit_status: int) -> Interrupted:
+    """The interruption that has this exit status."""
+    return OutOfTime() if exit_status == TRY_AGAIN else Interrupted(exit_status - 128)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,8 +28,16 @@ LIBRARIES = frozenset(
 
 OUT_OF_MEMORY = (
     "there is no memory left; take a smaller [train] batch_size, a larger accumulate, which cuts a batch into parts, "
-    'or precision = "bf16"'
+    'or precision = "bf16"; where samples are made or scored, fewer of them, or another --device'
 )
+
+TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
+"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
+
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(not|'t) allocate memory|_ALLOC_FAILED|bad_alloc", re.IGNORECASE
+)
+"""What the texts of torch's RuntimeErrors say where there is no memory left."""
 
 
 class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
@@ -36,9 +46,10 @@ class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
         with called("[generator] mlp (ganrun 0.1.0)", "forward", where="wgan.toml:12"):
             module(latents)
 
-    An error of ganrun's family gets the owner before its message, once, and the location. Any other exception, and
-    `SystemExit`, becomes `error`, with its type, its text and the author's line; its cause is chained. What the user or
-    the system decides passes: `KeyboardInterrupt`, `Interrupted`, SIGTERM. Cheap enough for every call of an objective.
+    An error of ganrun's family gets the owner before its message, once, and the location. Any other exception, also
+    `SystemExit` or `GeneratorExit`, becomes `error`, with its type, its text and the author's line; its cause is
+    chained. What the user or the system decides passes: `KeyboardInterrupt`, `Interrupted`, a signal. Cheap enough for
+    every call of an objective.
 
     Args:
         owner: The component or plugin, as messages name it.
@@ -82,9 +93,7 @@ def method(doing: str) -> called:
 
 def passes(error: BaseException) -> bool:
     """Whether an exception is nobody's fault, and goes through every frame."""
-    if isinstance(error, Interrupted | Terminated):
-        return True
-    return not isinstance(error, Exception | SystemExit)
+    return isinstance(error, Interrupted | Terminated | KeyboardInterrupt)
 
 
 def failure(owner: str, doing: str, error: BaseException, family: type[GanrunError] = ContractError) -> GanrunError:
@@ -106,12 +115,18 @@ def in_one_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or torch on the CPU, has no memory left. Imports nothing: without torch, nothing has raised
-    its error."""
-    torch = sys.modules.get("torch")
-    kind = getattr(torch, "OutOfMemoryError", None)
-    is_from_device = isinstance(kind, type) and isinstance(error, kind)
-    return is_from_device or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error))
+    """Whether the device or the host has no memory left, as Python, numpy or torch says it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, _errors_of_memory()) or (
+        isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+    )
+
+
+def _errors_of_memory() -> tuple[type[BaseException], ...]:
+    """Imports nothing: without torch, nothing has raised its error."""
+    of_torch = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    return (MemoryError, of_torch) if isinstance(of_torch, type) else (MemoryError,)
 
 
 def authors_line(error: BaseException) -> str | None:

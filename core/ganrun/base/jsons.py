@@ -11,14 +11,15 @@ from typing import Any
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False, only_ascii: bool = False) -> str:
     """JSON of any content. NaN and infinity become null, and a value that JSON has no word for becomes its text.
 
-    Characters are written as they are, unless one cannot be encoded: a name of a file that is no Unicode has such.
+    Characters are written as they are, unless one cannot be encoded: a name of a file that is no Unicode has such. With
+    `only_ascii`, for standard output in an unknown encoding, all others than ASCII are escaped.
     """
     plain = _plain(content)
     text = json.dumps(plain, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
-    if LONE_SURROGATES.search(text):
+    if only_ascii or LONE_SURROGATES.search(text):
         text = json.dumps(plain, indent=indent, sort_keys=sort_keys, allow_nan=False)
     return text
 

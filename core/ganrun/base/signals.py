@@ -1,34 +1,48 @@
-"""Ctrl-C and SIGTERM: deferred to the end of a step while a run trains, raised as exceptions elsewhere."""
+"""Signals that ask a program to end: deferred to the end of a step while a run trains, raised elsewhere."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from ganrun.base.errors import Interrupted
+from ganrun.base.errors import TRY_AGAIN, interruption_of
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+URGENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals of which a second one ends the program at once."""
+
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name))
+"""Signals that say the end is near: the terminal is gone, a scheduler's notice (`--signal=USR1@60`), a limit on the
+processor's time. They may come again and again, and are left alone where they are ignored, as under nohup, or where the
+program that calls ganrun handles them."""
 
 
 class Terminated(SystemExit):
-    """SIGTERM arrived. As a class, it differs from the `SystemExit` of a plugin that calls `sys.exit`."""
+    """A signal other than SIGINT arrived. As a class, it differs from the `SystemExit` of a plugin that calls
+    `sys.exit`."""
 
 
 class DeferredSignals:
-    """While entered, defers the first signal until `check`; a second one raises KeyboardInterrupt at once.
+    """While entered, defers the first signal until `check`; a second SIGINT or SIGTERM raises KeyboardInterrupt.
 
-    Python delivers signals to the main thread only, so in any other thread this does nothing.
+    Python delivers signals to the main thread only, so in any other thread only the deadline counts.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        """The signal that arrived, if any."""
-        self.agreed: bool | None = None
-        """Whether all ranks stop, as they agreed after their last step; None where one process decides for itself."""
+        """The signal that arrived first, if any."""
+        self.deadline = math.inf
+        """When to stop in any case, by `time.monotonic`."""
+        self.agreed: int | None = None
+        """The exit status with which all ranks stop, as they agreed after their last step, or 0; None where one process
+        decides for itself."""
+        self._urgent = 0
+        """Signals that were urgent."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -39,20 +53,31 @@ class DeferredSignals:
     def __exit__(self, *_: object) -> None:
         _restore_handlers(self._previous)
 
+    @property
+    def exit_status(self) -> int:
+        """With what this process has to stop: 128 + the number of the signal that has arrived, 75 after the deadline;
+        0 if it need not."""
+        if self.signal_number is not None:
+            return 128 + self.signal_number
+        return TRY_AGAIN if time.monotonic() >= self.deadline else 0
+
     def check(self) -> None:
-        """Handle a deferred signal; called between two steps, where the state is consistent.
+        """Stop where it is time to; called between two steps, where the state is consistent.
 
         Raises:
-            Interrupted: if a signal has arrived; of several ranks, only after all have heard of it.
+            Interrupted: if a signal has arrived, or the deadline has passed; of several ranks, only after all have
+                heard of it.
         """
-        stops = self.signal_number is not None if self.agreed is None else self.agreed
-        if stops:
-            raise Interrupted(self.signal_number or signal.SIGTERM)
+        status = self.exit_status if self.agreed is None else self.agreed
+        if status:
+            raise interruption_of(status)
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
+        self._urgent += number in URGENT
+        if self._urgent > 1 and number in URGENT:
             raise KeyboardInterrupt
-        self.signal_number = number
+        if self.signal_number is None:
+            self.signal_number = number
 
 
 @contextmanager
@@ -61,7 +86,7 @@ def signals_as_exceptions() -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: on SIGINT.
-        Terminated: on SIGTERM; and at the end of the block if a library has swallowed the exception of a signal, as
+        Terminated: on any other; and at the end of the block if a library has swallowed the exception of a signal, as
             some do while they are imported.
     """
     if not _in_main_thread():
@@ -73,7 +98,8 @@ def signals_as_exceptions() -> Iterator[None]:
         received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Terminated(128 + number)
+        if number in URGENT or len(received) == 1:
+            raise Terminated(128 + number)
 
     previous = _replace_handlers(interrupt)
     try:
@@ -89,8 +115,15 @@ def _in_main_thread() -> bool:
 
 
 def _replace_handlers(handler: Any) -> dict[int, Any]:
-    """Install one handler for all signals; the previous ones."""
-    return {number: signal.signal(number, handler) for number in SIGNALS}
+    """Install one handler for all signals that are ganrun's; the previous ones."""
+    numbers = (*URGENT, *filter(_is_free, WARNINGS))
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _is_free(number: int) -> bool:
+    """Whether nobody ignores a signal or handles it, unless it is ganrun itself."""
+    present = signal.getsignal(number)
+    return present == signal.SIG_DFL or getattr(present, "__module__", None) == __name__
 
 
 def _restore_handlers(previous: dict[int, Any]) -> None:

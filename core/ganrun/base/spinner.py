@@ -23,13 +23,15 @@ def spinner(stage: str) -> Iterator[Callable[[str], None]]:
     from rich import progress as bars
 
     from ganrun.base.console import message_console
+    from ganrun.base.streams import has_unicode
     from ganrun.base.texts import one_line
 
     console = message_console()
     if not console.is_terminal:
         yield lambda next_stage: console.print(next_stage, soft_wrap=True)
         return
-    columns = bars.SpinnerColumn(), bars.TextColumn("{task.description}", markup=False), bars.TimeElapsedColumn()
+    turning = bars.SpinnerColumn("dots" if has_unicode(console.file) else "line")
+    columns = turning, bars.TextColumn("{task.description}", markup=False), bars.TimeElapsedColumn()
     with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(one_line(stage))
         yield lambda next_stage: bar.reset(task, description=one_line(next_stage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -15,7 +16,7 @@ from ganrun.base.errors import GanrunError, PluginError, RequestError
 from ganrun.base.frames import called
 from ganrun.base.spinner import spinner
 from ganrun.commands.options import no_plugin, set_option
-from ganrun.commands.output import table
+from ganrun.commands.output import print_line, table
 from ganrun.discovery.registry import RegisteredComponent, Registry, load_registry
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_data(name: str, full: bool, overrides: Sequence[str], blocked: tuple[s
         data.prepare()
         manifest = tried(data, paired=False)
         text = _manifest_text(data.spec(), manifest if checked is None else {**manifest, "checked": checked or "all"})
-    click.echo(text)
+    print_line(text)
 
 
 @command.command("fetch", no_args_is_help=True)
@@ -81,7 +82,7 @@ def data_path(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> 
         path = data.locate()
     if path is None:
         raise RequestError(f"data {name} has no path: it needs no files")
-    click.echo(path.absolute())
+    click.echo(os.fsencode(path.absolute()))  # as it is, for $(ganrun data path …)
 
 
 # ── One data set ──────────────────────────────────────────────────────────────────────────────────────────

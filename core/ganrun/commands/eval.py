@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from ganrun.base.faults import Faults
 from ganrun.base.spinner import spinner
 from ganrun.commands.options import no_plugin, set_option
+from ganrun.commands.reporting import check_done
 from ganrun.discovery.registry import load_registry
 
 
@@ -42,7 +44,8 @@ def command(
     with spinner("loading PyTorch") as show_stage:
         from ganrun.trained.scoring import Request, score
 
-        request = Request(path, against, metrics, overrides, device)
-        scores = score(request, load_registry(blocked), lambda stage: show_stage(f"preparing {stage}"))
+        request, faults = Request(path, against, metrics, overrides, device), Faults()
+        scores = score(request, load_registry(blocked), lambda stage: show_stage(f"preparing {stage}"), faults)
     for each in scores:
         click.echo(each)
+    check_done(faults)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RequestError, RunError
+from ganrun.base.errors import GanrunError, Interrupted, RequestError, RunError
 from ganrun.base.frames import failure
 from ganrun.base.launched import launched
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
-from ganrun.base.streams import silence_stdout
+from ganrun.base.streams import lost_output, protect_streams
 from ganrun.base.suggestions import did_you_mean
-from ganrun.base.texts import printable
 from ganrun.commands.launching import ARGUMENTS
+from ganrun.commands.reporting import is_bug, report
 from ganrun.discovery.registry import Registry, load_registry
-
-TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
-"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
 ON_SEVERAL = ("train", "resume")
 """Commands that torchrun can start as several processes of one run."""
@@ -39,6 +35,15 @@ COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "sche
 
 class RecipeGroup(click.Group):
     """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """As click does; nothing that is printed fails, and what was lost of standard output is told at the end."""
+        protect_streams()
+        try:
+            return super().main(*args, **options)
+        except SystemExit as end:
+            _report_lost_output(end.code)
+            raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert `train` where the first argument is a recipe, or an option followed by one."""
@@ -76,6 +81,7 @@ class RecipeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors are printed, and signals interrupt it."""
         with _reported_errors(), signals_as_exceptions(), self._named_errors(ctx):
+            Path.cwd()  # where the folder was removed, each command would fail in its own way
             return super().invoke(ctx)
 
     @contextmanager
@@ -84,7 +90,7 @@ class RecipeGroup(click.Group):
         command."""
         try:
             yield
-        except (GanrunError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (GanrunError, OSError, UnicodeEncodeError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             name = ctx.invoked_subcommand
@@ -113,21 +119,31 @@ def _check_alone(name: str) -> None:
 
 @contextmanager
 def _reported_errors() -> Iterator[None]:
-    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status."""
+    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status, as
+    advice is where there is no memory left."""
     try:
         yield
     except Interrupted as interruption:
         sys.exit(interruption.exit_status)
     except GanrunError as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            traceback.print_exception(error)
-        is_located = error.where or isinstance(error, RecipeError)
-        click.echo(printable(without_secrets(str(error) if is_located else f"error: {error}")), err=True)
+        report(error)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader has gone away, as after `| head`
-        silence_stdout()
+    except Exception as error:
+        if is_bug(error):
+            raise
+        report(error)
+        sys.exit(1)
+
+
+def _report_lost_output(status: object) -> None:
+    """Say that standard output is incomplete, which is a failure where there is no other; what was done is done."""
+    if (error := lost_output()) is None:
+        return
+    click.echo(f"error: what was printed is incomplete: {error.strerror}; the command itself has ended", err=True)
+    if not status:
+        sys.exit(1)
 
 
 def set_up_logging() -> None:

@@ -13,6 +13,7 @@ import click
 
 from ganrun.base.errors import RequestError
 from ganrun.base.launched import launched
+from ganrun.base.signals import URGENT, WARNINGS
 from ganrun.base.spinner import spinner
 
 ARGUMENTS = "ganrun.arguments"
@@ -71,6 +72,7 @@ def _launch(gpus: int) -> None:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        signals_to_handle=",".join(_signals()),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "ganrun", *click.get_current_context().meta[ARGUMENTS])
@@ -88,6 +90,12 @@ def _exit_status(found: dict[int, int]) -> int:
             click.echo(f"rank {rank} was ended by {signal.Signals(-status).name}", err=True)
     said = [status for status in found.values() if status > 0]
     return said[0] if said else 128 - min(found.values())
+
+
+def _signals() -> list[str]:
+    """The names of the signals that are passed on to the processes; nothing that is ignored, as under nohup."""
+    numbers = [*URGENT, *(number for number in WARNINGS if signal.getsignal(number) != signal.SIG_IGN)]
+    return ["SIGQUIT", *(signal.Signals(number).name for number in numbers)]
 
 
 def _usable_cores() -> set[int]:

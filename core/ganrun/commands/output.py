@@ -1,4 +1,4 @@
-"""Text on standard output: aligned columns, short paths, no control characters; it survives a reader that goes away."""
+"""Text on standard output: aligned columns, short paths, no control characters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from ganrun.base.streams import silence_stdout
 from ganrun.base.texts import one_line, printable
 
 
@@ -28,9 +27,5 @@ def relative(path: Path) -> Path:
 
 
 def print_line(text: str) -> None:
-    """Print a line, without control characters; if the reader has gone away, as after `| head`, discard it instead of
-    losing a run."""
-    try:
-        click.echo(printable(text))
-    except BrokenPipeError:
-        silence_stdout()
+    """Print a line, without control characters."""
+    click.echo(printable(text))

@@ -9,6 +9,7 @@ import click
 from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, recipe_options
+from ganrun.commands.reporting import check_done
 from ganrun.commands.train import train
 
 
@@ -29,4 +30,4 @@ def command(run: Path, options: RecipeOptions, gpus: int | None) -> None:
     with one_of_several():
         (recipe,) = load_recipes([open_run(run).recipe_path], options)
         check_addresses(recipe)
-        train(recipe, run, resume=True)
+        check_done(train(recipe, run, resume=True).faults)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ganrun.base.errors import Interrupted, RankError, RequestError, RunError
-from ganrun.base.launched import is_first, launched
+from ganrun.base.errors import Interrupted, RequestError
+from ganrun.base.launched import is_first
 from ganrun.base.spinner import spinner
-from ganrun.base.texts import printable
+from ganrun.base.texts import one_line, shell_quoted
 from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
 from ganrun.commands.output import print_line, relative
+from ganrun.commands.reporting import check_all, check_done, in_turn, say, undone
 
 if TYPE_CHECKING:
     from ganrun.contracts.scores import Score
@@ -51,11 +53,9 @@ def command(
         return
     with one_of_several():
         if seeds is None:
-            for recipe in load_recipes(recipes, options):
-                train(recipe, output, resume=resume)
+            _train_each(load_recipes(recipes, options), output, resume)
         else:
-            for path in recipes:
-                _train_replicates(path, seeds, options, output, resume)
+            _train_replicates(recipes, seeds, options, output, resume)
 
 
 def train(
@@ -65,8 +65,10 @@ def train(
     resume: bool,
     group: str | None = None,
     continue_command: str | None = None,
+    started: float | None = None,
 ) -> Run:
-    """Build and execute one run, and print the messages that its observers have left.
+    """Build and execute one run, and print the messages that its observers have left. What it has left undone is in the
+    run's `faults`.
 
     Args:
         recipe: What to train.
@@ -74,29 +76,32 @@ def train(
         resume: Whether to continue the run that `output` may contain.
         group: The name that the run shares with its replicates.
         continue_command: What to say after an interruption; by default `ganrun resume` with the run's directory.
+        started: When the time of `[train] limit_seconds` began, by `time.monotonic`; by default, now.
 
     Raises:
         RequestError: if something is missing or does not fit; nothing was written then.
         RunError: if the run cannot go on.
-        Interrupted: on Ctrl-C or SIGTERM.
+        Interrupted: on a signal, or at the end of its time.
     """
     from ganrun.rundir.addresses import check_addresses, confirming_options, is_of_run
     from ganrun.training.builder import build_run
     from ganrun.training.runner import execute
 
+    started = time.monotonic() if started is None else started
     if is_of_run(recipe.source.path):
         check_addresses(recipe)
     with spinner("preparing") as show_stage:
         run = build_run(recipe, output, resume=resume, on_stage=lambda stage: show_stage(f"preparing {stage}"))
-    run.group = group
+    run.group, run.started = group, started
     try:
         execute(run)
-    except (Interrupted, KeyboardInterrupt):
-        continue_command = continue_command or (
-            f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
-        )
-        if is_first():
-            click.echo(f"interrupted at step {run.step}; to continue: {continue_command}", err=True)
+    except BaseException as stop:
+        if run.faults.new:
+            say(undone(run.faults))
+        if isinstance(stop, Interrupted | KeyboardInterrupt) and is_first():
+            place = shell_quoted(relative(run.directory.path))
+            go_on = continue_command or f"ganrun resume {place}{confirming_options(recipe)}"
+            say(f"{str(stop) or 'interrupted'} at step {run.step}; to continue: {go_on}")
         raise
     finally:
         for message in run.messages:
@@ -104,8 +109,38 @@ def train(
     return run
 
 
-def _train_replicates(path: Path, seeds: str, options: RecipeOptions, output: Path | None, resume: bool) -> None:
-    """Train one recipe with several seeds, in one folder, and print the mean of each score."""
+def _train_each(recipes: Sequence[Recipe], output: Path | None, resume: bool) -> None:
+    """Train one recipe; or several, each by itself."""
+    if len(recipes) == 1:
+        check_done(train(recipes[0], output, resume=resume).faults)
+        return
+    started = time.monotonic()
+    job = partial(train, output=None, resume=False, started=started)
+    _, faults = in_turn([(str(recipe.source.path), partial(job, recipe)) for recipe in recipes])
+    check_all(faults, len(recipes))
+
+
+def _train_replicates(
+    paths: Sequence[Path], seeds: str, options: RecipeOptions, output: Path | None, resume: bool
+) -> None:
+    """Train each recipe with several seeds, in one folder, and print the mean of each score."""
+    started, faults = time.monotonic(), []
+    replicates = [_replicates(path, seeds, options, output, resume) for path in paths]
+    for folder, jobs in replicates:
+        scores, found = in_turn([(name, partial(job, started=started)) for name, job in jobs])
+        _print_summary(scores, seeds, folder)
+        faults += found
+    check_all(faults, sum(len(jobs) for _, jobs in replicates))
+
+
+def _replicates(
+    path: Path, seeds: str, options: RecipeOptions, output: Path | None, resume: bool
+) -> tuple[Path, list[tuple[str, Callable[..., Run]]]]:
+    """The folder of a recipe's replicates, and what trains each of them, by its name.
+
+    Raises:
+        RequestError: if one cannot be trained there.
+    """
     from ganrun.rundir.directory import RunDirectory, new_run_path
     from ganrun.trained.replicates import parse_seeds
     from ganrun.training.continuing import check_place
@@ -115,41 +150,19 @@ def _train_replicates(path: Path, seeds: str, options: RecipeOptions, output: Pa
     for seed, recipe in recipes.items():
         check_place(RunDirectory(folder / f"seed_{seed}"), recipe, resume=resume)
     same_options = ", with the same --set" if options.set or options.device else ""
-    continue_command = f"ganrun {path} --seeds {seeds} --output {relative(folder)} --resume{same_options}"
-    scores = _scores_of_replicates(recipes, folder, resume, continue_command)
-    _print_summary(scores, seeds, folder)
-    failed = [str(seed) for seed in recipes if seed not in scores]
-    if failed:
-        raise RunError(f"{len(failed)} of {len(recipes)} replicates failed: seeds {', '.join(failed)}")
+    say_next = (
+        f"ganrun {shell_quoted(path)} --seeds {seeds} --output {shell_quoted(relative(folder))} --resume{same_options}"
+    )
+    in_folder = partial(train, resume=resume, group=folder.name, continue_command=say_next)
+    jobs: list[tuple[str, Callable[..., Run]]] = [
+        (f"seed {seed}", partial(in_folder, recipe, folder / f"seed_{seed}")) for seed, recipe in recipes.items()
+    ]
+    return folder, jobs
 
 
-def _scores_of_replicates(
-    recipes: Mapping[int, Recipe], folder: Path, resume: bool, continue_command: str
-) -> dict[int, list[Score]]:
-    """The scores of each seed; a replicate that fails is reported and left out."""
-    scores = {}
-    for seed, recipe in recipes.items():
-        try:
-            run = train(
-                recipe,
-                folder / f"seed_{seed}",
-                resume=resume,
-                group=folder.name,
-                continue_command=continue_command,
-            )
-            scores[seed] = list(run.scores.values())
-        except RankError:
-            raise
-        except (RequestError, RunError) as error:
-            if launched() is not None:  # the others may be elsewhere in the run
-                raise
-            click.echo(printable(f"error: {error}"), err=True)
-    return scores
-
-
-def _print_summary(scores: Mapping[int, Sequence[Score]], seeds: str, folder: Path) -> None:
+def _print_summary(scores: Sequence[Sequence[Score]], seeds: str, folder: Path) -> None:
     from ganrun.trained.replicates import summary_of
 
-    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {relative(folder)}")
-    for line in summary_of(list(scores.values())):
+    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {one_line(str(relative(folder)))}")
+    for line in summary_of(scores):
         click.echo(f"  {line}")

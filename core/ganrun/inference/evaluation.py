@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from math import ceil
 from typing import TypeVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun.base.arithmetic import exact_float32
-from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError, PreflightError
+from ganrun.base.errors import ContractError, GanrunError, IncompatibleError, NonFiniteError, PreflightError
 from ganrun.base.frames import Frame, called
 from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.ranks import gathered
@@ -30,9 +30,44 @@ C = TypeVar("C", bound=Collector)
 OnProgress = Callable[[str, int, int], None]
 """`on_progress(what, done, total)`"""
 
+OnFault = Callable[[int, str, GanrunError], None]
+"""`on_fault(place, doing, error)`: hears of the first fault of the metric at that place."""
+
 
 def ignore_progress(what: str, done: int, total: int) -> None:
     """The default for callers that show no progress."""
+
+
+class Work:
+    """A metric in one evaluation.
+
+    Args:
+        frame: `frame(doing)` is the frame of a call into it.
+        on_fault: `on_fault(doing, error)` hears of its first fault, which is raised if there is none to hear of it.
+    """
+
+    def __init__(self, frame: Frame, on_fault: Callable[[str, GanrunError], None] | None = None) -> None:
+        self._frame = frame
+        self._on_fault = on_fault
+        self.has_failed = False
+        """Whether its scores of this evaluation are lost; nothing more is done for it then."""
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """A block of work for the metric. Its fault ends the block, and is raised only where it ends a run."""
+        try:
+            with self._frame(what):
+                yield
+        except GanrunError as error:
+            if self._on_fault is None or error.ends_run:
+                raise
+            if not self.has_failed:
+                self.has_failed = True
+                self._on_fault(what, error)
+
+    def within(self, what: str) -> AbstractContextManager[None]:
+        """The frame of a call within such a block."""
+        return self._frame(what)
 
 
 class SharedEvaluation(Evaluation):
@@ -74,18 +109,18 @@ class SharedEvaluation(Evaluation):
         self._data = data
         self._passes: dict[str, _Pass] = {}
         """By the source's name."""
-        self._frame: Frame = partial(called, "the evaluation")
-        """Of the metric that is at work."""
+        self._work = Work(partial(called, "the evaluation"))
+        """The metric that is at work."""
 
     @contextmanager
-    def at_work(self, frame: Frame, doing: str) -> Iterator[None]:
+    def at_work(self, work: Work, doing: str) -> Iterator[None]:
         """A block that calls a metric; what it requests is served in the metric's frame."""
-        before, self._frame = self._frame, frame
+        before, self._work = self._work, work
         try:
-            with frame(doing):
+            with work.doing(doing):
                 yield
         finally:
-            self._frame = before
+            self._work = before
 
     def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
         """As `Evaluation.collect`."""
@@ -131,7 +166,7 @@ class SharedEvaluation(Evaluation):
                 each.run(self.on_progress, at)
         except NonFiniteRowsError as error:
             text = f"{error.output} at step {self.step} are not finite, so they cannot be scored"
-            raise NonFiniteError(text) from None
+            raise _of_run(NonFiniteError(text)) from None
 
     def _at_once(self, buffer: Buffer) -> Tensor:
         self._run(ALONE)  # other ranks need not ask for the same
@@ -143,7 +178,7 @@ class SharedEvaluation(Evaluation):
             if output not in known:
                 there = ", ".join(sorted(known))
                 raise IncompatibleError(f'it asks for "{output}" of the {source.name}, and there are only {there}')
-        request = _Request(into, outputs, count, extractor, self._frame)
+        request = _Request(into, outputs, count, extractor, self._work)
         self._passes.setdefault(source.name, _Pass(source)).requests.append(request)
         return into
 
@@ -155,7 +190,10 @@ def frame_by_place(place: int, doing: str) -> called:
 
 @exact_float32()
 def measured(
-    metrics: Sequence[Metric], evaluation: SharedEvaluation, frames: Callable[[int, str], called] = frame_by_place
+    metrics: Sequence[Metric],
+    evaluation: SharedEvaluation,
+    frames: Callable[[int, str], called] = frame_by_place,
+    on_fault: OnFault | None = None,
 ) -> list[Score]:
     """The scores of all metrics, from one pass over each source, each with its whole protocol. All of it is computed in
     exact float32, even where the process allows TF32.
@@ -164,33 +202,52 @@ def measured(
         metrics: In the order of the recipe.
         evaluation: The evaluation.
         frames: `frames(place, doing)` is the frame of calls into the metric at that place.
+        on_fault: Hears of a metric that fails; its scores are missing then, and the others are measured. Several ranks
+            serve all metrics together, so there, and where nobody listens, the fault is raised.
 
     Raises:
         PreflightError: if a metric, named by its place, asks for more samples than there are.
-        NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite.
+        NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite; those of an extractor
+            are a fault of the metric.
         ContractError: if a metric fails, gives something else than scores, or two scores have the same name.
     """
-    for place, metric in enumerate(metrics):
-        with evaluation.at_work(partial(frames, place), "watch"):
+    heard = on_fault if evaluation.at.total == 1 else None
+    works = [Work(partial(frames, place), heard and partial(heard, place)) for place in range(len(metrics))]
+    for metric, work in zip(metrics, works, strict=True):
+        with evaluation.at_work(work, "watch"):
             metric.watch(evaluation)
     evaluation.run()
     scores: list[Score] = []
     givers: dict[str, int] = {}
     for place, metric in enumerate(metrics if evaluation.at.number == 0 else ()):
-        with evaluation.at_work(partial(frames, place), "measure"):
-            scores += _checked(metric.measure(evaluation), place, givers)
+        scores += _measured(metric, works[place], evaluation, place, givers)
         evaluation.on_progress("scores", place + 1, len(metrics))
     return [dataclasses.replace(score, protocol={**score.protocol, **evaluation.protocol}) for score in scores]
 
 
-def _checked(scores: Sequence[Score], place: int, givers: dict[str, int]) -> Sequence[Score]:
-    """The scores of the metric at `place`; `givers` gets its place by their names."""
+def _measured(
+    metric: Metric, work: Work, evaluation: SharedEvaluation, place: int, givers: dict[str, int]
+) -> Sequence[Score]:
+    """The scores of the metric at `place`, none if it has failed; `givers` gets its place by their names."""
+    scores: Sequence[Score] = ()
+    if not work.has_failed:
+        with evaluation.at_work(work, "measure"):
+            scores = _checked(metric.measure(evaluation), place, givers)
+    if work.has_failed:
+        return ()
+    givers.update((score.name, place) for score in scores)
+    return scores
+
+
+def _checked(scores: Sequence[Score], place: int, givers: Mapping[str, int]) -> Sequence[Score]:
+    """The scores of the metric at `place`; no other metric, of those in `givers`, gives one of the same name."""
     if not isinstance(scores, Sequence) or not all(isinstance(score, Score) for score in scores):
         raise ContractError(f"measure gives {type(scores).__name__} where a list of ganrun.Score is expected")
+    taken = dict(givers)
     for name in (score.name for score in scores):
-        if name in givers:
-            raise ContractError(f"gives a score named {name}, as metric.{givers[name]} does; leave one of them out")
-        givers[name] = place
+        if name in taken:
+            raise ContractError(f"gives a score named {name}, as metric.{taken[name]} does; leave one of them out")
+        taken[name] = place
     return list(map(_with_number, scores))
 
 
@@ -206,6 +263,12 @@ def _with_number(score: Score) -> Score:
         raise ContractError(f"the score {score.name} is no number: {error}") from error
 
 
+def _of_run(error: GanrunError) -> GanrunError:
+    """The error as one that ends a run, whichever metric meets it."""
+    error.ends_run = True
+    return error
+
+
 # ── Passes ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -217,7 +280,7 @@ class _Request:
     outputs: tuple[str, ...]
     count: int
     extractor: Extractor | None
-    frame: Frame
+    work: Work
 
 
 _Served = list[list[Tensor]]
@@ -236,48 +299,63 @@ class _Pass:
         """Serve every request with every batch.
 
         Of several ranks, each makes every batch whose turn is its own, and the first one collects their outputs in
-        order: what it collects is what one process collects.
+        order: what it collects is what one process collects. A request whose metric has failed is left out.
         """
-        total = max(request.count for request in self.requests)
+        total = max((request.count for request in self._open()), default=0)
         batches = iter(self.source.batches(total, at))
         for turn in range(ceil(total / (SAMPLES_PER_BATCH * at.total))):
+            if not self._open():
+                return
             for served in gathered(self._served(batches), at):
                 self._collect(served)
             on_progress(self.source.name, min((turn + 1) * SAMPLES_PER_BATCH * at.total, total), total)
 
+    def _open(self) -> list[_Request]:
+        return [request for request in self.requests if not request.work.has_failed]
+
     def _served(self, batches: Iterator[Rows]) -> _Served:
-        """What each request gets of the next batch; an error while it is made names the source, and no metric."""
-        with called(self.source.name, "making a batch"):
-            rows = next(batches, None)
+        """What each request gets of the next batch."""
+        rows = self._next(batches)
         if rows is None:
             return []
         features = _Features(rows, self._counts(), self.source.name)
         return [self._outputs(request, rows, features) for request in self.requests]
 
+    def _next(self, batches: Iterator[Rows]) -> Rows | None:
+        """The next batch; an error while it is made names the source, and no metric."""
+        try:
+            with called(self.source.name, "making a batch"):
+                return next(batches, None)
+        except GanrunError as error:
+            raise _of_run(error) from error.__cause__
+
     def _collect(self, served: _Served) -> None:
         for request, batch in zip(self.requests, served, strict=False):
-            if batch:
-                with request.frame("add"):
+            if batch and not request.work.has_failed:
+                with request.work.doing("add"):
                     request.into.add(*batch)
 
     def _outputs(self, request: _Request, rows: Rows, features: _Features) -> list[Tensor]:
-        """The rows that a request asks for; nothing if there are none in this batch."""
+        """The rows that a request asks for; nothing if there are none in this batch, or its metric has failed."""
         wanted = rows.ranks < request.count
-        if not wanted.any():
+        if request.work.has_failed or not wanted.any():
             return []
-        return [
-            self._output(request, rows, name)[wanted] if name in self.source.outputs else features.of(request, name)
-            for name in request.outputs
-        ]
+        found: list[Tensor] = []
+        with request.work.doing("its request"):
+            found += [
+                self._output(request, rows, name)[wanted] if name in self.source.outputs else features.of(request, name)
+                for name in request.outputs
+            ]
+        return found
 
     def _output(self, request: _Request, rows: Rows, name: str) -> Tensor:
-        with request.frame(name), called(self.source.name, name):
+        with request.work.within(name), called(self.source.name, name):
             return rows.output(name)
 
     def _counts(self) -> dict[str, int]:
         """The largest count requested of each extractor, by key."""
         counts: dict[str, int] = {}
-        for request in self.requests:
+        for request in self._open():
             if request.extractor is not None:
                 counts[request.extractor.key] = max(request.count, counts.get(request.extractor.key, 0))
         return counts
@@ -297,7 +375,7 @@ class _Features:
         """The output `name` of a request's extractor, for the rows of rank below its count."""
         extractor, ranks = request.extractor, self._rows.ranks
         assert extractor is not None, "outputs were checked when they were requested"
-        with request.frame(f"its extractor {type(extractor).__name__}"):
+        with request.work.within(f"its extractor {type(extractor).__name__}"):
             seen = ranks < self._counts[extractor.key]
             if extractor.key not in self._found:
                 self._found[extractor.key] = extractor(self._rows.pictures[seen])

@@ -256,6 +256,37 @@ class Model:
             with self._frame(f'the reading "{name}"'):
                 return reading_of(self.loss, name, self.nets, batch_read)
 
+    def judge(
+        self,
+        slot: str,
+        images: Tensor,
+        labels: Tensor | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A discriminator's outputs for real records, and for as many samples, each `(count,)`: the first of several
+        outputs, and the mean of a map.
+
+        Args:
+            slot: A slot of kind discriminator.
+            images: `(count, *sample_shape)` in [-1, 1].
+            labels: int64 `(count,)`, if the data has them.
+            beside: The data's further fields by name, in [-1, 1].
+
+        Raises:
+            ContractError: if the loss does not say what it calls the network on.
+        """
+        place, fields = self.device, {field: each.to(self.device) for field, each in (beside or {}).items()}
+        with self._evaluation_mode(), isolated_random(place, derived_seed(self.seed, "judging", slot)):
+            latents = with_given(self._drawn(len(images), place), self.spec, fields)
+            batch = Batch(latents, images.to(place), None if labels is None else labels.to(place), fields)
+            with self._frame("real_inputs"):
+                real = self.loss.real_inputs(slot, batch)
+            with self._frame("generated_inputs"):
+                generated = self.loss.generated_inputs(slot, self.nets, batch)
+            network = getattr(self.nets, slot)
+            of_real, of_samples = (network(each.inputs, **each.conditions) for each in (real, generated))
+            return _first_output(of_real), _first_output(of_samples)
+
     def encode(self, images: Tensor) -> Tensor | None:
         """The reading `encodings`, latents `(count, latent_size)` of images in [-1, 1]; None if there is none."""
         return self.read("encodings", images) if "encodings" in self.spec.readings else None
@@ -291,6 +322,11 @@ class Model:
                 module.train()
             for weight in trained:
                 weight.requires_grad_(True)
+
+
+def _first_output(outputs: Tensor) -> Tensor:
+    """Of each row `(count,)`."""
+    return outputs.flatten(2).mean(2)[:, 0] if outputs.dim() > 2 else outputs[:, 0]
 
 
 def _checked(samples: Any, shape: tuple[int, ...]) -> Tensor:

@@ -38,6 +38,8 @@ IMAGE_OUTPUTS = ("images", "labels")
 class NonFiniteRowsError(NonFiniteError):
     """An output of a batch holds NaN or infinity."""
 
+    ends_run = True
+
     def __init__(self, output: str) -> None:
         super().__init__(output)
         self.output = output

@@ -63,6 +63,10 @@ class TrainSettings(Settings):
     evaluate_every_steps: int | None = Field(None, ge=1)
     """Steps between two evaluations; unless given, only after the last step."""
 
+    limit_seconds: float | None = Field(None, gt=0)
+    """Seconds after which this start of the run ends as after a signal: with a checkpoint, and with exit status 75. A
+    resumed run has them again, so an evaluation must take less."""
+
     @field_validator("device")
     @classmethod
     def _names_a_device(cls, device: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import re
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,15 +21,17 @@ from torch import Tensor
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
-from ganrun.base.jsons import json_text
+from ganrun.base.jsons import LONE_SURROGATES, json_text
+from ganrun.base.oserrors import os_reason
 from ganrun.base.reading import opened
+from ganrun.contracts.scores import Score
 from ganrun.rundir.contents import is_amount, is_count, is_texts, read_table
-from ganrun.rundir.records import RECIPE
+from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
 
 FORMAT = 1
-MANIFEST, PROGRESS = "manifest.json", "progress.pt"
+MANIFEST, PROGRESS, SCORE = "manifest.json", "progress.pt", "score.json"
 WEIGHTS = ".safetensors"
 
 UNFIT_FILE = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG)
@@ -37,10 +41,10 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
     "step": is_count,
     "images_seen": is_count,
-    "images_adjusted": lambda value: value is None or is_count(value),
     "seconds": is_amount,
+    **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
 }
-"""What the entries of a checkpoint's progress must be; 0.1.0 had no `images_adjusted`."""
+"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -50,34 +54,57 @@ class Checkpoint(NamedTuple):
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
 
     progress: Mapping[str, Any]
-    """`optimizers` by slot, `step`, `images_seen` and `seconds`: what `torch.load(weights_only=True)` reads."""
+    """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`, and under
+    `records` the number of lines of metrics.jsonl until then."""
 
 
 class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
     """A checkpoint's files do not match its manifest."""
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a checkpoint; the folder appears only when every file in it is complete.
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = None) -> None:
+    """Write a checkpoint; the folder appears only when every file in it is complete. One of that name is replaced.
+
+    Args:
+        checkpoint: Its content, as from `Run.checkpoint`.
+        folder: Where, as from `checkpoint_path`.
+        score: For what the state is kept; `score_of` reads it.
 
     Raises:
         RunError: if it cannot be written; a full disk leaves nothing behind.
     """
     try:
         with atomic_folder(folder) as partial:
-            _write(checkpoint, partial)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own for a full disk
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+            _write(checkpoint, partial, score)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {os_reason(error) or in_one_line(error)}") from error
 
 
-def _write(checkpoint: Checkpoint, folder: Path) -> None:
+def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
     for network, tensors in checkpoint.weights.items():
         write_weights(folder / f"{network}.safetensors", tensors)
-    torch.save(dict(checkpoint.progress), folder / PROGRESS)
-    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     facts = {name: checkpoint.progress[name] for name in ("step", "images_seen")}
+    if score is not None:
+        record = Record(**facts, seconds=checkpoint.progress["seconds"], time=time.time(), evaluation=(score,))
+        (folder / SCORE).write_text(f"{record.text()}\n", encoding="utf-8")
+    progress = io.BytesIO()  # torch tells nobody why a file cannot be written
+    torch.save(dict(checkpoint.progress), progress)
+    (folder / PROGRESS).write_bytes(progress.getbuffer())
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     manifest = {"format": FORMAT, **facts, "sha256": checksums}
     (folder / MANIFEST).write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def score_of(folder: Path) -> tuple[int, Score] | None:
+    """The step of a checkpoint and the score for which it is kept; None if it says none, as `best` of ganrun 0.1.0.
+
+    The file is under the checkpoint's checksums, which `load_checkpoint` compares.
+    """
+    try:
+        record = Record.parse((folder / SCORE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return (record.step, record.evaluation[0]) if record is not None and record.evaluation else None
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -114,6 +141,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with opened(path):  # a pipe or a device is no file, for safetensors either
         pass
     try:
+        if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+            return bytes_as_weights(path.read_bytes())
         return load_file(path)
     except (OSError, SafetensorError):
         raise

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock, Timeout
 from packaging.version import Version
 
 from ganrun.base.errors import RecipeError, RequestError, RunError
-from ganrun.base.files import write_text
+from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
+from ganrun.base.locks import is_locked, locked
 from ganrun.recipe.source import Source, read_source
 from ganrun.rundir.contents import (
     IN_CONFIG,
@@ -29,16 +27,17 @@ from ganrun.rundir.contents import (
     metrics_lines,
     read_table,
 )
+from ganrun.rundir.lines import Lines
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SCORE_PREFIX, SUMMARY, Record
 from ganrun.rundir.sessions import sessions_in
-
-if sys.platform != "win32":
-    import fcntl
 
 log = logging.getLogger("ganrun")
 
 LOCK = ".lock"
-"""Locked by the process that trains; the kernel releases the lock however that process ends."""
+"""Locked by the process that trains, which it names; where the file system can, until that process ends in any way."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints."""
 
 
 class RunDirectory:
@@ -58,6 +57,11 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._metrics = Lines(self.metrics_path)
+        self._inode: int | None = None
+        """Identifies the folder while this process occupies it."""
+        self._is_new = False
+        """Whether this process has made the folder."""
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -107,38 +111,68 @@ class RunDirectory:
         Raises:
             RequestError: if another process does.
         """
-        lock = FileLock(self / LOCK)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            raise RequestError(f"{self.path} is in use by another process") from None
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self / LOCK, str(self.path)))
+                self._inode = self.path.stat().st_ino
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                yield
+            finally:
+                self._metrics.close()
+                self._remove_if_empty()
+                self._inode = None
+
+    def check_there(self) -> None:
+        """Check that the folder that this process occupies is still there.
+
+        Raises:
+            RunError: if it was removed, moved or replaced.
+        """
+        if not self._is_there():
+            text = f"{self.path} is gone: it was removed, moved or replaced while its run was training"
+            raise RunError(f"{text}, so nothing more can be saved; if it was moved, continue it with ganrun resume")
+
+    def state(self) -> Hashable:
+        """What a start finds here and decides by. As long as it is the same, no other process has started a run."""
+        signs = [_sign(self / name) for name in (RECIPE, ENVIRONMENT)]
+        return (*signs, *((self / name).exists() for name in (METRICS, SUMMARY)), *self._checkpoints())
 
     def check_free(self) -> None:
         """Check that a new run would overwrite nothing; warn if its files would lie among others.
 
         Raises:
-            RequestError: if the folder holds files of those names, but no run.
+            RequestError: if the folder holds files of a run, but no run.
         """
         taken = [name for name in (ENVIRONMENT, METRICS, SUMMARY) if (self / name).exists()]
+        taken += [f"{CHECKPOINTS}/{name}" for name in self._checkpoints()]
         if taken:
             raise RequestError(
                 f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
             )
-        if others := self._visible():
+        if others := [each.name for each in children(self.path) if not each.name.startswith(".")]:
             log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
 
-    def _visible(self) -> list[str]:
-        """The names of files and folders here that are not hidden; none where that cannot be seen."""
+    def _checkpoints(self) -> list[str]:
+        """The names of everything beside the checkpoints."""
+        return [each.name for each in children(self / CHECKPOINTS)]
+
+    def _is_there(self) -> bool:
+        """Whether the folder that this process occupies is still at its path."""
         try:
-            return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
-        except OSError:
-            return []
+            return self._inode in (None, self.path.stat().st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._inode is None
+        except OSError:  # of a moment
+            return True
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder if this process has made it, and nothing was written into it."""
+        with suppress(OSError):
+            if self._is_new and self._is_there() and children(self.path) == [self / LOCK]:
+                (self / LOCK).unlink()
+                self.path.rmdir()
 
     def create(self) -> None:
         """Make the folder.
@@ -147,12 +181,20 @@ class RunDirectory:
             RequestError: if it cannot be made or written to.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self / f".writable-{secrets.token_hex(4)}"
+            self._is_new = not self.path.exists()
+            make_folder(self.path)
+            probe = self / f".writable.{secrets.token_hex(16)}.partial"
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
+        the process that occupies this one."""
+        others = [each for each in children(self.path) if not any((each / name).exists() for name in (RECIPE, LOCK))]
+        for folder in (self.path, *others):
+            clear_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, atomically.
@@ -160,6 +202,7 @@ class RunDirectory:
         Raises:
             RunError: if it cannot be written.
         """
+        self.check_there()
         with self._write_errors(name):
             write_text(self / name, text)
 
@@ -227,15 +270,33 @@ class RunDirectory:
         return fitting(self.read_json(CONFIG), IN_CONFIG)
 
     def append_record(self, record: Record) -> None:
-        """Add one line to metrics.jsonl.
+        """Add one line to metrics.jsonl. A line that cannot be written, as on a full disk, waits in memory for the next
+        one that can, or for `flush_records`.
+
+        Raises:
+            RunError: if the folder is gone.
+        """
+        self.check_there()
+        self._metrics.add(record.text())
+
+    def flush_records(self) -> int:
+        """Flush metrics.jsonl to disk, with the lines that wait; returns the number of its lines.
 
         Raises:
             RunError: if it cannot be written.
         """
-        line = f"{record.text()}\n".encode()
-        with self._write_errors(METRICS), self.metrics_path.open("ab+") as file:
-            is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
-            file.write(b"\n" + line if is_cut else line)
+        self.check_there()
+        with self._write_errors(METRICS):
+            return self._metrics.flush()
+
+    def missing_records(self, count: int, step: int) -> int:
+        """How many of the first `count` lines of metrics.jsonl are missing, damaged, or recorded after `step`.
+
+        Raises:
+            RequestError: if the file cannot be read.
+        """
+        found = [record for _, record in self._lines()[:count] if record is not None and record.step <= step]
+        return max(0, count - len(found))
 
     def records(self) -> list[Record]:
         """The lines of metrics.jsonl, without damaged ones, such as a line that a crash cut short.
@@ -269,6 +330,7 @@ class RunDirectory:
         """
         kept = [line for line, record in self._lines() if record is not None and record.step <= step]
         self.write_text(METRICS, "".join(f"{line}\n" for line in kept))
+        self._metrics.waiting.clear()
 
     def _lines(self) -> list[tuple[str, Record | None]]:
         return [(line, Record.parse(line)) for line in self._texts()]
@@ -276,13 +338,13 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            return list(metrics_lines(path)) if path.is_file() else []
+            return [*(metrics_lines(path) if path.is_file() else ()), *self._metrics.waiting]
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
     def _is_occupied(self) -> bool:
         try:
-            return _is_held(self / LOCK)
+            return is_locked(self / LOCK)
         except FileNotFoundError:  # never locked, or copied without it
             return False
         except OSError:  # no permission to try it
@@ -299,28 +361,13 @@ class RunDirectory:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
 
 
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock. Writes nothing: who reads a folder leaves it as it is.
-
-    Raises:
-        OSError: if there is no such file, or it cannot be tried.
-    """
-    with lock.open("rb") as file:
-        if sys.platform == "win32":
-            return not _can_lock(lock)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
-        except BlockingIOError:
-            return True
-        return False
-
-
-def _can_lock(lock: Path) -> bool:
+def _sign(path: Path) -> Hashable:
+    """What differs after a file was written; None without it."""
     try:
-        with FileLock(lock, blocking=False):
-            return True
-    except Timeout:
-        return False
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

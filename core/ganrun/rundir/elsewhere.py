@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,17 @@ class WrittenElsewhere(RunDirectory):
         """The first process holds the lock."""
         yield
 
+    def state(self) -> Hashable:
+        """Nothing is found here."""
+        return None
+
     def check_free(self) -> None:
         """Nothing is written here."""
 
     def create(self) -> None:
+        """Nothing is written here."""
+
+    def clear_leftovers(self) -> None:
         """Nothing is written here."""
 
     def write_text(self, name: str, text: str) -> None:
@@ -43,6 +50,14 @@ class WrittenElsewhere(RunDirectory):
 
     def append_record(self, record: Record) -> None:
         """Nothing is written here."""
+
+    def flush_records(self) -> int:
+        """Nothing is written here."""
+        return 0
+
+    def missing_records(self, count: int, step: int) -> int:
+        """The first process knows."""
+        return 0
 
     def rewind(self, step: int) -> None:
         """Nothing is written here."""

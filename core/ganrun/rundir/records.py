@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, Self
@@ -193,6 +193,9 @@ class Summary:
     last: Mapping[str, str] = field(default_factory=dict)
     """The latest file of each role, relative to the directory."""
 
+    faults: Sequence[Mapping[str, Any]] = ()
+    """What observers and metrics failed to do, each with whose it was, at what, the text, the steps and how often."""
+
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Content that observers have added, by name."""
 
@@ -208,6 +211,7 @@ class Summary:
             "images_per_second": round(self.images_per_second, 1),
             "device": self.device,
             **({} if self.stopped is None else {"stopped": self.stopped}),
+            **({} if not self.faults else {"faults": [dict(fault) for fault in self.faults]}),
             **_summary_tables(self.scores),
             "last": dict(self.last),
             **self.notes,
@@ -217,7 +221,7 @@ class Summary:
 @cache
 def summary_entries() -> frozenset[str]:
     """The names of the entries that ganrun itself writes to summary.json; all others are notes of observers."""
-    return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="").to_json())
+    return frozenset(Summary("", "", 0, 0, 0.0, 0.0, "", error="", stopped="", faults=[{}]).to_json())
 
 
 def notes_in(summary: Mapping[str, Any]) -> Json:

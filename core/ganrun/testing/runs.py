@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from ganrun.discovery.plugins import Plugin, Plugins, check_hooks, discover
+from ganrun.discovery.plugins import DISABLE_VARIABLE, Plugin, Plugins, check_hooks, discover
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
@@ -49,6 +51,12 @@ def _free_name(plugins: Plugins, name: str) -> str:
     return next(each for each in chain([name], numbered) if not plugins.manager.has_plugin(each))
 
 
+@cache
+def _registry_of(disabled: str | None, *plugins: object) -> Registry:
+    """As `registry_with`, made once for the same plugins; `disabled` is what the environment says of them."""
+    return registry_with(*plugins)
+
+
 def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
     """Build the run of a recipe given as tables, ready for `ganrun.training.runner.execute`.
 
@@ -64,7 +72,7 @@ def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: boo
     path = output.with_name(f"{output.name}.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tomli_w.dumps(dict(tables)), encoding="utf-8")
-    return build_run(load_recipe(path, registry_with(*plugins)), output, resume=resume)
+    return build_run(load_recipe(path, _registry_of(os.environ.get(DISABLE_VARIABLE), *plugins)), output, resume=resume)
 
 
 def train(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:

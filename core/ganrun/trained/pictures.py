@@ -13,19 +13,21 @@ from torch import Tensor
 
 from ganrun.base.console import ProgressReporter
 from ganrun.base.errors import DataError, IncompatibleError, PluginError, RequestError
+from ganrun.base.faults import Faults
 from ganrun.base.frames import called
 from ganrun.base.npz import ArrayHeader, npz_headers, read_npz
 from ganrun.contracts.data import Data, Split
 from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.discovery.registry import Registry
-from ganrun.inference.evaluation import SharedEvaluation, measured
+from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import FoundSamples
 from ganrun.recipe.reader import load_component_config
 from ganrun.recipe.recipe import EvaluationConfig, MetricsConfig
 from ganrun.rehearsal.data import check_data
 from ganrun.rehearsal.stand_in import StandIn
-from ganrun.training.components import frame_of, metric_frames, prepared_data, prepared_metrics
+from ganrun.training.components import frame_of, prepared_data, prepared_metrics
+from ganrun.training.measuring import measured_any
 
 log = logging.getLogger("ganrun")
 
@@ -39,7 +41,12 @@ IMAGE_ARRAYS = ("arr_0", "images", "samples")
 
 
 def score_against_data(
-    path: Path, config: EvaluationConfig, registry: Registry, device: torch.device, on_stage: Callable[[str], None]
+    path: Path,
+    config: EvaluationConfig,
+    registry: Registry,
+    device: torch.device,
+    on_stage: Callable[[str], None],
+    faults: Faults,
 ) -> list[Score]:
     """Compare pictures with the real images of a data set.
 
@@ -49,6 +56,7 @@ def score_against_data(
         registry: The installed components.
         device: Where to compute.
         on_stage: Called with a description of the current stage.
+        faults: Keeps what metrics failed to do.
 
     Raises:
         RequestError: if the data is absent, or the pictures cannot be read, or are no images of the data's shape.
@@ -60,7 +68,7 @@ def score_against_data(
         shape = real.spec().image_shape
     on_stage(f"pictures in {path}")
     images = _npz_images(path, shape) if path.suffix == NPZ else _folder_images(path, _as_they_are(shape), registry)
-    return _scores(images, config, real, device, on_stage)
+    return _scores(images, config, real, device, on_stage, faults)
 
 
 def score_against_statistics(
@@ -69,6 +77,7 @@ def score_against_statistics(
     registry: Registry,
     device: torch.device,
     on_stage: Callable[[str], None],
+    faults: Faults,
     overrides: Sequence[str] = (),
 ) -> list[Score]:
     """Compare pictures with published statistics, which the metrics' settings name; no data set is needed.
@@ -79,6 +88,7 @@ def score_against_statistics(
         registry: The installed components.
         device: Where to compute.
         on_stage: As in `score_against_data`.
+        faults: As in `score_against_data`.
         overrides: Settings of the reader of a folder: `size=64`.
 
     Raises:
@@ -86,7 +96,9 @@ def score_against_statistics(
     """
     on_stage(f"pictures in {path}")
     images = _npz_images(path) if path.suffix == NPZ else _folder_images(path, overrides, registry)
-    return _scores(images, config, StandIn(DataSpec(tuple(images.shape[1:])), _no_real_images), device, on_stage)
+    return _scores(
+        images, config, StandIn(DataSpec(tuple(images.shape[1:])), _no_real_images), device, on_stage, faults
+    )
 
 
 def _no_real_images(name: str) -> Split:
@@ -95,7 +107,12 @@ def _no_real_images(name: str) -> Split:
 
 
 def _scores(
-    images: Tensor, config: MetricsConfig, real: Data, device: torch.device, on_stage: Callable[[str], None]
+    images: Tensor,
+    config: MetricsConfig,
+    real: Data,
+    device: torch.device,
+    on_stage: Callable[[str], None],
+    faults: Faults,
 ) -> list[Score]:
     spec = ModelSpec.from_facts(real.spec().facts())
     metrics = prepared_metrics(config, real, spec, device, on_stage)
@@ -104,7 +121,7 @@ def _scores(
         evaluation = SharedEvaluation(
             spec=spec, device=device, step=0, seed=0, samples=samples, data=real, on_progress=report
         )
-        return measured(metrics, evaluation, metric_frames(config))
+        return measured_any(metrics, evaluation, config, faults)
 
 
 # ── A folder ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import RequestError, RunError
+from ganrun.base.faults import Faults
 from ganrun.contracts.scores import Score
 from ganrun.contracts.settings import setting_names
 from ganrun.discovery.registry import Registry, locate
-from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_evaluation_config, load_metrics_config, load_model_config, load_recipe
 from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
@@ -25,9 +25,9 @@ from ganrun.rundir.stored import made_with
 from ganrun.trained.pictures import NPZ, score_against_data, score_against_statistics
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.builder import build_events
-from ganrun.training.components import metric_frames
 from ganrun.training.continuing import differences_from
 from ganrun.training.identity import warn_if_other_data
+from ganrun.training.measuring import measured_any
 from ganrun.training.run import Run
 
 log = logging.getLogger("ganrun")
@@ -86,44 +86,53 @@ class Request:
         return dataclasses.replace(self, against=None, metrics=(), overrides=overrides, statistics=Path(path).stem)
 
 
-def score(request: Request, registry: Registry, on_stage: Callable[[str], None] = ignore_stage) -> list[Score]:
+def score(
+    request: Request,
+    registry: Registry,
+    on_stage: Callable[[str], None] = ignore_stage,
+    faults: Faults | None = None,
+) -> list[Score]:
     """Measure the scores of a run, a checkpoint or pictures in files; those of a run are added to its records.
 
     Args:
         request: What to score, and how.
         registry: The installed components.
         on_stage: Called with a description of the current stage.
+        faults: Keeps what metrics and observers failed to do while the others were served.
 
     Raises:
         RequestError: if something that the request names is missing or does not fit.
         NonFiniteError: if samples or reconstructions are NaN or infinite.
+        GanrunError: the fault of a metric, if none could be measured.
     """
+    faults = Faults() if faults is None else faults
     folder = locate(request.path, registry)
     has_statistics = request.against is not None and request.against.endswith(NPZ)
     found = find_checkpoint(folder)
     if found is not None:
         run, checkpoint = found
         asked = request.with_statistics(registry) if has_statistics else request
-        return _score_run(asked, open_run(run), checkpoint, registry, on_stage)
+        return _score_run(asked, open_run(run), checkpoint, registry, on_stage, faults)
     if request.against is None:
         raise RequestError(
             f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
         )
     if has_statistics:
-        return _score_by_statistics(request.with_statistics(registry), folder, registry, on_stage)
+        return _score_by_statistics(request.with_statistics(registry), folder, registry, on_stage, faults)
     config = _against(request.against, registry, request.all_overrides())
     if not config.metrics:
         raise RequestError(NO_METRIC)
-    return score_against_data(folder, config, registry, choose_device(request.device), on_stage)
+    return score_against_data(folder, config, registry, choose_device(request.device), on_stage, faults)
 
 
 def _score_by_statistics(
-    request: Request, path: Path, registry: Registry, on_stage: Callable[[str], None]
+    request: Request, path: Path, registry: Registry, on_stage: Callable[[str], None], faults: Faults
 ) -> list[Score]:
     overrides = request.all_overrides()
     config = load_metrics_config(registry, [each for each in overrides if not each.startswith(DATA)])
     of_data = [each.removeprefix(DATA) for each in overrides if each.startswith(DATA)]
-    return score_against_statistics(path, config, registry, choose_device(request.device), on_stage, of_data)
+    device = choose_device(request.device)
+    return score_against_statistics(path, config, registry, device, on_stage, faults, of_data)
 
 
 # ── A run ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,6 +144,7 @@ def _score_run(
     checkpoint: Checkpoint,
     registry: Registry,
     on_stage: Callable[[str], None],
+    faults: Faults,
 ) -> list[Score]:
     overrides = [*_data_overrides(request, registry), *request.all_overrides()]
     recipe = load_recipe(directory.recipe_path, registry, overrides, made_with(directory.recipe_path))
@@ -152,8 +162,9 @@ def _score_run(
     except RequestError as error:
         raise RequestError(f"{error}{_shape_of(run) if is_other_data else ''}") from None
     on_stage(f"samples of step {run.step}")
+    run.faults = faults
     with run.interruption:
-        scores = measured(run.metrics, run.evaluation(), metric_frames(recipe))
+        scores = measured_any(run.metrics, run.evaluation(), recipe, faults)
     if other := recipe.data.use if is_other_data else request.statistics:
         scores = [dataclasses.replace(each, name=f"{each.name}@{other}") for each in scores]
     own = load_model_config(directory.recipe_path, registry, (), made_with(directory.recipe_path))
@@ -206,6 +217,7 @@ def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
     """Add the scores to metrics.jsonl and, if they are of the run's own sampling and the latest of their names, to
     summary.json."""
     run.record({}, scores, rescored=True)
+    run.directory.flush_records()
     summary = run.directory.summary()
     if is_own and isinstance(steps := summary.get("steps"), int) and run.step <= steps:
         found = latest_scores(run.directory.evaluations(), steps, run.model.sampling_protocol)

@@ -45,9 +45,9 @@ def build_run(
     directory = directory_of(output or new_run_path(recipe.name), is_first=is_first)
     check_shares(recipe)
     _check_seen_by_first(directory)
-    resumed = check_place(directory, recipe, resume=resume)
+    found, resumed = directory.state(), check_place(directory, recipe, resume=resume)
     events = build_events(recipe) if is_first else Events({})
-    run = Run(assemble(recipe, on_stage, directory), directory, events, resumed=resumed)
+    run = Run(assemble(recipe, on_stage, directory), directory, events, resumed=resumed, found=found)
     check_same_run(run)
     directory.create()
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ganrun.training.components import build_optimizer
 from ganrun.training.precision import AUTO
 from ganrun.training.starting import has_same_start
 
-FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps")
+FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings of [train] that do not decide the weights."""
 
 
@@ -57,6 +57,22 @@ def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> boo
         listed = "\n".join(f"  {line}" for line in differences)
         raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
     return True
+
+
+def check_unchanged(directory: RunDirectory, found: Hashable) -> None:
+    """Check, by the process that occupies a directory, that what was decided before about it still holds.
+
+    Args:
+        directory: Where the run is to write.
+        found: What `directory.state()` was when `check_place` decided; None if nothing was.
+
+    Raises:
+        RequestError: if another process has started, continued or changed a run there since then.
+    """
+    if found not in (None, directory.state()):
+        holds = "holds a run" if directory.holds_run else "holds no run"
+        text = f"another process has changed {directory.path} while this one was preparing; it {holds} now"
+        raise RequestError(f"{text} (status: {directory.summary().get('status', 'unknown')}); start again")
 
 
 def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
-import logging
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 
-from ganrun.base.errors import GanrunError, Interrupted, PluginError, RunError
+from ganrun.base.errors import GanrunError, PluginError, RunError
+from ganrun.base.faults import Kind, kind_of
 from ganrun.base.frames import failure, passes
 from ganrun.base.signals import Terminated
 from ganrun.base.suggestions import did_you_mean
@@ -20,12 +19,16 @@ from ganrun.contracts.markers import EVENTS, never_called
 from ganrun.contracts.observers import Observer
 from ganrun.training.lifecycle import RunEvents
 
-log = logging.getLogger("ganrun")
+if TYPE_CHECKING:
+    from ganrun.training.run import Run
 
 EVENT_NAMES = tuple(event for event in vars(RunEvents) if not event.startswith("_"))
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""Errors of a disk that takes no more, which are no fault of an observer's code."""
+STARTS = ("run_starting", "run_started")
+"""Events that later ones rely on: an observer that fails at one is left out, whatever the fault."""
+
+ENDS = ("run_failed", "run_ended")
+"""Events that reach every observer, whoever fails."""
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
@@ -54,21 +57,33 @@ class Events:
         self._calls = {event: self._calls_of(event) for event in EVENT_NAMES}
 
     def emit(self, event: str, **arguments: Any) -> None:
-        """Call every observer that implements `event`, in order.
+        """Call every observer that implements `event`, in order. What others than essential ones raise is noted in the
+        run's `faults`, and of the two last events every observer hears, whatever another one raises.
 
         Raises:
             RunError: naming an essential observer that fails; an error of ganrun's family is left as it is.
         """
+        first: Exception | None = None
         for name, implementation in tuple(self._calls[event]):
             try:
-                implementation.function(*[arguments[argument] for argument in implementation.argnames])
-            except (Exception, SystemExit) as error:
-                if self._observers[name].essential:
-                    self._fail(name, event, error)
-                if isinstance(error, Terminated):
+                self._deliver(name, event, implementation, arguments)
+            except Exception as error:
+                if event not in ENDS:
                     raise
-                if not isinstance(error, Interrupted):  # the loop handles it itself
-                    self._silence(name, event, error)
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _deliver(self, name: str, event: str, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> None:
+        try:
+            implementation.function(*[arguments[argument] for argument in implementation.argnames])
+        except BaseException as error:
+            if self._observers[name].essential:
+                self._fail(name, event, error)
+            if isinstance(error, Terminated | KeyboardInterrupt):
+                raise
+            if kind_of(error) is not Kind.RUN:  # the loop sees by itself that it is time to stop
+                self._go_on(name, event, error, arguments["run"])
 
     def names(self) -> tuple[str, ...]:
         """Every event there is."""
@@ -97,13 +112,14 @@ class Events:
             raise error
         raise failure(self._owners[name], event, error, RunError) from error
 
-    def _silence(self, name: str, event: str, error: BaseException) -> None:
-        """Leave a faulty observer out of the rest of the run. A fault of the observer's code keeps its traceback."""
-        for calls in self._calls.values():
-            calls[:] = [call for call in calls if call[0] != name]
-        is_told = isinstance(error, GanrunError) or getattr(error, "errno", None) in FULL
-        message = 'observer "%s" failed at %s and is left out from here on; the run continues: %s'
-        log.warning(message, name, event, error, exc_info=None if is_told else error)
+    def _go_on(self, name: str, event: str, error: BaseException, run: Run) -> None:
+        """Note a fault. After more than the fault of a moment, the observer hears only the end of the run."""
+        stays = kind_of(error) is Kind.MOMENT and event not in STARTS
+        then = "goes on, as the run does" if stays else "is left out from here on; the run continues"
+        run.faults.note(f'observer "{name}"', event, error, run.step, then=then)
+        if not stays:
+            for calls in (calls for event, calls in self._calls.items() if event != "run_ended"):
+                calls[:] = [call for call in calls if call[0] != name]
 
 
 def _check_methods(observer: Observer) -> None:

@@ -44,18 +44,22 @@ def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
     run.announce(environment, "environment")
 
 
-def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
-    """Write summary.json with the run's present state, and the scores that are recorded until its step.
+def write_summary(run: Run, status: str, error: BaseException | None = None, *, announce: bool = True) -> None:
+    """Write summary.json with the run's present state, and the scores that are recorded until its step; none where
+    recipe.toml could not be written, and so there is no run.
 
     Args:
         run: The run.
         status: `running`, `finished`, `failed` or `interrupted`.
         error: What stopped the run, if it failed.
+        announce: Whether observers hear of it.
 
     Raises:
         RunError: if it cannot be written.
     """
-    if run.directory.metrics_path.is_file():
+    if not run.directory.holds_run:
+        return
+    if announce and run.directory.metrics_path.is_file():
         run.announce(run.directory.metrics_path, "metrics")
     summary = Summary(
         name=run.name,
@@ -69,9 +73,12 @@ def write_summary(run: Run, status: str, error: BaseException | None = None) -> 
         stopped=run.stopped,
         scores=_scores(run),
         last={role: path for role, path in run.last_files.items() if (run.directory / path).exists()},
+        faults=[{**fault, "text": without_secrets(fault["text"])} for fault in run.faults.to_json()],
         notes=run.notes,
     )
-    run.announce(run.directory.write_json(SUMMARY, summary.to_json()), "summary")
+    path = run.directory.write_json(SUMMARY, summary.to_json())
+    if announce:
+        run.announce(path, "summary")
 
 
 def _earlier(run: Run) -> dict[str, Any]:

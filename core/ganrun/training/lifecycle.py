@@ -17,7 +17,7 @@ class RunEvents:
     """The events of one run, in the order in which they fire:
 
         run_starting → run_started
-          → per step: [measured] → step_ended → [evaluating … → evaluated]
+          → per step: [measured] → step_ended → [evaluating … → evaluated] → [rolled_back → [evaluated]]
           → [measured] → training_ended → [evaluating … → evaluated]
         → [run_failed] → run_ended
 
@@ -33,7 +33,9 @@ class RunEvents:
 
     Delivery is one observer at a time: essential ones first, then by name; `@observes(tryfirst=True)` and
     `@observes(trylast=True)` move one. A fault in an essential observer stops the run. A fault in any other is
-    reported under its name; that observer is left out of the rest of the run, and the run goes on.
+    reported under its name, kept in `run.faults` and in summary.json, and said again at the end, where the exit status
+    is 1; the run goes on. After a fault of a moment, which is an `OSError` or a `ganrun.RunError` caused by one, the
+    observer hears what follows; after any other it hears only `run_ended`.
     """
 
     @eventspec
@@ -41,7 +43,8 @@ class RunEvents:
         """Everything is built and checked, the run directory exists, no step is done. The event for `run.restore`.
 
         An essential observer refuses a run that it cannot start or continue, by a `RequestError`: nothing has been
-        written yet, and no other event follows. Any other observer that raises is left out, with a warning.
+        written yet, and no other event follows. Any other observer that raises, at this event or the next, is left
+        out, with a warning.
         """
 
     @eventspec
@@ -99,13 +102,29 @@ class RunEvents:
 
     @eventspec
     def evaluated(self, run: Run, step: int, images_seen: int, scores: Sequence[Score]) -> None:
-        """Every `train.evaluate_every_steps`, and after the last step, where the recipe has metrics.
+        """Every `train.evaluate_every_steps`, and after the last step, where the recipe has metrics. It does not fire
+        if all of them fail.
 
         Args:
-            run: The run.
+            run: The run; where `run.lacks_scores`, a metric has failed.
             step: Steps done.
             images_seen: Real images consumed.
             scores: Every score of this evaluation, each with its protocol.
+        """
+
+    @eventspec
+    def rolled_back(self, run: Run, step: int, images_seen: int, reason: str) -> None:
+        """The run has gone back to an earlier checkpoint, because an observer has called `run.roll_back`, or because it
+        was no longer finite and `run.roll_backs` allow it. It goes on from there with other random numbers.
+
+        The state, metrics.jsonl, the checkpoints and `run.scores` are those of this step. What an observer remembers of
+        later steps no longer holds. Scores of this very step come once more, by `evaluated`, as where a run is resumed.
+
+        Args:
+            run: The run; `run.state.attempt` counts how often it has gone back.
+            step: Where it goes on.
+            images_seen: Real images consumed until then.
+            reason: What went wrong.
         """
 
     @eventspec
@@ -136,12 +155,12 @@ class RunEvents:
 
         Args:
             run: The run.
-            error: What stopped it; `ganrun.Interrupted` for Ctrl-C and SIGTERM.
+            error: What stopped it; `ganrun.Interrupted` for a signal and for `[train] limit_seconds`.
         """
 
     @eventspec
     def run_ended(self, run: Run, status: str) -> None:
-        """The last event of every run.
+        """The last event of every run. It reaches also observers that were left out, whose start may have failed.
 
         Args:
             run: The run.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ganrun.base.errors import ContractError
+from ganrun.base.faults import Faults
 from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.base.signals import DeferredSignals
@@ -20,12 +22,24 @@ from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
 
+log = logging.getLogger("ganrun")
+
 
 class Emitter(Protocol):
     """Delivers events to the observers of a run."""
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Call every observer that implements `event`."""
+
+
+class RollBack(NamedTuple):
+    """A run's way back to an earlier state."""
+
+    reason: str
+    """What went wrong."""
+
+    good_until: int
+    """The last step at which nothing was wrong."""
 
 
 class Run:
@@ -42,9 +56,12 @@ class Run:
         directory: The run's directory.
         events: Delivers events to the observers.
         resumed: Whether the run continues what the directory holds already.
+        found: What the directory held when that was decided: `RunDirectory.state`; None if it does not matter.
     """
 
-    def __init__(self, assembly: Assembly, directory: RunDirectory, events: Emitter, *, resumed: bool) -> None:
+    def __init__(
+        self, assembly: Assembly, directory: RunDirectory, events: Emitter, *, resumed: bool, found: Hashable = None
+    ) -> None:
         self.recipe = assembly.recipe
         self.data = assembly.data
         self.training_split: Split = assembly.training
@@ -60,7 +77,13 @@ class Run:
         self.group: str | None = None
         """The name that replicates of one recipe share; None for a run by itself."""
         self.interruption = DeferredSignals()
-        """Ctrl-C and SIGTERM while the run executes."""
+        """Signals while the run executes, and its time limit."""
+        self.started = time.monotonic()
+        """When the time of `[train] limit_seconds` began."""
+        self.faults = Faults()
+        """What observers and metrics failed to do, and the run went on without."""
+        self.lacks_scores = False
+        """Whether a metric has failed in the latest evaluation, so that its scores are missing."""
         self.scores: dict[str, Score] = {}
         """The latest of each name."""
         self.notes: dict[str, Any] = {}
@@ -71,6 +94,13 @@ class Run:
         """Lines to print when the run has ended."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
+        self.found = found
+        """What the directory held when it was decided whether the run starts or continues there."""
+        self.roll_backs = 0
+        """How often the run may go back by itself, where training is no longer finite. An observer sets this when the
+        run has started."""
+        self.going_back: RollBack | None = None
+        """What `roll_back` has asked for, until it is carried out."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,6 +163,17 @@ class Run:
             at=at,
         )
 
+    def checkpoint(self) -> Checkpoint:
+        """The present state, as `ganrun.save_checkpoint` writes it. metrics.jsonl is flushed to disk before, so that no
+        checkpoint is ahead of its records.
+
+        Raises:
+            NonFiniteError: if a weight is NaN or infinite.
+            RunError: if metrics.jsonl cannot be written.
+        """
+        weights, progress = self.state.checkpoint()
+        return Checkpoint(weights, {**progress, "records": self.directory.flush_records()})
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. `scores` then are the latest until its step, from metrics.jsonl; and summary.json
         keeps what observers had added to it, unless that was after this step.
@@ -142,8 +183,10 @@ class Run:
         """
         self.state.load(checkpoint)
         self.begin()
+        self._tell_missing(checkpoint.progress.get("records"))
         self.scores = {name: latest.score for name, latest in self.latest_scores().items()}
         summary = self.directory.summary()
+        self.lacks_scores = self.faults.restore(summary.get("faults"), self.step)
         if isinstance(steps := summary.get("steps"), int) and steps <= self.step:
             self.notes = notes_in(summary) | self.notes
             self.last_files = last_files_in(summary) | self.last_files
@@ -181,6 +224,17 @@ class Run:
         """End training as if this had been the last step: a checkpoint, the last means and scores still follow."""
         self.stopped = reason
 
+    def roll_back(self, reason: str, good_until: int) -> None:
+        """Go back to the latest checkpoint at or before step `good_until`, and on from there with other random numbers:
+        latents, flips, dropout; the records come in the same order. It is done between two steps, and `rolled_back`
+        follows. Where there is no such checkpoint, training ends as by `stop`.
+
+        Args:
+            reason: What went wrong.
+            good_until: The last step at which nothing was wrong.
+        """
+        self.going_back = RollBack(reason, good_until)
+
     def announce(self, path: Path, role: str) -> None:
         """Report that a file or folder of the run is complete on disk: emits `file_written`.
 
@@ -204,13 +258,21 @@ class Run:
         add_line(self, values, scores, rescored=rescored)
 
     def agree(self) -> None:
-        """Let all ranks agree on whether training ends here, by an observer of the first one or by a signal to any."""
+        """Let all ranks agree on whether training ends or goes back here, by an observer of the first one, or by a
+        signal to any or its time limit."""
         if ranks().total == 1:
             return
-        stops, signal_number = largest_over_ranks(int(self.stopped is not None), self.interruption.signal_number or 0)
+        stops, goes_back, self.roll_backs, exit_status = largest_over_ranks(
+            int(self.stopped is not None),
+            int(self.going_back is not None),
+            self.roll_backs,
+            self.interruption.exit_status,
+        )
+        if goes_back and self.going_back is None:
+            self.going_back = RollBack("the first rank has gone back", self.step)
         if stops and self.stopped is None:
             self.stopped = "the first rank has stopped it"
-        self.interruption.agreed = signal_number > 0
+        self.interruption.agreed = exit_status
 
     def add_to_summary(self, name: str, content: Any) -> None:
         """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again.
@@ -229,6 +291,13 @@ class Run:
     def emit(self, event: str, **arguments: Any) -> None:
         """Emit an event with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def _tell_missing(self, count: object) -> None:
+        """Warn if metrics.jsonl lacks lines that belong to the restored state; 0.1.0 did not count them."""
+        missing = self.directory.missing_records(count, self.step) if isinstance(count, int) else 0
+        if missing:
+            text = "%s lacks %d of the %d lines until step %d, which are lost; the curves have a gap there"
+            log.warning(text, self.directory.metrics_path, missing, count, self.step)
 
     def _unfinished(self) -> dict[str, str]:
         """For a protocol, what of the networks is not yet as in the last step: `{"structure.generator": "8×8"}`."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from ganrun.base.ranks import first_says, ranks
 from ganrun.contracts.scores import Score
-from ganrun.inference.evaluation import measured
-from ganrun.training.components import metric_frames
 from ganrun.training.equality import check_equal
+from ganrun.training.measuring import measured_each
 from ganrun.training.run import Run
 
 
@@ -30,13 +29,14 @@ class Scorer:
 
     def take_up(self, *, measure_again: bool) -> None:
         """Emit the scores of the step at which a run is resumed, as they were recorded: another machine might measure
-        others. They are measured where there are none and the step is scheduled, or where `measure_again` asks for it.
+        others. They are measured where there are none and the step is scheduled, where a metric failed there, or where
+        `measure_again` asks for it.
 
         The run may have stopped before, during or after the evaluation of that step.
         """
         recorded = self._recorded()
         is_missing = bool(recorded) or (self._run.step > 0 and self.is_scheduled())
-        if first_says(bool(recorded) and not measure_again):
+        if first_says(bool(recorded) and not measure_again and not self._run.lacks_scores):
             self._emit(recorded)
         elif first_says(is_missing):
             self.score()
@@ -44,10 +44,13 @@ class Scorer:
     def score(self) -> None:
         """Measure every metric of the recipe on one set of samples, record the scores and emit `evaluated`.
 
-        Does nothing if this step has been scored already, or the recipe has no metric.
+        Does nothing if this step has been scored already, or the recipe has no metric. A metric that fails gives no
+        score this time, and leaves the others and the training alone; on several ranks, which measure together, its
+        fault ends the run.
 
         Raises:
             ContractError: if ranks hold different weights.
+            NonFiniteError: if samples are not finite.
         """
         run = self._run
         if self._scored_at == run.step:
@@ -55,10 +58,13 @@ class Scorer:
         check_equal(run.state)
         if not run.metrics:
             return
-        scores = measured(run.metrics, run.evaluation(ranks()), metric_frames(run.recipe))
-        run.scores.update({score.name: score for score in scores})
-        run.record({}, scores)
-        self._emit(scores)
+        scores, errors = measured_each(run.metrics, run.evaluation(ranks()), run.recipe, run.faults)
+        run.lacks_scores = bool(errors)
+        self._scored_at = run.step
+        if scores:
+            run.scores.update({score.name: score for score in scores})
+            run.record({}, scores)
+            self._emit(scores)
 
     def _recorded(self) -> list[Score]:
         """The scores of the run's step that it has measured itself, each as last measured."""

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager, suppress
 from math import prod
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from PIL import Image
 
 import ganrun
@@ -87,18 +86,14 @@ def _decode_alone(stored: PictureMap, whole: bool) -> Decoded:
 
 @contextmanager
 def _locked(stored: PictureMap) -> Iterator[None]:
-    """A lock that the operating system releases when its process dies for any reason."""
-    lock = FileLock(stored.path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        message = f"{stored.job.data}: another process is decoding these pictures; waiting for it"
+    """A block in which this process alone decodes; it waits for another one that does."""
+    message = f"{stored.job.data}: another process is decoding these pictures; waiting for it"
+
+    def tell() -> None:
         ganrun.message_console().print(message, soft_wrap=True)
-        lock.acquire()
-    try:
+
+    with ganrun.locked(stored.path.with_suffix(".lock"), str(stored.path), patience_seconds=0, on_wait=tell):
         yield
-    finally:
-        lock.release()
 
 
 def _decode_now(stored: PictureMap) -> Decoded:
@@ -117,12 +112,12 @@ def _remove_partial_files(path: Path) -> None:
     """Remove what dead processes left behind; a live one holds the lock of the map that it writes."""
     for partial in path.parent.glob(".*.partial"):
         stem = partial.name[1:].rsplit(".", 3)[0]
-        lock = FileLock(path.with_name(f"{stem}.lock"))
-        with suppress(Timeout, OSError):
-            if stem != path.stem:
-                lock.acquire(timeout=0)
-            partial.unlink()
-        lock.release()
+        with suppress(ganrun.LockedError, OSError):
+            if stem == path.stem:  # this process has the lock
+                partial.unlink()
+            else:
+                with ganrun.locked(path.with_name(f"{stem}.lock"), stem, patience_seconds=0):
+                    partial.unlink()
 
 
 def _check_space(folder: Path, needed_bytes: int) -> None:

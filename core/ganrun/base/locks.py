@@ -1,0 +1,341 @@
+"""A lock that one process holds, in a file that tells who that is.
+
+The kernel's own lock decides wherever the file system has one: it ends with its process, however that ends. Where there
+is none, as on some network file systems, the lock is a second file that only one process can create. That file outlives
+a process that is killed, so it is taken over where the process is surely gone, and otherwise by hand.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+from ganrun.base.errors import RequestError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+PATIENCE_SECONDS = 1.0
+"""How long a lock is tried: whoever looks whether it is held holds it for a moment."""
+
+SIGN_SECONDS = 15.0
+"""Time between two signs of life: the modification time of the file."""
+
+SILENCE_SECONDS = 10 * SIGN_SECONDS
+"""Without a sign of life for so long, a process of another machine counts as gone where a run's status is told."""
+
+DISPLACED_SECONDS = 0.2
+"""How long another process may need from finding a dead process's file to moving it away."""
+
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+"""What a file system without locks answers."""
+
+LOCKED_BYTE = 1 << 30
+"""Windows locks a byte, which no other process can read then; this one lies behind the text."""
+
+
+NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+"""For opening what a folder from elsewhere may hold under a lock's name: a link to any file, or a pipe."""
+
+
+class LockedError(RequestError):
+    """Another process holds the lock."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, as its file says; None for what it does not say."""
+
+    host: str | None
+    pid: int | None
+    since: float | None
+    """Seconds since 1970."""
+
+    seen: float
+    """Its last sign of life."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The holder that a lock's file names.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
+        with _opened(path) as file:
+            seen, content = os.fstat(file.fileno()).st_mtime, file.read(4096)
+        with suppress(ValueError, RecursionError):
+            found = json.loads(content)
+            if isinstance(found, dict):
+                host, pid, since = found.get("host"), found.get("pid"), found.get("since")
+                if isinstance(host, str) and type(pid) is int and pid > 0 and isinstance(since, int | float):
+                    return cls(host, pid, float(since), seen)
+        return cls(None, None, None, seen)
+
+    def __str__(self) -> str:
+        silent = f"last sign of life {_ago(time.time() - self.seen)}"
+        if self.pid is None or self.since is None:
+            return f"another process ({silent})"
+        return f"another process: {self.pid} on {self.host}, since {_when(self.since)} ({silent})"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was a process of this machine, and there is none of that number any more."""
+        if self.pid is None or self.host != platform.node() or sys.platform == "win32":
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return time.time() - self.seen > 2 * SIGN_SECONDS  # in another container, it may be alive
+        except PermissionError:
+            return False
+        return False
+
+
+@contextmanager
+def locked(
+    path: Path, what: str, *, patience_seconds: float | None = None, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """A block in which this process alone holds the lock `path`. The file stays, empty, and is not to be removed.
+
+    Args:
+        path: The lock's file, made if it is missing; its folder is there.
+        what: What the lock is for, as messages name it.
+        patience_seconds: How long the lock is tried; a second unless given.
+        on_wait: If given, it is called once where another process has the lock, which is then waited for.
+
+    Raises:
+        LockedError: if another process holds it, saying which one, and how to take over.
+        OSError: if the file cannot be made or opened.
+    """
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    try:
+        handle, told = _acquired(path, what, patience)
+    except LockedError:
+        if on_wait is None:
+            raise
+        on_wait()
+        handle, told = _awaited(path, what)
+    try:
+        with _signs_of_life(handle, told):
+            yield
+    finally:
+        _release(handle, None if told == path else told)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock. Writes nothing: who looks at a folder leaves it as it is.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be tried.
+    """
+    with _opened(path) as file:
+        try:
+            _lock(file.fileno(), shared=True)  # until the file is closed
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            return _is_alive(_created_name(path))
+        return False
+
+
+def _awaited(path: Path, what: str) -> tuple[int, Path]:
+    while True:
+        with suppress(LockedError):
+            return _acquired(path, what, PATIENCE_SECONDS)
+
+
+def _acquired(path: Path, what: str, patience_seconds: float) -> tuple[int, Path]:
+    """A handle of the file that tells who holds the lock, and its place.
+
+    Raises:
+        LockedError: if another process holds it.
+        OSError: if the file cannot be made or opened.
+    """
+    try:
+        return _taken(path, patience_seconds), path
+    except BlockingIOError:
+        raise LockedError(f"{what} is in use by {_holder(path)}; wait for that process, or end it") from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    return _created(path, what, patience_seconds), _created_name(path)
+
+
+# ── The kernel's lock ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _taken(path: Path, patience_seconds: float) -> int:
+    """A handle of the file with the kernel's lock on it.
+
+    Raises:
+        BlockingIOError: if another process has the lock.
+        OSError: if there is no lock to be had here.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
+        try:
+            _lock(handle)
+            if _is_at(handle, path):  # else it was removed while this process waited
+                return handle
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(handle)
+                raise
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        time.sleep(0.05)
+
+
+def _lock(handle: int, *, shared: bool = False) -> None:
+    if sys.platform == "win32":
+        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked") from error
+    else:
+        # NFS wants a handle that can write for a lock that is not shared.
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+# ── Without the kernel's lock ─────────────────────────────────────────────────────────────────────────────
+
+
+def _created_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.held")
+
+
+def _created(path: Path, what: str, patience_seconds: float) -> int:
+    """A handle of the file that only one process can create."""
+    created = _created_name(path)
+    try:
+        return _create(created)
+    except FileExistsError:
+        time.sleep(patience_seconds)
+    with suppress(FileExistsError):
+        return _create(created)
+    holder = _holder(created)
+    if holder.is_gone:
+        with suppress(OSError):
+            _move_away(created)
+            return _create(created)
+    advice = f"if that process no longer exists, remove {created} and start again"
+    raise LockedError(f"{what} is in use by {holder}; {advice} (this file system has no locks that end with a process)")
+
+
+def _create(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    _describe(handle)
+    time.sleep(DISPLACED_SECONDS)
+    if not _is_at(handle, path):
+        os.close(handle)
+        raise FileExistsError(errno.EEXIST, "another process was faster", str(path))
+    return handle
+
+
+def _move_away(path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    path.rename(aside)
+    aside.unlink()
+
+
+def _is_alive(created: Path) -> bool:
+    try:
+        holder = Holder.read(created)
+    except FileNotFoundError:
+        return False
+    return not holder.is_gone and time.time() - holder.seen < SILENCE_SECONDS
+
+
+# ── Both ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _signs_of_life(handle: int, path: Path) -> Iterator[None]:
+    """A block in which the file says who holds the lock, and its modification time that this process is alive."""
+    _describe(handle)
+    ended = threading.Event()
+    target = handle if os.utime in os.supports_fd else path
+
+    def give() -> None:
+        while not ended.wait(SIGN_SECONDS):
+            with suppress(OSError):
+                os.utime(target, (time.time(), time.time()))
+
+    thread = threading.Thread(target=give, name="ganrun-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT), "rb")
+
+
+def _describe(handle: int) -> None:
+    """Write who holds the lock. A disk that is too full for that takes away the text and not the lock."""
+    text = json.dumps({"host": platform.node(), "pid": os.getpid(), "since": round(time.time(), 3)})
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, f"{text}\n".encode())
+
+
+def _release(handle: int, created: Path | None) -> None:
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        if sys.platform != "win32" and created is None:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a forked process has the handle too
+    is_there = created is not None and _is_at(handle, created)
+    os.close(handle)
+    if created is not None and is_there:
+        with suppress(OSError):
+            created.unlink()
+
+
+def _holder(path: Path) -> Holder:
+    """Who holds a lock, as far as that can be read."""
+    try:
+        return Holder.read(path)
+    except OSError:
+        return Holder(None, None, None, time.time())
+
+
+def _when(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, OSError, ValueError):
+        return "an unknown time"
+
+
+def _ago(seconds: float) -> str:
+    whole = max(0, int(min(seconds, 1e12)))
+    return f"{whole} s ago" if whole < 120 else f"{whole // 60:,} min ago"

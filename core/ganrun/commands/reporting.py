@@ -1,0 +1,101 @@
+"""What the command line says of errors and faults, on the error stream."""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
+from ganrun.base.faults import Faults, told
+from ganrun.base.frames import TRACEBACK_VARIABLE, is_out_of_memory
+from ganrun.base.launched import launched
+from ganrun.base.oserrors import os_fault
+from ganrun.base.secrets import without_secrets
+from ganrun.base.texts import one_line, printable
+
+if TYPE_CHECKING:
+    from ganrun.contracts.scores import Score
+    from ganrun.training.run import Run
+
+
+def say(text: str) -> None:
+    """Print a line on the error stream, without secrets and control characters."""
+    click.echo(printable(without_secrets(text)), err=True)
+
+
+def report(error: Exception) -> None:
+    """Print an error in one line: with its traceback where the environment asks for it, or where it is a bug."""
+    if is_bug(error) or os.environ.get(TRACEBACK_VARIABLE):
+        say("".join(traceback.format_exception(error)).rstrip())
+    is_located = isinstance(error, RecipeError) or (isinstance(error, GanrunError) and error.where)
+    text = _machine_fault(error) or told(error)
+    say(text if is_located else f"error: {text}")
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an error is one of code, and neither ganrun's nor the machine's: a full disk, no memory."""
+    return not (isinstance(error, GanrunError) or is_out_of_memory(error) or _machine_fault(error))
+
+
+def _machine_fault(error: BaseException) -> str | None:
+    fault = os_fault(error) if isinstance(error, OSError | UnicodeEncodeError) else None
+    return fault and one_line(fault)
+
+
+def check_done(faults: Faults) -> None:
+    """Check that nothing has been left undone.
+
+    Raises:
+        RunError: naming the faults that a run has outlived, once more.
+    """
+    if faults.new:
+        raise RunError(undone(faults))
+
+
+def undone(faults: Faults) -> str:
+    """The faults of this start of a run, once more."""
+    return "".join(["not everything that was asked for has been done:", *(f"\n  {fault}" for fault in faults.new)])
+
+
+def in_turn(jobs: Sequence[tuple[str, Callable[[], Run]]]) -> tuple[list[list[Score]], list[str]]:
+    """Do all jobs, each by itself: one that fails is reported, and the others are done. An interruption ends them all.
+
+    Args:
+        jobs: What trains a run, with its name.
+
+    Returns:
+        The scores of each run that has finished; and those that failed or left work undone, for `check_all`.
+    """
+    scores: list[list[Score]] = []
+    faults: list[str] = []
+    for name, job in jobs:
+        try:
+            run = job()
+            scores.append(list(run.scores.values()))
+            if run.faults.new:
+                faults.append(f"{name} has left work undone")
+                say(f"{name}: {undone(run.faults)}")
+        except Interrupted:
+            raise
+        except Exception as error:
+            if launched() is not None:  # the other ranks may be elsewhere in the run
+                raise
+            report(error)
+            faults.append(f"{name} has failed")
+        gc.collect()  # what a failed run had on the device
+    return scores, faults
+
+
+def check_all(faults: Sequence[str], total: int) -> None:
+    """Check that all of several jobs are done.
+
+    Raises:
+        RunError: naming those that are not.
+    """
+    if faults:
+        raise RunError(f"{len(faults)} of {total} runs are not as they were asked for: {', '.join(faults)}")

@@ -1,0 +1,83 @@
+"""How long ganrun waits for a store: neither a caller nor the end of the process is held up by a server that hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import thread as pools
+from typing import TypeVar
+
+from ganrun import RunError
+
+T = TypeVar("T")
+
+END_SECONDS = 60.0
+"""For everything that is sent when a run has ended, whatever the server does; the rest is left to `ganrun sync`."""
+
+QUESTION_SECONDS = 60.0
+"""For what a command asks a store."""
+
+REQUEST_SECONDS = 3600.0
+"""For one request of `ganrun sync`, which may be the upload of a checkpoint."""
+
+THREAD = "ganrun-mlflow"
+
+
+class Abandoned(BaseException):
+    """Nobody waits for what is being sent any more. As no `Exception`, it passes all who retry."""
+
+
+def within(deadline: float | Callable[[], float], work: Callable[[], T], what: str) -> T:
+    """Do some work in a thread of its own, and wait for it until a deadline, or Ctrl-C. Then it is left alone.
+
+    No time limit of a socket could replace this: it starts again with each byte, and looking up a name has none.
+
+    Args:
+        deadline: By `time.monotonic`; as a function, it may move on while the work makes progress.
+        work: What to do.
+        what: What it is, for the error.
+
+    Raises:
+        RunError: if it takes longer.
+        Exception: that of `work`.
+    """
+    done: futures.Future[T] = futures.Future()
+    threading.Thread(target=_fulfil, args=(done, work), name=THREAD, daemon=True).start()
+    try:
+        while (seconds := (deadline() if callable(deadline) else deadline) - time.monotonic()) > 0:
+            if futures.wait([done], min(seconds, threading.TIMEOUT_MAX)).done:
+                return done.result()
+        raise RunError(f"{what} takes too long")
+    finally:
+        if not done.done():
+            leave_workers_behind()
+
+
+def _fulfil(done: futures.Future[T], work: Callable[[], T]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # also a SystemExit, which would end this thread only
+        done.set_exception(error)
+
+
+def leave_workers_behind() -> None:
+    """Let the process end without the threads of pools that were started from a daemon thread.
+
+    Libraries upload files in pools, some without any time limit. At its exit, Python waits for all threads of pools,
+    even for daemons. It has no public way to prevent that; where its private one changes, it waits again.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        with contextlib.suppress(RuntimeError):  # the process is ending already
+            register(_forget_workers)
+
+
+def _forget_workers() -> None:
+    """Called before Python waits for pools, because functions that were registered last are called first."""
+    waited_for = getattr(pools, "_threads_queues", {})
+    for thread in list(waited_for):
+        if thread.daemon:
+            waited_for.pop(thread, None)

@@ -1,0 +1,8 @@
+"""Power cuts at random operations: `python -m tests.stress.cuts --trials N --seed S`."""
+
+from __future__ import annotations
+
+from tests.stress.campaign import main
+
+if __name__ == "__main__":
+    raise SystemExit(main("cuts"))
