@@ -58,11 +58,13 @@ from .base.secrets import (
 from .base.spinner import spinner as spinner
 from .base.texts import (
     Markdown as Markdown,
+    encodable as encodable,
     markdown_block as markdown_block,
     markdown_code as markdown_code,
     markdown_text as markdown_text,
     one_line as one_line,
     printable as printable,
+    shell_quoted as shell_quoted,
     yaml_scalar as yaml_scalar,
 )
 from .contracts.augmentations import Augmentation as Augmentation

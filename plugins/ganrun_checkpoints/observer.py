@@ -98,12 +98,12 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the interval, and where a checkpoint is to be tried again."""
-        if step % self.settings.every_steps == 0 or self._is_due():
+        """Save at the interval, and where a checkpoint is to be tried again; the last follows when training ends."""
+        if not run.done and (step % self.settings.every_steps == 0 or self._is_due()):
             try:
                 self._save(run)
             except RunError as fault:
-                self._retry_later(fault)
+                self._retry_later(step, fault)
 
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
@@ -122,6 +122,11 @@ class Checkpoints(ganrun.Observer):
                 self._warn_once(f"no best checkpoint: {self.settings.best} is not measured; the scores are {measured}")
         elif score.improves_on(self._best):
             self._keep_best(run, step, score)
+
+    @observes
+    def rolled_back(self) -> None:
+        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        self._latest = None
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
@@ -150,11 +155,12 @@ class Checkpoints(ganrun.Observer):
     def _is_due(self) -> bool:
         return self._retry_at is not None and time.monotonic() >= self._retry_at
 
-    def _retry_later(self, fault: RunError) -> None:
+    def _retry_later(self, step: int, fault: RunError) -> None:
         """Raise a fault again unless it may pass, as that of a full disk."""
         if not _may_pass(fault):
             raise fault
-        log.warning("%s; training goes on, and the next try is in %d s", fault, self._pause_seconds)
+        text = "step %d has no checkpoint: %s; training goes on, and the next try is in %d s"
+        log.warning(text, step, fault, self._pause_seconds)
         self._retry_at = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from ganrun import RequestError, RunDirectory
+from ganrun import RequestError, RunDirectory, one_line
 from ganrun_mlflow.sync_state import NAME, SyncState
 
 DIRECTORY, HOST = "run_directory", "host"
@@ -29,13 +29,13 @@ def why_not_ours(tags: Mapping[str, str], status: str, directory: RunDirectory, 
     named, host = tags.get(DIRECTORY, ""), tags.get(HOST, platform.node())
     if not named or is_same_path(named, directory.path):
         return None
-    run = f"the MLflow run {state.progress.run_id}"
+    run, shown = f"the MLflow run {state.progress.run_id}", f"{one_line(named)} on {one_line(host)}"
     if host == platform.node() and _has(named, state):
-        return f"{directory.path} and {named} are copies of one run, and {run} is that of the latter"
+        return f"{directory.path} and {one_line(named)} are copies of one run, and {run} is that of the latter"
     if named != state.tags.get(DIRECTORY):
-        return f"{run} was continued in {named} on {host}"
+        return f"{run} was continued in {shown}"
     if host != platform.node() and status == "RUNNING":
-        return f"{run} is running in {named} on {host}, as far as MLflow knows"
+        return f"{run} is running in {shown}, as far as MLflow knows"
     return None
 
 

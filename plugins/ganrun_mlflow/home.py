@@ -19,8 +19,13 @@ QUERY_SECONDS = 5.0
 
 LONGEST_ANSWER_BYTES = 1_000_000
 
-FIND_RUN = "SELECT artifact_uri FROM runs WHERE run_uuid = ? AND start_time = ? AND lifecycle_stage = 'active'"
+FIND_RUN = "SELECT run_uuid FROM runs WHERE run_uuid = ? AND start_time = ? AND lifecycle_stage = 'active'"
 FIND_DIRECTORY = f"SELECT value FROM tags WHERE run_uuid = ? AND key = '{DIRECTORY}'"
+
+FIND_ARTIFACTS = """
+    SELECT artifact_uri FROM runs WHERE run_uuid = ?1 UNION ALL SELECT artifact_location FROM experiments
+    WHERE experiment_id = (SELECT experiment_id FROM runs WHERE run_uuid = ?1)"""
+"""Where files of a run go, and its model."""
 
 
 def store_of(state: SyncState | None, directory: RunDirectory, setting: str | None = None) -> str:
@@ -60,9 +65,9 @@ def _is_home(state: SyncState, directory: RunDirectory) -> bool:
     database = sqlite_path(state.uri)
     if database is None or not _is_local(database) or not has_run(state.uri, state):
         return False
-    (artifacts,) = _ask(database, FIND_RUN, state.progress.run_id, state.start_milliseconds)[:1] or [""]
-    named = _ask(database, FIND_DIRECTORY, state.progress.run_id)
-    return any(is_same_path(each, directory.path) for each in named) and _is_beside(artifacts, database)
+    named, places = (_ask(database, question, state.progress.run_id) for question in (FIND_DIRECTORY, FIND_ARTIFACTS))
+    names_it = any(is_same_path(each, directory.path) for each in named)
+    return names_it and len(places) == 2 and all(_is_beside(each, database) for each in places)
 
 
 def _is_local(database: Path) -> bool:
@@ -87,6 +92,6 @@ def _ask(database: Path, question: str, *values: object) -> list[str]:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=1)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_ANSWER_BYTES)
-            return [str(row[0]) for row in connection.execute(question, values).fetchmany(2)]
+            return [str(row[0]) for row in connection.execute(question, values).fetchmany(3)]
     except (OSError, ValueError, OverflowError, sqlite3.Error):
         return []

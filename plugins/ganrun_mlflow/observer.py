@@ -72,7 +72,9 @@ class Mlflow(ganrun.Observer):
 
     @observes
     def measured(self, run: Run) -> None:
-        """Record the load of the machine, every few seconds."""
+        """Record the load of the machine, every few seconds; and say if MLflow hangs."""
+        if self._thread:
+            self._thread.report_if_stuck()
         values = self._machine.read()
         if values:
             run.record(values)

@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
@@ -80,8 +80,18 @@ def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestEr
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a SQLite store's file; None for any other store."""
-    return Path(uri.removeprefix(SQLITE)).expanduser().absolute() if uri.startswith(SQLITE) else None
+    """The absolute path of a SQLite store's file; None for any other store.
+
+    Raises:
+        RunError: if it depends on a home or a working directory that does not exist.
+    """
+    if not uri.startswith(SQLITE):
+        return None
+    try:
+        return Path(uri.removeprefix(SQLITE)).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no working directory any more; no home
+        reason = without_secrets(str(error))
+        raise RunError(f"{bare_address(uri)} is no place for MLflow here: {reason}; set {URI_VARIABLE}") from error
 
 
 def is_server(uri: str) -> bool:
@@ -271,8 +281,10 @@ def where_to_look(uri: str, experiment_id: str) -> list[str]:
 
 def uri_option(uri: str) -> str:
     """The option, after a space, by which a command uses this store; empty for the default store."""
-    is_default = bare_address(uri) == bare_address(tracking_uri())
-    return "" if is_default else f" --uri {shlex.quote(bare_address(uri))}"
+    with suppress(RunError):
+        if bare_address(uri) == bare_address(tracking_uri()):
+            return ""
+    return f" --uri {shlex.quote(bare_address(uri))}"
 
 
 def _mlflow_command() -> str:

@@ -17,6 +17,9 @@ log = logging.getLogger("ganrun")
 SECONDS_BETWEEN_SYNCS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
 
+STUCK_SECONDS = 600.0
+"""After which a request counts as one that is never answered."""
+
 
 class SyncThread:
     """Synchronises a mirror every few seconds. After each error in a row it pauses twice as long.
@@ -32,6 +35,7 @@ class SyncThread:
         self._reported = ""
         """The last error that was logged, so that none is logged twice in a row."""
         self._ended: str | None = None
+        self._is_sending = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
         self._thread.start()
@@ -63,6 +67,11 @@ class SyncThread:
         leave_workers_behind()
         return RunError(reason)
 
+    def report_if_stuck(self) -> None:
+        """Say once that a request hangs: a server that answers byte by byte meets no time limit of MLflow."""
+        if self._is_sending and time.monotonic() - self.mirror.run.last_request > STUCK_SECONDS:
+            self._report(RunError("MLflow does not finish its answer to a request, and gets nothing until it does"))
+
     def _work(self) -> None:
         pause = 0.0
         while not self._closing.is_set():
@@ -72,12 +81,15 @@ class SyncThread:
         self._try()
 
     def _try(self) -> None:
+        self._is_sending = True
         try:
             self.mirror.sync(self._ended)
             self._error, self._reported = None, ""
         except BaseException as error:  # each artifact store raises the errors of another library, some even SystemExit
             self._error = error if isinstance(error, Exception) else RunError(f"{type(error).__name__}: {error}")
             self._report(self._error)
+        finally:
+            self._is_sending = False
 
     def _report(self, error: Exception) -> None:
         text = without_secrets(error.message if isinstance(error, GanrunError) else f"{type(error).__name__}: {error}")

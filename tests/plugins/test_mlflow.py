@@ -6,6 +6,8 @@ import json
 import math
 import os
 import platform
+import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -35,7 +37,8 @@ from ganrun.discovery.registry import load_registry
 from ganrun.recipe.reader import load_recipe
 from ganrun.training.builder import build_run
 from ganrun.training.runner import execute
-from ganrun_mlflow.comparison import cell
+from ganrun_mlflow.comparison import cell, write_comparison
+from ganrun_mlflow.creation import a_home
 from ganrun_mlflow.mirror import Mirror
 from ganrun_mlflow.store import connect, tracking_uri
 from ganrun_mlflow.sync_state import SyncState
@@ -126,11 +129,16 @@ def registry():
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     """One SQLite store for all tests, because a new one takes seconds. Two processes create it at the same time."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    (folder / "mlflow.db").touch()  # which SQLite makes first
+    left = folder / ".mlflow.db.0123456789abcdef.partial"  # by a process that was killed
+    left.write_text("half a store")
     code = "import sys; from ganrun_mlflow import store; store.connect(sys.argv[1])"
     other = subprocess.Popen([sys.executable, "-c", code, uri])
     connect(uri)
     assert other.wait(timeout=120) == 0, "two runs that started together damaged the store"
+    assert sorted(path.name for path in folder.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
     return uri
 
 
@@ -196,7 +204,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     )
     assert history(client, found, "eval_error/brightness") == [(4, 0.125)] and data.tags["floor/brightness"] == "0.5"
 
-    assert data.tags["purpose"] == "test"
+    assert data.tags["purpose"] == "test" and data.tags["health"] == "good"
     assert data.tags["data_fingerprint"] == run.environment["data_fingerprint"]
     assert "extras 1.0" in data.tags["plugins"]
     assert data.tags["mlflow.note.content"] == "Digits in a hurry.\nShows the plumbing only."
@@ -295,32 +303,73 @@ def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, ca
     assert json.loads(found.data.tags["protocol/brightness"])["samples"] == 4
 
 
-def test_a_server_that_dies_during_a_run_and_comes_back_has_everything(build, uri, tmp_path, monkeypatch):
+def test_a_server_that_dies_during_a_run_and_comes_back_has_everything(build, server, monkeypatch):
     monkeypatch.setattr("ganrun_mlflow.sync_thread.SECONDS_BETWEEN_SYNCS", 0.1)
     monkeypatch.setattr("ganrun_mlflow.sync_thread.FIRST_PAUSE_SECONDS", 0.1)
-    with served(uri, tmp_path) as (address, process):
-        run = build(f'uri = "{address}"\nexperiment = "served"', "train.log_every_steps=20", steps=1_000_000)
+    with Gate(server) as gate:
+        run = build(f'uri = "{gate.address}"\nexperiment = "served"', "train.log_every_steps=20", steps=1_000_000)
         training = threading.Thread(target=execute, args=[run])
         training.start()
         wait_until(lambda: sent(run) > 0)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        gate.shut()
         before = sent(run)
-        wait_until(lambda: len(run.directory.records()) > before + 50)
+        wait_until(lambda: len(run.directory.records()) > before + 10)
         assert not run.stopped and training.is_alive(), "training goes on"
-    with served(uri, tmp_path, port=int(address.rpartition(":")[2])):
-        wait_until(lambda: sent(run) > before + 50)
+        gate.open()
+        wait_until(lambda: sent(run) > before + 10)
         run.stop("enough")
         training.join(60)
-        assert_synchronised(uri, run)
-        client, found = mirrored(uri, run)
+        assert_synchronised(gate.address, run)
+        client, found = mirrored(gate.address, run)
         assert found.info.status == "FINISHED"
-        assert (
-            len(
-                client.search_runs([found.info.experiment_id], "tags.run_directory = '" + str(run.directory.path) + "'")
-            )
-            == 1
-        )
+        same = client.search_runs([found.info.experiment_id], f"tags.run_directory = '{run.directory.path}'")
+        assert len(same) == 1
+
+
+class Gate:
+    """A port that leads to a server while it is open; shut, it cuts all connections and refuses new ones."""
+
+    def __init__(self, address):
+        self._place = address.removeprefix("http://").split(":")
+        self._port = 0
+        self._sockets = []
+
+    def __enter__(self):
+        self.open()
+        return self
+
+    def __exit__(self, *_):
+        self.shut()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self._port}"
+
+    def open(self):
+        self._listening = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, args=[self._listening], daemon=True).start()
+
+    def shut(self):
+        for each in (self._listening, *self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._sockets = []
+
+    def _accept(self, listening):
+        with contextlib.suppress(OSError):
+            while True:
+                pair = [listening.accept()[0], socket.create_connection(self._place)]
+                self._sockets += pair
+                for one, other in (pair, pair[::-1]):
+                    threading.Thread(target=self._copy, args=[one, other], daemon=True).start()
+
+    def _copy(self, one, other):
+        with contextlib.suppress(OSError):
+            while received := one.recv(65_536):
+                other.sendall(received)
+            other.shutdown(socket.SHUT_WR)
 
 
 def sent(run):
@@ -372,13 +421,13 @@ def test_a_server_that_accepts_but_never_answers_costs_no_step(build, monkeypatc
     monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 120)
     close = SyncThread.close
 
-    def close_while_waiting(thread, ended, gives_up):
+    def close_while_waiting(thread, *arguments):
         steps.append(run.step)
         listening.settimeout(60)
         unanswered, _ = listening.accept()
         monkeypatch.setattr("ganrun_mlflow.store.PATIENCE_SECONDS", 0.5)
         unanswered.close()
-        return close(thread, ended, gives_up)
+        return close(thread, *arguments)
 
     steps = []
     monkeypatch.setattr(SyncThread, "close", close_while_waiting)
@@ -412,6 +461,18 @@ def test_an_interruption_between_sending_and_recording_does_no_harm(build, uri):
     assert_synchronised(uri, run)
     _, after = mirrored(uri, run)
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+
+
+def test_a_run_that_goes_back_in_mid_run_sends_what_it_measures_then(build, uri):
+    run = build(f'uri = "{uri}"')
+    execute(run)
+    mirror = Mirror(run.directory, uri, SyncState.read(run.directory))
+    mirror.sync("finished")
+    run.directory.rewind(2)
+    run.directory.append_record(Record(4, 32, 1.0, time.time(), {"loss/generator": 9.0}))
+    mirror.sync("finished")
+    client, found = mirrored(uri, run)
+    assert history(client, found, "loss/generator")[-1] == (4, 9.0)
 
 
 def test_what_the_store_refused_is_sent_again(build, uri):
@@ -472,6 +533,50 @@ def test_mlflow_json_of_earlier_versions_is_read_and_kept(tmp_path):
     assert state.progress.protocol_steps == {"fid": 3}
     state.write(directory)
     assert directory.read_json("mlflow.json") == content
+
+
+def test_a_state_that_cannot_be_written_keeps_nothing_from_mlflow(build, uri, caplog):
+    run = build(f'uri = "{uri}"', steps=2)
+    (run.directory / "mlflow.json").mkdir()
+    execute(run)
+    assert caplog.text.count("so ganrun sync would send again what MLflow has") == 1
+    assert f"cannot write {run.directory.path}/mlflow.json" in "\n".join(run.messages)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    (found,) = client.search_runs([experiment], f"tags.run_directory = '{run.directory.path}'")
+    assert found.info.status == "FINISHED" and found.data.metrics["images_seen"] == 16
+
+
+def test_a_damaged_mlflow_json_does_not_end_mlflow_for_a_resumed_run(build, uri, caplog):
+    execute(build(f'uri = "{uri}"', steps=2))
+    again = build(f'uri = "{uri}"', steps=4, resume=True)
+    (again.directory / "mlflow.json").write_text("{")
+    execute(again)
+    assert "the run continues as a new one in MLflow" in caplog.text
+    client, found = mirrored(uri, again)
+    assert found.info.status == "FINISHED" and [step for step, _ in history(client, found, "images_seen")] == [2, 4]
+
+
+def test_samples_to_compare_are_not_waited_for(build, uri, caplog):
+    run = build(f'uri = "{uri}"', steps=2)
+    for deadline, gives_up in ((time.monotonic() - 1, False), (math.inf, True)):
+        write_comparison(run, deadline, lambda gives_up=gives_up: gives_up)
+    assert caplog.text.count("drawing them takes too long") == 2 and not (run.directory / "compare").exists()
+    write_comparison(run, math.inf, lambda: False)
+    assert len(list((run.directory / "compare").iterdir())) == 4
+
+
+def test_mlflow_is_imported_for_an_account_without_a_home(monkeypatch):
+    def unknown(_):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    with a_home():
+        assert not Path.home().exists(), "nobody can have put a file there"
+    assert "HOME" not in os.environ
 
 
 def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
@@ -574,6 +679,7 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
     elsewhere.emit("rescored", scores=[])
     assert f"If you mean it: ganrun sync {run.directory.path} --uri {uri}" in caplog.text
     assert SyncState.read(run.directory).progress.bytes_sent == before.bytes_sent
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     again.emit("rescored", scores=[])
     _, found = mirrored(uri, again)
     assert found.info.run_id == before.run_id and found.data.metrics["eval/late"] == 0.75
@@ -631,8 +737,7 @@ def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
 # ── Killed ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("how", ["doctor", "sync"])
-def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypatch, how):
+def test_a_run_that_was_killed_is_ended_in_mlflow_by_doctor_or_sync(build, uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     build("", steps=10)
     place = tmp_path / "killed"
@@ -648,14 +753,19 @@ def test_a_run_that_was_killed_is_ended_in_mlflow(build, uri, tmp_path, monkeypa
     last = max(record.time for record in directory.records())
     assert abs(last_written(directory) - last) < 1.4
     age_by_an_hour(directory)
-    if how == "doctor":
-        assert "marked as killed: tiny gan" in check_store().text
-        assert "killed" not in check_store().text, "once is enough"
-    else:
-        assert ganrun_command("sync", place).exit_code == 0
-    info = MlflowClient(uri).get_run(run_id).info
-    assert info.status == "KILLED"
-    assert info.end_time == int(1000 * last_written(directory)), "when it was killed, not when that was found"
+    assert "marked as killed: tiny gan" in check_store().text
+    assert "killed" not in check_store().text, "once is enough"
+    client = MlflowClient(uri)
+    for how in ("doctor", "sync"):
+        if how == "sync":
+            state = SyncState.read(directory)
+            state.progress.status = "RUNNING"
+            state.write(directory)
+            client.update_run(run_id, status="RUNNING")
+            assert ganrun_command("sync", place).exit_code == 0
+        info = client.get_run(run_id).info
+        assert info.status == "KILLED"
+        assert info.end_time == int(1000 * last_written(directory)), "when it was killed, not when that was found"
 
 
 def test_the_health_check_reports_a_damaged_run_directory(uri, monkeypatch, tmp_path):
@@ -784,6 +894,31 @@ def test_a_store_of_another_mlflow_version_names_the_command_that_migrates_it(bu
     assert "mlflow db upgrade" in "\n".join(run.messages)
 
 
+def test_a_store_is_there_only_when_it_is_complete(tmp_path):
+    """Here the disk is full before it is."""
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limit[1]))
+    try:
+        with pytest.raises(RunError, match=f"MLflow at {uri} says: .*(disk|full)"):
+            connect(uri)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".mlflow.db.lock"]
+
+
+def test_a_store_that_was_left_half_made_is_told_with_what_to_do(uri, tmp_path):
+    """As ganrun 0.1.0 left it, where a process was killed while it migrated a new store."""
+    half = tmp_path / "half.db"
+    shutil.copy(uri.removeprefix("sqlite:///"), half)
+    with sqlite3.connect(half) as store:
+        store.executescript(
+            "DELETE FROM runs; DROP TABLE webhooks; UPDATE alembic_version SET version_num = '451aebb31d03'"
+        )
+    with pytest.raises(RunError, match=f"{half} is incomplete: .* mv {half} {half}.incomplete"):
+        connect(f"sqlite:///{half}")
+
+
 def test_ui_serves_the_store_and_prints_the_address(build, uri, tmp_path, monkeypatch):
     run = build(f'uri = "{uri}"\nexperiment = "shown"', steps=2)
     execute(run)
@@ -844,27 +979,20 @@ def test_a_server_gets_numbers_and_files(build, server):
     assert page in "\n".join(run.messages)
 
 
-@pytest.fixture
-def server(tmp_path, uri):
-    """A tracking server for the shared store, on the loopback interface."""
-    with served(uri, tmp_path) as (address, _):
-        yield address
-
-
-@contextlib.contextmanager
-def served(uri, tmp_path, port=None):
-    """Run a tracking server for the block; its address and process."""
-    port = port or free_port()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, uri):
+    """The address of a tracking server for the shared store, on the loopback interface."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(tmp_path / "served")]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "served")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (tmp_path / "server.log").open("w") as log:
+    with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
-            command, env={**os.environ, **quiet}, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
         await_server(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}", process
+        yield f"http://127.0.0.1:{port}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

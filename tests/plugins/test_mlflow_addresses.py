@@ -29,6 +29,7 @@ from ganrun import RequestError, RunDirectory
 from ganrun.cli import main
 from ganrun_mlflow import home, store as stores
 from ganrun_mlflow.claims import why_not_ours
+from ganrun_mlflow.commands import _place_of
 from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.tracker import check_store
 
@@ -160,6 +161,8 @@ def handed_over(sent: Path, uri: str, tmp_path: Path) -> Iterator[Callable[..., 
     yield handed_over
     if (sent / "away").exists():
         (sent / "away").rename(sent / "run")
+        run_id = SyncState.read(RunDirectory(sent / "run")).progress.run_id
+        MlflowClient(uri).set_tag(run_id, "run_directory", str(sent / "run"))
 
 
 def ganrun_command(*arguments: Any) -> Result:
@@ -369,13 +372,13 @@ def test_a_copy_gets_an_mlflow_run_of_its_own_and_a_moved_run_keeps_its(
     handed_over: Callable[..., RunDirectory], uri: str, sent: Path
 ) -> None:
     original = SyncState.read(RunDirectory(sent / "run")).progress.run_id
-    copy = handed_over()
+    client, copy = MlflowClient(uri), handed_over()
+    before = client.get_run(original).data
     done = ganrun_command("resume", copy.path, "--set", "train.steps=3")
     assert done.exit_code == 0 and done.output.count("are copies of one run") == 1
     run_id = SyncState.read(copy).progress.run_id
-    client = MlflowClient(uri)
-    assert client.get_run(original).data.tags["run_directory"] == str(sent / "run")
-    assert client.get_run(original).data.metrics["images_seen"] == 16
+    after = client.get_run(original).data
+    assert (after.metrics, after.tags) == (before.metrics, before.tags)
     assert client.get_run(run_id).data.metrics["images_seen"] == 24
     scores = client.get_metric_history(run_id, "eval/modes_covered")
     assert {point.step for point in scores} == {2, 3}, "its whole history, also from before it was copied"
@@ -407,8 +410,7 @@ def test_a_run_and_its_store_are_moved_together(
     assert ganrun_command("resume", directory.path, "--set", "train.steps=3").exit_code == 0
     state = SyncState.read(directory)
     assert (state.uri, state.progress.run_id) == (f"sqlite:///{tmp_path}/mlflow.db", run_id)
-    assert MlflowClient(state.uri).get_run(run_id).data.metrics["images_seen"] == 24
-    assert MlflowClient(uri).get_run(run_id).data.metrics["images_seen"] == 16
+    assert 3 in {point.step for point in MlflowClient(state.uri).get_metric_history(run_id, "images_seen")}
 
 
 STORES: dict[str, tuple[bool, dict[str, Any]]] = {
@@ -420,6 +422,7 @@ STORES: dict[str, tuple[bool, dict[str, Any]]] = {
     "with artifacts elsewhere": (False, {"artifacts": "file:///home/ann/.ssh"}),
     "with artifacts on a server": (False, {"artifacts": "http://127.0.0.1:1/"}),
     "with artifacts above it": (False, {"artifacts": "{root}/../../out"}),
+    "with models elsewhere": (False, {"models": "file:///home/ann/.ssh"}),
     "no database": (False, {"content": b"text" * 999}),
     "that answers for ever": (False, {"endless": True}),
 }
@@ -451,19 +454,22 @@ def write_store(database: Path, state: SyncState, directory: RunDirectory, **cha
         return
     root = (database.parent / "mlruns").as_uri()
     run_id = changed.get("run_id", state.progress.run_id)
-    columns = "run_uuid, start_time, lifecycle_stage, artifact_uri"
+    columns = "run_uuid, start_time, lifecycle_stage, artifact_uri, experiment_id"
     with sqlite3.connect(database) as connection:
         if "endless" in changed:
             connection.execute(
                 f"CREATE VIEW runs ({columns}) AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
-                "SELECT i, i, i, i FROM n"
+                "SELECT i, i, i, i, i FROM n"
             )
             return
         connection.execute(f"CREATE TABLE runs ({columns})")
         connection.execute("CREATE TABLE tags (run_uuid, key, value)")
         artifacts = changed.get("artifacts", "{root}/gaussians/artifacts").format(root=root)
         start, stage = changed.get("start", state.start_milliseconds), changed.get("stage", "active")
-        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (run_id, start, stage, artifacts))
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, 1)", (run_id, start, stage, artifacts))
+        place = changed.get("models", "{root}/gaussians").format(root=root)
+        connection.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
+        connection.execute("INSERT INTO experiments VALUES (1, ?)", (place,))
         named = changed.get("named", str(directory.path))
         connection.execute("INSERT INTO tags VALUES (?, 'run_directory', ?)", (run_id, named))
 
@@ -605,9 +611,10 @@ def test_a_run_is_continued_in_its_store_from_any_working_directory(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     directory = RunDirectory(sent / "run")
     run_id, points = SyncState.read(directory).progress.run_id, history(uri, directory, "eval/modes_covered")
-    for command in (["eval"], ["sync"], ["resume", "--set", "train.steps=3"]):
+    assert _place_of(str(directory.path), None) == (uri, "gaussians"), "of ganrun ui"
+    for command in (["eval"], ["sync"], ["resume", "--set", "train.steps=5"]):
         done = ganrun_command(command[0], directory.path, *command[1:])
         assert done.exit_code == 0, done.output
     assert SyncState.read(directory).progress.run_id == run_id and not list(tmp_path.iterdir())
-    assert MlflowClient(uri).get_run(run_id).data.metrics["images_seen"] == 24
+    assert MlflowClient(uri).get_run(run_id).data.metrics["images_seen"] == 40
     assert history(uri, directory, "eval/modes_covered") > points

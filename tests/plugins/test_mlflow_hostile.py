@@ -168,9 +168,23 @@ def ganrun_command(*arguments: Any) -> Result:
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_the_end_of_a_run_waits_for_no_server(behaviour: str, server: Server, trained: RunDirectory) -> None:
+def test_the_end_of_a_run_waits_for_no_server(
+    behaviour: str,
+    server: Server,
+    trained: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server.answer = getattr(_Handler, behaviour)
     thread = SyncThread(Mirror(trained, store.tracking_uri(), state_for(server, trained)))
+    if behaviour == "dripping":
+        monkeypatch.setattr("ganrun_mlflow.sync_thread.STUCK_SECONDS", 0.1)
+        while not server.requests[1:]:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        thread.report_if_stuck()
+        thread.report_if_stuck()
+        assert caplog.text.count("does not finish its answer") == 1
     started = time.monotonic()
     error = thread.close("finished", started + 0.5, lambda: False)
     assert isinstance(error, GanrunError) and PASSWORD not in str(error)

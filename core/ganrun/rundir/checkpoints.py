@@ -21,7 +21,8 @@ from torch import Tensor
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
-from ganrun.base.jsons import json_text
+from ganrun.base.jsons import LONE_SURROGATES, json_text
+from ganrun.base.oserrors import os_reason
 from ganrun.base.reading import opened
 from ganrun.contracts.scores import Score
 from ganrun.rundir.contents import is_amount, is_count, is_texts, read_table
@@ -40,11 +41,10 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
     "step": is_count,
     "images_seen": is_count,
-    "images_adjusted": lambda value: value is None or is_count(value),
     "seconds": is_amount,
-    "records": lambda value: value is None or is_count(value),
+    **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
 }
-"""What the entries of a checkpoint's progress must be; 0.1.0 had no `images_adjusted` and no `records`."""
+"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -76,10 +76,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = 
     try:
         with atomic_folder(folder) as partial:
             _write(checkpoint, partial, score)
-    except OSError as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {os_reason(error) or in_one_line(error)}") from error
 
 
 def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
@@ -143,6 +141,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with opened(path):  # a pipe or a device is no file, for safetensors either
         pass
     try:
+        if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+            return bytes_as_weights(path.read_bytes())
         return load_file(path)
     except (OSError, SafetensorError):
         raise

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from packaging.version import Version
 
-from ganrun.base.errors import RequestError, RunError
-from ganrun.base.files import clear_leftovers, make_folder, write_text
+from ganrun.base.errors import RecipeError, RequestError, RunError
+from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
 from ganrun.base.locks import is_locked, locked
 from ganrun.recipe.source import Source, read_source
@@ -121,8 +121,8 @@ class RunDirectory:
                 yield
             finally:
                 self._metrics.close()
-                self._inode = None
                 self._remove_if_empty()
+                self._inode = None
 
     def check_there(self) -> None:
         """Check that the folder that this process occupies is still there.
@@ -130,13 +130,7 @@ class RunDirectory:
         Raises:
             RunError: if it was removed, moved or replaced.
         """
-        try:
-            is_there = self._inode in (None, self.path.stat().st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            is_there = self._inode is None
-        except OSError:  # of a moment
-            return
-        if not is_there:
+        if not self._is_there():
             text = f"{self.path} is gone: it was removed, moved or replaced while its run was training"
             raise RunError(f"{text}, so nothing more can be saved; if it was moved, continue it with ganrun resume")
 
@@ -157,17 +151,26 @@ class RunDirectory:
             raise RequestError(
                 f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
             )
-        if others := [name for name in _names(self.path) if not name.startswith(".")]:
+        if others := [each.name for each in children(self.path) if not each.name.startswith(".")]:
             log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
 
     def _checkpoints(self) -> list[str]:
         """The names of everything beside the checkpoints."""
-        return _names(self / CHECKPOINTS)
+        return [each.name for each in children(self / CHECKPOINTS)]
+
+    def _is_there(self) -> bool:
+        """Whether the folder that this process occupies is still at its path."""
+        try:
+            return self._inode in (None, self.path.stat().st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._inode is None
+        except OSError:  # of a moment
+            return True
 
     def _remove_if_empty(self) -> None:
         """Remove the folder if this process has made it, and nothing was written into it."""
         with suppress(OSError):
-            if self._is_new and _names(self.path) == [LOCK]:
+            if self._is_new and self._is_there() and children(self.path) == [self / LOCK]:
                 (self / LOCK).unlink()
                 self.path.rmdir()
 
@@ -187,8 +190,11 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def clear_leftovers(self) -> None:
-        """Remove what killed processes have left unfinished; only for the process that occupies the folder."""
-        clear_leftovers(self.path)
+        """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
+        the process that occupies this one."""
+        others = [each for each in children(self.path) if not any((each / name).exists() for name in (RECIPE, LOCK))]
+        for folder in (self.path, *others):
+            clear_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, atomically.
@@ -233,8 +239,11 @@ class RunDirectory:
         """
         try:
             return read_source(self.recipe_path)
-        except RequestError as error:
+        except RecipeError as error:
             raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
+        except RequestError as error:
+            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
+            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
@@ -329,9 +338,7 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            return [*metrics_lines(path), *self._metrics.waiting]
-        except (FileNotFoundError, NotADirectoryError):
-            return list(self._metrics.waiting)
+            return [*(metrics_lines(path) if path.is_file() else ()), *self._metrics.waiting]
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -352,14 +359,6 @@ class RunDirectory:
 
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
-
-
-def _names(folder: Path) -> list[str]:
-    """The names of what a folder holds, in order; none where that cannot be seen."""
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return []
 
 
 def _sign(path: Path) -> Hashable:

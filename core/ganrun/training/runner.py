@@ -14,6 +14,7 @@ from ganrun.training.continuing import check_unchanged, has_new_metric, stored_r
 from ganrun.training.equality import share_state
 from ganrun.training.journal import write_facts, write_summary
 from ganrun.training.meter import Meter
+from ganrun.training.rolling_back import going_back_if_not_finite, roll_back
 from ganrun.training.run import Run
 from ganrun.training.scorer import Scorer
 from ganrun.training.step import build_step
@@ -62,14 +63,16 @@ def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     run.agree()
     while not run.done:
         take_step()
-        if meter.is_scheduled():
-            meter.read()
-        run.emit("step_ended")
+        with going_back_if_not_finite(run):
+            if meter.is_scheduled():
+                meter.read()
+            run.emit("step_ended")
         run.agree()
-        if scorer.is_scheduled() and not run.done:
+        if scorer.is_scheduled() and not run.done and run.going_back is None:
             scorer.score()
             run.agree()
         run.interruption.check()
+        roll_back(run, meter, scorer)
     meter.read()
     run.emit("training_ended")
     scorer.score()
