@@ -143,7 +143,7 @@ class Checkpoints(ganrun.Observer):
         """Save the progress, unless a step is incomplete or the weights are not finite."""
         if run.step > 0 and run.state.whole:
             try:
-                self._save(run)
+                self._save(run, unheard=run.unheard)
             except RunError as fault:
                 log.warning("no checkpoint was written: %s", fault)
 
@@ -156,13 +156,13 @@ class Checkpoints(ganrun.Observer):
 
     # ── The latest ────────────────────────────────────────────────────────────────────────────────────
 
-    def _save(self, run: Run) -> None:
+    def _save(self, run: Run, *, unheard: bool = False) -> None:
         """Save the state and announce it, once per step. A run that was continued here has its checkpoint already."""
         folder = checkpoint_path(run.directory.path, run.step)
         if folder == self._latest:
             return
         if folder != self._restored:
-            save_checkpoint(run.checkpoint(), folder)
+            save_checkpoint(run.checkpoint(unheard=unheard), folder)
             for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
                 self._remove(superseded)
         self._retry_at, self._pause_seconds = None, FIRST_PAUSE_SECONDS

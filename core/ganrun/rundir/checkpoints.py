@@ -43,6 +43,7 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "images_seen": is_count,
     "seconds": is_amount,
     **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
+    "summary": lambda value: value is None or isinstance(value, str),
 }
 """What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
@@ -54,8 +55,8 @@ class Checkpoint(NamedTuple):
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
 
     progress: Mapping[str, Any]
-    """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`, and under
-    `records` the number of lines of metrics.jsonl until then."""
+    """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`; under
+    `records` the number of lines of metrics.jsonl until then, and under `summary` what summary.json would say."""
 
 
 class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding

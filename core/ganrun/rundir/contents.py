@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -44,6 +45,14 @@ def read_table(path: Path) -> Json:
     if not isinstance(content, dict):
         raise ValueError("it holds no table")
     return content
+
+
+def table_in(text: object) -> Json:
+    """The table in a JSON text; empty where that is none."""
+    with suppress(ValueError):
+        content = parsed(text) if isinstance(text, str) else None
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def parsed(text: str) -> Any:

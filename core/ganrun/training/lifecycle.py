@@ -56,6 +56,9 @@ class RunEvents:
     def step_ended(self, run: Run, step: int, images_seen: int) -> None:
         """After every step, counted from 1. It costs no read from the device; an observer should not add one.
 
+        A run that failed or was interrupted while its observers heard of a step emits it once more when it is
+        continued, before all other events of the loop: what belongs to the step is done then at the latest.
+
         Args:
             run: The run.
             step: Steps done.

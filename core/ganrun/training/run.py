@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ganrun.base.errors import ContractError
 from ganrun.base.faults import Faults
+from ganrun.base.jsons import json_text
 from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.ranks import largest_over_ranks, ranks
 from ganrun.base.signals import DeferredSignals
@@ -18,6 +19,7 @@ from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
 from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
+from ganrun.rundir.contents import table_in
 from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
 from ganrun.training.assembly import Assembly
@@ -92,6 +94,8 @@ class Run:
         """Latest file of each role, relative to the directory."""
         self.messages: list[str] = []
         """Lines to print when the run has ended."""
+        self.unheard = False
+        """Whether some observer may not have heard yet that the last step has ended."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
         self.found = found
@@ -163,20 +167,26 @@ class Run:
             at=at,
         )
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, *, unheard: bool = False) -> Checkpoint:
         """The present state, as `ganrun.save_checkpoint` writes it. metrics.jsonl is flushed to disk before, so that no
         checkpoint is ahead of its records.
+
+        Args:
+            unheard: Whether a run that is continued from it emits the step's `step_ended` once more: `run.unheard`,
+                unless the caller is the last one to hear of it.
 
         Raises:
             NonFiniteError: if a weight is NaN or infinite.
             RunError: if metrics.jsonl cannot be written.
         """
         weights, progress = self.state.checkpoint()
-        return Checkpoint(weights, {**progress, "records": self.directory.flush_records()})
+        summary = json_text({"steps": self.step, "last": self.last_files, **self.notes}, sort_keys=True)
+        told = {"records": self.directory.flush_records(), "summary": summary}
+        return Checkpoint(weights, {**progress, **told, **({"unheard": True} if unheard else {})})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. `scores` then are the latest until its step, from metrics.jsonl; and summary.json
-        keeps what observers had added to it, unless that was after this step.
+        keeps what observers had added to it until this step.
 
         Raises:
             RequestError: if it belongs to other networks, or metrics.jsonl cannot be read.
@@ -184,12 +194,11 @@ class Run:
         self.state.load(checkpoint)
         self.begin()
         self._tell_missing(checkpoint.progress.get("records"))
+        self.unheard = bool(checkpoint.progress.get("unheard"))
         self.scores = {name: latest.score for name, latest in self.latest_scores().items()}
         summary = self.directory.summary()
         self.lacks_scores = self.faults.restore(summary.get("faults"), self.step)
-        if isinstance(steps := summary.get("steps"), int) and steps <= self.step:
-            self.notes = notes_in(summary) | self.notes
-            self.last_files = last_files_in(summary) | self.last_files
+        self._take_up(summary, table_in(checkpoint.progress.get("summary")))
 
     def latest_scores(self) -> dict[str, LatestScore]:
         """The latest score of each name in metrics.jsonl until this step, and the step of each; none of samples that
@@ -291,6 +300,14 @@ class Run:
     def emit(self, event: str, **arguments: Any) -> None:
         """Emit an event with the run, its step and the images seen."""
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
+
+    def _take_up(self, *summaries: Mapping[str, Any]) -> None:
+        """Take up what observers had added to summaries until the run's step: first that of the latest step."""
+        steps = [(each.get("steps"), each) for each in summaries]
+        until = [(step, each) for step, each in steps if isinstance(step, int) and step <= self.step]
+        for _, summary in sorted(until, key=lambda each: each[0], reverse=True):
+            self.notes = notes_in(summary) | self.notes
+            self.last_files = last_files_in(summary) | self.last_files
 
     def _tell_missing(self, count: object) -> None:
         """Warn if metrics.jsonl lacks lines that belong to the restored state; 0.1.0 did not count them."""

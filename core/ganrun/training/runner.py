@@ -60,15 +60,18 @@ def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     """Take the remaining steps, and score the model at its cadence and at the end."""
     meter = Meter(run)
     take_step = build_step(run, meter.measurements)
+    if run.unheard:
+        _tell(run)
     if first_says(run.resumed):
         scorer.take_up(measure_again=measure_again)
     run.agree()
     while not run.done:
+        run.unheard = True
         take_step()
         with going_back_if_not_finite(run):
             if meter.is_scheduled():
                 meter.read()
-            run.emit("step_ended")
+            _tell(run)
         run.agree()
         if scorer.is_scheduled() and not run.done and run.going_back is None:
             scorer.score()
@@ -79,6 +82,11 @@ def _train(run: Run, scorer: Scorer, *, measure_again: bool) -> None:
     run.emit("training_ended")
     scorer.score()
     run.directory.flush_records()
+
+
+def _tell(run: Run) -> None:
+    run.emit("step_ended")
+    run.unheard = False
 
 
 def _check_steps(run: Run) -> None:
