@@ -207,9 +207,8 @@ class MlflowRun:
         error = self.directory.summary().get("error")
         if error:
             self.client.set_tag(self.id, "error", without_secrets(str(error))[:TAG_LENGTH])
-        self.client.set_terminated(
-            self.id, status, end_time=int(1000 * _last_written(self.directory, self.state.started))
-        )
+        end = self.state.ended or _last_written(self.directory, self.state.started)
+        self.client.set_terminated(self.id, status, end_time=int(1000 * end))
 
 
 def _shown(labels: Mapping[str, str]) -> dict[str, str]:
@@ -218,6 +217,6 @@ def _shown(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _last_written(directory: RunDirectory, default: float) -> float:
-    """When a run last wrote metrics or its summary: its end, which may be sent much later."""
+    """When a run that was killed last wrote metrics or its summary."""
     written = [path for path in (directory.metrics_path, directory.summary_path) if path.exists()]
     return max((path.stat().st_mtime for path in written), default=default)
