@@ -58,11 +58,13 @@ from .base.secrets import (
 from .base.spinner import spinner as spinner
 from .base.texts import (
     Markdown as Markdown,
+    encodable as encodable,
     markdown_block as markdown_block,
     markdown_code as markdown_code,
     markdown_text as markdown_text,
     one_line as one_line,
     printable as printable,
+    shell_quoted as shell_quoted,
     yaml_scalar as yaml_scalar,
 )
 from .contracts.augmentations import Augmentation as Augmentation
@@ -158,10 +160,8 @@ from .rundir.checkpoints import (
     score_of as score_of,
     step_of as step_of,
 )
-from .rundir.directory import (
-    RunDirectory as RunDirectory,
-    open_run as open_run,
-)
+from .rundir.directory import RunDirectory as RunDirectory
+from .rundir.opening import open_run as open_run
 from .rundir.records import (
     RUN_FILES as RUN_FILES,
     Record as Record,

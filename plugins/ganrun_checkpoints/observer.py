@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -30,6 +31,13 @@ log = logging.getLogger("ganrun")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 """Time until a checkpoint that could not be written is tried again; it doubles with each failure."""
+
+
+class _Missed(NamedTuple):
+    """A best state that was not kept, and why."""
+
+    score: Score
+    fault: BaseException
 
 
 class Checkpoints(ganrun.Observer):
@@ -68,6 +76,8 @@ class Checkpoints(ganrun.Observer):
         self._retry_at: float | None = None
         """When a checkpoint that could not be written is due, by the monotonic clock."""
         self._best: Score | None = None
+        self._missed: _Missed | None = None
+        """The best state that could not be kept, unless there was a better one later."""
         self._told: set[str] = set()
         """Warnings that are given once."""
 
@@ -98,12 +108,12 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the interval, and where a checkpoint is to be tried again."""
-        if step % self.settings.every_steps == 0 or self._is_due():
+        """Save at the interval, and where a checkpoint is to be tried again; the last follows when training ends."""
+        if not run.done and (step % self.settings.every_steps == 0 or self._is_due()):
             try:
                 self._save(run)
             except RunError as fault:
-                self._retry_later(fault)
+                self._retry_later(step, fault)
 
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
@@ -124,6 +134,11 @@ class Checkpoints(ganrun.Observer):
             self._keep_best(run, step, score)
 
     @observes
+    def rolled_back(self) -> None:
+        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        self._latest = self._restored = None
+
+    @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Save the progress, unless a step is incomplete or the weights are not finite."""
         if run.step > 0 and run.state.whole:
@@ -131,6 +146,13 @@ class Checkpoints(ganrun.Observer):
                 self._save(run)
             except RunError as fault:
                 log.warning("no checkpoint was written: %s", fault)
+
+    @observes
+    def run_ended(self, run: Run) -> None:
+        """Say again that checkpoints/best is not of the best score."""
+        if self._missed is not None:
+            then = "checkpoints/best is not the best state"
+            run.faults.note('observer "checkpoints"', "evaluated", self._missed.fault, run.step, then=then)
 
     # ── The latest ────────────────────────────────────────────────────────────────────────────────────
 
@@ -150,11 +172,12 @@ class Checkpoints(ganrun.Observer):
     def _is_due(self) -> bool:
         return self._retry_at is not None and time.monotonic() >= self._retry_at
 
-    def _retry_later(self, fault: RunError) -> None:
+    def _retry_later(self, step: int, fault: RunError) -> None:
         """Raise a fault again unless it may pass, as that of a full disk."""
         if not _may_pass(fault):
             raise fault
-        log.warning("%s; training goes on, and the next try is in %d s", fault, self._pause_seconds)
+        text = "step %d has no checkpoint: %s; training goes on, and the next try is in %d s"
+        log.warning(text, step, fault, self._pause_seconds)
         self._retry_at = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
@@ -200,6 +223,7 @@ class Checkpoints(ganrun.Observer):
             if not _may_pass(fault):
                 raise
             log.warning("%s; so the state at step %d, the best so far, is not kept", fault, step)
+            self._missed = _Missed(score, fault)
         else:
             self._set_best(run, step, score)
 
@@ -217,6 +241,8 @@ class Checkpoints(ganrun.Observer):
 
     def _set_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score
+        if self._missed is not None and score.improves_on(self._missed.score):
+            self._missed = None
         run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
     def _warn_once(self, text: str) -> None:

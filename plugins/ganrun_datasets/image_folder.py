@@ -45,9 +45,9 @@ class ImageFolder(PictureData):
     in that order is taken. A mixture of splits and other folders is refused, unless `splits` says what they are.
 
     Any format that Pillow decodes by itself works. Photographs are turned upright by their EXIF orientation,
-    transparency is laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored, and of an animation the
-    first frame is used. Hidden files, recycle bins and the thumbnails of NAS devices are left out. All pictures are
-    decoded once, into a memory map in ganrun's cache.
+    transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK and LAB are converted, colour profiles are
+    ignored, and of an animation the first frame is used. Hidden files, recycle bins and the thumbnails of NAS devices
+    are left out. All pictures are decoded once, into a memory map in ganrun's cache.
     """
 
     class Settings(ganrun.Settings):

@@ -14,6 +14,8 @@ from ganrun_datasets.damage import archive_damage
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+TOO_MUCH = "it unpacks to more than {:,} bytes, the limit for such a file"
+
 
 class Bounded(gzip.GzipFile):
     """A gzip stream that fails beyond a limit.
@@ -36,7 +38,7 @@ class Bounded(gzip.GzipFile):
         # Of a read without a size, no more is unpacked than is needed to see that it is too much.
         content = super().read(self._most + 1 - self.tell() if size is None or size < 0 else size)
         if self.tell() > self._most:
-            raise ValueError(f"it unpacks to more than {self._most:,} bytes, the limit for such a file")
+            raise ValueError(TOO_MUCH.format(self._most))
         return content
 
     def readinto(self, buffer: Any) -> int:
@@ -84,7 +86,7 @@ def _members(archive: tarfile.TarFile, wanted: Callable[[str], str | None], most
         file = archive.extractfile(member) if name and member.isreg() and not member.issparse() else None
         if name and file is not None:
             if member.size > most:
-                raise ValueError(f"{member.name} has {member.size:,} bytes, more than {most:,}")
+                raise ValueError(TOO_MUCH.format(most))
             yield name, file.read()
 
 

@@ -55,7 +55,18 @@ def searched(folders: Sequence[Path], missing: Callable[[Path], Sequence[str]], 
     for folder in folders:
         absent = missing(folder)
         partly = f" (only {', '.join(absent)} missing)" if 0 < len(absent) < count else ""
-        yield f"  {folder.absolute()}{partly}"
+        yield f"  {folder.absolute()}{partly}{_closed(folder)}"
+
+
+def _closed(folder: Path) -> str:
+    """A remark on a folder that may not be listed, whose files cannot be found."""
+    try:
+        os.scandir(folder).close()
+    except PermissionError as error:
+        return f" (cannot be read: {error.strerror})"
+    except OSError:
+        pass
+    return ""
 
 
 def download_folder(root: str | None) -> Path:

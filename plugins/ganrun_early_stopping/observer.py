@@ -43,8 +43,13 @@ class EarlyStopping(ganrun.Observer):
         """
         if not run.metrics or not run.recipe.train.evaluate_every_steps:
             raise RequestError("needs a [[metric]] and [train] evaluate_every_steps, to have scores during training")
-        for step, score in run.past_scores(self.settings.metric) if run.resumed else ():
-            self._judge(run, step, score)
+        if run.resumed:
+            self._take_up(run)
+
+    @observes
+    def rolled_back(self, run: Run) -> None:
+        """Count again from what was scored until this step."""
+        self._take_up(run)
 
     @observes
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
@@ -64,6 +69,11 @@ class EarlyStopping(ganrun.Observer):
         """Print why training stopped."""
         if run.stopped is not None and self._since_best >= self.settings.patience:
             run.add_message(f"stopped early: {run.stopped}")
+
+    def _take_up(self, run: Run) -> None:
+        self._best, self._best_step, self._since_best = None, 0, 0
+        for step, score in run.past_scores(self.settings.metric):
+            self._judge(run, step, score)
 
     def _judge(self, run: Run, step: int, score: Score) -> None:
         if score.improves_on(self._best):

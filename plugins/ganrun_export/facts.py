@@ -49,6 +49,8 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
         }
     except KeyError as error:
         raise RequestError(f"{run.path} is damaged: its files lack {error}") from error
+    except TypeError as error:
+        raise RequestError(f"{run.path} is damaged: its files hold other values in the place of tables") from error
 
 
 def _scores_at(run: RunDirectory, step: int, sampling: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

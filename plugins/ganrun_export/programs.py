@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -64,11 +65,17 @@ PROGRAMS: Mapping[str, Callable[[Model], ExportedProgram | None]] = {
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write a program in the format of torch.export."""
+    """Write a program in the format of torch.export.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    content = BytesIO()  # torch takes no name that is not UTF-8, and on a full disk its writer ends the process
     with warnings.catch_warnings():
         # Warned about channels-last weights, which are stored correctly.
         warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
-        torch.export.save(program, path)
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(name: str, program: ExportedProgram, path: Path) -> None:

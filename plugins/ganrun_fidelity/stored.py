@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +51,14 @@ def _read(path: Path, key: str) -> Stored:
 
 
 def store(folder: str, key: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-    """Store under `key`. A cache that cannot be written is ignored: it only costs time later."""
+    """Store under `key`. A cache that cannot be written is warned about: it only costs time later."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(facts), "digest": _seal(key, plain, facts)}
-    with suppress(OSError, CacheError), cache_file(_path(folder, key)) as partial:
-        partial.write_bytes(save(plain, header))
+    try:
+        with cache_file(_path(folder, key)) as partial:
+            partial.write_bytes(save(plain, header))
+    except (OSError, CacheError) as error:
+        log.warning("the cache does not keep %s, which will be computed again: %s", folder, error)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

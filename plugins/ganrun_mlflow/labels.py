@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ganrun import json_text
+from ganrun import encodable, json_text, without_secrets
 
 if TYPE_CHECKING:
     from ganrun import Run, Score
@@ -20,8 +20,11 @@ KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
 ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("use", "lr")}
 """Settings that are shown even at their defaults; others are shown where the recipe changes them."""
 
-HIDDEN = ("device", "log_every_steps", "evaluate_every_steps")
+HIDDEN = ("device", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings that do not affect what is learned."""
+
+SHOWN_ELSEWHERE = ("name", "status", "device")
+"""Texts of a summary.json that a run in MLflow has by another name, or as a label from its start."""
 
 PICTURE_LENGTH = 120
 """Of a picture's key: MLflow makes it a part of a file's name, to which it adds 100 characters."""
@@ -160,7 +163,14 @@ def tags_of(run: Run) -> dict[str, str]:
 
 def tags_from(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags in the form that MLflow accepts."""
-    return {key_text(key): value[:TAG_LENGTH] for key, value in tags.items()}
+    return {key_text(key): encodable(value)[:TAG_LENGTH] for key, value in tags.items()}
+
+
+def texts_of(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a summary.json as tags: why the run failed or stopped, and texts that observers have added, such as
+    its health; without those that MLflow shows elsewhere."""
+    texts = {name: text for name, text in summary.items() if isinstance(text, str) and name not in SHOWN_ELSEWHERE}
+    return tags_from({name: without_secrets(text) for name, text in texts.items()})
 
 
 def score_tags(score: Score) -> dict[str, str]:

@@ -28,10 +28,12 @@ class MetricsUpload:
         self._path = run.directory.metrics_path
         self._sent = _new_hash()
         """Hash of the bytes that were sent."""
+        self._file: int | None = None
+        """Identifies the file that they come from."""
 
     def resume(self) -> None:
         """Continue after the bytes that were sent; from the start if the file no longer begins with them."""
-        progress = self._run.state.progress
+        progress, self._file = self._run.state.progress, self._identity()
         self._sent = _new_hash()
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             self._sent.update(file.read(progress.bytes_sent))
@@ -42,12 +44,21 @@ class MetricsUpload:
     def send(self) -> None:
         """Send all complete lines that are new."""
         run, progress = self._run, self._run.state.progress
+        if self._file != self._identity():
+            self.resume()
         for batch in batches(list(self._new_lines())):
             run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
             self._sent.update(batch.text)
             progress.bytes_sent += len(batch.text)
             progress.digest = self._sent.hexdigest()
             run.record()
+
+    def _identity(self) -> int | None:
+        """Another number where the file was replaced, as by a run that goes back to an earlier step."""
+        try:
+            return self._path.stat().st_ino
+        except OSError:
+            return None
 
     def _new_lines(self) -> Iterator[bytes]:
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:

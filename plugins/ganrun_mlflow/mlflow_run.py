@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ganrun import GanrunError, RequestError, RunDirectory, without_secrets
 from ganrun_mlflow import claims, store
-from ganrun_mlflow.labels import PARAMS_PER_CALL, TAG_LENGTH, tags_from
+from ganrun_mlflow.labels import PARAMS_PER_CALL, tags_from, texts_of
 from ganrun_mlflow.sync_state import Progress, SyncState
 from ganrun_mlflow.waiting import Abandoned
 
@@ -200,13 +200,14 @@ class MlflowRun:
 
     def _restart(self) -> None:
         self.client.update_run(self.id, status=RUNNING)
-        with contextlib.suppress(Exception):  # fails where the run has no such tag
-            self.client.delete_tag(self.id, "error")
+        for name in ("error", "stopped"):
+            with contextlib.suppress(Exception):  # fails where the run has no such tag
+                self.client.delete_tag(self.id, name)
 
     def _terminate(self, status: str) -> None:
-        error = self.directory.summary().get("error")
-        if error:
-            self.client.set_tag(self.id, "error", without_secrets(str(error))[:TAG_LENGTH])
+        for name, text in texts_of(self.directory.summary()).items():
+            if name not in self.state.tags:  # which say whose the MLflow run is
+                self.client.set_tag(self.id, name, text)
         end = self.state.ended or _last_written(self.directory, self.state.started)
         self.client.set_terminated(self.id, status, end_time=int(1000 * end))
 

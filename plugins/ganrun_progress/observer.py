@@ -10,7 +10,7 @@ from rich import progress as bars
 from rich.table import Column
 
 import ganrun
-from ganrun import ProgressReporter, Run, Score, message_console, observes
+from ganrun import ProgressReporter, Run, Score, message_console, observes, one_line
 
 
 class Progress(ganrun.Observer):
@@ -40,7 +40,7 @@ class Progress(ganrun.Observer):
         """Print what is being trained, and open the bar."""
         device = run.environment["device_name"]
         start = f"step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
-        self._console.print(f"{run.name}: {start} on {device}, in {run.directory.path}", soft_wrap=True)
+        self._console.print(f"{run.name}: {start} on {device}, in {one_line(str(run.directory.path))}", soft_wrap=True)
         if self._console.is_terminal:
             self._bar = bars.Progress(*_columns(run.steps), console=self._console, refresh_per_second=4, expand=True)
             self._task = self._bar.add_task(run.name, total=run.steps, completed=run.step, speed="", text="")

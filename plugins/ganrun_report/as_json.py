@@ -11,7 +11,7 @@ from ganrun_report.reading import PastRun
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The comparison as JSON text in ASCII. Rows are in the order of the table; numbers that are not finite are null."""
+    """The comparison as JSON text in ASCII. Rows are in the order of the table; what is not finite is null."""
     content = {
         "by": comparison.by,
         "rankings": [
@@ -47,6 +47,7 @@ def _run_facts(run: PastRun) -> dict[str, Any]:
         "path": str(run.path),
         "seed": run.seed,
         "status": run.status,
+        "health": run.health,
         "step": run.step,
         "seconds": run.seconds,
         "images_per_second": round(run.images_per_second, 1),

@@ -17,10 +17,17 @@ from ganrun_report.protocols import ScoreProtocol, most_common, protocol_differe
 from ganrun_report.reading import PastRun
 from ganrun_report.text import ABSENT, last_component, value_text
 
-PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target")
-"""Observers that do not affect training. `early-stopping` does: it decides how long a run trains."""
+PASSIVE_OBSERVERS = ("checkpoints", "mlflow", "progress", "samples", "target", "watch")
+"""Observers that do not affect training, as `early-stopping` does: it decides how long a run trains. `watch` does not
+unless a recipe says so."""
 
-FREE_SETTINGS = ("train.seed", "train.device", "train.log_every_steps", "train.evaluate_every_steps")
+FREE_SETTINGS = (
+    "train.seed",
+    "train.device",
+    "train.log_every_steps",
+    "train.evaluate_every_steps",
+    "train.limit_seconds",
+)
 """Settings in which replicates may differ, besides the tables of passive observers."""
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from ganrun import ProgressReporter, Record, RequestError, RunDirectory, Score, one_line
+from ganrun_report.faults import fault_notes
+from ganrun_report.health import health_notes, health_of
 from ganrun_report.protocols import ScoreProtocol, protocol_of
 from ganrun_report.text import counted
 
@@ -92,7 +94,10 @@ class PastRun:
     """By role, such as `samples`, and step."""
 
     notes: Sequence[str]
-    """What could not be read, or is unreliable; without the folder's name."""
+    """What could not be read, is unreliable, or was not done; without the folder's name."""
+
+    health: str | None = None
+    """`good`, or a line for each trouble that the run had; None where nobody watched."""
 
     @property
     def seed(self) -> int | None:
@@ -154,6 +159,7 @@ def read_run(path: Path) -> PastRun:
         name=one_line(str(recipe.get("name") or directory.path.name)),
         status=directory.status,
         error=str(summary["error"]) if "error" in summary else None,
+        health=health_of(summary),
         recipe_text=source.text,
         recipe=recipe,
         environment=environment,
@@ -168,6 +174,8 @@ def read_run(path: Path) -> PastRun:
             *_version_notes(environment),
             *_missing_notes({directory.summary_path: summary, directory.environment_path: environment}),
             *_record_notes(directory, len(damaged), is_substituted=bool(substitute)),
+            *fault_notes(summary),
+            *health_notes(health_of(summary)),
         ],
     )
 

@@ -96,6 +96,11 @@ class Target(ganrun.Observer):
         self._judge(run, run.scores.get(self.settings.metric))
 
     @observes
+    def rolled_back(self, run: Run) -> None:
+        """The verdict is on the latest score until the step to which the run has gone back."""
+        self._judge(run, run.scores.get(self.settings.metric))
+
+    @observes
     def evaluated(self, run: Run, scores: Sequence[Score]) -> None:
         """Add the verdict on the latest score to the summary; warn if the target's score is not measured."""
         score = next((score for score in scores if score.name == self.settings.metric), None)

@@ -60,8 +60,13 @@ class Watch(ganrun.Observer):
         evaluations: int = Field(5, ge=2)
         """Evaluations for which a score must be worse than at its best time before that counts as trouble."""
 
-        on_trouble: Literal["warn", "stop"] = "warn"
-        """warn: training goes on. stop: it ends as after its last step, with a checkpoint and scores."""
+        on_trouble: Literal["warn", "stop", "roll-back"] = "warn"
+        """warn: training goes on. stop: it ends as after its last step, with a checkpoint and scores. roll-back: it
+        goes back to its latest checkpoint from before the trouble, and on with other random numbers; also where it
+        would fail because it is no longer finite. If [checkpoints] keep does not reach back that far, the run stops."""
+
+        roll_backs: int = Field(3, ge=1)
+        """How often a run goes back. At the next trouble it stops."""
 
     settings: Settings
     automatic = True
@@ -81,12 +86,12 @@ class Watch(ganrun.Observer):
     def run_started(self, run: Run) -> None:
         """Take up what a run that is continued has recorded."""
         self._networks = _Networks(run)
-        self._history.clear()
-        for record in run.directory.records() if run.resumed else ():
-            self._note(record.step, {name: value for name, value in record.values.items() if name.startswith(PREFIX)})
+        if run.resumed:
+            self._take_up(run)
         if not run.resumed or HEALTH not in run.notes:
             run.add_to_summary(HEALTH, GOOD)
-        self._present = {trouble.kind for trouble in self._found({})}
+        if self.settings.on_trouble == "roll-back":
+            run.roll_backs = self.settings.roll_backs
 
     @observes
     def measured(self, run: Run, step: int, values: Mapping[str, float]) -> None:
@@ -110,11 +115,25 @@ class Watch(ganrun.Observer):
             self._tell(run, list(self._found({})))
 
     @observes
+    def rolled_back(self, run: Run, step: int, reason: str) -> None:
+        """Forget what came after the step to which the run has gone back."""
+        self._take_up(run)
+        lines = [line for line in _lines(run) if line != reason]
+        self._set_health(run, [*lines, f"{reason.splitlines()[0]}; the run went back to step {step}"])
+
+    @observes
     def run_ended(self, run: Run) -> None:
         """Print what went wrong once more."""
-        health = run.notes.get(HEALTH, GOOD)
-        for line in health.splitlines() if health != GOOD else ():
+        for line in _lines(run):
             run.add_message(f"trouble: {line}")
+
+    def _take_up(self, run: Run) -> None:
+        """Continue with what metrics.jsonl has. Troubles that are there already are not told again."""
+        self._history.clear()
+        self._scores, self._looked_at = [], 0
+        for record in run.directory.records():
+            self._note(record.step, {name: value for name, value in record.values.items() if name.startswith(PREFIX)})
+        self._present = {trouble.kind for trouble in self._found({})}
 
     def _note(self, step: int, values: Mapping[str, float]) -> None:
         if values:
@@ -136,15 +155,24 @@ class Watch(ganrun.Observer):
         for trouble in new:
             log.warning("step %d: %s", run.step, trouble.text)
         if new:
-            known = run.notes.get(HEALTH, GOOD)
-            lines = [*(known.splitlines() if known != GOOD else []), *(trouble.text for trouble in new)]
-            run.add_to_summary(HEALTH, "\n".join(dict.fromkeys(lines)))
-            self._act(run, new[0])
+            self._set_health(run, [*_lines(run), *(trouble.text for trouble in new)])
+            self._act(run, min(new, key=lambda trouble: trouble.good_until))
         return bool(new)
 
     def _act(self, run: Run, trouble: Trouble) -> None:
-        if self.settings.on_trouble == "stop" and not run.done:
+        if self.settings.on_trouble == "roll-back" and run.state.attempt < self.settings.roll_backs:
+            run.roll_back(trouble.text, trouble.good_until)
+        elif self.settings.on_trouble != "warn" and not run.done:
             run.stop(trouble.text)
+
+    def _set_health(self, run: Run, lines: Sequence[str]) -> None:
+        run.add_to_summary(HEALTH, "\n".join(dict.fromkeys(lines)))
+
+
+def _lines(run: Run) -> list[str]:
+    """The troubles of the run so far, one a line."""
+    health = run.notes.get(HEALTH, GOOD)
+    return [] if health == GOOD else str(health).splitlines()
 
 
 def _troubles_of(name: str, history: Sequence[tuple[int, float]], for_steps: int) -> list[Trouble]:
@@ -179,7 +207,8 @@ class _Networks:
         self._model = Model(
             shown.spec, shown.loss, trained, shown.device, run.seed, sampling=shown.sampling, data=lambda: run.data
         )
-        self._judges = [name for name, slot in shown.loss.slots.items() if slot.kind == "discriminator"]
+        slots = shown.loss.slots.items()
+        self._judges = [name for name, slot in slots if slot.kind == "discriminator" and slot.augmented]
         self._split = run.training_split
 
     def gradients(self, means: Mapping[str, float]) -> dict[str, Tensor]:

@@ -180,6 +180,10 @@ class Witness(Observer):
         HEARD.append(("evaluated", vars()))
 
     @observes
+    def rolled_back(self, run, step, images_seen, reason):
+        HEARD.append(("rolled_back", vars()))
+
+    @observes
     def rescored(self, run, step, images_seen, scores):
         HEARD.append(("rescored", vars()))
 
@@ -206,6 +210,15 @@ class Saboteur(Observer):
         raise OSError("no space left")
 
 
+class Regretful(Observer):
+    """Goes back from the second step, once."""
+
+    @observes
+    def step_ended(self, run: Run, step: int) -> None:
+        if step == 2 and not run.state.attempt:
+            run.roll_back("it was better before", good_until=1)
+
+
 class Mean(Metric):
     """Mean of the samples."""
 
@@ -217,7 +230,7 @@ class Mean(Metric):
 class Plugin:
     @hookimpl
     def ganrun_observers(self) -> dict[str, type[Observer]]:
-        return {"witness": Witness, "saboteur": Saboteur}
+        return {"witness": Witness, "saboteur": Saboteur, "regretful": Regretful}
 
     @hookimpl
     def ganrun_metrics(self) -> dict[str, type[Metric]]:
@@ -232,6 +245,7 @@ RECIPE = {
     "discriminator": {"use": "mlp", "hidden": [8]},
     "metric": [{"use": "mean"}],
     "witness": {},
+    "checkpoints": {"every_steps": 1},
     **dict.fromkeys(("mlflow", "progress", "samples"), False),
 }
 
@@ -241,7 +255,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     """The arguments of every event of a run that ends well and is scored again, and of one that fails."""
     folder = tmp_path_factory.mktemp("runs")
     HEARD.clear()
-    train(RECIPE, folder / "sound", Plugin())
+    train({**RECIPE, "regretful": {}}, folder / "sound", Plugin())
     score(Request(folder / "sound", device="cpu"), registry_with(Plugin()))
     with pytest.raises(RunError, match="no space left"):
         train({**RECIPE, "saboteur": {}}, folder / "broken", Plugin())
@@ -262,3 +276,8 @@ def test_events_of_the_end_say_how_a_run_ended(heard) -> None:
     assert [str(each["error"].__cause__) for each in heard["run_failed"]] == ["no space left"]
     assert [each["step"] for each in heard["training_ended"]] == [2]
     assert [each["step"] for each in heard["rescored"]] == [2]
+
+
+def test_a_run_that_has_gone_back_says_where_it_goes_on_and_why(heard) -> None:
+    (found,) = heard["rolled_back"]
+    assert (found["step"], found["reason"]) == (1, "it was better before")

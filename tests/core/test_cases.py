@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 import zipfile
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from ganrun import Checkpoint, DamagedCheckpoint, RequestError, load_checkpoint
+from ganrun import Checkpoint, DamagedCheckpoint, RequestError, RunDirectory, load_checkpoint
 from ganrun.cli import main
-from ganrun.testing import train
+from ganrun.rundir.checkpoints import latest_checkpoint
+from ganrun.testing import build, train
 
 TABLES: dict[str, Any] = {
     "train": {"steps": 4, "batch_size": 8, "device": "cpu"},
@@ -177,6 +180,96 @@ def test_no_change_of_a_signed_checkpoint_escapes_as_another_error(trained: Path
         assert str(folder) in str(error)
 
 
+def forged(run: Path, **changes: Any) -> Path:
+    """Give the latest checkpoint another progress, and sign it."""
+    latest = run / "checkpoints" / "step_00000004"
+    progress = torch.load(latest / "progress.pt", weights_only=True)
+    torch.save(progress | changes, latest / "progress.pt")
+    signed(latest)
+    return latest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images_seen": -8},
+        {"images_seen": 2**70},
+        {"images_seen": 8.0},
+        {"images_adjusted": -1},
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"seconds": "1"},
+        {"step": True},
+        {"optimizers": [1, 2]},
+        {"optimizers": {"generator": 1}},
+    ],
+    ids=str,
+)
+def test_a_progress_that_no_run_has_gives_way_to_the_checkpoint_before(run: Path, changes: dict[str, Any]) -> None:
+    latest = forged(run, **changes)
+    with pytest.raises(DamagedCheckpoint, match=r"progress\.pt is damaged"):
+        load_checkpoint(latest)
+    assert latest_checkpoint(run).progress["step"] == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../summary.json", "pipe", "folder"])
+def test_a_manifest_leads_to_files_of_its_checkpoint_alone(run: Path, name: str) -> None:
+    latest = run / "checkpoints" / "step_00000004"
+    os.mkfifo(latest / "pipe")
+    (latest / "folder").mkdir()
+    manifest = json.loads((latest / "manifest.json").read_text())
+    manifest["sha256"][name] = "0" * 64
+    (latest / "manifest.json").write_text(json.dumps(manifest))
+    assert latest_checkpoint(run).progress["step"] == 2  # type: ignore[union-attr]
+
+
+def test_what_was_never_part_of_a_checkpoint_is_not_read(run: Path) -> None:
+    latest = run / "checkpoints" / "step_00000004"
+    before = load_checkpoint(latest).weights.keys()
+    (latest / "._generator.safetensors").write_bytes(b"as other systems leave them")
+    assert load_checkpoint(latest).weights.keys() == before
+
+
+def test_a_progress_that_unpacks_to_more_than_it_holds_is_not_unpacked(run: Path) -> None:
+    path = run / "checkpoints" / "step_00000004" / "progress.pt"
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+        archive.writestr("archive/data/9", bytes(10**7))
+    signed(path.parent)
+    with pytest.raises(DamagedCheckpoint, match="it would unpack to"):
+        load_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda group, kept: kept.update(exp_avg=torch.zeros(0, dtype=torch.bfloat16)),
+        lambda group, kept: kept.update(exp_avg=torch.zeros(1).expand(2**40)),
+        lambda group, kept: kept.update(exp_avg=kept["exp_avg"].to(torch.int64)),
+        lambda group, kept: kept.update(exp_avg=0.5),
+        lambda group, kept: kept.update(step=torch.zeros(3)),
+        lambda group, kept: kept.update(step=7),
+        lambda group, kept: kept.pop("exp_avg_sq"),
+        lambda group, kept: group.update(lr=float("nan")),
+        lambda group, kept: group.update(betas=(0.5,)),
+        lambda group, kept: group.update(fused="yes"),
+        lambda group, kept: group.pop("lr"),
+        lambda group, kept: group.update(params=[0] * len(group["params"])),
+    ],
+)
+def test_a_state_that_its_optimiser_cannot_have_is_refused_before_a_kernel_reads_it(run: Path, change: Any) -> None:
+    progress = torch.load(run / "checkpoints/step_00000004/progress.pt", weights_only=True)
+    optimizer = progress["optimizers"]["generator"]
+    change(optimizer["param_groups"][0], optimizer["state"][0])
+    built = build(TABLES, run.with_name("new"))
+    weights = load_checkpoint(run / "checkpoints/step_00000004").weights
+    with pytest.raises(RequestError, match="the checkpoint belongs to other networks"):
+        built.state.load(Checkpoint(weights, progress))
+
+
 # ── Runs that are read ────────────────────────────────────────────────────────────────────────────────────
 
 DEEP = {
@@ -200,6 +293,49 @@ def test_runs_with_a_deeply_nested_file_do_not_hide_the_others(trained: Path, tm
         result = ganrun(command, tmp_path, *options)
         assert result.exit_code == 0 and "bad" in result.stderr and "damaged" in result.stderr, result.output
     assert json.dumps(str(tmp_path / "good")) in ganrun("compare", "--json", tmp_path).stdout
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_sparse_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**10)
+
+
+ODD = {
+    "pipe": a_pipe,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "ten gigabytes": a_sparse_file,
+    "folder": Path.mkdir,
+    "loop of links": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_of_a_run_does_not_hide_the_others(trained: Path, tmp_path: Path, kind: str) -> None:
+    for name in ("good", *DEEP):
+        shutil.copytree(trained, tmp_path / name)
+    for name in DEEP:
+        (tmp_path / name / name).unlink()
+        ODD[kind](tmp_path / name / name)
+    found = ganrun("compare", "--json", tmp_path)
+    assert found.exit_code == 0 and json.dumps(str(tmp_path / "good")) in found.stdout, found.output
+    assert ganrun("sample", tmp_path / "summary.json", "-n", 2, "-o", tmp_path / "a.png").exit_code == 0
+    assert ganrun("sample", tmp_path / "recipe.toml", "-n", 2, "-o", tmp_path / "b.png").exit_code == 2
+
+
+def test_what_a_run_says_in_another_type_is_not_said(run: Path) -> None:
+    odd = {"steps": 10**400, "images_seen": -8, "seconds": "inf", "scores": [], "name": {}, "status": None, "own": [1]}
+    (run / "summary.json").write_text(json.dumps(odd).replace('"inf"', "1e999"))
+    assert RunDirectory(run).summary() == {"own": [1]}
+    (run / "environment.json").write_text(json.dumps({"plugins": [], "sessions": [{"threads": -1, "step": 2}, 5]}))
+    assert RunDirectory(run).sessions() == [{"step": 2}]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": -8, "images_seen": 8, "seconds": 1, "time": 1}\n' + "x" * 3_000_000 + "\n")
+    records, damaged = RunDirectory(run).read_records()
+    assert len(damaged) == 2 and max(map(len, damaged)) < 1_000 and all(record.step >= 0 for record in records)
 
 
 def contents(folder: Path) -> dict[str, tuple[float, bytes]]:

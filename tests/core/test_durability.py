@@ -260,9 +260,10 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
             with pytest.raises(RunError, match=r"cannot write .*: File too large"):
                 train(recipe, place, PLUGIN)
         else:
-            train(recipe, place, PLUGIN)
+            run = train(recipe, place, PLUGIN)
+            assert [fault.of for fault in run.faults.new] == ['observer "checkpoints"'] * (freed == 5)
     assert caplog.text.count("its lines wait in memory") == 1
-    assert caplog.text.count("training goes on, and the next try") == (freed or 7) - 2
+    assert caplog.text.count("training goes on, and the next try") == (freed or 6) - 2
     assert ("written again, with" in caplog.text) == (freed is not None)
     if freed is None:
         assert not checkpoints_in(place) and json.loads((place / "summary.json").read_text())["status"] == "running"
@@ -363,6 +364,16 @@ def test_a_start_that_is_refused_changes_nothing(tmp_path: Path, whole: Path, wh
     assert_as_whole(place, whole)
 
 
+def test_what_another_run_is_writing_in_a_folder_below_is_left_alone(tmp_path: Path) -> None:
+    """As where --output is the folder around all runs."""
+    for name in ("samples", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f".summary.json.{'0' * 32}.partial").write_text("half")
+    (tmp_path / "other" / ".lock").touch()
+    ganrun.RunDirectory(tmp_path).clear_leftovers()
+    assert [len(list((tmp_path / name).glob("*.partial"))) for name in ("samples", "other")] == [0, 1]
+
+
 # ── What is missing on resume ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -404,6 +415,17 @@ def test_the_best_state_has_its_own_score_and_a_damaged_one_is_not_trusted(
     assert ("score.json is damaged" in caplog.text) == (deed is _damage)
     assert run.notes["best"]["value"] == (2.0 if deed is _damage else value)
     assert (snapshot(place / "checkpoints/best") == before) == (deed is not _damage)
+
+
+def test_a_checkpoint_from_which_a_run_continued_is_written_again_after_it_went_back(tmp_path: Path) -> None:
+    def go_back(run: Run, step: int) -> None:
+        if step == 5 and not run.state.attempt:
+            run.roll_back("trouble", good_until=3)
+
+    train(tables(steps=4), tmp_path / "run", PLUGIN)
+    with doing(go_back) as recipe:
+        train(recipe, tmp_path / "run", PLUGIN, resume=True)
+    assert [ganrun.step_of(each) for each in checkpoints_in(tmp_path / "run")] == [4, 6]
 
 
 # ── Locks ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ import ganrun
 from ganrun import Augmentation, Data, Discriminator, Generator, Loss, Observer, Slot, hookimpl
 from ganrun.base.errors import PluginError, RecipeError, RequestError
 from ganrun.cli import main
+from ganrun.commands import doctor
 from ganrun.commands.group import COMMANDS as OWN_COMMANDS
 from ganrun.discovery.kinds import KINDS
 from ganrun.discovery.plugins import DISABLE_VARIABLE, Plugin, discover
@@ -208,6 +210,73 @@ def test_damaged_metadata_of_one_package_stop_no_other(install: Install) -> None
     registry = load_registry()
     assert registry.find("generator", "doll").plugin.package == "ganrun-toy"
     assert {plugin.version for plugin in registry.plugins.found if plugin.name == "bad"} == {"0"}
+
+
+def _no_plugins_of_old(folder: Path) -> None:
+    (folder / "ganrun-0.0.1.dist-info").mkdir()
+    (folder / "ganrun-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ganrun\nVersion: 0.0.1\n")
+
+
+def _second_version(folder: Path) -> None:
+    shutil.copytree(folder / "ganrun_bad-1.0.dist-info", folder / "ganrun_bad-0.9.dist-info")
+    (folder / "ganrun_bad-0.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: ganrun-bad\nVersion: 0.9\n"
+    )
+
+
+def _entry_points(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / "ganrun_bad-1.0.dist-info" / "entry_points.txt").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_entry_points(b"[ganrun]\nbad\n"), "the plugins of ganrun-bad 1.0 in {folder} cannot be read: TypeError"),
+        (
+            _entry_points(b"[ganrun]\nb\xff = bad\n"),
+            "plugins of ganrun-bad 1.0 in {folder} cannot be read: Unicode",
+        ),
+        (
+            _second_version,
+            "{folder} holds ganrun-bad 0.9 and 1.0, so its plugins may be those of an old version",
+        ),
+        (
+            lambda folder: (folder / "ganrun_bad.py").unlink(),
+            "its module ganrun_bad is not there",
+        ),
+        (_no_plugins_of_old, ""),
+    ],
+)
+def test_damaged_installations_hide_no_other_plugin_and_doctor_fails(
+    install: Install, tmp_path: Path, damage: Callable[[Path], object], told: str
+) -> None:
+    install("ganrun-bad", SOUND, entry="bad")
+    install("ganrun-toy", SOUND.replace('"toy"', '"doll"'), entry="toy")
+    damage(tmp_path)
+    registry = load_registry()
+    assert registry.find("generator", "doll") and registry.find("generator", "dcgan")
+    lines = list(doctor._plugins(registry))
+    failed = [line for line in lines if line.startswith("fail")]
+    assert len(failed) == bool(told) and told.format(folder=tmp_path) in "".join(failed)
+
+
+def test_doctor_fails_if_a_plugin_of_the_repository_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after git pull in an editable install."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "ganrun"\n[project.entry-points.ganrun]\nvae = "ganrun_vae"\nnew = "ganrun_new"\n'
+    )
+    monkeypatch.setattr("ganrun.discovery.packages.PYPROJECT", tmp_path / "pyproject.toml")
+    with pytest.raises(PluginError, match="plugins that are not installed: new"):
+        load_registry().find("observer", "new")
+    monkeypatch.setattr(doctor, "examine", doctor._plugins)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert (
+        f"fail     {tmp_path}/pyproject.toml has plugins that are not installed: new; run: pip install -e"
+        in done.stdout
+    )
 
 
 def test_a_broken_plugin_is_fatal_only_to_a_recipe_that_needs_it(install: Install, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import tomli_w
 from hypothesis import given, strategies as st
 
 from ganrun.base.errors import GanrunError, RecipeError, RequestError
+from ganrun.recipe.lines import Key, key_lines
 from ganrun.recipe.source import parse_override, read_source
 
 RECIPE = """\
@@ -109,6 +113,36 @@ def test_a_byte_order_mark_is_no_syntax_error(tmp_path: Path) -> None:
     assert read_source(path).tables == {"a": 1}
 
 
+NAMES = st.sampled_from(["a", "b", "steps", "x y", "q.r", ""])
+TREES = st.dictionaries(
+    NAMES,
+    st.recursive(
+        st.integers(0, 9) | st.sampled_from(["", "[x]", "a = 1", "#", 'quote"', "two\nlines", "'"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@given(TREES, st.booleans())
+def test_each_key_of_any_text_stands_on_a_line_that_spells_it(tree: dict[str, Any], multiline: bool) -> None:
+    text = tomli_w.dumps(tree, multiline_strings=multiline)
+    lines, found = text.split("\n"), key_lines(text)
+    assert found.keys() == set(keys_of(tree))
+    for key, number in found.items():
+        named = [part for part in key if isinstance(part, str)][-1]
+        place = next(key[: depth + 1] for depth in reversed(range(len(key))) if key[depth] == named)
+        assert json.dumps(named)[1:-1] in lines[found[place] - 1]
+        assert number >= found[place]
+
+
+def keys_of(tree: Any, key: Key = ()) -> Iterator[Key]:
+    for part, each in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield (*key, part)
+        yield from keys_of(each, (*key, part))
+
+
 # ── What is refused ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -125,6 +159,8 @@ def test_a_byte_order_mark_is_no_syntax_error(tmp_path: Path) -> None:
         (b"a = 0x" + b"f" * 4000, "{path}:1: a is beyond 64 bits"),
         (b"a = " + b"9" * 5000, "{path}: is no valid TOML: Exceeds the limit"),
         (b"a = " + b"[" * 5000, "{path}:1: is nested too deep"),
+        (b"b = 1\n" + b".".join([b"a"] * 20_000) + b" = 1", "{path}:2: is nested too deep"),
+        (b"[t.'x.y'." + b".".join([b'"a"'] * 20_000) + b"]", "{path}:1: is nested too deep"),
     ],
 )
 def test_unfit_text_is_refused_with_its_place(tmp_path: Path, text: bytes, expected: str) -> None:
@@ -143,6 +179,31 @@ def test_all_dates_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}:3: b.c.d is a date or time; no setting takes one",
         "--set e=1979-05-27T07:32:00Z: e is a date or time; no setting takes one",
     )
+
+
+def test_of_many_faults_the_first_are_listed_and_the_others_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("".join(f"a{number} = 1979-05-27\n" for number in range(5_000)), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        read_source(path)
+    assert len(caught.value.faults) == 21
+    assert caught.value.faults[19:] == (
+        f"{path}:20: a19 is a date or time; no setting takes one",
+        "and 4,980 more faults",
+    )
+
+
+def test_no_line_of_a_fault_is_longer_than_a_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("x" * 100_000 + " = 1979-05-27", encoding="utf-8")
+    assert len(refusal(path)) < 1_100
+    assert len(refusal(path, f"a.{'1' * 5_000}=1979-05-27")) < 2_200
+
+
+def test_a_recipe_is_a_file_and_no_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
+        assert refusal(path) == f"{path}: cannot be read: it is a pipe, a socket or a device, and not a file"
 
 
 def test_what_is_no_file_is_distinguished_from_what_is_no_recipe(tmp_path: Path) -> None:

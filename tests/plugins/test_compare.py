@@ -449,6 +449,16 @@ def test_an_unreadable_folder_is_reported_and_the_others_are_compared(
     assert result.exit_code == 2 and f"{locked / 'recipe.toml'} cannot be read: " in result.output
 
 
+def test_what_a_run_left_undone_is_noted(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "wide", tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    fault = {"of": "metric.0 fid", "at": "measure", "text": "no\x1b[31m", "step": 5, "last_step": 9, "times": 2}
+    (run / "summary.json").write_text(json.dumps({**summary, "faults": [fault, "damaged", {}]}))
+    result = ganrun("compare", tmp_path)
+    assert result.exit_code == 0 and "metric.0 fid failed at measure at steps 5 to 9, 2 times: no" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 def test_control_characters_in_names_are_escaped(runs: Path, tmp_path: Path) -> None:
     odd = shutil.copytree(runs / "wide", tmp_path / "odd\n\udcff")
     recipe = (odd / "recipe.toml").read_text()

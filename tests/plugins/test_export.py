@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def exported(run: Run) -> Path:
         patch.chdir(run.directory.path.parent)
         assert export("run", "--onnx").startswith("exported to exports/run-step-2;")
     return run.directory.path.parent / "exports" / "run-step-2"
+
+
+def test_a_program_is_written_under_any_name_and_a_full_disk_ends_no_process(exported: Path, tmp_path: Path) -> None:
+    program, path = torch.export.load(exported / "generator.pt2"), tmp_path / os.fsdecode(b"\xff")
+    write_program(program, path)
+    assert path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_program(program, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # ── The same samples ──────────────────────────────────────────────────────────────────────────────────────

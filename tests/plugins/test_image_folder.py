@@ -335,6 +335,13 @@ def half_transparent_palette() -> Image.Image:
     return image
 
 
+def transparent_palette() -> Image.Image:
+    """All of its one colour is transparent, as GIF and PNG have it."""
+    image = half_transparent_palette()
+    image.info["transparency"] = 0
+    return image
+
+
 GREY_16 = Image.fromarray(np.full((20, 20), 51_400, np.uint16))
 
 MODES = {
@@ -342,6 +349,10 @@ MODES = {
     "half.png": (flat("RGBA", (0, 0, 0, 128)), (127, 127, 127)),
     "palette.png": (half_transparent_palette(), (255, 255, 255)),
     "cmyk.tif": (flat("CMYK", (255, 0, 0, 0)), (0, 255, 255)),
+    "lab.tif": (flat("LAB", (121, 147, 148)), (150, 100, 80)),
+    "ycbcr.tif": (flat("YCbCr", (76, 84, 255)), (255, 0, 0)),
+    "one colour.png": (transparent_palette(), (255, 255, 255)),
+    "rgbx.tif": (flat("RGBX", (1, 2, 3, 0)), (1, 2, 3)),
     "ycbcr.jpg": (flat("RGB", (10, 20, 250)), (10, 20, 250)),
     "la.png": (flat("LA", (0, 0)), (255, 255, 255)),
     "deep.png": (GREY_16, (200, 200, 200)),
@@ -405,6 +416,13 @@ def test_deep_colour_is_warned_about_and_needs_all_bits(tmp_path, caplog):
     assert "it has 16 bits for each colour, and bits = 12 is for grey" in refusal(tmp_path, bits=12)
     (tmp_path / "a.png").write_bytes(deep_colour(51_400))
     assert np.unique(prepared(tmp_path, size=8).split("train").images).tolist() == [200]
+
+
+def test_colours_that_cannot_be_converted_are_refused_by_name(tmp_path, monkeypatch):
+    """As where Pillow was built without littleCMS."""
+    save(flat("LAB", (138, 209, 198)), tmp_path / "a.tif")
+    monkeypatch.setattr("PIL.ImageCms.buildTransform", None)
+    assert "a.tif: Pillow does not convert its colours, LAB; store it as RGB" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "value"), [(np.int32, 70_000), (np.int32, -1), (np.float32, 0.5)])

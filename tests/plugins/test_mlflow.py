@@ -204,7 +204,7 @@ def test_a_finished_run_is_mirrored_whole(build, uri, tmp_path):
     )
     assert history(client, found, "eval_error/brightness") == [(4, 0.125)] and data.tags["floor/brightness"] == "0.5"
 
-    assert data.tags["purpose"] == "test"
+    assert data.tags["purpose"] == "test" and data.tags["health"] == "good"
     assert data.tags["data_fingerprint"] == run.environment["data_fingerprint"]
     assert "extras 1.0" in data.tags["plugins"]
     assert data.tags["mlflow.note.content"] == "Digits in a hurry.\nShows the plumbing only."
@@ -460,6 +460,18 @@ def test_an_interruption_between_sending_and_recording_does_no_harm(build, uri):
     assert_synchronised(uri, run)
     _, after = mirrored(uri, run)
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+
+
+def test_a_run_that_goes_back_in_mid_run_sends_what_it_measures_then(build, uri):
+    run = build(f'uri = "{uri}"')
+    execute(run)
+    mirror = Mirror(run.directory, uri, SyncState.read(run.directory))
+    mirror.sync("finished")
+    run.directory.rewind(2)
+    run.directory.append_record(Record(4, 32, 1.0, time.time(), {"loss/generator": 9.0}))
+    mirror.sync("finished")
+    client, found = mirrored(uri, run)
+    assert history(client, found, "loss/generator")[-1] == (4, 9.0)
 
 
 def test_what_the_store_refused_is_sent_again(build, uri):

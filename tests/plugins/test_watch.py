@@ -13,6 +13,7 @@ from torch import nn
 from ganrun import Score, checkpoints_in, load_checkpoint
 from ganrun.testing import assert_conforms, build, registry_with, train
 from ganrun.training.runner import execute
+from ganrun_report.reading import read_run
 from ganrun_watch.signs import diversity, gradient_norm, separation
 from ganrun_watch.troubles import collapse, dominance, explosion, vanishing, worsening
 
@@ -144,9 +145,23 @@ def test_trouble_is_told_recorded_and_ends_the_run_if_asked_to(tmp_path, caplog)
     assert summary["health"].startswith("the discriminator has won: since step ")
     assert caplog.text.count("the discriminator has won") == 1
     assert run.messages[-1] == f"trouble: {summary['health']}"
+    assert read_run(tmp_path / "run").notes == [f"trouble: {summary['health']}"]
     assert [record.values["watch/troubles"] for record in run.directory.records() if "watch/troubles" in record.values][
         -1
     ] == 1
+
+
+def test_a_run_goes_back_to_before_the_trouble_and_stops_if_that_does_not_help(tmp_path, caplog) -> None:
+    watch = {"every_steps": 2, "for_steps": 4, "on_trouble": "roll-back", "roll_backs": 2}
+    tables = {**WON, "train": {**WON["train"], "steps": 40}, "checkpoints": {"every_steps": 1, "keep": 99}}
+    run = train({**tables, "watch": watch}, tmp_path / "run")
+    *went_back, last = run.notes["health"].splitlines()
+    assert run.state.attempt == 2 and run.stopped == last and run.step < 40
+    assert all("has won" in line and "the run went back to step " in line for line in went_back)
+    goal = int(went_back[0].rpartition(" ")[2])
+    assert goal % 2 == 0 and caplog.text.count(f"back from step {goal + 6} to step {goal}") == 2
+    steps = [record.step for record in run.directory.records() if "loss/generator" in record.values]
+    assert steps == list(range(1, run.step + 1))
 
 
 def test_a_resumed_run_goes_on_with_what_was_recorded(tmp_path, caplog) -> None:

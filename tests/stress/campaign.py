@@ -1,4 +1,4 @@
-"""Many trials, and a table of what they have shown. Run by `kills.py`, `cuts.py`, `faults.py` and `signals.py`."""
+"""Many trials, and a table of what they have shown. Run by the modules that are named like `TRIALS`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
@@ -17,9 +17,26 @@ from tempfile import mkdtemp
 from threading import Lock
 from time import monotonic
 
+from tests.stress.events import MORE, event
+from tests.stress.pairs import pair
 from tests.stress.recipes import FAMILIES
 from tests.stress.starts import Server, reason_against
-from tests.stress.trials import TRIALS, Bench, Result
+from tests.stress.trials import Bench, Result, file_fault, full_disk, kill, one_signal, power_cut
+
+Trial = Callable[[Bench, Random, int], Result | None]
+
+TRIALS: Mapping[str, Trial] = {
+    "kills": kill,
+    "cuts": power_cut,
+    "faults": file_fault,
+    "full": full_disk,
+    "signals": one_signal,
+    "events": event,
+    "pairs": pair,
+}
+
+EVERY = 10**6
+"""More trials than there are of a kind that comes to an end."""
 
 
 def main(kind: str, arguments: Sequence[str] | None = None) -> int:
@@ -38,15 +55,15 @@ def main(kind: str, arguments: Sequence[str] | None = None) -> int:
     return int(any(result.faults for result in results))
 
 
-def trial(kind: str, benches: Sequence[Bench], seed: int, number: int) -> Result:
-    """The trial of this number; the same again whenever it is asked for."""
+def trial(kind: str, benches: Sequence[Bench], seed: int, number: int) -> Result | None:
+    """The trial of this number; the same again whenever it is asked for. None if there are no more for its family."""
     random = Random(f"{kind} {seed} {number}")
-    return TRIALS[kind](benches[number % len(benches)], random)
+    return TRIALS[kind](benches[number % len(benches)], random, number // len(benches))
 
 
 def _asked(kind: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m tests.stress.{kind}", description=TRIALS[kind].__doc__)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=EVERY if kind in ("full", "events") else 100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--workers", type=int, default=1, help="processes at the same time")
@@ -63,14 +80,18 @@ def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Res
         server = Server(folder / f"server-{worker}")
         found = []
         try:
-            benches = [Bench(server, folder / f"{worker}-{family}", family) for family in asked.families]
-            while True:
+            more = MORE if kind == "events" else None
+            benches = [Bench(server, folder / f"{worker}-{family}", family, more) for family in asked.families]
+            missing = 0
+            while missing < len(benches):
                 with lock:
                     number = next(numbers, None)
-                if number is None:
-                    return found
-                found.append(trial(kind, benches, asked.seed, number))
-                _tell(kind, asked, number, found[-1])
+                result = None if number is None else trial(kind, benches, asked.seed, number)
+                missing = 0 if result else missing + 1
+                if result:
+                    found.append(result)
+                    _tell(kind, asked, number, result)
+            return found
         finally:
             server.close()
 
@@ -79,7 +100,7 @@ def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Res
             yield from found
 
 
-def _tell(kind: str, asked: argparse.Namespace, number: int, result: Result) -> None:
+def _tell(kind: str, asked: argparse.Namespace, number: int | None, result: Result) -> None:
     """How to repeat a trial that is wrong, and what it has shown."""
     if result.faults or asked.only is not None:
         chosen = f"--families {' '.join(asked.families)} --seed {asked.seed} --only {number}"
@@ -90,7 +111,9 @@ def _tell(kind: str, asked: argparse.Namespace, number: int, result: Result) -> 
 def _print_table(kind: str, asked: argparse.Namespace, results: Sequence[Result], seconds: float) -> None:
     print(f"\n{len(results)} {kind}, seed {asked.seed}, families {', '.join(asked.families)}; {date.today()},")
     packages = ", ".join(f"{name} {version(name)}" for name in ("ganrun", "torch", "safetensors", "mlflow"))
-    print(f"{packages}, Python {platform.python_version()}, {platform.system()} {platform.release()}; {seconds:.0f} s\n")
+    print(
+        f"{packages}, Python {platform.python_version()}, {platform.system()} {platform.release()}; {seconds:.0f} s\n"
+    )
     print("| what | n | bit-exact in the end | wrong | what happened |\n| --- | --- | --- | --- | --- |")
     for row in sorted({result.row for result in results}):
         own = [result for result in results if result.row == row]

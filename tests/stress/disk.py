@@ -1,8 +1,9 @@
 """What a disk may hold after a power cut: made from the shim's journal of every operation below a folder.
 
-Data that was not flushed may be there in part, in another order, as zeros, or not at all. Names are kept by a journalling
-file system in the order in which they were made, and a flush of anything keeps all names before it (`ordered`: ext4, xfs,
-btrfs). By POSIX alone, each folder keeps its names for itself, and only a flush of that folder keeps them (`strict`).
+Data that was not flushed may be there in part, in another order, as zeros, or not at all. A journalling file system
+keeps names in the order in which they were made, and a flush of anything keeps all names before it (`ordered`: ext4,
+xfs, btrfs). By POSIX alone, each folder keeps its names for itself, and only a flush of that folder keeps them
+(`strict`).
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ class Disk:
     def _write(self, folder: Folder, to: Path, random: Random, survivors: int | None) -> None:
         to.mkdir()
         kept = self._kept_of.get(id(folder), 0)
-        number = survivors if survivors is not None else random.choice([kept, *(each.number for each in folder.changes)])
+        number = (
+            survivors if survivors is not None else random.choice([kept, *(each.number for each in folder.changes)])
+        )
         for name, thing in _names_after(folder, max(kept, number)).items():
             if isinstance(thing, Folder):
                 self._write(thing, to / name, random, survivors)

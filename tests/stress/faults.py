@@ -1,4 +1,4 @@
-"""Full disks and other faults of the file system at random operations: `python -m tests.stress.faults --trials N --seed S`."""
+"""Faults of the file system at random operations: `python -m tests.stress.faults --trials N --seed S`."""
 
 from __future__ import annotations
 

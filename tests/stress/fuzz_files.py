@@ -4,14 +4,13 @@
     python tests/stress/fuzz_files.py --trials 1000 --only manifest
 
 Files of a run and of an export, of checkpoints, of the cache, of statistics and of data sets: their bytes are changed,
-cut and repeated; the tables in JSON, TOML and pickles get odd types, sizes, names and depths; a file becomes a folder, a
-pipe, a device, or ten gigabytes of nothing. Checkpoints are signed again in half of the trials, as a forger does. Right
-is a content, or an error of ganrun within seconds; anything else is a failure, and the exit status 1.
+cut and repeated; the tables in JSON, TOML and pickles get odd types, sizes, names and depths; a file becomes a folder,
+a pipe, a device, or ten gigabytes of nothing. Changed checkpoints are mostly signed again, as a forger does. Right is a
+content, or an error of ganrun within seconds; anything else is a failure, and the exit status 1.
 """
 
 from __future__ import annotations
 
-import copy
 import gzip
 import hashlib
 import io
@@ -54,10 +53,11 @@ from PIL import Image
 from safetensors.torch import save
 
 import ganrun
-from ganrun.base.errors import RequestError
+from ganrun.base.locks import Holder
 from ganrun.recipe.reader import load_recipe
-from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, step_of
-from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, score_of, step_of
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.testing import registry_with
@@ -75,7 +75,7 @@ TABLES: dict[str, Any] = {
     "loss": {"use": "gan", "latent_size": 4},
     "generator": {"use": "mlp", "hidden": [4]},
     "discriminator": {"use": "mlp", "hidden": [4]},
-    "checkpoints": {"every_steps": 2, "keep": 2},
+    "checkpoints": {"every_steps": 2, "keep": 2, "best": "brightness"},
     "metric": [{"use": "brightness"}],
     **dict.fromkeys(("samples", "progress", "mlflow"), False),
 }
@@ -269,8 +269,7 @@ def built(steps: int, output: Path, *, resume: bool = False) -> Any:
 
 
 def make_runs(folder: Path) -> None:
-    """Two runs, and the export of one."""
-    from ganrun_export.exporting import Request, export_run
+    """Two runs."""
     from ganrun_mlflow.sync_state import SyncState
 
     execute(built(4, folder / "runs/good"))
@@ -278,9 +277,16 @@ def make_runs(folder: Path) -> None:
         uri="sqlite:///x.db", experiment="e", name="n", started=1.7e9, params={"a": "1"}, tags={}, dataset={}
     )
     state.write(RunDirectory(folder / "runs/good"))
+    (folder / "runs/good/.lock").write_text(json.dumps({"host": "h", "pid": 9, "since": 1.7e9}))
     shutil.copytree(folder / "runs/good", folder / "runs/bad")
-    with suppress(RequestError):
-        export_run(Request(str(folder / "runs/good"), folder / "export"))
+
+
+def make_export(folder: Path) -> None:
+    """A run, and its export."""
+    from ganrun_export.exporting import Request, export_run
+
+    execute(built(4, folder / "run"))
+    export_run(Request(str(folder / "run"), folder / "export"), registry=registry())
 
 
 def compare(folder: Path) -> object:
@@ -335,6 +341,18 @@ def sync(folder: Path) -> object:
     from ganrun_mlflow.sync_state import SyncState
 
     return SyncState.read(RunDirectory(folder / "runs/bad"))
+
+
+def lock_of(folder: Path) -> object:
+    """What a lock says of its holder."""
+    with suppress(OSError):  # of those who ask; they go on without
+        str(Holder.read(folder / "runs/bad/.lock"))
+    return RunDirectory(folder / "runs/bad").status
+
+
+def best_of(folder: Path) -> object:
+    """The score for which a checkpoint is kept."""
+    return score_of(folder / "runs/bad/checkpoints/best")
 
 
 def restore(folder: Path) -> object:
@@ -471,7 +489,7 @@ def read_picture(folder: Path) -> object:
     """Decoded, and transformed."""
     from ganrun_datasets.pictures.picture import Transform, UnreadableError, open_picture
 
-    path = next((folder / "data").rglob("0.*"))
+    path = next((folder / "data").rglob("0.*"), folder)
     try:
         return Transform(8)(open_picture(path.read_bytes() if path.is_file() else b""))
     except UnreadableError as error:
@@ -527,7 +545,7 @@ def read_statistics(folder: Path) -> object:
 
 def make_emoji(folder: Path) -> None:
     """A package as npm packs it."""
-    names = ["1f600.png", "1f601.png", "1f602.png"]
+    names = [f"1f6{number:02d}.png" for number in range(30)]
     rows = [
         {"name": "FACE", "unified": name[:5].upper(), "image": name, "category": "Smileys & Emotion", "sort_order": 1}
         | {"has_img_google": True, "subcategory": "face", "short_name": name[:5]}
@@ -577,10 +595,12 @@ READERS: Mapping[str, Reader] = {
     "metrics: compare": Reader(make_runs, f"{BAD}metrics.jsonl", compare, changed_lines),
     "metrics: load": Reader(make_runs, f"{BAD}metrics.jsonl", load, changed_lines),
     "metrics: resume": Reader(make_runs, f"{BAD}metrics.jsonl", resume, changed_lines),
+    "lock": Reader(make_runs, f"{BAD}.lock", lock_of, changed_json),
+    "score of the best": Reader(make_runs, f"{BAD}checkpoints/best/score.json", best_of, changed_json),
     "mlflow.json": Reader(make_runs, f"{BAD}mlflow.json", sync, changed_json),
-    "config of an export": Reader(make_runs, "export/config.json", load_export, changed_json),
-    "recipe of an export": Reader(make_runs, "export/recipe.toml", load_export, changed_toml),
-    "weights of an export": Reader(make_runs, "export/generator.safetensors", load_export, changed_weights),
+    "config of an export": Reader(make_export, "export/config.json", load_export, changed_json),
+    "recipe of an export": Reader(make_export, "export/recipe.toml", load_export, changed_toml),
+    "weights of an export": Reader(make_export, "export/generator.safetensors", load_export, changed_weights),
     "manifest": Reader(make_runs, f"{LAST}manifest.json", weights_of, changed_json),
     "manifest: restore": Reader(make_runs, f"{LAST}manifest.json", restore, changed_json),
     "progress": Reader(make_runs, f"{LAST}progress.pt", restore, changed_progress, sign),

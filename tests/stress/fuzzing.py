@@ -1,4 +1,4 @@
-"""What the fuzzers share: odd values, mutations of tables and bytes, and the judgement of what a reader made of them."""
+"""What the fuzzers share: odd values, mutations of tables and bytes, and the verdict on what was made of them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _nudge(container: Any, key: Any, chance: random.Random, dates: bool) -> None
     if isinstance(value, bool | None):
         container[key] = chance.choice((None, 0, 1)) if not dates else not value
     elif isinstance(value, int | float):
-        container[key] = chance.choice((-value, value + 1, value - 1, value * 2, float(value), str(value)))
+        container[key] = chance.choice((-value, value + 1, value - 1, value * 2, [value], 0.5))
     elif isinstance(value, str):
         at = chance.randrange(len(value) + 1)
         container[key] = value[:at] + chance.choice(TEXTS) + value[at + chance.randrange(2) :]

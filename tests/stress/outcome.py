@@ -17,6 +17,9 @@ TIMES = ("seconds", "time", "images_per_second", "perf/images_per_second", "perf
 PER_START = ("environment.json", ".lock", "mlflow.json", "mlflow_run.json")
 """Files that say how a run was started, rather than what it found."""
 
+FAULTS = "faults"
+"""The key of summary.json for what went wrong on the way."""
+
 Content = dict[str, Any]
 
 
@@ -64,7 +67,7 @@ def _documents(path: Path) -> Iterator[str]:
 def _timeless(content: Any) -> Any:
     """Without times, and with lines of curves whose values are null as they are."""
     if isinstance(content, Mapping):
-        return {key: _timeless(value) for key, value in content.items() if key not in TIMES}
+        return {key: _timeless(value) for key, value in content.items() if key not in (*TIMES, FAULTS)}
     if isinstance(content, list | tuple):
         return [_timeless(value) for value in content]
     return content
@@ -73,7 +76,9 @@ def _timeless(content: Any) -> Any:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
-        return same and one.contiguous().flatten().view(torch.uint8).equal(other.contiguous().flatten().view(torch.uint8))
+        return same and one.contiguous().flatten().view(torch.uint8).equal(
+            other.contiguous().flatten().view(torch.uint8)
+        )
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -9,10 +9,10 @@ from tests.families import FAMILIES as ALL
 
 Tables = dict[str, Any]
 
-STEPS = 6
+STEPS = 4
 
 WRITING: Tables = {
-    "checkpoints": {"every_steps": 2, "best": "brightness"},
+    "checkpoints": {"every_steps": 1, "best": "brightness"},
     "samples": {"every_steps": 2, "count": 4, "at_end": ["real-and-generated", "time-lapse"]},
     "metric": [{"use": "brightness"}],
     "progress": False,

@@ -6,22 +6,32 @@ of `tests`, and ctypes only to speak to the shim, which LD_PRELOAD has loaded.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
 import select
 import signal
 import sys
+import threading
+import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class Report(ctypes.Structure):
     """What a child has done, in memory that it shares with this process: `struct report` of shim.c."""
 
-    _fields_ = (("count", ctypes.c_long), ("hits", ctypes.c_long), ("operation", ctypes.c_char * 1024))
+    _fields_ = (
+        ("count", ctypes.c_long),
+        ("of_kind", ctypes.c_long * 10),
+        ("hits", ctypes.c_long),
+        ("operation", ctypes.c_char * 1024),
+    )
 
 
 def serve(orders: Connection, shim: ctypes.CDLL) -> dict[str, Any]:
@@ -38,9 +48,18 @@ def serve(orders: Connection, shim: ctypes.CDLL) -> dict[str, Any]:
         if child == 0:
             orders.close()
             return order
+        second = None
+        if order["meanwhile"] and os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]):
+            other = os.fork()
+            if other == 0:
+                orders.close()
+                return order["meanwhile"]
+            second = _status_of(other, order["patience"])
+            os.kill(child, signal.SIGCONT)
         status = _status_of(child, order["patience"])
         done = report.contents
-        orders.send((status, done.count, done.hits, done.operation.decode(errors="replace")))
+        operation = done.operation.decode(errors="replace")
+        orders.send((status, done.count, tuple(done.of_kind), done.hits, operation, second))
 
 
 def begin(order: dict[str, Any], shim: ctypes.CDLL) -> None:
@@ -51,20 +70,31 @@ def begin(order: dict[str, Any], shim: ctypes.CDLL) -> None:
         os.dup2(number, at)
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    shim.stress_arm(*(each.encode() if isinstance(each, str) else ctypes.c_long(each) for each in order["shim"]))
+    if order["shim"]:
+        shim.stress_arm(*(each.encode() if isinstance(each, str) else ctypes.c_long(each) for each in order["shim"]))
     sys.argv = ["ganrun", *order["arguments"]]
 
 
-def run(order: dict[str, Any]) -> None:
-    """The command line; at the end, write which modules are imported, if the order asks."""
+def run(order: dict[str, Any]) -> NoReturn:
+    """The command line, and the end of its process; if the order asks, write which modules are imported.
+
+    The end is that of any Python process, but for freeing the memory, which takes half as long as a small run.
+    """
     from ganrun.cli import main
 
+    status = 1
     try:
         main()
-    finally:
-        if order["modules"]:
-            with open(order["modules"], "w", encoding="utf-8") as file:
-                json.dump(list(sys.modules), file)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    if order["modules"]:
+        Path(order["modules"]).write_text(json.dumps(list(sys.modules)), encoding="utf-8")
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _import_all(names: list[str]) -> int:
@@ -72,11 +102,13 @@ def _import_all(names: list[str]) -> int:
     for name in names:
         with suppress(Exception):
             importlib.import_module(name)
-    return len(os.listdir("/proc/self/task"))
+    gc.collect()
+    gc.freeze()  # children need not copy pages to collect what they share
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def _status_of(child: int, patience: float) -> int:
-    """The status of a child, as `subprocess` gives it; after `patience` seconds it is killed."""
+    """The status of a child, as `subprocess` gives it; after `patience` seconds it is killed, and that is -999."""
     handle = os.pidfd_open(child)
     if not select.select([handle], [], [], patience)[0]:
         os.kill(child, signal.SIGKILL)
@@ -88,7 +120,11 @@ def _status_of(child: int, patience: float) -> int:
     return status
 
 
+USED = ("torch", "torch._dynamo", "ganrun.commands.train", "ganrun.training.builder", "ganrun.training.runner")
+"""Modules that every start uses, with what they import; `starts.Server.learn` finds the others."""
+
 if __name__ == "__main__":
+    _import_all(list(USED))
     library = ctypes.CDLL(sys.argv[1])
     mine = serve(Connection(int(sys.argv[2])), library)
     begin(mine, library)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,9 @@ class Orders(NamedTuple):
         return f"{self.action.name} {self.first}..{till} number={self.number} kinds={int(self.kinds)}"
 
 
+UNDISTURBED = Orders()
+
+
 class Ended(NamedTuple):
     """How one start ended."""
 
@@ -65,6 +69,8 @@ class Ended(NamedTuple):
     """What it printed, on both streams."""
     count: int
     """Operations of the wanted kinds."""
+    of_kind: tuple[int, ...]
+    """Operations of each kind, in the order of `Kind`."""
     hits: int
     """How many of them met the action."""
     operation: str
@@ -118,27 +124,67 @@ class Server:
         self,
         place: Path,
         *arguments: str,
-        orders: Orders = Orders(),
+        orders: Orders = UNDISTURBED,
         modules: Path | None = None,
         patience: float = 120,
         **environment: str,
     ) -> Ended:
         """Start `ganrun ARGUMENTS` in a folder, which is also the one that the shim watches."""
-        output = self.scratch / f"output-{os.getpid()}-{id(self)}"
+        self._orders.send(self._order(place, arguments, orders, modules, patience, environment))
+        return self._ended()
+
+    def start_two(
+        self, place: Path, first: Sequence[str], at: int, second: Sequence[str]
+    ) -> tuple[Ended, Ended | None]:
+        """Stop the first start at an operation, make the second from its beginning to its end, and let the first go on.
+
+        Returns:
+            How both have ended; for the second None if the first has no such operation.
+        """
+        stopped = Orders(Action.SIGNAL, at, at, signal.SIGSTOP)
+        order = self._order(place, first, stopped, None, 120, {})
+        meanwhile = {
+            **self._order(place, second, UNDISTURBED, None, 120, {}),
+            "shim": (),
+            "output": f"{self._output}-2",
+        }
+        self._orders.send({**order, "meanwhile": meanwhile})
+        status, *done, other = self._orders.recv()
+        ended = Ended(status, self._output.read_text(encoding="utf-8", errors="replace"), *done)
+        if other is None:
+            return ended, None
+        printed = Path(meanwhile["output"]).read_text(encoding="utf-8", errors="replace")
+        return ended, Ended(other, printed, 0, (), 0, "")
+
+    @property
+    def _output(self) -> Path:
+        return self.scratch / f"output-{os.getpid()}-{id(self)}"
+
+    def _order(
+        self,
+        place: Path,
+        arguments: Sequence[str],
+        orders: Orders,
+        modules: Path | None,
+        patience: float,
+        environment: Mapping[str, str],
+    ) -> dict[str, Any]:
         path = str(place.resolve())
         shim = (path, orders.kinds, orders.action, orders.first, orders.last, orders.number, orders.journal)
-        order: dict[str, Any] = {
+        return {
             "folder": path,
             "arguments": list(arguments),
-            "output": str(output),
-            "environment": environment,
+            "output": str(self._output),
+            "environment": dict(environment),
             "shim": tuple(each if isinstance(each, str) else int(each) for each in shim),
             "modules": str(modules or ""),
             "patience": patience,
+            "meanwhile": None,
         }
-        self._orders.send(order)
-        status, count, hits, operation = self._orders.recv()
-        return Ended(status, output.read_text(encoding="utf-8", errors="replace"), count, hits, operation)
+
+    def _ended(self) -> Ended:
+        status, *done, _ = self._orders.recv()
+        return Ended(status, self._output.read_text(encoding="utf-8", errors="replace"), *done)
 
     def learn(self, place: Path, *arguments: str) -> Ended:
         """Start once, and import for all later starts what this one has imported."""
@@ -185,10 +231,3 @@ def recipe_text(tables: Mapping[str, Any]) -> str:
     import tomli_w
 
     return tomli_w.dumps(dict(tables))
-
-
-def arguments_of(words: Sequence[str]) -> str:
-    """A command line, as a person types it."""
-    import shlex
-
-    return shlex.join(["ganrun", *words])

@@ -154,8 +154,11 @@ def cache_entries() -> list[CacheEntry]:
     Raises:
         CacheError: if the cache is no folder.
     """
-    if cache_root().exists() and not cache_root().is_dir():
-        raise _unusable(f"{cache_root()} is no folder")
+    try:
+        if cache_root().exists() and not cache_root().is_dir():
+            raise _unusable(f"{cache_root()} is no folder")
+    except OSError as error:  # a folder that may not be entered
+        raise _unusable(f"{cache_root()} cannot be read: {error.strerror}") from error
     entries = [entry for folder in _folders(cache_root()) for entry in _entries_in(folder)]
     return sorted(entries, key=lambda entry: (entry.kind, entry.last_used, entry.path.name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -10,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from ganrun.base.errors import GanrunError, RunError
-from ganrun.base.frames import OUT_OF_MEMORY, authors_line, in_one_line, is_out_of_memory, passes
+from ganrun.base.frames import OUT_OF_MEMORY, TRACEBACK_VARIABLE, authors_line, in_one_line, is_out_of_memory, passes
 
 log = logging.getLogger("ganrun")
 
@@ -148,7 +149,8 @@ def _without_numbers(text: str) -> str:
 
 
 def _is_of_code(error: BaseException) -> bool:
-    return not (isinstance(error, GanrunError | OSError) or is_out_of_memory(error))
+    """Whether a fault is told with its traceback."""
+    return TRACEBACK_VARIABLE in os.environ or not (isinstance(error, GanrunError | OSError) or is_out_of_memory(error))
 
 
 def _fault_in(entry: object) -> Fault | None:

@@ -101,16 +101,24 @@ def remove_folder(path: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left unfinished in a folder and below, and put back whole folders that they
-    were about to replace. Only for a folder in which no process writes. What cannot be removed stays.
+    """Remove what killed processes have left unfinished in a folder, and put back whole folders that they were about to
+    replace. Only for a folder in which no other process writes. What cannot be removed stays.
     """
-    for place, folders, files in os.walk(folder, topdown=False):
-        found = [(Path(place, name), match) for name in (*folders, *files) if (match := LEFTOVER.fullmatch(name))]
-        for path, match in found:
-            if match["ending"] == REPLACED:
-                with suppress(OSError):
-                    _put_back(path.with_name(match["name"]))
+    for path in children(folder):
+        match = LEFTOVER.fullmatch(path.name)
+        if match and match["ending"] == REPLACED:
+            with suppress(OSError):
+                _put_back(path.with_name(match["name"]))
+        if match:
             _remove(path)
+
+
+def children(folder: Path) -> list[Path]:
+    """What a folder holds, in order; nothing where that cannot be seen."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _beside(path: Path, ending: str = UNFINISHED) -> Path:
@@ -142,10 +150,7 @@ def _put_back(path: Path) -> None:
 
 def _replaced(path: Path) -> list[Path]:
     """What of a folder's former states is whole: `remove_folder` gives the others another name."""
-    try:
-        matches = [(each, LEFTOVER.fullmatch(each.name)) for each in path.parent.iterdir()]
-    except OSError:
-        return []
+    matches = [(each, LEFTOVER.fullmatch(each.name)) for each in children(path.parent)]
     return [each for each, match in matches if match and match.groups() == (path.name, REPLACED)]
 
 

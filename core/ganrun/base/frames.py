@@ -31,6 +31,9 @@ OUT_OF_MEMORY = (
     'or precision = "bf16"; where samples are made or scored, fewer of them, or another --device'
 )
 
+TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
+"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
+
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can(not|'t) allocate memory|_ALLOC_FAILED|bad_alloc", re.IGNORECASE
 )

@@ -7,12 +7,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 
 @contextmanager
-def opened(path: Path, most: int | None = None) -> Iterator[IO[bytes]]:
+def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
     """A file, open for reading.
 
     Args:

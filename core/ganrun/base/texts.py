@@ -6,7 +6,9 @@ Wherever one is shown it stays a text: it draws nothing, and ends no heading, ta
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from itertools import chain
 
 _MARKS = re.compile(r"(?<=\bwww)\.|:(?=//|[\w+-]+:)|[\\`*_{}\[\]<>&#~!$^@]", re.I)
@@ -36,6 +38,24 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """The same for a text of several lines, which keeps its line breaks and tabs."""
     return "".join(part if part in "\n\t" else one_line(part) for part in re.split(r"([\n\t])", text))
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold: bytes of a file's name that are no text are escaped, as in `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shell_quoted(argument: str | os.PathLike[str]) -> str:
+    """An argument of a command, for copying into a shell: any name of a file stays that name, on one line.
+
+    What does not show is written as bytes, as in `$'runs/a\012b'`, which bash, zsh and POSIX of 2024 read.
+    """
+    text = os.fspath(argument)
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = bytes(range(0x20, 0x7F)).translate(None, b"\\'")
+    content = text.encode("utf-8", "surrogateescape")
+    return f"$'{''.join(chr(byte) if byte in plain else f'{chr(92)}{byte:03o}' for byte in content)}'"
 
 
 def _escaped(character: str) -> str:

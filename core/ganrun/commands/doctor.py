@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -25,11 +26,16 @@ MARK_WIDTH = 9
 
 @click.command("doctor")
 def command() -> None:
-    """Check this machine: packages, devices, plugins, data, weights, tracking store."""
+    """Check this machine: packages, devices, plugins, data, weights, tracking store.
+
+    The exit status is 1 if a line begins with `fail`: something is broken.
+    """
     with spinner("checking this machine"):
         lines = list(examine(load_registry()))
     for line in lines:
         print_line(line)
+    if any(line.startswith("fail") for line in lines):
+        sys.exit(1)
 
 
 def examine(registry: Registry) -> Iterator[str]:
@@ -100,6 +106,8 @@ def _plugins(registry: Registry) -> Iterator[str]:
     registry.health_checks()
     registry.trackers()
     broken = registry.broken()
+    for fault in registry.plugins.faults:
+        yield _line("fail", fault)
     for plugin in registry.plugins.found:
         text = f"plugin {plugin.name} ({plugin.package} {plugin.version})"
         if plugin.name in broken:

@@ -7,19 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ganrun.base.errors import GanrunError, Interrupted, RequestError, RunError
-from ganrun.base.frames import failure, is_out_of_memory
+from ganrun.base.frames import failure
 from ganrun.base.launched import launched
 from ganrun.base.secrets import without_secrets
 from ganrun.base.signals import signals_as_exceptions
 from ganrun.base.streams import lost_output, protect_streams
 from ganrun.base.suggestions import did_you_mean
 from ganrun.commands.launching import ARGUMENTS
-from ganrun.commands.reporting import report
+from ganrun.commands.reporting import is_bug, report
 from ganrun.discovery.registry import Registry, load_registry
 
 ON_SEVERAL = ("train", "resume")
@@ -75,11 +76,13 @@ class RecipeGroup(click.Group):
             hint = did_you_mean(args[0], known) or f"; there are {', '.join(known)}"
             broken = self._registry(ctx).broken().items()
             faults = "".join(f'\n  the plugin "{name}" is broken: {why}' for name, why in broken)
+            faults += "".join(f"\n  {fault}" for fault in self._registry(ctx).plugins.faults)
             ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors are printed, and signals interrupt it."""
         with _reported_errors(), signals_as_exceptions(), self._named_errors(ctx):
+            Path.cwd()  # where the folder was removed, each command would fail in its own way
             return super().invoke(ctx)
 
     @contextmanager
@@ -88,7 +91,7 @@ class RecipeGroup(click.Group):
         command."""
         try:
             yield
-        except (GanrunError, click.ClickException, click.exceptions.Exit, click.Abort):
+        except (GanrunError, OSError, UnicodeEncodeError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             name = ctx.invoked_subcommand
@@ -129,7 +132,7 @@ def _reported_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if is_bug(error):
             raise
         report(error)
         sys.exit(1)

@@ -12,17 +12,15 @@ import click
 
 from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
 from ganrun.base.faults import Faults, told
-from ganrun.base.frames import is_out_of_memory
+from ganrun.base.frames import TRACEBACK_VARIABLE, is_out_of_memory
 from ganrun.base.launched import launched
+from ganrun.base.oserrors import os_fault
 from ganrun.base.secrets import without_secrets
-from ganrun.base.texts import printable
+from ganrun.base.texts import one_line, printable
 
 if TYPE_CHECKING:
     from ganrun.contracts.scores import Score
     from ganrun.training.run import Run
-
-TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
-"""If this environment variable is set, a reported error also shows its traceback, and those of its causes."""
 
 
 def say(text: str) -> None:
@@ -32,11 +30,21 @@ def say(text: str) -> None:
 
 def report(error: Exception) -> None:
     """Print an error in one line: with its traceback where the environment asks for it, or where it is a bug."""
-    is_bug = not isinstance(error, GanrunError) and not is_out_of_memory(error)
-    if is_bug or os.environ.get(TRACEBACK_VARIABLE):
+    if is_bug(error) or os.environ.get(TRACEBACK_VARIABLE):
         say("".join(traceback.format_exception(error)).rstrip())
     is_located = isinstance(error, RecipeError) or (isinstance(error, GanrunError) and error.where)
-    say(told(error) if is_located else f"error: {told(error)}")
+    text = _machine_fault(error) or told(error)
+    say(text if is_located else f"error: {text}")
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an error is one of code, and neither ganrun's nor the machine's: a full disk, no memory."""
+    return not (isinstance(error, GanrunError) or is_out_of_memory(error) or _machine_fault(error))
+
+
+def _machine_fault(error: BaseException) -> str | None:
+    fault = os_fault(error) if isinstance(error, OSError | UnicodeEncodeError) else None
+    return fault and one_line(fault)
 
 
 def check_done(faults: Faults) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,11 +14,12 @@ import click
 from ganrun.base.errors import Interrupted, RequestError
 from ganrun.base.launched import is_first
 from ganrun.base.spinner import spinner
+from ganrun.base.texts import one_line, shell_quoted
 from ganrun.commands.launching import gpus_option, has_launched, one_of_several
 from ganrun.commands.loading import load_recipes
 from ganrun.commands.options import RecipeOptions, output_option, recipe_options
 from ganrun.commands.output import print_line, relative
-from ganrun.commands.reporting import check_all, check_done, in_turn, say
+from ganrun.commands.reporting import check_all, check_done, in_turn, say, undone
 
 if TYPE_CHECKING:
     from ganrun.contracts.scores import Score
@@ -95,12 +95,13 @@ def train(
     run.group, run.started = group, started
     try:
         execute(run)
-    except (Interrupted, KeyboardInterrupt) as interruption:
-        continue_command = continue_command or (
-            f"ganrun resume {shlex.quote(str(relative(run.directory.path)))}{confirming_options(recipe)}"
-        )
-        if is_first():
-            say(f"{str(interruption) or 'interrupted'} at step {run.step}; to continue: {continue_command}")
+    except BaseException as stop:
+        if run.faults.new:
+            say(undone(run.faults))
+        if isinstance(stop, Interrupted | KeyboardInterrupt) and is_first():
+            place = shell_quoted(relative(run.directory.path))
+            go_on = continue_command or f"ganrun resume {place}{confirming_options(recipe)}"
+            say(f"{str(stop) or 'interrupted'} at step {run.step}; to continue: {go_on}")
         raise
     finally:
         for message in run.messages:
@@ -140,7 +141,8 @@ def _replicates(
     Raises:
         RequestError: if one cannot be trained there.
     """
-    from ganrun.rundir.directory import RunDirectory, new_run_path
+    from ganrun.rundir.directory import RunDirectory
+    from ganrun.rundir.opening import new_run_path
     from ganrun.trained.replicates import parse_seeds
     from ganrun.training.continuing import check_place
 
@@ -149,7 +151,9 @@ def _replicates(
     for seed, recipe in recipes.items():
         check_place(RunDirectory(folder / f"seed_{seed}"), recipe, resume=resume)
     same_options = ", with the same --set" if options.set or options.device else ""
-    say_next = f"ganrun {path} --seeds {seeds} --output {relative(folder)} --resume{same_options}"
+    say_next = (
+        f"ganrun {shell_quoted(path)} --seeds {seeds} --output {shell_quoted(relative(folder))} --resume{same_options}"
+    )
     in_folder = partial(train, resume=resume, group=folder.name, continue_command=say_next)
     jobs: list[tuple[str, Callable[..., Run]]] = [
         (f"seed {seed}", partial(in_folder, recipe, folder / f"seed_{seed}")) for seed, recipe in recipes.items()
@@ -160,6 +164,6 @@ def _replicates(
 def _print_summary(scores: Sequence[Sequence[Score]], seeds: str, folder: Path) -> None:
     from ganrun.trained.replicates import summary_of
 
-    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {relative(folder)}")
+    click.echo(f"{len(scores)} replicates, seeds {seeds}, in {one_line(str(relative(folder)))}")
     for line in summary_of(scores):
         click.echo(f"  {line}")

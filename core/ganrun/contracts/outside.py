@@ -12,7 +12,9 @@ from pydantic import AfterValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ganrun.base.errors import RequestError
+from ganrun.base.jsons import LONE_SURROGATES
 from ganrun.base.secrets import secret_in
+from ganrun.base.texts import one_line
 from ganrun.contracts.settings import Settings
 
 SECRET_FAULT = "secret"
@@ -28,7 +30,27 @@ class _Path:
 def _absolute(path: str) -> str:
     if not path:
         raise ValueError("say a path")
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for an unknown user
+    try:
+        absolute = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for an unknown user
+    except OSError as error:
+        raise ValueError(f"the working directory is gone ({error.strerror}); change to another one") from error
+    try:
+        os.fsencode(absolute)
+    except UnicodeEncodeError:
+        raise ValueError(f"names of files cannot be {absolute!r} in this locale; set PYTHONUTF8=1") from None
+    if LONE_SURROGATES.search(absolute):
+        raise ValueError(f"{one_line(absolute)} is no UTF-8 text, and a recipe is; rename it, or say a link to it")
+    if (found := _CONTROL.search(path)) and not os.path.lexists(absolute):
+        raise ValueError(_HOLDS_CONTROL.format(one_line(path), one_line(found[0])))
+    return absolute
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_HOLDS_CONTROL = (
+    "there is no {}, which holds the control character {}; within double quotes, \\ starts an escape of TOML, so write "
+    "a path with \\ in single quotes"
+)
 
 
 LocalPath = Annotated[str, AfterValidator(_absolute), _Path()]

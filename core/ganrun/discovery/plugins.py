@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
@@ -18,6 +17,7 @@ from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts import hookspecs
 from ganrun.contracts.markers import PROJECT, never_called
 from ganrun.discovery.guard import guarded
+from ganrun.discovery.packages import installed_plugins
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("ganrun_"))
 DISABLE_VARIABLE = "GANRUN_DISABLE_PLUGINS"
@@ -63,6 +63,9 @@ class Plugins:
     manager: pluggy.PluginManager
     found: tuple[Plugin, ...]
 
+    faults: tuple[str, ...] = ()
+    """What is wrong with the metadata of packages, and may hide plugins; or which of ganrun's own are missing."""
+
     def named(self, name: str) -> Plugin:
         """The plugin that the manager has registered as `name`."""
         return next(plugin for plugin in self.found if plugin.name == name)
@@ -78,7 +81,8 @@ def discover(blocked: Collection[str] = ()) -> Plugins:
     manager.add_hookspecs(hookspecs)
     disabled = {*blocked, *os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()}
     found: dict[str, Plugin] = {}
-    for package, version, entry in _entries():
+    installed = installed_plugins()
+    for package, version, entry in installed.entries:
         name = entry.name if entry.name not in found else f"{package}.{entry.name}"
         is_blocked = not disabled.isdisjoint({name, entry.name})
         error = None if is_blocked else _load(manager, entry, name)
@@ -87,7 +91,7 @@ def discover(blocked: Collection[str] = ()) -> Plugins:
         if name not in found:
             hint = did_you_mean(name, found) or f"; there are {', '.join(found)}"
             raise RequestError(f'there is no plugin "{name}" to leave out{hint}')
-    return Plugins(manager, tuple(found.values()))
+    return Plugins(manager, tuple(found.values()), (*installed.faults, *installed.absent))
 
 
 def describe_error(error: BaseException) -> str:
@@ -131,24 +135,13 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | 
             raise
         if manager.has_plugin(name):
             manager.unregister(name=name)
-        return describe_error(error)
+        return _moved(error, entry) or describe_error(error)
     return None
 
 
-def _entries() -> list[tuple[str, str, EntryPoint]]:
-    """Package, version and entry point of each plugin, by name; of the same name, ganrun's own first, so that no other
-    package can take the name of a built-in plugin."""
-    found = entry_points(group=PROJECT)
-    dists = {id(entry.dist): entry.dist for entry in found}
-    origins = {key: _origin(dist) for key, dist in dists.items()}  # read once, however many plugins a package has
-    entries = [(*origins[id(entry.dist)], entry) for entry in found]
-    return sorted(entries, key=lambda each: (each[2].name, each[0] != PROJECT, each[0]))
-
-
-def _origin(dist: Distribution | None) -> tuple[str, str]:
-    """Package and version; placeholders if the package's metadata are damaged, which must not stop the others."""
-    with suppress(Exception):
-        if dist:
-            metadata = dist.metadata
-            return metadata["Name"] or "?", metadata["Version"] or "0"
-    return "?", "0"
+def _moved(error: BaseException, entry: EntryPoint) -> str | None:
+    """What to do if a package is installed, and its own module is not there."""
+    if isinstance(error, ModuleNotFoundError) and error.name == entry.module.partition(".")[0]:
+        what = f"its module {error.name} is not there, as after the folder of an editable install has moved"
+        return f"{what}; install its package again, or run: pip uninstall {entry.dist.name if entry.dist else '…'}"
+    return None

@@ -18,8 +18,9 @@ from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent, Registry
 from ganrun.recipe.faults import Owner, shown
+from ganrun.recipe.lines import Key
 from ganrun.recipe.recipe import ComponentConfig
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.source import header
 from ganrun.recipe.tables import Tables
 
 log = logging.getLogger("ganrun")

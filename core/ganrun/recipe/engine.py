@@ -65,7 +65,7 @@ class TrainSettings(Settings):
 
     limit_seconds: float | None = Field(None, gt=0)
     """Seconds after which this start of the run ends as after a signal: with a checkpoint, and with exit status 75. A
-    resumed run has them again."""
+    resumed run has them again, so an evaluation must take less."""
 
     @field_validator("device")
     @classmethod

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 from ganrun.base.suggestions import did_you_mean
 from ganrun.contracts.outside import SECRET_FAULT
 from ganrun.contracts.settings import Settings, setting_names
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.lines import Key
+from ganrun.recipe.source import header
 
 
 @dataclass(frozen=True)

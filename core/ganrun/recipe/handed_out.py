@@ -17,8 +17,9 @@ from ganrun.contracts.settings import Settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
+from ganrun.recipe.lines import Key
 from ganrun.recipe.reader import named_tables
-from ganrun.recipe.source import Key, read_source
+from ganrun.recipe.source import read_source
 from ganrun.recipe.tables import Tables
 
 

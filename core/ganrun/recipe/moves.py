@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ganrun.recipe.faults import shown
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.lines import Key
+from ganrun.recipe.source import header
 
 
 class Move(NamedTuple):

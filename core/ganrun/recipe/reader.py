@@ -13,12 +13,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ganrun.base.errors import RecipeError
 from ganrun.base.suggestions import did_you_mean
+from ganrun.base.texts import encodable
 from ganrun.contracts.settings import Settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import Registry
 from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.engine import EmaSettings, StageSettings, TrainSettings
 from ganrun.recipe.faults import Owner
+from ganrun.recipe.lines import Key
 from ganrun.recipe.moves import Move, move_settings
 from ganrun.recipe.recipe import (
     DEFAULT_OPTIMIZER,
@@ -41,7 +43,7 @@ from ganrun.recipe.sections import (
     read_regularizers,
     read_slots,
 )
-from ganrun.recipe.source import Key, Source, laid_over, listed, read_source
+from ganrun.recipe.source import Source, laid_over, listed, read_source
 from ganrun.recipe.tables import Tables
 
 log = logging.getLogger("ganrun")
@@ -178,7 +180,7 @@ def load_model_config(
 def _recipe(reader: ComponentReader) -> Recipe:
     """The whole recipe; every table is read before any fault is reported."""
     tables = reader.tables
-    name, requires = tables.text("name", tables.source.path.stem), _requirements(tables)
+    name, requires = tables.text("name", encodable(tables.source.path.stem)), _requirements(tables)
     train = tables.engine_settings(("train",), TrainSettings, required=True)
     ema = None if tables.content.get("ema") is False else tables.engine_settings(("ema",), EmaSettings)
     data, loss = reader.read(("data",), "data"), reader.read(("loss",), "loss")

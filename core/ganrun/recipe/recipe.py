@@ -15,8 +15,9 @@ from ganrun.contracts.settings import Settings, dump_settings, parse_settings
 from ganrun.discovery.made_with import MadeWith
 from ganrun.discovery.registry import RegisteredComponent
 from ganrun.recipe.engine import EmaSettings, Stage, StageSettings, TrainSettings
+from ganrun.recipe.lines import Key
 from ganrun.recipe.moves import move_settings
-from ganrun.recipe.source import Key, Source
+from ganrun.recipe.source import Source
 
 DEFAULT_OPTIMIZER = "adam"
 """The optimiser of an `[optimizer]` table without `use`."""

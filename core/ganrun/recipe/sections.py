@@ -12,8 +12,9 @@ from ganrun.contracts.settings import setting_names
 from ganrun.contracts.slots import Slot
 from ganrun.recipe.components import ComponentReader
 from ganrun.recipe.faults import shown
+from ganrun.recipe.lines import Key
 from ganrun.recipe.recipe import DEFAULT_OPTIMIZER, ComponentConfig
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.source import header
 
 log = logging.getLogger("ganrun")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.base.errors import RecipeError, RequestError
+from ganrun.base.jsons import LONE_SURROGATES
 from ganrun.base.reading import read_bytes
 from ganrun.base.secrets import secret_in, without_secrets
 from ganrun.recipe.lines import Key, key_lines, too_deep
@@ -32,6 +34,13 @@ LISTED_FAULTS = 20
 
 LONGEST_LINE = 1_000
 """Characters of a line in a message: a recipe may hold any text, of any length."""
+
+
+BACKSLASH = "; within double quotes, \\ starts an escape, so write a path with \\ in single quotes"
+
+NO_TEXT = "is no UTF-8 text, and a recipe is; if it is a path, rename the file or folder, or say a link to it" + (
+    "" if sys.getfilesystemencoding() == "utf-8" else "; or it is UTF-8, and this locale is not: set PYTHONUTF8=1"
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
 
 
 def listed(faults: Sequence[str]) -> list[str]:
-    """Faults as they are reported: the first ones, each in lines of a readable length, and how many there are beyond."""
+    """Faults as they are reported: the first ones, in lines of a readable length, and how many there are beyond."""
     shown = ["\n".join(map(_shortened, fault.split("\n"))) for fault in faults[:LISTED_FAULTS]]
     return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
 
@@ -139,7 +148,9 @@ def parse_override(override: str) -> tuple[Key, Any]:
     dotted, sign, value = override.partition("=")
     parts = dotted.strip().split(".")
     if not sign or not all(parts):
-        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{override}"')
+        raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{_shortened(override)}"')
+    if len(override) > LONGEST_BYTES:
+        raise RequestError(f"--set {_shortened(override)}: is longer than {LONGEST_BYTES // 1000} kB")
     key = tuple(int(part) if part.isdecimal() and len(part) <= LONGEST_INDEX else part for part in parts)
     if too_deep(dotted, MAX_DEPTH) or too_deep(value, MAX_DEPTH):
         raise RequestError(f"--set {_shortened(override)}: is nested too deep; a recipe has at most {MAX_DEPTH} levels")
@@ -176,7 +187,8 @@ def _syntax_fault(path: Path, text: str, error: Exception) -> str:
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is not None:
-        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]})"
+        hint = BACKSLASH if "\\" in text.split("\n")[int(place[1]) - 1] else ""
+        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]}){hint}"
     at_end = f":{len(text.splitlines())}" if "(at end of document)" in message else ""
     return f"{path}{at_end}: is no valid TOML: {message}"
 
@@ -218,8 +230,12 @@ def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
         yield key, "is a date or time; no setting takes one"
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         yield key, "is beyond 64 bits"
+    elif isinstance(value, str) and LONE_SURROGATES.search(value):
+        yield key, NO_TEXT
     elif isinstance(value, dict | list):
         for part, each in _items(value):
+            if isinstance(part, str) and LONE_SURROGATES.search(part):
+                yield (*key, part), NO_TEXT
             yield from _unfit(each, (*key, part))
 
 

@@ -11,7 +11,8 @@ from ganrun.base.errors import RecipeError
 from ganrun.base.secrets import secret_in, secret_under
 from ganrun.contracts.settings import Settings, parse_settings
 from ganrun.recipe.faults import Owner, setting_faults, shown
-from ganrun.recipe.source import Key, Source, header, listed
+from ganrun.recipe.lines import Key
+from ganrun.recipe.source import Source, header, listed
 
 S = TypeVar("S", bound=Settings)
 

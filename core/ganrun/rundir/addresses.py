@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ganrun.base.errors import RequestError
 from ganrun.base.secrets import bare_address
+from ganrun.base.texts import shell_quoted
 from ganrun.contracts.outside import Address, marked
+from ganrun.recipe.lines import Key
 from ganrun.recipe.recipe import Recipe
-from ganrun.recipe.source import Key, Source
+from ganrun.recipe.source import Source
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY
 
 
@@ -31,7 +32,7 @@ class _Named(NamedTuple):
 
     def option(self) -> str:
         """What names it on the command line."""
-        return f"--set {shlex.quote('.'.join(map(str, self.key)) + '=' + self.address)}"
+        return f"--set {shell_quoted('.'.join(map(str, self.key)) + '=' + self.address)}"
 
 
 def is_of_run(recipe: Path) -> bool:

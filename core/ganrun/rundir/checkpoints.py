@@ -21,10 +21,11 @@ from torch import Tensor
 from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
-from ganrun.base.jsons import json_text
-from ganrun.base.reading import opened
+from ganrun.base.jsons import LONE_SURROGATES, json_text
+from ganrun.base.oserrors import os_reason
+from ganrun.base.reading import opened, read_bytes
 from ganrun.contracts.scores import Score
-from ganrun.rundir.contents import is_amount, is_count, is_texts, read_table
+from ganrun.rundir.contents import LONGEST_RECORD_BYTES, is_amount, is_count, is_texts, read_table
 from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
@@ -40,11 +41,10 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
     "step": is_count,
     "images_seen": is_count,
-    "images_adjusted": lambda value: value is None or is_count(value),
     "seconds": is_amount,
-    "records": lambda value: value is None or is_count(value),
+    **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
 }
-"""What the entries of a checkpoint's progress must be; 0.1.0 had no `images_adjusted` and no `records`."""
+"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -76,10 +76,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = 
     try:
         with atomic_folder(folder) as partial:
             _write(checkpoint, partial, score)
-    except OSError as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"cannot write the checkpoint {folder}: {os_reason(error) or in_one_line(error)}") from error
 
 
 def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
@@ -103,7 +101,7 @@ def score_of(folder: Path) -> tuple[int, Score] | None:
     The file is under the checkpoint's checksums, which `load_checkpoint` compares.
     """
     try:
-        record = Record.parse((folder / SCORE).read_text(encoding="utf-8"))
+        record = Record.parse(read_bytes(folder / SCORE, LONGEST_RECORD_BYTES))
     except (OSError, ValueError):
         return None
     return (record.step, record.evaluation[0]) if record is not None and record.evaluation else None
@@ -143,6 +141,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with opened(path):  # a pipe or a device is no file, for safetensors either
         pass
     try:
+        if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+            return bytes_as_weights(path.read_bytes())
         return load_file(path)
     except (OSError, SafetensorError):
         raise
@@ -210,11 +210,12 @@ def _read_manifest(folder: Path) -> _Manifest:
         RequestError: if a newer ganrun wrote it.
     """
     content = read_table(folder / MANIFEST)
-    form, step, images_seen = content.get("format"), content.get("step"), content.get("images_seen")
+    form, images_seen = content.get("format"), content.get("images_seen")
+    step: Any = content.get("step")
+    sums: Any = content.get("sha256")
     if is_count(form) and form != FORMAT:
         found = f"{folder} has format {form!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
-    sums = content.get("sha256")
     if form != FORMAT or not is_count(step) or not is_texts(sums) or PROGRESS not in sums:
         raise ValueError(f"{MANIFEST} does not say its format, its step and the checksums of its files")
     if not all(name == Path(name).name for name in sums):

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ganrun.base.reading import opened, read_bytes
 
@@ -109,12 +109,12 @@ def is_table(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def is_texts(value: Any) -> bool:
+def is_texts(value: Any) -> TypeGuard[dict[str, str]]:
     """Whether a value is a table of texts."""
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number from 0 that fits into 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_WHOLE
 

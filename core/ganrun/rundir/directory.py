@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from packaging.version import Version
-
-from ganrun.base.errors import RequestError, RunError
-from ganrun.base.files import clear_leftovers, make_folder, write_text
+from ganrun.base.errors import RecipeError, RequestError, RunError
+from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
 from ganrun.base.locks import is_locked, locked
 from ganrun.recipe.source import Source, read_source
@@ -121,8 +116,8 @@ class RunDirectory:
                 yield
             finally:
                 self._metrics.close()
-                self._inode = None
                 self._remove_if_empty()
+                self._inode = None
 
     def check_there(self) -> None:
         """Check that the folder that this process occupies is still there.
@@ -130,13 +125,7 @@ class RunDirectory:
         Raises:
             RunError: if it was removed, moved or replaced.
         """
-        try:
-            is_there = self._inode in (None, self.path.stat().st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            is_there = self._inode is None
-        except OSError:  # of a moment
-            return
-        if not is_there:
+        if not self._is_there():
             text = f"{self.path} is gone: it was removed, moved or replaced while its run was training"
             raise RunError(f"{text}, so nothing more can be saved; if it was moved, continue it with ganrun resume")
 
@@ -157,17 +146,26 @@ class RunDirectory:
             raise RequestError(
                 f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
             )
-        if others := [name for name in _names(self.path) if not name.startswith(".")]:
+        if others := [each.name for each in children(self.path) if not each.name.startswith(".")]:
             log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
 
     def _checkpoints(self) -> list[str]:
-        """The names of everything beside the checkpoints."""
-        return _names(self / CHECKPOINTS)
+        """The names beside the checkpoints, but for hidden ones, which systems add and remove as they like."""
+        return [each.name for each in children(self / CHECKPOINTS) if not each.name.startswith(".")]
+
+    def _is_there(self) -> bool:
+        """Whether the folder that this process occupies is still at its path."""
+        try:
+            return self._inode in (None, self.path.stat().st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._inode is None
+        except OSError:  # of a moment
+            return True
 
     def _remove_if_empty(self) -> None:
         """Remove the folder if this process has made it, and nothing was written into it."""
         with suppress(OSError):
-            if self._is_new and _names(self.path) == [LOCK]:
+            if self._is_new and self._is_there() and children(self.path) == [self / LOCK]:
                 (self / LOCK).unlink()
                 self.path.rmdir()
 
@@ -187,8 +185,12 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def clear_leftovers(self) -> None:
-        """Remove what killed processes have left unfinished; only for the process that occupies the folder."""
-        clear_leftovers(self.path)
+        """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
+        the process that occupies this one."""
+        own = [each for each in children(self.path) if each.is_dir() and not each.is_symlink()]
+        for folder in (self.path, *own):
+            if folder == self.path or not any((folder / name).exists() for name in (RECIPE, LOCK)):
+                clear_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, atomically.
@@ -233,8 +235,11 @@ class RunDirectory:
         """
         try:
             return read_source(self.recipe_path)
-        except RequestError as error:
+        except RecipeError as error:
             raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
+        except RequestError as error:
+            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
+            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
@@ -329,9 +334,7 @@ class RunDirectory:
     def _texts(self) -> list[str]:
         path = self.metrics_path
         try:
-            return [*metrics_lines(path), *self._metrics.waiting]
-        except (FileNotFoundError, NotADirectoryError):
-            return list(self._metrics.waiting)
+            return [*(metrics_lines(path) if path.is_file() else ()), *self._metrics.waiting]
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -354,14 +357,6 @@ class RunDirectory:
         return RequestError(f"cannot write to {self.path}: {error.strerror}; choose another --output")
 
 
-def _names(folder: Path) -> list[str]:
-    """The names of what a folder holds, in order; none where that cannot be seen."""
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return []
-
-
 def _sign(path: Path) -> Hashable:
     """What differs after a file was written; None without it."""
     try:
@@ -369,48 +364,3 @@ def _sign(path: Path) -> Hashable:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def new_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """`runs/<name>-<time>-<id>`, not made yet."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
-    return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def open_run(path: Path) -> RunDirectory:
-    """An existing run, with a warning if a newer ganrun wrote it.
-
-    Raises:
-        RequestError: if there is none at `path`.
-    """
-    directory = RunDirectory(path)
-    if not directory.holds_run:
-        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
-        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
-    warn_if_newer(directory)
-    return directory
-
-
-def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
-    """Warn if a newer ganrun wrote the files: what seems wrong in them may only be new.
-
-    Args:
-        directory: A run directory or an exported folder.
-        facts: The file in it that states the version.
-    """
-    stored = directory.read_json(facts)
-    here = version("ganrun")
-    try:
-        starts = [stored, *sessions_in(stored)]
-        own = [stored] if "ganrun" in stored else [each["packages"] for each in starts if "packages" in each]
-        made = max((str(each["ganrun"]) for each in own), key=Version, default=here)
-        is_newer = Version(made) > Version(here)
-    except (KeyError, TypeError, ValueError):
-        return
-    if is_newer:
-        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
-
-
-def _run_around(path: Path) -> str:
-    """A hint for a folder that is part of a run, such as a checkpoint."""
-    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")

@@ -56,7 +56,9 @@ def _exported(folder: Path) -> SavedWeights:
     if "format" not in facts:
         raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
     if facts["format"] != FORMAT:
-        found = f"{folder / CONFIG} has format {facts['format']!r}, and this version of ganrun reads format {FORMAT}"
+        found = (
+            f"{folder / CONFIG} has format {facts['format']!r:.60}, and this version of ganrun reads format {FORMAT}"
+        )
         raise RequestError(f"{found}; use the version that wrote it")
     try:
         weights = {path.stem: read_weights(path) for path in folder.glob(f"[!.]*{WEIGHTS}")}

@@ -23,7 +23,8 @@ from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import write_weights
-from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.saved import FORMAT, SavedWeights, read_saved
 from ganrun.rundir.stored import made_with
@@ -208,13 +209,13 @@ def _saved_model(saved: SavedWeights, registry: Registry) -> SavedModel:
         stored = RunDirectory(folder).read_json(facts)["problem"]
         spec = DataSpec.from_facts(stored)
         names = tuple(str(name) for name in stored["class_names"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(
             f"{folder / facts} is damaged: it does not state what the networks were built for"
         ) from error
     try:
         train = read_source(folder / RECIPE).tables["train"]
         seed, steps = int(train["seed"]), int(train["steps"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"{folder / RECIPE} is damaged: it states no seed or no steps, as a run's does") from error
     return SavedModel(folder, step, steps, seed, images_seen, seconds, spec, names, weights, registry)

@@ -164,7 +164,8 @@ class Adjuster:
         if not chosen or not state.images_seen:
             return
         for name in chosen:
-            with isolated_random(self._device, derived_seed(self._seed, "adjust", name, step)), torch.no_grad():
+            seed = derived_seed(self._seed, "adjust", name, step, *state.turn)
+            with isolated_random(self._device, seed), torch.no_grad():
                 outputs = self._outputs(name)
                 with self._frame("adjust"):
                     self._adjusted[name].adjust(outputs, state.images_seen - state.images_adjusted)

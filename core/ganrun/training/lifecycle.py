@@ -17,7 +17,7 @@ class RunEvents:
     """The events of one run, in the order in which they fire:
 
         run_starting → run_started
-          → per step: [measured] → step_ended → [evaluating … → evaluated]
+          → per step: [measured] → step_ended → [evaluating … → evaluated] → [rolled_back → [evaluated]]
           → [measured] → training_ended → [evaluating … → evaluated]
         → [run_failed] → run_ended
 
@@ -110,6 +110,21 @@ class RunEvents:
             step: Steps done.
             images_seen: Real images consumed.
             scores: Every score of this evaluation, each with its protocol.
+        """
+
+    @eventspec
+    def rolled_back(self, run: Run, step: int, images_seen: int, reason: str) -> None:
+        """The run has gone back to an earlier checkpoint, because an observer has called `run.roll_back`, or because it
+        was no longer finite and `run.roll_backs` allow it. It goes on from there with other random numbers.
+
+        The state, metrics.jsonl, the checkpoints and `run.scores` are those of this step. What an observer remembers of
+        later steps no longer holds. Scores of this very step come once more, by `evaluated`, as where a run is resumed.
+
+        Args:
+            run: The run; `run.state.attempt` counts how often it has gone back.
+            step: Where it goes on.
+            images_seen: Real images consumed until then.
+            reason: What went wrong.
         """
 
     @eventspec

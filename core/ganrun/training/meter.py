@@ -59,6 +59,11 @@ class Meter:
         self._check(found, present.keys())
         self._start_interval()
 
+    def restart(self) -> None:
+        """Drop what was summed since the last call of `read`, where the run has gone back."""
+        self.measurements.read()
+        self._start_interval()
+
     def _on_host(self, present: Mapping[str, Tensor]) -> dict[str, float]:
         started = time.perf_counter()
         found = self.measurements.read(present)

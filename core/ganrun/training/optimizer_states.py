@@ -1,46 +1,51 @@
-"""Whether the state of an optimiser, as a checkpoint holds it, is one of this optimiser: torch takes up almost anything,
-and fails in the first step, or computes with it."""
+"""Whether the state of an optimiser, as a checkpoint holds it, is one of this optimiser: torch takes up almost any,
+and then computes with it, fails in the first step, or ends the process where a kernel reads beyond a tensor."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-OF_ITS_OWN_SHAPE = ("Adafactor", "LBFGS", "Muon")
+OF_OTHER_SHAPES = {"Adafactor", "LBFGS", "Muon"}
 """Optimisers of torch whose state has other shapes than the parameters."""
+
+NUMBERS = ("step", "mu_product", "eta", "mu")
+"""What torch's optimisers keep as one number for each parameter."""
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     """Check a state before `optimizer` takes it up.
 
     Raises:
-        ValueError, TypeError, KeyError: if it is that of another optimiser, or damaged.
+        ValueError, TypeError, LookupError, AttributeError: if it is that of another optimiser, or damaged.
     """
-    for own, stored in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        # What it lacks is what another version of torch did not have, except for a learning rate.
-        entries = {**own, **stored, "lr": stored.get("lr")} if "lr" in own else {**own, **stored}
-        odd = [name for name in own if name != "params" and not _fits(own[name], entries[name])]
-        if odd:
-            raise ValueError(f"the optimiser's {odd[0]} is {entries[odd[0]]!r:.100}")
-        if type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in OF_ITS_OWN_SHAPE:
-            kept = [state["state"].get(number, {}) for number in stored["params"]]
-            _check_tensors(own["params"], kept)
+    groups, kept = state["param_groups"], state["state"]
+    numbers = list(chain.from_iterable(group["params"] for group in groups))
+    if len(set(numbers)) < len(numbers) or not set(kept) <= set(numbers):
+        raise ValueError("the optimiser's state is not that of its parameters")
+    for own, stored in zip(optimizer.param_groups, groups, strict=True):
+        _check_entries(own, stored)
+        if _is_of_torch(optimizer):
+            _check_kept(own["params"], [kept.get(number, {}) for number in stored["params"]])
 
 
-def _check_tensors(parameters: Sequence[Tensor], kept: Sequence[Mapping[str, Any]]) -> None:
-    """What torch's optimisers keep of each parameter: the same things, numbers or of the parameter's shape."""
-    names = {frozenset(each) for each in kept if each}
-    if len(names) > 1:
-        raise ValueError("the optimiser has not the same of all parameters")
-    for parameter, each in zip(parameters, kept, strict=True):
-        for name, value in each.items():
-            if not _is_number(value) and not (isinstance(value, Tensor) and value.shape == parameter.shape):
-                what = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-                raise ValueError(f"the optimiser's {name} is {what}, for weights of shape {tuple(parameter.shape)}")
+def _is_of_torch(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is, or extends, an optimiser of torch that keeps tensors of its parameters' shapes."""
+    bases = {base.__name__ for base in type(optimizer).__mro__ if base.__module__.startswith("torch.optim.")}
+    return bool(bases - {"Optimizer"}) and not bases & OF_OTHER_SHAPES
+
+
+def _check_entries(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """What a group lacks is what another version of torch did not have, except for a learning rate."""
+    entries = {**own, **stored, **({"lr": stored.get("lr")} if "lr" in own else {})}
+    odd = [name for name in own if name != "params" and not _fits(own[name], entries[name])]
+    if odd:
+        raise ValueError(f"the optimiser's {odd[0]} is {entries[odd[0]]!r:.100}")
 
 
 def _fits(own: Any, stored: Any) -> bool:
@@ -48,10 +53,33 @@ def _fits(own: Any, stored: Any) -> bool:
     if isinstance(own, list | tuple):
         same = isinstance(stored, list | tuple) and len(stored) == len(own)
         return same and all(map(_fits, own, stored))
+    if isinstance(own, bool | None):
+        return isinstance(stored, bool | None)
     return not _is_number(own) or _is_number(stored)
+
+
+def _check_kept(parameters: Sequence[Tensor], kept: Sequence[Mapping[str, Any]]) -> None:
+    """What torch's optimisers keep of each parameter is the same for all: numbers, and tensors of its shape."""
+    kinds = {frozenset((name, type(value)) for name, value in each.items()) for each in kept if each}
+    if len(kinds) > 1:
+        raise ValueError("the optimiser has not kept the same of all parameters")
+    for parameter, each in zip(parameters, kept, strict=True):
+        for name, value in each.items():
+            if not (_is_number(value) if name in NUMBERS else _is_like(value, parameter)):
+                raise ValueError(f"the optimiser's {name} is {_shown(value)}, for weights {_shown(parameter)}")
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    if value is None:  # SGD's momentum_buffer, without momentum
+        return True
+    return isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point()
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.dim() == 0 and not value.is_complex() and math.isfinite(value.item())
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(float(value))
+        return value.dim() == 0 and value.is_floating_point() and math.isfinite(value.item())
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.100}"

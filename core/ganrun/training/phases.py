@@ -48,6 +48,7 @@ class Update:
         seed: The run's.
         frame: `frame(doing)` is a block around each call into the loss.
         captured: The phase as a graph, where there is one rank alone on a device that has graphs.
+        turn: What the seeds of steps are derived from beside the step, as `TrainingState.turn`.
 
     Raises:
         ContractError: if the phase trains no slot, or one that the loss does not have.
@@ -64,6 +65,7 @@ class Update:
         seed: int = 0,
         frame: Frame = nullcontext,
         captured: CapturedPhase | None = None,
+        turn: Callable[[], tuple[str | int, ...]] = tuple,
     ) -> None:
         unknown = set(phase.trains) - set(slots)
         if unknown or not phase.trains:
@@ -82,6 +84,7 @@ class Update:
         self._seed = seed
         self._frame = frame
         self._captured = captured
+        self._turn = turn
 
     def run(self, step: int) -> None:
         """All of the phase's updates in step `step`, counted from 0."""
@@ -122,7 +125,7 @@ class Update:
         """The random stream of the work: each rank's own, or the one of the draw where there is one rank alone."""
         if self._at.total == 1:
             return nullcontext()
-        seed = derived_seed(self._seed, "phase", self.phase.name, self._at.number, step, number)
+        seed = derived_seed(self._seed, "phase", self.phase.name, self._at.number, step, number, *self._turn())
         return rank_stream(batch.latents.device, seed)
 
     # ── Work ──────────────────────────────────────────────────────────────────────────────────────────

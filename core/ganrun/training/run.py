@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ganrun.base.errors import ContractError
 from ganrun.base.faults import Faults
@@ -30,6 +30,16 @@ class Emitter(Protocol):
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Call every observer that implements `event`."""
+
+
+class RollBack(NamedTuple):
+    """A run's way back to an earlier state."""
+
+    reason: str
+    """What went wrong."""
+
+    good_until: int
+    """The last step at which nothing was wrong."""
 
 
 class Run:
@@ -68,8 +78,8 @@ class Run:
         """The name that replicates of one recipe share; None for a run by itself."""
         self.interruption = DeferredSignals()
         """Signals while the run executes, and its time limit."""
-        self.started = time.monotonic()
-        """When the time of `[train] limit_seconds` began."""
+        self.started: float | None = None
+        """When the time of `[train] limit_seconds` began, by `time.monotonic`; None if it begins with the training."""
         self.faults = Faults()
         """What observers and metrics failed to do, and the run went on without."""
         self.lacks_scores = False
@@ -86,6 +96,11 @@ class Run:
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
         self.found = found
         """What the directory held when it was decided whether the run starts or continues there."""
+        self.roll_backs = 0
+        """How often the run may go back by itself, where training is no longer finite. An observer sets this when the
+        run has started."""
+        self.going_back: RollBack | None = None
+        """What `roll_back` has asked for, until it is carried out."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,6 +224,17 @@ class Run:
         """End training as if this had been the last step: a checkpoint, the last means and scores still follow."""
         self.stopped = reason
 
+    def roll_back(self, reason: str, good_until: int) -> None:
+        """Go back to the latest checkpoint at or before step `good_until`, and on from there with other random numbers:
+        latents, flips, dropout; the records come in the same order. It is done between two steps, and `rolled_back`
+        follows. Where there is no such checkpoint, training ends as by `stop`.
+
+        Args:
+            reason: What went wrong.
+            good_until: The last step at which nothing was wrong.
+        """
+        self.going_back = RollBack(reason, good_until)
+
     def announce(self, path: Path, role: str) -> None:
         """Report that a file or folder of the run is complete on disk: emits `file_written`.
 
@@ -232,11 +258,18 @@ class Run:
         add_line(self, values, scores, rescored=rescored)
 
     def agree(self) -> None:
-        """Let all ranks agree on whether training ends here, by an observer of the first one, or by a signal to any or
-        its time limit."""
+        """Let all ranks agree on whether training ends or goes back here, by an observer of the first one, or by a
+        signal to any or its time limit."""
         if ranks().total == 1:
             return
-        stops, exit_status = largest_over_ranks(int(self.stopped is not None), self.interruption.exit_status)
+        stops, goes_back, self.roll_backs, exit_status = largest_over_ranks(
+            int(self.stopped is not None),
+            int(self.going_back is not None),
+            self.roll_backs,
+            self.interruption.exit_status,
+        )
+        if goes_back and self.going_back is None:
+            self.going_back = RollBack("the first rank has gone back", self.step)
         if stops and self.stopped is None:
             self.stopped = "the first rank has stopped it"
         self.interruption.agreed = exit_status

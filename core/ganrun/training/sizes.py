@@ -17,8 +17,9 @@ from ganrun.contracts.losses import Loss
 from ganrun.contracts.settings import Settings, dump_settings
 from ganrun.contracts.specs import NetworkSpec
 from ganrun.inference.sources import SAMPLES_PER_BATCH
+from ganrun.recipe.lines import Key
 from ganrun.recipe.recipe import ComponentConfig, HasLocation, ModelConfig, TrainingConfig
-from ganrun.recipe.source import Key, header
+from ganrun.recipe.source import header
 
 FLOAT_BYTES = 4
 

@@ -151,6 +151,8 @@ class TrainingState:
     """Time spent in steps, over all sessions of the run."""
     renewals: int = 0
     """How often optimisers have got new tensors for their state: by a reset, or from a checkpoint."""
+    attempt: int = 0
+    """How often the run has gone back to an earlier state. Each attempt has other random numbers."""
     whole: bool = True
     """False within a step, where some phases are done and others are not: such a state must not be saved."""
 
@@ -158,6 +160,11 @@ class TrainingState:
     def images_per_second(self) -> float:
         """Mean speed over all of the run's steps."""
         return self.images_seen / self.seconds if self.seconds else 0.0
+
+    @property
+    def turn(self) -> tuple[str | int, ...]:
+        """What seeds of steps are derived from, beside the step: nothing in the first attempt."""
+        return ("attempt", self.attempt) if self.attempt else ()
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Parameters and buffers by file: `{"generator": …, "generator.averaged": …, "loss": …}`.
@@ -204,6 +211,7 @@ class TrainingState:
             "images_seen": self.images_seen,
             "images_adjusted": self.images_adjusted,
             "seconds": self.seconds,
+            **({"attempt": self.attempt} if self.attempt else {}),
         }
 
     def checkpoint(self) -> Checkpoint:
@@ -230,6 +238,7 @@ class TrainingState:
             self.step, self.images_seen = int(progress["step"]), int(progress["images_seen"])
             self.images_adjusted = int(progress.get("images_adjusted", 0))  # 0.1.0 had no augmentations
             self.seconds = float(progress["seconds"])
+            self.attempt = int(progress.get("attempt", 0))  # written only by a run that has gone back
         except UNFIT as error:
             text = f"the checkpoint belongs to other networks than the recipe's: {in_one_line(error)}"
             raise RequestError(text) from error

@@ -44,7 +44,7 @@ def build_step(run: Run, measurements: Measurements, pools: Pools | None = None)
     def take_step() -> None:
         started = time.perf_counter()
         state.whole = False
-        set_random_stream(device, derived_seed(run.seed, "step", 0, state.step))
+        set_random_stream(device, derived_seed(run.seed, "step", 0, state.step, *state.turn))
         draw.steps_done.fill_(state.step)
         lr = run.recipe.stage_at(state.step).lr
         for slot in state.slots.values():
@@ -72,7 +72,8 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, graphs: Graphs
     def update(phase: Phase) -> Update:
         trained = [slot for name, slot in slots.items() if name in phase.trains and slot.optimizer is not None]
         captured = None if graphs is None else graphs.of(phase, trained)
-        return Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, captured)
+        turn = lambda: run.state.turn  # noqa: E731
+        return Update(phase, slots, nets(phase), draw, measurements, accumulate, run.seed, frame, captured, turn)
 
     return [update(phase) for phase in run.phases]
 

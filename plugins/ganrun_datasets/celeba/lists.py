@@ -124,10 +124,11 @@ class _Table:
     def column(self, column: int, values: Mapping[str, int], numbers: Numbers) -> Numbers:
         """The value of a column for each of the pictures `numbers`; `values` gives the meaning of its texts."""
         found, width = np.full(COUNT + 1, -1, np.int64), len(self.lines[0].fields) if self.lines else 0
+        is_wide = width >= 2 and -width < column < width
         for line in self.lines:
             fields = line.fields
             number = number_of(fields[0])
-            if not number or len(fields) != width or width < 2 or fields[column] not in values:
+            if not number or len(fields) != width or not is_wide or fields[column] not in values:
                 raise DataError(
                     f"{self.path}:{line.number} is damaged: {one_line(line.text[:60])!r}; replace it with a fresh copy"
                 )

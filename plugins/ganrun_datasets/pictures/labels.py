@@ -101,10 +101,13 @@ def _read(source: Source, file: str, pictures: Set[str], notes: list[str]) -> li
         notes.append(f"{one_line(file)} {error}, so that it is not read as a list of labels")
         return []
     except (UnreadableError, ValueError, RecursionError, csv.Error) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise DataError(f"{one_line(file)} cannot be read as a list of labels: {reason}; {_REMEDY}") from error
     return [Labels(file, hashlib.blake2b(content, digest_size=8).hexdigest(), classes)]
 
+
+LONGEST_REASON = 500
+"""Characters: a list may hold a text of any length."""
 
 _REMEDY = "correct it, move it away, or set labelled = false in [data]"
 

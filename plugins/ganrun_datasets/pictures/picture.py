@@ -67,15 +67,15 @@ class Transform:
         """The pixels of a loaded picture.
 
         Raises:
-            UnreadableError: if its pixels have no fixed range or need more than `bits`, or `crop` is exact and its
-                size is another.
+            UnreadableError: if its pixels have no fixed range, need more than `bits` or are in a colour space that
+                Pillow does not convert, or if `crop` is exact and its size is another.
         """
         if self.crop == "exact" and image.size != (self.size, self.size):
             width, height = image.size
             raise UnreadableError(f"it is {width}×{height} pixels, not {self.size}×{self.size}")
         was_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         peak = _peak(image, self.bits)
-        plain = self.opaque(image).convert("RGB" if self.channels == 3 else "L")
+        plain = _converted(self.opaque(image), "RGB" if self.channels == 3 else "L")
         cropped = plain.crop(self._box(*plain.size))
         resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
         pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
@@ -208,12 +208,25 @@ def _opaque(image: Image.Image, bits: int, background: tuple[int, int, int]) -> 
     if image.mode.startswith("I"):
         return _in_8_bits(image, bits)
     if image.mode == "F":
-        raise UnreadableError("its pixels are floats, which have no fixed range")
+        raise UnreadableError("its pixels are floats, which have no fixed range; store it with 8 or 16 bits")
     if not image.has_transparency_data:
         return image
     ground = Image.new("RGBA", image.size, background)
     ground.alpha_composite(image.convert("RGBA"))
     return ground
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """The picture in colour or grey."""
+    try:
+        coloured = image.convert("RGB") if image.mode in BY_COLOUR else image
+        return coloured.convert(mode)
+    except Exception as error:  # a ValueError, or littleCMS is absent or fails
+        raise UnreadableError(f"Pillow does not convert its colours, {image.mode}; store it as RGB") from error
+
+
+BY_COLOUR = ("LAB", "HSV")
+"""Modes from which Pillow knows a way to colour alone."""
 
 
 def _in_8_bits(image: Image.Image, bits: int) -> Image.Image:

@@ -20,6 +20,8 @@ from ganrun import DataError, one_line
 from ganrun_datasets.damage import zip_damage
 from ganrun_datasets.pictures.picture import UnreadableError, is_picture
 
+SET_ROOT = "set root in [data], or --set data.root=…, to a folder or a .zip"
+
 LARGEST_FILE_BYTES = 1 << 29
 LONGEST_NAME = 255
 DEEPEST = 100
@@ -84,17 +86,23 @@ def source_at(path: Path) -> Source:
     Raises:
         DataError: if there is neither, with a diagnosis of what is there.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, ValueError):  # a name with a zero byte is a ValueError
+        raise DataError(f"there is no {_shown(path)}; {SET_ROOT}") from None
+    except OSError as error:  # a folder that may not be entered, a file in place of one, a name that is too long
+        raise DataError(f"{_shown(path)} cannot be read: {error.strerror}; {SET_ROOT}") from error
+    if stat.S_ISDIR(mode):
         return Folder(path)
-    if not path.exists():
-        raise DataError(
-            f"there is no {path.absolute()}; set root in [data], or --set data.root=…, to a folder or a .zip"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is neither a folder nor a file; set root in [data] to a folder or a .zip")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{_shown(path)} is neither a folder nor a file; {SET_ROOT}")
     if not zipfile.is_zipfile(path):
         raise DataError(zip_damage(path))
     return Archive(path)
+
+
+def _shown(path: Path) -> str:
+    return one_line(str(path.absolute()))
 
 
 def _check_name(name: str) -> None:

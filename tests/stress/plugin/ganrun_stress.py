@@ -1,9 +1,11 @@
-"""A plugin for the stress tests: a cheap metric, and observers, metrics and trackers that raise what a recipe says."""
+"""A plugin for the stress tests: a cheap metric, and observers and metrics that raise what the environment says."""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ganrun
@@ -27,41 +29,38 @@ KINDS: Mapping[str, Any] = {
 """What can be raised, by name."""
 
 
-class Fault(ganrun.Settings):
-    """When to raise what."""
-
-    kind: str = "ValueError"
-    """A name of `KINDS`."""
-
-    at: str = "never"
-    """The event or method."""
-
-    times: int = 1
-    """How many calls raise, from the first on."""
+FAULT, HEARD = "STRESS_FAULT", "STRESS_HEARD"
+"""Environment variables: what to raise, as "observer step_ended OSError 1", with the number of calls that raise; and
+the file in which the observer `raising` writes the events that it has heard. Both stay out of the recipe, so that a
+resumed run has the same one."""
 
 
 class Faulty:
-    """Raises by its settings."""
+    """Raises what the environment says.
 
-    def __init__(self, settings: Fault) -> None:
-        self._settings = settings
-        self._left = settings.times
+    Args:
+        owner: Who this is: the first word of `STRESS_FAULT`.
+    """
+
+    def __init__(self, owner: str) -> None:
+        wanted, self._at, self._kind, times = os.environ.get(FAULT, "nobody never ValueError 0").split()
+        self._left = int(times) if wanted == owner else 0
 
     def at(self, place: str) -> None:
         """Raise, if this is the place."""
-        if place == self._settings.at and self._left > 0:
+        if place == self._at and self._left > 0:
             self._left -= 1
-            raise KINDS[self._settings.kind]()
+            raise KINDS[self._kind]()
 
 
 class Brightness(ganrun.Metric):
     """Difference of the mean brightness of samples and images; lower is better."""
 
-    Settings = Fault
+    name = "brightness"
 
     def __init__(self, settings: Any, spec: Any) -> None:
         super().__init__(settings, spec)
-        self._faulty = Faulty(settings)
+        self._faulty = Faulty(self.name)
 
     def prepare(self, data: Any, device: Any) -> None:
         """Raise, if asked."""
@@ -79,8 +78,6 @@ class Brightness(ganrun.Metric):
         difference = abs(float(samples.mean() - real.mean()))
         return [Score(self.name, difference, False, {"count": 16})]
 
-    name = "brightness"
-
 
 class OtherBrightness(Brightness):
     """The same by another name: a metric beside one that raises."""
@@ -89,23 +86,17 @@ class OtherBrightness(Brightness):
 
 
 class Raising(ganrun.Observer):
-    """Raises at one event, and writes the others that it receives into a file."""
+    """Raises at one event, and writes into a file which ones it has heard."""
 
-    class Settings(Fault):
-        """When to raise what, and where to write."""
-
-        heard: str = ""
-        """The file; none if empty."""
-
-    settings: Settings
+    name = "observer"
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
-        self._faulty = Faulty(settings)
+        self._faulty = Faulty(self.name)
 
     def _at(self, event: str) -> None:
-        if self.settings.heard:
-            with open(self.settings.heard, "a", encoding="utf-8") as file:
+        if HEARD in os.environ and self.name == "observer":
+            with Path(os.environ[HEARD]).open("a", encoding="utf-8") as file:
                 file.write(f"{event}\n")
         self._faulty.at(event)
 
@@ -163,6 +154,7 @@ class Raising(ganrun.Observer):
 class Essential(Raising):
     """The same, as an essential part of a run."""
 
+    name = "essential"
     essential = True
 
 

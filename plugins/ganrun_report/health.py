@@ -1,0 +1,22 @@
+"""How healthy a run was, from its summary.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ganrun import one_line
+
+GOOD = "good"
+"""What `health` says where nothing went wrong."""
+
+
+def health_of(summary: Mapping[str, Any]) -> str | None:
+    """`good`, or a line for each trouble; None where nobody watched."""
+    found = summary.get("health")
+    return found if isinstance(found, str) else None
+
+
+def health_notes(health: str | None) -> list[str]:
+    """A note for each trouble."""
+    return [f"trouble: {one_line(line)}" for line in (health or GOOD).splitlines() if line != GOOD]
