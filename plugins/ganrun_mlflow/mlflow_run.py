@@ -206,10 +206,10 @@ class MlflowRun:
 
     def _terminate(self, status: str) -> None:
         for name, text in texts_of(self.directory.summary()).items():
-            self.client.set_tag(self.id, name, text)
-        self.client.set_terminated(
-            self.id, status, end_time=int(1000 * _last_written(self.directory, self.state.started))
-        )
+            if name not in self.state.tags:  # which say whose the MLflow run is
+                self.client.set_tag(self.id, name, text)
+        end = self.state.ended or _last_written(self.directory, self.state.started)
+        self.client.set_terminated(self.id, status, end_time=int(1000 * end))
 
 
 def _shown(labels: Mapping[str, str]) -> dict[str, str]:
@@ -218,6 +218,6 @@ def _shown(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _last_written(directory: RunDirectory, default: float) -> float:
-    """When a run last wrote metrics or its summary: its end, which may be sent much later."""
+    """When a run that was killed last wrote metrics or its summary."""
     written = [path for path in (directory.metrics_path, directory.summary_path) if path.exists()]
     return max((path.stat().st_mtime for path in written), default=default)

@@ -71,6 +71,9 @@ class SyncState:
 
     log_checkpoints: bool = False
     log_model: bool = False
+    ended: Annotated[float, Field(ge=0, lt=1e11)] = 0.0
+    """Seconds since 1970; 0 until the run has ended, and where its process was killed."""
+
     progress: Progress = field(default_factory=Progress)
 
     @classmethod

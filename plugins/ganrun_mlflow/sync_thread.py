@@ -54,6 +54,7 @@ class SyncThread:
         Returns:
             What prevented it; None if MLflow has everything.
         """
+        self.mirror.state.ended = round(time.time(), 3)
         self._ended = ended
         self._closing.set()
         with contextlib.suppress(KeyboardInterrupt):  # raised at once where the run was interrupted before

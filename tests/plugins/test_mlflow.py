@@ -281,10 +281,10 @@ def assert_synchronised(uri, run):
 def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter22@127.0.0.1:{free_port()}")
     run = build("", 'metric=[{use="brightness"}]', steps=4)
-    started = time.monotonic()
+    started = time.time()
     execute(run)
     ended = time.time()
-    assert time.monotonic() - started < 10
+    assert ended - started < 10
     assert run.directory.summary()["status"] == "finished"
     warning, fault = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
     assert "cannot be reached" in warning and "run directory holds everything" in warning
@@ -293,14 +293,12 @@ def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, ca
     assert "leaves the rest to ganrun sync" in fault and "hunter22" not in fault
     assert "hunter22" not in warning + printed + (run.directory / "mlflow.json").read_text()
 
-    assert abs(last_written(run.directory) - ended) < 0.9
-    age_by_an_hour(run.directory)
     done = ganrun_command("sync", run.directory.path, "--uri", uri)
     assert done.exit_code == 0, done.output
     assert_synchronised(uri, run)
     _, found = mirrored(uri, run)
     assert found.info.status == "FINISHED"
-    assert found.info.end_time == int(1000 * last_written(run.directory)), "when the run ended, not when it was sent"
+    assert started < found.info.end_time / 1000 < ended + 0.001, "when the run ended, not when it was sent"
     assert json.loads(found.data.tags["protocol/brightness"])["samples"] == 4
 
 
@@ -533,7 +531,7 @@ def test_mlflow_json_of_earlier_versions_is_read_and_kept(tmp_path):
     assert (state.name, state.log_model, state.progress.bytes_sent) == ("tiny", True, 7)
     assert state.progress.protocol_steps == {"fid": 3}
     state.write(directory)
-    assert directory.read_json("mlflow.json") == content
+    assert directory.read_json("mlflow.json") == {**content, "ended": 0.0}
 
 
 def test_a_state_that_cannot_be_written_keeps_nothing_from_mlflow(build, uri, caplog):
@@ -731,7 +729,7 @@ def test_more_points_than_one_call_takes(build, uri):
 def test_dense_curves_are_thinned_and_scores_are_not(build, uri, monkeypatch):
     monkeypatch.setattr("ganrun_mlflow.points.SECONDS_BETWEEN_POINTS", 0.2)
     ticks = itertools.count()  # a clock that is 0.03 s further at each record, however slow the machine is
-    clock = SimpleNamespace(time=lambda: 1.7e9 + 0.03 * next(ticks))
+    clock = SimpleNamespace(time=lambda: 1.7e9 + 0.03 * next(ticks), monotonic=time.monotonic)
     monkeypatch.setattr("ganrun.training.run.time", clock)
     every = ("train.log_every_steps=1", "train.evaluate_every_steps=100")
     run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', *every, steps=400)
@@ -996,8 +994,9 @@ def server(tmp_path_factory, uri):
     """The address of a tracking server for the shared store, on the loopback interface."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "served")]
+    command += ["--artifacts-destination", str(folder / "served")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet["MLFLOW_BACKEND_STORE_URI"] = uri
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
             command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log, start_new_session=True
