@@ -33,6 +33,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 """Time until a checkpoint that could not be written is tried again; it doubles with each failure."""
 
 
+LAST_PAUSE_SECONDS = 1.0
+"""Time until the last checkpoint is tried again."""
+
+
 class _Missed(NamedTuple):
     """A best state that was not kept, and why."""
 
@@ -98,12 +102,14 @@ class Checkpoints(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Remove checkpoints after the restored step, which are damaged, and take up the best state so far."""
+        """Remove checkpoints after the restored step, which are damaged, and those that a crash has kept from being
+        removed; take up the best state so far."""
         if self._restored is not None:
             for folder in checkpoints_in(run.directory.path):
                 if folder > self._restored:
                     self._remove(folder)
         if run.resumed:
+            self._prune(run)
             self._take_up_best(run)
 
     @observes(trylast=True)
@@ -117,8 +123,14 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
-        """Save the final weights."""
-        self._save(run)
+        """Save the final weights; what fails for a moment is tried once more."""
+        try:
+            self._save(run)
+        except RunError as fault:
+            if not _may_pass(fault):
+                raise
+            time.sleep(LAST_PAUSE_SECONDS)
+            self._save(run)
 
     @observes(trylast=True)
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
@@ -163,11 +175,14 @@ class Checkpoints(ganrun.Observer):
             return
         if folder != self._restored:
             save_checkpoint(run.checkpoint(unheard=unheard), folder)
-            for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
-                self._remove(superseded)
+            self._prune(run)
         self._retry_at, self._pause_seconds = None, FIRST_PAUSE_SECONDS
         self._latest = folder
         run.announce(folder, "checkpoint")
+
+    def _prune(self, run: Run) -> None:
+        for superseded in checkpoints_in(run.directory.path)[: -self.settings.keep]:
+            self._remove(superseded)
 
     def _is_due(self) -> bool:
         return self._retry_at is not None and time.monotonic() >= self._retry_at

@@ -253,7 +253,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
 ) -> None:
     """Full from step 2 on: lines wait, the checkpoint is tried again, and only the final state must be saved."""
     caplog.set_level("INFO", "ganrun")
-    monkeypatch.setattr(ganrun_checkpoints.observer, "FIRST_PAUSE_SECONDS", 0.0)
+    for pause in ("FIRST_PAUSE_SECONDS", "LAST_PAUSE_SECONDS"):
+        monkeypatch.setattr(ganrun_checkpoints.observer, pause, 0.0)
     place = tmp_path / "run"
     with restored_limit() as fill, doing(lambda run, step: fill(2 <= step < (freed or 99))) as recipe:
         if freed is None:
