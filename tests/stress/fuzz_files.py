@@ -56,7 +56,8 @@ import ganrun
 from ganrun.base.locks import Holder
 from ganrun.recipe.reader import load_recipe
 from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, score_of, step_of
-from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.testing import registry_with

@@ -26,7 +26,12 @@ from typing import Any, NoReturn
 class Report(ctypes.Structure):
     """What a child has done, in memory that it shares with this process: `struct report` of shim.c."""
 
-    _fields_ = (("count", ctypes.c_long), ("hits", ctypes.c_long), ("operation", ctypes.c_char * 1024))
+    _fields_ = (
+        ("count", ctypes.c_long),
+        ("of_kind", ctypes.c_long * 10),
+        ("hits", ctypes.c_long),
+        ("operation", ctypes.c_char * 1024),
+    )
 
 
 def serve(orders: Connection, shim: ctypes.CDLL) -> dict[str, Any]:
@@ -53,7 +58,8 @@ def serve(orders: Connection, shim: ctypes.CDLL) -> dict[str, Any]:
             os.kill(child, signal.SIGCONT)
         status = _status_of(child, order["patience"])
         done = report.contents
-        orders.send((status, done.count, done.hits, done.operation.decode(errors="replace"), second))
+        operation = done.operation.decode(errors="replace")
+        orders.send((status, done.count, tuple(done.of_kind), done.hits, operation, second))
 
 
 def begin(order: dict[str, Any], shim: ctypes.CDLL) -> None:
@@ -114,7 +120,11 @@ def _status_of(child: int, patience: float) -> int:
     return status
 
 
+USED = ("torch", "torch._dynamo", "ganrun.commands.train", "ganrun.training.builder", "ganrun.training.runner")
+"""Modules that every start uses, with what they import; `starts.Server.learn` finds the others."""
+
 if __name__ == "__main__":
+    _import_all(list(USED))
     library = ctypes.CDLL(sys.argv[1])
     mine = serve(Connection(int(sys.argv[2])), library)
     begin(mine, library)

@@ -34,6 +34,7 @@ enum { NOTHING, KILL_BEFORE, KILL_TORN, KILL_AFTER, FAIL, FAIL_SHORT, SIGNAL };
 /* Shared by the process and those that it forks, so that the parent can read what a killed child has done. */
 struct report {
   long count;              /* operations of the wanted kinds so far */
+  long of_kind[10];        /* operations of each kind so far */
   long hits;               /* operations that were killed, failed or signalled */
   char operation[1024];    /* the first of them */
 };
@@ -135,6 +136,7 @@ static void die(void) {
 
 /* What to do at this operation; it ends the process where that is to come first. */
 static int met(int kind, const char *name, const char *path) {
+  __atomic_add_fetch(&report->of_kind[__builtin_ctz(kind)], 1, __ATOMIC_SEQ_CST);
   if (!(kind & kinds)) return NOTHING;
   long number = __atomic_add_fetch(&report->count, 1, __ATOMIC_SEQ_CST);
   if (action == NOTHING || number < first || number > last) return NOTHING;

@@ -69,6 +69,8 @@ class Ended(NamedTuple):
     """What it printed, on both streams."""
     count: int
     """Operations of the wanted kinds."""
+    of_kind: tuple[int, ...]
+    """Operations of each kind, in the order of `Kind`."""
     hits: int
     """How many of them met the action."""
     operation: str
@@ -152,7 +154,7 @@ class Server:
         if other is None:
             return ended, None
         printed = Path(meanwhile["output"]).read_text(encoding="utf-8", errors="replace")
-        return ended, Ended(other, printed, 0, 0, "")
+        return ended, Ended(other, printed, 0, (), 0, "")
 
     @property
     def _output(self) -> Path:
@@ -181,8 +183,8 @@ class Server:
         }
 
     def _ended(self) -> Ended:
-        status, count, hits, operation, _ = self._orders.recv()
-        return Ended(status, self._output.read_text(encoding="utf-8", errors="replace"), count, hits, operation)
+        status, *done, _ = self._orders.recv()
+        return Ended(status, self._output.read_text(encoding="utf-8", errors="replace"), *done)
 
     def learn(self, place: Path, *arguments: str) -> Ended:
         """Start once, and import for all later starts what this one has imported."""

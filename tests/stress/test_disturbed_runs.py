@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+
 from tests.stress import events
 from tests.stress.disk import Disk, File
 from tests.stress.pairs import pair
-from tests.stress.recipes import FAMILIES
-from tests.stress.starts import ALL, Orders, Server, reason_against
-from tests.stress.trials import FILE_FAULTS, Bench, Result, failed, kill, one_signal, power_cut
+from tests.stress.starts import Orders, Server, reason_against
+from tests.stress.trials import FILE_FAULTS, Bench, FileFault, Result, failed, kill, one_signal, power_cut
 
 pytestmark = pytest.mark.skipif(reason_against() is not None, reason=str(reason_against()))
 
@@ -49,19 +49,28 @@ def test_the_shim_sees_every_change_below_the_folder(bench: Bench, tmp_path: Pat
     assert disk.files() == files
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != CHEAP])
-def test_a_killed_run_goes_on_bit_for_bit(server: Server, tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_run_goes_on_bit_for_bit(bench: Bench, seed: int) -> None:
+    check(kill(bench, Random(seed)))
+
+
+@pytest.mark.parametrize("family", ["gan", "progressive"])
+def test_so_does_one_of_another_family(server: Server, tmp_path: Path, family: str) -> None:
     check(kill(Bench(server, tmp_path, family), Random(family)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_run_goes_on_bit_for_bit_after_a_power_cut(bench: Bench, seed: int) -> None:
     check(power_cut(bench, Random(seed)))
 
 
-@pytest.mark.parametrize("fault", FILE_FAULTS, ids=str)
-def test_a_fault_of_the_file_system_is_told_and_loses_nothing(bench: Bench, fault: Any) -> None:
-    check(failed(bench, fault, Random(str(fault)).randint(1, bench.count(ALL) // 2)))
+@pytest.mark.parametrize(
+    "fault",
+    [fault for fault in FILE_FAULTS if fault.number != errno.EDQUOT and (fault.short or not fault.for_good)],
+    ids=str,
+)
+def test_a_fault_of_the_file_system_is_told_and_loses_nothing(bench: Bench, fault: FileFault) -> None:
+    check(failed(bench, fault, Random(str(fault)).randint(1, bench.count(fault.kinds))))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -69,7 +78,7 @@ def test_a_signal_ends_a_run_that_goes_on_bit_for_bit(bench: Bench, seed: int) -
     check(one_signal(bench, Random(seed)))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_of_two_starts_on_one_directory_one_trains(bench: Bench, seed: int) -> None:
     check(pair(bench, Random(seed)))
 
@@ -79,11 +88,8 @@ def test_of_two_starts_on_one_directory_one_trains(bench: Bench, seed: int) -> N
     [
         ("observer", "step_ended", "OSError"),
         ("observer", "evaluated", "SystemExit"),
-        ("observer", "run_started", "Unheard"),
-        ("essential", "measured", "ValueError"),
         ("essential", "step_ended", "KeyboardInterrupt"),
         ("other-brightness", "measure", "RecursionError"),
-        ("other-brightness", "watch", "MemoryError"),
     ],
 )
 def test_whatever_a_part_raises_is_told_and_loses_nothing(bench: Bench, owner: str, at: str, kind: str) -> None:
