@@ -237,7 +237,7 @@ def test_a_progress_that_unpacks_to_more_than_it_holds_is_not_unpacked(run: Path
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             archive.writestr(name, content)
-        archive.writestr("archive/data/9", bytes(10**7))
+        archive.writestr("archive/data/999", bytes(10**7))
     signed(path.parent)
     with pytest.raises(DamagedCheckpoint, match="it would unpack to"):
         load_checkpoint(path.parent)

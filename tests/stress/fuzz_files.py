@@ -488,10 +488,13 @@ def make_zip(folder: Path) -> None:
 def read_picture(folder: Path) -> object:
     """Decoded, and transformed."""
     from ganrun_datasets.pictures.picture import Transform, UnreadableError, open_picture
+    from ganrun_datasets.pictures.sources import Folder
 
-    path = next((folder / "data").rglob("0.*"), folder)
+    source = Folder(folder / "data/a")
     try:
-        return Transform(8)(open_picture(path.read_bytes() if path.is_file() else b""))
+        with ExitStack() as handles:
+            contents = [source.reader(handles)(name) for name in source.stamps if name.startswith("0.")]
+        return [Transform(8)(open_picture(each)) for each in contents]
     except UnreadableError as error:
         raise ganrun.DataError(str(error)) from error
 
