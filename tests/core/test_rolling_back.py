@@ -11,7 +11,17 @@ import torch
 from tests.families import FAMILIES
 from tests.pair import Pair
 
-from ganrun import Observer, Run, checkpoint_path, checkpoints_in, hookimpl, load_checkpoint, observes, save_checkpoint
+from ganrun import (
+    Observer,
+    Run,
+    checkpoint_path,
+    checkpoints_in,
+    hookimpl,
+    load_checkpoint,
+    observes,
+    save_checkpoint,
+    step_of,
+)
 from ganrun.base.errors import NonFiniteError
 from ganrun.base.ranks import ranks
 from ganrun.testing import RecordedGraph, build, train
@@ -173,3 +183,20 @@ def test_all_ranks_go_back_together(pair: Pair, tmp_path) -> None:
     assert first["attempt"] == second["attempt"] == 1
     assert first["steps"] == second["steps"]
     check_equal(first["weights"], second["weights"])
+
+
+def test_a_run_that_goes_back_to_before_it_was_resumed_saves_that_checkpoint_again(tmp_path) -> None:
+    tables = recipe("gan", regretful=False)
+    train({**tables, "train": {**tables["train"], "steps": 4}}, tmp_path / "run", Plugin())
+    run = build(tables, tmp_path / "run", Plugin(), resume=True)
+    plain_emit = run.emit
+
+    def emit(event: str, **arguments: Any) -> None:
+        plain_emit(event, **arguments)
+        if event == "step_ended" and run.step == 5 and not run.state.attempt:
+            run.roll_back("it was better before", good_until=3)
+
+    run.emit = emit  # type: ignore[method-assign]
+    execute(run)
+    assert [step_of(folder) for folder in checkpoints_in(tmp_path / "run")] == [2, 4, 6]
+    assert run.state.attempt == 1

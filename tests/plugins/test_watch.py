@@ -10,7 +10,8 @@ import torch
 from tests.families import FAMILIES
 from torch import nn
 
-from ganrun import Score, checkpoints_in, load_checkpoint
+import ganrun
+from ganrun import Observer, Run, Score, checkpoints_in, hookimpl, load_checkpoint, observes
 from ganrun.testing import assert_conforms, build, registry_with, train
 from ganrun.training.runner import execute
 from ganrun_report.reading import read_run
@@ -162,6 +163,38 @@ def test_a_run_goes_back_to_before_the_trouble_and_stops_if_that_does_not_help(t
     assert goal % 2 == 0 and caplog.text.count(f"back from step {goal + 6} to step {goal}") == 2
     steps = [record.step for record in run.directory.records() if "loss/generator" in record.values]
     assert steps == list(range(1, run.step + 1))
+
+
+class Broken(Observer):
+    """Breaks the networks at step 6: `collapsed` makes every sample the same, `exploding` makes the losses steep."""
+
+    class Settings(ganrun.Settings):
+        how: str
+
+    @observes
+    def step_ended(self, run: Run, step: int) -> None:
+        slot, factor = {"collapsed": ("generator", 0.0), "exploding": ("discriminator", 50.0)}[self.settings.how]
+        if step == 6:
+            with torch.no_grad():
+                for weight in run.state.slots[slot].module.parameters():
+                    weight.mul_(factor)
+
+
+class Plugin:
+    @hookimpl
+    def ganrun_observers(self) -> dict[str, type[Observer]]:
+        return {"broken": Broken}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"), [("collapsed", "samples have collapsed"), ("exploding", "gradients of the generator explode")]
+)
+def test_networks_that_break_in_mid_run_are_told(how, kind, tmp_path) -> None:
+    tables = {**WON, "optimizer": {"lr": 1e-6, "betas": [0.5, 0.9]}, "watch": {"every_steps": 1, "for_steps": 4}}
+    run = train({**tables, "broken": {"how": how}}, tmp_path / "run", Plugin())
+    assert run.notes["health"].startswith(f"{kind}") and (" since step 7 " in run.notes["health"]) == (
+        how == "collapsed"
+    )
 
 
 def test_a_resumed_run_goes_on_with_what_was_recorded(tmp_path, caplog) -> None:
