@@ -58,8 +58,10 @@ class Samples(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Note where training starts."""
+        """Note where training starts. A run that was stopped within a step may lack the pictures of that step."""
         self._first_step = run.step
+        if run.step > 0 and self._is_scheduled(run.step):
+            self._draw_progress(run)
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
@@ -113,6 +115,7 @@ class Samples(ganrun.Observer):
         """Write and announce a file, if there is anything to draw. A run that was continued without any step left
         keeps the file that it has."""
         if run.step == self._first_step and path.exists():
+            run.last_files[role] = str(path.relative_to(run.directory.path))  # a killed run did not say so
             return
         content = draw()
         if content is not None:
