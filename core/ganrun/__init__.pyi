@@ -160,10 +160,8 @@ from .rundir.checkpoints import (
     score_of as score_of,
     step_of as step_of,
 )
-from .rundir.directory import (
-    RunDirectory as RunDirectory,
-    open_run as open_run,
-)
+from .rundir.directory import RunDirectory as RunDirectory
+from .rundir.opening import open_run as open_run
 from .rundir.records import (
     RUN_FILES as RUN_FILES,
     Record as Record,

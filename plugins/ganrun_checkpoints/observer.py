@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -30,6 +31,13 @@ log = logging.getLogger("ganrun")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 """Time until a checkpoint that could not be written is tried again; it doubles with each failure."""
+
+
+class _Missed(NamedTuple):
+    """A best state that was not kept, and why."""
+
+    score: Score
+    fault: BaseException
 
 
 class Checkpoints(ganrun.Observer):
@@ -68,6 +76,8 @@ class Checkpoints(ganrun.Observer):
         self._retry_at: float | None = None
         """When a checkpoint that could not be written is due, by the monotonic clock."""
         self._best: Score | None = None
+        self._missed: _Missed | None = None
+        """The best state that could not be kept, unless there was a better one later."""
         self._told: set[str] = set()
         """Warnings that are given once."""
 
@@ -126,7 +136,7 @@ class Checkpoints(ganrun.Observer):
     @observes
     def rolled_back(self) -> None:
         """Write every checkpoint again that comes after the one to which the run has gone back."""
-        self._latest = None
+        self._latest = self._restored = None
 
     @observes
     def run_failed(self, run: Run, error: BaseException) -> None:
@@ -136,6 +146,13 @@ class Checkpoints(ganrun.Observer):
                 self._save(run)
             except RunError as fault:
                 log.warning("no checkpoint was written: %s", fault)
+
+    @observes
+    def run_ended(self, run: Run) -> None:
+        """Say again that checkpoints/best is not of the best score."""
+        if self._missed is not None:
+            then = "checkpoints/best is not the best state"
+            run.faults.note('observer "checkpoints"', "evaluated", self._missed.fault, run.step, then=then)
 
     # ── The latest ────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +223,7 @@ class Checkpoints(ganrun.Observer):
             if not _may_pass(fault):
                 raise
             log.warning("%s; so the state at step %d, the best so far, is not kept", fault, step)
+            self._missed = _Missed(score, fault)
         else:
             self._set_best(run, step, score)
 
@@ -223,6 +241,8 @@ class Checkpoints(ganrun.Observer):
 
     def _set_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score
+        if self._missed is not None and score.improves_on(self._missed.score):
+            self._missed = None
         run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
     def _warn_once(self, text: str) -> None:

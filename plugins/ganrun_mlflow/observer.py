@@ -83,10 +83,11 @@ class Mlflow(ganrun.Observer):
     def run_ended(self, run: Run, status: str) -> None:
         """Send what is left, and print where to compare the run with others."""
         if self._thread:
-            deadline, gives_up = time.monotonic() + waiting.END_SECONDS, _interrupted_since(run)
+            seconds = waiting.INTERRUPTED_SECONDS if status == "interrupted" else waiting.END_SECONDS
+            deadline, gives_up = time.monotonic() + seconds, _interrupted_since(run)
             try:
                 if status != "failed":
-                    write_comparison(run, deadline - waiting.END_SECONDS / 2, gives_up)
+                    write_comparison(run, deadline - seconds / 2, gives_up)
             finally:
                 self._send_rest(run, status, self._thread, deadline, gives_up)
 
@@ -110,6 +111,8 @@ class Mlflow(ganrun.Observer):
     ) -> None:
         with spinner("sending the rest to MLflow; Ctrl-C leaves it to: ganrun sync"):
             error = thread.close(status, deadline, gives_up)
+        if error and not thread.was_interrupted:
+            run.faults.note('observer "mlflow"', "run_ended", error, run.step, then="leaves the rest to ganrun sync")
         experiment_id = thread.mirror.state.progress.experiment_id
         for line in _incomplete(run, error, self._uri) if error else store.where_to_look(self._uri, experiment_id):
             run.add_message(line)

@@ -36,6 +36,8 @@ class SyncThread:
         """The last error that was logged, so that none is logged twice in a row."""
         self._ended: str | None = None
         self._is_sending = False
+        self.was_interrupted = False
+        """Whether `close` was given up before its deadline."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
         self._thread.start()
@@ -54,18 +56,15 @@ class SyncThread:
         """
         self._ended = ended
         self._closing.set()
-        reason = "sending was interrupted"
         with contextlib.suppress(KeyboardInterrupt):  # raised at once where the run was interrupted before
-            while not gives_up():
-                self._thread.join(min(0.2, max(deadline - time.monotonic(), 0)))
+            while not gives_up() and time.monotonic() < deadline:
+                self._thread.join(0.2)
                 if not self._thread.is_alive():
                     return self._error
-                if time.monotonic() >= deadline:
-                    reason = "the store did not take everything in time"
-                    break
         self.mirror.run.abandon()
         leave_workers_behind()
-        return RunError(reason)
+        self.was_interrupted = time.monotonic() < deadline
+        return RunError("sending was interrupted" if self.was_interrupted else "the store did not take all in time")
 
     def report_if_stuck(self) -> None:
         """Say once that a request hangs: a server that answers byte by byte meets no time limit of MLflow."""

@@ -17,6 +17,9 @@ T = TypeVar("T")
 END_SECONDS = 60.0
 """For everything that is sent when a run has ended, whatever the server does; the rest is left to `ganrun sync`."""
 
+INTERRUPTED_SECONDS = 20.0
+"""The same after a signal: schedulers kill a process that has not ended 30 s after theirs."""
+
 QUESTION_SECONDS = 60.0
 """For what a command asks a store."""
 

@@ -260,7 +260,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
             with pytest.raises(RunError, match=r"cannot write .*: File too large"):
                 train(recipe, place, PLUGIN)
         else:
-            train(recipe, place, PLUGIN)
+            run = train(recipe, place, PLUGIN)
+            assert [fault.of for fault in run.faults.new] == ['observer "checkpoints"'] * (freed == 5)
     assert caplog.text.count("its lines wait in memory") == 1
     assert caplog.text.count("training goes on, and the next try") == (freed or 6) - 2
     assert ("written again, with" in caplog.text) == (freed is not None)
@@ -414,6 +415,17 @@ def test_the_best_state_has_its_own_score_and_a_damaged_one_is_not_trusted(
     assert ("score.json is damaged" in caplog.text) == (deed is _damage)
     assert run.notes["best"]["value"] == (2.0 if deed is _damage else value)
     assert (snapshot(place / "checkpoints/best") == before) == (deed is not _damage)
+
+
+def test_a_checkpoint_from_which_a_run_continued_is_written_again_after_it_went_back(tmp_path: Path) -> None:
+    def go_back(run: Run, step: int) -> None:
+        if step == 5 and not run.state.attempt:
+            run.roll_back("trouble", good_until=3)
+
+    train(tables(steps=4), tmp_path / "run", PLUGIN)
+    with doing(go_back) as recipe:
+        train(recipe, tmp_path / "run", PLUGIN, resume=True)
+    assert [ganrun.step_of(each) for each in checkpoints_in(tmp_path / "run")] == [4, 6]
 
 
 # ── Locks ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,10 @@ from ganrun.trained.scoring import Request, score
 from ganrun.training.lifecycle import RunEvents
 from ganrun.training.runner import execute
 
-EVENTS = [name for name in vars(RunEvents) if not name.startswith("_") and name not in ("rescored", "run_failed")]
+UNHEARD = ("rescored", "rolled_back", "run_failed")
+"""Events that a run does not have in which all goes well."""
+
+EVENTS = [name for name in vars(RunEvents) if not name.startswith("_") and name not in UNHEARD]
 
 SMALL = {
     "train": {"steps": 2, "batch_size": 4, "device": "cpu", "log_every_steps": 1, "evaluate_every_steps": 1},

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,25 +91,36 @@ def test_the_reason_is_found_behind_a_librarys_error(tmp_path: Path) -> None:
 
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────
 
-AS_NOBODY = """
-import os, sys
-from click.testing import CliRunner
-from ganrun.cli import main
 
-for warm in (["check", "r.toml"], ["sample", "absent"], ["compare", "r.toml"], ["eval", "absent"], ["doctor"]):
-    CliRunner().invoke(main, warm)  # imports everything while it may be read
-if os.geteuid() == 0:
-    os.seteuid(65534)
-for arguments in sys.argv[1:]:
-    done = CliRunner().invoke(main, arguments.split())
-    assert done.exception is None or isinstance(done.exception, SystemExit), (arguments, done.exception)
-    print(done.exit_code, " ".join(done.output.split()))
-os.mkdir("/tmp/gone-%d" % os.getpid())
-os.chdir("/tmp/gone-%d" % os.getpid())
-os.rmdir("/tmp/gone-%d" % os.getpid())
-done = CliRunner().invoke(main, ["plugins"])
-print(done.exit_code, done.output.strip())
-"""
+def as_nobody(commands: Iterable[str], last: Path) -> list[str]:
+    """What a user without rights is told: exit status and text of each command, and of one in the folder `last`, which
+    is removed before. A forked process, which has imported everything while it may be read."""
+    for warm in (["check", "r.toml"], ["sample", "absent"], ["compare", "r.toml"], ["eval", "absent"]):
+        told(warm)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            lines = [told(command.split()) for command in commands]
+            os.seteuid(os.getuid())
+            os.chdir(last)
+            last.rmdir()
+            os.write(writing, "\n".join([*lines, told(["plugins"])]).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text.splitlines()
+
+
+def told(arguments: Sequence[str]) -> str:
+    done = CliRunner().invoke(main, arguments)
+    is_told = done.exception is None or isinstance(done.exception, SystemExit)
+    return f"{done.exit_code} {' '.join(done.output.split())}" if is_told else f"not told: {done.exception!r}"
+
 
 DIGITS = {"use": "digits", "size": 8}
 NETWORK = {"use": "vanilla:mlp", "hidden": [4]}
@@ -138,25 +147,20 @@ REFUSED = {
 }
 
 
-def test_a_folder_that_may_not_be_entered_is_named_by_every_command(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_entered_is_named_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And so is a working directory that was removed."""
-    shut = tmp_path / "shut"
+    shut, gone = tmp_path / "shut", tmp_path / "gone"
     shut.mkdir(0o000)
+    gone.mkdir()
     (tmp_path / "r.toml").write_text(tomli_w.dumps(RECIPE), encoding="utf-8")
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    environment = {**os.environ, "GANRUN_CACHE": str(shut / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, *REFUSED],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GANRUN_CACHE", str(shut / "cache"))
+    *lines, last = as_nobody(REFUSED, gone)
     shut.chmod(0o700)
-    *told, gone = done.stdout.splitlines()
-    assert len(told) == len(REFUSED), done.stderr
-    for line, expected in zip(told, REFUSED.values(), strict=True):
+    for line, expected in zip(lines, REFUSED.values(), strict=True):
         assert expected.format(shut=shut) in line
-    assert gone == "1 error: the working directory is gone; change to another one"
+    assert last == "1 error: the working directory is gone; change to another one"

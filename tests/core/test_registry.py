@@ -268,6 +268,8 @@ def test_doctor_fails_if_a_plugin_of_the_repository_is_not_installed(
         '[project]\nname = "ganrun"\n[project.entry-points.ganrun]\nvae = "ganrun_vae"\nnew = "ganrun_new"\n'
     )
     monkeypatch.setattr("ganrun.discovery.packages.PYPROJECT", tmp_path / "pyproject.toml")
+    with pytest.raises(PluginError, match="plugins that are not installed: new"):
+        load_registry().find("observer", "new")
     monkeypatch.setattr(doctor, "examine", doctor._plugins)
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 1

@@ -153,11 +153,11 @@ def test_without_a_checkpoint_from_before_the_run_stops(tmp_path) -> None:
 def on_this_rank(folder: Any) -> dict[str, Any]:
     place = folder / f"rank{ranks().number}"
     run = build_run(FAMILIES["gan"].loaded(place, steps=6), place / "run")
-    if ranks().number == 0:
-        save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path, 0))
     agree, back = run.agree, []
 
     def asked() -> None:
+        if run.step == 0 and ranks().number == 0:
+            save_checkpoint(run.state.checkpoint(), checkpoint_path(run.directory.path, 0))
         if run.step == 4 and ranks().number == 0 and not run.state.attempt:
             run.roll_back("it was better before", good_until=3)
         agree()

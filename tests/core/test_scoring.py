@@ -272,7 +272,9 @@ def test_one_bad_replicate_costs_no_other(tmp_path: Path) -> None:
     for checkpoint in (folder / "seed_4" / "checkpoints").iterdir():
         (checkpoint / "progress.pt").write_bytes(b"")
     result = ganrun(recipe, "--seeds", "4,5", "--output", folder, "--resume")
-    assert result.exit_code == 1 and "1 of 2 replicates failed: seeds 4" in result.output, result.output
+    assert result.exit_code == 1 and "1 of 2 runs are not as they were asked for: seed 4 has failed" in result.output, (
+        result.output
+    )
     assert "1 replicates, seeds 4,5" in result.stdout and "n = 1" in result.stdout
 
 

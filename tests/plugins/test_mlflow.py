@@ -286,10 +286,11 @@ def test_a_dead_server_stops_nothing_and_sync_sends_the_run_later(build, uri, ca
     ended = time.time()
     assert time.monotonic() - started < 10
     assert run.directory.summary()["status"] == "finished"
-    (warning,) = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
+    warning, fault = [record.getMessage() for record in caplog.records if "MLflow" in record.getMessage()]
     assert "cannot be reached" in warning and "run directory holds everything" in warning
     printed = "\n".join(run.messages)
     assert f"to send the rest: ganrun sync {run.directory.path}" in printed
+    assert "leaves the rest to ganrun sync" in fault and "hunter22" not in fault
     assert "hunter22" not in warning + printed + (run.directory / "mlflow.json").read_text()
 
     assert abs(last_written(run.directory) - ended) < 0.9
@@ -447,7 +448,7 @@ def test_ctrl_c_while_the_rest_is_sent_leaves_it_to_sync(build, uri, monkeypatch
     started = time.monotonic()
     with held_up_at_the_end(monkeypatch, press_ctrl_c):
         execute(run)
-    assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60
+    assert "ganrun sync" in "\n".join(run.messages) and time.monotonic() - started < 60 and not run.faults.new
     assert run.directory.summary()["status"] == "finished"
 
 
@@ -579,6 +580,19 @@ def test_mlflow_is_imported_for_an_account_without_a_home(monkeypatch):
     assert "HOME" not in os.environ
 
 
+def execute_after_recording(run, record):
+    """Execute a run that records something of its own when it has started."""
+    emit = run.emit
+
+    def recording(event, **arguments):
+        if event == "run_started":
+            run.directory.append_record(record)
+        emit(event, **arguments)
+
+    run.emit = recording
+    execute(run)
+
+
 def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     run = build(f'uri = "{uri}"\ntags = {{ "a//b" = "c" }}', "zz-report={}", steps=2)
     (run.directory / "pictures").mkdir()
@@ -586,8 +600,7 @@ def test_what_mlflow_refuses_holds_up_nothing_else(build, uri, caplog):
     cut.write_bytes(b"\x89PNG")
     (run.directory / "notes" / ".being-written").mkdir(parents=True)
     (run.directory / "notes" / ".being-written" / "half.txt").write_text("")
-    run.directory.append_record(Record(0, 0, 0.0, time.time(), {"loss//./odd": 0.5}))
-    execute(run)
+    execute_after_recording(run, Record(0, 0, 0.0, time.time(), {"loss//./odd": 0.5}))
     printed = "\n".join(run.messages)
     assert "pictures/step_1.png could not be sent: cannot identify image file" in printed and "ganrun sync" in printed
     client, found = mirrored(uri, run)
@@ -618,12 +631,11 @@ def test_what_an_augmentation_knows_is_a_curve(build, uri):
 def test_each_name_has_its_own_curve_tag_and_pictures(build, uri):
     names = {"loss/generator.α": 1.0, "loss/generator.β": 2.0, "loss/generator._": 3.0, f"loss/{'x' * 300}": 4.0}
     run = build(f'uri = "{uri}"\ntags = {{ "ä" = "1", "ö" = "2" }}', steps=2)
-    run.directory.append_record(Record(0, 0, 0.0, time.time(), names | {f"loss/{'x' * 301}": 5.0}))
     for number, series in enumerate(("α", "β")):
         (run.directory / series).mkdir()
         for step in (1, 2):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(run.directory / series / f"step_{step}.png")
-    execute(run)
+    execute_after_recording(run, Record(0, 0, 0.0, time.time(), names | {f"loss/{'x' * 301}": 5.0}))
     client, found = mirrored(uri, run)
     assert {1.0, 2.0, 3.0, 4.0, 5.0} <= set(found.data.metrics.values())
     assert (found.data.tags["_-e4-"], found.data.tags["_-f6-"]) == ("1", "2")
@@ -657,7 +669,7 @@ def test_a_second_interruption_while_the_rest_is_sent_leaves_it_to_sync(build, u
     threading.Thread(target=terminate_at_step_3, args=[run], daemon=True).start()
     with held_up_at_the_end(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(Interrupted):
         execute(run)
-    assert "ganrun sync" in "\n".join(run.messages)
+    assert "ganrun sync" in "\n".join(run.messages) and not run.faults.new
 
 
 def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_path, caplog):

@@ -594,7 +594,7 @@ def test_no_file_of_a_run_and_no_message_holds_a_secret(
     monkeypatch.setattr(sys, "argv", ["ganrun", "--set", f"mlflow.uri=http://a:{PASSWORD}@b", "--token", PASSWORD])
     (tmp_path / "ring.toml").write_text(RECIPE, encoding="utf-8")
     done = ganrun_command("ring.toml", "--output", "run", "--set", "train.log_every_steps=1")
-    assert done.exit_code == 0 and "cannot be reached" in done.output
+    assert done.exit_code == 1 and "cannot be reached" in done.output, "MLflow was asked for, and lacks the run"
     assert PASSWORD not in done.output
     assert not [path for path in Path("run").rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
     shown = ["ganrun", "--set", "mlflow.uri=http://a:***@b", "--token", "***"]

@@ -216,9 +216,9 @@ def test_a_run_ends_in_time_and_says_how_to_send_the_rest(
     monkeypatch.setattr(waiting, "END_SECONDS", 0.5)
     run = train(RECIPE, tmp_path / "run")
     printed = "\n".join(run.messages)
-    assert "does not have the whole run" in printed and "did not take everything in time" in printed
+    assert "does not have the whole run" in printed and "did not take all in time" in printed
     assert f"ganrun sync {tmp_path}/run" in printed and PASSWORD not in printed
-    assert run.directory.status == "finished"
+    assert run.directory.status == "finished" and [fault.of for fault in run.faults.new] == ['observer "mlflow"']
 
 
 WITH_AN_UPLOAD_THAT_HANGS = """\

@@ -53,9 +53,11 @@ from PIL import Image
 from safetensors.torch import save
 
 import ganrun
+from ganrun.base.locks import Holder
 from ganrun.recipe.reader import load_recipe
-from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, step_of
-from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, score_of, step_of
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.testing import registry_with
@@ -73,7 +75,7 @@ TABLES: dict[str, Any] = {
     "loss": {"use": "gan", "latent_size": 4},
     "generator": {"use": "mlp", "hidden": [4]},
     "discriminator": {"use": "mlp", "hidden": [4]},
-    "checkpoints": {"every_steps": 2, "keep": 2},
+    "checkpoints": {"every_steps": 2, "keep": 2, "best": "brightness"},
     "metric": [{"use": "brightness"}],
     **dict.fromkeys(("samples", "progress", "mlflow"), False),
 }
@@ -275,6 +277,7 @@ def make_runs(folder: Path) -> None:
         uri="sqlite:///x.db", experiment="e", name="n", started=1.7e9, params={"a": "1"}, tags={}, dataset={}
     )
     state.write(RunDirectory(folder / "runs/good"))
+    (folder / "runs/good/.lock").write_text(json.dumps({"host": "h", "pid": 9, "since": 1.7e9}))
     shutil.copytree(folder / "runs/good", folder / "runs/bad")
 
 
@@ -338,6 +341,18 @@ def sync(folder: Path) -> object:
     from ganrun_mlflow.sync_state import SyncState
 
     return SyncState.read(RunDirectory(folder / "runs/bad"))
+
+
+def lock_of(folder: Path) -> object:
+    """What a lock says of its holder."""
+    with suppress(OSError):  # of those who ask; they go on without
+        str(Holder.read(folder / "runs/bad/.lock"))
+    return RunDirectory(folder / "runs/bad").status
+
+
+def best_of(folder: Path) -> object:
+    """The score for which a checkpoint is kept."""
+    return score_of(folder / "runs/bad/checkpoints/best")
 
 
 def restore(folder: Path) -> object:
@@ -580,6 +595,8 @@ READERS: Mapping[str, Reader] = {
     "metrics: compare": Reader(make_runs, f"{BAD}metrics.jsonl", compare, changed_lines),
     "metrics: load": Reader(make_runs, f"{BAD}metrics.jsonl", load, changed_lines),
     "metrics: resume": Reader(make_runs, f"{BAD}metrics.jsonl", resume, changed_lines),
+    "lock": Reader(make_runs, f"{BAD}.lock", lock_of, changed_json),
+    "score of the best": Reader(make_runs, f"{BAD}checkpoints/best/score.json", best_of, changed_json),
     "mlflow.json": Reader(make_runs, f"{BAD}mlflow.json", sync, changed_json),
     "config of an export": Reader(make_export, "export/config.json", load_export, changed_json),
     "recipe of an export": Reader(make_export, "export/recipe.toml", load_export, changed_toml),

@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """A text that UTF-8 can hold: bytes of a file's name that are no text are escaped, as in `\udcff`."""
+    """A text that UTF-8 can hold: bytes of a file's name that are no text are escaped, as in `\\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

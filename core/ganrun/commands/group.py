@@ -76,6 +76,7 @@ class RecipeGroup(click.Group):
             hint = did_you_mean(args[0], known) or f"; there are {', '.join(known)}"
             broken = self._registry(ctx).broken().items()
             faults = "".join(f'\n  the plugin "{name}" is broken: {why}' for name, why in broken)
+            faults += "".join(f"\n  {fault}" for fault in self._registry(ctx).plugins.faults)
             ctx.fail(f'"{args[0]}" is neither a command nor a recipe (NAME.toml){hint}{faults}')
 
     def invoke(self, ctx: click.Context) -> Any:

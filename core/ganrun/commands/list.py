@@ -38,7 +38,7 @@ def _component_table(registry: Registry, kinds: Iterable[str]) -> str:
         for registered in registry.components(kind):
             rows.append((kind, registered.name, str(registered.plugin), _summary(registered)))
     broken = [f'\nthe plugin "{name}" is broken: {reason}' for name, reason in registry.broken().items()]
-    return table(rows) + "".join(broken)
+    return "\n".join([table(rows) + "".join(broken), *registry.plugins.faults])
 
 
 def _summary(registered: RegisteredComponent) -> str:

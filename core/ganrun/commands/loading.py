@@ -36,4 +36,6 @@ def load_recipes(paths: Iterable[Path], options: RecipeOptions) -> list[Recipe]:
         recipes = [load_recipe(path, registry, options.overrides, made_with(path)) for path in found]
     for name, reason in registry.broken().items():
         click.echo(printable(f'warning: the plugin "{name}" is broken and left out: {reason}'), err=True)
+    for fault in registry.plugins.faults:
+        click.echo(printable(f"warning: {fault}"), err=True)
     return recipes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ganrun.base.texts import printable
 from ganrun.commands.options import no_plugin
 from ganrun.commands.output import table
 from ganrun.discovery.plugins import Plugins, discover
@@ -13,7 +14,10 @@ from ganrun.discovery.plugins import Plugins, discover
 @no_plugin
 def command(blocked: tuple[str, ...]) -> None:
     """List the installed plugins with package, version and status."""
-    click.echo(_plugin_table(discover(blocked)))
+    found = discover(blocked)
+    click.echo(_plugin_table(found))
+    for fault in found.faults:
+        click.echo(f"warning: {printable(fault)}", err=True)
 
 
 def _plugin_table(plugins: Plugins) -> str:

@@ -23,7 +23,7 @@ def command(run: Path, options: RecipeOptions, gpus: int | None) -> None:
     An address of a service that stands in the run's own recipe must be named again, by --set or in the environment.
     """
     from ganrun.rundir.addresses import check_addresses
-    from ganrun.rundir.directory import open_run
+    from ganrun.rundir.opening import open_run
 
     if has_launched(gpus):
         return

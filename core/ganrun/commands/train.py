@@ -141,7 +141,8 @@ def _replicates(
     Raises:
         RequestError: if one cannot be trained there.
     """
-    from ganrun.rundir.directory import RunDirectory, new_run_path
+    from ganrun.rundir.directory import RunDirectory
+    from ganrun.rundir.opening import new_run_path
     from ganrun.trained.replicates import parse_seeds
     from ganrun.training.continuing import check_place
 

@@ -34,6 +34,10 @@ def _absolute(path: str) -> str:
         absolute = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for an unknown user
     except OSError as error:
         raise ValueError(f"the working directory is gone ({error.strerror}); change to another one") from error
+    try:
+        os.fsencode(absolute)
+    except UnicodeEncodeError:
+        raise ValueError(f"names of files cannot be {absolute!r} in this locale; set PYTHONUTF8=1") from None
     if LONE_SURROGATES.search(absolute):
         raise ValueError(f"{one_line(absolute)} is no UTF-8 text, and a recipe is; rename it, or say a link to it")
     if (found := _CONTROL.search(path)) and not os.path.lexists(absolute):

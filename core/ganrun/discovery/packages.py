@@ -38,6 +38,9 @@ class Installed(NamedTuple):
     faults: list[str]
     """What hides plugins, or may, and what to do about it."""
 
+    absent: list[str]
+    """Which of ganrun's own plugins are missing, and what to do about it."""
+
 
 def installed_plugins() -> Installed:
     """The plugins of every package, whatever the state of the others."""
@@ -57,7 +60,7 @@ def installed_plugins() -> Installed:
     entries.sort(key=lambda each: (each.point.name, each.package != PROJECT, each.package))
     packages = {entry.package for entry in entries} | {PROJECT}
     faults += [fault for package in sorted(packages) for fault in _doubles(package)]
-    return Installed(entries, [*faults, *_absent({each.point.name for each in entries if each.package == PROJECT})])
+    return Installed(entries, faults, list(_absent({each.point.name for each in entries if each.package == PROJECT})))
 
 
 _AGAIN = "install it again"

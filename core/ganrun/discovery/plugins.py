@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -19,8 +18,6 @@ from ganrun.contracts import hookspecs
 from ganrun.contracts.markers import PROJECT, never_called
 from ganrun.discovery.guard import guarded
 from ganrun.discovery.packages import installed_plugins
-
-log = logging.getLogger("ganrun")
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("ganrun_"))
 DISABLE_VARIABLE = "GANRUN_DISABLE_PLUGINS"
@@ -67,7 +64,7 @@ class Plugins:
     found: tuple[Plugin, ...]
 
     faults: tuple[str, ...] = ()
-    """What is wrong with the metadata of packages, and may hide plugins."""
+    """What is wrong with the metadata of packages, and may hide plugins; or which of ganrun's own are missing."""
 
     def named(self, name: str) -> Plugin:
         """The plugin that the manager has registered as `name`."""
@@ -94,9 +91,7 @@ def discover(blocked: Collection[str] = ()) -> Plugins:
         if name not in found:
             hint = did_you_mean(name, found) or f"; there are {', '.join(found)}"
             raise RequestError(f'there is no plugin "{name}" to leave out{hint}')
-    for fault in installed.faults:
-        log.warning("%s", fault)
-    return Plugins(manager, tuple(found.values()), tuple(installed.faults))
+    return Plugins(manager, tuple(found.values()), (*installed.faults, *installed.absent))
 
 
 def describe_error(error: BaseException) -> str:

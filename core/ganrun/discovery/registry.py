@@ -171,7 +171,7 @@ class Registry:
         for plugin in self.plugins.found:
             if plugin.blocked:
                 text += f'\n  the plugin "{plugin.name}" might offer it, but is blocked'
-        return text
+        return "\n  ".join([text, *self.plugins.faults])
 
 
 def load_registry(blocked: Collection[str] = ()) -> Registry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ LONGEST_LINE = 1_000
 
 BACKSLASH = "; within double quotes, \\ starts an escape, so write a path with \\ in single quotes"
 
-NO_TEXT = "is no UTF-8 text, and a recipe is; if it is a path, rename the file or folder, or say a link to it"
+NO_TEXT = "is no UTF-8 text, and a recipe is; if it is a path, rename the file or folder, or say a link to it" + (
+    "" if sys.getfilesystemencoding() == "utf-8" else "; or it is UTF-8, and this locale is not: set PYTHONUTF8=1"
+)
 
 
 @dataclass(frozen=True)

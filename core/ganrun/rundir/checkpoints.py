@@ -23,9 +23,9 @@ from ganrun.base.files import atomic_folder
 from ganrun.base.frames import in_one_line
 from ganrun.base.jsons import LONE_SURROGATES, json_text
 from ganrun.base.oserrors import os_reason
-from ganrun.base.reading import opened
+from ganrun.base.reading import opened, read_bytes
 from ganrun.contracts.scores import Score
-from ganrun.rundir.contents import is_amount, is_count, is_texts, read_table
+from ganrun.rundir.contents import LONGEST_RECORD_BYTES, is_amount, is_count, is_texts, read_table
 from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
@@ -101,7 +101,7 @@ def score_of(folder: Path) -> tuple[int, Score] | None:
     The file is under the checkpoint's checksums, which `load_checkpoint` compares.
     """
     try:
-        record = Record.parse((folder / SCORE).read_text(encoding="utf-8"))
+        record = Record.parse(read_bytes(folder / SCORE, LONGEST_RECORD_BYTES))
     except (OSError, ValueError):
         return None
     return (record.step, record.evaluation[0]) if record is not None and record.evaluation else None
@@ -210,11 +210,12 @@ def _read_manifest(folder: Path) -> _Manifest:
         RequestError: if a newer ganrun wrote it.
     """
     content = read_table(folder / MANIFEST)
-    form, step, images_seen = content.get("format"), content.get("step"), content.get("images_seen")
+    form, images_seen = content.get("format"), content.get("images_seen")
+    step: Any = content.get("step")
+    sums: Any = content.get("sha256")
     if is_count(form) and form != FORMAT:
         found = f"{folder} has format {form!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
-    sums = content.get("sha256")
     if form != FORMAT or not is_count(step) or not is_texts(sums) or PROGRESS not in sums:
         raise ValueError(f"{MANIFEST} does not say its format, its step and the checksums of its files")
     if not all(name == Path(name).name for name in sums):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
-
-from packaging.version import Version
 
 from ganrun.base.errors import RecipeError, RequestError, RunError
 from ganrun.base.files import children, clear_leftovers, make_folder, write_text
@@ -155,8 +150,8 @@ class RunDirectory:
             log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
 
     def _checkpoints(self) -> list[str]:
-        """The names of everything beside the checkpoints."""
-        return [each.name for each in children(self / CHECKPOINTS)]
+        """The names beside the checkpoints, but for hidden ones, which systems add and remove as they like."""
+        return [each.name for each in children(self / CHECKPOINTS) if not each.name.startswith(".")]
 
     def _is_there(self) -> bool:
         """Whether the folder that this process occupies is still at its path."""
@@ -192,9 +187,10 @@ class RunDirectory:
     def clear_leftovers(self) -> None:
         """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
         the process that occupies this one."""
-        others = [each for each in children(self.path) if not any((each / name).exists() for name in (RECIPE, LOCK))]
-        for folder in (self.path, *others):
-            clear_leftovers(folder)
+        own = [each for each in children(self.path) if each.is_dir() and not each.is_symlink()]
+        for folder in (self.path, *own):
+            if folder == self.path or not any((folder / name).exists() for name in (RECIPE, LOCK)):
+                clear_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, atomically.
@@ -368,48 +364,3 @@ def _sign(path: Path) -> Hashable:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def new_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """`runs/<name>-<time>-<id>`, not made yet."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
-    return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def open_run(path: Path) -> RunDirectory:
-    """An existing run, with a warning if a newer ganrun wrote it.
-
-    Raises:
-        RequestError: if there is none at `path`.
-    """
-    directory = RunDirectory(path)
-    if not directory.holds_run:
-        missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
-        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
-    warn_if_newer(directory)
-    return directory
-
-
-def warn_if_newer(directory: RunDirectory, facts: str = ENVIRONMENT) -> None:
-    """Warn if a newer ganrun wrote the files: what seems wrong in them may only be new.
-
-    Args:
-        directory: A run directory or an exported folder.
-        facts: The file in it that states the version.
-    """
-    stored = directory.read_json(facts)
-    here = version("ganrun")
-    try:
-        starts = [stored, *sessions_in(stored)]
-        own = [stored] if "ganrun" in stored else [each["packages"] for each in starts if "packages" in each]
-        made = max((str(each["ganrun"]) for each in own), key=Version, default=here)
-        is_newer = Version(made) > Version(here)
-    except (KeyError, TypeError, ValueError):
-        return
-    if is_newer:
-        log.warning("%s was made by ganrun %s, and this is %s: what seems wrong may be new", directory.path, made, here)
-
-
-def _run_around(path: Path) -> str:
-    """A hint for a folder that is part of a run, such as a checkpoint."""
-    return next((f"; {each} is one" for each in path.absolute().parents[:2] if (each / RECIPE).is_file()), "")

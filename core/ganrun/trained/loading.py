@@ -23,7 +23,8 @@ from ganrun.recipe.reader import load_evaluation_config, load_model_config
 from ganrun.recipe.recipe import ComponentConfig, ModelConfig
 from ganrun.recipe.source import read_source
 from ganrun.rundir.checkpoints import write_weights
-from ganrun.rundir.directory import RunDirectory, warn_if_newer
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.saved import FORMAT, SavedWeights, read_saved
 from ganrun.rundir.stored import made_with

@@ -19,7 +19,8 @@ from ganrun.recipe.recipe import EvaluationConfig, Recipe
 from ganrun.recipe.shipped import find_recipe
 from ganrun.rundir.addresses import without_unconfirmed
 from ganrun.rundir.checkpoints import Checkpoint, find_checkpoint
-from ganrun.rundir.directory import RunDirectory, open_run
+from ganrun.rundir.directory import RunDirectory
+from ganrun.rundir.opening import open_run
 from ganrun.rundir.records import SUMMARY, latest_scores, merged_summary
 from ganrun.rundir.stored import made_with
 from ganrun.trained.pictures import NPZ, score_against_data, score_against_statistics

@@ -9,8 +9,9 @@ from ganrun.base.errors import RequestError
 from ganrun.base.ranks import first_says, largest_over_ranks, ranks
 from ganrun.contracts.observers import Observer
 from ganrun.recipe.recipe import Recipe
-from ganrun.rundir.directory import RunDirectory, new_run_path
+from ganrun.rundir.directory import RunDirectory
 from ganrun.rundir.elsewhere import directory_of
+from ganrun.rundir.opening import new_run_path
 from ganrun.training.assembly import assemble, ignore_stage
 from ganrun.training.components import frame_of, owner_of
 from ganrun.training.continuing import check_place

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import tomli_w
@@ -79,6 +81,21 @@ def write_summary(run: Run, status: str, error: BaseException | None = None, *, 
     path = run.directory.write_json(SUMMARY, summary.to_json())
     if announce:
         run.announce(path, "summary")
+
+
+def amend_summary(run: Run, status: str, error: BaseException | None) -> None:
+    """Write summary.json once more, after the run's last event. Nobody hears of it, and the file's time stays that of
+    the run's end, as which trackers send it.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    path = run.directory.summary_path
+    before = path.stat() if path.exists() else None
+    write_summary(run, status, error, announce=False)
+    if before is not None:
+        with suppress(OSError):
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _earlier(run: Run) -> dict[str, Any]:

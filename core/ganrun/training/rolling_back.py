@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ganrun.base.errors import NonFiniteError
+from ganrun.base.files import remove_folder
 from ganrun.base.ranks import first_says, ranks
 from ganrun.rundir.checkpoints import (
     Checkpoint,
@@ -73,7 +73,7 @@ def _restored(run: Run, wanted: RollBack) -> bool:
     run.state.whole = True
     for folder in checkpoints_in(run.directory.path):
         if folder > checkpoint_path(run.directory.path, run.step):
-            shutil.rmtree(folder)
+            remove_folder(folder)
     save_checkpoint(again, checkpoint_path(run.directory.path, run.step))
     run.directory.rewind(run.step)
     run.scores = {name: latest.score for name, latest in run.latest_scores().items()}

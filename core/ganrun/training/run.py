@@ -78,8 +78,8 @@ class Run:
         """The name that replicates of one recipe share; None for a run by itself."""
         self.interruption = DeferredSignals()
         """Signals while the run executes, and its time limit."""
-        self.started = time.monotonic()
-        """When the time of `[train] limit_seconds` began."""
+        self.started: float | None = None
+        """When the time of `[train] limit_seconds` began, by `time.monotonic`; None if it begins with the training."""
         self.faults = Faults()
         """What observers and metrics failed to do, and the run went on without."""
         self.lacks_scores = False

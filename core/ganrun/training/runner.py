@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
 
 from ganrun.base.arithmetic import float32_as
@@ -12,7 +13,7 @@ from ganrun.base.frames import failure, is_out_of_memory, passes
 from ganrun.base.ranks import first_says
 from ganrun.training.continuing import check_unchanged, has_new_metric, stored_recipe
 from ganrun.training.equality import share_state
-from ganrun.training.journal import write_facts, write_summary
+from ganrun.training.journal import amend_summary, write_facts, write_summary
 from ganrun.training.meter import Meter
 from ganrun.training.rolling_back import going_back_if_not_finite, roll_back
 from ganrun.training.run import Run
@@ -43,7 +44,8 @@ def execute(run: Run) -> None:
 
 def _whole(run: Run) -> None:
     """The run, from its first file to its summary."""
-    run.interruption.deadline = run.started + (run.recipe.train.limit_seconds or math.inf)
+    started = time.monotonic() if run.started is None else run.started
+    run.interruption.deadline = started + (run.recipe.train.limit_seconds or math.inf)
     stored = stored_recipe(run.directory, run.recipe) if run.resumed else run.recipe.resolved()
     write_facts(run, stored)
     if run.resumed:
@@ -131,7 +133,7 @@ def _end(run: Run, fault: BaseException | None) -> None:
     first = errors[0] if errors else None
     if run.faults.new != summed_up or _recorded(first) is not _recorded(fault):
         status = "failed" if _recorded(first) else status
-        unwritten = _attempt(lambda: write_summary(run, status, _recorded(first), announce=False))
+        unwritten = _attempt(lambda: amend_summary(run, status, _recorded(first)))
         first = first or unwritten
     if first is not None:
         raise first
