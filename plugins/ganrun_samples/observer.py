@@ -18,9 +18,6 @@ from ganrun_samples.timelapse import time_lapse
 
 Extra = Literal["real-and-generated", "neighbours", "interpolation", "traversal", "curves", "time-lapse"]
 
-PROGRESS = ("samples", "reconstructions")
-"""Folders of the pictures that are drawn during training."""
-
 
 class Samples(ganrun.Observer):
     """Writes pictures of samples from fixed latents, which show the same samples improve.
@@ -61,12 +58,8 @@ class Samples(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Note where training starts, and the latest pictures until then, of which a killed run could not say so."""
+        """Note where training starts."""
         self._first_step = run.step
-        for role in PROGRESS if run.resumed else ():
-            names = (f"{role}/{path.name}" for path in (run.directory / role).glob("step_????????.png"))
-            if earlier := [name for name in names if name <= f"{role}/{_file_name(run)}"]:
-                run.last_files.setdefault(role, max(earlier))
 
     @observes
     def step_ended(self, run: Run, step: int) -> None:
@@ -114,12 +107,13 @@ class Samples(ganrun.Observer):
             self._write_png(run, extra, lambda: AT_END[extra](run, self.settings.count))
 
     def _write_png(self, run: Run, role: str, draw: Callable[[], Picture | None]) -> None:
-        self._write(run, role, run.directory / role / _file_name(run), lambda: png(draw()))
+        self._write(run, role, run.directory / role / f"step_{run.step:08d}.png", lambda: png(draw()))
 
     def _write(self, run: Run, role: str, path: Path, draw: Callable[[], bytes | None]) -> None:
         """Write and announce a file, if there is anything to draw. A run that was continued without any step left
         keeps the file that it has."""
         if run.step == self._first_step and path.exists():
+            run.last_files[role] = str(path.relative_to(run.directory.path))  # a killed run did not say so
             return
         content = draw()
         if content is not None:
@@ -127,7 +121,3 @@ class Samples(ganrun.Observer):
             with atomic_path(path) as partial:
                 partial.write_bytes(content)
             run.announce(path, role)
-
-
-def _file_name(run: Run) -> str:
-    return f"step_{run.step:08d}.png"

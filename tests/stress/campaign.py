@@ -118,5 +118,5 @@ def _print_table(kind: str, asked: argparse.Namespace, results: Sequence[Result]
     for row in sorted({result.row for result in results}):
         own = [result for result in results if result.row == row]
         wrong = sum(bool(result.faults) for result in own)
-        how = ", ".join(f"{text}: {n}" for text, n in sorted(Counter(result.outcome for result in own).items()))
+        how = ", ".join(f"{n} × {text}" for text, n in sorted(Counter(result.outcome for result in own).items()))
         print(f"| {row} | {len(own)} | {len(own) - wrong} | {wrong} | {how} |")

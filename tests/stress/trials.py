@@ -118,7 +118,7 @@ def kill(bench: Bench, random: Random, number: int = 0) -> Result:
         kills += ended.hits
         if not ended.hits:
             faults += _status_faults(ended)
-    return Result(bench.family, f"{kills} kills", faults + resumed(bench, place, story), story)
+    return Result(bench.family, f"kills: {kills}", faults + resumed(bench, place, story), story)
 
 
 def _status_faults(ended: Ended) -> list[str]:
@@ -143,7 +143,7 @@ def power_cut(bench: Bench, random: Random, number: int = 0) -> Result:
         story.append(told(f"power cut after {at}", ended))
         faults += output_faults(ended)
     row = f"{bench.family}, {'each folder for itself' if strict else 'names in order'}"
-    return Result(row, "exact", faults + resumed(bench, place, story), story)
+    return Result(row, f"cuts: {len(story)}", faults + resumed(bench, place, story), story)
 
 
 # ── Faults of the file system ─────────────────────────────────────────────────────────────────────────────
