@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 
 
 LAST_PAUSE_SECONDS = 1.0
-"""Time until the last checkpoint is tried again."""
+"""Time until a state that will not come again is tried once more: the last, or the best."""
 
 
 class _Missed(NamedTuple):
@@ -124,13 +124,7 @@ class Checkpoints(ganrun.Observer):
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
         """Save the final weights; what fails for a moment is tried once more."""
-        try:
-            self._save(run)
-        except RunError as fault:
-            if not _may_pass(fault):
-                raise
-            time.sleep(LAST_PAUSE_SECONDS)
-            self._save(run)
+        _twice(lambda: self._save(run))
 
     @observes(trylast=True)
     def evaluated(self, run: Run, step: int, scores: Sequence[Score]) -> None:
@@ -231,9 +225,13 @@ class Checkpoints(ganrun.Observer):
 
     def _keep_best(self, run: Run, step: int, score: Score) -> None:
         """Keep the present state as the best; if that fails for the moment, the one before it stays."""
-        try:
+
+        def keep() -> None:
             self._keep_unlike(run, score)
             save_checkpoint(run.checkpoint(), checkpoint_path(run.directory.path), score)
+
+        try:
+            _twice(keep)
         except (OSError, RunError) as fault:
             if not _may_pass(fault):
                 raise
@@ -256,7 +254,8 @@ class Checkpoints(ganrun.Observer):
 
     def _set_best(self, run: Run, step: int, score: Score) -> None:
         self._best = score
-        if self._missed is not None and score.improves_on(self._missed.score):
+        missed = self._missed and self._missed.score
+        if missed is not None and score.protocol == missed.protocol and score.improves_on(missed):
             self._missed = None
         run.add_to_summary("best", {"metric": score.name, "value": score.value, "step": step})
 
@@ -264,6 +263,17 @@ class Checkpoints(ganrun.Observer):
         if text not in self._told:
             log.warning("%s", text)
         self._told.add(text)
+
+
+def _twice(work: Callable[[], None]) -> None:
+    """Do something, and if it fails for a moment, once more."""
+    try:
+        work()
+    except (OSError, RunError) as fault:
+        if not _may_pass(fault):
+            raise
+        time.sleep(LAST_PAUSE_SECONDS)
+        work()
 
 
 def _may_pass(fault: BaseException) -> bool:
