@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from random import Random
 from shutil import rmtree
 from tempfile import mkdtemp
-from threading import Lock
+from threading import Event, Lock
 from time import monotonic
 
 from tests.stress.events import MORE, event
@@ -73,6 +74,9 @@ def _asked(kind: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """The result of each trial; a wrong one is told at once."""
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the table is of what has been done until then
+        signal.signal(number, lambda *_: stopped.set())
     numbers = iter([asked.only] if asked.only is not None else range(asked.trials))
     lock = Lock()
 
@@ -83,7 +87,7 @@ def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Res
             more = MORE if kind == "events" else None
             benches = [Bench(server, folder / f"{worker}-{family}", family, more) for family in asked.families]
             missing = 0
-            while missing < len(benches):
+            while missing < len(benches) and not stopped.is_set():
                 with lock:
                     number = next(numbers, None)
                 result = None if number is None else trial(kind, benches, asked.seed, number)

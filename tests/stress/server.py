@@ -39,7 +39,10 @@ def serve(orders: Connection, shim: ctypes.CDLL) -> dict[str, Any]:
     shim.stress_report.restype = ctypes.POINTER(Report)
     report = shim.stress_report()
     while True:
-        order = orders.recv()
+        try:
+            order = orders.recv()
+        except EOFError:  # who gives orders has ended
+            sys.exit()
         if "imports" in order:
             orders.send(_import_all(order["imports"]))
             continue

@@ -104,6 +104,7 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "server.py"), str(shim), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
+            start_new_session=True,  # signals for a campaign are not for the run
             env={**os.environ, **self._environment(), "LD_PRELOAD": str(shim)},
         )
         theirs.close()
