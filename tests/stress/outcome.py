@@ -50,8 +50,9 @@ def _content(path: Path) -> Any:
         return None
     if path.name in PER_START:
         return path.name
-    if path.suffix == ".pt":
-        return _timeless(torch.load(path, map_location="cpu", weights_only=True))
+    if path.suffix == ".pt":  # its copy of the summary says what was missed in between; the summary itself is compared
+        progress = torch.load(path, map_location="cpu", weights_only=True)
+        return _timeless({name: value for name, value in progress.items() if name != "summary"})
     if path.name == "manifest.json":  # holds the checksum of a file with times
         return sorted(json.loads(path.read_text(encoding="utf-8"))["sha256"])
     if path.suffix in (".json", ".jsonl"):

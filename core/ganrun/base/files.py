@@ -97,6 +97,7 @@ def remove_folder(path: Path) -> None:
     """
     aside = _beside(path)
     path.rename(aside)
+    _flush(path.parent)  # after a power cut, the old name could otherwise lead to what is left
     shutil.rmtree(aside, ignore_errors=True)
 
 

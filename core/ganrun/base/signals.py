@@ -28,7 +28,8 @@ class Terminated(SystemExit):
 
 
 class DeferredSignals:
-    """While entered, defers the first signal until `check`; a second SIGINT or SIGTERM raises KeyboardInterrupt.
+    """While entered, defers the first signal until `check`; a second SIGINT raises KeyboardInterrupt at once, and a
+    second SIGTERM `Terminated`.
 
     Python delivers signals to the main thread only, so in any other thread only the deadline counts.
     """
@@ -75,7 +76,7 @@ class DeferredSignals:
     def _defer(self, number: int, frame: FrameType | None) -> None:
         self._urgent += number in URGENT
         if self._urgent > 1 and number in URGENT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
         if self.signal_number is None:
             self.signal_number = number
 

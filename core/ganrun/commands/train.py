@@ -13,6 +13,7 @@ import click
 
 from ganrun.base.errors import Interrupted, RequestError
 from ganrun.base.launched import is_first
+from ganrun.base.signals import Terminated
 from ganrun.base.spinner import spinner
 from ganrun.base.texts import one_line, shell_quoted
 from ganrun.commands.launching import gpus_option, has_launched, one_of_several
@@ -98,10 +99,11 @@ def train(
     except BaseException as stop:
         if run.faults.new:
             say(undone(run.faults))
-        if isinstance(stop, Interrupted | KeyboardInterrupt) and is_first():
+        if isinstance(stop, Interrupted | KeyboardInterrupt | Terminated) and is_first():
             place = shell_quoted(relative(run.directory.path))
             go_on = continue_command or f"ganrun resume {place}{confirming_options(recipe)}"
-            say(f"{str(stop) or 'interrupted'} at step {run.step}; to continue: {go_on}")
+            said = str(stop) if isinstance(stop, Interrupted) else "interrupted"
+            say(f"{said} at step {run.step}; to continue: {go_on}")
         raise
     finally:
         for message in run.messages:

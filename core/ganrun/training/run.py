@@ -21,7 +21,15 @@ from ganrun.inference.sources import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.contents import table_in
 from ganrun.rundir.directory import RunDirectory
-from ganrun.rundir.records import LatestScore, Record, last_files_in, latest_scores, notes_in, summary_entries
+from ganrun.rundir.records import (
+    RUN_FILES,
+    LatestScore,
+    Record,
+    last_files_in,
+    latest_scores,
+    notes_in,
+    summary_entries,
+)
 from ganrun.training.assembly import Assembly
 
 log = logging.getLogger("ganrun")
@@ -180,7 +188,8 @@ class Run:
             RunError: if metrics.jsonl cannot be written.
         """
         weights, progress = self.state.checkpoint()
-        summary = json_text({"steps": self.step, "last": self.last_files, **self.notes}, sort_keys=True)
+        last = {role: name for role, name in self.last_files.items() if name not in RUN_FILES}
+        summary = json_text({"steps": self.step, "last": last, **self.notes}, sort_keys=True)
         told = {"records": self.directory.flush_records(), "summary": summary}
         return Checkpoint(weights, {**progress, **told, **({"unheard": True} if unheard else {})})
 

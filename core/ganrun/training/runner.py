@@ -136,7 +136,7 @@ def _end(run: Run, fault: BaseException | None) -> None:
     summed_up = run.faults.new
     later.append(_attempt(lambda: run.emit("run_ended", status=status)))
     errors = [error for error in (fault, *later) if error is not None]
-    for error in errors[1:]:
+    for error in (each for each in errors[1:] if not passes(each)):
         run.faults.note("the run", "its end", error, run.step, then="that is not what stopped it")
     first = errors[0] if errors else None
     if run.faults.new != summed_up or _recorded(first) is not _recorded(fault):
