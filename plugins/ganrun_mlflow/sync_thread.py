@@ -57,7 +57,7 @@ class SyncThread:
         self.mirror.state.ended = round(time.time(), 3)
         self._ended = ended
         self._closing.set()
-        with contextlib.suppress(KeyboardInterrupt):  # raised at once where the run was interrupted before
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # a signal, where one came before
             while not gives_up() and time.monotonic() < deadline:
                 self._thread.join(0.2)
                 if not self._thread.is_alive():

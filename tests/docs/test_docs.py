@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=lambda path: path.relative_to(ROOT).as_posix())
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 KNOWN_MARK = re.compile(r"|live|(file|from|command): \S+")
+TEST = re.compile(r"^def (test_\w+)", re.M)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 REPOSITORY_PATH = re.compile(r"(?:core|plugins|recipes|tests|docs)/[\w*./-]+")
@@ -118,6 +119,12 @@ def test_every_whole_recipe_is_valid(tmp_path: Path) -> None:
             load_recipe(path, registry)
         except Exception as error:
             pytest.fail(f"{block}: {error}")
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    there = {name for path in (ROOT / "tests").rglob("test_*.py") for name in TEST.findall(path.read_text("utf-8"))}
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reliability.md").read_text("utf-8")))
+    assert len(named) > 60 and named <= there, named - there
 
 
 def test_every_excerpt_is_in_its_file() -> None:
