@@ -446,6 +446,7 @@ def test_a_run_that_left_work_undone_is_finished_and_says_so_at_the_end(command:
 
 @pytest.mark.parametrize("number", WARNINGS, ids=lambda number: number.name)
 def test_a_warning_may_come_again_and_a_second_urgent_signal_ends_at_once(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup, a hang-up is ignored
     with DeferredSignals() as deferred:
         for _ in range(3):
             os.kill(os.getpid(), number)
@@ -455,6 +456,7 @@ def test_a_warning_may_come_again_and_a_second_urgent_signal_ends_at_once(number
         assert stop.value.exit_status == 128 + number and number.name in str(stop.value)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(number, before)
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])

@@ -610,7 +610,8 @@ def test_a_terminal_that_goes_away_leaves_a_checkpoint_and_no_fault(tmp_path):
 
 
 def _lead() -> None:
-    """Make the standard input the terminal of a session of its own."""
+    """Make the standard input the terminal of a session of its own, in which a hang-up counts, as under no `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

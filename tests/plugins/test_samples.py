@@ -476,7 +476,7 @@ def test_an_interrupted_run_has_curves_and_a_time_lapse_and_all_pictures_once_fi
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")}
     again = train(tables, tmp_path / "run", resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.[pg][ni][gf]")} == before
-    assert "curves" in run.last_files and "curves" not in again.last_files
+    assert run.last_files["curves"] == again.last_files["curves"] == "curves.png"
 
 
 class Alarm(Observer):

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ganrun.base.errors import RecipeError, RequestError, RunError
+from ganrun.base.errors import RequestError, RunError
 from ganrun.base.files import children, clear_leftovers, make_folder, write_text
 from ganrun.base.jsons import json_text
 from ganrun.base.locks import is_locked, locked
@@ -235,11 +235,10 @@ class RunDirectory:
         """
         try:
             return read_source(self.recipe_path)
-        except RecipeError as error:
-            raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
         except RequestError as error:
-            reason = error.message.removeprefix(f"{self.recipe_path}: ").removeprefix("cannot be read: ")
-            raise RequestError(f"{self.recipe_path} cannot be read: {reason}") from error
+            if isinstance(error.__cause__, OSError):
+                raise RequestError(f"{self.recipe_path} cannot be read: {error.__cause__.strerror}") from error
+            raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;

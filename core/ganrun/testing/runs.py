@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import chain, count
@@ -52,9 +53,14 @@ def _free_name(plugins: Plugins, name: str) -> str:
 
 
 @cache
-def _registry_of(disabled: str | None, *plugins: object) -> Registry:
-    """As `registry_with`, made once for the same plugins; `disabled` is what the environment says of them."""
+def _registry_of(environment: tuple[str, ...], *plugins: object) -> Registry:
+    """As `registry_with`, made once for the same plugins in the same environment."""
     return registry_with(*plugins)
+
+
+def _environment() -> tuple[str, ...]:
+    """Where plugins are looked for, and which are left out."""
+    return os.environ.get(DISABLE_VARIABLE, ""), *sys.path
 
 
 def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
@@ -72,7 +78,7 @@ def build(tables: Mapping[str, Any], output: Path, *plugins: object, resume: boo
     path = output.with_name(f"{output.name}.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tomli_w.dumps(dict(tables)), encoding="utf-8")
-    return build_run(load_recipe(path, _registry_of(os.environ.get(DISABLE_VARIABLE), *plugins)), output, resume=resume)
+    return build_run(load_recipe(path, _registry_of(_environment(), *plugins)), output, resume=resume)
 
 
 def train(tables: Mapping[str, Any], output: Path, *plugins: object, resume: bool = False) -> Run:
