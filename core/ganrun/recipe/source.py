@@ -32,6 +32,9 @@ LONGEST_INDEX = 9
 LISTED_FAULTS = 20
 """Nobody reads more at once."""
 
+LONGEST_PLACE = 200
+"""Characters of an override that are shown as the place of a fault."""
+
 LONGEST_LINE = 1_000
 """Characters of a line in a message: a recipe may hold any text, of any length."""
 
@@ -64,14 +67,14 @@ class Source:
         places = [key[:depth] for depth in range(len(key), 0, -1)]
         for place in places:
             if place in self.overrides:
-                return f"--set {without_secrets(self.overrides[place])}"
+                return _set(self.overrides[place])
         lines = _lines_in(self.text)
         for place in places:
             if place in lines:
                 return f"{self.path}:{lines[place]}"
             for at, override in self.overrides.items():
                 if at[: len(place)] == place:
-                    return f"--set {without_secrets(override)}"
+                    return _set(override)
         return str(self.path)
 
     def secrets_in_comments(self) -> Iterator[tuple[int, str]]:
@@ -135,8 +138,13 @@ def listed(faults: Sequence[str]) -> list[str]:
     return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
 
 
-def _shortened(line: str) -> str:
-    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
+def _shortened(line: str, longest: int = LONGEST_LINE) -> str:
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def _set(override: str) -> str:
+    """An override as the place of a fault, short enough to leave the reader time for the fault."""
+    return f"--set {_shortened(without_secrets(override), LONGEST_PLACE)}"
 
 
 def parse_override(override: str) -> tuple[Key, Any]:
@@ -150,10 +158,10 @@ def parse_override(override: str) -> tuple[Key, Any]:
     if not sign or not all(parts):
         raise RequestError(f'--set takes key.path=value, such as train.steps=500, not "{_shortened(override)}"')
     if len(override) > LONGEST_BYTES:
-        raise RequestError(f"--set {_shortened(override)}: is longer than {LONGEST_BYTES // 1000} kB")
+        raise RequestError(f"{_set(override)}: is longer than {LONGEST_BYTES // 1000} kB")
     key = tuple(int(part) if part.isdecimal() and len(part) <= LONGEST_INDEX else part for part in parts)
     if too_deep(dotted, MAX_DEPTH) or too_deep(value, MAX_DEPTH):
-        raise RequestError(f"--set {_shortened(override)}: is nested too deep; a recipe has at most {MAX_DEPTH} levels")
+        raise RequestError(f"{_set(override)}: is nested too deep; a recipe has at most {MAX_DEPTH} levels")
     try:
         tables = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):
@@ -199,7 +207,7 @@ def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
     laid: Key = ()
     for part, following in zip(key, (*key[1:], None), strict=True):
         if not isinstance(table, dict | list):
-            raise RequestError(f'--set {override}: "{_dotted(laid)}" is not a table')
+            raise RequestError(f'{_set(override)}: "{_dotted(laid)}" is not a table')
         place: Any = _index(table, part, override) if isinstance(table, list) else str(part)
         laid = (*laid, place)
         if following is None:
@@ -215,7 +223,7 @@ def _index(table: list[Any], part: str | int, override: str) -> int:
     if not isinstance(part, int) or part >= len(table):
         what = f"there is no entry {part}; the list has {len(table)}, counted from 0"
         hint = "" if table else f"; to add one, say --set '{override.partition('.')[0]}=[{{ use = \"NAME\" }}]'"
-        raise RequestError(f"--set {override}: {what}{hint}")
+        raise RequestError(f"{_set(override)}: {what}{hint}")
     return part
 
 
