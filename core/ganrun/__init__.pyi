@@ -50,7 +50,10 @@ from .base.ranks import (
     mean_over_ranks as mean_over_ranks,
     ranks as ranks,
 )
-from .base.reading import read_bytes as read_bytes
+from .base.reading import (
+    opened as opened,
+    read_bytes as read_bytes,
+)
 from .base.secrets import (
     bare_address as bare_address,
     without_secrets as without_secrets,

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ganrun import Record
+from ganrun import Record, opened
 from ganrun_mlflow.labels import score_tags
 from ganrun_mlflow.mlflow_run import MlflowRun
 from ganrun_mlflow.points import batches
@@ -35,7 +35,7 @@ class MetricsUpload:
         """Continue after the bytes that were sent; from the start if the file no longer begins with them."""
         progress, self._file = self._run.state.progress, self._identity()
         self._sent = _new_hash()
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), opened(self._path) as file:
             self._sent.update(file.read(progress.bytes_sent))
         if self._sent.hexdigest() != progress.digest:
             self._sent = _new_hash()
@@ -61,7 +61,7 @@ class MetricsUpload:
             return None
 
     def _new_lines(self) -> Iterator[bytes]:
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), opened(self._path) as file:
             file.seek(self._run.state.progress.bytes_sent)
             for line in file:
                 if line.endswith(b"\n"):

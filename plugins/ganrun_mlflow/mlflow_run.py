@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
-import shlex
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ganrun import GanrunError, RequestError, RunDirectory, without_secrets
+from ganrun import GanrunError, RequestError, RunDirectory, shell_quoted, without_secrets
 from ganrun_mlflow import claims, store
 from ganrun_mlflow.labels import PARAMS_PER_CALL, tags_from, texts_of
 from ganrun_mlflow.sync_state import Progress, SyncState
@@ -130,7 +129,7 @@ class MlflowRun:
 
     def _require(self, is_there: bool) -> None:
         if not is_there and not self._creates:
-            remedy = f"ganrun sync {shlex.quote(str(self.directory.path))}"
+            remedy = f"ganrun sync {shell_quoted(self.directory.path)}"
             raise RequestError(f"the MLflow store at {self.state.uri} does not have this run; to send it: {remedy}")
 
     # ── Opening ───────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import ganrun
-from ganrun import GanrunError, RequestError, Run, bare_address, observes, spinner
+from ganrun import GanrunError, RequestError, Run, bare_address, observes, shell_quoted, spinner
 from ganrun_mlflow import home, labels, store, waiting
 from ganrun_mlflow.comparison import write_comparison
 from ganrun_mlflow.machine import Machine
@@ -168,5 +167,5 @@ def _incomplete(run: Run, error: Exception, uri: str) -> list[str]:
     path = run.directory.path
     return [
         f"MLflow does not have the whole run, but {path} does: {store.first_line(error)}",
-        f"  to send the rest: ganrun sync {shlex.quote(str(path))}{store.uri_option(uri)}",
+        f"  to send the rest: ganrun sync {shell_quoted(path)}{store.uri_option(uri)}",
     ]

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import re
-import shlex
 import shutil
 import socket
 import sqlite3
@@ -21,7 +20,7 @@ from ssl import SSLError
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from ganrun import GanrunError, RequestError, RunDirectory, RunError, bare_address, without_secrets
+from ganrun import GanrunError, RequestError, RunDirectory, RunError, bare_address, shell_quoted, without_secrets
 from ganrun_mlflow import creation
 from ganrun_mlflow.sync_state import NAME
 
@@ -72,7 +71,7 @@ def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestEr
         recorded: The store's address in its mlflow.json.
         command: The one to repeat, such as `ganrun sync`.
     """
-    remedy = f"{command} {shlex.quote(str(directory.path))} --uri {shlex.quote(recorded)}"
+    remedy = f"{command} {shell_quoted(directory.path)} --uri {shell_quoted(recorded)}"
     return RequestError(
         f"{directory / NAME} names the MLflow store {recorded}, and you do not; a run directory may come from "
         f"anybody, so that store was not contacted. If you mean it: {remedy}, or set {URI_VARIABLE} to it"
@@ -275,7 +274,7 @@ def where_to_look(uri: str, experiment_id: str) -> list[str]:
         return [f"compare in MLflow: {page_of(uri, experiment_id)}"]
     if sqlite_path(uri) is None:
         return [f"compare in MLflow: ganrun ui{uri_option(uri)}"]
-    command = f"{_mlflow_command()} ui --backend-store-uri {shlex.quote(uri)}"
+    command = f"{_mlflow_command()} ui --backend-store-uri {shell_quoted(uri)}"
     return [f"compare in MLflow: {command}", f"  and open {page_of('http://127.0.0.1:5000', experiment_id)}"]
 
 
@@ -284,7 +283,7 @@ def uri_option(uri: str) -> str:
     with suppress(RunError):
         if bare_address(uri) == bare_address(tracking_uri()):
             return ""
-    return f" --uri {shlex.quote(bare_address(uri))}"
+    return f" --uri {shell_quoted(bare_address(uri))}"
 
 
 def _mlflow_command() -> str:
@@ -292,4 +291,4 @@ def _mlflow_command() -> str:
     own = Path(sys.executable).with_name("mlflow")
     found = shutil.which("mlflow")
     is_own = found is not None and own.exists() and Path(found).samefile(own)
-    return "mlflow" if is_own or not own.exists() else shlex.quote(str(own))
+    return "mlflow" if is_own or not own.exists() else shell_quoted(own)

@@ -22,7 +22,7 @@ INK, PAPER = 50, 255
 def time_lapse(folder: Path, last_step: int) -> bytes | None:
     """The pictures in a folder until `last_step` as the content of a GIF file; None if there are fewer than two."""
     written = sorted(folder.glob(f"step_{8 * '[0-9]'}.png"))
-    found = frames([path for path in written if _step(path) <= last_step])
+    found = frames([path for path in written if path.is_file() and _step(path) <= last_step])
     return gif(found) if len(found) > 1 else None
 
 
