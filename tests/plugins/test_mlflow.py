@@ -39,7 +39,7 @@ from ganrun.training.builder import build_run
 from ganrun.training.runner import execute
 from ganrun_mlflow.comparison import cell, write_comparison
 from ganrun_mlflow.creation import a_home
-from ganrun_mlflow.mirror import Mirror
+from ganrun_mlflow.mirror import Mirror, sync
 from ganrun_mlflow.store import connect, tracking_uri
 from ganrun_mlflow.sync_state import SyncState
 from ganrun_mlflow.sync_thread import SyncThread
@@ -554,6 +554,15 @@ def test_a_damaged_mlflow_json_does_not_end_mlflow_for_a_resumed_run(build, uri,
     assert "the run continues as a new one in MLflow" in caplog.text
     client, found = mirrored(uri, again)
     assert found.info.status == "FINISHED" and [step for step, _ in history(client, found, "images_seen")] == [2, 4]
+
+
+def test_a_pipe_in_place_of_the_curves_is_not_waited_for(build, uri):
+    run = build(f'uri = "{uri}"', steps=2)
+    execute(run)
+    run.directory.metrics_path.unlink()
+    os.mkfifo(run.directory.metrics_path)
+    with pytest.raises(RunError, match="it is a pipe"):
+        sync(run.directory, uri)
 
 
 def test_samples_to_compare_are_not_waited_for(build, uri, caplog):
