@@ -372,7 +372,7 @@ TABLES = st.sampled_from([{"n": 0}, {"n": 1}])
 
 FACTS = st.fixed_dictionaries(
     {"data": TABLES, "problem": TABLES},
-    optional={"python": st.just("3"), "threads": st.integers(0), "starts": TABLES, "host": st.just("node")},
+    optional={"python": st.just("3"), "threads": st.integers(0, 64), "starts": TABLES, "host": st.just("node")},
 )
 
 

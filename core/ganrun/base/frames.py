@@ -48,8 +48,8 @@ class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
 
     An error of ganrun's family gets the owner before its message, once, and the location. Any other exception, also
     `SystemExit` or `GeneratorExit`, becomes `error`, with its type, its text and the author's line; its cause is
-    chained. What the user or the system decides passes: `KeyboardInterrupt`, `Interrupted`, a signal. Cheap enough for
-    every call of an objective.
+    chained. What the user or the system decides passes: `KeyboardInterrupt`, `Interrupted`, a signal; and so does an
+    error that ends the run whoever meets it. Cheap enough for every call of an objective.
 
     Args:
         owner: The component or plugin, as messages name it.
@@ -74,7 +74,7 @@ class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or passes(error):
+        if error is None or passes(error) or (isinstance(error, GanrunError) and error.ends_run):
             return
         if isinstance(error, GanrunError):
             named = error.owned(self._owner)

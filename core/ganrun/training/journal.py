@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import tomli_w
 
 from ganrun.base.errors import RequestError
 from ganrun.base.secrets import without_secrets
-from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, LatestScore, Summary
+from ganrun.rundir.records import ENVIRONMENT, RECIPE, SUMMARY, LatestScore, Summary, last_files_in
 from ganrun.rundir.sessions import changes_between, with_session
 from ganrun.training.continuing import differences
 from ganrun.training.run import Run
@@ -46,7 +47,7 @@ def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
     run.announce(environment, "environment")
 
 
-def write_summary(run: Run, status: str, error: BaseException | None = None, *, announce: bool = True) -> None:
+def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
     """Write summary.json with the run's present state, and the scores that are recorded until its step; none where
     recipe.toml could not be written, and so there is no run.
 
@@ -54,16 +55,19 @@ def write_summary(run: Run, status: str, error: BaseException | None = None, *, 
         run: The run.
         status: `running`, `finished`, `failed` or `interrupted`.
         error: What stopped the run, if it failed.
-        announce: Whether observers hear of it.
 
     Raises:
         RunError: if it cannot be written.
     """
     if not run.directory.holds_run:
         return
-    if announce and run.directory.metrics_path.is_file():
+    if run.directory.metrics_path.is_file():
         run.announce(run.directory.metrics_path, "metrics")
-    summary = Summary(
+    run.announce(run.directory.write_json(SUMMARY, _summary(run, status, error).to_json()), "summary")
+
+
+def _summary(run: Run, status: str, error: BaseException | None) -> Summary:
+    return Summary(
         name=run.name,
         status=status,
         steps=run.step,
@@ -78,21 +82,21 @@ def write_summary(run: Run, status: str, error: BaseException | None = None, *, 
         faults=[{**fault, "text": without_secrets(fault["text"])} for fault in run.faults.to_json()],
         notes=run.notes,
     )
-    path = run.directory.write_json(SUMMARY, summary.to_json())
-    if announce:
-        run.announce(path, "summary")
 
 
 def amend_summary(run: Run, status: str, error: BaseException | None) -> None:
-    """Write summary.json once more, after the run's last event. Nobody hears of it, and the file's time stays that of
-    the run's end, as which trackers send it.
+    """Write the run's end and its faults into summary.json once more, after the last event. Nobody hears of it, and the
+    file's time stays that of the run's end, as which trackers send it.
 
     Raises:
         RunError: if it cannot be written.
     """
+    if not run.directory.holds_run:
+        return
     path = run.directory.summary_path
     before = path.stat() if path.exists() else None
-    write_summary(run, status, error, announce=False)
+    last = last_files_in(run.directory.summary()) or run.last_files
+    run.directory.write_json(SUMMARY, replace(_summary(run, status, error), last=last).to_json())
     if before is not None:
         with suppress(OSError):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ganrun.base.errors import ContractError
+from ganrun.base.errors import ContractError, GanrunError
 from ganrun.base.faults import Faults
 from ganrun.base.jsons import json_text
 from ganrun.base.launched import ALONE, Ranks
@@ -331,7 +331,11 @@ class Run:
 
     def _evaluating(self, what: str, done: int, total: int) -> None:
         self.interruption.check()
-        self.events.emit("evaluating", run=self, what=what, done=done, total=total)
+        try:
+            self.events.emit("evaluating", run=self, what=what, done=done, total=total)
+        except GanrunError as error:  # of an essential observer, not of the metric that is at work
+            error.ends_run = True
+            raise
 
 
 ENGINE_SECTIONS = ("loss", "grad", "augmentation", "lr", "perf", "eval")
