@@ -89,6 +89,7 @@ def test_of_two_starts_on_one_directory_one_trains(bench: Bench, seed: int) -> N
         ("observer", "step_ended", "OSError"),
         ("observer", "evaluated", "SystemExit"),
         ("essential", "step_ended", "KeyboardInterrupt"),
+        ("essential", "evaluating", "OSError"),
         ("other-brightness", "measure", "RecursionError"),
     ],
 )
