@@ -178,10 +178,10 @@ def header(key: Key) -> str:
 def _read(path: Path) -> str:
     try:
         return read_bytes(path, LONGEST_BYTES).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        raise RequestError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from None
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is no TOML") from None
