@@ -17,6 +17,11 @@ OF_OTHER_SHAPES = {"Adafactor", "LBFGS", "Muon"}
 NUMBERS = ("step", "mu_product", "eta", "mu")
 """What torch's optimisers keep as one number for each parameter."""
 
+AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "grad_avg", "momentum_buffer")
+SUMS = ("sum", "acc_delta", "prev", "step_size", "ax")
+KNOWN = {*NUMBERS, *AVERAGES, *SUMS}
+"""All that they keep, the rest in the shape of each parameter. What an optimiser that extends them adds is unknown."""
+
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     """Check a state before `optimizer` takes it up.
@@ -35,9 +40,9 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
 
 
 def _is_of_torch(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it is an optimiser of torch that keeps tensors of its parameters' shapes; what others keep is unknown."""
-    kind = type(optimizer)
-    return kind.__module__.startswith("torch.optim.") and kind.__name__ not in OF_OTHER_SHAPES
+    """Whether it is, or extends, an optimiser of torch that keeps tensors of its parameters' shapes."""
+    bases = {base.__name__ for base in type(optimizer).__mro__ if base.__module__.startswith("torch.optim.")}
+    return bool(bases - {"Optimizer"}) and not bases & OF_OTHER_SHAPES
 
 
 def _check_entries(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
@@ -60,10 +65,11 @@ def _fits(own: Any, stored: Any) -> bool:
 
 def _check_kept(parameters: Sequence[Tensor], kept: Sequence[Mapping[str, Any]]) -> None:
     """What torch's optimisers keep of each parameter is the same for all: numbers, and tensors of its shape."""
-    kinds = {frozenset((name, type(value)) for name, value in each.items()) for each in kept if each}
+    known = [{name: value for name, value in each.items() if name in KNOWN} for each in kept]
+    kinds = {frozenset((name, type(value)) for name, value in each.items()) for each in known if each}
     if len(kinds) > 1:
         raise ValueError("the optimiser has not kept the same of all parameters")
-    for parameter, each in zip(parameters, kept, strict=True):
+    for parameter, each in zip(parameters, known, strict=True):
         for name, value in each.items():
             if not (_is_number(value) if name in NUMBERS else _is_like(value, parameter)):
                 raise ValueError(f"the optimiser's {name} is {_shown(value)}, for weights {_shown(parameter)}")
