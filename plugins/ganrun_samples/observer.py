@@ -107,17 +107,21 @@ class Samples(ganrun.Observer):
             self._write_png(run, extra, lambda: AT_END[extra](run, self.settings.count))
 
     def _write_png(self, run: Run, role: str, draw: Callable[[], Picture | None]) -> None:
-        self._write(run, role, run.directory / role / f"step_{run.step:08d}.png", lambda: png(draw()))
+        """Write a picture of the weights. A run that was continued without any step left has it already."""
+        path = run.directory / role / f"step_{run.step:08d}.png"
+        is_known = run.step == self._first_step and path.is_file()
+        self._write(run, role, path, path.read_bytes if is_known else lambda: png(draw()))
 
     def _write(self, run: Run, role: str, path: Path, draw: Callable[[], bytes | None]) -> None:
-        """Write and announce a file, if there is anything to draw. A run that was continued without any step left
-        keeps the file that it has."""
-        if run.step == self._first_step and path.exists():
-            run.last_files[role] = str(path.relative_to(run.directory.path))  # a killed run did not say so
-            return
+        """Write and announce a file, if there is anything to draw. One that is there already, as after a run that was
+        killed or interrupted at its end, is only mentioned."""
         content = draw()
-        if content is not None:
-            path.parent.mkdir(exist_ok=True)
-            with atomic_path(path) as partial:
-                partial.write_bytes(content)
-            run.announce(path, role)
+        if content is None:
+            return
+        if path.is_file() and path.read_bytes() == content:
+            run.last_files[role] = str(path.relative_to(run.directory.path))
+            return
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_bytes(content)
+        run.announce(path, role)
