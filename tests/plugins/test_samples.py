@@ -479,6 +479,17 @@ def test_an_interrupted_run_has_curves_and_a_time_lapse_and_all_pictures_once_fi
     assert run.last_files["curves"] == again.last_files["curves"] == "curves.png"
 
 
+def test_curves_have_what_was_recorded_after_a_run_was_stopped_at_its_last_step(tmp_path):
+    tables = {**ADVERSARIAL, "loss": {"use": "gan", "latent_size": 4}}
+    tables["train"] = {**SMALL["train"], "steps": 3, "log_every_steps": 1}
+    with pytest.raises(Interrupted):
+        train({**tables, "breaker": {}}, tmp_path / "run", Breaking())
+    before = (tmp_path / "run/curves.png").read_bytes()
+    RunDirectory(tmp_path / "run").append_record(record(3, {}, Score("fid", 2.0, False, {})))
+    train(tables, tmp_path / "run", resume=True)
+    assert (tmp_path / "run/curves.png").read_bytes() != before
+
+
 class Alarm(Observer):
     """Ctrl-C in the first step, before the pictures of that step are drawn."""
 
