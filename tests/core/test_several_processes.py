@@ -208,9 +208,10 @@ def test_what_fails_in_one_process_is_said_once_and_stops_all(folder: Path, fail
 def test_a_batch_that_cannot_be_cut_is_refused_once(folder: Path) -> None:
     started = Started([*LAUNCHER, "r.toml", "--set", "train.batch_size=15", "--gpus", "2", "--output", "run"], folder)
     assert started.ended() == 2
-    text = "--set train.batch_size=15: [train] batch_size = 15: the batch is cut into equal parts for 2 processes; say 14"
-    said = started.said().strip()
-    assert said.endswith(text) and said.count(text) == 1  # on a busy machine, the second one may be the first to say it
+    place, said = "--set train.batch_size=15", started.said().strip()
+    text = f"{place}: [train] batch_size = 15: the batch is cut into equal parts for 2 processes; say 14"
+    # On a busy machine, the second process may be the first to say it.
+    assert said.endswith(text) and said.count(text) == 1
     assert not (folder / "run").exists()
 
 
