@@ -494,7 +494,15 @@ def test_a_lock_without_the_kernels_help_says_who_holds_it_and_outlives_no_proce
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[" * 5000, b'{"pid": -1}', b'{"host": "a", "pid": 1e400, "since": 1}', b"\xff"]
+    "content",
+    [
+        b"",
+        b"[" * 5000,
+        b'{"pid": -1}',
+        b'{"host": "a", "pid": 1e400, "since": 1}',
+        b'{"host": "a", "pid": 1, "since": 1%s}' % (b"0" * 400),
+        b"\xff",
+    ],
 )
 def test_the_text_of_a_lock_may_be_anything(tmp_path: Path, content: bytes) -> None:
     """As in old directories, which have an empty one."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self, TypeGuard
 
 from ganrun.base.errors import RequestError
 
@@ -42,6 +42,9 @@ DISPLACED_SECONDS = 0.2
 
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """What a file system without locks answers."""
+
+LATEST = 1e11
+"""Seconds since 1970 that no lock has: in the year 5138."""
 
 LOCKED_BYTE = 1 << 30
 """Windows locks a byte, which no other process can read then; this one lies behind the text."""
@@ -75,11 +78,11 @@ class Holder(NamedTuple):
         """
         with _opened(path) as file:
             seen, content = os.fstat(file.fileno()).st_mtime, file.read(4096)
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError, RecursionError, OverflowError):
             found = json.loads(content)
             if isinstance(found, dict):
                 host, pid, since = found.get("host"), found.get("pid"), found.get("since")
-                if isinstance(host, str) and type(pid) is int and pid > 0 and isinstance(since, int | float):
+                if isinstance(host, str) and type(pid) is int and pid > 0 and _is_time(since):
                     return cls(host, pid, float(since), seen)
         return cls(None, None, None, seen)
 
@@ -101,6 +104,11 @@ class Holder(NamedTuple):
         except PermissionError:
             return False
         return False
+
+
+def _is_time(value: object) -> TypeGuard[int | float]:
+    """Whether it may be seconds since 1970."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LATEST
 
 
 @contextmanager
