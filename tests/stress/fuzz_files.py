@@ -135,7 +135,11 @@ def changed_progress(content: bytes, chance: random.Random) -> bytes:
     """Another progress of a checkpoint, with tensors among its values."""
     progress = torch.load(io.BytesIO(content), weights_only=True)
     for _ in range(chance.choice((1, 1, 2))):
-        mutate(progress, chance, count=1) if chance.random() < 0.6 else _change_state(progress, chance)
+        if chance.random() < 0.6:
+            mutate(progress, chance, count=1)
+            continue
+        with suppress(KeyError, TypeError, AttributeError, IndexError):  # of what the first change has left
+            _change_state(progress, chance)
     file = io.BytesIO()
     with suppress(Exception):
         torch.save(progress, file)
