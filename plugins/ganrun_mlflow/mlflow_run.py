@@ -58,7 +58,7 @@ class MlflowRun:
 
     @property
     def client(self) -> MlflowClient:
-        """The store's client, after `open`. Taken anew for each request, so that there is none after `abandon`."""
+        """The store's client, after `open`. Taken again for each request, so that there is none after `abandon`."""
         assert self._client is not None
         self._check_wanted()
         return self._client
@@ -154,7 +154,7 @@ class MlflowRun:
     def _is_ours(self, found: MlflowEntity) -> bool:
         reason = claims.why_not_ours(found.data.tags, found.info.status, self.directory, self.state)
         if reason is not None:
-            log.warning("%s; %s gets one of its own", reason, self.directory.path)
+            log.warning("%s; %s gets a separate one", reason, self.directory.path)
         return reason is None
 
     def _create(self) -> None:

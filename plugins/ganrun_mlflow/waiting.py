@@ -15,7 +15,7 @@ from ganrun import RunError
 T = TypeVar("T")
 
 END_SECONDS = 60.0
-"""For everything that is sent when a run has ended, whatever the server does; the rest is left to `ganrun sync`."""
+"""For everything that is sent when a run has ended; the rest is left to `ganrun sync`."""
 
 INTERRUPTED_SECONDS = 20.0
 """The same after a signal: schedulers kill a process that has not ended 30 s after theirs."""
@@ -34,7 +34,7 @@ class Abandoned(BaseException):
 
 
 def within(deadline: float | Callable[[], float], work: Callable[[], T], what: str) -> T:
-    """Do some work in a thread of its own, and wait for it until a deadline, or Ctrl-C. Then it is left alone.
+    """Do some work in a separate thread, and wait for it until a deadline, or Ctrl-C. Then it is left alone.
 
     No time limit of a socket could replace this: it starts again with each byte, and looking up a name has none.
 

@@ -106,7 +106,7 @@ def worsening(scores: Sequence[tuple[int, Score]], evaluations: int) -> Trouble 
     """A score worsens for long: late collapse, as with BigGAN (Brock et al. 2019, arXiv:1809.11096, section 4).
 
     Each of the last evaluations is worse than each of as many at the score's best time, and on average a quarter of
-    what had been gained is lost: a rule for any score, whatever its unit and sign. Of 2n numbers in a random order, the
+    what had been gained is lost: a rule for any score, with any unit and sign. Of 2n numbers in a random order, the
     first half is the better one with probability (n!)² / (2n)!, which is 1 in 252 for n = 5.
     """
     alike = [

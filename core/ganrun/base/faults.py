@@ -112,7 +112,7 @@ class Faults:
         Args:
             of: Whose it is.
             at: What failed.
-            error: What was raised. A fault of somebody's code is told with its traceback.
+            error: What was raised. A fault of code is reported with its traceback.
             step: Steps done.
             then: What becomes of it: `is left out`.
         """
@@ -149,7 +149,7 @@ def _without_numbers(text: str) -> str:
 
 
 def _is_of_code(error: BaseException) -> bool:
-    """Whether a fault is told with its traceback."""
+    """Whether a fault is reported with its traceback."""
     return TRACEBACK_VARIABLE in os.environ or not (isinstance(error, GanrunError | OSError) or is_out_of_memory(error))
 
 

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader finds a complete file or none, and so does whoever starts after a power cut.
+"""Atomic writes: a reader finds a complete file or none, also after a power cut.
 
 A file is written beside its place, flushed to disk and renamed, and then its folder is flushed: a rename is kept by the
 folder alone. What a killed process leaves behind has a name that says so; `clear_leftovers` removes it.
@@ -53,8 +53,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder of files; replaces `path` if it exists. Missing folders around it are made.
 
-    A folder cannot be renamed onto another one, so the old one is first renamed aside. Whoever dies between the two
-    leaves both, whole: the next writer, or `clear_leftovers`, puts the old one back.
+    A folder cannot be renamed onto another one, so the old one is first renamed aside. A process that dies in
+    between leaves both, whole: the next writer, or `clear_leftovers`, puts the old one back.
     """
     _put_back(path)
     make_folder(path.parent)

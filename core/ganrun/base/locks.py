@@ -29,7 +29,7 @@ else:
     import fcntl
 
 PATIENCE_SECONDS = 1.0
-"""How long a lock is tried: whoever looks whether it is held holds it for a moment."""
+"""How long a lock is tried: a process that checks a lock holds it for a moment."""
 
 SIGN_SECONDS = 15.0
 """Time between two signs of life: the modification time of the file."""

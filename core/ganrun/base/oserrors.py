@@ -31,7 +31,7 @@ def os_reason(error: BaseException) -> str | None:
     """What the operating system says, and what to do: `No space left on device; free some …`.
 
     Args:
-        error: Of any library; the errors that led to it are looked at, too.
+        error: Of any library; the errors that led to it are examined as well.
 
     Returns:
         None if the operating system is not the reason.

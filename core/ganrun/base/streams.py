@@ -1,4 +1,4 @@
-"""Standard output and standard error of the process: whatever they lead to, no run is lost for it.
+"""Standard output and standard error of the process: no run is lost, wherever they lead.
 
 They may be closed, on a full disk, read by nobody any more, or in an encoding that lacks most characters.
 """
@@ -21,7 +21,7 @@ ESCAPE = "backslashreplace"
 READER_GONE = (errno.EPIPE, errno.ECONNRESET)
 
 ASCII = "ascii-escaped"
-"""ASCII under a name of its own. Where a stream says "ascii", click writes UTF-8 to it."""
+"""ASCII under another name. Where a stream says "ascii", click writes UTF-8 to it."""
 
 
 def protect_streams() -> None:

@@ -43,7 +43,7 @@ class Installed(NamedTuple):
 
 
 def installed_plugins() -> Installed:
-    """The plugins of every package, whatever the state of the others."""
+    """The plugins of every package, even if others are damaged."""
     found: dict[str, list[PluginEntry]] = {}
     faults: list[str] = []
     for distribution in distributions():

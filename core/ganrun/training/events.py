@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 EVENT_NAMES = tuple(event for event in vars(RunEvents) if not event.startswith("_"))
 
 STARTS = ("run_starting", "run_started")
-"""Events that later ones rely on: an observer that fails at one is left out, whatever the fault."""
+"""Events that later ones rely on: an observer that fails at one is always left out."""
 
 ENDS = ("run_failed", "run_ended")
-"""Events that reach every observer, whoever fails."""
+"""Events that reach every observer, even if another one fails."""
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +58,7 @@ class Events:
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Call every observer that implements `event`, in order. What others than essential ones raise is noted in the
-        run's `faults`, and of the two last events every observer hears, whatever another one raises.
+        run's `faults`. The two last events reach every observer, even if another one fails.
 
         Raises:
             RunError: naming an essential observer that fails; an error of ganrun's family is left as it is.

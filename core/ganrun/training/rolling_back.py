@@ -60,7 +60,7 @@ def roll_back(run: Run, meter: Meter, scorer: Scorer) -> None:
 def _restored(run: Run, wanted: RollBack) -> bool:
     """Whether there is a checkpoint; then the run has its state, and the directory nothing of later steps.
 
-    Its folder is written anew with the number of the attempt, so that a run that is killed goes on with that.
+    Its folder is written again with the number of the attempt, so that a run that is killed goes on with that.
     """
     found = _latest_until(run.directory.path, wanted.good_until)
     if found is None:
