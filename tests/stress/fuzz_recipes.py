@@ -51,6 +51,12 @@ def recipes() -> list[tuple[str, dict[str, Any]]]:
     return [(text, tomllib.loads(text)) for text in texts]
 
 
+@cache
+def settings() -> list[list[str]]:
+    """The dotted names of everything in each of them."""
+    return [[_path(tables, container, key) for container, key in places_in(tables)] for _, tables in recipes()]
+
+
 def document(chance: random.Random) -> bytes:
     """The content of a recipe's file."""
     kind, (text, tables) = chance.random(), chance.choice(recipes())
@@ -69,9 +75,7 @@ def document(chance: random.Random) -> bytes:
 
 def override(chance: random.Random) -> str:
     """What follows `--set`."""
-    _, tables = chance.choice(recipes())
-    keys = [_path(tables, container, key) for container, key in places_in(tables)]
-    key = chance.choice(keys) if chance.random() < 0.8 else chance.choice(TEXTS)
+    key = chance.choice(chance.choice(settings())) if chance.random() < 0.8 else chance.choice(TEXTS)
     if chance.random() < 0.2:
         key += chance.choice((".x", ".0", ".1", ".use", ".", "..", ".-1", "." + "a." * 40 + "b", ".99999999999"))
     if chance.random() < 0.03:
