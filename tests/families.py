@@ -93,6 +93,12 @@ DCGAN = {
 }
 NORMED = {**CONV, "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1, "norm": "batch"}}
 SPECTRAL = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "norm": "spectral"}}
+COMPARED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "minibatch": "discrimination"}}
+DEVIATING = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "minibatch": "deviation"}}
+TECHNIQUES = [
+    {"use": "feature-matching"},
+    *({"use": "historical-averaging", "slot": slot} for slot in ("generator", "discriminator")),
+]
 LAYERED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "norm": "layer"}}
 DROPPED = {**MLP, "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1, "norm": "none", "dropout": 0.3}}
 SNGAN = {"generator": {"use": "sngan", "widths": [4, 4]}, "discriminator": {"use": "sngan", "widths": [4]}}
@@ -145,6 +151,10 @@ FAMILIES = {
     "lsgan, dcgan": Family({**gan("lsgan"), **DCGAN}),
     "gan, averaged dcgan": Family({**gan(), **DCGAN, "ema": {"decay": 0.9}}),
     "gan, batch norm in both": Family({**gan(), **NORMED}),
+    "gan, improved techniques": Family(
+        {**gan(label_smoothing=0.1, latents="truncated"), **COMPARED, "regularizer": TECHNIQUES}
+    ),
+    "feature-matching": Family({**gan("feature-matching", latents="uniform"), **DEVIATING}),
     "wgan": Family({**gan("wgan", clip=0.1), **MLP, "optimizer": {"use": "rmsprop"}}),
     "wgan-gp": Family({**gan("wgan-gp"), **MLP, "optimizer": {"use": "adam", "schedule": "linear"}}),
     "wgan-gp, layer norm": Family({**gan("wgan-gp"), **LAYERED, **TWICE}),
