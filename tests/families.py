@@ -123,6 +123,12 @@ PROGRESSIVE = {
     "discriminator": {**GROWING, "group_size": 2},
     "stage": [{"from": 1, "batch_size": 8, "reset_optimizers": True}, {"from": 3, "lr": 2e-3}],
 }
+DETAILS = {"use": "lapgan", "widths": [4], "kernel_size": 3}
+LAPGAN = {
+    "loss": {"use": "lapgan", "noise_size": 4},
+    **{"generator_2": MLP["generator"], "generator_1": DETAILS, "generator_0": DETAILS},
+    **{f"discriminator_{level}": MLP["discriminator"] for level in range(3)},
+}
 R3GAN = {
     **networks(use="r3gan", widths=[8, 8], blocks=1, cardinality=4, embedding_size=4),
     "optimizer": {
@@ -170,6 +176,7 @@ FAMILIES = {
     "conditional-wgan-gp": Family({**by_class("conditional-wgan-gp"), **MLP}),
     "infogan": Family({"loss": {"use": "infogan", "noise_size": 4}, **MLP}),
     "infogan, as published": Family({"loss": {"use": "infogan"}, **networks(use="infogan-mnist")}),
+    "lapgan": Family(LAPGAN),
     "vae": Family({**gan("vae", likelihood="bernoulli"), **ENCODED}),
     "vae, beta": Family({**gan("vae", beta=4.0, warmup_steps=2), **ENCODED}),
     "vae, convolutions": Family({**gan("vae"), "generator": CONV["generator"], "encoder": NORMED["discriminator"]}),
