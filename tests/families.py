@@ -93,6 +93,12 @@ DCGAN = {
 }
 NORMED = {**CONV, "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1, "norm": "batch"}}
 SPECTRAL = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "norm": "spectral"}}
+COMPARED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "minibatch": "discrimination"}}
+DEVIATING = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "minibatch": "deviation"}}
+TECHNIQUES = [
+    {"use": "feature-matching"},
+    *({"use": "historical-averaging", "slot": slot} for slot in ("generator", "discriminator")),
+]
 LAYERED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "norm": "layer"}}
 DROPPED = {**MLP, "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1, "norm": "none", "dropout": 0.3}}
 SNGAN = {"generator": {"use": "sngan", "widths": [4, 4]}, "discriminator": {"use": "sngan", "widths": [4]}}
@@ -116,6 +122,12 @@ PROGRESSIVE = {
     "generator": GROWING,
     "discriminator": {**GROWING, "group_size": 2},
     "stage": [{"from": 1, "batch_size": 8, "reset_optimizers": True}, {"from": 3, "lr": 2e-3}],
+}
+DETAILS = {"use": "lapgan", "widths": [4], "kernel_size": 3}
+LAPGAN = {
+    "loss": {"use": "lapgan", "noise_size": 4},
+    **{"generator_2": MLP["generator"], "generator_1": DETAILS, "generator_0": DETAILS},
+    **{f"discriminator_{level}": MLP["discriminator"] for level in range(3)},
 }
 R3GAN = {
     **networks(use="r3gan", widths=[8, 8], blocks=1, cardinality=4, embedding_size=4),
@@ -145,6 +157,10 @@ FAMILIES = {
     "lsgan, dcgan": Family({**gan("lsgan"), **DCGAN}),
     "gan, averaged dcgan": Family({**gan(), **DCGAN, "ema": {"decay": 0.9}}),
     "gan, batch norm in both": Family({**gan(), **NORMED}),
+    "gan, improved techniques": Family(
+        {**gan(label_smoothing=0.1, latents="truncated"), **COMPARED, "regularizer": TECHNIQUES}
+    ),
+    "feature-matching": Family({**gan("feature-matching", latents="uniform"), **DEVIATING}),
     "wgan": Family({**gan("wgan", clip=0.1), **MLP, "optimizer": {"use": "rmsprop"}}),
     "wgan-gp": Family({**gan("wgan-gp"), **MLP, "optimizer": {"use": "adam", "schedule": "linear"}}),
     "wgan-gp, layer norm": Family({**gan("wgan-gp"), **LAYERED, **TWICE}),
@@ -160,6 +176,7 @@ FAMILIES = {
     "conditional-wgan-gp": Family({**by_class("conditional-wgan-gp"), **MLP}),
     "infogan": Family({"loss": {"use": "infogan", "noise_size": 4}, **MLP}),
     "infogan, as published": Family({"loss": {"use": "infogan"}, **networks(use="infogan-mnist")}),
+    "lapgan": Family(LAPGAN),
     "vae": Family({**gan("vae", likelihood="bernoulli"), **ENCODED}),
     "vae, beta": Family({**gan("vae", beta=4.0, warmup_steps=2), **ENCODED}),
     "vae, convolutions": Family({**gan("vae"), "generator": CONV["generator"], "encoder": NORMED["discriminator"]}),

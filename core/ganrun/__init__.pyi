@@ -171,6 +171,8 @@ from .rundir.records import (
 )
 from .toolkit.adversarial import (
     AdversarialLoss as AdversarialLoss,
+    LogisticLoss as LogisticLoss,
+    feature_distance as feature_distance,
     logistic_terms as logistic_terms,
     non_saturating_loss as non_saturating_loss,
 )
@@ -191,10 +193,14 @@ from .toolkit.equalized import (
 )
 from .toolkit.latents import (
     join_latents as join_latents,
+    random_noise as random_noise,
     random_one_hot as random_one_hot,
     split_latents as split_latents,
 )
-from .toolkit.minibatch import MinibatchDeviation as MinibatchDeviation
+from .toolkit.minibatch import (
+    MinibatchDeviation as MinibatchDeviation,
+    MinibatchDiscrimination as MinibatchDiscrimination,
+)
 from .toolkit.networks import (
     dcgan_init as dcgan_init,
     float32_tanh as float32_tanh,

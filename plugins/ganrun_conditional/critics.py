@@ -20,6 +20,7 @@ from ganrun import (
     Batch,
     ClassInLatents,
     DataSpec,
+    IncompatibleError,
     Inputs,
     Nets,
     Phase,
@@ -38,9 +39,9 @@ from ganrun_conditional.truncation import truncated
 class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
     """Five critic updates per generator update unless the recipe says otherwise."""
 
-    class Settings(ClassInLatents.Settings):
+    class Settings(ClassInLatents.Settings, AdversarialLoss.Settings):
         noise_size: int = Field(128, ge=1)
-        """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
+        """Length of the noise. The one-hot class follows it in a latent vector."""
 
         generator_samples: int = Field(1, ge=1)
         """Samples in a generator update, as a multiple of the batch. The authors of SNGAN and WGAN-GP have 2."""
@@ -52,7 +53,7 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
     class Sampling(ganrun.Settings):
         truncation: float | None = Field(None, gt=0)
         """Largest magnitude of the noise of samples, as if larger values were drawn again (BigGAN, section 3.1): less
-        trades variety for typical samples. Not truncated unless given."""
+        trades variety for typical samples. Not truncated unless given. Only for `latents = "normal"`."""
 
     settings: Settings
 
@@ -92,8 +93,7 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
         """Samples of the classes in the latents, their noise truncated: `(size, *sample_shape)` in [-1, 1]."""
         noise, classes = self.noise_and_classes(latents)
-        drawn = noise if sampling.truncation is None else truncated(noise, sampling.truncation)
-        samples: Tensor = nets.generator(drawn, labels=classes)
+        samples: Tensor = nets.generator(self._truncated(noise, sampling.truncation), labels=classes)
         return samples
 
     @abstractmethod
@@ -103,6 +103,14 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
     def reward(self, fake: Tensor) -> Tensor:
         """What the generator raises, a scalar, from the critic's values of samples."""
         return fake.mean()
+
+    def _truncated(self, noise: Tensor, threshold: float | None) -> Tensor:
+        if threshold is None:
+            return noise
+        if self.settings.latents != "normal":
+            text = f'[sampling] truncation bounds normal noise, and [loss] says latents = "{self.settings.latents}"'
+            raise IncompatibleError(f"{text}; leave one of them out")
+        return truncated(noise, threshold)
 
     def _samples(self, nets: Nets, latents: Tensor) -> tuple[Tensor, Tensor]:
         noise, classes = self.noise_and_classes(latents)

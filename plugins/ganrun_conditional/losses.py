@@ -9,29 +9,30 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ganrun import (
-    AdversarialLoss,
     Batch,
     ClassInLatents,
+    LogisticLoss,
     Nets,
     Ports,
     Reading,
-    Slot,
     Terms,
     join_latents,
     labels_of,
-    logistic_terms,
     non_saturating_loss,
 )
 
 
-class ConditionalGan(ClassInLatents, AdversarialLoss):
+class ConditionalGan(ClassInLatents, LogisticLoss):
     """A GAN whose two networks both take the class, so that samples can be drawn by class.
 
     Mirza and Osindero 2014 (arXiv:1411.1784), equation 2, with the non-saturating generator. How the class enters is
     each network's setting `labels`.
     """
 
-    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
+    class Settings(ClassInLatents.Settings, LogisticLoss.Settings):
+        pass
+
+    settings: Settings
 
     def ports(self, slot: str) -> Ports:
         """Both networks get the class as labels."""
@@ -42,7 +43,7 @@ class ConditionalGan(ClassInLatents, AdversarialLoss):
         noise, classes = self.noise_and_classes(batch.latents)
         real = nets.discriminator(batch.images, labels=labels_of(batch))
         fake = nets.discriminator(nets.generator(noise, labels=classes), labels=classes)
-        return Terms(minimise=logistic_terms(real, fake))
+        return Terms(minimise=self.logistic_terms(real, fake))
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(G(z|y)|y)]."""
@@ -51,20 +52,18 @@ class ConditionalGan(ClassInLatents, AdversarialLoss):
         return Terms(minimise={"fake": non_saturating_loss(fake)})
 
 
-class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
+class AuxiliaryClassifierGan(ClassInLatents, LogisticLoss):
     """AC-GAN: a discriminator that also classifies, and a generator that wants its class recognised.
 
     Odena, Olah and Shlens 2016 (arXiv:1610.09585), equations 2 and 3. The first of the discriminator's outputs is the
     logit of being real; the others are the classes' logits.
     """
 
-    class Settings(ClassInLatents.Settings):
+    class Settings(ClassInLatents.Settings, LogisticLoss.Settings):
         class_weight: float = Field(1.0, ge=0)
         """Weight of the classes' likelihood L_C beside the source's L_S; 1 in the paper."""
 
     settings: Settings
-
-    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
 
     def ports(self, slot: str) -> Ports:
         """The discriminator returns one logit for real, and one for each class."""
@@ -78,7 +77,7 @@ class AuxiliaryClassifierGan(ClassInLatents, AdversarialLoss):
         real, fake = nets.discriminator(batch.images), nets.discriminator(nets.generator(noise, labels=classes))
         likelihood = {"class_real": self._class_loss(real, labels), "class_fake": self._class_loss(fake, classes)}
         return Terms(
-            minimise={**logistic_terms(real[:, 0], fake[:, 0]), **likelihood},
+            minimise={**self.logistic_terms(real[:, 0], fake[:, 0]), **likelihood},
             report={"accuracy_real": _accuracy(real, labels), "accuracy_fake": _accuracy(fake, classes)},
         )
 

@@ -23,8 +23,11 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
+    MinibatchDeviation,
+    MinibatchDiscrimination,
     NetworkSpec,
     SpectralConv2d,
+    SpectralLinear,
     dcgan_init,
     float32_tanh,
     image_shape,
@@ -35,6 +38,9 @@ LEAK = 0.2
 
 WIDEST = 8
 """The widest layer's channels, as a multiple of `feature_maps`: what the paper's 64×64 networks reach."""
+
+GROUP = 4
+"""Samples whose deviation is one number, as in progressive growing (arXiv:1710.10196)."""
 
 Norm = Callable[[int], nn.Module]
 
@@ -101,6 +107,12 @@ class DcganDiscriminator(Discriminator):
         """batch is the paper's. A gradient penalty is computed per sample: take layer, instance or none. spectral
         bounds the weights of every layer, first and last included (arXiv:1802.05957), and replaces all other norms."""
 
+        minibatch: Literal["none", "deviation", "discrimination"] = "none"
+        """How the last layer sees samples beside others of their batch, so that a generator that always makes the same
+        sample is found out. deviation: one number for each group of 4 samples, how much they differ (arXiv:1710.10196,
+        section 3). discrimination: 100 learned measures of how near a sample is to the others (arXiv:1606.03498,
+        section 3.2)."""
+
         labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
@@ -109,16 +121,21 @@ class DcganDiscriminator(Discriminator):
         widths = _widths(settings.feature_maps, doublings)
         self.inputs = LabelledImages(spec, settings.labels)
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
-        self.layers = nn.Sequential(
-            *_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)),
-            convolution(widths[-1], spec.out_features, start),
-            nn.Flatten(),
-        )
+        hidden = list(_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)))
+        self.layers = nn.Sequential(*hidden, *_last(settings, widths[-1], start, spec.out_features))
+        self._hidden = len(hidden)
         self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images to the last hidden map `(batch, channels, 4, 4)`, 7×7 for 28 pixels: what feature matching matches."""
+        maps: Tensor = self.inputs(images, labels)
+        for layer in list(self.layers)[: self._hidden]:
+            maps = layer(maps)
+        return maps
 
 
 class Projection(nn.ConvTranspose2d):
@@ -152,6 +169,21 @@ def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | N
         if after:
             yield after(fan_out)
         yield nn.LeakyReLU(LEAK)
+
+
+def _last(settings: DcganDiscriminator.Settings, channels: int, start: int, outputs: int) -> Iterator[nn.Module]:
+    """The last layer, behind one that compares samples."""
+    is_spectral = settings.norm == "spectral"
+    if settings.minibatch == "discrimination":
+        compared = MinibatchDiscrimination(channels * start**2)
+        yield from (nn.Flatten(), compared)
+        yield (SpectralLinear if is_spectral else nn.Linear)(compared.features, outputs)
+        return
+    if settings.minibatch == "deviation":
+        yield MinibatchDeviation(GROUP)
+        channels += 1
+    yield (SpectralConv2d if is_spectral else nn.Conv2d)(channels, outputs, start)
+    yield nn.Flatten()
 
 
 def _layout(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:

@@ -11,41 +11,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import ganrun
 from ganrun import (
-    AdversarialLoss,
     Batch,
     Factor,
+    LogisticLoss,
     Nets,
     Ports,
     Reading,
-    Slot,
     Terms,
     join_latents,
-    logistic_terms,
     non_saturating_loss,
+    random_noise,
     random_one_hot,
     split_latents,
 )
 
 
-class InfoGan(AdversarialLoss):
+class InfoGan(LogisticLoss):
     """A GAN whose codes can be read from its samples: it finds classes and continuous factors without labels.
 
     Chen et al. 2016 (arXiv:1606.03657). A latent vector is noise, then one one-hot block for each categorical code,
-    then the continuous codes. Noise and continuous codes are uniform on (-1, 1), as in the authors' program.
+    then the continuous codes. Codes are, and noise is by default, uniform on (-1, 1), as in the authors' program.
     """
 
-    class Settings(ganrun.Settings):
+    class Settings(LogisticLoss.Settings):
+        latents: Literal["normal", "uniform", "truncated"] = "uniform"
+        """What noise is drawn from, number by number: the uniform distribution on (-1, 1), the normal one N(0, 1), or
+        the normal one truncated at ±2. Codes have their own."""
+
         noise_size: int = Field(62, ge=0)
-        """Length of the noise, uniform on (-1, 1)."""
+        """Length of the noise."""
 
         categorical: tuple[Annotated[int, Field(ge=2)], ...] = (10,)
         """Number of values of each categorical code; all values are equally likely."""
@@ -68,8 +70,6 @@ class InfoGan(AdversarialLoss):
 
     settings: Settings
 
-    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
-
     @property
     def latent_size(self) -> int:
         """Noise and codes together; 74 by default, as in the paper for MNIST."""
@@ -90,7 +90,15 @@ class InfoGan(AdversarialLoss):
 
     def latents(self, size: int, device: torch.device) -> Tensor:
         """Noise, one-hot codes and continuous codes `(size, latent_size)`, all drawn independently."""
-        return torch.cat([_drawn(factor, size, device) for factor in self.factors()], dim=1)
+        return torch.cat([self._drawn(factor, size, device) for factor in self.factors()], dim=1)
+
+    def _drawn(self, factor: Factor, size: int, device: torch.device) -> Tensor:
+        """Noise; equally likely values of a categorical code; continuous codes, uniform on (-1, 1)."""
+        if factor.kind == "noise":
+            return self.draw_noise(size, factor.size, device)
+        if factor.kind == "categorical":
+            return random_one_hot(size, factor.size, device)
+        return random_noise(size, factor.size, "uniform", device)
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x)] − E[log(1 − D(G(z, c)))] − λ L_I, which trains D, Q and what they share.
@@ -99,7 +107,7 @@ class InfoGan(AdversarialLoss):
         """
         real = nets.discriminator(batch.images)[:, 0]
         outputs = nets.discriminator(nets.generator(batch.latents))
-        return self._with_information(logistic_terms(real, outputs[:, 0]), batch.latents, outputs)
+        return self._with_information(self.logistic_terms(real, outputs[:, 0]), batch.latents, outputs)
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(G(z, c))] − λ L_I: the non-saturating form, as in the authors' program."""
@@ -180,10 +188,3 @@ def continuous_information(mean: Tensor, log_variance: Tensor, codes: Tensor) ->
     """
     squares = (codes - mean).square() * torch.exp(-log_variance)
     return math.log(2) - 0.5 * (math.log(2 * math.pi) + log_variance + squares).mean(dim=0)
-
-
-def _drawn(factor: Factor, size: int, device: torch.device) -> Tensor:
-    """Equally likely values of a categorical code; noise and continuous codes are uniform on (-1, 1)."""
-    if factor.kind == "categorical":
-        return random_one_hot(size, factor.size, device)
-    return torch.rand(size, factor.size, device=device) * 2 - 1

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor
 
-import ganrun
 from ganrun import (
     AdversarialLoss,
     Batch,
@@ -29,9 +28,9 @@ class ProgressiveGan(AdversarialLoss):
     are not faded.
     """
 
-    class Settings(ganrun.Settings):
+    class Settings(AdversarialLoss.Settings):
         latent_size: int = Field(512, ge=1)
-        """Length of a latent vector, drawn from N(0, I)."""
+        """Length of a latent vector."""
 
         penalty_weight: float = Field(10.0, ge=0)
         """λ, the weight of the gradient penalty."""

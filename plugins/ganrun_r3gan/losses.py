@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-import ganrun
 from ganrun import (
     AdversarialLoss,
     Batch,
@@ -39,9 +38,9 @@ class R3Gan(AdversarialLoss):
 
     slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, per_sample=True)}
 
-    class Settings(ganrun.Settings):
+    class Settings(AdversarialLoss.Settings):
         latent_size: int = Field(64, ge=1)
-        """Length of a latent vector, drawn from N(0, I)."""
+        """Length of a latent vector."""
 
         gamma: Scheduled = Field(GAMMA, ge=0)
         """γ, the weight of R1 and R2; each has the factor ½. The default is the schedule for CIFAR-10."""
@@ -86,9 +85,9 @@ class ConditionalR3Gan(ClassInLatents, R3Gan):
     equally likely classes, or with `draw_classes` those of the data, too.
     """
 
-    class Settings(ClassInLatents.Settings):
+    class Settings(ClassInLatents.Settings, AdversarialLoss.Settings):
         noise_size: int = Field(64, ge=1)
-        """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
+        """Length of the noise. The one-hot class follows it in a latent vector."""
 
         gamma: Scheduled = Field(GAMMA, ge=0)
         """γ, the weight of R1 and R2; each has the factor ½. The default is the schedule for CIFAR-10."""

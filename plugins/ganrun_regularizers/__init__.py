@@ -1,4 +1,4 @@
-"""Penalties beside any adversarial loss: on gradients, on weights, on what a discriminator says of the same image."""
+"""Penalties beside any adversarial loss: on gradients, on weights, on features, on what is said of the same image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_regularizers() -> Mapping[str, type[Regularizer]]:
-    """`r1`, `r2`, `gradient-penalty`, `dragan`, `consistency`, `lecam`, `orthogonal` and `path-length`."""
+    """`r1`, `r2`, `gradient-penalty`, `dragan`, `consistency`, `lecam`, `orthogonal`, `path-length`, `feature-matching`
+    and `historical-averaging`."""
     from ganrun_regularizers.discriminators import Consistency, LeCam
     from ganrun_regularizers.gradients import R1, R2, Dragan, GradientPenalty
     from ganrun_regularizers.networks import Orthogonal, PathLength
+    from ganrun_regularizers.techniques import FeatureMatching, HistoricalAveraging
 
     return {
         "r1": R1,
@@ -27,4 +29,6 @@ def ganrun_regularizers() -> Mapping[str, type[Regularizer]]:
         "lecam": LeCam,
         "orthogonal": Orthogonal,
         "path-length": PathLength,
+        "feature-matching": FeatureMatching,
+        "historical-averaging": HistoricalAveraging,
     }

@@ -11,25 +11,24 @@ from torch import Tensor
 
 import ganrun
 from ganrun import (
-    AdversarialLoss,
     Batch,
     ClassInLatents,
     Inputs,
+    LogisticLoss,
     Nets,
     Ports,
     Slot,
     Terms,
-    logistic_terms,
     non_saturating_loss,
 )
 
 
-class _Settings(ganrun.Settings):
+class _Settings(LogisticLoss.Settings):
     mixing: float = Field(0.9, ge=0, le=1)
     """Probability that a batch's styles are mixed: from a random layer on, they are those of other latents."""
 
 
-class StyleGan2(AdversarialLoss):
+class StyleGan2(LogisticLoss):
     """StyleGAN2: the non-saturating GAN loss on styles that are mixed in training, and truncated for samples.
 
     Karras et al. 2020 (arXiv:1912.04958); style mixing and truncation are those of Karras et al. 2019
@@ -38,7 +37,7 @@ class StyleGan2(AdversarialLoss):
 
     class Settings(_Settings):
         latent_size: int = Field(512, ge=1)
-        """Length of z, drawn from N(0, I)."""
+        """Length of z."""
 
     class Sampling(ganrun.Settings):
         psi: float = Field(1.0, ge=0)
@@ -46,8 +45,8 @@ class StyleGan2(AdversarialLoss):
         typical samples, 0 makes the mean image alone."""
 
     slots = {
+        **LogisticLoss.slots,
         "generator": Slot("generator", averaged=True, methods=("mapping", "synthesis")),
-        "discriminator": Slot("discriminator", augmented=True, boundary=0.0),
     }
 
     settings: _Settings
@@ -57,7 +56,7 @@ class StyleGan2(AdversarialLoss):
         fake = self.generated_inputs("discriminator", nets, batch)
         real = self.real_inputs("discriminator", batch)
         of_real, of_fake = (nets.discriminator(each.inputs, **each.conditions) for each in (real, fake))
-        return Terms(logistic_terms(of_real, of_fake), {"sign_real": of_real.sign().mean()})
+        return Terms(self.logistic_terms(of_real, of_fake), {"sign_real": of_real.sign().mean()})
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """E[softplus(−D(g(w)))]."""
@@ -89,7 +88,8 @@ class StyleGan2(AdversarialLoss):
         styles: Tensor = nets.generator.mapping(noise, **conditions)
         if self.settings.mixing == 0:
             return styles
-        others = nets.generator.mapping(torch.randn_like(noise), **conditions, remembered=False)
+        drawn = self.draw_noise(len(noise), noise.shape[1], noise.device)
+        others = nets.generator.mapping(drawn, **conditions, remembered=False)
         return torch.where(self._is_other(styles.shape[1], styles.device)[:, None], others, styles)
 
     def split(self, latents: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -113,7 +113,7 @@ class ConditionalStyleGan2(StyleGan2, ClassInLatents):
 
     class Settings(ClassInLatents.Settings, _Settings):
         noise_size: int = Field(512, ge=1)
-        """Length of z, drawn from N(0, I). The one-hot class follows it in a latent vector."""
+        """Length of z. The one-hot class follows it in a latent vector."""
 
     settings: Settings
 

@@ -29,7 +29,12 @@ def ganrun_discriminators() -> Mapping[str, type[Discriminator]]:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
-    """The losses `gan`, `minimax` and `lsgan`."""
-    from ganrun_vanilla.losses import LeastSquaresGan, MinimaxGan, NonSaturatingGan
+    """The losses `gan`, `minimax`, `lsgan` and `feature-matching`."""
+    from ganrun_vanilla.losses import FeatureMatchingGan, LeastSquaresGan, MinimaxGan, NonSaturatingGan
 
-    return {"gan": NonSaturatingGan, "minimax": MinimaxGan, "lsgan": LeastSquaresGan}
+    return {
+        "gan": NonSaturatingGan,
+        "minimax": MinimaxGan,
+        "lsgan": LeastSquaresGan,
+        "feature-matching": FeatureMatchingGan,
+    }

@@ -1,38 +1,36 @@
-"""The first GAN's two losses, on logits, and the least-squares loss, on the discriminator's raw output."""
+"""The first GAN's two losses and feature matching, on logits, and least squares, on the discriminator's raw output."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-import ganrun
-from ganrun import AdversarialLoss, Batch, Nets, Slot, Terms, logistic_terms, non_saturating_loss
+from ganrun import (
+    AdversarialLoss,
+    Batch,
+    LogisticLoss,
+    Nets,
+    Phase,
+    Slot,
+    Terms,
+    feature_distance,
+    non_saturating_loss,
+)
 
 
 class _Gan(AdversarialLoss):
-    """The first GAN's discriminator, and the settings that all three losses have.
+    """What all losses here have. `[train] repeat = { discriminator = k }` is the k of algorithm 1."""
 
-    `[train] repeat = { discriminator = k }` is the k of algorithm 1.
-    """
-
-    class Settings(ganrun.Settings):
+    class Settings(AdversarialLoss.Settings):
         latent_size: int = Field(64, ge=1)
-        """Length of a latent vector, drawn from N(0, I)."""
-
-    settings: Settings
-
-    slots = {**AdversarialLoss.slots, "discriminator": Slot("discriminator", augmented=True, boundary=0.0)}
+        """Length of a latent vector."""
 
     moved = {"n_discriminator": "train.repeat.discriminator"}
-
-    def discriminator(self, nets: Nets, batch: Batch) -> Terms:
-        """−E[log D(x)] − E[log(1 − D(G(z)))]: algorithm 1, the ascent on D, with its sign turned."""
-        real = nets.discriminator(batch.images)
-        fake = nets.discriminator(nets.generator(batch.latents))
-        return Terms(minimise=logistic_terms(real, fake))
 
     def generator(self, nets: Nets, batch: Batch) -> Terms:
         """The generator's loss."""
@@ -43,7 +41,20 @@ class _Gan(AdversarialLoss):
         """A scalar, from the discriminator's output for samples `(batch, 1)`."""
 
 
-class NonSaturatingGan(_Gan):
+class _LogisticGan(LogisticLoss, _Gan):
+    """The first GAN's discriminator."""
+
+    class Settings(LogisticLoss.Settings, _Gan.Settings):
+        pass
+
+    def discriminator(self, nets: Nets, batch: Batch) -> Terms:
+        """−E[log D(x)] − E[log(1 − D(G(z)))]: algorithm 1, the ascent on D, with its sign turned."""
+        real = nets.discriminator(batch.images)
+        fake = nets.discriminator(nets.generator(batch.latents))
+        return Terms(minimise=self.logistic_terms(real, fake))
+
+
+class NonSaturatingGan(_LogisticGan):
     """The GAN that is used in practice: the generator maximises log D(G(z)).
 
     Goodfellow et al. 2014 (arXiv:1406.2661), end of section 3: the same fixed point as the minimax game, with stronger
@@ -55,7 +66,7 @@ class NonSaturatingGan(_Gan):
         return non_saturating_loss(fake)
 
 
-class MinimaxGan(_Gan):
+class MinimaxGan(_LogisticGan):
     """The GAN as a zero-sum game: the generator minimises log(1 − D(G(z))).
 
     Goodfellow et al. 2014 (arXiv:1406.2661), equation 1 and algorithm 1. Its gradient vanishes where the discriminator
@@ -65,6 +76,28 @@ class MinimaxGan(_Gan):
     def generator_loss(self, fake: Tensor) -> Tensor:
         """E[log(1 − D(G(z)))]."""
         return -softplus(fake).mean()
+
+
+class FeatureMatchingGan(NonSaturatingGan):
+    """Feature matching: the generator matches the mean of the discriminator's features, and not its verdict.
+
+    Salimans et al. 2016 (arXiv:1606.03498), section 3.1: features are activations of a hidden layer. The discriminator
+    is that of the first GAN. Beside the terms of any other loss, take the regulariser `feature-matching`.
+    """
+
+    slots = {
+        **LogisticLoss.slots,
+        "discriminator": replace(LogisticLoss.slots["discriminator"], methods=("features",)),
+    }
+
+    def phases(self) -> Sequence[Phase]:
+        """The discriminator's phase, then the generator's, which reads its own batch of real images."""
+        return (self.discriminator_phase(), Phase("generator", self.generator, trains=("generator",)))
+
+    def generator(self, nets: Nets, batch: Batch) -> Terms:
+        """‖E[f(x)] − E[f(G(z))]‖₂², f the discriminator's method `features`."""
+        real, fake = (nets.discriminator.features(each) for each in (batch.images, nets.generator(batch.latents)))
+        return Terms(minimise={"features": feature_distance(real, fake)})
 
 
 class LeastSquaresGan(_Gan):

@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-import ganrun
 from ganrun import (
     AdversarialLoss,
     Batch,
@@ -25,9 +24,9 @@ from ganrun import (
 class _CriticGan(AdversarialLoss):
     """Five critic updates per generator update unless the recipe says otherwise; a generator that raises D(G(z))."""
 
-    class Settings(ganrun.Settings):
+    class Settings(AdversarialLoss.Settings):
         latent_size: int = Field(128, ge=1)
-        """Length of a latent vector, drawn from N(0, I)."""
+        """Length of a latent vector."""
 
     settings: Settings
 

@@ -78,7 +78,7 @@ def state_of(recipe: Recipe, loss: Loss) -> tuple[Penalties, TrainingState]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots_room, "build_augmentations", lambda *_: augmentations)
         slots = slots_room.build_slots(recipe, loss, networks, META)
-    penalties = Penalties(recipe, loss, META)
+    penalties = Penalties(recipe, loss, networks, META)
     return penalties, TrainingState(slots, loss.memory, penalties.memories())
 
 

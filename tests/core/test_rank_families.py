@@ -158,9 +158,10 @@ def test_two_ranks_have_equal_checkpoints_and_those_of_one_process(name: str, pa
 
 
 def uses(family: Family, kind: str) -> set[str]:
-    """The components of a kind that a family has, by name."""
-    found = family.tables.get(kind, {})
-    return {each["use"] for each in (found if isinstance(found, list) else [found]) if "use" in each}
+    """The components of a kind that a family has, by name; slots of several networks are numbered."""
+    tables = [table for name, table in family.tables.items() if name.split("_")[0] == kind]
+    listed = [each for table in tables for each in (table if isinstance(table, list) else [table])]
+    return {each["use"] for each in listed if "use" in each}
 
 
 @pytest.mark.parametrize("kind", ["loss", "generator", "discriminator", "regularizer", "augmentation"])

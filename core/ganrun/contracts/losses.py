@@ -278,8 +278,12 @@ class Loss(Component, ABC):
         """
 
     def latents(self, size: int, device: torch.device) -> Tensor:
-        """Draw `(size, latent_size)` latents on `device` from the global random stream: N(0, I) unless overridden."""
-        return torch.randn(size, self.latent_size, device=device)
+        """Draw `(size, latent_size)` latents on `device` from the global random stream: noise unless overridden."""
+        return self.draw_noise(size, self.latent_size, device)
+
+    def draw_noise(self, size: int, length: int, device: torch.device) -> Tensor:
+        """Draw noise, float32 `(size, length)`, for the latents or a part of them: N(0, I) unless overridden."""
+        return torch.randn(size, length, device=device)
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
         """Samples `(size, *sample_shape)` in [-1, 1] for scores and pictures.

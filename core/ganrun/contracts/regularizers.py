@@ -83,6 +83,19 @@ class Regularizer(Component, ABC):
             return "whose Settings are no subclass of ganrun.RegularizerSettings"
         return super().class_fault()
 
+    def prepare(self, nets: Nets) -> None:
+        """Add to the memory what has the size of a network's weights, such as a mean of them:
+
+            weights = getattr(nets, self.settings.slot).weights()
+            self.memory.register_buffer("mean", torch.zeros(sum(each.numel() for each in weights.values())))
+
+        Called once, with networks as they are initialised, without gradients. Where a run continues, its checkpoint
+        then replaces what the memory holds. Unless overridden, it does nothing.
+
+        Raises:
+            IncompatibleError: if the networks do not suit it.
+        """
+
     @abstractmethod
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
         """The penalty, a scalar ≥ 0: a mean over the batch, or a function of weights alone.

@@ -54,8 +54,8 @@ def assert_conforms(
         settings: Its settings, as in a recipe's table.
         spec: The spec to build it for: a `NetworkSpec` for a network, a `DataSpec` for a loss, an augmentation or a
             regulariser, a `ModelSpec` for a metric or an extractor; one of images unless given.
-        networks: For a loss that calls methods of its networks: the components to try it on, by slot, with their
-            default settings. In all other slots are networks of one layer.
+        networks: For a loss or a regulariser that calls methods of networks: the components to try it on, by slot, with
+            their default settings. In all other slots are networks of one layer.
 
     Raises:
         AssertionError: naming the clause that is broken.
@@ -69,7 +69,7 @@ def assert_conforms(
     undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
     assert not undocumented, f"settings without a docstring: {undocumented}"
     assert component.summary(), "the class has no docstring, so `ganrun list` has no summary for it"
-    check = partial(check_loss, networks=networks or {}) if kind == "loss" else _CHECKS[kind]
+    check: Callable[..., None] = partial(_CHECKS[kind], networks=networks) if networks else _CHECKS[kind]
     check(component, parsed, spec)
 
 
@@ -245,7 +245,7 @@ def _check_schedule(component: type[Schedule], settings: Any, _: object) -> None
     assert schedule.varies or len(set(factors)) == 1, "it says that it does not vary, and does"
 
 
-_CHECKS: dict[str, Callable[[Any, Any, Any], None]] = {
+_CHECKS: dict[str, Callable[..., None]] = {
     "generator": check_generator,
     "discriminator": check_discriminator,
     "network": check_network,

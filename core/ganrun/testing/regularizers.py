@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from ganrun.contracts.losses import Batch, Loss, Nets, Phase, Terms
+from ganrun.contracts.networks import Network
 from ganrun.contracts.regularizers import Regularizer
 from ganrun.contracts.slots import Slot
 from ganrun.contracts.specs import DataSpec
@@ -16,9 +17,14 @@ from ganrun.testing.losses import IMAGES, check_phases
 from ganrun.testing.trials import CPU, Trial
 
 
-def check_regularizer(component: type[Regularizer], settings: Any, spec: DataSpec | None) -> None:
+def check_regularizer(
+    component: type[Regularizer],
+    settings: Any,
+    spec: DataSpec | None,
+    networks: Mapping[str, type[Network]] | None = None,
+) -> None:
     """Its penalty is a scalar ≥ 0 that trains the network in its slot, and keeps the clauses of every objective."""
-    trial = _RegularizerTrial(component, settings, spec or IMAGES)
+    trial = _RegularizerTrial(component, settings, spec or IMAGES, networks=networks)
     check_phases(trial)
     (phase,) = trial.loss.phases()
     penalty = float(trial.terms(phase, trial.batch(phase.reads_images)).minimise["penalty"].detach())
@@ -29,12 +35,19 @@ class _RegularizerTrial(Trial):
     """A regulariser beside a loss that does nothing."""
 
     def __init__(
-        self, component: type[Regularizer], settings: Any, facts: DataSpec, device: torch.device = CPU
+        self,
+        component: type[Regularizer],
+        settings: Any,
+        facts: DataSpec,
+        device: torch.device = CPU,
+        networks: Mapping[str, type[Network]] | None = None,
     ) -> None:
-        super().__init__(partial(_Host, component), settings, facts, device)  # type: ignore[arg-type]
-        self.again = partial(_RegularizerTrial, component, settings, facts)
+        super().__init__(partial(_Host, component), settings, facts, device, networks)  # type: ignore[arg-type]
+        self.again = partial(_RegularizerTrial, component, settings, facts, networks=networks)
         assert isinstance(self.loss, _Host)
         self.remembering = self.loss.regularizer
+        self.remembering.prepare(self.nets())
+        self.remembering.memory.to(device)
         self.begin(self.remembering)
 
 

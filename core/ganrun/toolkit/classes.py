@@ -23,7 +23,7 @@ class ClassInLatents(Loss):
     """A mixin for losses whose generator takes a class: a latent vector is noise, then the class, one-hot.
 
         class ConditionalHinge(ClassInLatents, AdversarialLoss):
-            class Settings(ClassInLatents.Settings):
+            class Settings(ClassInLatents.Settings, AdversarialLoss.Settings):
                 ...
 
             def generator(self, nets, batch):
@@ -38,7 +38,7 @@ class ClassInLatents(Loss):
 
     class Settings(base.Settings):
         noise_size: int = Field(100, ge=1)
-        """Length of the noise, drawn from N(0, I). The one-hot class follows it in a latent vector."""
+        """Length of the noise. The one-hot class follows it in a latent vector."""
 
         draw_classes: Literal["equally", "as-data"] = "equally"
         """How often samples are of each class: equally, or as-data, each as often as among the records that the run
@@ -83,8 +83,8 @@ class ClassInLatents(Loss):
         self.memory.class_counts.copy_(torch.from_numpy(counts))
 
     def latents(self, size: int, device: torch.device) -> Tensor:
-        """Noise from N(0, I) and classes as `draw_classes` says, drawn independently: `(size, latent_size)`."""
-        noise = torch.randn(size, self.settings.noise_size, device=device)
+        """Noise by `draw_noise` and classes as `draw_classes` says, drawn independently: `(size, latent_size)`."""
+        noise = self.draw_noise(size, self.settings.noise_size, device)
         draw = self._equal_classes if self.settings.draw_classes == "equally" else self._classes_as_in_data
         classes = draw(size, device)
         return join_latents({"noise": noise, "class": classes}, self.factors())

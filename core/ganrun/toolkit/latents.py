@@ -1,8 +1,10 @@
-"""The parts of latent vectors, by factor."""
+"""Latent vectors: the distributions of noise, and parts by factor."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +12,27 @@ from torch.nn.functional import one_hot
 
 from ganrun.base.errors import ContractError
 from ganrun.contracts.specs import Factor
+
+Distribution = Literal["normal", "uniform", "truncated"]
+"""normal: N(0, 1). uniform: on (-1, 1). truncated: N(0, 1) without what lies beyond two standard deviations."""
+
+BOUND = 2.0
+"""Of truncated noise, in standard deviations of the normal distribution that is truncated."""
+
+
+def random_noise(size: int, length: int, distribution: Distribution, device: torch.device) -> Tensor:
+    """Draw noise from the global random stream, every number by itself: float32 `(size, length)`.
+
+    Truncated noise has the distribution of normal noise of which numbers beyond ±2 are drawn again. It is made of one
+    uniform number y each, as √2 erf⁻¹(y erf(√2)).
+    """
+    if distribution == "normal":
+        return torch.randn(size, length, device=device)
+    uniform = torch.rand(size, length, device=device) * 2 - 1
+    if distribution == "uniform":
+        return uniform
+    root = math.sqrt(2)
+    return (root * torch.erfinv(uniform * math.erf(BOUND / root))).clamp(-BOUND, BOUND)
 
 
 def split_latents(latents: Tensor, factors: Sequence[Factor]) -> dict[str, Tensor]:

@@ -43,3 +43,41 @@ class MinibatchDeviation(nn.Module):
         found: Tensor = (variance + EPSILON).sqrt().mean((1, 2, 3))
         self.mean.lerp_(found.detach().mean(), 0.01)
         return found.repeat(group)
+
+
+class MinibatchDiscrimination(nn.Module):
+    """Appends features: how near a sample is to all samples of its batch, by learned measures (Salimans et al. 2016,
+    arXiv:1606.03498, section 3.2).
+
+    M_i = f(x_i) T, a matrix of B rows; o(x_i)_b = Σ_j exp(−‖M_ib − M_jb‖₁), over all samples j, i among them. In
+    evaluation, each measure is the running mean of its values, so that no output depends on other samples. The memory
+    that it takes grows with the square of the batch: B · C numbers for each pair.
+
+    T starts from N(0, 1 / features), so that entries of M are as large as the features.
+
+    Args:
+        features: A, features of a sample.
+        measures: B, the rows of M.
+        length: C, numbers in a row.
+    """
+
+    mean: Tensor
+
+    def __init__(self, features: int, measures: int = 100, length: int = 5) -> None:
+        super().__init__()
+        self.tensor = nn.Parameter(torch.randn(features, measures, length) / features**0.5)
+        self.register_buffer("mean", torch.zeros(measures))
+        self.features = features + measures
+        """Features that `forward` returns."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(batch, features)` to `(batch, features + measures)`."""
+        found = self._measured(features) if self.training else self.mean.expand(len(features), -1)
+        return torch.cat([features, found.to(features.dtype)], dim=1)
+
+    def _measured(self, features: Tensor) -> Tensor:
+        """o(x_i) of each sample, `(batch, measures)`."""
+        rows = (features @ self.tensor.flatten(1)).view(-1, *self.tensor.shape[1:]).to(self.mean.dtype)
+        found: Tensor = torch.exp(-(rows[:, None] - rows[None]).abs().sum(-1)).sum(1)
+        self.mean.lerp_(found.detach().mean(0), 0.01)
+        return found

@@ -32,6 +32,7 @@ class Penalties:
     Args:
         recipe: The recipe.
         loss: Its loss.
+        networks: Its networks, as they are initialised.
         device: Where their memories are kept.
 
     Raises:
@@ -39,18 +40,22 @@ class Penalties:
             phase trains.
     """
 
-    def __init__(self, recipe: Recipe, loss: Loss, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], device: torch.device) -> None:
         self._recipe, self._loss, self._device = recipe, loss, device
-        self._built: list[tuple[ComponentConfig, Regularizer]] = []
-        for config in recipe.regularizers:
-            with frame_of(recipe, config, "__init__"):
-                check_regularized(loss, config.settings.slot)  # type: ignore[attr-defined]
-                seed = derived_seed(recipe.train.seed, *map(str, config.key))
-                with isolated_random(torch.device("cpu"), seed):
-                    regularizer: Regularizer = config.build(loss)
-                check_memory(regularizer.memory)
-                regularizer.memory.to(device)
-            self._built.append((config, regularizer))
+        nets = Nets({name: View(network) for name, network in networks.items()})
+        self._built = [(config, self._prepared(config, nets)) for config in recipe.regularizers]
+
+    def _prepared(self, config: ComponentConfig, nets: Nets) -> Regularizer:
+        seed = derived_seed(self._recipe.train.seed, *map(str, config.key))
+        with frame_of(self._recipe, config, "__init__"):
+            check_regularized(self._loss, config.settings.slot)  # type: ignore[attr-defined]
+            with isolated_random(torch.device("cpu"), seed):
+                regularizer: Regularizer = config.build(self._loss)
+        with frame_of(self._recipe, config, "prepare"), isolated_random(self._device, seed), torch.no_grad():
+            regularizer.prepare(nets)
+            check_memory(regularizer.memory)
+        regularizer.memory.to(self._device)
+        return regularizer
 
     def memories(self) -> dict[str, nn.Module]:
         """What each remembers, by the name of its file in a checkpoint: `regularizer.<number>`."""
