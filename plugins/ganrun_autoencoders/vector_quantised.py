@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -25,12 +26,14 @@ from ganrun import (
     Split,
     Terms,
     exact_float32,
+    gathered_over_ranks,
     halved_shape,
+    ranks,
 )
 from ganrun_autoencoders.moving import begin_step, remember, see
 
-DEAD = 0.01
-"""A code to which fewer vectors of a batch are nearest, on the moving mean, is dead."""
+DEAD = 0.03
+"""A code is dead if it is used less than this share of what it would be used if all codes were used alike."""
 
 VARIANCE_ROWS = 1000
 """Training records, evenly spaced, whose variance scales the reconstruction error."""
@@ -47,7 +50,7 @@ class VqVae(Loss):
         N_k ← γ N_k + (1 − γ) n_k,   m_k ← γ m_k + (1 − γ) Σ z_e,   e_k = m_k / Ñ_k,   Ñ_k = N (N_k + ε) / (N + K ε)
 
     with n_k and Σ over the vectors of the whole batch that are nearest to e_k, and N = Σ N_k. A latent vector holds a
-    one-hot code for each place of the map. The prior is no trained network, as the paper's PixelCNN: each place has its
+    one-hot code for each place of the map. The codebook starts as vectors of the first batch, drawn at random. The prior is no trained network, as the paper's PixelCNN: each place has its
     code by itself, with the frequency that it has there in the last training batches. Reconstructions show what the
     model has learned; samples show local structure alone.
     """
@@ -70,6 +73,10 @@ class VqVae(Loss):
 
         smoothing: float = Field(1e-5, gt=0)
         """ε: added to the count of each code. It draws codes that are no longer used towards the origin."""
+
+        restarts: bool = True
+        """Whether dead codes take the place of vectors of the batch, drawn at random, as in Dhariwal et al. 2020
+        (arXiv:2005.00341). A code is dead if its moving count is below 3 % of the mean count of all codes."""
 
     slots = {
         "generator": Slot("generator", averaged=True),
@@ -131,8 +138,8 @@ class VqVae(Loss):
         Also reported: the perplexity of the codes in this part of the batch, at most K, and the number of dead codes.
         """
         memory, settings = self.memory, self.settings
-        begin_step(memory, batch.step, settings.decay, "usage", "sums")
         encoded = nets.encoder(batch.images)
+        self._begin_step(encoded.detach(), batch.step)
         codes = self.nearest(encoded)
         self._see(codes, encoded.detach(), batch.step)
         vectors = self.vectors_of(codes.flatten(1))
@@ -142,7 +149,7 @@ class VqVae(Loss):
                 "reconstruction": mse_loss(reconstructed, batch.images) / memory.data_variance,
                 "commitment": settings.commitment * mse_loss(encoded, vectors),
             },
-            {"perplexity": perplexity(codes), "dead_codes": (memory.usage.sum(0) < DEAD).sum()},
+            {"perplexity": perplexity(codes), "dead_codes": self.is_dead.sum()},
         )
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
@@ -169,6 +176,12 @@ class VqVae(Loss):
         smoothed = total * (counts + epsilon) / (total + len(counts) * epsilon)
         return self.memory.sums / smoothed[:, None]
 
+    @property
+    def is_dead(self) -> Tensor:
+        """Which codes are dead: bool `(codes,)`."""
+        counts = self.memory.usage.sum(0)
+        return counts < DEAD * counts.mean()
+
     def nearest(self, encoded: Tensor) -> Tensor:
         """The codes nearest to the vectors of a map, one-hot: `(batch, code_size, …)` to `(batch, places, codes)`."""
         return nearest_codes(encoded.flatten(2).mT, self.codebook)
@@ -177,6 +190,24 @@ class VqVae(Loss):
         """The map of vectors `(batch, code_size, height, width)` that latents `(batch, latent_size)` stand for."""
         vectors = latents.unflatten(1, (-1, self.settings.codes)) @ self.codebook  # type: ignore[no-untyped-call]
         return vectors.mT.unflatten(2, self.sides)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _begin_step(self, encoded: Tensor, step: Tensor) -> None:
+        """Move the means; where a step begins, restart dead codes and, in the first one, start all."""
+        memory = self.memory
+        is_first, begins = memory.seen_step < 0, memory.seen_step != step
+        begin_step(memory, step, self.settings.decay, "usage", "sums")
+        restarted = (is_first | self.is_dead) if self.settings.restarts else is_first.expand(self.settings.codes)
+        mean_count = memory.usage.sum() / self.settings.codes
+        places = (restarted & begins)[:, None]
+        memory.sums.copy_(torch.where(places, mean_count * self._drawn(encoded), memory.sums))
+        memory.usage.copy_(torch.where(places.mT, mean_count / len(memory.usage), memory.usage))
+
+    def _drawn(self, encoded: Tensor) -> Tensor:
+        """A vector for each code, drawn from those of all ranks: `(codes, code_size)`."""
+        vectors, codes = encoded.flatten(2).mT.flatten(0, 1), self.settings.codes
+        rows = torch.randint(len(vectors), (ceil(codes / ranks().total),), device=encoded.device)
+        return gathered_over_ranks(vectors[rows])[:codes]
 
     @torch.no_grad()
     def _see(self, codes: Tensor, encoded: Tensor, step: Tensor) -> None:
