@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,6 @@ from ganrun import (
     exact_float32,
     gathered_over_ranks,
     halved_shape,
-    ranks,
 )
 from ganrun_autoencoders.moving import begin_step, remember, see
 
@@ -44,15 +42,17 @@ class VqVae(Loss):
 
     Van den Oord et al. 2017 (arXiv:1711.00937), equation 3. The vectors of the encoder's map z_e are replaced by the
     nearest ones of the codebook (equations 1 and 2), the decoder's gradient is copied to z_e (straight-through), and
-    the codebook follows by the moving means of appendix A.1, with Laplace smoothing, as in the authors' example program:
+    the codebook follows by the moving means of appendix A.1, with the Laplace smoothing of the authors' program:
 
         loss = E‖x − Dec(e)‖² / Var(x) + β E‖z_e − e‖²
         N_k ← γ N_k + (1 − γ) n_k,   m_k ← γ m_k + (1 − γ) Σ z_e,   e_k = m_k / Ñ_k,   Ñ_k = N (N_k + ε) / (N + K ε)
 
-    with n_k and Σ over the vectors of the whole batch that are nearest to e_k, and N = Σ N_k. A latent vector holds a
-    one-hot code for each place of the map. The codebook starts as vectors of the first batch, drawn at random. The prior is no trained network, as the paper's PixelCNN: each place has its
-    code by itself, with the frequency that it has there in the last training batches. Reconstructions show what the
-    model has learned; samples show local structure alone.
+    with n_k and Σ over the vectors of the whole batch that are nearest to e_k, and N = Σ N_k. The codebook starts as
+    vectors of the first batch, drawn at random.
+
+    A latent vector holds a one-hot code for each place of the map. The paper's prior is a trained PixelCNN; here each
+    place has its code by itself, drawn by the frequencies that codes have there in the last training batches. So
+    reconstructions show what the model has learned, and samples show local structure alone.
     """
 
     class Settings(ganrun.Settings):
@@ -204,9 +204,9 @@ class VqVae(Loss):
         memory.usage.copy_(torch.where(places.mT, mean_count / len(memory.usage), memory.usage))
 
     def _drawn(self, encoded: Tensor) -> Tensor:
-        """A vector for each code, drawn from those of all ranks: `(codes, code_size)`."""
+        """A vector for each code, drawn from those of the first rank: `(codes, code_size)`."""
         vectors, codes = encoded.flatten(2).mT.flatten(0, 1), self.settings.codes
-        rows = torch.randint(len(vectors), (ceil(codes / ranks().total),), device=encoded.device)
+        rows = torch.randint(len(vectors), (codes,), device=encoded.device)
         return gathered_over_ranks(vectors[rows])[:codes]
 
     @torch.no_grad()
