@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomli_w
+
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.recipe import Recipe
+from ganrun.testing import registry_with
 from tests.contract import (
     test_cyclegan,
     test_flow,
@@ -19,13 +23,8 @@ from tests.contract import (
     test_path_length,
     test_pix2pix,
     test_unrolled,
-    test_vae_gan,
     test_vqvae,
 )
-
-from ganrun.recipe.reader import load_recipe
-from ganrun.recipe.recipe import Recipe
-from ganrun.testing import registry_with
 
 Tables = dict[str, Any]
 
@@ -141,6 +140,9 @@ R3GAN = {
 GAMMA = {"gamma": {"schedule": "cosine", "start": 0.5, "end": 0.05, "steps": 2}}
 ENCODED = {"generator": MLP["generator"], "encoder": MLP["generator"]}
 QUARTERS = {"encoder": {"use": "quarters"}, "decoder": {"use": "quarters"}}
+JUDGED = {**ENCODED, "discriminator": {"use": "vae-gan", "feature_maps": 2, "stages": 2, "hidden": 4}}
+RESIDUAL = {"use": "vq-vae", "width": 4, "blocks": 1}
+CODES = {"loss": {"use": "vq-vae", "codes": 6, "code_size": 4}, "encoder": RESIDUAL, "generator": RESIDUAL}
 POINTS = {"data": {"use": "gaussians", "count": 64}}
 PAIRED = test_pix2pix.TABLES
 TWICE = {"train": {"repeat": {"discriminator": 2}}}
@@ -180,6 +182,10 @@ FAMILIES = {
     "vae": Family({**gan("vae", likelihood="bernoulli"), **ENCODED}),
     "vae, beta": Family({**gan("vae", beta=4.0, warmup_steps=2), **ENCODED}),
     "vae, convolutions": Family({**gan("vae"), "generator": CONV["generator"], "encoder": NORMED["discriminator"]}),
+    "autoencoder": Family({**gan("autoencoder"), **ENCODED}),
+    "aae": Family({**gan("aae"), **ENCODED, "discriminator": MLP["discriminator"]}),
+    "vae-gan": Family({**gan("vae-gan"), **JUDGED}),
+    "vq-vae": Family(CODES),
     "stylegan2": Family({**gan("stylegan2", mixing=0.9), **STYLEGAN2}),
     "stylegan": Family(
         {**by_class("conditional-stylegan2"), **STYLEGAN2, "generator": {**STYLEGAN2["generator"], "use": "stylegan"}}
@@ -198,13 +204,9 @@ FAMILIES = {
     "ada": Family(augmented("ada", images=50, noise=1.0, cutout=1.0)),
     "ada on a schedule": Family(augmented("ada", p={"schedule": "linear", "start": 0.0, "end": 0.5})),
     "vqvae": Family({"loss": {"use": "vqvae"}, "codebook": {"use": "codebook"}, **QUARTERS}, (test_vqvae.Plugin(),)),
-    "vqvae-ema": Family({"loss": {"use": "vqvae-ema"}, **QUARTERS}, (test_vqvae.Plugin(),)),
     "cyclegan": Family(test_cyclegan.TABLES, (test_cyclegan.Plugin(),)),
     "pix2pix": Family(PAIRED, (test_pix2pix.Plugin(),)),
     "unrolled": Family({"loss": {"use": "unrolled"}, **MLP}, (test_unrolled.Plugin(),)),
-    "vae-gan": Family(
-        {"loss": {"use": "vae-gan"}, **ENCODED, "discriminator": {"use": "featured"}}, (test_vae_gan.Plugin(),)
-    ),
     "flow": Family({"loss": {"use": "flow"}, "velocity": {"use": "velocity"}}, (test_flow.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),

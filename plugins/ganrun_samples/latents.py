@@ -62,7 +62,8 @@ def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tens
 
     Normal noise moves by `slerp`. Uniform noise and continuous codes move linearly: all points of a cube are equally
     likely, and a great circle would leave the cube. Categorical codes and given records keep their values at the start:
-    nothing between two of them was trained.
+    nothing between two of them was trained. Where there are only categorical codes, as in a VQ-VAE, one after the other
+    changes from start to end.
 
     Args:
         model: Decodes the latents.
@@ -71,8 +72,11 @@ def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tens
         steps: At least 2.
     """
     shares = torch.linspace(0, 1, steps)[:, None]
+    factors = model.spec.factors
+    if all(factor.kind == "categorical" for factor in factors):
+        return _one_after_another(starts[:, None], ends[:, None], shares, factors)
     parts = []
-    for factor in model.spec.factors:
+    for factor in factors:
         place = model.spec.place(factor)
         parts.append(_path_of(model, factor)(starts[:, None, place], ends[:, None, place], shares))
     return torch.cat(parts, -1)
@@ -86,6 +90,13 @@ def _path_of(model: Model, factor: Factor) -> Callable[[Tensor, Tensor, Tensor],
 
 def _constant(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     return start.expand(-1, len(share), -1)
+
+
+def _one_after_another(start: Tensor, end: Tensor, shares: Tensor, factors: Sequence[Factor]) -> Tensor:
+    """At a share of the way, that share of the factors has changed: the first ones."""
+    sizes = torch.tensor([factor.size for factor in factors])
+    numbers = torch.arange(len(factors)).repeat_interleave(sizes)
+    return torch.where(numbers < shares * len(factors), end, start)
 
 
 def _is_uniform(model: Model, factor: Factor) -> bool:

@@ -129,7 +129,7 @@ COVERED = (
     "penalties on the generator",
     "diffaugment",
     "ada",
-    "vqvae-ema",
+    "vq-vae",
     "cyclegan",
     "unrolled",
     "lion",

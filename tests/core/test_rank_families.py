@@ -33,7 +33,6 @@ from ganrun.training.step import build_step
 REMEMBERING = (
     *("stylegan2", "stylegan", "stylegan2, ada", "path-lengths", "penalties on the generator"),  # a mean of lengths
     *("penalties on outputs", "lazy penalties"),  # means of outputs
-    "vqvae-ema",  # means of vectors
     "cyclegan",  # a pool
 )
 

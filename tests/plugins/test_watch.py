@@ -118,7 +118,7 @@ def test_a_score_worsens_whatever_its_unit_and_direction(sign, offset) -> None:
 # ── In a run ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["gan, dropout", "hinge, sngan", "acgan", "vqvae-ema", "cyclegan"])
+@pytest.mark.parametrize("name", ["gan, dropout", "hinge, sngan", "acgan", "vq-vae", "cyclegan"])
 def test_weights_are_those_of_a_run_without_it(name, tmp_path) -> None:
     family = FAMILIES[name]
     tables = {**family.recipe(steps=2, log_every_steps=1), "checkpoints": {}}
