@@ -75,7 +75,7 @@ class FlowMatching(Loss):
         x₀ ~ N(0, I) are the latents, x₁ the real images.
         """
         noise, images = self.noise_in(batch.latents), batch.images
-        time = torch.rand(batch.size, device=noise.device)
+        time = torch.rand(batch.size, device=noise.device, dtype=noise.dtype)
         between = torch.lerp(noise, images, time.view(-1, *(1 for _ in self.spec.sample_shape)))
         velocity = nets.velocity(between, time=time, **self.training_conditions(batch))
         return Terms({"error": mse_loss(velocity, images - noise)})
