@@ -189,6 +189,10 @@ from .toolkit.equalized import (
     EqualizedConv2d as EqualizedConv2d,
     EqualizedLinear as EqualizedLinear,
 )
+from .toolkit.interpolation import (
+    interpolated_latents as interpolated_latents,
+    slerp as slerp,
+)
 from .toolkit.latents import (
     join_latents as join_latents,
     random_one_hot as random_one_hot,
