@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomli_w
-
-from ganrun.recipe.reader import load_recipe
-from ganrun.recipe.recipe import Recipe
-from ganrun.testing import registry_with
 from tests.contract import (
     test_cyclegan,
     test_flow,
@@ -26,6 +22,10 @@ from tests.contract import (
     test_vae_gan,
     test_vqvae,
 )
+
+from ganrun.recipe.reader import load_recipe
+from ganrun.recipe.recipe import Recipe
+from ganrun.testing import registry_with
 
 Tables = dict[str, Any]
 

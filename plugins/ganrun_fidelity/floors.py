@@ -85,6 +85,11 @@ class FlooredMetric(Metric, Generic[C, R]):
         return {}
 
     @property
+    def floor_samples(self) -> int | None:
+        """Images that the floor needs: as many as samples; None if the expected value is the same for any number."""
+        return self.settings.samples
+
+    @property
     def source(self) -> str:
         """Identifies what it reads of pictures: part of the floor's cache key."""
         return "pixels"
@@ -134,10 +139,11 @@ class FlooredMetric(Metric, Generic[C, R]):
         return baseline
 
     def _floor_of(self, data: Data, split: str | None) -> _Floor[C] | None:
-        """The floor on this split; None if it holds fewer images than the metric takes samples."""
-        count = self.settings.samples
-        if split is None or count_of(data, split) < max(count, self.least):
+        """The floor on this split; None if it holds too few images."""
+        available = 0 if split is None else count_of(data, split)
+        if split is None or available < max(self.floor_samples or 0, self.least):
             return None
+        count = min(self.settings.samples, available)
 
         def request(evaluation: Evaluation) -> C:
             return self.request_real(evaluation, count, split)

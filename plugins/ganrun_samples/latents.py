@@ -30,8 +30,7 @@ DRAWS = 4096
 
 
 def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
-    """Latents between pairs, as `ganrun.interpolated_latents`: `(count, steps, latent_size)`; the first step is the start, the
-    last is the end.
+    """Latents between pairs, as `ganrun.interpolated_latents`: `(count, steps, latent_size)`, from start to end.
 
     Args:
         model: Decodes the latents.

@@ -55,7 +55,7 @@ def interpolated_latents(starts: Tensor, ends: Tensor, share: Tensor, spec: Mode
         place = spec.place(factor)
         start, end = starts[..., place], ends[..., place]
         if factor.kind in ("categorical", "given"):
-            parts.append(torch.broadcast_tensors(start, share)[0])
+            parts.append(start.expand(torch.broadcast_shapes(start.shape, (*share.shape[:-1], factor.size))))
         else:
             between = _straight if _is_straight(factor, draws[:, place]) else slerp
             parts.append(between(start, end, share))
