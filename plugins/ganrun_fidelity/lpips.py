@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -115,7 +114,7 @@ class _Stages(nn.Module):
         super().__init__()
         from torchvision.models import vgg16
 
-        layers = VGG.load(partial(vgg16, init_weights=False), vgg).features
+        layers = VGG.load(lambda: vgg16(init_weights=False).features, vgg, "features.")
         bounds = zip((0, *ENDS[:-1]), ENDS, strict=True)
         self.stages = nn.ModuleList(layers[start:end] for start, end in bounds)
         self.scales = nn.ParameterList(each.sqrt() for each in _channel_weights(linear))

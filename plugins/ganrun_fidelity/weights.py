@@ -83,17 +83,19 @@ class Published:
             raise self.mismatch(path, f"it holds a {type(state).__name__} and no tensors by name")
         return dict(state)
 
-    def load(self, network: Callable[[], N], path: Path) -> N:
+    def load(self, network: Callable[[], N], path: Path, prefix: str = "") -> N:
         """The network with the weights in a file.
 
         Args:
             network: Builds the network; called on the meta device, so that it allocates nothing.
             path: The file.
+            prefix: Of the names of the network's tensors in the file, if it holds others, too.
 
         Raises:
             PreflightError: if they are not the network's weights.
         """
-        state = self.state(path)
+        found = self.state(path)
+        state = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         with torch.device("meta"):
             built = network()
         try:
