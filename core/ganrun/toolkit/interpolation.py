@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ganrun.contracts.specs import Factor, ModelSpec
+from ganrun.contracts.specs import ModelSpec
 
 SMALLEST_SINE = 1e-7
 """Below it two directions count as parallel or opposite."""
@@ -55,10 +55,11 @@ def interpolated_latents(starts: Tensor, ends: Tensor, share: Tensor, spec: Mode
         place = spec.place(factor)
         start, end = starts[..., place], ends[..., place]
         if factor.kind in ("categorical", "given"):
-            parts.append(start.expand(torch.broadcast_shapes(start.shape, (*share.shape[:-1], factor.size))))
+            parts.append(_straight(start, start, share))
+        elif factor.kind == "continuous" or _is_uniform(draws[..., place]):
+            parts.append(_straight(start, end, share))
         else:
-            between = _straight if _is_straight(factor, draws[:, place]) else slerp
-            parts.append(between(start, end, share))
+            parts.append(slerp(start, end, share))
     return torch.cat(parts, -1)
 
 
@@ -66,7 +67,6 @@ def _straight(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(start.double(), end.double(), share.double()).to(start.dtype)
 
 
-def _is_straight(factor: Factor, drawn: Tensor) -> bool:
-    """Whether it is a code, or all draws lie within two standard deviations, as uniform ones do (√3); of normal ones,
-    5 % do not."""
-    return factor.kind == "continuous" or bool(drawn.abs().max() < 2 * drawn.std())
+def _is_uniform(drawn: Tensor) -> bool:
+    """Whether all draws lie within two standard deviations, as uniform ones do (√3); of normal ones, 5 % do not."""
+    return bool(drawn.abs().max() < 2 * drawn.std())
