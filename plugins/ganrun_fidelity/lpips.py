@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,6 +56,7 @@ class Lpips(Extractor):
     outputs = ("perceptual",)
     takes_floats = True
     suffix = "lpips"
+    published = VGG
 
     settings: Settings
 
@@ -75,12 +76,11 @@ class Lpips(Extractor):
         Raises:
             PreflightError: if they are missing, damaged or another network's, with the steps that fix it.
         """
-        (vgg, vgg_digest), (linear, linear_digest) = (
-            VGG.find(self.settings.weights),
-            LINEAR.find(self.settings.linear),
-        )
+        vgg, vgg_digest = VGG.find(self.settings.weights)
+        layers = VGG.load(_vgg_layers, vgg, "features.")
+        linear, linear_digest = LINEAR.find(self.settings.linear)
         self._digests = vgg_digest, linear_digest
-        self._network = _Stages(vgg, linear).eval().requires_grad_(False).to(device)
+        self._network = _Stages(layers, _channel_weights(linear)).eval().requires_grad_(False).to(device)
 
     @property
     def key(self) -> str:
@@ -110,14 +110,11 @@ class _Stages(nn.Module):
     shift: Tensor
     spread: Tensor
 
-    def __init__(self, vgg: Path, linear: Path) -> None:
+    def __init__(self, layers: nn.Sequential, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        from torchvision.models import vgg16
-
-        layers = VGG.load(lambda: vgg16(init_weights=False).features, vgg, "features.")
         bounds = zip((0, *ENDS[:-1]), ENDS, strict=True)
         self.stages = nn.ModuleList(layers[start:end] for start, end in bounds)
-        self.scales = nn.ParameterList(each.sqrt() for each in _channel_weights(linear))
+        self.scales = nn.ParameterList(each.sqrt() for each in weights)
         self.register_buffer("shift", torch.tensor(SHIFT)[:, None, None])
         self.register_buffer("spread", torch.tensor(SPREAD)[:, None, None])
 
@@ -130,6 +127,13 @@ class _Stages(nn.Module):
             places = maps.shape[2] * maps.shape[3]
             found.append((directions * scale[:, None, None]).flatten(1) / places**0.5)
         return torch.cat(found, 1)
+
+
+def _vgg_layers() -> nn.Sequential:
+    from torchvision.models import vgg16
+
+    layers: nn.Sequential = vgg16(init_weights=False).features
+    return layers
 
 
 def _channel_weights(path: Path) -> list[Tensor]:
