@@ -191,6 +191,10 @@ from .toolkit.equalized import (
     EqualizedConv2d as EqualizedConv2d,
     EqualizedLinear as EqualizedLinear,
 )
+from .toolkit.interpolation import (
+    interpolated_latents as interpolated_latents,
+    slerp as slerp,
+)
 from .toolkit.latents import (
     join_latents as join_latents,
     random_noise as random_noise,

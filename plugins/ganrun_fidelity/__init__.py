@@ -21,8 +21,11 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
     from ganrun_fidelity.frechet import FrechetInceptionDistance
     from ganrun_fidelity.inception_score import InceptionScore
     from ganrun_fidelity.kernel import KernelInceptionDistance
+    from ganrun_fidelity.ms_ssim import MultiScaleSimilarity
     from ganrun_fidelity.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
+    from ganrun_fidelity.path_length import PerceptualPathLength
     from ganrun_fidelity.reconstruction import Reconstruction
+    from ganrun_fidelity.sliced_wasserstein import SlicedWasserstein
 
     return {
         "fid": FrechetInceptionDistance,
@@ -31,6 +34,9 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
         "precision-recall": PrecisionRecall,
         "density-coverage": DensityCoverage,
         "nearest-neighbours": NearestNeighbours,
+        "sliced-wasserstein": SlicedWasserstein,
+        "ms-ssim": MultiScaleSimilarity,
+        "perceptual-path-length": PerceptualPathLength,
         "reconstruction": Reconstruction,
         "code-accuracy": CodeAccuracy,
     }
@@ -42,12 +48,14 @@ def ganrun_extractors() -> Mapping[str, type[Extractor]]:
     from ganrun_fidelity import clip, dinov2
     from ganrun_fidelity.classifier import ClassifierFeatures
     from ganrun_fidelity.inception import Inception
+    from ganrun_fidelity.lpips import Lpips
     from ganrun_fidelity.vgg16 import Vgg16
 
     return {
         "inception": Inception,
         "classifier": ClassifierFeatures,
         "vgg16": Vgg16,
+        "lpips": Lpips,
         **dinov2.extractors(),
         **clip.extractors(),
     }

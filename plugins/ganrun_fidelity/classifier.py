@@ -52,6 +52,7 @@ class ClassifierFeatures(Extractor):
     """
 
     outputs = ("features", "logits")
+    takes_floats = True
     suffix = "classifier"
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
@@ -96,7 +97,7 @@ class ClassifierFeatures(Extractor):
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        """`features` `(batch, 64)` and `logits` `(batch, classes)` of uint8 images."""
+        """`features` `(batch, 64)` and `logits` `(batch, classes)` of uint8 images, or of images in [-1, 1]."""
         with exact_convolutions():
             features = self._network.features(images)
             return {"features": features, "logits": self._network.head(features)}

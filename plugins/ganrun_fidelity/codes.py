@@ -25,7 +25,7 @@ from ganrun import (
     Settings,
     real_images,
 )
-from ganrun_fidelity.features import ScoreProtocol
+from ganrun_fidelity.floors import ScoreProtocol
 from ganrun_fidelity.neighbours import share_error
 from ganrun_fidelity.real_images import count_of
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ganrun import Data, LocalPath
 from ganrun_fidelity.doubles import in_float64
-from ganrun_fidelity.features import Reference, ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings
+from ganrun_fidelity.floors import Reference, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Summary
 from ganrun_fidelity.statistics import check_features, read_statistics
 

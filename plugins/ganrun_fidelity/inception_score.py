@@ -14,7 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ganrun import Data, Evaluation
-from ganrun_fidelity.features import FidelityMetric, FidelitySettings, Reference, ScoreProtocol, Value
+from ganrun_fidelity.features import FidelityMetric, FidelitySettings
+from ganrun_fidelity.floors import Reference, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Pending
 
 SHUFFLE_SEED = 2020

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ganrun_fidelity.doubles import in_float64
-from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings, ScoreProtocol, Value
+from ganrun_fidelity.features import ReferenceMetric, ReferenceSettings
+from ganrun_fidelity.floors import ScoreProtocol, Value
 from ganrun_fidelity.real_images import Rows
 
 SUBSET_SEED = 2020

@@ -11,15 +11,8 @@ from torch import Tensor
 
 from ganrun import Data, Evaluation, PreflightError
 from ganrun_fidelity.doubles import in_float64
-from ganrun_fidelity.features import (
-    FidelityMetric,
-    FidelitySettings,
-    Reference,
-    ReferenceMetric,
-    ReferenceSettings,
-    ScoreProtocol,
-    Value,
-)
+from ganrun_fidelity.features import FidelityMetric, FidelitySettings, ReferenceMetric, ReferenceSettings
+from ganrun_fidelity.floors import Reference, ScoreProtocol, Value
 from ganrun_fidelity.real_images import Pending, RealFeatures, Rows, count_of
 
 ROWS_AT_A_TIME = 1024

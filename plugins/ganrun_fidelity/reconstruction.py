@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor
 
 from ganrun import Data, Evaluation, IncompatibleError, Metric, ModelSpec, PreflightError, Score, Settings
 from ganrun_fidelity.real_images import count_of
-
-WINDOW, SIGMA = 11, 1.5
-"""Side and standard deviation, in pixels, of the Gaussian window of SSIM."""
-C1, C2 = 0.01**2, 0.03**2
-"""SSIM's constants (K₁ L)² and (K₂ L)² for pictures in [0, 1]."""
+from ganrun_fidelity.structural import WINDOW, ssim
 
 
 class Reconstruction(Metric):
@@ -90,24 +85,3 @@ class PairErrors:
     def by_name(self) -> dict[str, Tensor]:
         """`mse`, `psnr` and `ssim`, each `(count,)` in float64."""
         return {name: torch.cat(parts) for name, parts in self._errors.items()}
-
-
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Structural similarity of pictures `(batch, channels, height, width)` in [0, 1], pair by pair: `(batch,)`."""
-    mean_1, mean_2 = _windowed(first), _windowed(second)
-    variance_1 = _windowed(first * first) - mean_1**2
-    variance_2 = _windowed(second * second) - mean_2**2
-    covariance = _windowed(first * second) - mean_1 * mean_2
-    luminance = (2 * mean_1 * mean_2 + C1) / (mean_1**2 + mean_2**2 + C1)
-    structure = (2 * covariance + C2) / (variance_1 + variance_2 + C2)
-    return (luminance * structure).flatten(1).mean(1)
-
-
-def _windowed(pictures: Tensor) -> Tensor:
-    """The Gaussian-weighted mean of every window."""
-    places = torch.arange(WINDOW, dtype=pictures.dtype, device=pictures.device) - WINDOW // 2
-    weights = torch.exp(-(places**2) / (2 * SIGMA**2))
-    weights = weights / weights.sum()
-    planes = pictures.flatten(0, 1)[:, None]
-    blurred = F.conv2d(F.conv2d(planes, weights[None, None, :, None]), weights[None, None, None, :])
-    return blurred.view(*pictures.shape[:2], *blurred.shape[2:])

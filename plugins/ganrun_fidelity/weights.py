@@ -36,6 +36,9 @@ class Published:
     sha256: str = ""
     """The first digits of its SHA-256, as many as are published."""
 
+    setting: str = "weights"
+    """The extractor's setting that names another file."""
+
     @property
     def usual_path(self) -> Path:
         """The file in torch's hub folder."""
@@ -80,17 +83,19 @@ class Published:
             raise self.mismatch(path, f"it holds a {type(state).__name__} and no tensors by name")
         return dict(state)
 
-    def load(self, network: Callable[[], N], path: Path) -> N:
+    def load(self, network: Callable[[], N], path: Path, prefix: str = "") -> N:
         """The network with the weights in a file.
 
         Args:
             network: Builds the network; called on the meta device, so that it allocates nothing.
             path: The file.
+            prefix: Of the names of the network's tensors in the file, if it holds others, too.
 
         Raises:
             PreflightError: if they are not the network's weights.
         """
-        state = self.state(path)
+        found = self.state(path)
+        state = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         with torch.device("meta"):
             built = network()
         try:
@@ -111,7 +116,7 @@ class Published:
             f"{self.network}'s weights are not there: no file {path}. Nothing is downloaded during a run; either\n"
             f"  - download {self.url} ({self.size})\n"
             f"    into {self.usual_path.parent}, under its own name\n"
-            f'  - or, if you have it elsewhere, say features = {{ use = "{self.use}", weights = "…/that-file" }}\n'
+            f'  - or, if you have it elsewhere, say features = {{ use = "{self.use}", {self.setting} = "…/file" }}\n'
             '  - or say features = "classifier": a small network trained on the data\'s own labels'
         )
 
@@ -119,7 +124,7 @@ class Published:
         return (
             f"{path} is not the published file (its SHA-256 should begin with {self.sha256[:16]}): it is truncated or"
             f" altered\n  - download it again from {self.url}\n"
-            f'  - or, to use other weights, say features = {{ use = "{self.use}", weights = "…/file" }}'
+            f'  - or, to use other weights, say features = {{ use = "{self.use}", {self.setting} = "…/file" }}'
         )
 
     def _sha256_of(self, path: Path) -> str:

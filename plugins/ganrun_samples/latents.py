@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun import Factor, IncompatibleError, Model
+from ganrun import Factor, IncompatibleError, Model, interpolated_latents
 from ganrun_samples.rows import MAX_ROWS
-
-SMALLEST_SINE = 1e-7
-"""Below it two directions count as parallel or opposite."""
 
 NOISE_RANGE = 3.0
 """A traversed latent of N(0, 1) goes from -3 to 3."""
@@ -32,38 +29,8 @@ DRAWS = 4096
 # ── Interpolations ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
-    """Spherical interpolation (Shoemake 1985): the direction moves along the great circle at a constant speed.
-
-        [sin((1 - t) Ω) u + sin(t Ω) v] / sin Ω,   Ω the angle between the directions u and v,
-
-    times a length that changes linearly from that of `start` to that of `end`. So vectors between two draws from
-    N(0, I) are as long as the draws, whereas a straight path would lead through lengths that are never drawn. Where
-    there is no unique great circle, for parallel, opposite and zero vectors, the path is straight.
-
-    Args:
-        start: `(…, n)`, on the CPU.
-        end: Likewise.
-        share: t, in [0, 1]: 0 gives `start`, 1 gives `end`, both exactly. A tensor `(…, 1)` for several.
-    """
-    first, last = start.double(), end.double()
-    length, last_length = first.norm(dim=-1, keepdim=True), last.norm(dim=-1, keepdim=True)
-    u, v = first / length, last / last_length
-    # The arc tangent keeps digits that the arc cosine of a product near 1 loses.
-    angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
-    share = torch.as_tensor(share, dtype=torch.float64)
-    direction = (((1 - share) * angle).sin() * u + (share * angle).sin() * v) / angle.sin()
-    arc = torch.lerp(length, last_length, share) * direction
-    return torch.where(angle.sin() > SMALLEST_SINE, arc, torch.lerp(first, last, share)).to(start.dtype)
-
-
 def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
-    """Latents between pairs: `(count, steps, latent_size)`; the first step is the start, the last is the end.
-
-    Normal noise moves by `slerp`. Uniform noise and continuous codes move linearly: all points of a cube are equally
-    likely, and a great circle would leave the cube. Categorical codes and given records keep their values at the start:
-    nothing between two of them was trained. Where there are only categorical codes, as in a VQ-VAE, one after the other
-    changes from start to end.
+    """Latents between pairs, as `ganrun.interpolated_latents`: `(count, steps, latent_size)`, from start to end.
 
     Args:
         model: Decodes the latents.
@@ -72,37 +39,7 @@ def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tens
         steps: At least 2.
     """
     shares = torch.linspace(0, 1, steps)[:, None]
-    factors = model.spec.factors
-    if all(factor.kind == "categorical" for factor in factors):
-        return _one_after_another(starts[:, None], ends[:, None], shares, factors)
-    parts = []
-    for factor in factors:
-        place = model.spec.place(factor)
-        parts.append(_path_of(model, factor)(starts[:, None, place], ends[:, None, place], shares))
-    return torch.cat(parts, -1)
-
-
-def _path_of(model: Model, factor: Factor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if factor.kind in ("categorical", "given"):
-        return _constant
-    return torch.lerp if factor.kind == "continuous" or _is_uniform(model, factor) else slerp
-
-
-def _constant(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    return start.expand(-1, len(share), -1)
-
-
-def _one_after_another(start: Tensor, end: Tensor, shares: Tensor, factors: Sequence[Factor]) -> Tensor:
-    """At a share of the way, that share of the factors has changed: the first ones."""
-    sizes = torch.tensor([factor.size for factor in factors])
-    numbers = torch.arange(len(factors)).repeat_interleave(sizes)
-    return torch.where(numbers < shares * len(factors), end, start)
-
-
-def _is_uniform(model: Model, factor: Factor) -> bool:
-    """Whether all draws lie within two standard deviations, as uniform ones do (√3); of normal ones, 5 % do not."""
-    drawn = model.fixed_latents(DRAWS)[:, model.spec.place(factor)]
-    return bool(drawn.abs().max() < 2 * drawn.std())
+    return interpolated_latents(starts[:, None], ends[:, None], shares, model.spec, model.fixed_latents(DRAWS).cpu())
 
 
 # ── Traversals ────────────────────────────────────────────────────────────────────────────────────────────

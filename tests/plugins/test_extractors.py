@@ -44,7 +44,7 @@ def test_there_is_every_extractor_of_torch_fidelity() -> None:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     theirs = {name for name in FEATURE_EXTRACTORS_REGISTRY if not name.startswith("inception")} - {"small"}
-    assert theirs | {"inception", "classifier"} == set(EXTRACTORS)
+    assert theirs | {"inception", "classifier", "lpips"} == set(EXTRACTORS)
 
 
 def test_clips_files_are_those_of_torch_fidelity() -> None:

@@ -48,8 +48,9 @@ from ganrun_fidelity.frechet import Gaussian, Moments, frechet_distance
 from ganrun_fidelity.inception import WEIGHTS
 from ganrun_fidelity.inception_score import ClassShares
 from ganrun_fidelity.neighbours import coverage, density, radii, share_farther, share_within
-from ganrun_fidelity.reconstruction import Reconstruction, ssim
+from ganrun_fidelity.reconstruction import Reconstruction
 from ganrun_fidelity.resizing import resize
+from ganrun_fidelity.structural import ssim
 
 CPU = torch.device("cpu")
 METRICS = ganrun_metrics()

@@ -33,6 +33,7 @@ from ganrun import (
     hookimpl,
     observes,
     real_images,
+    slerp,
     to_uint8,
     to_unit_range,
 )
@@ -41,7 +42,7 @@ from ganrun_samples import neighbours
 from ganrun_samples.captions import BAND, Grid, captioned
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import LARGEST_SIDE, MARGIN as GAP, image_grid
-from ganrun_samples.latents import chosen_traversals, code_traversals, interpolated, most_active, slerp
+from ganrun_samples.latents import chosen_traversals, code_traversals, interpolated, most_active
 from ganrun_samples.pictures import beside_nearest
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import LIMIT, MARGIN, SIDE, scatter

@@ -21,7 +21,12 @@ class Extractor(Component, ABC):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("features",)
-    """Names of its outputs: `features` `(batch, n)`; for a classifier, also `logits` `(batch, classes)`."""
+    """Names of its outputs: `features` `(batch, n)`; for a classifier, also `logits` `(batch, classes)`; for a distance
+    between pictures, `perceptual` `(batch, n)`, whose squared Euclidean distances it is."""
+
+    takes_floats: ClassVar[bool] = False
+    """Whether it also takes float32 images in [-1, 1], without rounding them: for metrics of changes smaller than one
+    level of 256, such as the perceptual path length."""
 
     suffix: ClassVar[str]
     """Ends the names of scores on its features, as in `fid_classifier`. Empty for Inception alone."""
@@ -56,4 +61,4 @@ class Extractor(Component, ABC):
     @abstractmethod
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """The outputs by name, each float `(batch, …)`, for uint8 images `(batch, channels, height, width)` on its
-        device."""
+        device; or, if it `takes_floats`, for the same images by `ganrun.to_unit_range`."""

@@ -126,6 +126,7 @@ class _PixelMixtures(Extractor):
     """Features for metrics to read: random mixtures of pixels."""
 
     outputs = ("features", "logits")
+    takes_floats = True
     suffix = "mixtures"
     key = "mixtures"
     protocol: ClassVar[Mapping[str, str | int | float | bool]] = {"extractor": "mixtures"}
@@ -149,8 +150,12 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None
     def draw(count: int) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 2), torch.randn(count, *spec.sample_shape).tanh()
 
+    def decode(latents: Tensor) -> Tensor:
+        patterns = torch.randn(latents.shape[1], *spec.sample_shape, generator=torch.Generator().manual_seed(3))
+        return torch.einsum("bn,n...->b...", latents, patterns).tanh()
+
     readings = {"reconstructions": lambda images: images / 2, "encodings": lambda images: images.flatten(1)[:, :2]}
-    evaluations = [evaluation_on(data, draw, step=1, readings=readings) for _ in range(2)]
+    evaluations = [evaluation_on(data, draw, step=1, readings=readings, decode=decode) for _ in range(2)]
     scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]
@@ -181,6 +186,16 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec 
         assert found[name].is_floating_point() and len(found[name]) == len(images), f"{name}: no row for each image"
         assert torch.equal(found[name], again[name]), f"{name}: two builds give other features"
         assert torch.allclose(found[name][:1], alone[name], rtol=1e-3, atol=1e-4), f"{name}: depends on the batch"
+    if extractor.takes_floats:
+        _check_floats(extractor, images, found)
+
+
+def _check_floats(extractor: Extractor, images: Tensor, found: Mapping[str, Tensor]) -> None:
+    floats = to_unit_range(images)
+    same, moved = extractor(floats), extractor(floats * 0.9999)
+    for name in extractor.outputs:
+        assert torch.allclose(found[name], same[name], rtol=1e-3, atol=1e-4), f"{name}: differs for images as floats"
+        assert not torch.equal(same[name], moved[name]), f"{name}: it takes floats, and rounds them"
 
 
 def _check_observer(component: type[Observer], settings: Any, _: object) -> None:
