@@ -163,6 +163,15 @@ FAMILIES = {
     "vae": Family({**gan("vae", likelihood="bernoulli"), **ENCODED}),
     "vae, beta": Family({**gan("vae", beta=4.0, warmup_steps=2), **ENCODED}),
     "vae, convolutions": Family({**gan("vae"), "generator": CONV["generator"], "encoder": NORMED["discriminator"]}),
+    "vae, black and white": Family({**gan("vae", likelihood="bernoulli", binarization="dynamic"), **ENCODED}),
+    "iwae": Family({**gan("iwae", importance_samples=3, binarization="dynamic"), **ENCODED}),
+    "iwae, convolutions": Family(
+        {
+            **gan("iwae", likelihood="fixed-variance", sigma=0.5),
+            "generator": CONV["generator"],
+            "encoder": NORMED["discriminator"],
+        }
+    ),
     "stylegan2": Family({**gan("stylegan2", mixing=0.9), **STYLEGAN2}),
     "stylegan": Family(
         {**by_class("conditional-stylegan2"), **STYLEGAN2, "generator": {**STYLEGAN2["generator"], "use": "stylegan"}}

@@ -84,7 +84,7 @@ def read_amat(path: Path) -> Images:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     values = content[content > ord(" ")] - ord("0")
-    if values.size == 0 or values.max() > 1:
+    if not values.size or values.max() > 1:
         raise DataError(f"{path} is damaged: it must hold digits 0 and 1 alone, and blanks; replace it")
     if values.size % SIZE**2:
         raise DataError(f"{path} is damaged: it holds {values.size:,} values, and an image has {SIZE**2}; replace it")
