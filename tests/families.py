@@ -186,6 +186,8 @@ FAMILIES = {
     "aae": Family({**gan("aae"), **ENCODED, "discriminator": MLP["discriminator"]}),
     "vae-gan": Family({**gan("vae-gan"), **JUDGED}),
     "vq-vae": Family(CODES),
+    "vae, black and white": Family({**gan("vae", likelihood="bernoulli", binarization="dynamic"), **ENCODED}),
+    "iwae": Family({**gan("iwae", importance_samples=3, binarization="dynamic"), **ENCODED}),
     "stylegan2": Family({**gan("stylegan2", mixing=0.9), **STYLEGAN2}),
     "stylegan": Family(
         {**by_class("conditional-stylegan2"), **STYLEGAN2, "generator": {**STYLEGAN2["generator"], "use": "stylegan"}}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 @hookimpl
 def ganrun_data() -> Mapping[str, type[Data]]:
     """Data sets of this plugin, by name."""
+    from ganrun_datasets.binarized_mnist import BinarizedMnist
     from ganrun_datasets.celeba.data import Celeba
     from ganrun_datasets.cifar import Cifar10, Cifar100
     from ganrun_datasets.digits import Digits
@@ -28,6 +29,7 @@ def ganrun_data() -> Mapping[str, type[Data]]:
     from ganrun_datasets.synthetic import Synthetic
 
     return {
+        "binarized-mnist": BinarizedMnist,
         "celeba": Celeba,
         "cifar10": Cifar10,
         "cifar100": Cifar100,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,12 @@ class IdxData(PublishedData):
     class Settings(PublishedData.Settings):
         size: int = Field(SIZE, ge=8, le=256)
         """Height and width in pixels; other than 28, resampled by Pillow's bicubic filter."""
+
+        binarize: bool = False
+        """Whether each pixel is drawn once as black or white, white with its grey value as the probability, from a
+        fixed random stream: static binarisation. Where a loss is to draw anew in every update, leave it out."""
+
+    settings: Settings
 
     channels = 1
     title: ClassVar[str]
@@ -63,6 +69,16 @@ class IdxData(PublishedData):
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
         """60,000 and 10,000 images."""
         return {split: self._read_split(place, *names) for split, names in FILES.items()}
+
+    def finished(self, split: str, images: Images) -> Images:
+        """Black and white images, if the settings say so."""
+        return drawn_black_or_white(images, split) if self.settings.binarize else images
+
+    def manifest(self) -> Mapping[str, Any]:
+        """As for all published data, and whether it is binarised."""
+        manifest = super().manifest()
+        extra = {"binarized": "once, by grey value"} if self.settings.binarize else {}
+        return {**manifest, "transform": {**manifest["transform"], **extra}}
 
     @property
     def _torchvision_name(self) -> str:
@@ -98,6 +114,14 @@ def spelled(folder: Path, name: str) -> Iterator[Path]:
     names = [spelling + end for spelling in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     yield from (folder / each for each in names)
     yield from (folder / outer / inner for outer in names for inner in names)
+
+
+def drawn_black_or_white(images: Images, split: str) -> Images:
+    """0 or 255 for each pixel, 255 with probability pixel / 255; the same for a split's images on every machine."""
+    # numpy promises never to change RandomState's stream.
+    random = np.random.RandomState(ganrun.derived_seed(0, "binarize", split) % 2**32)
+    draws = random.randint(0, 255, images.shape, dtype=np.uint8)  # 0 to 254
+    return (draws < images) * np.uint8(255)
 
 
 class Mnist(IdxData):

@@ -85,6 +85,10 @@ class PublishedData(ganrun.Data):
         """The files that `read` uses, each with its published MD5, or None if none is published."""
         return {self.existing_file(place, name): md5 for name, md5 in self.checksums.items()}
 
+    def finished(self, split: str, images: Images) -> Images:
+        """The images of a split, at their final size, as the data set gives them: unchanged, unless overridden."""
+        return images
+
     # ── What all have in common ───────────────────────────────────────────────────────────────────────
 
     def spec(self) -> ganrun.DataSpec:
@@ -163,7 +167,8 @@ class PublishedData(ganrun.Data):
             self.fetch()
         with _os_errors_as_data_errors():
             found = self.read(self.locate())
-        return {name: ganrun.Split(self._resized(name, split.images), split.labels) for name, split in found.items()}
+        resized = {name: self._resized(name, split.images) for name, split in found.items()}
+        return {name: ganrun.Split(self.finished(name, resized[name]), found[name].labels) for name in found}
 
     def _resized(self, split: str, images: Images, *, whole: bool = False) -> Images:
         size = self.settings.size

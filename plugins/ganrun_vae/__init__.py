@@ -1,6 +1,7 @@
-"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114): a loss for any pair of networks.
+"""Variational autoencoders: losses for any pair of networks.
 
-Any generator can be its decoder and any discriminator its encoder.
+Any generator can be their decoder and any discriminator their encoder. The VAE (Kingma and Welling 2013,
+arXiv:1312.6114), and the importance-weighted one (Burda et al. 2016, arXiv:1509.00519).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ganrun_losses() -> Mapping[str, type[Loss]]:
-    """The loss `vae`."""
+    """The losses `vae` and `iwae`."""
+    from ganrun_vae.importance import ImportanceWeightedAutoencoder
     from ganrun_vae.losses import VariationalAutoencoder
 
-    return {"vae": VariationalAutoencoder}
+    return {"vae": VariationalAutoencoder, "iwae": ImportanceWeightedAutoencoder}

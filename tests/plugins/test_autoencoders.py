@@ -1,4 +1,4 @@
-"""Autoencoders, plain, adversarial and of codes, and VAE-GAN: their terms and what they remember, composed otherwise."""
+"""Autoencoders, plain, adversarial and of codes, and VAE-GAN: terms and memory, composed otherwise."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import pytest
 
 from ganrun import DataError
 from ganrun_datasets import published
+from ganrun_datasets.binarized_mnist import BinarizedMnist
 from ganrun_datasets.emnist import CLASSES, Emnist
 from ganrun_datasets.mnist import FILES, Kmnist, Mnist
 from ganrun_datasets.published import md5_of
@@ -96,6 +97,69 @@ def test_kmnist_is_published_only_as_it_was_packed(tmp_path, monkeypatch):
     first = tmp_path / "train-images-idx3-ubyte.gz"
     first.write_bytes(gzip.compress(gzip.decompress(first.read_bytes()), mtime=2))
     assert is_published() is None
+
+
+# ── Black and white ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_static_binarisation_draws_each_pixel_once_by_its_grey_value(tmp_path):
+    grey = np.tile(np.array([0, 1, 64, 128, 254, 255, 255], np.uint8), (COUNT * 28, 4)).reshape(COUNT, 28, 28)
+    for name, array in arrays().items():
+        (tmp_path / name).write_bytes(idx(grey if "images" in name else array))
+    found, again, plain = (
+        Mnist(Mnist.Settings(root=str(tmp_path), binarize=binarize)) for binarize in (True, True, False)
+    )
+    for data in (found, again, plain):
+        data.prepare()
+    images = found.split("train").images
+    assert set(np.unique(images)) == {0, 255} and images.dtype == np.uint8
+    assert np.allclose(images.reshape(-1, 7).mean(0), grey[0, 0, :7], atol=6)
+    assert np.array_equal(images, again.split("train").images), "the same in every run"
+    assert not np.array_equal(images, found.split("test").images), "each split has its own draws"
+    assert np.array_equal(plain.split("train").images[:, 0], grey)
+    assert found.fingerprint("test") != plain.fingerprint("test"), "scores on them have different protocols"
+    assert found.manifest()["transform"] == {"size": 28, "binarized": "once, by grey value"}
+    assert plain.manifest()["transform"] == {"size": 28}
+
+
+def amat(images: np.ndarray) -> str:
+    return "\n".join(" ".join(map(str, row)) for row in images.reshape(len(images), -1)) + " \n"
+
+
+def test_the_published_binarised_mnist_is_read(tmp_path):
+    drawn = {part: np.random.default_rng(number).integers(0, 2, (3, 28, 28)) for number, part in enumerate(PARTS)}
+    for part, images in drawn.items():
+        (tmp_path / f"binarized_mnist_{part}.amat").write_text(amat(images))
+    data = BinarizedMnist(BinarizedMnist.Settings(root=str(tmp_path)))
+    data.prepare()
+    assert data.spec().classes == 0 and data.manifest()["published"] is None
+    assert np.array_equal(data.split("train").images[:, 0], 255 * drawn["train"])
+    assert np.array_equal(data.split("test").images[:, 0], 255 * drawn["test"])
+    more = BinarizedMnist(BinarizedMnist.Settings(root=str(tmp_path), validation="added"))
+    assert np.array_equal(more.split("train").images[3:, 0], 255 * drawn["valid"])
+
+
+PARTS = ("train", "valid", "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0 1 1\n", r"it holds 3 values, and an image has 784; replace it"),
+        ("0.5 0.25", r"it must hold digits 0 and 1 alone, and blanks; replace it"),
+        ("", r"is damaged"),
+    ],
+)
+def test_a_damaged_binarised_mnist_is_explained(tmp_path, content, message):
+    for part in PARTS:
+        (tmp_path / f"binarized_mnist_{part}.amat").write_text(content)
+    with pytest.raises(DataError, match=rf"binarized_mnist_train\.amat .*{message}"):
+        BinarizedMnist(BinarizedMnist.Settings(root=str(tmp_path))).prepare()
+
+
+def test_without_its_files_it_says_which_and_where(tmp_path):
+    with pytest.raises(DataError, match=r"binarized_mnist_train\.amat\n.*binarized_mnist_test\.amat"):
+        BinarizedMnist(BinarizedMnist.Settings(root=str(tmp_path))).prepare()
 
 
 # ── EMNIST ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 import ganrun_vae
 from ganrun import Batch, Buffer, DataSpec, IncompatibleError, Nets, RequestError
 from ganrun.testing import assert_conforms, build, train
-from ganrun_vae import losses
+from ganrun_vae import losses, pixels
 from ganrun_vae.losses import VariationalAutoencoder
 
 POINT = DataSpec((1,))
@@ -21,6 +21,11 @@ IMAGES = DataSpec((3, 4, 5))
 
 def vae(spec: DataSpec = POINT, **settings: object) -> VariationalAutoencoder:
     return VariationalAutoencoder(VariationalAutoencoder.Settings(**{"latent_size": 1, **settings}), spec)
+
+
+def mean_loss(samples: Tensor, images: Tensor, **settings: object) -> tuple[Tensor, dict[str, Tensor]]:
+    losses, facts = vae(IMAGES, **settings).pixel_loss(samples, images)
+    return losses.mean(), facts
 
 
 def uniform(*shape: int) -> Tensor:
@@ -134,24 +139,24 @@ def test_active_dimensions_are_those_whose_mean_follows_the_image():
 
 def test_the_bernoulli_likelihood_is_that_of_pixels_mapped_to_0_and_1():
     samples, images = uniform(6, 3, 4, 5), uniform(6, 3, 4, 5).flip(0)
-    pixels = Bernoulli((samples + 1) / 2, validate_args=False).log_prob((images + 1) / 2)
-    expected = -pixels.flatten(1).sum(1)
-    assert torch.allclose(losses.bernoulli_loss(samples, images), expected, rtol=1e-5)
-    loss, _ = vae(IMAGES, likelihood="bernoulli").reconstruction_loss(samples, images)
+    log_probabilities = Bernoulli((samples + 1) / 2, validate_args=False).log_prob((images + 1) / 2)
+    expected = -log_probabilities.flatten(1).sum(1)
+    assert torch.allclose(pixels.bernoulli_loss(samples, images), expected, rtol=1e-5)
+    loss, _ = mean_loss(samples, images, likelihood="bernoulli")
     assert loss.item() == pytest.approx(expected.mean().item(), rel=1e-5), "a sum over pixels, a mean over the batch"
 
 
 @pytest.mark.parametrize("target", [-1.0, -0.3, 1.0])
 def test_the_bernoulli_gradient_through_tanh_is_that_of_logits(target):
     before_tanh = torch.linspace(-8, 8, 41)[:, None].requires_grad_()
-    losses.bernoulli_loss(before_tanh.tanh(), torch.full((41, 1), target)).sum().backward()
+    pixels.bernoulli_loss(before_tanh.tanh(), torch.full((41, 1), target)).sum().backward()
     expected = 2 * ((2 * before_tanh.double()).sigmoid() - (target + 1) / 2)
     assert torch.allclose(before_tanh.grad.double(), expected, atol=1e-6)
 
 
 def test_the_bernoulli_loss_is_finite_where_tanh_has_rounded_to_1():
     before_tanh = torch.tensor([[-50.0], [50.0], [9.5], [-9.5]], requires_grad=True)
-    loss = losses.bernoulli_loss(before_tanh.tanh(), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
+    loss = pixels.bernoulli_loss(before_tanh.tanh(), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
     loss.sum().backward()
     assert loss.tolist() == pytest.approx([25 * math.log(2)] * 2 + [0] * 2, abs=1e-6)
     assert before_tanh.grad.isfinite().all()
@@ -159,7 +164,7 @@ def test_the_bernoulli_loss_is_finite_where_tanh_has_rounded_to_1():
 
 def test_the_fixed_variance_likelihood_is_the_whole_normal_density():
     samples, images = uniform(6, 3, 4, 5), uniform(6, 3, 4, 5).flip(0)
-    loss, facts = vae(IMAGES, likelihood="fixed-variance", sigma=0.5).reconstruction_loss(samples, images)
+    loss, facts = mean_loss(samples, images, likelihood="fixed-variance", sigma=0.5)
     expected = -Normal(samples, 0.5).log_prob(images).sum() / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert facts["sigma"].item() == 0.5
@@ -167,11 +172,12 @@ def test_the_fixed_variance_likelihood_is_the_whole_normal_density():
 
 def test_the_gaussian_likelihood_takes_the_variance_that_suits_the_batch_best():
     samples, images = 0.3 * uniform(6, 3, 4, 5), uniform(6, 3, 4, 5).flip(0)
-    loss, facts = vae(IMAGES, likelihood="gaussian").reconstruction_loss(samples, images)
+    loss, facts = mean_loss(samples, images, likelihood="gaussian")
     sigma = facts["sigma"].item()
-    around = [vae(IMAGES, likelihood="fixed-variance", sigma=sigma * factor) for factor in (0.9, 0.99, 1.01, 1.1)]
+    sigmas = [sigma * factor for factor in (0.9, 0.99, 1.01, 1.1)]
     assert sigma == pytest.approx((samples - images).square().mean().sqrt().item())
-    assert all(loss < other.reconstruction_loss(samples, images)[0] for other in around)
+    around = [mean_loss(samples, images, likelihood="fixed-variance", sigma=other)[0] for other in sigmas]
+    assert all(loss < other for other in around)
     count = images[0].numel()
     assert loss.item() == pytest.approx(count * (math.log(sigma) + 0.5 + 0.5 * math.log(2 * math.pi)), rel=1e-5)
 
@@ -179,7 +185,7 @@ def test_the_gaussian_likelihood_takes_the_variance_that_suits_the_batch_best():
 def test_the_gaussian_gradient_is_the_one_through_the_variance_too():
     images = uniform(6, 3, 4, 5).flip(0)
     samples = uniform(6, 3, 4, 5).requires_grad_()
-    loss, _ = vae(IMAGES).reconstruction_loss(samples, images)
+    loss, _ = mean_loss(samples, images)
     through = 0.5 * images[0].numel() * (samples - images).square().mean().log()
     pairs = zip(torch.autograd.grad(loss, samples), torch.autograd.grad(through, samples), strict=True)
     assert all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-7) for ours, theirs in pairs)
@@ -188,7 +194,7 @@ def test_the_gaussian_gradient_is_the_one_through_the_variance_too():
 def test_a_perfect_reconstruction_stays_finite():
     images = uniform(6, 3, 4, 5)
     samples = images.clone().requires_grad_()
-    loss, facts = vae(IMAGES).reconstruction_loss(samples, images)
+    loss, facts = mean_loss(samples, images)
     loss.backward()
     assert facts["sigma"].item() == pytest.approx(2 / 255 / math.sqrt(12)) and loss.isfinite()
     assert torch.equal(samples.grad, torch.zeros_like(images))
