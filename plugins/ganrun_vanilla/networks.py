@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
-from math import ceil, prod
-from typing import Literal
+from math import prod
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 import ganrun
@@ -15,41 +15,51 @@ from ganrun import (
     Discriminator,
     Generator,
     ImageConditioning,
-    IncompatibleError,
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
     NetworkSpec,
-    dcgan_init,
     float32_tanh,
-    halved_shape,
-    image_shape,
+)
+from ganrun_vanilla.layers import (
+    Activation,
+    Maps,
+    Norm,
+    Padding,
+    activation_of,
+    checked_sizes,
+    dense,
+    hidden_dense,
+    initialise,
 )
 
-LEAK = 0.2
-"""Slope of leaky ReLU for negative inputs, as in DCGAN (arXiv:1511.06434)."""
+Width = Annotated[int, Field(ge=1)]
 
 
 class MlpGenerator(Generator):
-    """Dense layers from latents to samples of any shape.
-
-    Leaky ReLU between the layers, tanh at the end.
-    """
+    """Dense layers from latents to samples of any shape, tanh at the end."""
 
     class Settings(ganrun.Settings):
         hidden: tuple[int, ...] = (256, 512)
         """Units of the hidden layers, from the latents up."""
 
-        norm: Literal["none", "batch"] = "none"
-        """Batch norm after each hidden layer, or none."""
+        norm: Norm = "none"
+        """Batch norm after each hidden layer, before its activation, or none."""
+
+        activation: Activation = "leaky"
+        """Of the hidden layers: ReLU, or leaky ReLU with the slope 0.2."""
+
+        init: Literal["torch", "glorot"] = "torch"
+        """The first weights. torch: uniform by fan-in, biases too; glorot: uniform by fan-in and fan-out, biases 0."""
 
         labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         self.inputs = LabelledLatents(spec, settings.labels)
-        sizes = _checked((self.inputs.features, *settings.hidden, prod(spec.output_shape)))
-        self.layers = nn.Sequential(*_dense(sizes, settings.norm == "batch"))
+        sizes = checked_sizes(self.inputs.features, *settings.hidden, prod(spec.output_shape))
+        self.layers = nn.Sequential(*dense(sizes, settings.activation, settings.norm))
+        initialise(self, settings.init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to samples `(batch, *spec.outputs)` in [-1, 1]."""
@@ -60,46 +70,104 @@ class MlpGenerator(Generator):
 class MlpDiscriminator(Discriminator):
     """Dense layers from samples of any shape to one vector each.
 
-    Leaky ReLU between the layers, and no norm: real and generated batches differ in their statistics.
+    No norm: real and generated batches differ in their statistics.
     """
 
     class Settings(ganrun.Settings):
         hidden: tuple[int, ...] = (512, 256)
         """Units of the hidden layers, from the image up."""
 
+        activation: Activation = "leaky"
+        """Of the hidden layers: ReLU, or leaky ReLU with the slope 0.2."""
+
         dropout: float = Field(0.0, ge=0, lt=1)
         """Fraction of the hidden units dropped in training."""
+
+        init: Literal["torch", "glorot"] = "torch"
+        """The first weights, as the generator's."""
 
         labels: LatentConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         self.inputs = LabelledLatents(spec, settings.labels)
-        sizes = _checked((self.inputs.features, *settings.hidden, spec.out_features))
-        self.layers = nn.Sequential(*_dense(sizes, False, settings.dropout))
+        sizes = checked_sizes(self.inputs.features, *settings.hidden, spec.out_features)
+        self.layers = nn.Sequential(*dense(sizes, settings.activation, "none", settings.dropout))
+        initialise(self, settings.init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, *spec.inputs)` to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images.flatten(1), labels))  # type: ignore[no-any-return]
 
 
+class _MapSettings(ganrun.Settings):
+    """What both convolutional networks can be told."""
+
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
+    """Channels of each hidden map, in the order of computation, in place of feature_maps and stages."""
+
+    feature_maps: int | None = Field(None, ge=1, validate_default=True)
+    """Channels of the hidden map next to the image; each one further from it has twice as many. 32 unless given."""
+
+    stages: int | None = Field(None, ge=1, validate_default=True)
+    """How often the size doubles or halves: 3 between 4×4 and 32×32. 3 unless given."""
+
+    kernel_size: int = Field(4, ge=1)
+    """Side of the kernels that double or halve the size. With an odd side, a generator's pixels are sums of unequally
+    many terms, a chequered pattern that training has to undo; with 2, 4 and 6 all are sums of equally many. A
+    discriminator's even kernels need sizes that 2 ** stages divides; odd ones round halves up: 28, 14, 7, 4."""
+
+    padding: Padding = "same"
+    """same: each stage exactly doubles or halves the size, with equal padding on both sides. valid: no padding; a stage
+    of a discriminator goes from n to ⌊(n − kernel_size)/2⌋ + 1 pixels, one of a generator to 2n + kernel_size − 2."""
+
+    hidden: tuple[Width, ...] = ()
+    """Units of hidden dense layers: before a generator's first map, after a discriminator's last one."""
+
+    norm: Norm = "batch"
+    """Batch norm after each hidden layer, before its activation, or none. A discriminator's first one has none."""
+
+    init: Literal["dcgan", "glorot"] = "dcgan"
+    """The first weights; biases are 0. dcgan: N(0, 0.02); glorot: uniform by fan-in and fan-out, for networks without
+    norm, in which 0.02 lets the signal fade or grow from layer to layer."""
+
+    @field_validator("feature_maps", "stages")
+    @classmethod
+    def _unless_widths_are_given(cls, value: int | None, info: ValidationInfo) -> int | None:
+        default = {"feature_maps": 32, "stages": 3}[str(info.field_name)]
+        if info.data.get("widths") is None:
+            return default if value is None else value
+        if value is not None:
+            raise ValueError("is in place of widths, which is given too; leave one of them out")
+        return None
+
+    def map_widths(self, beyond: int = 0, *, falling: bool = False) -> tuple[int, ...]:
+        """Channels of the hidden maps in the order of computation, `beyond` more of them than stages."""
+        if self.feature_maps is None or self.stages is None:
+            return self.widths or ()
+        rising = tuple(self.feature_maps << index for index in range(self.stages + beyond))
+        return rising[::-1] if falling else rising
+
+    def maps(self, stages: int) -> Maps:
+        """Their sizes, with that many stages."""
+        reason = f"stages = {stages}" if self.widths is None else f"{len(self.widths)} widths"
+        return Maps(stages, self.kernel_size, self.padding, reason)
+
+
 class ConvGenerator(Generator):
     """Transposed convolutions that double the size, from a small dense map to the image.
 
     Each stage: transposed convolution of stride 2, batch norm, ReLU; tanh at the end. Weights start at N(0, 0.02) as in
-    DCGAN (arXiv:1511.06434, section 4). Takes any height and width that 2 ** stages divides.
+    DCGAN (arXiv:1511.06434, section 4). Takes any height and width that 2 ** stages divides. Hidden dense layers, other
+    widths and kernels, no padding, no norm and another activation are settings.
     """
 
-    class Settings(ganrun.Settings):
-        feature_maps: int = Field(32, ge=1)
-        """Channels of the last hidden layer; each one before it has twice as many."""
+    class Settings(_MapSettings):
+        activation: Activation = "relu"
+        """After each map but the image: ReLU, or leaky ReLU with the slope 0.2."""
 
-        stages: int = Field(3, ge=1)
-        """Number of doublings of the size: 3 for 4×4 to 32×32."""
-
-        kernel_size: Literal[3, 4, 5] = 4
-        """Side of the doubling kernels. With an odd side some pixels are sums of more terms than their neighbours, a
-        chequered pattern that training has to undo; with 4 all are sums of equally many."""
+        dense_activation: Activation | None = None
+        """After each dense layer, the one to the first map among them; as activation unless given."""
 
         output: Literal["doubling", "convolution"] = "doubling"
         """The last layer. doubling: the last stage's transposed convolution gives the image. convolution: all stages
@@ -109,20 +177,17 @@ class ConvGenerator(Generator):
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        channels, height, width = halved_shape(spec.outputs, settings.stages, f"stages = {settings.stages}")
-        hidden = settings.stages + (settings.output == "convolution")
-        widths = [settings.feature_maps << k for k in reversed(range(hidden))]
-        start = (widths[0], height, width)
+        extra = int(settings.output == "convolution")
+        widths = settings.map_widths(extra, falling=True)
+        maps = settings.maps(len(widths) - extra)
+        channels, height, width = maps.smallest_of_generator(spec)
         self.inputs = LabelledLatents(spec, settings.labels)
         self.layers = nn.Sequential(
-            nn.Linear(self.inputs.features, prod(start), bias=False),
-            nn.Unflatten(1, start),
-            nn.BatchNorm2d(start[0]),
-            nn.ReLU(),
-            *_doubling(widths, settings.kernel_size),
-            _output(settings, widths[-1], channels),
+            *_first_map(settings, self.inputs.features, (widths[0], height, width)),
+            *_doubling(settings, maps, widths),
+            nn.Conv2d(widths[-1], channels, 3, padding=1) if extra else maps.doubling(widths[-1], channels, bias=True),
         )
-        self.apply(dcgan_init)
+        initialise(self, settings.init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, height, width)` in [-1, 1]."""
@@ -133,101 +198,66 @@ class ConvDiscriminator(Discriminator):
     """Convolutions that halve the size, then one dense layer.
 
     Each stage: convolution of stride 2, batch norm (not in the first), leaky ReLU, dropout. The mirror image of the
-    generator `conv`, and usable as an encoder.
+    generator `conv`, and usable as an encoder. Hidden dense layers, other widths and kernels, no padding, no norm and
+    another activation are settings.
     """
 
-    class Settings(ganrun.Settings):
-        feature_maps: int = Field(32, ge=1)
-        """Channels of the first layer; each stage after it has twice as many."""
-
-        stages: int = Field(3, ge=1)
-        """Number of halvings of the size."""
-
-        kernel_size: Literal[3, 4, 5] = 4
-        """Side of the kernels. 4 takes heights and widths that 2 ** stages divides. 3 and 5 take any, and round halves
-        up: 28, 14, 7, 4."""
-
-        norm: Literal["none", "batch"] = "batch"
-        """Batch norm after every convolution but the first, or none."""
+    class Settings(_MapSettings):
+        activation: Activation = "leaky"
+        """After each hidden layer: ReLU, or leaky ReLU with the slope 0.2."""
 
         dropout: float = Field(0.0, ge=0, lt=1)
-        """Fraction of each stage's outputs dropped in training."""
+        """Fraction of each hidden layer's outputs dropped in training."""
 
         labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        height, width = _smallest_map(spec, settings.stages, settings.kernel_size)
+        widths = settings.map_widths()
+        maps = settings.maps(len(widths))
+        height, width = maps.smallest_of_discriminator(spec)
         self.inputs = LabelledImages(spec, settings.labels)
-        widths = [self.inputs.shape[0], *(settings.feature_maps << k for k in range(settings.stages))]
+        sizes = (widths[-1] * height * width, *settings.hidden, spec.out_features)
         self.layers = nn.Sequential(
-            *_halving(widths, settings.kernel_size, settings.norm == "batch", settings.dropout),
+            *_halving(settings, maps, (self.inputs.shape[0], *widths)),
             nn.Flatten(),
-            nn.Linear(widths[-1] * height * width, spec.out_features),
+            *dense(sizes, settings.activation, settings.norm, settings.dropout),
         )
-        self.apply(dcgan_init)
+        initialise(self, settings.init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)` to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
 
 
-def _dense(sizes: Sequence[int], batch_norm: bool, dropout: float = 0.0) -> Iterator[nn.Module]:
-    """Dense layers with leaky ReLU between them; nothing follows the last."""
-    for fan_in, fan_out in pairwise(sizes[:-1]):
-        yield nn.Linear(fan_in, fan_out, bias=not batch_norm)
-        if batch_norm:
-            yield nn.BatchNorm1d(fan_out)
-        yield nn.LeakyReLU(LEAK)
-        if dropout:
-            yield nn.Dropout(dropout)
-    yield nn.Linear(sizes[-2], sizes[-1])
+def _first_map(settings: ConvGenerator.Settings, features: int, shape: tuple[int, int, int]) -> Iterator[nn.Module]:
+    """Hidden dense layers, then the dense layer to the first map."""
+    activation = settings.dense_activation or settings.activation
+    sizes = (features, *settings.hidden)
+    yield from hidden_dense(sizes, activation, settings.norm)
+    yield nn.Linear(sizes[-1], prod(shape), bias=settings.norm == "none")
+    yield nn.Unflatten(1, shape)
+    if settings.norm == "batch":
+        yield nn.BatchNorm2d(shape[0])
+    yield activation_of(activation)
 
 
-def _doubling(widths: Sequence[int], kernel_size: int) -> Iterator[nn.Module]:
+def _doubling(settings: ConvGenerator.Settings, maps: Maps, widths: tuple[int, ...]) -> Iterator[nn.Module]:
+    """The stages between hidden maps."""
     for fan_in, fan_out in pairwise(widths):
-        yield _doubler(fan_in, fan_out, kernel_size, bias=False)
-        yield nn.BatchNorm2d(fan_out)
-        yield nn.ReLU()
+        yield maps.doubling(fan_in, fan_out, bias=settings.norm == "none")
+        if settings.norm == "batch":
+            yield nn.BatchNorm2d(fan_out)
+        yield activation_of(settings.activation)
 
 
-def _output(settings: ConvGenerator.Settings, fan_in: int, channels: int) -> nn.Module:
-    if settings.output == "convolution":
-        return nn.Conv2d(fan_in, channels, 3, padding=1)
-    return _doubler(fan_in, channels, settings.kernel_size)
-
-
-def _doubler(fan_in: int, fan_out: int, kernel_size: int, bias: bool = True) -> nn.ConvTranspose2d:
-    """A transposed convolution from size n to 2n: 2(n − 1) − 2 · padding + kernel_size + output_padding."""
-    padding, output_padding = (kernel_size - 1) // 2, kernel_size % 2
-    return nn.ConvTranspose2d(fan_in, fan_out, kernel_size, 2, padding, output_padding, bias=bias)
-
-
-def _halving(widths: Sequence[int], kernel_size: int, batch_norm: bool, dropout: float) -> Iterator[nn.Module]:
-    """Convolutions from size n to n/2, which an odd kernel rounds up."""
+def _halving(settings: ConvDiscriminator.Settings, maps: Maps, widths: tuple[int, ...]) -> Iterator[nn.Module]:
+    """All stages, from the image on."""
     for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
-        normed = batch_norm and index > 0
-        yield nn.Conv2d(fan_in, fan_out, kernel_size, stride=2, padding=(kernel_size - 1) // 2, bias=not normed)
+        normed = settings.norm == "batch" and index > 0
+        yield maps.halving(fan_in, fan_out, bias=not normed)
         if normed:
             yield nn.BatchNorm2d(fan_out)
-        yield nn.LeakyReLU(LEAK)
-        if dropout:
-            yield nn.Dropout(dropout)
-
-
-def _smallest_map(spec: NetworkSpec, stages: int, kernel_size: int) -> tuple[int, int]:
-    """(height, width) of an image after all halvings.
-
-    Raises:
-        IncompatibleError: if the kernel is even and the size is no multiple of 2 ** stages.
-    """
-    if kernel_size % 2 == 0:
-        return halved_shape(spec.inputs, stages, f"stages = {stages}", "kernel_size = 3 or 5 takes any size")[1:]
-    _, height, width = image_shape(spec.inputs)
-    return ceil(height / 2**stages), ceil(width / 2**stages)
-
-
-def _checked(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if min(sizes) < 1:
-        raise IncompatibleError(f"layers need at least 1 unit, not {min(sizes)}")
-    return sizes
+        yield activation_of(settings.activation)
+        if settings.dropout:
+            yield nn.Dropout(settings.dropout)
