@@ -11,14 +11,15 @@ from itertools import pairwise
 from types import EllipsisType
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
 from ganrun import (
+    ContractError,
     Discriminator,
     Generator,
-    ImageConditioning,
     IncompatibleError,
     LabelledImages,
     LabelledLatents,
@@ -101,24 +102,45 @@ class DcganDiscriminator(Discriminator):
         """batch is the paper's. A gradient penalty is computed per sample: take layer, instance or none. spectral
         bounds the weights of every layer, first and last included (arXiv:1802.05957), and replaces all other norms."""
 
-        labels: ImageConditioning = "concatenation"
+        labels: Literal["concatenation", "embedding", "projection"] = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
+        embedding adds one channel, learned for each class pixel by pixel, and projection adds v·h to the output, where
+        h is the last map and v is learned for each class (arXiv:1802.05637, equation 4)."""
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         _, start, doublings = _layout(spec.inputs)
         widths = _widths(settings.feature_maps, doublings)
-        self.inputs = LabelledImages(spec, settings.labels)
+        projects = spec.labelled and settings.labels == "projection"
+        self.inputs = None if settings.labels == "projection" else LabelledImages(spec, settings.labels)
+        channels = spec.inputs[0] if self.inputs is None else self.inputs.shape[0]
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
         self.layers = nn.Sequential(
-            *_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)),
-            convolution(widths[-1], spec.out_features, start),
+            *_halving((channels, *widths), convolution, NORMS.get(settings.norm)),
+            convolution(widths[-1], spec.out_features * (1 + spec.classes * projects), start),
             nn.Flatten(),
         )
+        self._projects = projects
         self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
-        return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
+        outputs: Tensor = self.layers(images if self.inputs is None else self.inputs(images, labels))
+        return projected(outputs, labels, self.spec.classes) if self._projects else outputs
+
+
+def projected(outputs: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """w·h + v·h `(batch, n)`, from outputs `(batch, (1 + classes) · n)`: w·h, then v·h of each class.
+
+    Miyato and Koyama 2018 (arXiv:1802.05637), equation 4. Here h is the whole last map, and not the sum over it.
+
+    Raises:
+        ContractError: if there are no labels.
+    """
+    if labels is None:
+        raise ContractError("the network is built for labels, but the loss calls it without them")
+    by_class = outputs.unflatten(1, (1 + classes, -1))
+    return by_class[:, 0] + by_class[torch.arange(len(labels), device=labels.device), 1 + labels]
 
 
 class Projection(nn.ConvTranspose2d):
