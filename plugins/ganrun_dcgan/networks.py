@@ -139,7 +139,7 @@ def projected(outputs: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """
     if labels is None:
         raise ContractError("the network is built for labels, but the loss calls it without them")
-    by_class = outputs.unflatten(1, (1 + classes, -1))
+    by_class = outputs.view(len(outputs), 1 + classes, -1)
     return by_class[:, 0] + by_class[torch.arange(len(labels), device=labels.device), 1 + labels]
 
 
