@@ -11,14 +11,15 @@ from itertools import pairwise
 from types import EllipsisType
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
 from ganrun import (
+    ContractError,
     Discriminator,
     Generator,
-    ImageConditioning,
     IncompatibleError,
     LabelledImages,
     LabelledLatents,
@@ -113,29 +114,53 @@ class DcganDiscriminator(Discriminator):
         section 3). discrimination: 100 learned measures of how near a sample is to the others (arXiv:1606.03498,
         section 3.2)."""
 
-        labels: ImageConditioning = "concatenation"
+        labels: Literal["concatenation", "embedding", "projection"] = "concatenation"
+        """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
+        embedding adds one channel, learned for each class pixel by pixel, and projection adds v·h to the output, where
+        h is the last map and v is learned for each class (arXiv:1802.05637, equation 4)."""
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         _, start, doublings = _layout(spec.inputs)
         widths = _widths(settings.feature_maps, doublings)
-        self.inputs = LabelledImages(spec, settings.labels)
+        projects = spec.labelled and settings.labels == "projection"
+        self.inputs = None if settings.labels == "projection" else LabelledImages(spec, settings.labels)
+        channels = spec.inputs[0] if self.inputs is None else self.inputs.shape[0]
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
-        hidden = list(_halving((self.inputs.shape[0], *widths), convolution, NORMS.get(settings.norm)))
-        self.layers = nn.Sequential(*hidden, *_last(settings, widths[-1], start, spec.out_features))
-        self._hidden = len(hidden)
+        hidden = list(_halving((channels, *widths), convolution, NORMS.get(settings.norm)))
+        outputs = spec.out_features * (1 + spec.classes * projects)
+        self.layers = nn.Sequential(*hidden, *_last(settings, widths[-1], start, outputs))
+        self._hidden, self._projects = len(hidden), projects
         self.apply(dcgan_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, size, size)` in [-1, 1] to logits `(batch, out_features)`."""
-        return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
+        outputs: Tensor = self.layers(self._labelled(images, labels))
+        return projected(outputs, labels, self.spec.classes) if self._projects else outputs
 
     def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images to the last hidden map `(batch, channels, 4, 4)`, 7×7 for 28 pixels: what feature matching matches."""
-        maps: Tensor = self.inputs(images, labels)
+        maps = self._labelled(images, labels)
         for layer in list(self.layers)[: self._hidden]:
             maps = layer(maps)
         return maps
+
+    def _labelled(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return images if self.inputs is None else self.inputs(images, labels)
+
+
+def projected(outputs: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """w·h + v·h `(batch, n)`, from outputs `(batch, (1 + classes) · n)`: w·h, then v·h of each class.
+
+    Miyato and Koyama 2018 (arXiv:1802.05637), equation 4. Here h is the whole last map, and not the sum over it.
+
+    Raises:
+        ContractError: if there are no labels.
+    """
+    if labels is None:
+        raise ContractError("the network is built for labels, but the loss calls it without them")
+    by_class = outputs.view(len(outputs), 1 + classes, -1)
+    return by_class[:, 0] + by_class[torch.arange(len(labels), device=labels.device), 1 + labels]
 
 
 class Projection(nn.ConvTranspose2d):

@@ -113,13 +113,39 @@ def test_every_norm_conforms(norm, size):
         assert_conforms("generator", DcganGenerator, settings, NetworkSpec((16,), images))
 
 
-@pytest.mark.parametrize("labels", ["concatenation", "embedding"])
+@pytest.mark.parametrize("labels", ["concatenation", "embedding", "projection"])
 @pytest.mark.parametrize(("size", "norm"), [(16, "batch"), (28, "layer"), (16, "spectral")])
-def test_the_networks_take_labels_either_way(size, norm, labels):
+def test_the_networks_take_labels_each_way(size, norm, labels):
     images, settings = (3, size, size), {"feature_maps": 4, "labels": labels}
     made, judged = NetworkSpec((7,), images, {"labels": ()}, 4), NetworkSpec(images, (2,), {"labels": ()}, 4)
-    assert_conforms("generator", DcganGenerator, settings, made)
+    if labels != "projection":
+        assert_conforms("generator", DcganGenerator, settings, made)
     assert_conforms("discriminator", DcganDiscriminator, {**settings, "norm": norm}, judged)
+
+
+@pytest.mark.parametrize("size", [16, 28])
+def test_a_projection_adds_the_product_of_the_last_map_and_the_vector_of_the_class(size):
+    spec = NetworkSpec((1, size, size), (2,), {"labels": ()}, 5)
+    settings = DcganDiscriminator.Settings(feature_maps=3, norm="none", labels="projection")
+    network, images = DcganDiscriminator(settings, spec).double(), torch.randn(6, 1, size, size, dtype=torch.float64)
+    labels = torch.tensor([0, 4, 2, 2, 1, 0])
+    last = network.layers[-2]
+    nn.init.normal_(last.bias)
+    weights = last.weight.detach().view(1 + 5, 2, -1)
+    maps = network.layers[:-2](images).detach().flatten(1)
+    bias = last.bias.detach().view(1 + 5, 2)
+    expected = [(weights[0] + weights[1 + y]) @ h + bias[0] + bias[1 + y] for h, y in zip(maps, labels, strict=True)]
+    assert torch.allclose(network(images, labels), torch.stack(expected), rtol=1e-12)
+
+
+def test_without_labels_a_projection_adds_nothing():
+    shape = (1, 16, 16)
+    torch.manual_seed(0)
+    plain = discriminator(shape, 1, feature_maps=2)
+    torch.manual_seed(0)
+    other = discriminator(shape, 1, feature_maps=2, labels="projection")
+    images = torch.randn(3, *shape)
+    assert plain.state_dict().keys() == other.state_dict().keys() and torch.equal(plain(images), other(images))
 
 
 def test_in_bf16_a_sample_close_to_1_differs_from_1():
