@@ -1,7 +1,7 @@
 """Mutated files, each through what ganrun reads it with.
 
     python tests/stress/fuzz_files.py --trials 10000 --seed 7
-    python tests/stress/fuzz_files.py --trials 1000 --only manifest
+    python tests/stress/fuzz_files.py --trials 1000 --only manifest 2>> progress.txt
 
 Files of a run and of an export, of checkpoints, of the cache, of statistics and of data sets: their bytes are changed,
 cut and repeated; the tables in JSON, TOML and pickles get odd types, sizes, names and depths; a file becomes a folder,
@@ -19,6 +19,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import socket
 import sys
 import tarfile
@@ -29,6 +30,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +52,7 @@ from fuzzing import (
     written,
 )
 from PIL import Image
+from pristine import Pristine, quick
 from safetensors.torch import save
 
 import ganrun
@@ -67,7 +70,8 @@ from ganrun.training.measurements import Measurements
 from ganrun.training.runner import execute
 from ganrun.training.step import build_step
 
-Call = Callable[[], object]
+TELL_SECONDS = 20.0
+"""Between two lines of progress."""
 
 TABLES: dict[str, Any] = {
     "train": {"steps": 4, "batch_size": 8, "device": "cpu", "evaluate_every_steps": 2, "log_every_steps": 1},
@@ -266,10 +270,17 @@ def registry() -> Any:
     return registry_with(Gauge())
 
 
+@cache
+def recipe(steps: int) -> Any:
+    """That of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder) / "tables.toml", tomli_w.dumps(TABLES).encode())
+        return load_recipe(path, registry(), [f"train.steps={steps}"])
+
+
 def built(steps: int, output: Path, *, resume: bool = False) -> Any:
     """The run, ready to be executed."""
-    recipe = written(output.with_name("tables.toml"), tomli_w.dumps(TABLES).encode())
-    return build_run(load_recipe(recipe, registry(), [f"train.steps={steps}"]), output, resume=resume)
+    return build_run(recipe(steps), output, resume=resume)
 
 
 def make_runs(folder: Path) -> None:
@@ -359,14 +370,20 @@ def best_of(folder: Path) -> object:
     return score_of(folder / "runs/bad/checkpoints/best")
 
 
+READY: list[Any] = []
+"""A run that has restored a checkpoint without a fault, and so can restore the next."""
+
+
 def restore(folder: Path) -> object:
     """A checkpoint, restored and trained on. One that is damaged gives way to the one before."""
-    run = built(4, folder / "new")
+    run = READY.pop() if READY else built(4, folder / "new")
     found = latest_checkpoint(folder / "runs/bad")
     assert found is not None
     run.state.load(found)
     assert 0 <= run.step < 2**63 and 0 <= run.images_seen < 2**63 and 0 <= run.state.seconds < float("inf")
-    return build_step(run, Measurements())()
+    build_step(run, Measurements())()
+    READY.append(run)
+    return run.step
 
 
 def weights_of(folder: Path) -> object:
@@ -646,10 +663,10 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-def trial(reader: Reader, pristine: Path, folder: Path, chance: random.Random) -> tuple[str, str]:
+def trial(reader: Reader, pristine: Pristine, chance: random.Random) -> tuple[str, str]:
     """One changed file."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(pristine, folder)
+    pristine.restore()
+    folder = pristine.folder
     path = chance.choice(sorted(path for path in folder.glob(reader.file) if path.is_file()))
     kind, content = chance.random(), path.read_bytes()
     if kind < 0.03:
@@ -665,26 +682,65 @@ def trial(reader: Reader, pristine: Path, folder: Path, chance: random.Random) -
         return judged(lambda: reader.read(folder))
 
 
+Rows = dict[str, Counter[str]]
+
+
 def run(
-    names: list[str], trials: int, seed: int, base: Path | None = None
-) -> tuple[dict[str, Counter[str]], list[Failure]]:
-    """The outcomes by reader, and the failures."""
-    rows, failures = {}, []
-    made: dict[Any, Path] = {}
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["GANRUN_CACHE"] = f"{name}/cache"
+    names: list[str], trials: int, seed: int, tell: Callable[[str, Counter[str]], bool] = lambda name, outcomes: True
+) -> tuple[Rows, list[Failure]]:
+    """The outcomes by reader, and the failures.
+
+    Args:
+        names: The readers.
+        trials: How many of each.
+        seed: Of the changes.
+        tell: Gets the outcomes of a reader now and then; whether to go on.
+    """
+    rows: Rows = {}
+    failures: list[Failure] = []
+    made: dict[Any, Pristine] = {}
+    with tempfile.TemporaryDirectory() as name, quick():
         for number, each in enumerate(names):
             reader = READERS[each]
-            pristine = made.setdefault(str(reader.make), Path(name) / f"pristine{number}")
-            if not pristine.exists():
-                pristine.mkdir()
-                with redirect_stderr(io.StringIO()):
-                    reader.make(pristine)
-            rows[each], found = fuzz(partial(trial, reader, pristine, Path(name) / "work"), trials, seed)
-            failures += [each_found._replace(outcome=f"{each_found.outcome} of {each}") for each_found in found]
-            if base is None:
-                print(f"{each:24} n {trials:>8,}  {dict(rows[each])}", file=sys.stderr, flush=True)
+            os.environ["GANRUN_CACHE"] = f"{name}/cache"
+            pristine = made.setdefault(reader.make, made.get(reader.make) or _made(reader, Path(name) / str(number)))
+            os.environ["GANRUN_CACHE"] = str(pristine.folder / "cache")  # is emptied with the folder
+            rows[each], found = fuzz(partial(trial, reader, pristine), trials, seed, partial(tell, each))
+            failures += [failure._replace(outcome=f"{failure.outcome} of {each}") for failure in found]
+            if rows[each].total() < trials:
+                break
     return rows, failures
+
+
+def _made(reader: Reader, folder: Path) -> Pristine:
+    """What a reader needs, in a folder that was moved."""
+    example = folder.with_suffix(".example")
+    example.mkdir()
+    with redirect_stderr(io.StringIO()):
+        reader.make(example)
+    return Pristine(folder, example)
+
+
+class Telling:
+    """Prints how far a reader is, so that a campaign that is cut short keeps its figures; a signal ends it."""
+
+    def __init__(self, trials: int) -> None:
+        self._trials = trials
+        self._next = time.monotonic() + TELL_SECONDS
+        self._ended = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+
+    def __call__(self, name: str, outcomes: Counter[str]) -> bool:
+        """Print a line now and then, and one at the end of a reader."""
+        n = outcomes.total()
+        if n == self._trials or self._ended or time.monotonic() >= self._next:
+            self._next = time.monotonic() + TELL_SECONDS
+            print(f"{datetime.now():%H:%M:%S} {name:24} n {n:>9,}  {dict(outcomes)}", file=sys.stderr, flush=True)
+        return not self._ended
+
+    def _end(self, *_: object) -> None:
+        self._ended = True
 
 
 def main() -> int:
@@ -694,7 +750,7 @@ def main() -> int:
     options = parser.parse_args()
     names = [name for name in READERS if options.only is None or options.only in name]
     started = time.perf_counter()
-    rows, failures = run(names, options.trials, options.seed)
+    rows, failures = run(names, options.trials, options.seed, Telling(options.trials))
     print_table(rows, time.perf_counter() - started)
     print_failures(failures, 40)
     return int(bool(failures))

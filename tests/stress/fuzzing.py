@@ -74,18 +74,24 @@ def nested(chance: random.Random, depth: int) -> Any:
 # ── Mutations ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
+def places_in(value: Any) -> list[tuple[Any, Any]]:
     """Every container within a value, with each of its keys."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in items:
-        yield value, key
-        yield from places_in(each)
+    found: list[tuple[Any, Any]] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[tuple[Any, Any]]) -> None:
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        found.append((value, key))
+        if isinstance(each, dict | list):
+            _collect(each, found)
 
 
 def mutate(tables: Any, chance: random.Random, *, dates: bool = False, count: int | None = None) -> None:
     """Change some places of tables, in place: values, names, order, depth; or drop, copy or swap them."""
     for _ in range(count or chance.choice((1, 1, 1, 2, 4))):
-        places = list(places_in(tables))
+        places = places_in(tables)
         if not places:
             return
         container, key = chance.choice(places)
@@ -235,9 +241,13 @@ def judged(call: Callable[[], object], bound: float = BOUND_SECONDS) -> tuple[st
 
 
 def fuzz(
-    trial: Callable[[random.Random], tuple[str, str]], trials: int, seed: int
+    trial: Callable[[random.Random], tuple[str, str]],
+    trials: int,
+    seed: int,
+    tell: Callable[[Counter[str]], bool] = lambda outcomes: True,
 ) -> tuple[Counter[str], list[Failure]]:
-    """Run trials, each with random numbers of its own, so that every one can be repeated alone."""
+    """Run trials, each with random numbers of its own, so that every one can be repeated alone. `tell` gets the
+    outcomes after each, and says whether to go on."""
     outcomes: Counter[str] = Counter()
     failures = []
     for number in range(trials):
@@ -245,6 +255,8 @@ def fuzz(
         outcomes[outcome] += 1
         if outcome.startswith("!"):
             failures.append(Failure(number, outcome, details))
+        if not tell(outcomes):
+            break
     return outcomes, failures
 
 

@@ -1,0 +1,116 @@
+"""What makes a trial of `fuzz_files.py` cheap: a folder is mended where it was changed, and not copied again; and what
+reads none of the files is done once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+
+class Stamp(NamedTuple):
+    """What differs after a file was changed. Nobody sets a file's time back."""
+
+    inode: int
+    size: int
+    time: int
+
+
+class Pristine:
+    """A folder that is brought back to what another one held.
+
+    Args:
+        folder: The folder; there is none yet.
+        example: What it is to hold.
+    """
+
+    def __init__(self, folder: Path, example: Path) -> None:
+        self.folder = folder
+        """As a path."""
+        self._root = str(folder)
+        shutil.copytree(example, folder)
+        self._folders = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_dir()]
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        self._contents = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        self._stamps = {name: self._aged(name) for name in self._contents}
+
+    def restore(self) -> None:
+        """Remove what is new, and write again what has changed."""
+        kept = set(self._kept(""))
+        for name in self._folders:
+            if name not in kept:
+                Path(self._root, name).mkdir()
+        for name in self._contents.keys() - kept:
+            Path(self._root, name).write_bytes(self._contents[name])
+            self._stamps[name] = self._aged(name)
+
+    def _kept(self, prefix: str) -> Iterator[str]:
+        """What is as it was; anything else is removed."""
+        for entry in list(os.scandir(f"{self._root}/{prefix}")):
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if name in self._folders:
+                    yield name
+                    yield from self._kept(f"{name}/")
+                else:
+                    shutil.rmtree(entry.path)
+            elif name in self._stamps and _stamp(entry.path) == self._stamps[name]:
+                yield name
+            else:
+                Path(entry.path).unlink()
+
+    def _aged(self, name: str) -> Stamp:
+        """The stamp of a file that gets a time long ago, so that whatever changes it from now on changes its time."""
+        path = f"{self._root}/{name}"
+        os.utime(path, (10**9, 10**9))
+        return _stamp(path)
+
+
+def _stamp(path: str) -> Stamp:
+    found = os.lstat(path)
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+TRIED = (
+    *("ganrun.training.slots.check_network", "ganrun.training.slots.check_state"),
+    *(f"ganrun.training.assembly.{name}" for name in ("try_phases", "try_samples", "try_requests")),
+)
+"""How components are tried before a run. They are those of the run that was made, in which each was tried."""
+
+ONCE = (
+    *("ganrun.discovery.registry.discover", "ganrun_report.page._jinja", "ganrun_report.page.version"),
+    *("ganrun.rundir.environment._git", "ganrun.rundir.environment.package_versions"),
+    *("ganrun.rundir.opening.version", "ganrun_report.reading.version"),
+    *("ganrun_mlflow.sync_state.TypeAdapter", "ganrun_datasets.emoji.catalogue.TypeAdapter"),
+)
+"""What answers alike each time: the installed plugins and versions, git, the template of a page, and what is made of a
+class."""
+
+VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PATH", "TMPDIR", "VIRTUAL_ENV")
+"""The environment; each text that is shown is searched for the secrets in it."""
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """A block with a small environment that flushes nothing to disk, tries no component, and does once what answers
+    alike each time."""
+    kept = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    with ExitStack() as patches:
+        patches.enter_context(patch.dict(os.environ, kept, clear=True))
+        patches.enter_context(patch("os.fsync", _ignored))
+        for name in TRIED:
+            patches.enter_context(patch(name, _ignored))
+        for name in ONCE:
+            module, _, function = name.rpartition(".")
+            patches.enter_context(patch(name, cache(getattr(import_module(module), function))))
+        yield
+
+
+def _ignored(*_: object, **__: object) -> None:
+    """Do nothing."""
