@@ -201,14 +201,7 @@ def test_batch_norm_is_absent_from_the_generators_output_and_the_discriminators_
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in discriminator) == 2
 
 
-# ── Designs of the field's introductions, counted by hand ─────────────────────────────────────────────────
-
-MADE = NetworkSpec((100,), (1, 28, 28))
-JUDGED = NetworkSpec((1, 28, 28), (1,))
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(each.numel() for each in network.parameters())
+# ── Maps, from stage to stage ─────────────────────────────────────────────────────────────────────────────
 
 
 def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
@@ -219,29 +212,6 @@ def maps_of(network: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
             module.register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape[1:])))
     output = network(inputs)
     return [*shapes, tuple(output.shape[1:])]
-
-
-def test_a_dense_generator_against_strided_convolutions():
-    generator = MlpGenerator(MlpGenerator.Settings(hidden=(256, 512, 1024), norm="batch"), MADE)
-    weights = 100 * 256 + 256 * 512 + 512 * 1024 + 1024 * 784
-    assert parameters(generator) == weights + 2 * (256 + 512 + 1024) + 784 == 1_488_144
-    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=5, norm="none", dropout=0.3), JUDGED)
-    assert maps_of(judge, torch.randn(2, 1, 28, 28)) == [(1, 28, 28), (32, 14, 14), (64, 7, 7), (1,)]
-    kernels = 25 * (1 * 32 + 32 * 64 + 64 * 128)
-    assert parameters(judge) == kernels + (32 + 64 + 128) + (128 * 4 * 4 + 1) == 259_073
-    assert [layer.p for layer in judge.layers if isinstance(layer, nn.Dropout)] == [0.3] * 3, "one a stage"
-
-
-def test_a_convolutional_generator_whose_hidden_maps_reach_the_images_size():
-    settings = {"kernel_size": 3, "feature_maps": 64, "stages": 2}
-    generator = ConvGenerator(ConvGenerator.Settings(**settings, output="convolution"), MADE)
-    expected = [(256, 7, 7), (128, 14, 14), (64, 28, 28), (1, 28, 28)]
-    assert maps_of(generator, torch.randn(2, 100)) == expected
-    kernels = 9 * (256 * 128 + 128 * 64 + 64 * 1)
-    assert parameters(generator) == 100 * 256 * 49 + kernels + 2 * (256 + 128 + 64) + 1 == 1_624_513
-    judge = ConvDiscriminator(ConvDiscriminator.Settings(kernel_size=3), JUDGED)
-    kernels = 9 * (1 * 32 + 32 * 64 + 64 * 128)
-    assert parameters(judge) == kernels + 32 + 2 * (64 + 128) + (128 * 4 * 4 + 1) == 94_913
 
 
 @pytest.mark.parametrize("kernel_size", [3, 4, 5])
@@ -264,3 +234,105 @@ def test_every_stage_halves_the_size_and_an_odd_kernel_rounds_up(kernel_size, si
     for (_, tall, wide), (_, low, narrow) in pairwise(maps[:-1]):
         assert (low, narrow) == (math.ceil(tall / 2), math.ceil(wide / 2))
     assert [width for width, _, _ in maps[:-1]] == [2, 4, 8] and maps[-1] == (3,)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kernel_size", range(1, 8))
+def test_any_kernel_makes_and_judges_images_of_the_sizes_that_fit(kernel_size, padding):
+    settings = {"kernel_size": kernel_size, "padding": padding, "widths": (3, 2), "norm": "none"}
+    fitting = set()
+    for size in range(1, 24):
+        images = (1, size, size)
+        try:
+            generator = ConvGenerator(ConvGenerator.Settings(**settings), NetworkSpec((4,), images))
+        except IncompatibleError:
+            continue
+        fitting.add(size)
+        assert generator(torch.randn(2, 4)).shape == (2, *images)
+    grown = [4 * n + 3 * (kernel_size - 2) for n in range(1, 24)] if padding == "valid" else range(4, 24, 4)
+    assert fitting == {size for size in grown if 0 < size < 24}
+    for size in range(1, 24):
+        images = (1, size, size)
+        try:
+            judge = ConvDiscriminator(ConvDiscriminator.Settings(**settings), NetworkSpec(images, (1,)))
+        except IncompatibleError:
+            unpadded = padding == "valid" and (size < kernel_size or (size - kernel_size) // 2 + 1 < kernel_size)
+            assert unpadded or (padding == "same" and kernel_size % 2 == 0 and size % 4)
+            continue
+        assert judge(torch.randn(2, *images)).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("component", "settings", "size", "message"),
+    [
+        (
+            ConvGenerator,
+            {"stages": 2},
+            28,
+            r"^with stages = 2, kernel_size = 4 .*makes sides of 10, 14, 18, … pixels, not 28×28",
+        ),
+        (ConvDiscriminator, {"widths": (4, 4, 4, 4)}, 28, r"with 4 widths, .* stage 4 has 1 of the 28×28 pixels left"),
+    ],
+)
+def test_sizes_that_do_not_fit_without_padding_are_refused(component, settings, size, message):
+    with pytest.raises(IncompatibleError, match=message):
+        component(component.Settings(padding="valid", **settings), spec_for(component, (1, size, size)))
+
+
+WIDE = {"widths": [6, 3], "hidden": [7, 5], "kernel_size": 5, "init": "glorot"}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("activation", ["relu", "leaky"])
+def test_the_networks_conform_with_hidden_layers_and_any_widths(norm, activation):
+    settings, images = {**WIDE, "norm": norm, "activation": activation}, (3, 8, 20)
+    for output in ({}, {"output": "convolution", "dense_activation": "leaky"}):
+        assert_conforms("generator", ConvGenerator, {**settings, **output}, NetworkSpec((16,), images))
+    assert_conforms("discriminator", ConvDiscriminator, settings, NetworkSpec(images, (5,)))
+
+
+def layers(network: nn.Module) -> list[str]:
+    return [type(layer).__name__ for layer in network.layers]
+
+
+def test_hidden_layers_widths_norms_and_activations_come_in_order():
+    settings = {"widths": (6, 3), "hidden": (7, 5), "kernel_size": 5}
+    plain = ConvGenerator.Settings(**settings, norm="none", dense_activation="leaky")
+    generator = ConvGenerator(plain, NetworkSpec((4,), (1, 8, 8)))
+    dense = ["Linear", "LeakyReLU"] * 2 + ["Linear", "Unflatten", "LeakyReLU"]
+    assert layers(generator) == [*dense, "ConvTranspose2d", "ReLU", "ConvTranspose2d"]
+    normed = ConvGenerator(ConvGenerator.Settings(**settings), NetworkSpec((4,), (1, 8, 8)))
+    dense = ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "Unflatten", "BatchNorm2d", "ReLU"]
+    assert layers(normed) == [*dense, "ConvTranspose2d", "BatchNorm2d", "ReLU", "ConvTranspose2d"]
+    biased = [hasattr(each, "bias") and each.bias is not None for each in (*generator.layers, *normed.layers)]
+    assert biased.count(True) == 5 + 4 + 1, "no bias before a norm, which would take it away"
+    judge = ConvDiscriminator(ConvDiscriminator.Settings(**settings, activation="relu"), NetworkSpec((1, 8, 8), (1,)))
+    maps = ["Conv2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Flatten"]
+    assert layers(judge) == [*maps, *["Linear", "BatchNorm1d", "ReLU"] * 2, "Linear"]
+    assert [each.weight.shape[0] for each in judge.layers if hasattr(each, "weight")] == [6, 3, 3, 7, 7, 5, 5, 1]
+
+
+def test_widths_say_what_feature_maps_and_stages_say():
+    doubling = ConvGenerator(ConvGenerator.Settings(feature_maps=4, stages=2), NetworkSpec((4,), (1, 8, 8)))
+    said = ConvGenerator(ConvGenerator.Settings(widths=(8, 4)), NetworkSpec((4,), (1, 8, 8)))
+    assert {name: each.shape for name, each in doubling.state_dict().items()} == {
+        name: each.shape for name, each in said.state_dict().items()
+    }
+    assert ConvGenerator.Settings().model_dump()["feature_maps"] == 32, "recorded as a number"
+    for other in ({"feature_maps": 32}, {"stages": 2}):
+        with pytest.raises(ValueError, match=r"is in place of widths, which is given too; leave one of them out"):
+            ConvDiscriminator.Settings(widths=(8, 4), **other)
+
+
+def test_glorots_weights_are_uniform_by_fan_in_and_fan_out():
+    generator = ConvGenerator(ConvGenerator.Settings(init="glorot"), NetworkSpec((64,), (3, 32, 32)))
+    judge = MlpDiscriminator(MlpDiscriminator.Settings(init="glorot"), NetworkSpec((3, 32, 32), (1,)))
+    for layer in (
+        each for each in [*generator.layers, *judge.layers] if isinstance(each, nn.Linear | nn.ConvTranspose2d)
+    ):
+        fans = (layer.weight.shape[0] + layer.weight.shape[1]) * math.prod(layer.weight.shape[2:])
+        bound = math.sqrt(6 / fans)
+        assert layer.weight.abs().max() <= bound
+        if layer.weight.numel() > 1000:
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        assert layer.bias is None or not layer.bias.any()
