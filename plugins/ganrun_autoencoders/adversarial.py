@@ -36,8 +36,7 @@ class AdversarialAutoencoder(Loss):
         """Length of a code; the prior is N(0, I)."""
 
         adversarial_weight: float = Field(0.1, ge=0)
-        """Weight of the encoder's adversarial loss. The paper has none: there each phase has a learning rate, and here
-        each network has an optimiser, which the two phases of the encoder share."""
+        """Weight of the encoder's adversarial loss. It balances the encoder's two phases, which share one optimiser."""
 
     slots = {
         "generator": Slot("generator", averaged=True),

@@ -140,9 +140,10 @@ class VqVae(Loss):
         memory, settings = self.memory, self.settings
         encoded = nets.encoder(batch.images)
         self._begin_step(encoded.detach(), batch.step)
-        codes = self.nearest(encoded)
-        self._see(codes, encoded.detach(), batch.step)
-        vectors = self.vectors_of(codes.flatten(1))
+        with exact_float32():  # rounded products would choose other codes than readings do
+            codes = self.nearest(encoded)
+            vectors = self.vectors_of(codes.flatten(1))
+            self._see(codes, encoded.detach(), batch.step)
         reconstructed = nets.generator(encoded + (vectors - encoded).detach())
         return Terms(
             {
@@ -213,9 +214,7 @@ class VqVae(Loss):
     def _see(self, codes: Tensor, encoded: Tensor, step: Tensor) -> None:
         """n_k at each place, and Σ z_e."""
         vectors = encoded.flatten(2).mT.flatten(0, 1)
-        with exact_float32():
-            sums = codes.flatten(0, 1).mT @ vectors
-        see(self.memory, step, usage=codes.sum(0), sums=sums)
+        see(self.memory, step, usage=codes.sum(0), sums=codes.flatten(0, 1).mT @ vectors)
 
 
 @torch.no_grad()
@@ -224,8 +223,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
 
     ‖z‖² is the same for all k and left out.
     """
-    with exact_float32():
-        distances = codebook.square().sum(1) - 2 * vectors @ codebook.T
+    distances = codebook.square().sum(1) - 2 * vectors @ codebook.T
     return one_hot(distances.argmin(-1), len(codebook)).to(vectors.dtype)
 
 
