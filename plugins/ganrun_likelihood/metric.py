@@ -137,7 +137,7 @@ class LogLikelihood(Metric):
             "real": self._count,
             "split": self.settings.split,
             "real_digest": self._digest,
-            "log_likelihood_version": VERSION,
+            "ganrun_likelihood": VERSION,
         }
 
 

@@ -27,8 +27,8 @@ UNFINISHED = "protocol.structure."
 """Begins the entries of a score of networks that have not grown to their full structure: no publication scores them."""
 
 OF_THE_MACHINE = (
-    *("precision", "torch", "torch-fidelity", "ganrun_fidelity", "seed", "ema_decay", "channels", "weights"),
-    *("classifier_accuracy", "real_digest", "real_features", "floor_split", "floor_digest"),
+    *("precision", "torch", "torch-fidelity", "ganrun_fidelity", "ganrun_likelihood", "seed", "ema_decay"),
+    *("channels", "weights", "classifier_accuracy", "real_digest", "real_features", "floor_split", "floor_digest"),
 )
 """Entries of the protocol that no publication states, or that settings of other names stand for."""
 
