@@ -202,8 +202,10 @@ from .toolkit.latents import (
     split_latents as split_latents,
 )
 from .toolkit.minibatch import (
+    MinibatchComparison as MinibatchComparison,
     MinibatchDeviation as MinibatchDeviation,
     MinibatchDiscrimination as MinibatchDiscrimination,
+    minibatch_layers as minibatch_layers,
 )
 from .toolkit.networks import (
     dcgan_init as dcgan_init,

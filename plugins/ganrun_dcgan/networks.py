@@ -24,14 +24,14 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
-    MinibatchDeviation,
-    MinibatchDiscrimination,
+    MinibatchComparison,
     NetworkSpec,
     SpectralConv2d,
     SpectralLinear,
     dcgan_init,
     float32_tanh,
     image_shape,
+    minibatch_layers,
 )
 
 LEAK = 0.2
@@ -39,9 +39,6 @@ LEAK = 0.2
 
 WIDEST = 8
 """The widest layer's channels, as a multiple of `feature_maps`: what the paper's 64×64 networks reach."""
-
-GROUP = 4
-"""Samples whose deviation is one number, as in progressive growing (arXiv:1710.10196)."""
 
 Norm = Callable[[int], nn.Module]
 
@@ -108,11 +105,7 @@ class DcganDiscriminator(Discriminator):
         """batch is the paper's. A gradient penalty is computed per sample: take layer, instance or none. spectral
         bounds the weights of every layer, first and last included (arXiv:1802.05957), and replaces all other norms."""
 
-        minibatch: Literal["none", "deviation", "discrimination"] = "none"
-        """How the last layer sees samples beside others of their batch, so that a generator that always makes the same
-        sample is found out. deviation: one number for each group of 4 samples, how much they differ (arXiv:1710.10196,
-        section 3). discrimination: 100 learned measures of how near a sample is to the others (arXiv:1606.03498,
-        section 3.2)."""
+        minibatch: MinibatchComparison = "none"
 
         labels: Literal["concatenation", "embedding", "projection"] = "concatenation"
         """How the class enters, where the loss gives labels: concatenation adds one constant channel per class,
@@ -128,8 +121,9 @@ class DcganDiscriminator(Discriminator):
         channels = spec.inputs[0] if self.inputs is None else self.inputs.shape[0]
         convolution = SpectralConv2d if settings.norm == "spectral" else nn.Conv2d
         hidden = list(_halving((channels, *widths), convolution, NORMS.get(settings.norm)))
-        outputs = spec.out_features * (1 + spec.classes * projects)
-        self.layers = nn.Sequential(*hidden, *_last(settings, widths[-1], start, outputs))
+        compared, shape = minibatch_layers(settings.minibatch, (widths[-1], start, start))
+        last = _dense(settings, shape, spec.out_features * (1 + spec.classes * projects))
+        self.layers = nn.Sequential(*hidden, *compared, last, nn.Flatten())
         self._hidden, self._projects = len(hidden), projects
         self.apply(dcgan_init)
 
@@ -196,19 +190,12 @@ def _halving(widths: Sequence[int], convolution: type[nn.Conv2d], norm: Norm | N
         yield nn.LeakyReLU(LEAK)
 
 
-def _last(settings: DcganDiscriminator.Settings, channels: int, start: int, outputs: int) -> Iterator[nn.Module]:
-    """The last layer, behind one that compares samples."""
+def _dense(settings: DcganDiscriminator.Settings, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The last layer: a convolution of whole maps (channels, side, side), or a dense layer of vectors (features,)."""
     is_spectral = settings.norm == "spectral"
-    if settings.minibatch == "discrimination":
-        compared = MinibatchDiscrimination(channels * start**2)
-        yield from (nn.Flatten(), compared)
-        yield (SpectralLinear if is_spectral else nn.Linear)(compared.features, outputs)
-        return
-    if settings.minibatch == "deviation":
-        yield MinibatchDeviation(GROUP)
-        channels += 1
-    yield (SpectralConv2d if is_spectral else nn.Conv2d)(channels, outputs, start)
-    yield nn.Flatten()
+    if len(shape) == 1:
+        return (SpectralLinear if is_spectral else nn.Linear)(shape[0], outputs)
+    return (SpectralConv2d if is_spectral else nn.Conv2d)(shape[0], outputs, shape[1])
 
 
 def _layout(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:

@@ -29,6 +29,7 @@ from ganrun import (
     RequestError,
     View,
     load_registry,
+    minibatch_layers,
 )
 from ganrun.contracts.settings import parse_settings
 from ganrun.rehearsal.losses import repeated
@@ -190,6 +191,20 @@ def test_in_evaluation_no_sample_sees_another_and_the_tensor_starts_as_documente
     layer.eval()
     features = torch.randn(3, 400)
     assert torch.equal(layer(features)[1], layer(features[1:2])[0])
+
+
+@pytest.mark.parametrize("comparison", ["none", "deviation", "discrimination"])
+def test_layers_of_a_comparison_take_vectors_and_maps_and_say_what_they_return(comparison: Any) -> None:
+    for shape in ((6,), (6, 2, 2)):
+        layers, behind = minibatch_layers(comparison, shape)
+        features = torch.randn(8, *shape)
+        found = nn.Sequential(*layers)(features)
+        assert found.shape == (8, *behind)
+        if comparison == "deviation":
+            groups = features.reshape(4, 2, -1).std(0, correction=0).mean(1)  # sample i in group i mod 2
+            torch.testing.assert_close(
+                found[:, 6].flatten(1)[:, 0] if len(shape) > 1 else found[:, 6], groups.repeat(4)
+            )
 
 
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 EPSILON = 1e-8
 """Keeps the square root's gradient finite."""
+
+GROUP = 4
+"""Samples whose deviation is one number, as in progressive growing."""
+
+MinibatchComparison = Annotated[
+    Literal["none", "deviation", "discrimination"],
+    Field(
+        description="How the last layer sees a sample beside others of its batch, so that a generator that makes the "
+        "same sample again and again is found out. deviation: one number for each group of 4 samples, how much they "
+        "differ (arXiv:1710.10196, section 3). discrimination: 100 learned measures of how near a sample is to the "
+        "others (arXiv:1606.03498, section 3.2)."
+    ),
+]
+"""The type of a discriminator's setting for `minibatch_layers`, with its help text: `minibatch: MinibatchComparison =
+"none"`."""
+
+
+def minibatch_layers(
+    comparison: MinibatchComparison, shape: tuple[int, ...]
+) -> tuple[list[nn.Module], tuple[int, ...]]:
+    """The layers of a comparison, for before a discriminator's last layer, and the shape of what they return.
+
+    Args:
+        comparison: Of none, there are no layers.
+        shape: Of the features of a sample: `(features,)`, or (channels, height, width), which discrimination flattens.
+    """
+    if comparison == "none":
+        return [], shape
+    if comparison == "deviation":
+        return [MinibatchDeviation(GROUP)], (shape[0] + 1, *shape[1:])
+    layer = MinibatchDiscrimination(prod(shape))
+    return [nn.Flatten(), layer] if len(shape) > 1 else [layer], (layer.features,)
 
 
 class MinibatchDeviation(nn.Module):
@@ -27,11 +63,11 @@ class MinibatchDeviation(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, channels + 1, height, width)`. Of m groups, sample i is in
-        group i mod m."""
-        size, _, height, width = maps.shape
+        """`(batch, channels, …)` to `(batch, channels + 1, …)`: maps, or vectors. Of m groups, sample i is in group i
+        mod m."""
+        size, _, *sides = maps.shape
         found = self._of_groups(maps) if self.training else self.mean.expand(size)
-        plane = found.to(maps.dtype)[:, None, None, None].expand(-1, 1, height, width)
+        plane = found.to(maps.dtype).view(-1, 1, *(1 for _ in sides)).expand(-1, 1, *sides)
         return torch.cat([maps, plane], dim=1)
 
     def _of_groups(self, maps: Tensor) -> Tensor:
@@ -40,7 +76,7 @@ class MinibatchDeviation(nn.Module):
         group = max(count for count in range(1, min(self._group, size) + 1) if size % count == 0)
         groups = maps.to(self.mean.dtype).reshape(group, size // group, *maps.shape[1:])
         variance = (groups - groups.mean(0)).square().mean(0)
-        found: Tensor = (variance + EPSILON).sqrt().mean((1, 2, 3))
+        found: Tensor = (variance + EPSILON).sqrt().mean(tuple(range(1, maps.dim())))
         self.mean.lerp_(found.detach().mean(), 0.01)
         return found.repeat(group)
 
