@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import tomli_w
 from tests.contract import (
     test_cyclegan,
-    test_flow,
     test_growing,
     test_optimizer,
     test_path_length,
@@ -128,6 +127,7 @@ R3GAN = {
 }
 GAMMA = {"gamma": {"schedule": "cosine", "start": 0.5, "end": 0.05, "steps": 2}}
 ENCODED = {"generator": MLP["generator"], "encoder": MLP["generator"]}
+TIME_UNET = {"velocity": {"use": "time-unet", "widths": [4, 8], "dropout": 0.1}}
 QUARTERS = {"encoder": {"use": "quarters"}, "decoder": {"use": "quarters"}}
 POINTS = {"data": {"use": "gaussians", "count": 64}}
 PAIRED = test_pix2pix.TABLES
@@ -173,6 +173,10 @@ FAMILIES = {
     "progressive": Family(PROGRESSIVE),
     "r3gan": Family({"loss": {"use": "r3gan", "latent_size": 4, **GAMMA}, **R3GAN}),
     "conditional-r3gan": Family({"loss": {"use": "conditional-r3gan", "noise_size": 4, **GAMMA}, **R3GAN}),
+    "flow matching": Family({"loss": {"use": "flow-matching"}, **TIME_UNET}),
+    "flow matching with classes": Family(
+        {"loss": {"use": "class-conditional-flow-matching"}, "velocity": {"use": "time-mlp", "hidden": [8]}}
+    ),
     "penalties on gradients": Family(penalised("r1", "r2", "gradient-penalty", "dragan")),
     "penalties on outputs": Family(penalised("consistency", "lecam")),
     "lazy penalties": Family(penalised("r1", "lecam", "path-length", every=2)),
@@ -188,7 +192,6 @@ FAMILIES = {
     "vae-gan": Family(
         {"loss": {"use": "vae-gan"}, **ENCODED, "discriminator": {"use": "featured"}}, (test_vae_gan.Plugin(),)
     ),
-    "flow": Family({"loss": {"use": "flow"}, "velocity": {"use": "velocity"}}, (test_flow.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),
     "growing": Family({**gan("wgan-gp"), **networks(use="growing"), **TWICE}, (test_growing.Plugin(),)),
