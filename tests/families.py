@@ -17,7 +17,6 @@ from ganrun.recipe.recipe import Recipe
 from ganrun.testing import registry_with
 from tests.contract import (
     test_cyclegan,
-    test_flow,
     test_growing,
     test_optimizer,
     test_path_length,
@@ -139,6 +138,7 @@ R3GAN = {
 }
 GAMMA = {"gamma": {"schedule": "cosine", "start": 0.5, "end": 0.05, "steps": 2}}
 ENCODED = {"generator": MLP["generator"], "encoder": MLP["generator"]}
+TIME_UNET = {"velocity": {"use": "time-unet", "widths": [4, 8], "dropout": 0.1}}
 QUARTERS = {"encoder": {"use": "quarters"}, "decoder": {"use": "quarters"}}
 JUDGED = {**ENCODED, "discriminator": {"use": "vae-gan", "feature_maps": 2, "stages": 2, "hidden": 4}}
 RESIDUAL = {"use": "vq-vae", "width": 4, "blocks": 1}
@@ -198,6 +198,10 @@ FAMILIES = {
     "progressive": Family(PROGRESSIVE),
     "r3gan": Family({"loss": {"use": "r3gan", "latent_size": 4, **GAMMA}, **R3GAN}),
     "conditional-r3gan": Family({"loss": {"use": "conditional-r3gan", "noise_size": 4, **GAMMA}, **R3GAN}),
+    "flow matching": Family({"loss": {"use": "flow-matching"}, **TIME_UNET}),
+    "flow matching with classes": Family(
+        {"loss": {"use": "class-conditional-flow-matching"}, "velocity": {"use": "time-mlp", "hidden": [8]}}
+    ),
     "penalties on gradients": Family(penalised("r1", "r2", "gradient-penalty", "dragan")),
     "penalties on outputs": Family(penalised("consistency", "lecam")),
     "lazy penalties": Family(penalised("r1", "lecam", "path-length", every=2)),
@@ -209,7 +213,6 @@ FAMILIES = {
     "cyclegan": Family(test_cyclegan.TABLES, (test_cyclegan.Plugin(),)),
     "pix2pix": Family(PAIRED, (test_pix2pix.Plugin(),)),
     "unrolled": Family({"loss": {"use": "unrolled"}, **MLP}, (test_unrolled.Plugin(),)),
-    "flow": Family({"loss": {"use": "flow"}, "velocity": {"use": "velocity"}}, (test_flow.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),
     "growing": Family({**gan("wgan-gp"), **networks(use="growing"), **TWICE}, (test_growing.Plugin(),)),

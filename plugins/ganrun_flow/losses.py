@@ -98,17 +98,16 @@ class FlowMatching(Loss):
         return nets.velocity(state, time=times_of(state, time))
 
     def readings(self) -> Mapping[str, Reading]:
-        """`encodings`, the noise that the flow takes to an image: the flow backwards, as `Sampling` solves it unless a
-        recipe changes it."""
-        return {"encodings": self._encodings}
+        """`encodings`, the noise that the flow takes to an image: the flow backwards, by the defaults of `Sampling`."""
+        sampling = self.Sampling()
 
-    def _encodings(self, nets: Nets, batch: Batch) -> Tensor:
-        own = self.Sampling()
+        def encodings(nets: Nets, batch: Batch) -> Tensor:
+            def velocity(state: Tensor, time: float) -> Tensor:
+                return self.velocity(nets, state, time, batch.latents, sampling)
 
-        def velocity(state: Tensor, time: float) -> Tensor:
-            return self.velocity(nets, state, time, batch.latents, own)
+            return integrate(velocity, batch.images, (1.0, 0.0), sampling.steps, sampling.solver).flatten(1)
 
-        return integrate(velocity, batch.images, (1.0, 0.0), own.steps, own.solver).flatten(1)
+        return {"encodings": encodings}
 
     def noise_in(self, latents: Tensor) -> Tensor:
         """The noise in latents, in the shape of samples."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import avg_pool2d, interpolate, silu
 
 import ganrun
 from ganrun import IncompatibleError, Network, NetworkSpec, image_shape
@@ -26,8 +26,8 @@ class TimeUNet(Network):
     """A U-Net of images and a time: residual blocks at sizes that halve and double, joined across by concatenation.
 
     After DDPM's (Ho et al. 2020, arXiv:2006.11239, appendix B), smaller: as many blocks upwards as downwards, and
-    resampling by means and by copies of pixels. Takes images of any size that the patches and halvings divide, and
-    `classes` if the loss has them. It starts at 0.
+    resampling by means and by copies of pixels. Takes images of any size that halves so often, and `classes` if the
+    loss has them. It starts at 0.
     """
 
     class Settings(ganrun.Settings):
@@ -36,10 +36,6 @@ class TimeUNet(Network):
 
         blocks: int = Field(1, ge=1)
         """Residual blocks at each size on the way down, as many in the middle, and at each size on the way up."""
-
-        patch: int = Field(1, ge=1)
-        """Side in pixels of the squares of which the largest maps hold one at each place. At 2, a step takes about a
-        quarter of the time, and fine detail suffers."""
 
         attention: int = Field(8, ge=0)
         """Greatest height of maps with self-attention after each of their blocks; 0 for no attention."""
@@ -51,7 +47,7 @@ class TimeUNet(Network):
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        heights, widths, squares = self._heights(), settings.widths, settings.patch**2
+        heights, widths = self._heights(), settings.widths
         features, lowest = 4 * widths[0], len(widths) - 1
         self.embedding = TimeEmbedding(spec, 2 * widths[0], features)
 
@@ -60,27 +56,28 @@ class TimeUNet(Network):
             block = partial(Block, features=features, dropout=settings.dropout, attends=attends)
             return Stage(fan_in, widths[level], skipped, settings.blocks, block)
 
-        self.first = nn.Conv2d(spec.inputs[0] * squares, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(spec.inputs[0], widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(level, widths[max(level - 1, 0)]) for level in range(lowest + 1))
         self.middle = stage(lowest, widths[lowest])
         self.up = nn.ModuleList(
             stage(level, widths[min(level + 1, lowest)], widths[level]) for level in range(lowest, -1, -1)
         )
-        last = nn.Conv2d(widths[0], spec.out_features * squares, 3, padding=1)
+        last = nn.Conv2d(widths[0], spec.out_features, 3, padding=1)
         self.last = nn.Sequential(group_norm(widths[0]), nn.SiLU(), zeroed(last))
 
     def forward(self, images: Tensor, time: Tensor, classes: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)`, times `(batch,)` in [0, 1], and classes `(batch, n)`, one-hot or
         0, to images `(batch, *spec.outputs)`."""
         embedding = self.embedding(time, classes)
-        maps, skips = self.first(pixel_unshuffle(images, self.settings.patch)), list[Tensor]()
+        maps = self.first(images)
+        skips: list[Tensor] = []
         for number, stage in enumerate(self.down):
             skips += stage(avg_pool2d(maps, 2) if number else maps, embedding)
             maps = skips[-1]
         maps = self.middle(maps, embedding)[-1]
         for number, stage in enumerate(self.up):
             maps = stage(interpolate(maps, scale_factor=2.0) if number else maps, embedding, skips)[-1]
-        return pixel_shuffle(self.last(maps), self.settings.patch).float()
+        return self.last(maps).float()  # type: ignore[no-any-return]
 
     def _heights(self) -> list[int]:
         """Of the maps, from the largest down.
@@ -91,11 +88,11 @@ class TimeUNet(Network):
         own, (_, height, width) = self.settings, image_shape(self.spec.inputs)
         if self.spec.output_shape[1:] != (height, width):
             raise IncompatibleError(f"makes images of the size of its input, {height}×{width}")
-        divisor = own.patch * 2 ** (len(own.widths) - 1)
+        divisor = 2 ** (len(own.widths) - 1)
         if height % divisor or width % divisor:
-            found = f"with {len(own.widths)} widths and patch = {own.patch}, it takes sizes divisible by {divisor}"
-            raise IncompatibleError(f"{found}, not {height}×{width}; take fewer widths, or another size in [data]")
-        return [height // own.patch // 2**level for level in range(len(own.widths))]
+            found = f"with {len(own.widths)} widths it takes sizes divisible by {divisor}, not {height}×{width}"
+            raise IncompatibleError(f"{found}; take fewer widths, or another size in [data]")
+        return [height // 2**level for level in range(len(own.widths))]
 
 
 class TimeMlp(Network):

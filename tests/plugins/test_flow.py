@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, group_norm, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import conv2d, group_norm
 
-from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec, RequestError
-from ganrun.testing import assert_conforms, build
+from ganrun import Batch, DataSpec, IncompatibleError, Nets, NetworkSpec
+from ganrun.testing import assert_conforms
 from ganrun_flow.layers import SelfAttention, sinusoids_of
 from ganrun_flow.losses import ClassConditionalFlowMatching, FlowMatching
 from ganrun_flow.networks import TimeMlp, TimeUNet
@@ -212,18 +211,18 @@ def block_by_hand(x: Tensor, e: Tensor, weights: Callable[[], Tensor], width: in
 
 
 def test_the_unet_goes_down_and_up_with_skips() -> None:
-    """Widths 8 and 12, 2 blocks at each, patches of 2: by hand, from the weights in order."""
+    """Widths 8 and 12, 2 blocks at each: by hand, from the weights in order."""
     spec = NetworkSpec((3, 8, 8), (3, 8, 8), TIME)
-    network, images, time = shaken(unet(spec, blocks=2, patch=2)), noise(3, 3, 8, 8), torch.tensor([0.0, 0.3, 1.0])
+    network, images, time = shaken(unet(spec, blocks=2)), noise(3, 3, 8, 8), torch.tensor([0.0, 0.3, 1.0])
     order = ("embedding", "first", "down", "middle", "up", "last")
     names = sorted(dict(network.named_parameters()), key=lambda name: order.index(name.partition(".")[0]))
     stack = [dict(network.named_parameters())[name] for name in names]
     weights = iter(stack).__next__
     e = embedded(weights, time, 16)
-    x = conv2d(pixel_unshuffle(images, 2), weights(), weights(), padding=1)
+    x = conv2d(images, weights(), weights(), padding=1)
     a = block_by_hand(x, e, weights, 8)
     b = block_by_hand(a, e, weights, 8)
-    c = block_by_hand(b.unflatten(2, (2, 2)).unflatten(4, (2, 2)).mean((3, 5)), e, weights, 12)
+    c = block_by_hand(b.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5)), e, weights, 12)
     d = block_by_hand(c, e, weights, 12)
     x = block_by_hand(block_by_hand(d, e, weights, 12), e, weights, 12)
     x = block_by_hand(torch.cat([x, d], 1), e, weights, 12)
@@ -232,7 +231,7 @@ def test_the_unet_goes_down_and_up_with_skips() -> None:
     x = block_by_hand(torch.cat([x, b], 1), e, weights, 8)
     x = block_by_hand(torch.cat([x, a], 1), e, weights, 8)
     x = silu(group_norm(x, 2, weights(), weights()))
-    expected = pixel_shuffle(conv2d(x, weights(), weights(), padding=1), 2)
+    expected = conv2d(x, weights(), weights(), padding=1)
     assert next(weights.__self__, None) is None, "all weights are used"
     torch.testing.assert_close(network(images, time.double()).double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -276,11 +275,11 @@ def test_the_dense_network_adds_time_and_class_to_its_first_layer() -> None:
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        ((1, 10, 8), {"patch": 2}, "with 2 widths and patch = 2, it takes sizes divisible by 4, not 10×8; take fewer"),
+        ((1, 9, 8), {}, "with 2 widths it takes sizes divisible by 2, not 9×8; take fewer widths, or another size"),
         (
             (1, 28, 28),
             {"widths": (4, 4, 4, 4)},
-            "with 4 widths and patch = 1, it takes sizes divisible by 8, not 28×28",
+            "with 4 widths it takes sizes divisible by 8, not 28×28",
         ),
         ((2,), {}, "works on images"),
     ],
@@ -300,14 +299,6 @@ def test_ports_without_a_time_or_of_two_sizes_are_refused() -> None:
 
 # ── Contracts ─────────────────────────────────────────────────────────────────────────────────────────────
 
-RECIPE: dict[str, Any] = {
-    "train": {"steps": 2, "batch_size": 4, "device": "cpu"},
-    "data": {"use": "digits", "size": 8},
-    "loss": {"use": "flow-matching"},
-    "velocity": {"use": "time-unet", "widths": [4, 4]},
-    **dict.fromkeys(("mlflow", "progress", "samples", "checkpoints"), False),
-}
-
 
 def test_the_components_keep_their_contracts() -> None:
     assert_conforms("loss", FlowMatching, spec=DataSpec((1, 8, 8)))
@@ -315,12 +306,3 @@ def test_the_components_keep_their_contracts() -> None:
     spec = NetworkSpec((1, 8, 8), (1, 8, 8), {**TIME, "classes": (10,)})
     assert_conforms("network", TimeUNet, {"widths": [4, 8], "dropout": 0.1}, spec)
     assert_conforms("network", TimeMlp, {"hidden": [8, 8]}, spec)
-
-
-def test_a_setting_of_the_sampling_that_is_none_is_refused(tmp_path: Path) -> None:
-    model = build(RECIPE, tmp_path / "run").model
-    latents = model.fixed_latents(2)
-    moved = [weight.data.normal_(0, 0.1) for weight in model.networks["velocity"].parameters()]
-    assert moved and not torch.equal(model.decode(latents), model.with_sampling(steps=2).decode(latents))
-    with pytest.raises(RequestError, match="euler"):
-        model.with_sampling(solver="rk45")
