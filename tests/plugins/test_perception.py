@@ -31,6 +31,7 @@ from ganrun import (
     unknown_split,
 )
 from ganrun.contracts.settings import parse_settings
+from ganrun.discovery.registry import load_registry
 from ganrun.inference.evaluation import measured
 from ganrun.recipe.reader import load_recipe
 from ganrun.testing import assert_conforms, build, evaluation_on
@@ -410,12 +411,9 @@ def test_a_recipe_may_measure_several_paths(differ: dict[str, object], allowed: 
     tables = {**STYLES, "train": {"steps": 1}, "metric": [metric, {**metric, **differ}]}
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(tables))
-    with (
-        nullcontext()
-        if allowed
-        else pytest.raises(RequestError, match="perceptual-path-length on classifier once more")
-    ):
-        assert len(load_recipe(path).metrics) == 2
+    reason = "perceptual-path-length on classifier once more"
+    with nullcontext() if allowed else pytest.raises(RequestError, match=reason):
+        assert len(load_recipe(path, load_registry()).metrics) == 2
 
 
 @pytest.fixture(scope="module")
