@@ -37,6 +37,7 @@ class MultiScaleSimilarity(FlooredMetric["Pairs", None]):
         for AC-GAN, for class-conditional models, where pictures of other classes hide those that are alike."""
 
     settings: Settings
+    named_by = ("pairs",)
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)

@@ -57,6 +57,7 @@ class PerceptualPathLength(FeatureMetric):
     """
 
     reads = ()
+    named_by = ("space", "sampling")
 
     class Settings(Settings):
         features: Part = "lpips"

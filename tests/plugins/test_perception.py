@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from scipy import ndimage, stats
 from torch import Tensor, nn
@@ -23,12 +25,15 @@ from ganrun import (
     ModelSpec,
     NonFiniteError,
     PreflightError,
+    RequestError,
     Score,
     Split,
     unknown_split,
 )
 from ganrun.contracts.settings import parse_settings
+from ganrun.discovery.registry import load_registry
 from ganrun.inference.evaluation import measured
+from ganrun.recipe.reader import load_recipe
 from ganrun.testing import assert_conforms, build, evaluation_on
 from ganrun_fidelity import ganrun_extractors, ganrun_metrics, lpips, sliced_wasserstein
 from ganrun_fidelity.path_length import trimmed_mean
@@ -398,6 +403,17 @@ def test_a_path_through_styles_is_straight_and_keeps_the_class(tmp_path: Path) -
     truncated = run.model.with_sampling(psi=0.5)
     with pytest.raises(IncompatibleError, match=r"leave \[sampling\] out"):
         metric.watch(evaluation_on(run.data, lambda _: (), model=truncated))
+
+
+@pytest.mark.parametrize(("differ", "allowed"), [({"space": "w"}, True), ({"samples": 7}, False)])
+def test_a_recipe_may_measure_several_paths(differ: dict[str, object], allowed: bool, tmp_path: Path) -> None:
+    metric = {"use": "perceptual-path-length", "features": "classifier"}
+    tables = {**STYLES, "train": {"steps": 1}, "metric": [metric, {**metric, **differ}]}
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(tables))
+    reason = "perceptual-path-length on classifier once more"
+    with nullcontext() if allowed else pytest.raises(RequestError, match=reason):
+        assert len(load_recipe(path, load_registry()).metrics) == 2
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,9 @@ class Metric(Component, ABC):
     samples and real images, one pass serves the requests of all metrics, and `measure` computes the scores.
     """
 
+    named_by: ClassVar[tuple[str, ...]] = ()
+    """Settings by which the names of its scores differ: a recipe may hold the metric once for each of their values."""
+
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
         self.settings = settings
         self.spec = spec

@@ -47,9 +47,13 @@ class ComponentConfig:
         return self.registered.cls(self.settings, *arguments)
 
     def is_like(self, other: ComponentConfig) -> bool:
-        """Whether both are the same component, of the same parts; settings may differ."""
+        """Whether both are the same component, of the same parts; settings that name no scores may differ."""
+        return self._named() == other._named()
+
+    def _named(self) -> tuple[Any, ...]:
         parts = {name: part.registered for name, part in self.parts.items()}
-        return self.registered == other.registered and parts == {n: part.registered for n, part in other.parts.items()}
+        by = {name: getattr(self.settings, name) for name in getattr(self.registered.cls, "named_by", ())}
+        return self.registered, parts, by
 
     def table(self) -> dict[str, Any]:
         """The table with every default written out, and with the plugin's name, which stays clear whatever is installed
