@@ -1,7 +1,7 @@
 """The README's first command, as it stands there, in a fresh clone: train, score, log.
 
 Two things save time: the clone's virtual environment sees the dependencies of this interpreter, so that none is
-downloaded, and the clone's recipe takes 150 steps instead of 1,500.
+downloaded, and the clone's recipe takes 150 steps instead of 800.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def test_mlflow_holds_the_run(answer: Answer) -> None:
     client = MlflowClient(where["uri"])
     run = client.get_run(where["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["loss.use"] == "gan"
+    assert run.data.params["loss.use"] == "cgan"
     assert run.data.params["train.steps"] == str(summary["steps"])
     assert {"device", "torch", "plugins", "protocol/fid_classifier"} <= run.data.tags.keys()
     for name, value in summary["scores"].items():
