@@ -46,11 +46,14 @@ TORCHRUN = [
 ]
 
 FAILING = '''
-"""A loss that fails in one of the processes."""
+"""A loss that fails in one of the processes, and a first process that takes its time to end, where torchrun ends it."""
 
+import atexit
 import os
+import time
 
 import ganrun
+import ganrun.base.joining
 from ganrun_vanilla.losses import NonSaturatingGan
 
 
@@ -71,6 +74,17 @@ class Failing(NonSaturatingGan):
             raise ValueError("this one has no luck")
 
 
+def tell_slowly(*arguments, tell=ganrun.base.joining._tell):
+    time.sleep(0.5)
+    return tell(*arguments)
+
+
+if os.environ.get("RANK") == "0" and os.environ["SLOW"] == "to speak":
+    ganrun.base.joining._tell = tell_slowly
+elif os.environ.get("RANK") == "0":
+    atexit.register(time.sleep, 0.5)
+
+
 @ganrun.hookimpl
 def ganrun_losses():
     return {"failing": Failing}
@@ -79,7 +93,7 @@ def ganrun_losses():
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a plugin whose loss fails in one of the processes."""
+    """A folder with a plugin whose loss fails in one of the processes, and which slows the end of the other."""
     folder = tmp_path_factory.mktemp("failing")
     (folder / "ganrun_failing.py").write_text(FAILING, encoding="utf-8")
     info = folder / "ganrun_failing-1.dist-info"
@@ -158,8 +172,9 @@ def sessions(folder: Path) -> list[dict[str, object]]:
     return RunDirectory(folder / "run").sessions()
 
 
-def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path) -> None:
-    started = Started([*TORCHRUN, "-m", "ganrun", "r.toml", "--output", "run", "--resume"], folder)
+def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path, failing: Path) -> None:
+    command = [*TORCHRUN, "-m", "ganrun", "r.toml", "--output", "run", "--resume"]
+    started = Started(command, folder, PYTHONPATH=str(failing), SLOW="to speak")
     started.wait_for(100)
     started.rank(1).kill()
     started.wait_for_session(2)
@@ -195,8 +210,8 @@ def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path) 
 @pytest.mark.parametrize("place", ["build", "step"])
 def test_what_fails_in_one_process_is_said_once_and_stops_all(folder: Path, failing: Path, place: str) -> None:
     command = [*LAUNCHER, "r.toml", "--set", "loss.use=failing", "--output", "run", "--gpus", "2"]
-    started = Started(command, folder, PYTHONPATH=str(failing), FAILS_AT=place)
-    assert started.ended() != 0
+    started = Started(command, folder, PYTHONPATH=str(failing), FAILS_AT=place, SLOW="to leave")
+    assert started.ended() == {"build": 2, "step": 1}[place], started.said()
     assert started.said().count("this one has no luck") == 1, started.said()
     assert "rank 1 on " in started.said() and "Traceback" not in started.said()
     if place == "build":

@@ -24,6 +24,7 @@ from ganrun.base.errors import GanrunError, Interrupted, RankError, RequestError
 from ganrun.base.frames import in_one_line
 from ganrun.base.launched import Launched, launched
 from ganrun.base.secrets import without_secrets
+from ganrun.base.signals import ignore_signals
 from ganrun.base.streams import silence_stdout
 
 LONGEST_WAIT = timedelta(hours=1)
@@ -64,12 +65,14 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
         raise
     except GanrunError as error:
+        ignore_signals()
         if not _tell(_cause_of(error), error.exit_status, at):
             raise SystemExit(error.exit_status) from error
         if at.ranks.number > 0:
             error.owned(f"rank {at.ranks.number} on {platform.node()}")
         raise
     except Exception as error:
+        ignore_signals()
         _tell(in_one_line(error), 1, at)
         raise
     dist.destroy_process_group()

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Self
 
 from ganrun.base.errors import TRY_AGAIN, interruption_of
+from ganrun.base.launched import launched
 
 URGENT = (signal.SIGINT, signal.SIGTERM)
 """Signals of which a second one ends the program at once."""
@@ -51,7 +52,9 @@ class DeferredSignals:
             self._previous = _replace_handlers(self._defer)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if error is not None and launched() is not None:
+            ignore_signals()
         _restore_handlers(self._previous)
 
     @property
@@ -111,6 +114,14 @@ def signals_as_exceptions() -> Iterator[None]:
         raise Terminated(128 + received[0])
 
 
+def ignore_signals() -> None:
+    """Ignore signals until the process has ended, as one of several does that has met an error: torchrun sends SIGTERM
+    to the others as soon as one has ended, and each is still to say why it ends, and to end with its own exit status.
+    torchrun waits for 30 seconds, and then kills."""
+    if _in_main_thread():
+        _replace_handlers(signal.SIG_IGN)
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -129,4 +140,5 @@ def _is_free(number: int) -> bool:
 
 def _restore_handlers(previous: dict[int, Any]) -> None:
     for number, handler in previous.items():
-        signal.signal(number, handler)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
