@@ -114,7 +114,7 @@ class _MapSettings(ganrun.Settings):
 
     kernel_size: int = Field(4, ge=1)
     """Side of the kernels that double or halve the size. With an odd side, a generator's pixels are sums of unequally
-    many terms, a chequered pattern that training has to undo; with 2, 4 and 6 all are sums of equally many. A
+    many terms, a chequered pattern that training has to undo; with an even one all are sums of equally many. A
     discriminator's even kernels need sizes that 2 ** stages divides; odd ones round halves up: 28, 14, 7, 4."""
 
     padding: Padding = "same"
@@ -138,7 +138,7 @@ class _MapSettings(ganrun.Settings):
         if info.data.get("widths") is None:
             return default if value is None else value
         if value is not None:
-            raise ValueError("is in place of widths, which is given too; leave one of them out")
+            raise ValueError("is given beside widths, which says the same; leave one of them out")
         return None
 
     def map_widths(self, beyond: int = 0, *, falling: bool = False) -> tuple[int, ...]:
