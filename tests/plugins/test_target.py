@@ -14,6 +14,7 @@ from ganrun import Metric, Score
 from ganrun.contracts.settings import parse_settings
 from ganrun.recipe.shipped import shipped_recipes
 from ganrun.testing import assert_conforms, train
+from ganrun_likelihood.metric import DYNAMIC, STATIC
 from ganrun_target.observer import Target
 from ganrun_target.verdict import ENTRIES, Verdict, facts_of
 
@@ -267,6 +268,10 @@ def test_a_shipped_target_states_what_was_published_and_its_recipe_measures_alik
         split = fid.get("split", "train")
         protocol |= {"split": split, "real": real[split]}
         protocol |= {"generated": fid["samples"], "extractor": "inception-v3-compat"}
+    if settings.metric == "log_likelihood":
+        (metric,) = [metric for metric in recipe["metric"] if metric["use"] == "log-likelihood"]
+        pixels = (DYNAMIC if metric["binarize"] else STATIC).pixels
+        protocol |= {"split": "test", "pixels": pixels, "importance_samples": metric["importance_samples"]}
     facts = facts_of(Score(settings.metric, 0.0, False, protocol), recipe["data"], {"published": True})
     verdict = Verdict(Score(settings.metric, 0.0, False, protocol), 1.0, 0.0, settings.statements(), facts)
     assert verdict.comparable is COMPARABLE.get(name, True), verdict.text("it")
