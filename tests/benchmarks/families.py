@@ -44,6 +44,11 @@ FOUR_SIZES = ("generator.widths=[32, 32, 16, 16]", "discriminator.widths=[32, 32
 GROUPED = ("generator.widths=[32, 32, 16, 8]", "discriminator.widths=[32, 32, 16, 8]")
 GROUPED = (*GROUPED, "generator.cardinality=4", "discriminator.cardinality=4")
 STYLES = ("generator.width=256", "generator.widest=32", "discriminator.width=256", "discriminator.widest=32")
+WIDE = ("data.size=32", *SHORT)
+BOTH_CONV = tuple(f"{slot}={{use = 'conv', stages = 3, feature_maps = 16}}" for slot in ("generator", "encoder"))
+CODED = (*WIDE, *BOTH_CONV)
+JUDGED = ("discriminator.stages=3", "discriminator.feature_maps=16")
+QUANTISED = ("generator.width=32", "encoder.width=32")
 TWO_RATES = ("optimizer.lr=4e-4", "optimizer.schedule=constant", "optimizer.discriminator.lr=8e-4")
 RESIDUAL = (*TWO_SIZES, *TWO_RATES, *SMALL_BATCHES, "train.repeat={discriminator = 1}")
 
@@ -63,6 +68,7 @@ def on_images(steps: int) -> dict[str, int]:
 
 
 BY_CLASS = ("fid", "inception-score", "code-accuracy")
+WITH_CODES = ("fid", "inception-score", "reconstruction")
 
 FAMILIES = {
     "gan, dense": Family("dcgan_fashion_mnist.toml", (*DENSE, *SHORT), {"fashion-mnist": 5000, "digits": 3000}),
@@ -106,10 +112,25 @@ FAMILIES = {
         {"emoji": 1500},
     ),
     "r3gan": Family("r3gan_fashion_mnist.toml", (*GROUPED, *SMALL_BATCHES, "optimizer.lr=5e-4"), on_images(1000)),
+    "vae, conv": Family("vae_fashion_mnist.toml", (*CODED, "loss.warmup_steps=0"), on_images(1000), WITH_CODES),
+    "iwae": Family(
+        "iwae_fashion_mnist.toml",
+        (*CODED, "loss={use = 'iwae', latent_size = 32, likelihood = 'fixed-variance', sigma = 0.25}"),
+        on_images(300),
+        WITH_CODES,
+    ),
+    "autoencoder": Family("autoencoder_fashion_mnist.toml", CODED, on_images(1000), WITH_CODES),
+    "aae": Family("aae_fashion_mnist.toml", CODED, on_images(1000), WITH_CODES),
+    "vae-gan": Family("vae_gan_fashion_mnist.toml", (*CODED, *JUDGED), on_images(500), WITH_CODES),
+    "vq-vae": Family("vq_vae_fashion_mnist.toml", (*WIDE, *QUANTISED), on_images(400), WITH_CODES),
+    "lapgan": Family("lapgan_fashion_mnist.toml", SHORT, on_images(800)),
+    "improved techniques": Family("improved_techniques_fashion_mnist.toml", (*NARROW, *SHORT), on_images(800)),
+    "flow matching": Family("flow_fashion_mnist.toml", (*WIDE, "sampling.steps=4"), on_images(800)),
     "minimax, ring of 8": Family("minimax_ring.toml", (), {"gaussians": 2500}),
     "gan, ring of 8": Family("gan_ring.toml", (), {"gaussians": 2500}),
     "hinge, ring of 8": Family("gan_ring.toml", ("loss.use=hinge",), {"gaussians": 2500}),
     "r3gan, ring of 8": Family("gan_ring.toml", ("loss.use=r3gan",), {"gaussians": 2500}),
+    "flow matching, ring of 8": Family("flow_ring.toml", (), {"gaussians": 8000}),
     "wgan, clipped, ring of 8": Family(
         "wgan_gp_ring.toml", ("loss={use = 'wgan', latent_size = 2, clip = 0.1}",), {"gaussians": 2500}
     ),
@@ -182,6 +203,8 @@ def _overrides(name: str, data: str, seed: int) -> list[str]:
 
 
 def _metric(name: str, samples: int) -> str:
+    if name == "reconstruction":
+        return '{use = "reconstruction"}'
     features = "" if name == "code-accuracy" else ', features = "classifier"'
     return f'{{use = "{name}", samples = {samples}{features}}}'
 
