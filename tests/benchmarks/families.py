@@ -63,6 +63,7 @@ def on_images(steps: int) -> dict[str, int]:
 
 
 BY_CLASS = ("fid", "inception-score", "code-accuracy")
+ENCODED = ("fid", "reconstruction")
 
 FAMILIES = {
     "gan, dense": Family("dcgan_fashion_mnist.toml", (*DENSE, *SHORT), {"fashion-mnist": 5000, "digits": 3000}),
@@ -87,6 +88,10 @@ FAMILIES = {
         ("generator.feature_maps=32", "encoder.feature_maps=32", "loss.warmup_steps=200", *SHORT),
         {"fashion-mnist": 1200, "digits": 800},
     ),
+    "autoencoder": Family("autoencoder_fashion_mnist.toml", ("data.size=32", *SHORT), on_images(1600), ENCODED),
+    "aae": Family("aae_fashion_mnist.toml", ("data.size=32", *SHORT), on_images(1000), ENCODED),
+    "vae-gan": Family("vae_gan_fashion_mnist.toml", ("data.size=32", *SHORT), on_images(500), ENCODED),
+    "vq-vae": Family("vq_vae_fashion_mnist.toml", ("data.size=32", *SHORT), on_images(800), ENCODED),
     "infogan": Family("infogan_fashion_mnist.toml", (*CONV, *SHORT), {"fashion-mnist": 1000, "digits": 700}, BY_CLASS),
     "cgan": Family("cgan_fashion_mnist.toml", FASTER_GENERATOR, {"fashion-mnist": 1000, "digits": 600}, BY_CLASS),
     "acgan": Family(
@@ -182,6 +187,8 @@ def _overrides(name: str, data: str, seed: int) -> list[str]:
 
 
 def _metric(name: str, samples: int) -> str:
+    if name == "reconstruction":
+        return '{use = "reconstruction"}'
     features = "" if name == "code-accuracy" else ', features = "classifier"'
     return f'{{use = "{name}", samples = {samples}{features}}}'
 
