@@ -40,7 +40,7 @@ class VaeGan(Loss):
         latent_size: int = Field(64, ge=1)
         """Length of a latent vector; the prior is N(0, I)."""
 
-        gamma: float = Field(1e-3, ge=0)
+        gamma: float = Field(0.01, ge=0)
         """γ: weight of the likelihood for the decoder, whose error is a sum over the features."""
 
     slots = {

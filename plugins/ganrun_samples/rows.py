@@ -14,13 +14,16 @@ MAX_ROWS = 32
 
 def row_by_row(latents: Tensor, factors: tuple[Factor, ...], columns: int) -> Tensor | None:
     """Latents `(values · columns, latent_size)`: one row for each value of the first categorical factor; the other
-    factors are equal within a column. None if there is no such factor.
+    factors are equal within a column. None if there is no such factor, or if all are codes, as in a VQ-VAE: a row would
+    then show one image.
 
     Args:
         latents: At least `columns` of them.
         factors: The factors of a latent vector.
         columns: Samples in a row.
     """
+    if len(factors) > 1 and all(factor.kind == "categorical" for factor in factors):
+        return None
     start = 0
     for factor in factors:
         if factor.kind == "categorical" and factor.size <= MAX_ROWS:
