@@ -33,11 +33,14 @@ CASES: dict[str, dict[str, Any]] = {
             {"use": "code-accuracy", "samples": SAMPLES},
         ],
     },
-    "reconstructions": {
+    "reconstructions and likelihoods": {
         "data": {**DRAWN["data"], "size": 16},
-        **gan("vae"),
+        **gan("vae", likelihood="bernoulli"),
         **ENCODED,
-        "metric": [{"use": "reconstruction"}],
+        "metric": [
+            {"use": "reconstruction"},
+            {"use": "log-likelihood", "binarize": True, "importance_samples": 3, "real_samples": 520},
+        ],
     },
     "modes": {**gan(), **MLP, **POINTS, "metric": [{"use": "modes-covered", "samples": SAMPLES}]},
 }
