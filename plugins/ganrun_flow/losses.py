@@ -159,7 +159,14 @@ class ClassConditionalFlowMatching(FlowMatching):
         return {"classes": classes * told}
 
     def velocity(self, nets: Nets, state: Tensor, time: float, latents: Tensor, sampling: Any) -> Tensor:
-        """v(x, t) for samples of the classes in these latents, guided: `(size, *sample_shape)`."""
+        """v(x, t) for samples of the classes in these latents, guided: `(size, *sample_shape)`.
+
+        Raises:
+            IncompatibleError: if guidance needs a velocity that is not trained.
+        """
+        if sampling.guidance != 1 and not self.settings.drop_classes:
+            text = f"guidance = {sampling.guidance:g} needs the velocity without a class, which drop_classes = 0 leaves"
+            raise IncompatibleError(f"{text} untrained; train with drop_classes = 0.1, or sample with guidance = 1")
         times, classes = times_of(state, time), split_latents(latents, self.factors())["class"]
         told: Tensor = nets.velocity(state, time=times, classes=classes)
         if sampling.guidance == 1:

@@ -114,6 +114,7 @@ COVERED = (
     "lsgan, dcgan",
     "wgan",
     "wgan-gp",
+    "flow matching with classes",
     "hinge",
     "cgan",
     "acgan",

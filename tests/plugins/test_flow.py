@@ -168,6 +168,14 @@ def test_classes_of_real_images_are_told_but_for_the_share_that_is_left_out() ->
     assert torch.equal(classes[~left_out], torch.eye(4)[labels[~left_out]])
 
 
+def test_guidance_by_a_velocity_that_is_not_trained_is_refused() -> None:
+    loss = with_classes(DataSpec((2,), classes=4), drop_classes=0.0)
+    latents = loss.latents(2, torch.device("cpu"))
+    loss.generate(Nets({"velocity": told}), latents, loss.Sampling())
+    with pytest.raises(IncompatibleError, match="which drop_classes = 0 leaves untrained; train with drop_classes"):
+        loss.generate(Nets({"velocity": told}), latents, loss.Sampling(guidance=2.0))
+
+
 def test_data_without_classes_is_refused() -> None:
     with pytest.raises(IncompatibleError, match="needs data with classes; take flow-matching for data without"):
         with_classes(DataSpec((1, 8, 8)))
