@@ -21,11 +21,11 @@ LEAST_SIDE = 2 ** len(WEIGHTS)
 class MultiScaleSimilarity(FlooredMetric["Pairs", None]):
     """MS-SSIM between pairs of samples: 1 for equal pictures; lower is more varied, down to that of real images.
 
-    Odena et al. 2017 (arXiv:1610.09585), section 4.2, by the settings of progressive growing (Karras et al. 2018,
-    arXiv:1710.10196). It finds a generator that has collapsed. It does not say whether pictures look real: compare with
-    the floor, the value of real images, below which a generator is more varied than they are. Of the four scales above
-    the last, each has half the sides of the one before, so sides are multiples of 16, and at least 32. Where a scale is
-    smaller than SSIM's window of 11×11 pixels, below images of 176, the window is the whole picture.
+    Odena et al. 2017 (arXiv:1610.09585), by the settings of progressive growing (Karras et al. 2018, arXiv:1710.10196).
+    It finds a generator that has collapsed. It does not say whether pictures look real: compare with the floor, the
+    value of real images, below which a generator is more varied than they are. Sides are halved four times, so they are
+    multiples of 16, and at least 32. Where a scale is smaller than SSIM's window of 11×11 pixels, as in images below
+    176, the window is the whole picture.
     """
 
     class Settings(SampleSettings):

@@ -39,6 +39,7 @@ PICTURES_AT_A_TIME = 16
 """Whose perceptual features are in memory: at 256×256 pixels, 33 MB each."""
 SEED = 2019
 ADVICE = 'say features = "lpips", or "classifier"'
+NO_MODEL = "pictures have no latents, so there are no paths between them; name a run instead"
 SHORTEST, LONGEST = 1, 99
 """Percentiles beyond which paths do not count, as in StyleGAN's code."""
 
@@ -51,9 +52,9 @@ class PerceptualPathLength(FeatureMetric):
     Karras et al. 2019 (arXiv:1812.04948), section 4.1. d is LPIPS by default, and with other features their squared
     Euclidean distance. z(t) leads from one draw of latents to another: normal noise along a great circle, uniform noise
     and continuous codes straight; classes and given records stay those of the start. The 1 % of paths with the largest
-    distances and the 1 % with the smallest do not count. Whole pictures, as ppl2_wend of StyleGAN2: earlier values for
-    faces are of a crop. Other programs round samples to 8 bits before, torch-fidelity by default, or also reduce them
-    to 64×64: their values do not compare.
+    distances and the 1 % with the smallest do not count. Whole pictures, as ppl2_wend of StyleGAN2; earlier values for
+    faces are of a crop. torch-fidelity, by default, rounds samples to 8 bits, resizes them to 64×64 and goes straight:
+    its values do not compare.
     """
 
     reads = ()
@@ -85,6 +86,8 @@ class PerceptualPathLength(FeatureMetric):
         if not extractor.takes_floats:
             name = type(extractor).__name__
             raise IncompatibleError(f"{name} takes pictures of 8 bits, in which small steps are lost; {ADVICE}")
+        if not spec.factors:
+            raise IncompatibleError(NO_MODEL)
         if not any(factor.kind in ("noise", "continuous") for factor in spec.factors):
             raise IncompatibleError("between these latents, all of them classes or records, there are no paths")
         self._requested = WeakKeyDictionary[Evaluation, Distances]()
@@ -92,7 +95,7 @@ class PerceptualPathLength(FeatureMetric):
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for the latents at both ends of each path."""
         if evaluation.model is None:
-            raise IncompatibleError("pictures have no latents, so there are no paths between them; name a run instead")
+            raise IncompatibleError(NO_MODEL)
         path = _PATHS[self.settings.space](evaluation.model, self.spec)
         t = np.random.RandomState(SEED).uniform(size=(self.settings.samples, 1))
         shares = torch.from_numpy(t if self.settings.sampling == "full" else np.zeros_like(t))

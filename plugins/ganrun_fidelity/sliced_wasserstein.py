@@ -90,7 +90,8 @@ def _blurred(pictures: Tensor) -> Tensor:
 def normalised(patches: Tensor) -> Tensor:
     """Patches `(count, channels, 7, 7)` as rows; each channel has mean 0 and variance 1 over all of them."""
     variance, mean = torch.var_mean(patches, (0, 2, 3), correction=0, keepdim=True)
-    return ((patches - mean) / variance.sqrt().clamp_min(torch.finfo(patches.dtype).tiny)).flatten(1)
+    centred = patches - mean
+    return centred.div_(variance.sqrt().clamp_min(torch.finfo(patches.dtype).tiny)).flatten(1)
 
 
 def sliced_distance(first: Tensor, second: Tensor, directions: Tensor) -> float:
@@ -127,10 +128,11 @@ def unit_directions(size: int, random: np.random.RandomState) -> Tensor:
 class SlicedWasserstein(FlooredMetric[Buffer, Tensor]):
     """Sliced Wasserstein distance of patches, as progressive growing measures it, times 1,000; lower is better.
 
-    `swd_<height>` compares the patches of one level of the Laplacian pyramid, from the images' own size down to 16
-    pixels: large structures, and then finer ones. `swd` is their mean. Karras et al. 2018 (arXiv:1710.10196), section
-    5: 128 patches of 7×7 pixels from each picture, 512 directions. On each level, each set's channels are brought to
-    mean 0 and variance 1, so colours and contrast do not count. Keeps all pictures in memory.
+    `swd_<height>` compares the patches of one level of the Laplacian pyramid: of the images' own size, which has the
+    finest structures, down to 16 pixels, which have the largest. `swd` is their mean. Karras et al. 2018
+    (arXiv:1710.10196), section 5: 128 patches of 7×7 pixels from each picture, 512 directions. On each level, each
+    set's channels are brought to mean 0 and variance 1, so their mean and contrast do not count. Keeps all pictures in
+    memory.
     """
 
     class Settings(SampleSettings):

@@ -353,6 +353,8 @@ def test_values_are_trimmed_as_numpy_defines_percentiles() -> None:
 
 
 def test_what_has_no_path_is_refused() -> None:
+    with pytest.raises(IncompatibleError, match="pictures have no latents"):
+        path_length(ModelSpec((1, 2, 4)), lambda z: z, lambda count: torch.zeros(count, 8))
     spec, _, decode = linear(Factor("class", 3, "categorical"))
     with pytest.raises(IncompatibleError, match="there are no paths"):
         path_length(spec, decode, lambda count: torch.zeros(count, 3))
