@@ -97,6 +97,7 @@ TECHNIQUES = [
     {"use": "feature-matching"},
     *({"use": "historical-averaging", "slot": slot} for slot in ("generator", "discriminator")),
 ]
+PROJECTED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "labels": "projection"}}
 LAYERED = {**DCGAN, "discriminator": {**DCGAN["discriminator"], "norm": "layer"}}
 DROPPED = {**MLP, "discriminator": {"use": "conv", "feature_maps": 4, "stages": 1, "norm": "none", "dropout": 0.3}}
 SNGAN = {"generator": {"use": "sngan", "widths": [4, 4]}, "discriminator": {"use": "sngan", "widths": [4]}}
@@ -169,7 +170,7 @@ FAMILIES = {
     "wgan-gp, residual": Family({**gan("wgan-gp"), **networks(use="wgan-gp-resnet", widths=[4, 4]), **TWICE}),
     "hinge": Family({**gan("hinge"), **SPECTRAL, **TWICE}),
     "hinge, sngan": Family({**gan("hinge"), **SNGAN, **TWICE}),
-    "cgan": Family({**by_class("cgan", draw_classes="as-data"), **DCGAN, "ema": False}),
+    "cgan": Family({**by_class("cgan", draw_classes="as-data"), **PROJECTED, "ema": False}),
     "cgan, dense": Family({**by_class("cgan"), **MLP}),
     "acgan": Family({**by_class("acgan"), **MLP}),
     "projection": Family({**by_class("conditional-hinge"), **SNGAN, **TWICE}),
