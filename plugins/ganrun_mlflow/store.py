@@ -175,8 +175,9 @@ def connect(uri: str) -> MlflowClient:
         with creation.a_home():
             from mlflow import MlflowClient
 
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        # It logs with a traceback what it then raises, which ganrun tells in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         database = sqlite_path(uri)
         return MlflowClient(uri) if database is None else _connect_sqlite(uri, database)
 

@@ -68,12 +68,14 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def _runs_of(experiment: str) -> list[Path]:
-    trackers = load_registry().trackers().values()
+    registry = load_registry()
+    trackers = registry.trackers().values()
     answers = [runs for tracker in trackers if (runs := tracker.runs_of(experiment)) is not None]
     if not answers:
         known = ", ".join(f'"{name}"' for tracker in trackers for name in tracker.experiments()) or "none"
         raise RequestError(
             f'no tracker has an experiment "{experiment}"; there are {known}; or name the run directories'
+            f"{registry.lacking('know it')}"
         )
     found = [path for runs in answers for path in runs]
     if not found:

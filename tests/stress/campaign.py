@@ -22,6 +22,7 @@ from tests.stress.events import MORE, event
 from tests.stress.pairs import pair
 from tests.stress.recipes import FAMILIES
 from tests.stress.starts import Server, reason_against
+from tests.stress.stores import StoreBench, store
 from tests.stress.trials import Bench, Result, file_fault, full_disk, kill, one_signal, power_cut
 
 Trial = Callable[[Bench, Random, int], Result | None]
@@ -34,6 +35,7 @@ TRIALS: Mapping[str, Trial] = {
     "signals": one_signal,
     "events": event,
     "pairs": pair,
+    "stores": store,
 }
 
 EVERY = 10**6
@@ -84,8 +86,7 @@ def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Res
         server = Server(folder / f"server-{worker}")
         found = []
         try:
-            more = MORE if kind == "events" else None
-            benches = [Bench(server, folder / f"{worker}-{family}", family, more) for family in asked.families]
+            benches = [_bench(kind, server, folder / f"{worker}-{family}", family) for family in asked.families]
             missing = 0
             while missing < len(benches) and not stopped.is_set():
                 with lock:
@@ -102,6 +103,14 @@ def _results(kind: str, asked: argparse.Namespace, folder: Path) -> Iterator[Res
     with ThreadPoolExecutor(asked.workers) as pool:
         for found in pool.map(work, range(asked.workers)):
             yield from found
+
+
+def _bench(kind: str, server: Server, folder: Path, family: str) -> Bench:
+    if kind != "stores":
+        return Bench(server, folder, family, MORE if kind == "events" else None)
+    bench = StoreBench(server, folder, family)
+    bench.make_store()
+    return bench
 
 
 def _tell(kind: str, asked: argparse.Namespace, number: int | None, result: Result) -> None:

@@ -32,13 +32,22 @@ OFTEN = ("step_ended", "measured", "evaluating", "evaluated", "file_written")
 METHODS = ("prepare", "watch", "measure")
 """The methods of a metric."""
 
+ASKED = {
+    "offer": ("compare", "nothing"),
+    "find": ("compare", "nothing"),
+    "runs_of": ("compare", "--experiment", "none"),
+    "experiments": ("compare", "--experiment", "none"),
+}
+"""What is asked of a tracker, and by which command."""
+
 CASES = [
     *product(("observer", "essential"), EVENTS, ganrun_stress.KINDS),
     *product(("other-brightness",), METHODS, ganrun_stress.KINDS),
+    *product(("tracker",), ASKED, ganrun_stress.KINDS),
 ]
 """Whose fault, at what, and which."""
 
-TOLD_IN_A_LINE = ("OSError", "GanrunError", "MemoryError", "KeyboardInterrupt")
+TOLD_IN_A_LINE = ("OSError", "GanrunError", "RunError", "MemoryError", "KeyboardInterrupt")
 """Kinds that say nothing of the author's code, and so have no traceback."""
 
 MORE: dict[str, Any] = {
@@ -50,12 +59,15 @@ MORE: dict[str, Any] = {
 
 
 def event(bench: Bench, random: Random, number: int) -> Result | None:
-    """Let an observer or a metric raise at its first call; then resume without the fault."""
+    """Let an observer or a metric raise at its first call, and then resume without the fault; or let a tracker raise in
+    a command."""
     return raised(bench, *CASES[number]) if number < len(CASES) else None
 
 
 def raised(bench: Bench, owner: str, at: str, kind: str) -> Result:
     """The trial of one case."""
+    if owner == "tracker":
+        return asked(bench, at, kind)
     place, story = bench.new_place("trial"), []
     heard = bench.folder / "heard"
     heard.unlink(missing_ok=True)
@@ -73,10 +85,22 @@ def raised(bench: Bench, owner: str, at: str, kind: str) -> Result:
     return Result(f"{owner}, {kind}", f"status {ended.status}", faults, story)
 
 
+def asked(bench: Bench, at: str, kind: str) -> Result:
+    """The trial of a tracker: the command fails, and says whose fault it is."""
+    place = bench.new_place("trial")
+    ended = bench.server.start(place, *ASKED[at], STRESS_FAULT=f"tracker {at} {kind} 1", MLFLOW_TRACKING_URI="")
+    faults = _message_faults("stress", kind, ended) + output_faults(ended)
+    left = [path.name for path in place.iterdir()]
+    return Result(f"tracker, {kind}", f"status {ended.status}", faults + left, [told(f"tracker raises {kind}", ended)])
+
+
 def _message_faults(owner: str, kind: str, ended: Ended) -> list[str]:
     faults = output_faults(ended) if kind in TOLD_IN_A_LINE else []
     name = "raising" if owner == "observer" else owner
-    is_its_own = owner == "essential" and kind == "GanrunError"  # which says by itself what is wrong, and where
+    is_its_own = owner in ("essential", "stress") and kind in (
+        "GanrunError",
+        "RunError",
+    )  # which says by itself what is wrong, and where
     if kind != "KeyboardInterrupt" and not is_its_own and name not in ended.output:
         faults.append(f'the message does not name "{name}": {ended.output[-600:]}')
     if ended.status not in ((130,) if kind == "KeyboardInterrupt" else (1, 2)):

@@ -12,7 +12,8 @@ import pytest
 from tests.stress import events
 from tests.stress.disk import Disk, File
 from tests.stress.pairs import pair
-from tests.stress.starts import Orders, Server, reason_against
+from tests.stress.starts import SPACE, Orders, Server, reason_against
+from tests.stress.stores import StoreBench, synchronised
 from tests.stress.trials import FILE_FAULTS, Bench, FileFault, Result, failed, kill, one_signal, power_cut
 
 pytestmark = pytest.mark.skipif(reason_against() is not None, reason=str(reason_against()))
@@ -91,10 +92,19 @@ def test_of_two_starts_on_one_directory_one_trains(bench: Bench, seed: int) -> N
         ("essential", "step_ended", "KeyboardInterrupt"),
         ("essential", "evaluating", "OSError"),
         ("other-brightness", "measure", "RecursionError"),
+        ("tracker", "offer", "RuntimeError"),
+        ("tracker", "find", "SystemExit"),
     ],
 )
 def test_whatever_a_part_raises_is_told_and_loses_nothing(bench: Bench, owner: str, at: str, kind: str) -> None:
     check(events.raised(bench, owner, at, kind))
+
+
+def test_a_store_has_a_disturbed_run_once_and_whole(server: Server, tmp_path: Path) -> None:
+    bench = StoreBench(server, tmp_path, CHEAP)
+    check(synchronised(bench, kill(bench, Random(3))))
+    full = FileFault(errno.ENOSPC, SPACE, for_good=True)
+    check(synchronised(bench, failed(bench, full, bench.count(full.kinds) - 200)))
 
 
 def test_a_file_that_was_not_flushed_may_be_there_in_part() -> None:

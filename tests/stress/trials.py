@@ -72,6 +72,10 @@ class Bench:
         """What the run has left otherwise than an undisturbed one."""
         return differences(outcome(place / "run"), self.wanted)
 
+    def words_for(self, fault: FileFault) -> tuple[str, ...]:
+        """Any of them tells a fault."""
+        return (os.strerror(fault.number),)
+
     def arguments(self, place: Path, *, resume: bool = True) -> list[str]:
         """The command line of a start."""
         return [str(self._recipe), "--output", str(place / "run"), *(["--resume"] if resume else [])]
@@ -97,7 +101,7 @@ def output_faults(ended: Ended) -> list[str]:
     """What nothing may do: print a traceback, or be ended by a signal that nobody has sent."""
     faults = []
     if "Traceback (most recent call last)" in ended.output:
-        faults.append(f"a traceback: …{ended.output[-1500:]}")
+        faults.append(f"a traceback: {ended.output.partition('Traceback')[2][:3000]}")
     if ended.status < 0 and ended.status != -signal.SIGKILL:
         faults.append(f"ended by signal {-ended.status}: {ended.output[-400:]}")
     return faults
@@ -207,7 +211,7 @@ def failed(bench: Bench, fault: FileFault, at: int) -> Result:
     faults = output_faults(ended)
     if ended.status not in (0, 1, 2):
         faults.append(f"status {ended.status}: {ended.output[-400:]}")
-    is_told = os.strerror(fault.number) in ended.output
+    is_told = any(word in ended.output for word in bench.words_for(fault))
     left = bench.faults_of(place)
     if ended.status == 0:
         faults += [f"with status 0: {each}" for each in left if not (_is_put_off(each) or _is_partial(each))]

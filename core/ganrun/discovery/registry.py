@@ -166,12 +166,19 @@ class Registry:
     def _unknown(self, kind: str, name: str) -> str:
         what = "data set" if kind == "data" else kind
         text = f'no {what} is called "{name}"' + (did_you_mean(name, self.names(kind)) or f"; see: ganrun list {kind}")
-        for broken, reason in self.broken().items():
-            text += f'\n  the plugin "{broken}" might offer it, but is broken: {reason}'
-        for plugin in self.plugins.found:
-            if plugin.blocked:
-                text += f'\n  the plugin "{plugin.name}" might offer it, but is blocked'
-        return "\n  ".join([text, *self.plugins.faults])
+        return text + self.lacking("offer it")
+
+    def lacking(self, doing: str) -> str:
+        """The end of a message that nothing was found: each plugin that might help but is broken or blocked, in a line
+        of its own; empty if there is none.
+
+        Args:
+            doing: What such a plugin might do, such as `offer it`.
+        """
+        lines = [f'the plugin "{name}" might {doing}, but is broken: {why}' for name, why in self.broken().items()]
+        blocked = (plugin.name for plugin in self.plugins.found if plugin.blocked)
+        lines += [f'the plugin "{name}" might {doing}, but is blocked' for name in blocked]
+        return "".join(f"\n  {line}" for line in (*lines, *self.plugins.faults))
 
 
 def load_registry(blocked: Collection[str] = ()) -> Registry:
@@ -204,7 +211,9 @@ def locate(what: str | Path, registry: Registry) -> Path:
         else:
             if found is not None:
                 return found
-    raise RequestError(f"there is no {what}, and no tracker knows a run by that name{faults}")
+    raise RequestError(
+        f"there is no {what}, and no tracker knows a run by that name{faults}{registry.lacking('know it')}"
+    )
 
 
 def _mapping(hook: str, offered: object) -> dict[Any, Any]:

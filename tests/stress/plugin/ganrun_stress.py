@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ganrun
+import ganrun_mlflow.machine
+import ganrun_mlflow.points
 from ganrun import GanrunError, Score, hookimpl, observes
+
+# What MLflow gets does not depend on the clock.
+ganrun_mlflow.points.SECONDS_BETWEEN_POINTS = 0.0
+ganrun_mlflow.machine.Machine.read = lambda self: {}
 
 
 class Unheard(BaseException):
@@ -23,6 +29,8 @@ KINDS: Mapping[str, Any] = {
     "KeyboardInterrupt": KeyboardInterrupt,
     "MemoryError": lambda: MemoryError("imitated"),
     "GanrunError": lambda: GanrunError("imitated"),
+    "RunError": lambda: ganrun.RunError("imitated"),
+    "RuntimeError": lambda: RuntimeError("imitated"),
     "RecursionError": lambda: RecursionError("imitated"),
     "Unheard": lambda: Unheard("imitated"),
 }
@@ -156,6 +164,33 @@ class Essential(Raising):
 
     name = "essential"
     essential = True
+
+
+class Tracking(ganrun.Tracker):
+    """Knows no run."""
+
+    def __init__(self) -> None:
+        self._faulty = Faulty("tracker")
+
+    def find(self, run_id: str) -> None:
+        """Raise, if asked."""
+        self._faulty.at("find")
+
+    def runs_of(self, experiment: str) -> None:
+        """Raise, if asked."""
+        self._faulty.at("runs_of")
+
+    def experiments(self) -> Sequence[str]:
+        """Raise, if asked."""
+        self._faulty.at("experiments")
+        return ()
+
+
+@hookimpl
+def ganrun_trackers() -> Mapping[str, ganrun.Tracker]:
+    """The tracker; raises, if asked."""
+    Faulty("tracker").at("offer")
+    return {"stress": Tracking()}
 
 
 @hookimpl
