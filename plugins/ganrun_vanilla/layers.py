@@ -14,14 +14,14 @@ from ganrun import IncompatibleError, NetworkSpec, dcgan_init, halved_shape, ima
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs, as in DCGAN (arXiv:1511.06434)."""
 
-Activation = Literal["relu", "leaky"]
+Activation = Literal["relu", "leaky", "tanh"]
 Norm = Literal["none", "batch"]
 Padding = Literal["same", "valid"]
 
 
 def activation_of(name: Activation) -> nn.Module:
-    """ReLU, or leaky ReLU with the slope 0.2."""
-    return nn.ReLU() if name == "relu" else nn.LeakyReLU(LEAK)
+    """ReLU, leaky ReLU with the slope 0.2, or tanh."""
+    return {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(LEAK), "tanh": nn.Tanh()}[name]
 
 
 def initialise(network: nn.Module, how: str) -> None:

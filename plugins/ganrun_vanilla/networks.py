@@ -47,7 +47,7 @@ class MlpGenerator(Generator):
         """Batch norm after each hidden layer, before its activation, or none."""
 
         activation: Activation = "leaky"
-        """Of the hidden layers: ReLU, or leaky ReLU with the slope 0.2."""
+        """Of the hidden layers: ReLU, leaky ReLU with the slope 0.2, or tanh."""
 
         init: Literal["torch", "glorot"] = "torch"
         """The first weights. torch: uniform by fan-in, biases too; glorot: uniform by fan-in and fan-out, biases 0."""
@@ -78,7 +78,7 @@ class MlpDiscriminator(Discriminator):
         """Units of the hidden layers, from the image up."""
 
         activation: Activation = "leaky"
-        """Of the hidden layers: ReLU, or leaky ReLU with the slope 0.2."""
+        """Of the hidden layers: ReLU, leaky ReLU with the slope 0.2, or tanh."""
 
         dropout: float = Field(0.0, ge=0, lt=1)
         """Fraction of the hidden units dropped in training."""
@@ -164,7 +164,7 @@ class ConvGenerator(Generator):
 
     class Settings(_MapSettings):
         activation: Activation = "relu"
-        """After each map but the image: ReLU, or leaky ReLU with the slope 0.2."""
+        """After each map but the image: ReLU, leaky ReLU with the slope 0.2, or tanh."""
 
         dense_activation: Activation | None = None
         """After each dense layer, the one to the first map among them; as activation unless given."""
@@ -204,7 +204,7 @@ class ConvDiscriminator(Discriminator):
 
     class Settings(_MapSettings):
         activation: Activation = "leaky"
-        """After each hidden layer: ReLU, or leaky ReLU with the slope 0.2."""
+        """After each hidden layer: ReLU, leaky ReLU with the slope 0.2, or tanh."""
 
         dropout: float = Field(0.0, ge=0, lt=1)
         """Fraction of each hidden layer's outputs dropped in training."""
