@@ -29,10 +29,19 @@ WIDTHS = ("cardinality", "class_size", "feature_maps", "hidden", "style_size", "
 NARROW = {"progressive_celeba128.toml": [f"{slot}.widths={[16] * 6}" for slot in ("generator", "discriminator")]}
 """How networks become narrower whose widths follow from their size unless a recipe says them."""
 
-SMALLER = {"stylegan2_ffhq256.toml": ["data.size=32"]}
-"""What is set besides for networks whose step takes long all the same."""
+FLOWS = ("flow_cifar10.toml", "flow_emoji.toml", "flow_fashion_mnist.toml")
 
-SLOW = ("biggan_*cifar10*", "progressive_celeba128", "r3gan_cifar10", "stylegan2_*cifar10", "stylegan2_ffhq256")
+SMALLER = {"stylegan2_ffhq256.toml": ["data.size=32"], **{name: ["sampling.steps=1"] for name in FLOWS}}
+"""What is set besides for networks whose step, or whose samples, take long all the same."""
+
+SLOW = (
+    "biggan_*cifar10*",
+    "flow_cifar10",
+    "progressive_celeba128",
+    "r3gan_cifar10",
+    "stylegan2_*cifar10",
+    "stylegan2_ffhq256",
+)
 """Recipes whose networks are narrower also where they are only checked."""
 
 
