@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ganrun import Record, opened
 from ganrun_mlflow.labels import score_tags
 from ganrun_mlflow.mlflow_run import MlflowRun
-from ganrun_mlflow.points import batches
+from ganrun_mlflow.points import batches, points_of
 
 if TYPE_CHECKING:
     from mlflow.entities import RunTag
@@ -32,14 +33,24 @@ class MetricsUpload:
         """Identifies the file that they come from."""
 
     def resume(self) -> None:
-        """Continue after the bytes that were sent; from the start if the file no longer begins with them."""
-        progress, self._file = self._run.state.progress, self._identity()
-        self._sent = _new_hash()
+        """Continue after the bytes that were sent; from the start if the file no longer begins with them, or the store
+        has lost the last of them."""
+        progress, self._file, content = self._run.state.progress, self._identity(), b""
         with contextlib.suppress(FileNotFoundError), opened(self._path) as file:
-            self._sent.update(file.read(progress.bytes_sent))
-        if self._sent.hexdigest() != progress.digest:
+            content = file.read(progress.bytes_sent)
+        self._sent = _new_hash()
+        self._sent.update(content)
+        if self._sent.hexdigest() != progress.digest or self._has_lost(content):
             self._sent = _new_hash()
             progress.bytes_sent = 0
+
+    def _has_lost(self, sent: bytes) -> bool:
+        """Whether the store lacks the last line that it was sent: a database may lose its last transaction in a power
+        cut, or more where a copy of it is put back."""
+        records = map(Record.parse, reversed(sent.splitlines()))
+        last = next((points for record in records if record and (points := list(points_of(record)))), [])
+        found = self._run.client.get_run(self._run.id).data.metrics if last else {}
+        return not all(math.isclose(found.get(point.key, math.nan), point.value) for point in last)
 
     def send(self) -> None:
         """Send all complete lines that are new."""

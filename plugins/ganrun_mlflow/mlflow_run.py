@@ -144,6 +144,8 @@ class MlflowRun:
         try:
             found = self.client.get_run(self.id)
             if (found.info.lifecycle_stage, found.info.start_time) == ("active", self.state.start_milliseconds):
+                if found.info.status != self.state.progress.status:  # which the store has lost, or others have changed
+                    self.state.progress.status = ""
                 return self._is_ours(found)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":

@@ -36,7 +36,7 @@ def batches(lines: Sequence[bytes]) -> Iterator[Batch]:
     """
     batch = Batch(bytearray(), [], [])
     for line, record in zip(lines, _thinned([Record.parse(line) for line in lines]), strict=True):
-        points = list(_points(record)) if record else []
+        points = list(points_of(record)) if record else []
         if len(batch.points) + len(points) > POINTS_PER_CALL:
             yield batch
             batch = Batch(bytearray(), [], [])
@@ -66,7 +66,7 @@ def _has_losses(record: Record) -> bool:
     return any(name.startswith("loss/") for name in record.values)
 
 
-def _points(record: Record) -> Iterator[Metric]:
+def points_of(record: Record) -> Iterator[Metric]:
     """The finite numbers of a record; others would spoil MLflow's charts."""
     from mlflow.entities import Metric
 

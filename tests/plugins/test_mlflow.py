@@ -491,6 +491,20 @@ def test_what_the_store_refused_is_sent_again(build, uri):
     assert_synchronised(uri, run)
 
 
+def test_what_a_store_has_lost_is_sent_again(build, uri):
+    """A power cut may take the last transaction of SQLite with it, and with a copy that is put back more is lost."""
+    run = build(f'uri = "{uri}"', 'metric=[{use="brightness"}]', steps=4)
+    execute(run)
+    _, found = mirrored(uri, run)
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
+        for table in ("metrics", "latest_metrics"):
+            store.execute(f"DELETE FROM {table} WHERE run_uuid = ? AND step > 1", (found.info.run_id,))
+        store.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (found.info.run_id,))
+    Mirror(run.directory, uri, SyncState.read(run.directory)).sync("finished")
+    assert_synchronised(uri, run)
+    assert mirrored(uri, run)[1].info.status == "FINISHED"
+
+
 def test_a_run_that_the_store_has_lost_is_created_again(build, uri, caplog):
     run = build(f'uri = "{uri}"', steps=2)
     execute(run)

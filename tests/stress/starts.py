@@ -191,9 +191,13 @@ class Server:
         """Start once, and import for all later starts what this one has imported."""
         modules = self.scratch / "modules.json"
         ended = self.start(place, *arguments, modules=modules)
-        self._orders.send({"imports": json.loads(modules.read_text(encoding="utf-8"))})
-        self._orders.recv()
+        self.prepare(json.loads(modules.read_text(encoding="utf-8")))
         return ended
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Import modules for all later starts."""
+        self._orders.send({"imports": list(names)})
+        self._orders.recv()
 
     def close(self) -> None:
         """End the process."""

@@ -39,6 +39,7 @@ class StoreBench(Bench):
 
     def __init__(self, server: Server, folder: Path, family: str) -> None:
         self.has_store = False
+        server.prepare(["mlflow.store.tracking.sqlalchemy_store", "mlflow"])
         super().__init__(server, folder, family, MORE)
         self.points = points_of(folder / "undisturbed")
         self._template: Path | None = None

@@ -102,7 +102,6 @@ def test_whatever_a_part_raises_is_told_and_loses_nothing(bench: Bench, owner: s
 
 def test_a_store_has_a_disturbed_run_once_and_whole(server: Server, tmp_path: Path) -> None:
     bench = StoreBench(server, tmp_path, CHEAP)
-    check(synchronised(bench, kill(bench, Random(3))))
     full = FileFault(errno.ENOSPC, SPACE, for_good=True)
     check(synchronised(bench, failed(bench, full, bench.count(full.kinds) - 200)))
 
