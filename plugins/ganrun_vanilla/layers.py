@@ -7,9 +7,19 @@ from itertools import pairwise
 from math import ceil
 from typing import Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-from ganrun import IncompatibleError, NetworkSpec, dcgan_init, halved_shape, image_shape
+from ganrun import (
+    IncompatibleError,
+    MinibatchComparison,
+    MinibatchDeviation,
+    MinibatchDiscrimination,
+    NetworkSpec,
+    dcgan_init,
+    halved_shape,
+    image_shape,
+    minibatch_layers,
+)
 
 LEAK = 0.2
 """Slope of leaky ReLU for negative inputs, as in DCGAN (arXiv:1511.06434)."""
@@ -46,10 +56,27 @@ def _glorot_init(module: nn.Module) -> None:
 # ── Dense layers ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def dense(sizes: Sequence[int], activation: Activation, norm: Norm, dropout: float = 0.0) -> Iterator[nn.Module]:
-    """Hidden layers of all sizes but the last, then a dense layer that nothing follows."""
+def dense(
+    sizes: Sequence[int],
+    activation: Activation,
+    norm: Norm,
+    dropout: float = 0.0,
+    minibatch: MinibatchComparison = "none",
+) -> Iterator[nn.Module]:
+    """Hidden layers of all sizes but the last, a comparison of samples, and a dense layer that nothing follows."""
     yield from hidden_dense(sizes[:-1], activation, norm, dropout)
-    yield nn.Linear(sizes[-2], sizes[-1])
+    compared, (features,) = minibatch_layers(minibatch, (sizes[-2],))
+    yield from compared
+    yield nn.Linear(features, sizes[-1])
+
+
+def hidden_features(layers: nn.Sequential, inputs: Tensor) -> Tensor:
+    """What hidden layers make of their inputs `(batch, n)`: up to a comparison of samples, or the last layer."""
+    for layer in list(layers)[:-1]:
+        if isinstance(layer, MinibatchDeviation | MinibatchDiscrimination):
+            break
+        inputs = layer(inputs)
+    return inputs
 
 
 def hidden_dense(sizes: Sequence[int], activation: Activation, norm: Norm, dropout: float = 0.0) -> Iterator[nn.Module]:

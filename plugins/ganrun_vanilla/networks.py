@@ -18,6 +18,7 @@ from ganrun import (
     LabelledImages,
     LabelledLatents,
     LatentConditioning,
+    MinibatchComparison,
     NetworkSpec,
     float32_tanh,
 )
@@ -30,6 +31,7 @@ from ganrun_vanilla.layers import (
     checked_sizes,
     dense,
     hidden_dense,
+    hidden_features,
     initialise,
 )
 
@@ -83,6 +85,8 @@ class MlpDiscriminator(Discriminator):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Fraction of the hidden units dropped in training."""
 
+        minibatch: MinibatchComparison = "none"
+
         init: Literal["torch", "glorot"] = "torch"
         """The first weights, as the generator's."""
 
@@ -92,12 +96,16 @@ class MlpDiscriminator(Discriminator):
         super().__init__(settings, spec)
         self.inputs = LabelledLatents(spec, settings.labels)
         sizes = checked_sizes(self.inputs.features, *settings.hidden, spec.out_features)
-        self.layers = nn.Sequential(*dense(sizes, settings.activation, "none", settings.dropout))
+        self.layers = nn.Sequential(*dense(sizes, settings.activation, "none", settings.dropout, settings.minibatch))
         initialise(self, settings.init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, *spec.inputs)` to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images.flatten(1), labels))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images to the last hidden layer `(batch, units)`: what feature matching matches."""
+        return hidden_features(self.layers, self.inputs(images.flatten(1), labels))
 
 
 class _MapSettings(ganrun.Settings):
@@ -209,6 +217,8 @@ class ConvDiscriminator(Discriminator):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Fraction of each hidden layer's outputs dropped in training."""
 
+        minibatch: MinibatchComparison = "none"
+
         labels: ImageConditioning = "concatenation"
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
@@ -221,13 +231,17 @@ class ConvDiscriminator(Discriminator):
         self.layers = nn.Sequential(
             *_halving(settings, maps, (self.inputs.shape[0], *widths)),
             nn.Flatten(),
-            *dense(sizes, settings.activation, settings.norm, settings.dropout),
+            *dense(sizes, settings.activation, settings.norm, settings.dropout, settings.minibatch),
         )
         initialise(self, settings.init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images `(batch, channels, height, width)` to logits `(batch, out_features)`."""
         return self.layers(self.inputs(images, labels))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images to the last hidden layer, flattened: what feature matching matches."""
+        return hidden_features(self.layers, self.inputs(images, labels))
 
 
 def _first_map(settings: ConvGenerator.Settings, features: int, shape: tuple[int, int, int]) -> Iterator[nn.Module]:

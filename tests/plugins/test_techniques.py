@@ -42,6 +42,7 @@ from ganrun_conditional.losses import ConditionalGan
 from ganrun_dcgan.networks import DcganDiscriminator
 from ganrun_regularizers.techniques import FeatureMatching, HistoricalAveraging
 from ganrun_vanilla.losses import FeatureMatchingGan, NonSaturatingGan
+from ganrun_vanilla.networks import ConvDiscriminator, MlpDiscriminator
 
 CPU = torch.device("cpu")
 IMAGES = DataSpec((1, 16, 16), classes=3)
@@ -219,6 +220,22 @@ def test_dcgans_discriminator_compares_samples_behind_its_features(norm: str, mi
     assert maps.shape == (6, 4, 4, 4) and torch.equal(network.layers[network._hidden :](maps), network(images))
     names = {name for name in network.state_dict() if name.endswith("tensor")}
     assert bool(names) == (minibatch == "discrimination")
+
+
+@pytest.mark.parametrize("minibatch", ["none", "deviation", "discrimination"])
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [(MlpDiscriminator, {"hidden": [8]}), (ConvDiscriminator, {"feature_maps": 4, "stages": 1})],
+)
+def test_the_simple_discriminators_compare_samples_behind_their_features(
+    network: Any, settings: Any, minibatch: str
+) -> None:
+    asked = {**settings, "minibatch": minibatch}
+    assert_conforms("discriminator", network, asked, NetworkSpec((1, 8, 8), (2,), {"labels": ()}, 3))
+    built = network(parse_settings(network.Settings, asked), NetworkSpec((1, 8, 8), (2,))).eval()
+    images = torch.rand(6, 1, 8, 8)
+    behind, features = built.layers[-1 if minibatch == "none" else -2 :], built.features(images)
+    torch.testing.assert_close(behind(features), built(images))
 
 
 # ── Feature matching ──────────────────────────────────────────────────────────────────────────────────────
