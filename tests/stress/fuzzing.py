@@ -55,7 +55,7 @@ def odd_value(chance: random.Random, *, dates: bool = False, depth: int = 0) -> 
     if kind < 0.8:
         return nested(chance, chance.choice((3, 31, 33, 70, 400)))
     if kind < 0.82:
-        return [odd_value(chance, dates=dates, depth=3)] * chance.choice((100, 3_000))
+        return [chance.choice((*NUMBERS, "x", [], {}))] * chance.choice((100, 3_000))
     if depth > 2:
         return chance.choice(([], {}))
     inner = [odd_value(chance, dates=dates, depth=depth + 1) for _ in range(chance.randrange(4))]

@@ -144,7 +144,7 @@ def _shortened(line: str, longest: int = LONGEST_LINE) -> str:
 
 def _set(override: str) -> str:
     """An override as the place of a fault, short enough to leave the reader time for the fault."""
-    return f"--set {_shortened(without_secrets(override), LONGEST_PLACE)}"
+    return f"--set {_shortened(without_secrets(override[:LONGEST_BYTES]), LONGEST_PLACE)}"
 
 
 def parse_override(override: str) -> tuple[Key, Any]:
