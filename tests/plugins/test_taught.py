@@ -365,3 +365,10 @@ def test_half_of_a_loss_makes_the_updates_of_a_whole_one_with_twice_the_eps():
     assert torch.allclose(trained(0.5, 1e-8), trained(1.0, 2e-8), rtol=1e-12, atol=0)
     assert not torch.allclose(trained(0.5, 1e-8), trained(1.0, 1e-8), rtol=0.01)
     assert recipe_of("taught_dense_conv_mnist").optimizers["discriminator"].settings.eps == 2e-8
+
+
+def test_the_smallest_lessons_discriminator_does_not_see_the_last_two_rows_and_columns():
+    images = torch.randn(1, 1, 28, 28, requires_grad=True)
+    small_dense()["discriminator"](images).sum().backward()
+    seen = images.grad[0, 0] != 0
+    assert seen[:26, :26].all() and not seen[26:].any() and not seen[:, 26:].any()
