@@ -71,17 +71,20 @@ def open_pixels(path: Path, kind: type[R], *, whole: bool = False) -> tuple[Pixe
         OSError: if it cannot be read.
     """
     try:
-        file = path.open("rb")
+        with ganrun.opened(path) as file:
+            return _opened(file, path, kind, whole)
     except FileNotFoundError:
         return None
-    with file:
-        record, pixel_bytes = _read_record(file, kind)
-        blocks = -(-pixel_bytes // BLOCK_BYTES)
-        if (record.name, prod(record.shape), len(record.checksums)) != (path.name, pixel_bytes, blocks):
-            raise ValueError(f"it holds {pixel_bytes:,} bytes, and its record says {record.name} {record.shape}")
-        _check(file, path.name, record.checksums, pixel_bytes, whole)
-        # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
-        return np.memmap(file, np.uint8, "c", shape=record.shape), record
+
+
+def _opened(file: IO[bytes], path: Path, kind: type[R], whole: bool) -> tuple[Pixels, R]:
+    record, pixel_bytes = _read_record(file, kind)
+    blocks = -(-pixel_bytes // BLOCK_BYTES)
+    if (record.name, prod(record.shape), len(record.checksums)) != (path.name, pixel_bytes, blocks):
+        raise ValueError(f"it holds {pixel_bytes:,} bytes, and its record says {record.name} {record.shape}")
+    _check(file, path.name, record.checksums, pixel_bytes, whole)
+    # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
+    return np.memmap(file, np.uint8, "c", shape=record.shape), record
 
 
 def load_pixels(path: Path, kind: type[R], *, whole: bool = False) -> tuple[Pixels, R] | None:

@@ -25,6 +25,7 @@ from ganrun_datasets.emnist import Emnist
 from ganrun_datasets.image_folder import ImageFolder
 from ganrun_datasets.mnist import FILES, Mnist
 from ganrun_datasets.pictures import sources
+from ganrun_datasets.pixel_files import Record, load_pixels
 from ganrun_datasets.svhn import Svhn
 
 LIMIT, MUCH = 1 << 16, bytes(1 << 20)
@@ -114,3 +115,4 @@ def test_what_is_no_file_is_not_read_as_one(tmp_path: Path, name: str) -> None:
     for each in names:
         (tmp_path / each).symlink_to(tmp_path / name)
     assert "its files were not found" in refusal(Mnist, tmp_path)
+    assert load_pixels(tmp_path / name, Record) is None

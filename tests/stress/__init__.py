@@ -6,7 +6,8 @@
     python -m tests.stress.faults --trials 1000   other faults of the file system, once or for good
     python -m tests.stress.signals --trials 1000   signals, once or more often
     python -m tests.stress.pairs --trials 1000   two starts on one directory
-    python -m tests.stress.events   observers and metrics that raise
+    python -m tests.stress.events   observers, metrics and trackers that raise
+    python -m tests.stress.stores --trials 1000 --families vae   kills, power cuts and a full disk, with MLflow
 
 An operation is whatever changes a file below the run's folder: opening for writing, writing, flushing, renaming,
 removing. `shim.c`, loaded before the C library, counts them and disturbs the chosen one; `server.py` has everything

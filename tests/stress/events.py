@@ -1,4 +1,4 @@
-"""Observers and metrics that raise each kind of exception at each event: `python -m tests.stress.events`."""
+"""Observers, metrics and trackers that raise each kind of exception: `python -m tests.stress.events`."""
 
 from __future__ import annotations
 
