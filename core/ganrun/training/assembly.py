@@ -178,7 +178,10 @@ def check_recipe(recipe: Recipe) -> None:
     penalties.try_on(networks, spec)
     try_phases(recipe, loss, networks, spec, cpu)
     metrics = [build_metric(recipe, each, spec, build_extractor(recipe, each, spec)) for each in recipe.metrics]
-    try_unprepared(recipe, metrics, Model(spec, loss, networks, cpu, recipe.train.seed, sampling=recipe.sampling))
+    frame = run_frames(recipe, recipe.loss)
+    model = Model(spec, loss, networks, cpu, recipe.train.seed, sampling=recipe.sampling, frame=frame)
+    try_samples(recipe, model)
+    try_unprepared(recipe, metrics, model)
 
 
 def _starts(
