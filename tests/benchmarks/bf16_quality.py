@@ -31,7 +31,16 @@ from ganrun.training.runner import execute
 
 PRECISIONS = ("f32", "bf16")
 RECIPES = {
-    "dcgan": ("fashion_mnist_five_minutes.toml", ()),
+    "dcgan": (
+        FAMILIES["gan, dcgan"].recipe,
+        (
+            *FAMILIES["gan, dcgan"].overrides,
+            "ema.decay=0.998",
+            "train.steps=2600",
+            "train.evaluate_every_steps=2600",
+            "samples={every_steps = 500}",
+        ),
+    ),
     "wgan-gp": (
         FAMILIES["wgan-gp"].recipe,
         (

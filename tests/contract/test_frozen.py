@@ -119,7 +119,7 @@ class Plugin:
 
     @hookimpl
     def ganrun_losses(self) -> dict[str, type[Loss]]:
-        return {"feature-matching": FeatureMatching, "encoding": Encoding, "wrong": Wrong}
+        return {"perceptual-matching": FeatureMatching, "encoding": Encoding, "wrong": Wrong}
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "features.safetensors"
 
 
-def perceptual(weights: Path, loss: str = "feature-matching") -> dict[str, Any]:
+def perceptual(weights: Path, loss: str = "perceptual-matching") -> dict[str, Any]:
     return {
         "loss": {"use": loss, "latent_size": 4},
         "generator": MLP,

@@ -155,7 +155,7 @@ WRONG = {
     "check a misfit": (["check", "r.toml", "--set", "generator={use='conv', stages=4}"], "[generator] conv (ganrun "),
     "show nobody": (["show", "loss", "gna"], 'error: no loss is called "gna"; did you mean "gan"?'),
     "show no kind": (["show", "losses", "gan"], "is not one of"),
-    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are acgan, cgan, "),
+    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are aae, acgan, "),
     "show no name": (["show", "optimizer"], "error: say which optimizer: ganrun show optimizer NAME; there are adam, "),
     "show no optimizer": (["show", "optimizer", "adma"], 'error: no optimizer is called "adma"; did you mean "adam"?'),
     "list no kind": (["list", "losses"], "is not one of"),

@@ -885,8 +885,15 @@ SMALL = {
     "discriminator": NetworkSpec(IMAGES, (5,), classes=4),
     "network": NetworkSpec(IMAGES, IMAGES, classes=4),
 }
+MAPS = (8, 4, 4)
+TIMED = NetworkSpec(IMAGES, IMAGES, {"time": ()})
 ONE_NUMBER = NetworkSpec(IMAGES, (1,), classes=4)
 FITTING = {
+    ("network", "time-mlp"): {"settings": {"hidden": [8, 8]}, "spec": TIMED},
+    ("network", "time-unet"): {"settings": {"widths": [4, 8]}, "spec": TIMED},
+    ("network", "vq-vae"): {"settings": {"width": 8}, "spec": NetworkSpec(IMAGES, MAPS)},
+    ("generator", "vq-vae"): {"settings": {"width": 8}, "spec": NetworkSpec(MAPS, IMAGES)},
+    ("generator", "lapgan"): {"settings": {"widths": [8]}, "spec": NetworkSpec((1, 16, 16), IMAGES, {"coarse": IMAGES})},
     ("generator", "biggan"): {"settings": {"widths": [8, 8, 8], "class_size": 8, "attention_size": 8}},
     ("generator", "progressive"): {"settings": {"widths": [8, 8, 8]}},
     ("generator", "r3gan"): {"settings": {"widths": [8, 8, 8], "cardinality": 2}},
@@ -903,22 +910,28 @@ FITTING = {
 """What fits 16×16 images, where the defaults do not or take long."""
 
 
-def named_networks(component):
-    """Networks for a loss that calls methods of one."""
-    if not component.name.endswith("stylegan2"):
-        return {}
-    generator = load_registry().find("generator", "stylegan2").cls
+def small(kind, name, **defaults):
+    """A built-in network with other defaults."""
+    network = load_registry().find(kind, name).cls
+    types = {setting: network.Settings.model_fields[setting].annotation for setting in defaults}
+    settings = type("Settings", (network.Settings,), {"__annotations__": types, **defaults})
+    return type("Small", (network,), {"__doc__": network.__doc__, "Settings": settings})
 
-    class Small(generator):
-        class Settings(generator.Settings):
-            style_size: int = 8
-            widest: int = 6
 
-    return {"networks": {"generator": Small}}
+WITH_FEATURES = {"discriminator": ("vae-gan", {"feature_maps": 4, "stages": 2, "hidden": 8})}
+STYLED = {"generator": ("stylegan2", {"style_size": 8, "widest": 6})}
+NAMED = {
+    "feature-matching": WITH_FEATURES,
+    "vae-gan": WITH_FEATURES,
+    "stylegan2": STYLED,
+    "conditional-stylegan2": STYLED,
+}
+"""Networks for a loss or a regulariser that calls methods of one."""
 
 
 @pytest.mark.parametrize(("kind", "component"), BUILT_IN, ids=lambda each: str(each))
 def test_what_is_built_in_conforms(kind, component):
     fitting = {"spec": SMALL.get(kind, DataSpec(IMAGES, classes=4))} | FITTING.get((kind, component.name), {})
-    more = named_networks(component) if kind == "loss" else {}
-    assert_conforms(kind, component.cls, **fitting, **more)
+    named = NAMED.get(component.name, {}) if kind in ("loss", "regularizer") else {}
+    networks = {slot: small(slot, name, **defaults) for slot, (name, defaults) in named.items()}
+    assert_conforms(kind, component.cls, **fitting, networks=networks or None)

@@ -33,12 +33,15 @@ CASES: dict[str, dict[str, Any]] = {
             {"use": "code-accuracy", "samples": SAMPLES},
         ],
     },
-    "reconstructions and likelihoods": {
-        "data": {**DRAWN["data"], "size": 16},
+    "pixels, paths, reconstructions and likelihoods": {
+        "data": {**DRAWN["data"], "size": 32},
         **gan("vae", likelihood="bernoulli"),
         **ENCODED,
         "metric": [
             {"use": "reconstruction"},
+            {"use": "ms-ssim", "samples": 600},
+            {"use": "sliced-wasserstein", "samples": 600},
+            {"use": "perceptual-path-length", "features": "classifier", "samples": 300},
             {"use": "log-likelihood", "binarize": True, "importance_samples": 3, "real_samples": 520},
         ],
     },

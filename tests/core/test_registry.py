@@ -346,7 +346,7 @@ def test_a_blocked_plugin_is_not_even_imported(install: Install, monkeypatch: py
 def test_only_an_installed_plugin_can_be_blocked() -> None:
     with pytest.raises(RequestError, match='there is no plugin "vanila" to leave out; did you mean "vanilla"\\?'):
         load_registry(["samples", "vanila"])
-    with pytest.raises(RequestError, match='no plugin "qqq" to leave out; there are augmentations, checkpoints, '):
+    with pytest.raises(RequestError, match='no plugin "qqq" to leave out; there are augmentations, autoencoders, '):
         load_registry(["qqq"])
 
 

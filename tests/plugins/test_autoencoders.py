@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,23 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate, one_hot
 
-from ganrun import Batch, DataSpec, IncompatibleError, ModelSpec, Nets, NetworkSpec, Split, View
+from ganrun import (
+    Batch,
+    DataSpec,
+    IncompatibleError,
+    ModelSpec,
+    Nets,
+    NetworkSpec,
+    Split,
+    View,
+    interpolated_latents,
+)
 from ganrun.testing import assert_conforms
 from ganrun_autoencoders.adversarial import AdversarialAutoencoder
 from ganrun_autoencoders.networks import FeatureDiscriminator, VqDecoder, VqEncoder, halvings_between
 from ganrun_autoencoders.plain import JITTER, Autoencoder
 from ganrun_autoencoders.vae_gan import VaeGan
 from ganrun_autoencoders.vector_quantised import VqVae, nearest_codes, perplexity
-from ganrun_samples.latents import interpolated
 
 DIGITS = DataSpec((1, 8, 8), classes=10)
 PAIRS = DataSpec((2, 4, 4))
@@ -146,10 +154,11 @@ def test_each_place_draws_codes_by_their_frequency_there() -> None:
 
 def test_an_interpolation_between_codes_changes_one_place_after_the_other() -> None:
     loss = vq_vae(codes=3)
-    model = SimpleNamespace(spec=ModelSpec((2, 4, 4), latent_size=loss.latent_size, factors=tuple(loss.factors())))
+    spec = ModelSpec((2, 4, 4), latent_size=loss.latent_size, factors=tuple(loss.factors()))
     codes = torch.tensor([[0, 0, 0, 0], [1, 2, 1, 2]])
     start, end = one_hot(codes, 3).flatten(1).float()
-    rows = interpolated(model, start[None], end[None], 5)[0].unflatten(1, (4, 3)).argmax(2)
+    rows = interpolated_latents(start, end, torch.linspace(0, 1, 5)[:, None], spec, start[None])
+    rows = rows.unflatten(1, (4, 3)).argmax(2)
     assert rows.tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 2, 0, 0], [1, 2, 1, 0], [1, 2, 1, 2]]
 
 
