@@ -886,6 +886,7 @@ SMALL = {
     "network": NetworkSpec(IMAGES, IMAGES, classes=4),
 }
 MAPS = (8, 4, 4)
+REFINED = NetworkSpec((1, 16, 16), IMAGES, {"coarse": IMAGES})
 TIMED = NetworkSpec(IMAGES, IMAGES, {"time": ()})
 ONE_NUMBER = NetworkSpec(IMAGES, (1,), classes=4)
 FITTING = {
@@ -893,7 +894,7 @@ FITTING = {
     ("network", "time-unet"): {"settings": {"widths": [4, 8]}, "spec": TIMED},
     ("network", "vq-vae"): {"settings": {"width": 8}, "spec": NetworkSpec(IMAGES, MAPS)},
     ("generator", "vq-vae"): {"settings": {"width": 8}, "spec": NetworkSpec(MAPS, IMAGES)},
-    ("generator", "lapgan"): {"settings": {"widths": [8]}, "spec": NetworkSpec((1, 16, 16), IMAGES, {"coarse": IMAGES})},
+    ("generator", "lapgan"): {"settings": {"widths": [8]}, "spec": REFINED},
     ("generator", "biggan"): {"settings": {"widths": [8, 8, 8], "class_size": 8, "attention_size": 8}},
     ("generator", "progressive"): {"settings": {"widths": [8, 8, 8]}},
     ("generator", "r3gan"): {"settings": {"widths": [8, 8, 8], "cardinality": 2}},

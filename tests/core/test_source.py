@@ -181,6 +181,19 @@ def test_all_dates_are_reported_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_long_override_is_cleaned_of_secrets_once_for_all_its_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cleaned = tmp_path / "r.toml", []
+    path.write_text("", encoding="utf-8")
+    monkeypatch.setattr("ganrun.recipe.source.without_secrets", lambda text: cleaned.append(len(text)) or text)
+    with pytest.raises(RecipeError, match="and 4,980 more faults"):
+        read_source(path, [f"e=[{'1979-05-27, ' * 5_000}]"])
+    with pytest.raises(RequestError, match="is longer than 300 kB"):
+        read_source(path, ["e=" + "[ " * 5_000_000])
+    assert len(cleaned) == 2 and max(cleaned) <= 300_000
+
+
 def test_of_many_faults_the_first_are_listed_and_the_others_counted(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("".join(f"a{number} = 1979-05-27\n" for number in range(5_000)), encoding="utf-8")

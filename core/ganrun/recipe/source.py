@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,20 @@ class Source:
         places = [key[:depth] for depth in range(len(key), 0, -1)]
         for place in places:
             if place in self.overrides:
-                return _set(self.overrides[place])
+                return self._shown[place]
         lines = _lines_in(self.text)
         for place in places:
             if place in lines:
                 return f"{self.path}:{lines[place]}"
-            for at, override in self.overrides.items():
+            for at, shown in self._shown.items():
                 if at[: len(place)] == place:
-                    return _set(override)
+                    return shown
         return str(self.path)
+
+    @cached_property
+    def _shown(self) -> dict[Key, str]:
+        """The overrides as places of faults: a value of many keys may be the place of each."""
+        return {place: _set(override) for place, override in self.overrides.items()}
 
     def secrets_in_comments(self) -> Iterator[tuple[int, str]]:
         """The lines that are comments and hold a password or token, each with which of them it is."""
