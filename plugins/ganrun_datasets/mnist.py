@@ -33,7 +33,7 @@ class IdxData(PublishedData):
 
         binarize: bool = False
         """Whether each pixel is drawn once as black or white, white with its grey value as the probability, from a
-        fixed random stream: static binarisation. Where a loss is to draw anew in every update, leave it out."""
+        fixed random stream: static binarisation. Leave it out where the loss draws in every update."""
 
     settings: Settings
 

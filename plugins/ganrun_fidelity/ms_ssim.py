@@ -33,7 +33,7 @@ class MultiScaleSimilarity(FlooredMetric["Pairs", None]):
         """Generated samples, half as many pairs; progressive growing's published values use 20,000."""
 
         pairs: Literal["any", "class"] = "any"
-        """any: of two samples, whatever their class, as in progressive growing; class: of two samples of one class, as
+        """any: of two samples of any classes, as in progressive growing; class: of two samples of one class, as
         for AC-GAN, for class-conditional models, where pictures of other classes hide those that are alike."""
 
     settings: Settings

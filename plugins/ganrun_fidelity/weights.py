@@ -89,7 +89,7 @@ class Published:
         Args:
             network: Builds the network; called on the meta device, so that it allocates nothing.
             path: The file.
-            prefix: Of the names of the network's tensors in the file, if it holds others, too.
+            prefix: Of the names of the network's tensors in the file, if it also holds others.
 
         Raises:
             PreflightError: if they are not the network's weights.

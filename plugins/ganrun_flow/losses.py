@@ -81,7 +81,7 @@ class FlowMatching(Loss):
         return Terms({"error": mse_loss(velocity, images - noise)})
 
     def training_conditions(self, batch: Batch) -> Mapping[str, Tensor]:
-        """What the network is told of real images besides the time, by name."""
+        """The network's conditions for real images besides the time, by name."""
         return {}
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Sampling) -> Tensor:
@@ -119,7 +119,7 @@ class ClassConditionalFlowMatching(FlowMatching):
 
     Guidance as by Ho and Salimans 2022 (arXiv:2207.12598): one network learns the flow of each class and, where the
     class is left out, that of all data. A latent vector is noise, then the class, one-hot. The network takes `classes`:
-    one-hot too, or zeros where none is told.
+    one-hot too, or zeros without a class.
     """
 
     class Settings(FlowMatching.Settings):
@@ -143,7 +143,7 @@ class ClassConditionalFlowMatching(FlowMatching):
         return (*super().factors(), Factor("class", self.spec.classes, "categorical"))
 
     def ports(self, slot: str) -> Ports:
-        """As without classes; `classes` are one-hot, or zeros where none is told."""
+        """As without classes; `classes` are one-hot, or zeros without a class."""
         return super().ports(slot)._replace(conditions={"time": (), "classes": (self.spec.classes,)})
 
     def latents(self, size: int, device: torch.device) -> Tensor:

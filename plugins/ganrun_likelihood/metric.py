@@ -48,7 +48,7 @@ class LogLikelihood(Metric):
 
     log 1/K Σ p(x, z) / q(z|x) over K samples z ~ q(z|x), in float64: Burda et al. 2016 (arXiv:1509.00519), section 2
     and equation 8. On average over samples it is a lower bound of log p(x), and tends to it as K grows. Also
-    `effective_samples`, (Σ w)² / Σ w² averaged over records: near 1, the estimate is far too low, and its error, too.
+    `effective_samples`, (Σ w)² / Σ w² averaged over records: near 1, both the estimate and its error are far too low.
     The loss says whether p(x) is the probability of black and white pixels, or a density. Grey pixels have no
     probability under the former. A density of pictures is taken of 8-bit values with uniform noise as wide as a grey
     step (Theis et al. 2016, arXiv:1511.01844, section 3.1), so that it bounds the log-probability of the 8-bit picture

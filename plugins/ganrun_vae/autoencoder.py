@@ -54,7 +54,7 @@ class Autoencoder(Loss):
         [0, 1] is sigma = 2."""
 
         binarization: Literal["none", "dynamic"] = "none"
-        """dynamic: in every update, each pixel is drawn anew as black or white, white with its grey value as the
+        """dynamic: in every update, each pixel is drawn again as black or white, white with its grey value as the
         probability; for bernoulli only. Images that are black and white stay as they are."""
 
         @field_validator("sigma")
