@@ -46,6 +46,7 @@ METRICS, EXTRACTORS = ganrun_metrics(), ganrun_extractors()
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty cache and torch hub for each test, and one thread."""
     monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     threads = torch.get_num_threads()

@@ -66,7 +66,7 @@ class Pristine:
                 Path(entry.path).unlink()
 
     def _aged(self, name: str) -> Stamp:
-        """The stamp of a file that gets a time long ago, so that whatever changes it from now on changes its time."""
+        """The stamp of a file that gets a time long ago, so that any later change also changes its time."""
         path = f"{self._root}/{name}"
         os.utime(path, (10**9, 10**9))
         return _stamp(path)
