@@ -191,6 +191,7 @@ from .toolkit.equalized import (
     EqualizedConv2d as EqualizedConv2d,
     EqualizedLinear as EqualizedLinear,
 )
+from .toolkit.image_to_image import ImageToImageLoss as ImageToImageLoss
 from .toolkit.interpolation import (
     interpolated_latents as interpolated_latents,
     slerp as slerp,

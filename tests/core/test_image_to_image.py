@@ -1,0 +1,60 @@
+"""What losses that make images from images share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganrun import Batch, DataSpec, ImageToImageLoss, IncompatibleError, Nets, Phase, Settings, Terms, View
+from ganrun.testing import assert_conforms
+
+MASKED = DataSpec((3, 8, 8), fields={"source": (3, 8, 8), "mask": (1, 8, 8)})
+ENLARGED = DataSpec((3, 8, 8), fields={"source": (1, 4, 4)})
+
+
+class Distance(ImageToImageLoss):
+    """The mean absolute error."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("generator", self.objective, trains=("generator",)),)
+
+    def objective(self, nets: Nets, batch: Batch) -> Terms:
+        return Terms({"l1": (self.made(nets, batch) - batch.images).abs().mean()})
+
+
+class Seen(nn.Module):
+    """The first three channels, where the last is -1, and 0 elsewhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :3] * (images[:, 3:] < 0)
+
+
+@pytest.mark.parametrize("spec", [MASKED, ENLARGED], ids=["masked", "enlarged"])
+def test_it_keeps_the_contract_of_losses(spec: DataSpec) -> None:
+    assert_conforms("loss", Distance, spec=spec)
+
+
+def test_samples_are_made_of_what_latents_hold_and_training_sees_the_same() -> None:
+    loss, nets = Distance(Settings(), MASKED), Nets({"generator": View(Seen())})
+    source, mask = torch.rand(2, 3, 8, 8) * 2 - 1, torch.where(torch.rand(2, 1, 8, 8) < 0.5, -1.0, 1.0)
+    parts = {"source": source, "mask": mask}
+    latents = torch.cat([parts[factor.name].flatten(1) for factor in loss.factors()], 1)
+    assert latents.shape == (2, loss.latent_size)
+    made = loss.made(nets, Batch(latents, source, None, parts))
+    assert torch.equal(made, source * (mask < 0))
+    assert torch.equal(loss.generate(nets, latents, Settings()), made)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (DataSpec((3, 8, 8)), 'field "source"; this data has no fields'),
+        (DataSpec((3, 8, 8), fields={"depth": (1, 8, 8)}), 'field "source"; the fields of this data are depth'),
+        (DataSpec((2,), fields={"source": (3, 8, 8)}), "works on images"),
+        (DataSpec((3, 8, 8), fields={"source": (3, 8, 8), "mask": (1, 4, 4)}), r'"mask" is \(1, 4, 4\), and the sou'),
+    ],
+)
+def test_data_that_holds_no_source_is_refused(spec: DataSpec, message: str) -> None:
+    with pytest.raises(IncompatibleError, match=message):
+        Distance(Settings(), spec)
