@@ -49,8 +49,8 @@ def test_samples_are_made_of_what_latents_hold_and_training_sees_the_same() -> N
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (DataSpec((3, 8, 8)), 'field "source"; this data has no fields'),
-        (DataSpec((3, 8, 8), fields={"depth": (1, 8, 8)}), 'field "source"; the fields of this data are depth'),
+        (DataSpec((3, 8, 8)), 'field "source" of the data.*; it has none'),
+        (DataSpec((3, 8, 8), fields={"depth": (1, 8, 8)}), 'field "source" of the data.*; its fields are depth'),
         (DataSpec((2,), fields={"source": (3, 8, 8)}), "works on images"),
         (DataSpec((3, 8, 8), fields={"source": (3, 8, 8), "mask": (1, 4, 4)}), r'"mask" is \(1, 4, 4\), and the sou'),
     ],

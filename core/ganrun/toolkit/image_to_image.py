@@ -34,12 +34,9 @@ class ImageToImageLoss(Loss):
         super().__init__(settings, spec)
         image_shape(spec.sample_shape)
         if len(spec.fields.get(SOURCE, ())) != 3:
-            known = (
-                f"the fields of this data are {', '.join(spec.fields)}" if spec.fields else "this data has no fields"
-            )
+            known = f"its fields are {', '.join(spec.fields)}" if spec.fields else "it has none"
             raise IncompatibleError(
-                f'it makes images from images, a record\'s field "{SOURCE}"; {known}. Data with such a field is'
-                " paired-folders, unpaired-folders, degraded, and emoji with paired = true"
+                f'it makes images from images, which are a field "{SOURCE}" of the data\'s records; {known}'
             )
         (_, *sides), mask = spec.fields[SOURCE], spec.fields.get(MASK)
         if mask is not None and mask != (1, *sides):
