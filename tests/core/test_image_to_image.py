@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from ganrun import Batch, DataSpec, ImageToImageLoss, IncompatibleError, Nets, Phase, Settings, Terms, View
+from ganrun import (
+    Batch,
+    DataSpec,
+    Factor,
+    ImageToImageLoss,
+    IncompatibleError,
+    Model,
+    ModelSpec,
+    Nets,
+    Phase,
+    Settings,
+    Terms,
+    View,
+)
 from ganrun.testing import assert_conforms
 
 MASKED = DataSpec((3, 8, 8), fields={"source": (3, 8, 8), "mask": (1, 8, 8)})
@@ -58,3 +74,54 @@ def test_samples_are_made_of_what_latents_hold_and_training_sees_the_same() -> N
 def test_data_that_holds_no_source_is_refused(spec: DataSpec, message: str) -> None:
     with pytest.raises(IncompatibleError, match=message):
         Distance(Settings(), spec)
+
+
+# ── A user's own pictures ─────────────────────────────────────────────────────────────────────────────────
+
+
+def model_of(spec: DataSpec, network: nn.Module) -> Model:
+    loss = Distance(Settings(), spec)
+    facts = ModelSpec.from_facts(spec.facts())
+    about = replace(facts, latent_size=loss.latent_size, factors=tuple(loss.factors()))
+    return Model(about, loss, {"generator": network}, torch.device("cpu"), seed=0)
+
+
+class Enlarger(nn.Module):
+    """Three channels of a grey picture at twice the size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return interpolate(images, scale_factor=2.0).expand(-1, 3, -1, -1)
+
+
+def test_pictures_of_any_size_are_translated_and_those_of_the_models_own_exactly_so() -> None:
+    masked, enlarging = model_of(MASKED, Seen()), model_of(ENLARGED, Enlarger())
+    pictures, masks = torch.rand(2, 3, 21, 13) * 2 - 1, torch.where(torch.rand(2, 1, 21, 13) < 0.5, -1.0, 1.0)
+    torch.testing.assert_close(masked.translate(pictures, masks), pictures * (masks < 0))
+    grey = torch.rand(1, 1, 3, 9) * 2 - 1
+    torch.testing.assert_close(enlarging.translate(grey), Enlarger()(grey))
+    own, mask = pictures[:, :, :8, :8], masks[:, :, :8, :8]
+    assert torch.equal(masked.translate(own, mask), masked.decode(masked.latents_of(source=own, mask=mask)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "shapes", "message"),
+    [
+        (MASKED, [(1, 3, 9, 9)], "fills in what is missing, so it takes masks"),
+        (MASKED, [(1, 3, 9, 9), (1, 1, 9, 8)], r"masks of shape \(1, 1, 9, 8\) do not fit"),
+        (ENLARGED, [(1, 3, 9, 9)], "takes pictures of 1 channels, and these have 3"),
+        (ENLARGED, [(1, 1, 9, 9), (1, 1, 9, 9)], "takes no masks"),
+        (DataSpec((3, 8, 8), fields={"source": (3, 6, 8)}), [(1, 3, 9, 9)], "which is no whole factor"),
+    ],
+)
+def test_pictures_that_a_model_does_not_take_are_refused(
+    spec: DataSpec, shapes: list[tuple[int, ...]], message: str
+) -> None:
+    with pytest.raises(IncompatibleError, match=message):
+        model_of(spec, Seen()).translate(*map(torch.zeros, shapes))
+
+
+def test_a_model_of_latents_translates_nothing() -> None:
+    model = model_of(MASKED, Seen())
+    model.spec = replace(model.spec, factors=(*model.spec.factors, Factor("noise", 4, "noise")))
+    with pytest.raises(IncompatibleError, match="of latents, not of pictures"):
+        model.translate(torch.zeros(1, 3, 8, 8))

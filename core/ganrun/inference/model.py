@@ -27,6 +27,7 @@ from ganrun.contracts.views import View
 from ganrun.inference.given import GivenRecords, with_given
 from ganrun.inference.readings import reading_of
 from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
+from ganrun.inference.translating import Progress, translated
 from ganrun.recipe.faults import Owner, setting_faults
 
 
@@ -225,6 +226,30 @@ class Model:
         """
         with isolated_random(self.device, derived_seed(self.seed, "samples")):
             return self._generate(latents.to(self.device), gradients=gradients)
+
+    def translate(
+        self, pictures: Tensor, masks: Tensor | None = None, on_progress: Progress = lambda done, total: None
+    ) -> Tensor:
+        """Images made from pictures of any size: `(count, channels, height', width')` in [-1, 1], on the CPU.
+
+        For a model whose latents hold the record field `source`: a translation, a restoration, an enlargement. Its
+        networks see pictures of the size that they were trained with; larger ones are made of tiles that overlap by a
+        quarter of their sides, and smaller ones are continued by their outermost pixels.
+
+        Args:
+            pictures: `(count, channels, height, width)` in [-1, 1], all of one size.
+            masks: `(count, 1, height, width)`, 1 where pixels are missing and -1 elsewhere, for a model with the field
+                `mask`.
+            on_progress: `on_progress(done, total)` is called with numbers of tiles.
+
+        Raises:
+            IncompatibleError: if the model makes its samples of anything else, or takes other channels.
+        """
+
+        def make(records: Mapping[str, Tensor]) -> Tensor:
+            return self.decode(self.latents_of(**records))
+
+        return translated(self.spec, make, pictures, masks, on_progress)
 
     def read(
         self,

@@ -1,0 +1,77 @@
+"""Images made from a user's own pictures, by a model that makes images from images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ganrun.base.errors import IncompatibleError
+from ganrun.contracts.specs import ModelSpec
+from ganrun.inference.tiles import tiled
+from ganrun.toolkit.image_to_image import MASK, SOURCE
+
+Progress = Callable[[int, int], None]
+"""`on_progress(done, total)`, in tiles."""
+
+
+def translated(
+    spec: ModelSpec,
+    make: Callable[[Mapping[str, Tensor]], Tensor],
+    pictures: Tensor,
+    masks: Tensor | None,
+    on_progress: Progress,
+) -> Tensor:
+    """As `Model.translate`; `make` decodes latents that hold these records."""
+    shape, names = source_shape(spec), given_names(spec)
+    whole = torch.cat([pictures, *_masks(spec, pictures, masks)], dim=1)
+    if pictures.shape[1] != shape[0]:
+        raise IncompatibleError(f"the model takes pictures of {shape[0]} channels, and these have {pictures.shape[1]}")
+
+    def make_tiles(tiles: Tensor) -> Tensor:
+        records = {SOURCE: tiles[:, : shape[0]], MASK: tiles[:, shape[0] :]}
+        return make({name: records[name] for name in names})
+
+    return tiled(make_tiles, whole, shape[1:], _scale(spec), on_progress)
+
+
+def source_shape(spec: ModelSpec) -> tuple[int, int, int]:
+    """(channels, height, width) of the pictures that a model makes images of.
+
+    Raises:
+        IncompatibleError: if it makes its samples of anything else.
+    """
+    names = given_names(spec)
+    if names not in ((SOURCE,), (SOURCE, MASK)) or len(names) != len(spec.factors):
+        raise IncompatibleError("the model makes its samples of latents, not of pictures; see ganrun sample")
+    channels, height, width = spec.fields[SOURCE]
+    return channels, height, width
+
+
+def takes_masks(spec: ModelSpec) -> bool:
+    """Whether it is also told which pixels are missing."""
+    return MASK in given_names(spec)
+
+
+def given_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The record fields in a model's latents."""
+    return tuple(factor.name for factor in spec.factors if factor.kind == "given")
+
+
+def _masks(spec: ModelSpec, pictures: Tensor, masks: Tensor | None) -> list[Tensor]:
+    if takes_masks(spec) == (masks is None):
+        told = "fills in what is missing, so it takes masks" if masks is None else "takes no masks"
+        raise IncompatibleError(f"the model {told}")
+    if masks is not None and masks.shape != (len(pictures), 1, *pictures.shape[2:]):
+        raise IncompatibleError(f"masks of shape {tuple(masks.shape)} do not fit pictures {tuple(pictures.shape)}")
+    return [] if masks is None else [masks]
+
+
+def _scale(spec: ModelSpec) -> int:
+    """How many times as large as its source an image is."""
+    (_, height, width), (_, low, narrow) = spec.image_shape, source_shape(spec)
+    scale = max(1, height // low)
+    if (scale * low, scale * narrow) != (height, width):
+        raise IncompatibleError(f"the model makes {height}×{width} of {low}×{narrow} pixels, which is no whole factor")
+    return scale
