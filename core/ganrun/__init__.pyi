@@ -51,6 +51,7 @@ from .base.ranks import (
     ranks as ranks,
 )
 from .base.reading import (
+    is_web_page as is_web_page,
     opened as opened,
     read_bytes as read_bytes,
 )
@@ -220,6 +221,15 @@ from .toolkit.penalties import (
     gradient_norms as gradient_norms,
     interpolates as interpolates,
     squared_gradient_norms as squared_gradient_norms,
+)
+from .toolkit.pictures import (
+    UnreadableError as UnreadableError,
+    coloured_picture as coloured_picture,
+    is_animated as is_animated,
+    is_deep as is_deep,
+    is_picture as is_picture,
+    opaque_picture as opaque_picture,
+    open_picture as open_picture,
 )
 from .toolkit.spectral import (
     SpectralConv2d as SpectralConv2d,

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
-def is_web_page(content: bytes) -> bool:
-    """Whether a file starts as an HTML page: servers send one in place of a file that they refuse."""
-    start = content[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html"))
+from ganrun import is_web_page
 
 
 def archive_damage(path: Path, error: Exception) -> str:

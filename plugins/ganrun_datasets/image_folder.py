@@ -13,11 +13,12 @@ import numpy as np
 from pydantic import Field
 
 import ganrun
+from ganrun import is_picture
 from ganrun_datasets.pictures.data import PictureData
 from ganrun_datasets.pictures.folders import FolderLayout, read_layout
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job, Unreadable
 from ganrun_datasets.pictures.maps import Tally
-from ganrun_datasets.pictures.picture import Filter, Transform, is_picture
+from ganrun_datasets.pictures.picture import Filter, Transform
 from ganrun_datasets.pictures.sources import Source, source_at
 from ganrun_datasets.pictures.tree import listed
 from ganrun_datasets.places import expanded

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 import ganrun
-from ganrun_datasets.pictures.picture import UnreadableError, open_picture
+from ganrun import UnreadableError, open_picture
 from ganrun_datasets.scikit_learn import installed_file
 
 Pixels = npt.NDArray[np.uint8]

@@ -20,10 +20,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ganrun import CacheError, DataError, message_console
+from ganrun import CacheError, DataError, UnreadableError, message_console, open_picture
 from ganrun.testing import assert_conforms
 from ganrun_datasets.image_folder import ImageFolder
-from ganrun_datasets.pictures.picture import UnreadableError, open_picture
 
 DECODE = """
 import signal

@@ -508,7 +508,8 @@ def make_zip(folder: Path) -> None:
 
 def read_picture(folder: Path) -> object:
     """Decoded, and transformed."""
-    from ganrun_datasets.pictures.picture import Transform, UnreadableError, open_picture
+    from ganrun import UnreadableError, open_picture
+    from ganrun_datasets.pictures.picture import Transform
     from ganrun_datasets.pictures.sources import Folder
 
     source = Folder(folder / "data/a")

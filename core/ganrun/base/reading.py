@@ -55,3 +55,9 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 def _too_large(path: Path, size: int, most: int) -> OSError:
     return OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
+
+
+def is_web_page(content: bytes) -> bool:
+    """Whether a file starts as an HTML page: servers send one in place of a file that they refuse."""
+    start = content[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))

@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 import ganrun
+from ganrun import UnreadableError
 from ganrun_datasets.celeba.faces import Faces, read_faces
 from ganrun_datasets.celeba.files import (
     ARCHIVE,
@@ -25,7 +26,7 @@ from ganrun_datasets.celeba.files import (
 from ganrun_datasets.celeba.lists import Attribute, Numbers, attribute_labels, published_splits
 from ganrun_datasets.pictures.data import Layout, PictureData
 from ganrun_datasets.pictures.job import Job, Unreadable
-from ganrun_datasets.pictures.picture import Filter, Transform, UnreadableError
+from ganrun_datasets.pictures.picture import Filter, Transform
 from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.published import md5_of, verdict_on
 

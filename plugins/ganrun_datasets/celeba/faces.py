@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError, one_line
-from ganrun_datasets.pictures.picture import is_picture
+from ganrun import DataError, is_picture, one_line
 from ganrun_datasets.pictures.sources import Source
 
 COUNT = 202_599

@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ganrun import DataError, one_line, read_bytes
+from ganrun import DataError, is_web_page, one_line, read_bytes
 from ganrun_datasets.celeba.faces import COUNT, number_of
-from ganrun_datasets.damage import is_web_page
 
 MOST_BYTES = 1 << 28
 """Of a list; the published ones have up to 26 million."""

@@ -11,9 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from ganrun import DataError, one_line
+from ganrun import DataError, UnreadableError, one_line
 from ganrun_datasets.emoji.packages import ABOUT, LIST, Vendor
-from ganrun_datasets.pictures.picture import UnreadableError
 from ganrun_datasets.pictures.sources import Source
 
 CATEGORIES = (

@@ -12,8 +12,9 @@ from math import prod
 
 import numpy as np
 
+from ganrun import UnreadableError
 from ganrun_datasets.pictures.job import Job, digest
-from ganrun_datasets.pictures.picture import Pixels, UnreadableError
+from ganrun_datasets.pictures.picture import Pixels
 from ganrun_datasets.pixel_files import available_processors
 
 CHUNK_BYTES = 4 << 20

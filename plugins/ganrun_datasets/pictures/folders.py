@@ -11,10 +11,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ganrun import DataError, one_line
+from ganrun import DataError, is_picture, one_line
 from ganrun_datasets.pictures.data import Layout
 from ganrun_datasets.pictures.labels import Labels, labels_of, read_lists
-from ganrun_datasets.pictures.picture import is_picture
 from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.pictures.splits import Part, Parts, find_parts
 from ganrun_datasets.pictures.tree import Tree, check_no_derived, listed, mask_files

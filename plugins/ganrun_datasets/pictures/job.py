@@ -11,7 +11,8 @@ from typing import Literal
 
 from PIL import Image
 
-from ganrun_datasets.pictures.picture import Picture, Transform, open_picture
+from ganrun import open_picture
+from ganrun_datasets.pictures.picture import Picture, Transform
 from ganrun_datasets.pictures.sources import Source
 
 Unreadable = Literal["refuse", "skip"]

@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ganrun import DataError, one_line
-from ganrun_datasets.pictures.picture import UnreadableError
+from ganrun import DataError, UnreadableError, one_line
 from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.pictures.tree import Tree
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from ganrun import one_line
+from ganrun import UnreadableError, one_line
 from ganrun_datasets import pixel_files
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
-from ganrun_datasets.pictures.picture import Pixels, UnreadableError
+from ganrun_datasets.pictures.picture import Pixels
 
 
 class Tally(BaseModel, frozen=True, strict=True, extra="forbid"):

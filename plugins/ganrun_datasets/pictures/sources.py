@@ -16,9 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from ganrun import DataError, one_line
+from ganrun import DataError, UnreadableError, is_picture, one_line
 from ganrun_datasets.damage import zip_damage
-from ganrun_datasets.pictures.picture import UnreadableError, is_picture
 
 SET_ROOT = "set root in [data], or --set data.root=…, to a folder or a .zip"
 
