@@ -182,6 +182,68 @@ def reconstruct(
     click.echo(target.report())
 
 
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+_OUTPUT_HELP = "Default: in the run's own folder pictures/."
+
+
+@click.command("translate", no_args_is_help=True)
+@click.argument("run", metavar="RUN")
+@click.argument("pictures", nargs=-1, required=True, metavar="IN…", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png|FOLDER", help=f"A new one. {_OUTPUT_HELP}"
+)
+@click.option("--whole", is_flag=True, help="Resize each picture to what RUN was trained on, and the result back.")
+@_SET
+@_DEVICE
+def translate(
+    run: str, pictures: tuple[Path, ...], output: Path | None, whole: bool, overrides: tuple[str, ...], device: str
+) -> None:
+    """Make images of your own pictures with RUN, which was trained to make images from images.
+
+    IN… are pictures and folders of them, of any size. What is larger than the images that RUN was trained on is made of
+    tiles that overlap. That suits restoration, enlargement and textures; where a picture counts as a whole, say
+    --whole. Pictures are turned upright, and transparency is laid on white.
+
+    \b
+    ganrun translate runs/pix2pix-… sketch.png --whole
+    ganrun translate runs/srgan-… holiday/ --output larger/
+    """
+    from ganrun_samples.own_pictures import OwnPictures
+
+    own, maker = OwnPictures(pictures), _maker(run, device, overrides)
+    alone = next(iter(own.files)) if len(own.files) == 1 else None
+    target = maker.target("translate", output, subject=Path(alone or "").stem, end=".png" if alone else "")
+    maker.translate(target, own, whole=whole)
+    click.echo(target.report())
+    own.check()
+
+
+@click.command("restore", no_args_is_help=True)
+@click.argument("run", metavar="RUN")
+@click.argument("picture", metavar="PICTURE", type=click.Path(path_type=Path))
+@click.option(
+    "--mask",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A picture as large as PICTURE, white where pixels are missing and black elsewhere.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help=f"A new one. {_OUTPUT_HELP}")
+@_SET
+@_DEVICE
+def restore(run: str, picture: Path, mask: Path, output: Path | None, overrides: tuple[str, ...], device: str) -> None:
+    """Fill in the missing pixels of PICTURE with RUN, which was trained on images with masks.
+
+    All other pixels stay as they are.
+
+    \b
+    ganrun restore runs/inpaint-… photograph.jpg --mask scratches.png --output whole.png
+    """
+    maker = _maker(run, device, overrides)
+    target = maker.target("restore", output, subject=picture.stem)
+    maker.restore(target, picture, mask)
+    click.echo(target.report())
+
+
 def _maker(run: str, device: str, overrides: tuple[str, ...]) -> Maker:
     from ganrun import spinner
 
@@ -191,4 +253,11 @@ def _maker(run: str, device: str, overrides: tuple[str, ...]) -> Maker:
         return Maker(run, device, overrides)
 
 
-COMMANDS = {"sample": sample, "interpolate": interpolate, "traverse": traverse, "reconstruct": reconstruct}
+COMMANDS = {
+    "sample": sample,
+    "interpolate": interpolate,
+    "traverse": traverse,
+    "reconstruct": reconstruct,
+    "translate": translate,
+    "restore": restore,
+}

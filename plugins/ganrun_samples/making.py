@@ -14,6 +14,7 @@ from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved
 from ganrun_samples import pictures
 from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, most_active
+from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
 from ganrun_samples.scatter import scatter
 from ganrun_samples.target import Target
 
@@ -50,14 +51,16 @@ class Maker:
         self._data_overrides = [each for each in overrides if each.startswith("data.")]
         sampling = [each for each in overrides if each not in self._data_overrides]
         self._model = self._saved.model(device, sampling)
-        self._changes = [re.sub(r"[^\w.+-]+", "_", each.removeprefix("sampling.")) for each in sampling]
+        self._changes = [_plain(each.removeprefix("sampling.")) for each in sampling]
 
-    def target(self, command: str, output: Path | None, **options: object) -> Target:
-        """Where its pictures go: `output`, or by default a PNG named after the command and its options, in the run
-        directory; for an exported model, in the working directory."""
+    def target(
+        self, command: str, output: Path | None, *, subject: str = "", end: str = ".png", **options: object
+    ) -> Target:
+        """Where its pictures go: `output`, or by default a PNG named after the command, its subject and its options, in
+        the run directory; for an exported model, in the working directory. With another end than .png, a folder."""
         said = [f"{name}_{value}" for name, value in options.items() if value is not None]
-        suffix = "".join(f"_{each}" for each in (*said, *self._changes))
-        name, folder = f"{command}_step_{self._saved.step:08d}{suffix}.png", self._saved.folder
+        suffix = "".join(f"_{each}" for each in (_plain(subject), *said, *self._changes) if each)
+        name, folder = f"{command}_step_{self._saved.step:08d}{suffix}{end}", self._saved.folder
         default = folder / "pictures" / name if self._saved.is_run else Path(f"{folder.name}_{name}")
         return Target(output or default)
 
@@ -134,6 +137,37 @@ class Maker:
         else:
             target.write(pictures.pairs(real, torch.cat([*made]), columns or ceil(sqrt(2 * len(real)))))
 
+    # ── Of the user's own pictures ────────────────────────────────────────────────────────────────────
+
+    def translate(self, target: Target, own: OwnPictures, *, whole: bool) -> None:
+        """What the model makes of pictures, one by one."""
+        self._check_images()
+        self._check_takes(masks=False)
+        if not target.is_folder and len(own.files) > 1:
+            raise RequestError(f"{len(own.files):,} pictures do not fit into one; say --output FOLDER")
+        with ProgressReporter() as report:
+            made = ((name, translation(self._model, image, whole=whole, report=report)) for name, image in own.read())
+            if target.is_folder:
+                target.write_named(made)
+            else:
+                for _, picture in made:
+                    target.write(picture)
+
+    def restore(self, target: Target, picture: Path, mask: Path) -> None:
+        """A picture with its missing pixels filled in."""
+        self._check_images()
+        self._check_takes(masks=True)
+        with ProgressReporter() as report:
+            target.write(restoration(self._model, picture_at(picture), picture_at(mask), report))
+
+    def _check_takes(self, *, masks: bool) -> None:
+        """Say which command this model is for."""
+        fields = {factor.name for factor in self._model.spec.factors}
+        if fields != ({"source", "mask"} if masks else {"source"}):
+            others = {"sample": {"noise"}, "translate": {"source"}, "restore": {"source", "mask"}}
+            right = next((name for name, takes in others.items() if takes == fields), "sample")
+            raise IncompatibleError(f"the model makes images of {' and '.join(sorted(fields))}; see ganrun {right}")
+
     # ── Inputs ────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_images(self) -> None:
@@ -160,6 +194,11 @@ class Maker:
 
     def _real(self, count: int, split: str | None = None) -> Tensor:
         return pictures.real_samples(self._saved.data(self._data_overrides), count, split)
+
+
+def _plain(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def _write_strip(target: Target, rows: Tensor, title: str, names: Sequence[str] = ()) -> None:

@@ -53,12 +53,17 @@ class Target:
         self.written = 1
 
     def write_all(self, pictures: Iterable[npt.NDArray[np.uint8]], count: int) -> None:
-        """Write the `count` pictures of the folder, each uint8 `(height, width)` or `(height, width, 3)`."""
+        """Write the `count` pictures of the folder, numbered; each uint8 `(height, width)` or `(height, width, 3)`."""
+        self.write_named((file_name(number, count), picture) for number, picture in enumerate(pictures))
+
+    def write_named(self, pictures: Iterable[tuple[str, npt.NDArray[np.uint8]]]) -> None:
+        """Write the pictures of the folder, each under its name, which ends in .png and may be in a sub-folder."""
         with self._write_errors():
             self._place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_folder(self._place) as partial:
-                for number, picture in enumerate(pictures):
-                    Image.fromarray(picture).save(partial / file_name(number, count), "PNG")
+                for number, (name, picture) in enumerate(pictures):
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(picture).save(partial / name, "PNG")
                     self.written = number + 1
 
     def report(self) -> str:
