@@ -273,6 +273,26 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
     assert_as_whole(place, whole, best=(6, 2.0) if freed == 5 else (4, 0.0))
 
 
+@pytest.mark.parametrize("operation", ["rename", "fsync"])
+def test_a_disk_that_is_full_while_the_best_state_is_replaced_leaves_nothing_behind(
+    tmp_path: Path, whole: Path, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: when the state before is to be removed, or when its folder is flushed after the new one has its place."""
+    monkeypatch.setattr(ganrun_checkpoints.observer, "FIRST_PAUSE_SECONDS", 0.0)
+    place, raised, does = tmp_path / "run", [], getattr(os, operation)
+
+    def full(first: Any, *more: Any, **named: Any) -> Any:
+        if not raised and list(place.glob("checkpoints/.best.*.replaced")):
+            raised.append(first)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return does(first, *more, **named)
+
+    monkeypatch.setattr(os, operation, full)
+    train(RECIPE, place, PLUGIN)
+    assert raised
+    assert_as_whole(place, whole)
+
+
 @pytest.mark.parametrize("written", range(7))
 def test_a_first_write_that_fails_leaves_nothing_that_resume_refuses(
     tmp_path: Path, whole: Path, written: int, monkeypatch: pytest.MonkeyPatch

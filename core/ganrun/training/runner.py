@@ -39,7 +39,10 @@ def execute(run: Run) -> None:
         share_state(run)
         _check_steps(run)
         run.directory.clear_leftovers()
-        _end(run, _attempt(lambda: _whole(run)))
+        try:
+            _end(run, _attempt(lambda: _whole(run)))
+        finally:
+            run.directory.clear_leftovers()  # of what a full disk has cut short
 
 
 def _whole(run: Run) -> None:
