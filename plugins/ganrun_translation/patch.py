@@ -16,7 +16,7 @@ from ganrun_translation.layers import LEAK, NORMS, Norm, has_bias, widths_of
 class PatchDiscriminator(Discriminator):
     """PatchGAN: a map of numbers, one for each of many patches that overlap; for every loss that takes maps.
 
-    Isola et al. 2017 (arXiv:1611.07004), section 6.1.2: 4×4 convolutions and leaky ReLU, no norm at the first one and at
+    Isola et al. 2017 (arXiv:1611.07004), section 6.1.2: 4×4 convolutions and leaky ReLU, no norm at the first one and
     the last. A number depends on a patch of 16, 34, 70, 142 or 286 pixels with 1 to 5 layers, and on one pixel with 0,
     where all convolutions are 1×1. Weights start at N(0, 0.02).
     """

@@ -29,9 +29,9 @@ from ganrun import (
 class Pix2Pix(ImageToImageLoss):
     """pix2pix: min_G max_D E[log D(x, y)] + E[log(1 − D(x, G(x)))] + λ E‖y − G(x)‖₁.
 
-    Isola et al. 2017 (arXiv:1611.07004), equations 1, 3 and 4. x is the record's `source`, y its image. The objective of
-    the discriminator is halved, and the generator maximises log D (section 3.3). The noise of the paper is dropout in
-    the generator, so there is none in the latents.
+    Isola et al. 2017 (arXiv:1611.07004), equations 1, 3 and 4. x is the record's `source`, y its image. The
+    discriminator's objective is halved, and the generator maximises log D (section 3.3). The noise of the paper is
+    dropout in the generator, so there is none in the latents.
     """
 
     class Settings(ganrun.Settings):

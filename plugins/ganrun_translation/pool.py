@@ -11,9 +11,9 @@ from ganrun import gathered_over_ranks, ranks
 class Pool(nn.Module):
     """A history of generated images (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
 
-    The rule of CycleGAN's authors: while the pool is not full, it takes each image. After that, each image is replaced,
-    with probability ½, by one that is chosen at random from the pool, where it takes that one's place. Images of a batch
-    exchange places of their own; if the batch is larger than the pool, its last images exchange none.
+    The rule of CycleGAN's authors: while the pool is not full, it takes each image. After that, each image is
+    exchanged, with probability ½, for one that is chosen at random from the pool. Within a batch, images choose
+    different ones; if the batch is larger than the pool, its last images are exchanged for none.
 
     Args:
         size: Places; 0 for a pool that does nothing.

@@ -20,9 +20,9 @@ LARGE = 256
 class Translator(Network):
     """CycleGAN's generator, from images to images of the same size, in [-1, 1].
 
-    Zhu et al. 2017 (arXiv:1703.10593), section 7.2, after Johnson et al. 2016 (arXiv:1603.08155): a 7×7 convolution, two
-    that halve the size, residual blocks of two 3×3 convolutions, two transposed convolutions that double it, and a 7×7
-    one, tanh at the end. Instance norm without scales and shifts, ReLU, borders by reflection. Weights start at
+    Zhu et al. 2017 (arXiv:1703.10593), section 7.2, after Johnson et al. 2016 (arXiv:1603.08155): a 7×7 convolution,
+    two that halve the size, residual blocks of two 3×3 convolutions, two transposed convolutions that double it, and a
+    7×7 one, tanh at the end. Instance norm without scales and shifts, ReLU, borders by reflection. Weights start at
     N(0, 0.02). Fully convolutional: a trained one takes images of any size that 4 divides.
     """
 

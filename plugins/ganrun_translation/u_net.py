@@ -22,9 +22,9 @@ class UNet(Network):
     """pix2pix's U-Net, from images to images of the same size, in [-1, 1].
 
     Isola et al. 2017 (arXiv:1611.07004), section 6.1.1: 4×4 kernels of stride 2, leaky ReLU on the way down and ReLU on
-    the way up, each map joined to that of the same size before it, tanh at the end. No norm at the first map, nor at the
-    innermost: there, batch norm of a single image makes a constant of 1×1, as the paper's errata say. Weights start at
-    N(0, 0.02).
+    the way up, each map joined to the one of its size on the way down, tanh at the end. No norm at the first map, and
+    none at the innermost, as the paper's errata advise: of one image and 1×1 pixels, batch norm leaves nothing. Weights
+    start at N(0, 0.02).
     """
 
     class Settings(ganrun.Settings):
@@ -32,7 +32,8 @@ class UNet(Network):
         """Channels of the first map; each one further down has twice as many, up to 8 times this number."""
 
         stages: int | None = Field(None, ge=2)
-        """Halvings of the size; as many as leave no remainder unless given: 8 for 256×256, down to 1×1, as published."""
+        """Halvings of the size; unless given, as many as leave no remainder: 8 for 256×256, down to 1×1, as in the
+        paper."""
 
         norm: Norm = "batch"
         """batch is the paper's. instance normalises each image by itself, with neither scales and shifts nor running
