@@ -68,8 +68,8 @@ class CycleGan(ImageToImageLoss):
                 f"by identity_weight, a generator keeps what is of its target domain, and sources are"
                 f" {self.source_shape} where images are {spec.sample_shape}; set identity_weight = 0"
             )
-        self.memory.images = Pool(settings.pool, spec.image_shape)
-        self.memory.sources = Pool(settings.pool, self.source_shape)
+        self.memory.image_pool = Pool(settings.pool, spec.image_shape)
+        self.memory.source_pool = Pool(settings.pool, self.source_shape)
 
     def ports(self, slot: str) -> Ports:
         """Sources to images, images to sources, and either to maps of numbers."""
@@ -110,12 +110,12 @@ class CycleGan(ImageToImageLoss):
 
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """½ (E[(D_Y(y) − 1)²] + E[D_Y(G(x))²]), G(x) from the pool in half of the cases."""
-        made = self.memory.images.exchanged(self.made(nets, batch))
+        made = self.memory.get_submodule("image_pool")(self.made(nets, batch))
         return _least_squares(nets.discriminator, batch.images, made)
 
     def source_discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """½ (E[(D_X(x) − 1)²] + E[D_X(F(y))²]), F(y) from the pool in half of the cases."""
-        made = self.memory.sources.exchanged(nets.inverse_generator(batch.images))
+        made = self.memory.get_submodule("source_pool")(nets.inverse_generator(batch.images))
         return _least_squares(nets.source_discriminator, self.sources(batch), made)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:

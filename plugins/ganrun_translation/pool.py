@@ -30,7 +30,7 @@ class Pool(nn.Module):
             self.register_buffer("is_filled", torch.zeros(size, dtype=torch.bool))
         self._size = size
 
-    def exchanged(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """The images `(batch, *shape)`, some of them in exchange for earlier ones; without gradients.
 
         Each rank draws for its own images, and all do what all have drawn, in order: so every rank has the same pool.
@@ -44,9 +44,9 @@ class Pool(nn.Module):
         return exchanged[at.number]
 
     def _exchanged(self, images: Tensor, drawn: Tensor) -> Tensor:
-        for_places, for_images = drawn.split([self._size, len(images)])
+        for_places, for_images = torch.split(drawn, [self._size, len(images)])
         places = (for_places + self.is_filled).argsort()[: len(images)]  # the empty ones come first
-        given, rest = images.split([len(places), len(images) - len(places)])
+        given, rest = torch.split(images, [len(places), len(images) - len(places)])
         kept, is_kept = self.images[places], self.is_filled[places]
         is_exchanged = is_kept & (for_images[: len(places)] < 0.5)
         self.images[places] = torch.where(_by_image(is_exchanged | ~is_kept), given, kept)

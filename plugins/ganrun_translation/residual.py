@@ -69,7 +69,8 @@ class Block(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps `(batch, channels, height, width)` to maps of the same shape."""
-        return maps + self.layers(maps)
+        details: Tensor = self.layers(maps)
+        return maps + details
 
 
 def _reflecting(fan_in: int, fan_out: int, kernel: int) -> nn.Conv2d:

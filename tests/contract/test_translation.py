@@ -151,9 +151,9 @@ def test_a_translator_trains_and_its_samples_are_translations_of_test_records(
 def test_two_translators_train_on_images_without_pairs_and_pools_are_checkpointed(journey: Callable[..., Run]) -> None:
     run = journey(UNPAIRED, Plugin())
     pools = run.model.loss.memory
-    assert pools.images.is_filled.sum() >= 4 and pools.sources.images.abs().sum() > 0
+    assert pools.image_pool.is_filled.sum() >= 4 and pools.source_pool.images.abs().sum() > 0
     saved = latest_checkpoint(run.directory.path).weights["loss"]
-    assert torch.equal(saved["images.images"], pools.images.images)
+    assert torch.equal(saved["image_pool.images"], pools.image_pool.images)
 
 
 def test_a_cycle_is_read_of_images_alone_and_scored_where_sources_are_fewer(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def broken_and_whole(folder: Path) -> list[dict[str, dict[str, Tensor]]]:
 
 def test_ranks_have_equal_pools_and_resume_exactly(pair: Pair, tmp_path: Path) -> None:
     first, *others = [each for found in pair(broken_and_whole, tmp_path) for each in found]
-    assert first["loss"]["images.is_filled"].sum() == 6 and first["loss"]["sources.images"].any()
+    assert first["loss"]["image_pool.is_filled"].sum() == 6 and first["loss"]["source_pool.images"].any()
     for other in others:
         for file, tensors in first.items():
             assert not [name for name in tensors if not torch.equal(tensors[name], other[file][name])]
