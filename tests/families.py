@@ -16,11 +16,10 @@ from ganrun.recipe.reader import load_recipe
 from ganrun.recipe.recipe import Recipe
 from ganrun.testing import registry_with
 from tests.contract import (
-    test_cyclegan,
     test_growing,
     test_optimizer,
     test_path_length,
-    test_pix2pix,
+    test_translation,
     test_unrolled,
     test_vqvae,
 )
@@ -145,7 +144,6 @@ JUDGED = {**ENCODED, "discriminator": {"use": "vae-gan", "feature_maps": 2, "sta
 RESIDUAL = {"use": "vq-vae", "width": 4, "blocks": 1}
 CODES = {"loss": {"use": "vq-vae", "codes": 6, "code_size": 4}, "encoder": RESIDUAL, "generator": RESIDUAL}
 POINTS = {"data": {"use": "gaussians", "count": 64}}
-PAIRED = test_pix2pix.TABLES
 TWICE = {"train": {"repeat": {"discriminator": 2}}}
 """Two updates of the discriminator, where its paper has five."""
 
@@ -211,8 +209,8 @@ FAMILIES = {
     "ada": Family(augmented("ada", images=50, noise=1.0, cutout=1.0)),
     "ada on a schedule": Family(augmented("ada", p={"schedule": "linear", "start": 0.0, "end": 0.5})),
     "vqvae": Family({"loss": {"use": "vqvae"}, "codebook": {"use": "codebook"}, **QUARTERS}, (test_vqvae.Plugin(),)),
-    "cyclegan": Family(test_cyclegan.TABLES, (test_cyclegan.Plugin(),)),
-    "pix2pix": Family(PAIRED, (test_pix2pix.Plugin(),)),
+    "cyclegan": Family(test_translation.UNPAIRED, (test_translation.Plugin(),)),
+    "pix2pix": Family(test_translation.PAIRED, (test_translation.Plugin(),)),
     "unrolled": Family({"loss": {"use": "unrolled"}, **MLP}, (test_unrolled.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),

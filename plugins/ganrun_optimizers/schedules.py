@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import ganrun
 from ganrun import Schedule
@@ -25,21 +26,32 @@ class Constant(Schedule):
 
 
 class _Falling(Schedule):
-    """A learning rate that falls from lr, and then stays."""
+    """A learning rate that stays at lr, falls, and then stays again."""
 
     class Settings(ganrun.Settings):
+        after: float = Field(0.0, ge=0, lt=1)
+        """Share of the run's steps, after the warm-up, during which the learning rate stays at lr before it falls: 0.5
+        for the second half of the run."""
+
         end: float = Field(0.0, ge=0, le=1)
         """What the learning rate comes to, as a share of lr."""
 
         until: float = Field(1.0, gt=0, le=1)
         """Share of the run's steps, after the warm-up, at which it has come to that."""
 
+        @model_validator(mode="after")
+        def _check_order(self) -> Self:
+            if self.after >= self.until:
+                raise ValueError(f"it falls between after = {self.after:g} and until = {self.until:g}; after is less")
+            return self
+
     settings: Settings
 
     def factor(self, progress: float) -> float:
         """From 1 to `end`."""
-        end = self.settings.end
-        return end + (1 - end) * self.remaining(min(1.0, progress / self.settings.until))
+        after, until, end = self.settings.after, self.settings.until, self.settings.end
+        done = (progress - after) / (until - after)
+        return end + (1 - end) * self.remaining(min(1.0, max(0.0, done)))
 
     @abstractmethod
     def remaining(self, done: float) -> float:
@@ -47,7 +59,10 @@ class _Falling(Schedule):
 
 
 class Linear(_Falling):
-    """The learning rate falls in a straight line over the run's steps: to 0, unless the settings say otherwise."""
+    """The learning rate falls in a straight line over the run's steps: to 0, unless the settings say otherwise.
+
+    `{ use = "linear", after = 0.5 }` is the rule of pix2pix and CycleGAN: constant for half of the run, then to 0.
+    """
 
     def remaining(self, done: float) -> float:
         """1 − t."""

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from pydantic import ValidationError
-from tests.contract.test_pix2pix import TABLES, Plugin as Translation
+from tests.contract.test_translation import PAIRED, Plugin as Translation
 
 from ganrun import DataError, DataSpec, to_unit_range
 from ganrun.testing import assert_conforms, train
@@ -233,7 +233,7 @@ def test_what_one_vendor_has_not_drawn_is_left_out_with_a_warning(tmp_path, capl
 def test_a_translator_learns_from_one_vendors_drawings_to_make_the_others(tmp_path):
     root = write_both(tmp_path / "all")
     quiet = dict.fromkeys(("mlflow", "progress", "samples"), False)
-    tables = TABLES | quiet | {"train": {"steps": 2, "batch_size": 4, "device": "cpu", "share": 0.5}}
+    tables = PAIRED | quiet | {"train": {"steps": 2, "batch_size": 4, "device": "cpu", "share": 0.5}}
     tables |= {"data": {"use": "emoji", "root": str(root), "size": 16, "paired": True}}
     run = train(tables, tmp_path / "run", Translation())
     assert len(run.training_split) == 30 and run.step == 2

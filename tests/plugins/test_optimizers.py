@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 import ganrun
@@ -64,6 +65,17 @@ def test_a_schedule_may_end_above_0_and_before_the_run_does(use: str, middle: fl
     at = 0.1 if middle > 0.8 else 0.2  # ¼ + ¾ · ½ (1 + cos ¼π) = 0.890165
     found = [schedule.factor(progress) for progress in (0.0, at, 0.4, 0.7, 0.99)]
     assert found == pytest.approx([1.0, middle, 0.25, 0.25, 0.25], abs=1e-6)
+
+
+@pytest.mark.parametrize(("use", "middle"), [("linear", 0.5), ("cosine", 0.5), ("cosine", 0.853553)])
+def test_a_schedule_may_begin_to_fall_later(use: str, middle: float) -> None:
+    rule = REGISTRY.find("schedule", use).cls
+    schedule = rule(rule.Settings(after=0.5, until=0.9))
+    at = 0.6 if middle > 0.8 else 0.7  # ½ (1 + cos ¼π) = 0.853553
+    found = [schedule.factor(progress) for progress in (0.0, 0.25, 0.5, at, 0.9, 0.99)]
+    assert found == pytest.approx([1.0, 1.0, 1.0, middle, 0.0, 0.0], abs=1e-6)
+    with pytest.raises(ValidationError, match="after is less"):
+        rule.Settings(after=0.5, until=0.5)
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(0, 50), st.integers(1, 200))

@@ -135,7 +135,7 @@ def test_each_discriminator_is_judged_by_what_the_loss_shows_it(tmp_path) -> Non
     family = FAMILIES["cyclegan"]
     run = train({**family.recipe(steps=1, log_every_steps=1), "watch": OFTEN}, tmp_path / "run", *family.plugins)
     names = {name for record in run.directory.records() for name in record.values if "separation" in name}
-    assert names == {"watch/separation.discriminator", "watch/separation.other_discriminator"}
+    assert names == {"watch/separation.discriminator", "watch/separation.source_discriminator"}
 
 
 def test_trouble_is_told_recorded_and_ends_the_run_if_asked_to(tmp_path, caplog) -> None:

@@ -266,7 +266,8 @@ class Model:
             name: One of `spec.readings`, such as `encodings`.
             images: `(count, *sample_shape)` in [-1, 1].
             labels: int64 `(count,)`, if the reading needs them.
-            beside: The data's further fields by name, in [-1, 1], if the reading needs them or latents hold them.
+            beside: The data's further fields by name, in [-1, 1], if the reading needs them or latents hold them. Of a
+                loss for unpaired data, an image has no fields of its own; without them, its latents hold no record.
             batch: The number of the batch, if there are several: in each, a reading draws other random numbers.
 
         Raises:
@@ -275,7 +276,9 @@ class Model:
         """
         place, fields = self.device, {field: each.to(self.device) for field, each in (beside or {}).items()}
         with self._evaluation_mode(), isolated_random(place, derived_seed(self.seed, "reading", name, batch)):
-            latents = with_given(self._drawn(len(images), place), self.spec, fields)
+            latents = self._drawn(len(images), place)
+            if fields or self.loss.paired:
+                latents = with_given(latents, self.spec, fields)
             labels = None if labels is None else labels.to(place)
             batch_read = Batch(latents, images.to(place), labels, fields)
             with self._frame(f'the reading "{name}"'):

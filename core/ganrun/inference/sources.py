@@ -271,8 +271,9 @@ class RealRows(Rows):
         return as_data(made, self._spec, name) if name == "reconstructions" else made
 
     def _field(self, name: str) -> Tensor:
-        """A field as the split holds it."""
-        return rows_of(_given(self._split.beside.get(name), name), self._places).to(self._device)
+        """A field as the split holds it. Of unpaired data, which may have fewer of it, the first follows the last."""
+        field = _given(self._split.beside.get(name), name)
+        return rows_of(field, self._places % len(field)).to(self._device)
 
     @cached_property
     def _stored(self) -> Tensor:
