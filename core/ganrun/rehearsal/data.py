@@ -23,7 +23,7 @@ from ganrun.rehearsal.arrays import BYTES, Column, check_column, check_is_array,
 RESERVED = (*IMAGE_OUTPUTS, "encodings", "reconstructions", "samples", "latents", "class")
 """What metrics request, or a loss calls a factor, by a name that no record field may have."""
 
-UNPAIRED = "its records' {} belong to no image of theirs, and the loss learns from pairs; use a loss for unpaired data"
+UNPAIRED = "its {} and its images are no pairs, and the loss learns from pairs; use a loss for unpaired data"
 
 
 def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:

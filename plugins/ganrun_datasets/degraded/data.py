@@ -154,7 +154,7 @@ class Degraded(ganrun.Data):
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the degradations, and under `of` what the other data set says of itself, except its files."""
         of = dict(self._of.manifest())
-        files = {name: of.pop(name) for name in ("files", "published") if name in of}
+        files: dict[str, Any] = {name: of.pop(name) for name in ("files", "published") if name in of}
         named = self.settings.model_dump(mode="json", exclude_none=True, exclude={"of"})
         return {"counts": self._counts(), "fingerprint": self.fingerprint(), **files, "transform": named, "of": of}
 
@@ -261,8 +261,8 @@ class _Work:
         if settings.noise:
             images = noisy(images, settings.noise, self._seeds(begin))
         if settings.mask != "none":
-            missing = masks(settings.mask, *images.shape[2:], self._seeds(begin), len(images))
-            images = hidden(images, missing)
+            height, width = images.shape[2:]
+            images = hidden(images, masks(settings.mask, height, width, self._seeds(begin), len(images)))
         return images
 
     def _seeds(self, begin: int) -> Iterator[list[int]]:

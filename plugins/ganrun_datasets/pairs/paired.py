@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -121,6 +121,6 @@ class PairedFolders(TwoSides):
 
     def _sizes(self, row: int) -> str:
         number = int(self.decoded.numbers[row])
-        each = zip(self._layouts, cast("tuple[Decoded, Decoded]", self._both), strict=True)
+        each = zip(self._layouts, self._both, strict=True)
         texts = [f"{ganrun.one_line(a.names[number])} {b.sides[row][0]}×{b.sides[row][1]}" for a, b in each]
         return f"  {', '.join(texts)}"
