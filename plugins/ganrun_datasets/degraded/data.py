@@ -36,7 +36,9 @@ class Made(NamedTuple):
     """What is beside the images of a split."""
 
     fields: Mapping[str, Pixels]
-    digest: str
+
+    fingerprint: str
+    """Of the split with these."""
 
 
 class Degraded(ganrun.Data):
@@ -148,8 +150,7 @@ class Degraded(ganrun.Data):
 
     def fingerprint(self, name: str = "train") -> str:
         """A digest of the other data set's fingerprint and the fields."""
-        text = f"{self._of.fingerprint(name)} {self._beside(name).digest}"
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return self._beside(name).fingerprint
 
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the degradations, and under `of` what the other data set says of itself, except its files."""
@@ -201,16 +202,20 @@ class Degraded(ganrun.Data):
         split = self._of.split(name)
         if split.images.dtype != np.uint8:
             raise ganrun.DataError(f"its {name} images are {split.images.dtype}; only those of 8 bits can be degraded")
-        settings = self.settings.model_dump_json(exclude={"of"})
-        key = hashlib.blake2b(f"{VERSION} {settings} {self._of.fingerprint(name)}".encode(), digest_size=8).hexdigest()
+        own = self._of.fingerprint(name)
+        key = _digest(f"{VERSION} {self.settings.model_dump_json(exclude={'of'})} {own}")
         work = _Work(self.settings, split.images, name)
         fields = {
             field: cached_parts(f"degraded-{name}-{field}-{key}", getattr(work, field), whole=whole)
             for field in self._fields(self._of.spec())
         }
-        digest = " ".join(f"{field} {digest_of(pixels)}" for field, pixels in fields.items())
-        self._made[name] = Made(fields, digest)
+        text = " ".join([own, *(f"{field} {digest_of(pixels)}" for field, pixels in fields.items())])
+        self._made[name] = Made(fields, _digest(text))
         return self._made[name]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @contextmanager
