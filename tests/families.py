@@ -150,7 +150,7 @@ TWICE = {"train": {"repeat": {"discriminator": 2}}}
 FAMILIES = {
     "gan": Family({**gan(), **MLP}),
     "gan on points": Family({**gan(), **MLP, **POINTS}),
-    "gan, mirrored": Family({**gan(), **MLP, "train": {"horizontal_flip": True}}),
+    "gan, mirrored": Family({**gan(), **MLP, "train": {"horizontal_flip": True, "jitter": 3}}),
     "gan, clipped gradients": Family({**gan(), **MLP, "optimizer": {"clip_norm": 0.1, "schedule": "linear"}}),
     "gan, bf16": Family({**gan(), **MLP, "train": {"precision": "bf16"}}),
     "gan, dropout": Family({**gan(), **DROPPED}),

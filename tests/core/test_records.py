@@ -240,6 +240,70 @@ def test_unpaired_parts_are_shuffled_and_mirrored_separately_and_may_differ_in_l
     assert torch.equal(torch.cat(parts)[:, 0, 1, 1], data.take(300, 20).beside["source"].abs()[:, 0, 1, 1])
 
 
+def keys_filter(side: int, larger: int) -> Tensor:
+    """Resizes an axis by Keys's cubic, a = -1/2, whose weights are those within the image: `(larger, side)`."""
+    centres = (torch.arange(larger, dtype=torch.float64) + 0.5) * side / larger - 0.5
+    x = (centres[:, None] - torch.arange(side)).abs()
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
+    return weights / weights.sum(1, keepdim=True)
+
+
+def cut_by_hand(images: Tensor, jitter: int, places: Tensor, mirrored: Tensor) -> Tensor:
+    """Each image enlarged, cut at its place and mirrored, in float64."""
+    height, width = images.shape[2:]
+    down, across = (keys_filter(side, side + jitter) for side in (height, width))
+    found = []
+    for image, row, column, turn in zip(images.double(), *places.tolist(), mirrored.flatten().tolist(), strict=True):
+        part = (down @ image @ across.T)[:, row : row + height, column : column + width]
+        found.append((part.flip(2) if turn else part).clip(-1, 1))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_jitter_cuts_a_part_of_the_enlarged_record_as_by_hand(paired: bool) -> None:
+    random = np.random.default_rng(0)
+    images, source = (random.integers(0, 256, (20, channels, 6, 9), np.uint8) for channels in (3, 1))
+    pose = random.uniform(-1, 1, (20, 2)).astype(np.float32)
+    fields = {"pose": pose, "source": source}
+    options: dict[str, Any] = {"horizontal_flip": True, "paired": paired}
+    plain = RealBatches(Split(images, beside=fields), CPU, seed=2, **{**options, "horizontal_flip": False}).take(5, 16)
+    torch.manual_seed(5)
+    found = RealBatches(Split(images, beside=fields), CPU, seed=2, jitter=3, **options).take(5, 16)
+    torch.manual_seed(5)
+    for name, rows, before in (
+        ("images", found.images, plain.images),
+        ("pose", found.beside["pose"], plain.beside["pose"]),
+        ("source", found.beside["source"], plain.beside["source"]),
+    ):
+        if name == "images" or not paired:
+            mirrored, places = torch.rand(16, 1, 1, 1) < 0.5, torch.randint(4, (2, 16))
+            assert {*places.flatten().tolist()} == {0, 1, 2, 3}
+        expected = before if name == "pose" else cut_by_hand(before, 3, places, mirrored)
+        torch.testing.assert_close(rows.double(), expected.double(), rtol=0, atol=2e-6)
+    assert found.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"use": "gaussians", "count": 64}, "its samples are no images, so .train. jitter cannot enlarge them"),
+        ({"use": "degraded", "of": "digits", "downsample": 2}, "its source is 16×16 and its images 32×32, so .train."),
+    ],
+)
+def test_jitter_is_refused_at_its_line_where_records_cannot_be_cut_alike(
+    tmp_path: Path, data: dict[str, Any], text: str
+) -> None:
+    tables = {
+        "train": {"jitter": 2, "steps": 1, "batch_size": 4, "device": "cpu"},
+        "data": data,
+        "loss": {"use": "gan", "latent_size": 2},
+        **{slot: {"use": "mlp", "hidden": [2]} for slot in ("generator", "discriminator")},
+    }
+    with pytest.raises(IncompatibleError, match=rf"run\.toml:2: .*{text}"):
+        build(tables, tmp_path / "run")
+
+
 def test_a_batch_is_cut_with_its_records_and_names_the_known_fields() -> None:
     batch = Batch(torch.zeros(6, 2), torch.zeros(6, 1), beside={"source": torch.arange(6.0)[:, None]})
     assert [part["source"].flatten().tolist() for part in batch.chunks(3)] == [[0, 1], [2, 3], [4, 5]]

@@ -377,7 +377,7 @@ def values(schema: Any, root: Any, parts: frozenset[str] = frozenset()) -> st.Se
         return st.one_of([values(each, root) for each in schema["anyOf"] if each.get("type") != "null"])
     if schema["type"] == "object":
         fields = {name: values(each, root) for name, each in schema.get("properties", {}).items() if name not in parts}
-        needed = {name: fields.pop(name) for name in schema.get("required", [])}
+        needed = {name: fields.pop(name, st.text(max_size=9)) for name in schema.get("required", [])}
         return st.fixed_dictionaries(needed, optional=fields)
     if schema["type"] == "array":
         items = schema.get("prefixItems")

@@ -31,6 +31,9 @@ class Picture(NamedTuple):
     is_animated: bool
     """Whether the file has more frames than the one that is used."""
 
+    sides: tuple[int, int]
+    """Width and height before it was cropped and resized."""
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -69,7 +72,7 @@ class Transform:
         cropped = plain.crop(self._box(*plain.size))
         resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
         pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
-        return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, is_animated(image))
+        return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, is_animated(image), image.size)
 
     def opaque(self, image: Image.Image) -> Image.Image:
         """The picture in 8 bits per channel, its transparent parts on white."""
