@@ -99,6 +99,25 @@ class OnColour(Transform):
         return opaque_picture(image, self.bits, self.background)
 
 
+@dataclass(frozen=True)
+class Half(Transform):
+    """The same of one half of the picture, which holds two of equal width side by side."""
+
+    half: Literal["left", "right"] = "left"
+
+    def __call__(self, image: Image.Image) -> Picture:
+        """The pixels of the half.
+
+        Raises:
+            UnreadableError: as of a whole picture, or if the width is odd.
+        """
+        (width, height), middle = image.size, image.size[0] // 2
+        if width % 2:
+            raise UnreadableError(f"it is {width}×{height} pixels, and an odd width has no two equal halves")
+        left = 0 if self.half == "left" else middle
+        return super().__call__(image.crop((left, 0, left + middle, height)))
+
+
 def _peak(image: Image.Image, bits: int) -> int | None:
     """The largest value of a 16-bit picture; None for one of 8 bits."""
     if not is_deep(image):
