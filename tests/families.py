@@ -24,6 +24,7 @@ from tests.contract import (
     test_unrolled,
     test_vqvae,
 )
+from tests.plugins import test_restoration, test_superresolution
 
 Tables = dict[str, Any]
 
@@ -213,6 +214,9 @@ FAMILIES = {
     "vqvae": Family({"loss": {"use": "vqvae"}, "codebook": {"use": "codebook"}, **QUARTERS}, (test_vqvae.Plugin(),)),
     "cyclegan": Family(test_cyclegan.TABLES, (test_cyclegan.Plugin(),)),
     "pix2pix": Family(PAIRED, (test_pix2pix.Plugin(),)),
+    "restoration": Family(test_restoration.TABLES | {"train": {}}, (test_restoration.Plugin(),)),
+    "context-encoder": Family(test_restoration.FILLED | {"train": {}}, (test_restoration.Plugin(),)),
+    "srgan": Family(test_superresolution.TABLES | {"train": {}}, (test_superresolution.Plugin(),)),
     "unrolled": Family({"loss": {"use": "unrolled"}, **MLP}, (test_unrolled.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),
