@@ -1,10 +1,12 @@
-"""Resampled images on disk, so that they are computed once."""
+"""Resampled and degraded images on disk, so that they are computed once."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -21,41 +23,56 @@ log = logging.getLogger("ganrun.datasets")
 def cached(name: str, source: Pixels, make: Callable[[], Pixels], *, whole: bool = False) -> Pixels:
     """The images that `make` returns, as a memory map of a file in ganrun's cache; made only if there is none.
 
-    The file's checksums are compared, and a damaged file is made again. If the cache cannot be written, the images are
-    made every time, with a warning.
-
     Args:
         name: What the images are and how they are made, such as `fashion-mnist-train-32`.
         source: The images that they are made from; their contents are part of the key.
         make: Returns uint8 `(count, channels, height, width)`.
         whole: Whether to check every byte of a large file, too.
     """
-    try:
-        path = ganrun.cache_path(FOLDER, f"{name}-{_digest(source)}{SUFFIX}")
-    except ganrun.CacheError as error:
-        return _uncached(make(), error)
-    found = load_pixels(path, Record, whole=whole)
-    if found is not None:
-        return found[0]
-    images = make()
-    try:
-        with new_pixels(path) as writer:
-            writer.write(images)
-            writer.finish(Record(), images.shape[1:])
-    except OSError as error:
-        return _uncached(images, error)
-    stored = load_pixels(path, Record)
-    return images if stored is None else stored[0]
+    once = functools.cache(make)
+    return cached_parts(f"{name}-{digest_of(source)}", lambda: [once()], whole=whole)
 
 
-def _digest(source: Pixels) -> str:
+def cached_parts(key: str, make: Callable[[], Iterable[Pixels]], *, whole: bool = False) -> Pixels:
+    """The same of images that are made in parts, so that they need not fit the memory.
+
+    The file's checksums are compared, and a damaged file is made again. If the cache cannot be written, the images are
+    made every time, with a warning.
+
+    Args:
+        key: Decides the images.
+        make: Returns at least one part, uint8 `(count, channels, height, width)`.
+        whole: Whether to check every byte of a large file, too.
+    """
+    try:
+        path = ganrun.cache_path(FOLDER, f"{key}{SUFFIX}")
+        found = load_pixels(path, Record, whole=whole)
+        if found is None:
+            _write(path, make)
+            found = load_pixels(path, Record)
+        return _joined(make) if found is None else found[0]
+    except (ganrun.CacheError, OSError) as error:
+        log.warning("images cannot be cached, so every run makes them again: %s", error)
+        return _joined(make)
+
+
+def _write(path: Path, make: Callable[[], Iterable[Pixels]]) -> None:
+    with new_pixels(path) as writer:
+        shape: tuple[int, ...] = ()
+        for rows in make():
+            writer.write(rows)
+            shape = rows.shape[1:]
+        writer.finish(Record(), shape)
+
+
+def _joined(make: Callable[[], Iterable[Pixels]]) -> Pixels:
+    parts = list(make())
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def digest_of(source: Pixels) -> str:
     """A digest of the bytes, copied a few rows at a time where their order in memory is another one."""
     hasher = hashlib.blake2b(digest_size=8)
     for begin in range(0, len(source), DIGESTED_ROWS):
         hasher.update(np.ascontiguousarray(source[begin : begin + DIGESTED_ROWS]).data)
     return hasher.hexdigest()
-
-
-def _uncached(images: Pixels, error: Exception) -> Pixels:
-    log.warning("resampled images cannot be cached, so every run resamples them: %s", error)
-    return images

@@ -17,6 +17,7 @@ from ganrun_datasets.pictures.data import PictureData
 from ganrun_datasets.pictures.folders import FolderLayout, read_layout
 from ganrun_datasets.pictures.job import DIGEST_BYTES, Job, Unreadable
 from ganrun_datasets.pictures.maps import Tally
+from ganrun_datasets.pictures.notes import check_pixels, warn_about
 from ganrun_datasets.pictures.picture import Filter, Transform, is_picture
 from ganrun_datasets.pictures.sources import Source, source_at
 from ganrun_datasets.pictures.tree import listed
@@ -102,7 +103,7 @@ class ImageFolder(PictureData):
         for note in self.layout.notes:
             log.warning("%s: %s", self._source.path, note)
         self._warn_about_ignored_files()
-        self._warn_about_pixels()
+        check_pixels(self.decoded, self._transform)
         self._warn_about_repeated()
         for name in self.layout.splits:
             self.check_split(name)
@@ -165,7 +166,7 @@ class ImageFolder(PictureData):
         seen, test = set(self._digests("train")), self._rows("test")
         names = [self.layout.names[number] for number in self.decoded.numbers[test]]
         both = [name for name, each in zip(names, self._digests("test"), strict=True) if each in seen]
-        _warn(Tally() + both, len(names), "of the test split are equal to some of the train split")
+        warn_about(Tally() + both, len(names), "of the test split are equal to some of the train split")
 
     def _digests(self, split: str) -> list[str]:
         rows, text, length = self._rows(split), self.decoded.record.row_digests, 2 * DIGEST_BYTES
@@ -181,19 +182,6 @@ class ImageFolder(PictureData):
         ends = Counter(Path(name).suffix.lower() or Path(name).name for name in files)
         return _printable_keys(ends | Counter({f"{each}/": n for each, n in self._source.listing.skipped.items()}))
 
-    def _warn_about_pixels(self) -> None:
-        record, count = self.decoded.record, len(self.decoded.images)
-        if self.settings.channels == 3 and record.grey.count == count:
-            raise ganrun.DataError(f"all {count:,} pictures are grey; set channels = 1 in [data]")
-        if self.settings.channels == 3:
-            _warn(record.grey, count, "are grey and are converted to colour")
-        _warn(record.enlarged, count, f"are smaller than {self.settings.size} pixels and are enlarged")
-        _warn(record.animated, count, "have several frames, of which the first is used")
-        used = max(record.peak.bit_length(), 8)
-        if used < self.settings.bits:
-            black = f"have {self.settings.bits} bits and use values up to {record.peak:,} alone, so that they are dark"
-            _warn(record.deep, count, f"{black}; set bits = {used} in [data] if {2**used - 1:,} is white")
-
     def _warn_about_ignored_files(self) -> None:
         """Warn about files without a picture's name, except notes: they may be photographs in an unknown format."""
         ignored = [name for name in self._source.stamps if not is_picture(name) and not _is_usual(name)]
@@ -208,8 +196,3 @@ def _printable_keys(counts: Mapping[str, Value]) -> dict[str, Value]:
 
 def _is_usual(name: str) -> bool:
     return name.rpartition("/")[2].lower() in USUAL_FILES or name.lower().endswith(USUAL_ENDS)
-
-
-def _warn(tally: Tally, total: int, fact: str) -> None:
-    if tally.count:
-        log.warning("%s of %s pictures %s; the first is %s", f"{tally.count:,}", f"{total:,}", fact, tally.first)

@@ -84,7 +84,9 @@ def _opened(file: IO[bytes], path: Path, kind: type[R], whole: bool) -> tuple[Pi
         raise ValueError(f"it holds {pixel_bytes:,} bytes, and its record says {record.name} {record.shape}")
     _check(file, path.name, record.checksums, pixel_bytes, whole)
     # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
-    return np.memmap(file, np.uint8, "c", shape=record.shape), record
+    pixels = np.memmap(file, np.uint8, "c", shape=record.shape)
+    pixels.filename = str(path)  # which NumPy does not learn from an open file
+    return pixels, record
 
 
 def load_pixels(path: Path, kind: type[R], *, whole: bool = False) -> tuple[Pixels, R] | None:

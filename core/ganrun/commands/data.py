@@ -46,7 +46,8 @@ def list_data(blocked: tuple[str, ...]) -> None:
     """List the data sets, and where their files are."""
     with spinner("loading PyTorch"):
         rows = [("data", "sample", "classes", "where")]
-        rows += [(registered.name, *_row(registered)) for registered in load_registry(blocked).components("data")]
+        registry = load_registry(blocked)
+        rows += [(registered.name, *_row(registered, registry)) for registered in registry.components("data")]
     click.echo(table(rows))
 
 
@@ -103,7 +104,7 @@ def _opened(name: str, registry: Registry, overrides: Sequence[str], doing: str)
     """
     config = _config(name, registry, overrides)
     with called(f"data {config.use}", doing, error=PluginError):
-        yield config.build()
+        yield config.build_with_parts()
 
 
 def _config(name: str, registry: Registry, overrides: Sequence[str]) -> ComponentConfig:
@@ -144,29 +145,37 @@ def _shape_text(shape: Sequence[int]) -> str:
 # ── All data sets ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _row(registered: RegisteredComponent) -> tuple[str, str, str]:
+def _row(registered: RegisteredComponent, registry: Registry) -> tuple[str, str, str]:
     """Sample shape, classes and location; the first two are empty if they are unknown. If the plugin fails, the last
     says how."""
     try:
-        known, where = whereabouts(registered)
-        spec = None if known is None else _spec(registered)
+        known, where = whereabouts(registered, registry)
+        spec = None if known is None else _spec(registered, registry)
     except PluginError as error:
         return "", "", str(error)
     return ("", "", where) if spec is None else (_shape_text(spec.sample_shape), str(spec.classes or ""), where)
 
 
-def _spec(registered: RegisteredComponent) -> DataSpec | None:
+def _spec(registered: RegisteredComponent, registry: Registry) -> DataSpec | None:
     """The spec under the default settings; None if it depends on files that are absent."""
     with called(f"data {registered}", "spec", error=PluginError):
         try:
-            spec: DataSpec = registered.cls(registered.cls.Settings()).spec()
+            spec = _by_default(registered, registry).spec()
         except GanrunError:
             return None
         _shape_text(spec.sample_shape)
         return spec
 
 
-def whereabouts(registered: RegisteredComponent) -> tuple[bool | None, str]:
+def _by_default(registered: RegisteredComponent, registry: Registry) -> Data:
+    """A data set under its default settings, of which each has one."""
+    if not registered.cls.parts:
+        data: Data = registered.cls(registered.cls.Settings())
+        return data
+    return _config(registered.full_name, registry, ()).build_with_parts()  # type: ignore[no-any-return]
+
+
+def whereabouts(registered: RegisteredComponent, registry: Registry) -> tuple[bool | None, str]:
     """Whether a data set is present under its default settings, and where; None if a setting has no default.
 
     Raises:
@@ -177,7 +186,7 @@ def whereabouts(registered: RegisteredComponent) -> tuple[bool | None, str]:
         return None, f"set by {' and '.join(required)}"
     with called(f"data {registered}", "locate", error=PluginError):
         try:
-            path = registered.cls(registered.cls.Settings()).locate()
+            path = _by_default(registered, registry).locate()
         except GanrunError as error:
             return False, f"{str(error).splitlines()[0].rstrip(':')}; see: ganrun data path {registered.name}"
         return True, "needs no files" if path is None else str(path.absolute())

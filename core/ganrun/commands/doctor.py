@@ -121,7 +121,7 @@ def _data(registry: Registry) -> Iterator[str]:
 
     for registered in registry.components("data"):
         try:
-            known, where = whereabouts(registered)
+            known, where = whereabouts(registered, registry)
             yield _line("skip" if known is None else "ok" if known else "missing", f"data {registered.name}: {where}")
         except PluginError as error:
             yield _line("fail", str(error))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,8 @@ class Split:
 
     beside: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """What each record holds beside its image, one array `(count, *spec.fields[name])` for each field of the spec:
-    uint8, which the core maps to [-1, 1], or float32 in [-1, 1]. Row i belongs to image i; only for a loss that is not
-    `paired` may the counts differ."""
+    uint8, which the core maps to [-1, 1], or float32 in [-1, 1]. Row i belongs to image i, unless the data set is not
+    `paired`; only for a loss that is not `paired` may the counts differ."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,10 +50,31 @@ class Data(Component, ABC):
 
     The core shuffles, flips and scales the arrays and moves them to the device; a data set only provides them. It must
     not download anything unless the recipe or `ganrun data fetch` asks for it.
+
+    A data set that is made from another one names it by a setting of type `ganrun.Part`, in `parts`, and gets it as a
+    keyword argument of `__init__`: built, and not prepared.
+
+        parts = {"of": "data"}
+
+        def __init__(self, settings, *, of):
+            super().__init__(settings)
+            self.of = of
     """
+
+    paired: ClassVar[bool] = True
+    """Whether row i of each record field belongs to image i. If not, only a loss that is not `paired` can be trained on
+    it, and the counts may differ."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+
+    @classmethod
+    def class_fault(cls) -> str | None:
+        """Also names a part that is no data set, since nobody would build it."""
+        others = [name for name, kind in cls.parts.items() if kind != "data"]
+        return super().class_fault() or (
+            f"whose part {others[0]} is of the kind {cls.parts[others[0]]}; data is made from data" if others else None
+        )
 
     @abstractmethod
     def spec(self) -> DataSpec:

@@ -51,6 +51,10 @@ class TrainSettings(Settings):
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""
 
+    jitter: int | None = Field(None, ge=1, le=1024)
+    """Pixels by which real images are enlarged, before a part of their own size is cut out at random: 30 is pix2pix's
+    286 → 256. The images of a record are enlarged and cut alike. Scores are of records as they are."""
+
     share: float = Field(1.0, gt=0, le=1)
     """Share of the train split that is trained on, the same of every class. Metrics compare with all of the split."""
 

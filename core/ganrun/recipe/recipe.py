@@ -42,9 +42,13 @@ class ComponentConfig:
         """Its name, as people say it; whose it is, `registered` says."""
         return self.registered.name
 
-    def build(self, *arguments: Any) -> Any:
+    def build(self, *arguments: Any, **parts: Any) -> Any:
         """Build the component from its settings and the further arguments of its kind."""
-        return self.registered.cls(self.settings, *arguments)
+        return self.registered.cls(self.settings, *arguments, **parts)
+
+    def build_with_parts(self) -> Any:
+        """Build a component that gets its parts by the names of their settings, as data does."""
+        return self.build(**{name: part.build_with_parts() for name, part in self.parts.items()})
 
     def is_like(self, other: ComponentConfig) -> bool:
         """Whether both are the same component, of the same parts; settings that name no scores may differ."""
@@ -86,6 +90,10 @@ class ComponentConfig:
         parts = {name: _shortest(part.without_paths(table[name])) for name, part in self.parts.items() if name in table}
         paths = local_paths(self.registered.cls.Settings)
         return {name: value for name, value in {**table, **parts}.items() if name not in paths}
+
+    def paths(self) -> list[Key]:
+        """The places in the recipe of its settings that are paths of this machine; not of those of its parts."""
+        return [(*self.key, name) for name in local_paths(self.registered.cls.Settings)]
 
     def with_parts(self) -> Iterator[ComponentConfig]:
         """It, and the components that it names, at any depth."""

@@ -86,7 +86,8 @@ def _check_class(kind: str, component: Any) -> None:
 
 
 def _check_data(component: type[Data], settings: Any, _: object) -> None:
-    data, twin = component(settings), component(settings)
+    stand_in = StandIn(IMAGES, lambda name: _noise(IMAGES))
+    data, twin = (component(settings, **dict.fromkeys(component.parts, stand_in)) for _ in range(2))
     data.prepare()
     twin.prepare()
     try:

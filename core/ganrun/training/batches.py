@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ganrun.base.randomness import derived_seed
 from ganrun.contracts.data import Split, to_unit_range
@@ -93,6 +94,26 @@ class Records(NamedTuple):
     """The fields, each `(size, *spec.fields[name])` in [-1, 1]."""
 
 
+class Moves(NamedTuple):
+    """How the images of some records are moved."""
+
+    mirrored: Tensor | None
+    """Which are mirrored: bool `(size, 1, 1, 1)`."""
+
+    jitter: int = 0
+    """Pixels by which they are enlarged."""
+
+    places: Tensor | None = None
+    """int64 `(2, size)`: the first row and column that is kept of each, after the enlargement."""
+
+    def applied(self, rows: Tensor) -> Tensor:
+        """Rows in [-1, 1], of which those that are images are moved."""
+        if rows.dim() != 4:
+            return rows
+        cut = rows if self.places is None else _cut(rows, self.jitter, self.places)
+        return cut if self.mirrored is None else torch.where(self.mirrored, cut.flip(3), cut)
+
+
 class RealBatches:
     """The training split, as batches in [-1, 1] on the device.
 
@@ -102,15 +123,25 @@ class RealBatches:
         seed: Decides the order.
         horizontal_flip: Whether each record is mirrored with probability ½, drawn from the global random stream: its
             image, and the fields that are images.
-        paired: Whether row i of a field belongs to image i. If not, images (with labels) and each field are shuffled
-            and mirrored separately.
+        jitter: Pixels by which each record is enlarged before a part of its size is cut out, at a place drawn from the
+            same stream: its image, and the fields that are images, which must then be of that size.
+        paired: Whether row i of a field belongs to image i. If not, images (with labels) and each field are shuffled,
+            mirrored and cut separately.
     """
 
     def __init__(
-        self, split: Split, device: torch.device, seed: int, *, horizontal_flip: bool = False, paired: bool = True
+        self,
+        split: Split,
+        device: torch.device,
+        seed: int,
+        *,
+        horizontal_flip: bool = False,
+        jitter: int = 0,
+        paired: bool = True,
     ) -> None:
         self._device = device
         self._flip = horizontal_flip
+        self._jitter = jitter
         self._paired = paired
         self._home = device if _fits(split, device) else torch.device("cpu")
         self._images = self._at_home(split.images)
@@ -137,17 +168,21 @@ class RealBatches:
         )
 
     def make(self, rows: Rows) -> Records:
-        """Records of rows, scaled and mirrored: work of the device alone."""
-        images, mirrored = _units(rows.images), self._mirrored(len(rows.images))
+        """Records of rows, scaled, mirrored and cut: work of the device alone."""
+        drawn = self._moves(len(rows.images))
         beside = {}
         for name, field in rows.fields.items():
-            drawn = mirrored if self._paired else self._mirrored(len(field))
-            beside[name] = _flipped(_units(field), drawn)
-        return Records(_flipped(images, mirrored), rows.labels, beside)
+            own = drawn if self._paired else self._moves(len(field))
+            beside[name] = own.applied(_units(field))
+        return Records(drawn.applied(_units(rows.images)), rows.labels, beside)
 
-    def _mirrored(self, size: int) -> Tensor | None:
-        """Which records to mirror: bool `(size, 1, 1, 1)`."""
-        return torch.rand(size, 1, 1, 1, device=self._device) < 0.5 if self._flip else None
+    def _moves(self, size: int) -> Moves:
+        """What is drawn for this many records."""
+        mirrored = torch.rand(size, 1, 1, 1, device=self._device) < 0.5 if self._flip else None
+        if not self._jitter:
+            return Moves(mirrored)
+        places = torch.randint(self._jitter + 1, (2, size), device=self._device)
+        return Moves(mirrored, self._jitter, places)
 
     def _rows(self, array: Tensor, index: Tensor) -> Tensor:
         return _moved(array.index_select(0, index), self._device)
@@ -169,9 +204,18 @@ def _units(rows: Tensor) -> Tensor:
     return to_unit_range(rows)
 
 
-def _flipped(rows: Tensor, mirrored: Tensor | None) -> Tensor:
-    """The rows, of which those that are images are mirrored where `mirrored` says so."""
-    return rows if mirrored is None or rows.dim() != 4 else torch.where(mirrored, rows.flip(3), rows)
+def _cut(images: Tensor, jitter: int, places: Tensor) -> Tensor:
+    """Images enlarged by Pillow's bicubic filter, in float32, and of each the part at its place.
+
+    Where Pillow would round to 8 bits, values are only clipped to [-1, 1].
+    """
+    height, width = images.shape[2:]
+    large = functional.interpolate(images, (height + jitter, width + jitter), mode="bicubic", antialias=True)
+    rows = places[0, :, None] + torch.arange(height, device=images.device)
+    columns = places[1, :, None] + torch.arange(width, device=images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    cut = large.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+    return cut.clamp_(-1, 1).permute(0, 3, 1, 2)  # channels last in memory
 
 
 def _fits(split: Split, device: torch.device) -> bool:

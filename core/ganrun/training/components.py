@@ -72,7 +72,7 @@ def metric_frames(recipe: MetricsConfig) -> Callable[[int, str], called]:
 def build_data(recipe: EvaluationConfig) -> Data:
     """The data set, not prepared yet."""
     with frame_of(recipe, recipe.data, "__init__"):
-        data: Data = recipe.data.build()
+        data: Data = recipe.data.build_with_parts()
     return data
 
 
@@ -93,14 +93,29 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
 
     Raises:
         DataError: if the data's spec is none.
-        IncompatibleError: if the recipe flips samples that are no images, or as `loss_for`.
+        IncompatibleError: if the recipe moves samples that are no images, or as `loss_for`.
     """
     with frame_of(recipe, recipe.data, "spec"):
         spec = data.spec()
         check_spec(spec)
-        if recipe.train.horizontal_flip and len(spec.sample_shape) != 3:
-            raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
+        _check_moves(recipe, spec)
     return loss_for(recipe, spec, recipe.train.seed)
+
+
+def _check_moves(recipe: Recipe, spec: DataSpec) -> None:
+    """Check that records can be mirrored and cut as `[train]` says."""
+    train, is_image = recipe.train, len(spec.sample_shape) == 3
+    if train.horizontal_flip and not is_image:
+        raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
+    if train.jitter is None:
+        return
+    where = recipe.where(("train", "jitter"))
+    if not is_image:
+        raise IncompatibleError("its samples are no images, so [train] jitter cannot enlarge them", where=where)
+    for name, shape in spec.fields.items():
+        if len(shape) == 3 and shape[1:] != spec.sample_shape[1:]:
+            text = f"its {name} is {shape[1]}×{shape[2]} and its images {spec.sample_shape[1]}×{spec.sample_shape[2]}"
+            raise IncompatibleError(f"{text}, so [train] jitter cannot cut both alike; leave it out", where=where)
 
 
 def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelSpec, Loss]:

@@ -23,13 +23,20 @@ class Drawing:
     """
 
     def __init__(self, run: Run) -> None:
-        flip, loss = run.recipe.train.horizontal_flip, run.model.loss
+        train, loss = run.recipe.train, run.model.loss
         self._run = run
         self._loss = loss
         self._device = run.model.device
         self._has_given = any(factor.kind == "given" for factor in run.model.spec.factors)
         self._frame = run_frames(run.recipe, run.recipe.loss)
-        self._real = RealBatches(run.training_split, self._device, run.seed, horizontal_flip=flip, paired=loss.paired)
+        self._real = RealBatches(
+            run.training_split,
+            self._device,
+            run.seed,
+            horizontal_flip=train.horizontal_flip,
+            jitter=train.jitter or 0,
+            paired=loss.paired,
+        )
         self.steps_done: Tensor = torch.zeros((), device=self._device)
         """`Batch.step`, which the step fills in place."""
 
@@ -64,7 +71,7 @@ class Drawing:
         return self._run.recipe.stage_at(self._run.state.step).batch_size
 
     def last_real(self) -> Batch:
-        """The last batch of real records once more, mirrored again and without latents.
+        """The last batch of real records once more, mirrored and cut again, and without latents.
 
         Read again rather than kept: so it follows from the run's state, and a resumed run has the same one.
         """

@@ -79,8 +79,8 @@ def recorded_fingerprints(directory: RunDirectory) -> dict[str, str]:
 
 
 def _changed_without_paths(recipe: Recipe, settings: list[Difference]) -> list[str]:
-    kept = recipe.data.without_paths({each.key.removeprefix("data."): each for each in settings})
-    return [str(each) for each in kept.values()]
+    paths = {".".join(map(str, key)) for part in recipe.data.with_parts() for key in part.paths()}
+    return [str(each) for each in settings if each.key not in paths]
 
 
 def _manifest_differences(new: Mapping[str, Any], old: object) -> Iterator[str]:

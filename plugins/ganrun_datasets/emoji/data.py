@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +16,8 @@ import ganrun
 from ganrun import DataError
 from ganrun_datasets.emoji.catalogue import CATEGORIES, Emoji as Entry, Picture, held_out, read_catalogue, read_version
 from ganrun_datasets.emoji.packages import NAME, PICTURE_FOLDERS, PUBLISHED, Vendor, find_package, other_vendor
-from ganrun_datasets.pictures.data import Layout, PictureData
-from ganrun_datasets.pictures.decoding import decode
-from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
-from ganrun_datasets.pictures.maps import Decoded
+from ganrun_datasets.pictures.data import Layout, RecordData
+from ganrun_datasets.pictures.job import Job
 from ganrun_datasets.pictures.picture import OnColour
 from ganrun_datasets.pictures.sources import Source
 from ganrun_datasets.published import identify, verdict_on
@@ -35,7 +31,7 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 log = logging.getLogger("ganrun.datasets")
 
 
-class Emoji(PictureData):
+class Emoji(RecordData):
     """Emoji: 1,911 small drawings in colour, 64×64, in ten categories, each by Google and by Twitter.
 
     The counts are those of version 16.0.0 of the npm packages emoji-datasource-google and emoji-datasource-twitter (Cal
@@ -89,28 +85,13 @@ class Emoji(PictureData):
             log.warning(text, f"{self._left_out:,}", " or ".join(self._sources))
         for name in self.layout.splits:
             self.check_split(name)
-        _ = self._beside
-
-    def split(self, name: str) -> ganrun.Split:
-        """`train` or `test`, with the other vendor's pictures if they are asked for."""
-        plain, other = super().split(name), self._beside
-        return plain if other is None else replace(plain, beside={FIELD: other.images[self._rows(name)]})
-
-    def fingerprint(self, name: str = "train") -> str:
-        """A digest of a split's pixels and labels."""
-        own, other = super().fingerprint(name), self._beside
-        if other is None:
-            return own
-        text = own + other.fingerprint(self._rows(name), None)
-        return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
     def check_files(self) -> Mapping[str, str]:
         """Compare packed ones with the published MD5 sums, and check every byte of the decoded pictures."""
-        found = dict(super().check_files())
-        if self.settings.paired:
-            other = decode(self._job(self._other), whole=True)
-            found[str(other.path)] = f"{len(other.images):,} decoded pictures, every byte by its checksum"
-        return {**found, **{str(path): verdict_on(path, PUBLISHED.get(path.name)) for path in self._archives}}
+        return {
+            **super().check_files(),
+            **{str(path): verdict_on(path, PUBLISHED.get(path.name)) for path in self._archives},
+        }
 
     def manifest(self) -> Mapping[str, Any]:
         """Counts, the packages with their versions and digests, and how pictures were chosen and made."""
@@ -142,10 +123,9 @@ class Emoji(PictureData):
         """The vendor's pictures."""
         return self._job(self.settings.vendor)
 
-    @cached_property
-    def _beside(self) -> Decoded | None:
-        """The other vendor's pictures, decoded, row for row those of `decoded`."""
-        return decode(self._job(self._other)) if self.settings.paired else None
+    def field_jobs(self) -> Mapping[str, Job]:
+        """The other vendor's pictures of the same emoji, if they are asked for."""
+        return {FIELD: self._job(self._other)} if self.settings.paired else {}
 
     def _job(self, vendor: Vendor) -> Job:
         names = [name.rpartition("/")[2] for name in self.layout.names]
@@ -207,7 +187,7 @@ class Emoji(PictureData):
     def _identity(self) -> dict[str, Any]:
         """Each package with its digest, and whether all are the published ones."""
         archives, published = identify(NAME, {path: PUBLISHED.get(path.name) for path in self._archives})
-        contents = {self.settings.vendor: self.decoded, self._other: self._beside}
+        contents = {self.settings.vendor: self.decoded, self._other: self.fields.get(FIELD)}
         folders = {
             str(source.path / PICTURE_FOLDERS[vendor]): found.record.contents
             for vendor, source in self._sources.items()

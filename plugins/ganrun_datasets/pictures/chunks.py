@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from ganrun_datasets.pictures.job import Job, digest
+from ganrun_datasets.pictures.job import SIDES, Job, digest
 from ganrun_datasets.pictures.picture import Pixels, UnreadableError
 from ganrun_datasets.pixel_files import available_processors
 
@@ -30,6 +30,9 @@ class Chunk:
 
     row_digests: bytes = b""
     """A digest of each row's pixels."""
+
+    sides: bytes = b""
+    """For each row, width and height of its picture, as in `SIDES`."""
 
     contents: bytes = b""
     """For each row its file's name, a zero byte and a digest of the file."""
@@ -93,6 +96,7 @@ class _Decoder:
         """One picture's pixels; notes in the chunk what else is known of it."""
         content = self._read(name)
         picture = self._job.picture(name, content)
+        chunk.sides += SIDES.pack(*picture.sides)
         chunk.contents += name.encode("utf-8", "surrogatepass") + b"\0" + digest(content)
         chunk.grey += [name] * picture.was_grey
         chunk.enlarged += [name] * picture.was_enlarged

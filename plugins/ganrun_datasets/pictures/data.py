@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 import ganrun
 from ganrun_datasets.pictures.decoding import decode
-from ganrun_datasets.pictures.job import Job
+from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
 from ganrun_datasets.pictures.maps import Decoded
 
 
@@ -60,8 +61,7 @@ class PictureData(ganrun.Data):
 
     def check_files(self) -> Mapping[str, str]:
         """Check every byte of the decoded pictures; if one has changed, decode them again, with a warning."""
-        decoded = decode(self.job(), whole=True)
-        return {str(decoded.path): f"{len(decoded.images):,} decoded pictures, every byte by its checksum"}
+        return _checked(self.job())
 
     def split(self, name: str) -> ganrun.Split:
         """A split of the layout."""
@@ -90,3 +90,46 @@ class PictureData(ganrun.Data):
     def _labels(self, rows: slice) -> npt.NDArray[np.int64] | None:
         labels = self.layout.labels
         return None if labels is None else labels[self.decoded.numbers[rows]]
+
+
+class RecordData(PictureData):
+    """The same, whose records may hold a further picture in each of some fields, decoded by a job of its own."""
+
+    @abstractmethod
+    def field_jobs(self) -> Mapping[str, Job]:
+        """What to decode for each field: the pictures that belong to those of `job`, in their order, unless the
+        subclass says by `field_rows` which they are."""
+
+    @cached_property
+    def fields(self) -> Mapping[str, Decoded]:
+        """The decoded pictures of each field, as `decoded`."""
+        return {name: decode(job) for name, job in self.field_jobs().items()}
+
+    def field_rows(self, field: str, split: str) -> slice:
+        """The rows of a field's pictures that are a split's."""
+        return self._rows(split)
+
+    def check_files(self) -> Mapping[str, str]:
+        """Check every byte of the decoded pictures, those of the fields too."""
+        found = dict(super().check_files())
+        for job in self.field_jobs().values():
+            found |= _checked(job)
+        return found
+
+    def split(self, name: str) -> ganrun.Split:
+        """A split of the layout, with its fields."""
+        own = super().split(name)
+        rows = {field: self.field_rows(field, name) for field in self.fields}
+        return replace(own, beside={field: found.images[rows[field]] for field, found in self.fields.items()})
+
+    def fingerprint(self, name: str = "train") -> str:
+        """A digest of a split's pixels, labels and fields."""
+        own = super().fingerprint(name)
+        others = [found.fingerprint(self.field_rows(field, name), None) for field, found in self.fields.items()]
+        text = own + "".join(others)
+        return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest() if others else own
+
+
+def _checked(job: Job) -> dict[str, str]:
+    decoded = decode(job, whole=True)
+    return {str(decoded.path): f"{len(decoded.images):,} decoded pictures, every byte by its checksum"}

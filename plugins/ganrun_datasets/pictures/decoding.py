@@ -159,12 +159,13 @@ class _Recorder:
         self.done = 0
         self._record = Record()
         self._contents = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        self._row_digests = bytearray()
+        self._row_digests, self._sides = bytearray(), bytearray()
 
     def add(self, chunk: Chunk) -> None:
         self.done += len(chunk.pixels) + len(chunk.unreadable)
         self._contents.update(chunk.contents)
         self._row_digests += chunk.row_digests
+        self._sides += chunk.sides
         self._record = self._record.model_copy(
             update={
                 "unreadable": (*self._record.unreadable, *chunk.unreadable),
@@ -178,4 +179,4 @@ class _Recorder:
 
     def record(self) -> Record:
         digests = {"contents": self._contents.hexdigest(), "row_digests": self._row_digests.hex()}
-        return self._record.model_copy(update=digests)
+        return self._record.model_copy(update={**digests, "sides": self._sides.hex()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ VERSION = 2
 """Part of every key: raise it when the same pictures become other pixels, or the record changes."""
 
 DIGEST_BYTES = 8
+
+SIDES = struct.Struct("<II")
+"""How a picture's width and height are kept."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ganrun import one_line
 from ganrun_datasets import pixel_files
-from ganrun_datasets.pictures.job import DIGEST_BYTES, Job
+from ganrun_datasets.pictures.job import DIGEST_BYTES, SIDES, Job
 from ganrun_datasets.pictures.picture import Pixels, UnreadableError
 
 
@@ -55,6 +55,9 @@ class Record(pixel_files.Record):
     row_digests: str = ""
     """A digest of each row's pixels, in hexadecimal, one after the other."""
 
+    sides: str = ""
+    """Width and height of each row's picture, as in `SIDES`, in hexadecimal; empty in older files."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -71,6 +74,20 @@ class Decoded:
 
     record: Record
 
+    def only(self, numbers: npt.NDArray[np.int64]) -> Decoded:
+        """Those of the job's pictures that are in `numbers`, which are some of this one's; copied if not all."""
+        if len(numbers) == len(self.numbers):
+            return self
+        kept, record = np.searchsorted(self.numbers, numbers), self.record
+        shortened = {"row_digests": _rows_of(record.row_digests, DIGEST_BYTES, kept)}
+        shortened |= {"sides": _rows_of(record.sides, SIDES.size, kept)} if record.sides else {}
+        return replace(self, images=self.images[kept], numbers=numbers, record=record.model_copy(update=shortened))
+
+    @property
+    def sides(self) -> npt.NDArray[np.uint32]:
+        """Width and height of each row's picture before it was cropped and resized, `(count, 2)`."""
+        return np.frombuffer(bytes.fromhex(self.record.sides), "<u4").reshape(-1, 2)
+
     def rows(self, begin: int, end: int) -> slice:
         """The rows of the job's pictures from `begin` to before `end`."""
         first, last = np.searchsorted(self.numbers, (begin, end))
@@ -82,6 +99,11 @@ class Decoded:
         hasher.update(bytes.fromhex(self.record.row_digests)[rows.start * DIGEST_BYTES : rows.stop * DIGEST_BYTES])
         hasher.update(b"" if labels is None else np.ascontiguousarray(labels).data)
         return hasher.hexdigest()
+
+
+def _rows_of(text: str, size: int, rows: npt.NDArray[np.int64]) -> str:
+    """Some rows of a text that holds `size` bytes of each, in hexadecimal."""
+    return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, size)[rows].tobytes().hex()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Picture(NamedTuple):
     is_animated: bool
     """Whether the file has more frames than the one that is used."""
 
+    sides: tuple[int, int]
+    """Width and height before it was cropped and resized."""
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -79,7 +82,7 @@ class Transform:
         cropped = plain.crop(self._box(*plain.size))
         resized = cropped.resize((self.size, self.size), Image.Resampling[self.filter.upper()])
         pixels = np.asarray(resized).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
-        return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, _ANIMATED in image.info)
+        return Picture(pixels, was_grey, min(cropped.size) < self.size, peak, _ANIMATED in image.info, image.size)
 
     def opaque(self, image: Image.Image) -> Image.Image:
         """The picture in 8 bits per channel, its transparent parts on white."""
@@ -104,6 +107,25 @@ class OnColour(Transform):
     def opaque(self, image: Image.Image) -> Image.Image:
         """The picture in 8 bits per channel, its transparent parts on the colour."""
         return _opaque(image, self.bits, self.background)
+
+
+@dataclass(frozen=True)
+class Half(Transform):
+    """The same of one half of the picture, which holds two of equal width side by side."""
+
+    half: Literal["left", "right"] = "left"
+
+    def __call__(self, image: Image.Image) -> Picture:
+        """The pixels of the half.
+
+        Raises:
+            UnreadableError: as of a whole picture, or if the width is odd.
+        """
+        (width, height), middle = image.size, image.size[0] // 2
+        if width % 2:
+            raise UnreadableError(f"it is {width}×{height} pixels, and an odd width has no two equal halves")
+        left = 0 if self.half == "left" else middle
+        return super().__call__(image.crop((left, 0, left + middle, height)))
 
 
 def open_picture(content: bytes) -> Image.Image:

@@ -134,7 +134,7 @@ def _top_parts(tree: Tree, outer: str, folders: Sequence[_Folder], splits: bool 
 
 def _parts(tree: Tree, outer: str, folders: Sequence[_Folder], others: Sequence[str] = ()) -> Parts:
     """The splits that are made up of `folders`, whose names start at `outer`."""
-    chosen = _chosen({folder.word for folder in folders})
+    chosen = chosen_words({folder.word for folder in folders})
     have_classes = len({folder.stem for folder in folders}) > 1
     grouped = {word: [folder for folder in folders if folder.word == word] for word in chosen}
     parts = {
@@ -146,8 +146,12 @@ def _parts(tree: Tree, outer: str, folders: Sequence[_Folder], others: Sequence[
     return Parts(parts, counts | ({outer or "./": beside} if beside else {}))
 
 
-def _chosen(words: set[str]) -> list[str]:
-    """The words of the train and the test split."""
+def chosen_words(words: set[str]) -> list[str]:
+    """The words of the train and the test split.
+
+    Raises:
+        DataError: if there is none of the train split.
+    """
     if "train" not in words:
         raise DataError(
             f"there is a folder {min(words)}, but no folder train; set root to the folder {min(words)} to read it alone"

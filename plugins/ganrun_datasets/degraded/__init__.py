@@ -1,0 +1,1 @@
+"""What degradations leave of the images of another data set."""

@@ -1,0 +1,1 @@
+"""Pictures of two kinds: a source and an image for each record."""
