@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 import ganrun
 from ganrun import Discriminator, IncompatibleError, Network, NetworkSpec, image_shape
@@ -43,6 +44,13 @@ class SrResNet(Network):
         norm: Norm = "batch"
         """Batch norm in the residual blocks, as published, or none, as in later networks."""
 
+        skip: Literal["none", "bicubic"] = "none"
+        """bicubic: the enlarged source is added to the output, so that the network learns what interpolation lacks (Kim
+        et al. 2016, arXiv:1511.04587). Training starts from it: the last convolution starts at 0. Not in the paper; it
+        saves the many steps in which the network learns to copy the source."""
+
+    settings: Settings
+
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         doublings, width = doublings_between(spec), settings.feature_maps
@@ -51,12 +59,25 @@ class SrResNet(Network):
         self.blocks = nn.Sequential(*blocks, *_convolution(width, settings.norm))
         self.enlarging = nn.Sequential(*(layer for _ in range(doublings) for layer in _doubling(width)))
         self.last = nn.Conv2d(width, image_shape(spec.outputs)[0], 9, padding=4)
+        if settings.skip == "bicubic":
+            self._start_from_interpolation()
 
     def forward(self, sources: Tensor) -> Tensor:
         """Images `(batch, *spec.inputs)` to images `(batch, *spec.outputs)`."""
         maps = self.first(sources)
         images: Tensor = self.last(self.enlarging(maps + self.blocks(maps)))
-        return images.float()
+        if self.settings.skip == "none":
+            return images.float()
+        given = sources[:, : images.shape[1]].float()
+        return images.float() + interpolate(given, images.shape[2:], mode="bicubic")
+
+    def _start_from_interpolation(self) -> None:
+        given, channels = self.spec.inputs[0], self.last.out_channels
+        if given not in (channels, channels + 1):
+            text = f'skip = "bicubic" adds the source to the image, so both have as many channels, not {given}'
+            raise IncompatibleError(f"{text} and {channels}")
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
 
 class ResidualBlock(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log, log1p
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import Field
 from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn import functional
 
-import ganrun
-from ganrun import Batch, Data, DataSpec, IncompatibleError, Nets, Network, NetworkSpec, RequestError, Split, View
+from ganrun import Batch, DataSpec, IncompatibleError, Nets, Network, NetworkSpec, RequestError, View
 from ganrun.testing import assert_conforms, build
-from ganrun_datasets.digits import Digits
 from ganrun_restoration.losses import ContextEncoder, Restoration, masked_error
 from ganrun_restoration.networks import ContextEncoderNetwork, DnCnn
 
@@ -26,49 +22,18 @@ PAIRED = DataSpec((3, 8, 8), fields={"source": (3, 8, 8)})
 MASKED = DataSpec((3, 8, 8), fields={"source": (3, 8, 8), "mask": (1, 8, 8)})
 
 
-class Spoilt(Digits):
-    """Digits; their source is smaller, or lacks the upper left quarter."""
-
-    class Settings(Digits.Settings):
-        smaller: int = Field(1, ge=1)
-        """How many times smaller."""
-
-        masked: bool = False
-        """Whether pixels are missing."""
-
-    def spec(self) -> DataSpec:
-        channels, height, width = super().spec().sample_shape
-        source = (channels, height // self.settings.smaller, width // self.settings.smaller)
-        fields = {"source": source, "mask": (1, *source[1:])} if self.settings.masked else {"source": source}
-        return replace(super().spec(), fields=fields)
-
-    def split(self, name: str) -> Split:
-        plain, step = super().split(name), self.settings.smaller
-        fields = {"source": plain.images[:, :, ::step, ::step].copy()}
-        if self.settings.masked:
-            half = fields["source"].shape[2] // 2
-            fields["mask"] = np.zeros_like(fields["source"][:, :1])
-            for field, value in (("mask", 255), ("source", 128)):
-                fields[field][:, :, :half, :half] = value
-        return replace(plain, beside=fields)
-
-
-class Plugin:
-    @ganrun.hookimpl
-    def ganrun_data(self) -> dict[str, type[Data]]:
-        return {"spoilt": Spoilt}
-
-
+DIGITS = {"use": "digits", "size": 8}
+DEGRADED = {"use": "degraded", "of": DIGITS}
 TABLES: dict[str, Any] = {
     "train": {"steps": 2, "batch_size": 8, "device": "cpu"},
-    "data": {"use": "spoilt", "size": 8},
+    "data": DEGRADED | {"noise": 25.0},
     "loss": {"use": "restoration"},
     "generator": {"use": "dncnn", "layers": 3, "feature_maps": 4},
     **dict.fromkeys(("mlflow", "progress", "samples", "checkpoints"), False),
 }
 FILLED: dict[str, Any] = {
     **TABLES,
-    "data": {"use": "spoilt", "size": 8, "masked": True},
+    "data": DEGRADED | {"mask": "centre"},
     "loss": {"use": "context-encoder", "overlap": 1},
     "generator": {"use": "context-encoder", "feature_maps": 2, "bottleneck": 5},
     "discriminator": {"use": "mlp", "hidden": [8]},
@@ -218,16 +183,19 @@ def test_the_components_keep_their_contracts() -> None:
 @pytest.mark.parametrize(
     ("tables", "fault"),
     [
-        (TABLES | {"data": {"use": "digits", "size": 8}}, r'toml:\d+: \[loss\] restoration .*a field "source" of the'),
-        (TABLES | {"data": {"use": "spoilt", "size": 8, "smaller": 2}}, r"toml:\d+: \[generator\] dncnn .*one shape"),
-        (FILLED | {"data": {"use": "spoilt", "size": 8}}, r"toml:\d+: \[loss\] context-encoder .*a field \"mask\""),
+        (TABLES | {"data": DIGITS}, r'toml:\d+: \[loss\] restoration .*a field "source" of the'),
+        (TABLES | {"data": DEGRADED | {"downsample": 2}}, r"toml:\d+: \[generator\] dncnn .*one shape"),
+        (FILLED | {"data": DEGRADED | {"noise": 5.0}}, r"toml:\d+: \[loss\] context-encoder .*a field \"mask\""),
         (
-            FILLED | {"data": {"use": "spoilt", "size": 8, "masked": True, "smaller": 2}},
+            FILLED | {"data": DEGRADED | {"mask": "centre", "downsample": 2}},
             r"\[loss\] context-encoder .*the source is \(1, 4, 4\), and the image \(1, 8, 8\)",
         ),
-        (FILLED | {"data": {"use": "spoilt", "size": 19, "masked": True}}, r"\[generator\] .*sizes divisible by 4"),
+        (
+            FILLED | {"data": {**DEGRADED, "of": DIGITS | {"size": 19}, "mask": "centre"}},
+            r"\[generator\] .*sizes divisible by 4",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tables: dict[str, Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises((RequestError, IncompatibleError), match=fault):
-        build(tables, tmp_path / "run", Plugin())
+        build(tables, tmp_path / "run")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.plugins.test_restoration import TABLES as RESTORATION, Plugin as Spoiling, count_of
+from tests.plugins.test_restoration import DEGRADED, DIGITS, TABLES as RESTORATION, count_of
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, interpolate, pad, softplus
 
@@ -40,7 +40,7 @@ class Contrasts(Network):
         return conv2d(images.mean(1, keepdim=True), self.kernel, padding=1).square()
 
 
-class Plugin(Spoiling):
+class Plugin:
     @ganrun.hookimpl
     def ganrun_networks(self) -> dict[str, type[Network]]:
         return {"contrasts": Contrasts}
@@ -48,7 +48,7 @@ class Plugin(Spoiling):
 
 TABLES: dict[str, Any] = {
     **RESTORATION,
-    "data": {"use": "spoilt", "size": 8, "smaller": 2},
+    "data": DEGRADED | {"downsample": 2},
     "loss": {"use": "srgan", "pixel_weight": 0.1},
     "generator": {"use": "srresnet", "feature_maps": 4, "blocks": 1},
     "discriminator": {"use": "srgan", "feature_maps": 2, "hidden": 4},
@@ -147,6 +147,15 @@ def test_pixels_come_out_where_they_went_in(doublings: int, norm: str) -> None:
         assert corner.tolist() == [[0, 1], [2, 3]]
 
 
+def test_training_can_start_from_interpolation() -> None:
+    settings = SrResNet.Settings(feature_maps=2, blocks=1, skip="bicubic")
+    sources = torch.rand(2, 4, 5, 6)
+    network = SrResNet(settings, NetworkSpec((4, 5, 6), (3, 10, 12)))
+    torch.testing.assert_close(network(sources), interpolate(sources[:, :3], scale_factor=2, mode="bicubic"))
+    with pytest.raises(ganrun.IncompatibleError, match="both have as many channels, not 1 and 3"):
+        SrResNet(settings, NetworkSpec((1, 5, 6), (3, 10, 12)))
+
+
 @pytest.mark.parametrize("sides", [(5, 16), (3, 16), (16, 8), (1, 16), (8, 12)])
 def test_other_enlargements_are_refused(sides: tuple[int, int]) -> None:
     small, large = sides
@@ -176,7 +185,8 @@ def test_it_takes_images_of_any_size(size: tuple[int, int]) -> None:
 def test_the_networks_keep_their_contracts() -> None:
     for norm in ("batch", "none"):
         spec = NetworkSpec((4, 4, 4), (3, 8, 8))
-        assert_conforms("network", SrResNet, {"feature_maps": 4, "blocks": 1, "norm": norm}, spec)
+        settings = {"feature_maps": 4, "blocks": 1, "norm": norm}
+        assert_conforms("network", SrResNet, {**settings, "skip": "bicubic" if norm == "none" else "none"}, spec)
         spec = NetworkSpec((3, 16, 16), (1, ...))
         assert_conforms("discriminator", SrGanDiscriminator, {"feature_maps": 2, "hidden": 4, "norm": norm}, spec)
 
@@ -326,8 +336,11 @@ def test_published_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"data": {"use": "digits", "size": 8}}, r'\[loss\] srgan .*a field "source" of the data\'s records'),
-        ({"data": {"use": "spoilt", "size": 9, "smaller": 3}}, r"\[generator\] srresnet .*not 3×3 to 9×9"),
+        ({"data": DIGITS}, r'\[loss\] srgan .*a field "source" of the data\'s records'),
+        (
+            {"data": {**DEGRADED, "of": DIGITS | {"size": 9}, "downsample": 3}},
+            r"\[generator\] srresnet .*not 3×3 to 9×9",
+        ),
         ({"features": {"use": "srresnet", "feature_maps": 2}, "generator": {"use": "dncnn"}}, r"\[generator\] dncnn"),
     ],
 )
