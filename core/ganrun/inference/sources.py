@@ -234,17 +234,19 @@ class RealImages(Source):
             yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec, number)
 
 
-def real_images(data: Data, count: int, split: str = "train") -> Tensor:
+def real_images(data: Data, count: int, split: str = "train", field: str = "images") -> Tensor:
     """`count` real images of a split, on the CPU: uint8, or points unchanged; the same for every model and metric.
 
     Args:
         data: Prepared.
         count: Number of images; all images if there are fewer.
         split: `train` or `test`.
+        field: A field of the data, for that part of the same records in place of the images.
     """
     whole = data.split(split)
+    array = whole.images if field == "images" else whole.beside[field]
     batches = chosen_batches(len(whole), split, count)
-    return torch.cat([in_data_format(rows_of(whole.images, places)) for places, _ in batches])
+    return torch.cat([in_data_format(rows_of(array, places)) for places, _ in batches])
 
 
 def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
