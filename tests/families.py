@@ -23,6 +23,7 @@ from tests.contract import (
     test_unrolled,
     test_vqvae,
 )
+from tests.plugins import test_restoration, test_superresolution
 
 Tables = dict[str, Any]
 
@@ -211,6 +212,9 @@ FAMILIES = {
     "vqvae": Family({"loss": {"use": "vqvae"}, "codebook": {"use": "codebook"}, **QUARTERS}, (test_vqvae.Plugin(),)),
     "cyclegan": Family(test_translation.UNPAIRED, (test_translation.Plugin(),)),
     "pix2pix": Family(test_translation.PAIRED, (test_translation.Plugin(),)),
+    "restoration": Family(test_restoration.TABLES | {"train": {}}),
+    "context-encoder": Family(test_restoration.FILLED | {"train": {}}),
+    "srgan": Family(test_superresolution.TABLES | {"train": {}}, (test_superresolution.Plugin(),)),
     "unrolled": Family({"loss": {"use": "unrolled"}, **MLP}, (test_unrolled.Plugin(),)),
     "extragradient": Family({**gan("extragradient"), **MLP}, (test_optimizer.Plugin(),)),
     "lion": Family({**gan(), **MLP, "optimizer": {"use": "lion", "lr": 0.01}}, (test_optimizer.Plugin(),)),

@@ -149,6 +149,7 @@ from .discovery.registry import (
     load_registry as load_registry,
     locate as locate,
 )
+from .inference.given import given_split as given_split
 from .inference.labels import label_named as label_named
 from .inference.model import Model as Model
 from .inference.sources import real_images as real_images

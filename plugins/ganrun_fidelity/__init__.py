@@ -23,6 +23,7 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
     from ganrun_fidelity.kernel import KernelInceptionDistance
     from ganrun_fidelity.ms_ssim import MultiScaleSimilarity
     from ganrun_fidelity.neighbours import DensityCoverage, NearestNeighbours, PrecisionRecall
+    from ganrun_fidelity.paired import Paired
     from ganrun_fidelity.path_length import PerceptualPathLength
     from ganrun_fidelity.reconstruction import Reconstruction
     from ganrun_fidelity.sliced_wasserstein import SlicedWasserstein
@@ -38,6 +39,7 @@ def ganrun_metrics() -> Mapping[str, type[Metric]]:
         "ms-ssim": MultiScaleSimilarity,
         "perceptual-path-length": PerceptualPathLength,
         "reconstruction": Reconstruction,
+        "paired": Paired,
         "code-accuracy": CodeAccuracy,
     }
 

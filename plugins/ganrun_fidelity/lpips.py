@@ -14,13 +14,22 @@ from ganrun import Data, Extractor, IncompatibleError, LocalPath, ModelSpec, to_
 from ganrun_fidelity.precision import exact_convolutions
 from ganrun_fidelity.weights import Published
 
-VGG = Published("VGG-16", "lpips", "https://download.pytorch.org/models/vgg16-397923af.pth", "528 MB", "397923af")
+OTHERWISE = 'say features = "classifier" for path lengths, and leave features out of paired scores'
+VGG = Published(
+    "VGG-16",
+    "lpips",
+    "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "528 MB",
+    "397923af",
+    otherwise=OTHERWISE,
+)
 LINEAR = Published(
     "LPIPS",
     "lpips",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth",
     "7 kB",
     setting="linear",
+    otherwise=OTHERWISE,
 )
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -63,11 +72,10 @@ class Lpips(Extractor):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         channels, *sides = spec.image_shape
-        advice = 'say features = "classifier"'
         if channels not in (1, 3):
-            raise IncompatibleError(f"LPIPS takes 1 or 3 channels, not {channels}; {advice}")
+            raise IncompatibleError(f"LPIPS takes 1 or 3 channels, not {channels}; {OTHERWISE}")
         if min(sides) < LEAST_SIDE:
-            raise IncompatibleError(f"LPIPS takes {LEAST_SIDE}×{LEAST_SIDE} pixels or more, not {sides}; {advice}")
+            raise IncompatibleError(f"LPIPS takes {LEAST_SIDE}×{LEAST_SIDE} pixels or more, not {sides}; {OTHERWISE}")
         self._factor = max(1, min(sides) // MOST_SIDE)
 
     def prepare(self, data: Data, device: torch.device) -> None:

@@ -7,11 +7,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from ganrun import Data, Evaluation, IncompatibleError, Metric, ModelSpec, PreflightError, Score, Settings
+from ganrun_fidelity.pairs import MEASURES, PairErrors
 from ganrun_fidelity.real_images import count_of
-from ganrun_fidelity.structural import WINDOW, ssim
+from ganrun_fidelity.structural import WINDOW
+
+NAMES = "mse", "psnr", "ssim"
 
 
 class Reconstruction(Metric):
@@ -56,7 +58,8 @@ class Reconstruction(Metric):
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for images and their reconstructions."""
         pairs, split = ("images", "reconstructions"), self.settings.split
-        self._errors = evaluation.collect_real(PairErrors(), *pairs, count=self._count, split=split)
+        errors = PairErrors({name: MEASURES[name] for name in NAMES})
+        self._errors = evaluation.collect_real(errors, *pairs, count=self._count, split=split)
 
     def measure(self, evaluation: Evaluation) -> Sequence[Score]:
         """`mse`, `psnr` and `ssim`."""
@@ -65,23 +68,3 @@ class Reconstruction(Metric):
             Score(name, float(each.mean()), name != "mse", protocol, float(each.std(correction=0) / self._count**0.5))
             for name, each in self._errors.by_name().items()
         ]
-
-
-class PairErrors:
-    """`mse`, `psnr` and `ssim` of each pair of an image and its reconstruction."""
-
-    def __init__(self) -> None:
-        self._errors: dict[str, list[Tensor]] = {"mse": [], "psnr": [], "ssim": []}
-
-    def add(self, *batch: Tensor) -> None:
-        """Take images and their reconstructions, uint8 `(batch, channels, height, width)`."""
-        images, made = (each.double().cpu() / 255 for each in batch)
-        mse = (images - made).square().flatten(1).mean(1)
-        least = 1 / (255**2 * images[0].numel())
-        self._errors["mse"].append(mse)
-        self._errors["psnr"].append(-10 * mse.clamp_min(least).log10())
-        self._errors["ssim"].append(ssim(images, made))
-
-    def by_name(self) -> dict[str, Tensor]:
-        """`mse`, `psnr` and `ssim`, each `(count,)` in float64."""
-        return {name: torch.cat(parts) for name, parts in self._errors.items()}

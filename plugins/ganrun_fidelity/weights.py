@@ -39,6 +39,9 @@ class Published:
     setting: str = "weights"
     """The extractor's setting that names another file."""
 
+    otherwise: str = 'say features = "classifier": a small network trained on the data\'s own labels'
+    """What a recipe can do without the file."""
+
     @property
     def usual_path(self) -> Path:
         """The file in torch's hub folder."""
@@ -117,7 +120,7 @@ class Published:
             f"  - download {self.url} ({self.size})\n"
             f"    into {self.usual_path.parent}, under its own name\n"
             f'  - or, if you have it elsewhere, say features = {{ use = "{self.use}", {self.setting} = "…/file" }}\n'
-            '  - or say features = "classifier": a small network trained on the data\'s own labels'
+            f"  - or {self.otherwise}"
         )
 
     def _altered(self, path: Path) -> str:

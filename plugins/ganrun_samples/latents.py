@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ganrun import Factor, IncompatibleError, Model, interpolated_latents
+from ganrun import Factor, IncompatibleError, Model, ModelSpec, interpolated_latents
 from ganrun_samples.rows import MAX_ROWS
 
 NOISE_RANGE = 3.0
@@ -27,6 +27,11 @@ DRAWS = 4096
 
 
 # ── Interpolations ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def is_interpolated(spec: ModelSpec) -> bool:
+    """Whether anything changes between two latents: records of the data never do."""
+    return len(spec.given) < len(spec.factors) or not spec.factors
 
 
 def interpolated(model: Model, starts: Tensor, ends: Tensor, steps: int) -> Tensor:

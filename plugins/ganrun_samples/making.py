@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from math import ceil, sqrt
@@ -13,10 +14,13 @@ from torch import Tensor
 from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, label_named
 from ganrun_samples import pictures
 from ganrun_samples.grid import are_images, image_grid, shown
-from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, most_active
+from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, is_interpolated, most_active
 from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
 from ganrun_samples.scatter import scatter
+from ganrun_samples.sheets import column_count, image_fields, sheet
 from ganrun_samples.target import Target
+
+log = logging.getLogger("ganrun")
 
 MAX_IN_GRID = 4096
 """Images in one picture: more could not be seen, and might not fit into memory."""
@@ -76,29 +80,32 @@ class Maker:
     def sample(
         self, target: Target, count: int, columns: int | None, seed: int | None, labels: Sequence[int | None] = ()
     ) -> None:
-        """Samples, in a grid or one by one; points in the plane, over real ones. Of several classes, `count` of each
-        with the same noise, a row for each class."""
-        labels, total = labels or [None], count * max(1, len(labels))
-        columns = columns or (count if len(labels) > 1 else ceil(sqrt(count)))
-        is_plane = self._model.spec.sample_shape == (2,)
+        """Samples, in a grid or one by one; points in the plane, over real ones; images made from images, beside these.
+        Of several classes, `count` of each with the same noise, a row for each class."""
+        labels, is_plane = labels or [None], self._model.spec.sample_shape == (2,)
         if target.is_folder or not is_plane:
             self._check_images()
+        count = self._available(count)
+        total = count * len(labels)
         if not target.is_folder:
             _check_size(total, MAX_IN_GRID, "samples", "" if is_plane else FOLDER_HINT)
         batches = (made for label in labels for _, made in self._model.batches(count, seed=seed, label=label))
-        if is_plane:
-            generated = torch.cat([points.cpu() for points in batches])
-            target.write(scatter(self._real(total), generated))
-            return
-        images = map(shown, _counted("samples", batches, total))
+        made = _counted("samples", batches, total)
         if target.is_folder:
-            target.write_all((_single(image) for batch in images for image in batch), total)
+            target.write_all((_single(image) for batch in made for image in shown(batch)), total)
+        elif is_plane:
+            target.write(scatter(self._real(total), torch.cat([points.cpu() for points in made])))
+        elif image_fields(self._model.spec) and len(labels) == 1:
+            target.write(self._sheet(torch.cat([*map(shown, made)]), columns))
         else:
-            target.write(image_grid(torch.cat([*images]), columns).numpy())
+            columns = columns or (count if len(labels) > 1 else ceil(sqrt(count)))
+            target.write(image_grid(torch.cat([*map(shown, made)]), columns).numpy())
 
     def interpolate(self, target: Target, count: int, columns: int, seed: int | None, label: int | None) -> None:
         """Interpolations from `count` samples to as many others, one per row."""
         self._check_images()
+        if not is_interpolated(self._model.spec):
+            raise IncompatibleError("the latents hold records of the data and nothing else: none are between others")
         _check_size(count, MAX_ROWS, "rows")
         rows = pictures.interpolations(self._model, self._latents(2 * count, seed, label), columns)
         _write_strip(target, rows, "from one sample to another")
@@ -128,7 +135,12 @@ class Maker:
         if not target.is_folder:
             _check_size(count, MAX_IN_GRID, "images", FOLDER_HINT)
         real = self._real(count, split)
-        batches = (pictures.reconstructed(self._model, batch) for batch in torch.split(real, BATCH))
+        beside = {factor.name: self._real(count, split, factor.name) for factor in self._model.spec.given}
+
+        def made_of(rows: slice) -> Tensor:
+            return pictures.reconstructed(self._model, real[rows], {name: each[rows] for name, each in beside.items()})
+
+        batches = map(made_of, [slice(start, start + BATCH) for start in range(0, len(real), BATCH)])
         made = _counted("images", batches, len(real))
         if target.is_folder:
             singles = (image for batch in made for image in torch.split(batch, 1))
@@ -192,8 +204,21 @@ class Maker:
             raise IncompatibleError("the latents hold records of the data and nothing else, so none can be traversed")
         return found
 
-    def _real(self, count: int, split: str | None = None) -> Tensor:
-        return pictures.real_samples(self._saved.data(self._data_overrides), count, split)
+    def _available(self, count: int) -> int:
+        """At most so many samples: no more than there are records, where latents hold nothing else."""
+        given = self._model.given
+        if given is None or is_interpolated(self._model.spec) or count <= given.count:
+            return count
+        log.warning("the data has %s records to make samples of, so there are not %s", given.count, count)
+        return given.count
+
+    def _sheet(self, made: Tensor, across: int | None) -> pictures.Picture:
+        """Samples beside the records that they are made of, `across` of them in a row; by default about a square."""
+        usual = round(sqrt(len(made) / column_count(self._model.spec)))
+        return sheet(self._model, made, across or max(1, usual))
+
+    def _real(self, count: int, split: str | None = None, field: str = "images") -> Tensor:
+        return pictures.real_samples(self._saved.data(self._data_overrides), count, split, field)
 
 
 def _plain(text: str) -> str:

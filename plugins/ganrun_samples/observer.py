@@ -13,7 +13,8 @@ from ganrun import Run, atomic_path, observes
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import are_images
 from ganrun_samples.pictures import Picture, png
-from ganrun_samples.run_pictures import AT_END, point_cloud, reconstruction_pairs, sample_grid
+from ganrun_samples.run_pictures import AT_END, point_cloud, reconstruction_pairs, record_sheet, sample_grid
+from ganrun_samples.sheets import image_fields
 from ganrun_samples.timelapse import time_lapse
 
 Extra = Literal["real-and-generated", "neighbours", "interpolation", "traversal", "curves", "time-lapse"]
@@ -24,9 +25,10 @@ class Samples(ganrun.Observer):
 
     Drawn from the averaged weights if the loss keeps an average: `samples/step_00000500.png`, after steps 1, 2, 5, 10,
     20, 50, … until `every_steps`, then at that interval and after the last step. Images are arranged in a grid; if the
-    loss has a class or another categorical code, each row shows one of its values. Points in the plane are drawn over
-    real ones. Models that reconstruct also write `reconstructions/step_00000500.png`: rows of real images, each above
-    its reconstructions. The pictures of `at_end` follow, if the model allows them, each in a folder of its name.
+    loss has a class or another categorical code, each row shows one of its values; if it makes images from images, each
+    row shows a record: source, sample and target. Points in the plane are drawn over real ones. Models that reconstruct
+    also write `reconstructions/step_00000500.png`: rows of real images, each above its reconstructions. The pictures of
+    `at_end` follow, if the model allows them, each in a folder of its name.
     """
 
     class Settings(ganrun.Settings):
@@ -34,7 +36,8 @@ class Samples(ganrun.Observer):
         """Steps between two pictures."""
 
         count: int = Field(64, ge=1)
-        """Samples in a grid; if its rows show the values of a code, their number decides."""
+        """Samples in a grid; if its rows show the values of a code, their number decides. Of records, at most eight are
+        shown."""
 
         columns: int = Field(8, ge=1)
         """Samples in a row."""
@@ -89,7 +92,9 @@ class Samples(ganrun.Observer):
 
     def _draw_progress(self, run: Run) -> None:
         spec, count, columns = run.model.spec, self.settings.count, self.settings.columns
-        if are_images(spec.sample_shape):
+        if are_images(spec.sample_shape) and image_fields(spec):
+            self._write_png(run, "samples", lambda: record_sheet(run, count))
+        elif are_images(spec.sample_shape):
             self._write_png(run, "samples", lambda: sample_grid(run, count, columns))
             if "reconstructions" in spec.readings:
                 self._write_png(run, "reconstructions", lambda: reconstruction_pairs(run, columns))

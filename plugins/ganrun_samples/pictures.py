@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ganrun import Data, DataError, Model, Split, real_images, to_unit_range
 from ganrun_samples.captions import Grid, captioned
@@ -33,31 +32,32 @@ def png(picture: Picture | None) -> bytes | None:
     return file.getvalue()
 
 
-def real_samples(data: Data, count: int, split: str | None = None) -> Tensor:
-    """The same real samples every time, as the data holds them; by default of the test split, if there is one."""
+def real_samples(data: Data, count: int, split: str | None = None, field: str = "images") -> Tensor:
+    """The same real samples every time, or a field of their records, as the data holds them; by default of the test
+    split, if there is one."""
     try:
-        return real_images(data, count, split or "test")
+        return real_images(data, count, split or "test", field)
     except DataError:
         if split is not None:
             raise
-        return real_images(data, count)
+        return real_images(data, count, field=field)
 
 
-def reconstructed(model: Model, real: Tensor) -> Tensor:
-    """The reconstructions of real images, as uint8 on the CPU. Only for a model with that reading."""
-    return shown(model.read("reconstructions", to_unit_range(real)))
+def reconstructed(model: Model, real: Tensor, beside: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The reconstructions of real images, as uint8 on the CPU. Only for a model with that reading.
+
+    Args:
+        model: Reconstructs them.
+        real: As the data holds them.
+        beside: The fields of their records that latents hold.
+    """
+    fields = {name: to_unit_range(each) for name, each in (beside or {}).items()}
+    return shown(model.read("reconstructions", to_unit_range(real), beside=fields))
 
 
 def real_and_generated(real: Tensor, generated: Tensor, columns: int) -> Picture:
     """Real images on the left, generated ones on the right, each `(count, channels, height, width)`."""
     return captioned([Grid("real", shown(real), columns), Grid("generated", shown(generated), columns)])
-
-
-def translations(sources: Mapping[str, Tensor], generated: Tensor, real: Tensor, title: str) -> Picture:
-    """A record in each row: the images that it gives, the sample made of it, and its real image under `title`."""
-    sides = tuple(real.shape[2:])
-    found = [Grid(name, shown(interpolate(each, sides)), 1) for name, each in sources.items()]
-    return captioned([*found, Grid("generated", shown(generated), 1), Grid(title, shown(real), 1)])
 
 
 def pairs(real: Tensor, made: Tensor, columns: int) -> Picture:

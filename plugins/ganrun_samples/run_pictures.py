@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ganrun import Run
 from ganrun_samples import pictures
-from ganrun_samples.grid import are_images, image_grid, shown
-from ganrun_samples.latents import chosen_traversals, code_traversals, most_active
+from ganrun_samples.grid import image_grid, shown
+from ganrun_samples.latents import chosen_traversals, code_traversals, is_interpolated, most_active
 from ganrun_samples.pictures import Picture, real_samples
 from ganrun_samples.rows import row_by_row
 from ganrun_samples.scatter import scatter
+from ganrun_samples.sheets import sheet
 
 POINTS = 2_000
 """Real and generated points, each, in a picture of the plane."""
@@ -38,6 +39,13 @@ def sample_grid(run: Run, count: int, columns: int) -> Picture:
     return image_grid(shown(run.model.decode(latents[:count] if rows is None else rows)), columns).numpy()
 
 
+def record_sheet(run: Run, count: int) -> Picture:
+    """The first records, at most eight, each with what was made of it."""
+    given = run.model.given
+    assert given is not None, "samples are made of records"
+    return sheet(run.model, _samples(run, min(ROWS, count, given.count)))
+
+
 def reconstruction_pairs(run: Run, columns: int) -> Picture:
     """Rows of real images, each above its reconstructions."""
     real = real_samples(run.data, PAIRED_ROWS * columns)
@@ -53,16 +61,12 @@ def point_cloud(run: Run) -> Picture:
 
 
 def real_and_generated(run: Run, count: int) -> Picture:
-    """Real images beside samples, together about `count`, each in a square. Of a model that makes samples of images,
-    each row is a source, its sample and its target."""
-    given, fields = run.model.given, run.model.spec.fields
-    sources = [name for name in (given.names if given else ()) if are_images(fields[name])]
-    if given and sources:
-        rows, title = min(ROWS, count), "target" if run.model.loss.paired else "real"
-        records = {name: given.rows(name, 0, rows) for name in sources}
-        return pictures.translations(records, _samples(run, rows), given.rows("images", 0, rows), title)
-    side = max(1, isqrt(count // 2))
-    return pictures.real_and_generated(real_samples(run.data, side * side), _samples(run, side * side), side)
+    """Real images beside samples, together about `count`, each in a square; if samples are made of records, those of
+    these records, in the same order."""
+    given = run.model.given
+    side = max(1, isqrt(min(count // 2, given.count) if given else count // 2))
+    real = given.rows("images", 0, side * side) if given else real_samples(run.data, side * side)
+    return pictures.real_and_generated(real, _samples(run, side * side), side)
 
 
 def neighbours(run: Run, count: int) -> Picture:
@@ -71,8 +75,10 @@ def neighbours(run: Run, count: int) -> Picture:
     return pictures.beside_nearest(_samples(run, min(ROWS, count)), training, mirrored=mirrored)
 
 
-def interpolation(run: Run, _: int) -> Picture:
-    """Interpolations between pairs of samples, one per row."""
+def interpolation(run: Run, _: int) -> Picture | None:
+    """Interpolations between pairs of samples, one per row; None if latents hold only records, which never blend."""
+    if not is_interpolated(run.model.spec):
+        return None
     rows = pictures.interpolations(run.model, run.model.fixed_latents(2 * ROWS), STEPS)
     return pictures.strip(rows, "from one sample to another")
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tests.core.test_records import Edges, Translation, recipe
 from torch import Tensor
 
@@ -35,7 +34,7 @@ from ganrun.testing import assert_conforms, build, registry_with
 from ganrun.training.runner import execute
 from ganrun_export import exporting
 from ganrun_samples import latents as ways
-from ganrun_samples.run_pictures import real_and_generated
+from ganrun_samples.run_pictures import record_sheet
 
 NOISE, SOURCE = slice(0, 2), slice(2, 66)
 """Where they are in a latent vector."""
@@ -225,9 +224,8 @@ def test_an_export_without_data_has_no_picture(
 # ── Pictures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_picture_shows_source_sample_and_target_in_a_row(run: ganrun.Run, tmp_path: Path) -> None:
-    picture = real_and_generated(run, 64)
-    Image.fromarray(picture).save(tmp_path / "picture.png")
+def test_a_picture_shows_source_sample_and_target_in_a_row(run: ganrun.Run) -> None:
+    picture = record_sheet(run, 64)
     assert run.model.given is not None
     columns = [
         run.model.given.rows("source", 0, 8), run.model.decode(run.model.fixed_latents(8)),

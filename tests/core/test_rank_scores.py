@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.families import BASE, ENCODED, MLP, POINTS, gan
+from tests.contract import test_pix2pix
+from tests.families import BASE, ENCODED, MLP, PAIRED, POINTS, gan
 from tests.pair import Pair, one_thread
 
 from ganrun import load_registry, ranks
@@ -45,13 +46,14 @@ CASES: dict[str, dict[str, Any]] = {
             {"use": "log-likelihood", "binarize": True, "importance_samples": 3, "real_samples": 520},
         ],
     },
+    "targets": {**PAIRED, "data": {"use": "edges", "size": 16}, "metric": [{"use": "paired"}]},
     "modes": {**gan(), **MLP, **POINTS, "metric": [{"use": "modes-covered", "samples": SAMPLES}]},
 }
 
 
 def scores(tables: Mapping[str, Any], folder: Path) -> dict[str, float]:
     """The scores of the weights that training begins with, as the first rank has them."""
-    run = build({**BASE, **tables}, folder / f"rank{ranks().number}")
+    run = build({**BASE, **tables}, folder / f"rank{ranks().number}", test_pix2pix.Plugin())
     return {score.name: score.value for score in measured(run.metrics, run.evaluation(ranks()))}
 
 

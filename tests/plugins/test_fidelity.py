@@ -855,8 +855,10 @@ FEW = {"sliced-wasserstein": 4}
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_metrics_conform(name: str) -> None:
+    fields = {"source": (3, 32, 32)}
     factors = (Factor("noise", 1, "noise"), Factor("class", 1, "categorical"))
-    spec = ModelSpec((3, 32, 32), classes=4, latent_size=2, factors=factors, readings=("reconstructions",))
+    given = (Factor("source", 3072, "given"),) if name == "paired" else ()
+    spec = ModelSpec((3, 32, 32), 4, fields, 2, (*factors, *given), readings=("reconstructions",))
     small = {"kid": {"subset_size": 20}, "reconstruction": {"split": "train"}}
     settings = small.get(name, {}) | ({} if name == "reconstruction" else {"samples": FEW.get(name, 64)})
     if name == "precision-recall" or name == "density-coverage":

@@ -33,6 +33,7 @@ from ganrun import (
 from ganrun.contracts.settings import parse_settings
 from ganrun.discovery.registry import load_registry
 from ganrun.inference.evaluation import measured
+from ganrun.inference.given import GivenRecords
 from ganrun.recipe.reader import load_recipe
 from ganrun.testing import assert_conforms, build, evaluation_on
 from ganrun_fidelity import ganrun_extractors, ganrun_metrics, lpips, sliced_wasserstein
@@ -422,18 +423,23 @@ def test_a_recipe_may_measure_several_paths(differ: dict[str, object], allowed: 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Random weights of LPIPS in the published formats, without VGG-16's classifier."""
-    from torchvision.models import vgg16
-
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("lpips")
-    with torch.device("meta"):
-        empty = vgg16(init_weights=False).state_dict()
-    shapes = {name: each.shape for name, each in empty.items() if name.startswith("features.")}
+    shapes = weight_shapes()
     tensors = {name: torch.randn(shape) * (2 / max(1, shape[1:].numel())) ** 0.5 for name, shape in shapes.items()}
     torch.save(tensors, folder / "vgg.pth")
     linear = {f"lin{stage}.model.1.weight": torch.rand(1, width, 1, 1) for stage, width in enumerate(lpips.WIDTHS)}
     torch.save(linear, folder / "linear.pth")
     return {"weights": str(folder / "vgg.pth"), "linear": str(folder / "linear.pth")}
+
+
+def weight_shapes() -> dict[str, torch.Size]:
+    """Of VGG-16's convolutions, as torchvision names them."""
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):
+        empty = vgg16(init_weights=False).state_dict()
+    return {name: each.shape for name, each in empty.items() if name.startswith("features.")}
 
 
 def reference(weights: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> nn.Module:
@@ -527,3 +533,46 @@ class Levels(nn.Module):
 
 def test_lpips_conforms(weights: dict[str, str]) -> None:
     assert_conforms("extractor", EXTRACTORS["lpips"], weights)
+
+
+# ── Between samples and their targets ─────────────────────────────────────────────────────────────────────
+
+FIELDS = {"source": (3, 40, 36)}
+TRANSLATOR = ModelSpec((3, 40, 36), fields=FIELDS, factors=(Factor("source", 4320, "given"),), latent_size=4320)
+
+
+def paired_lpips(weights: Mapping[str, str], first: np.ndarray, second: np.ndarray, crop: int) -> Score:
+    """The score of a model that makes the first pictures where it was to make the second ones."""
+    data = Arrays(second)
+    data.splits["train"] = Split(second, None, {"source": first})
+    settings = parse_settings(METRICS["paired"].Settings, {"features": "lpips", "crop": crop})
+    metric = METRICS["paired"](settings, TRANSLATOR, prepared_lpips(weights, TRANSLATOR))
+    metric.prepare(data, CPU)
+    given = GivenRecords(data, TRANSLATOR, CPU)
+    moment = evaluation_on(data, lambda count: (torch.zeros(count, 1), given.rows("source", 0, count)), spec=TRANSLATOR)
+    return {score.name: score for score in measured([metric], moment)}["lpips"]
+
+
+@pytest.mark.parametrize("crop", [0, 4])
+def test_paired_lpips_is_torch_fidelitys(weights: dict[str, str], crop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = np.split(pictures(6, 3, 40, 36), 2)
+    cut = [torch.from_numpy(each[:, :, crop : 40 - crop, crop : 36 - crop].copy()) for each in (first, second)]
+    expected = reference(weights, monkeypatch)(*cut).flatten().double()
+    score = paired_lpips(weights, first, second, crop)
+    assert score.value == pytest.approx(float(expected.mean()), rel=1e-4) and not score.higher_is_better
+    assert score.error == pytest.approx(float(expected.std(correction=0) / 3**0.5), rel=1e-3)
+    assert score.protocol.items() >= {"extractor": "lpips-vgg16", "crop": crop, "colours": "RGB"}.items()
+
+
+def test_paired_lpips_is_that_of_the_package_lpips(tmp_path: Path) -> None:
+    theirs = pytest.importorskip("lpips", reason="the package lpips is not installed").LPIPS(
+        net="vgg", pnet_rand=True, verbose=False
+    )
+    torch.save(dict(zip(weight_shapes(), theirs.net.state_dict().values(), strict=True)), tmp_path / "vgg.pth")
+    linear = {f"lin{stage}.model.1.weight": layer.model[-1].weight.data for stage, layer in enumerate(theirs.lins)}
+    torch.save(linear, tmp_path / "linear.pth")
+    first, second = np.split(pictures(6, 3, 40, 36), 2)
+    with torch.no_grad():
+        expected = theirs(*(torch.from_numpy(each).float() / 127.5 - 1 for each in (first, second)))
+    files = {"weights": str(tmp_path / "vgg.pth"), "linear": str(tmp_path / "linear.pth")}
+    assert paired_lpips(files, first, second, 0).value == pytest.approx(float(expected.mean()), rel=1e-4)

@@ -104,8 +104,10 @@ class Evaluation(ABC):
         Args:
             into: Its `add` gets each batch.
             outputs: The tensors of a batch, in the order of `add`: `samples` (images as uint8, by `ganrun.to_uint8`;
-                points unchanged), `latents` `(batch, latent_size)`, or the extractor's outputs, such as `features`.
-            count: Number of samples.
+                points unchanged), `latents` `(batch, latent_size)`, `targets` (as `samples`: the image of the record
+                that each sample is made of, if `spec.has_targets`), or the extractor's outputs, such as `features`.
+            count: Number of samples. Where latents hold records, sample i is made of the record of rank i of
+                `ganrun.given_split`; after the last record the first follows.
             extractor: Computes features, once for all metrics that request them.
 
         Returns:
@@ -113,7 +115,8 @@ class Evaluation(ABC):
 
         Raises:
             IncompatibleError: if there is no such output; for a request in `watch`, before training.
-            PreflightError: if the samples are a folder of pictures that holds fewer than `count`.
+            PreflightError: if there are fewer than `count` samples: pictures in a folder, or records, where latents
+                hold nothing else.
         """
 
     @abstractmethod

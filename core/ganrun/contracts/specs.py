@@ -81,6 +81,19 @@ class ModelSpec(DataSpec):
     readings: tuple[str, ...] = ()
     """What the model reads of real records: the names of `Loss.readings`, such as `encodings`."""
 
+    paired: bool = True
+    """Whether the parts of a record belong together: `Loss.paired`."""
+
+    @property
+    def given(self) -> tuple[Factor, ...]:
+        """The factors that records give, in order."""
+        return tuple(factor for factor in self.factors if factor.kind == "given")
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether each sample is made of a record whose image is its target: what the sample should be."""
+        return self.paired and bool(self.given)
+
     def place(self, factor: Factor) -> slice:
         """The indices of a factor in a latent vector."""
         start = sum(each.size for each in self.factors[: self.factors.index(factor)])

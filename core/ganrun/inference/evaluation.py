@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganrun.base.arithmetic import exact_float32
-from ganrun.base.errors import ContractError, GanrunError, IncompatibleError, NonFiniteError, PreflightError
+from ganrun.base.errors import ContractError, GanrunError, NonFiniteError, PreflightError
 from ganrun.base.frames import Frame, called
 from ganrun.base.launched import ALONE, Ranks
 from ganrun.base.ranks import gathered
@@ -124,9 +124,11 @@ class SharedEvaluation(Evaluation):
 
     def collect(self, into: C, *outputs: str, count: int, extractor: Extractor | None = None) -> C:
         """As `Evaluation.collect`."""
+        self._samples.check_outputs(outputs, extractor)
         found = self._samples.available
         if found is not None and count > found:
-            raise PreflightError(f"it asks for {count:,} samples, and there are {found:,}; say samples = {found}")
+            there = f"there are {found:,}{self._samples.limited_by}"
+            raise PreflightError(f"it asks for {count:,} samples, and {there}; say samples = {found}")
         return self._request(self._samples, into, outputs, count, extractor)
 
     def collect_real(
@@ -140,6 +142,7 @@ class SharedEvaluation(Evaluation):
         """As `Evaluation.collect_real`."""
         available = len(self._data.split(split))
         source = RealImages(self._data, split, self.device, self.model)
+        source.check_outputs(outputs, extractor)
         return self._request(source, into, outputs, available if count is None else min(count, available), extractor)
 
     def generated(self, count: int) -> Tensor:
@@ -173,11 +176,6 @@ class SharedEvaluation(Evaluation):
         return buffer.tensors()[0]
 
     def _request(self, source: Source, into: C, outputs: tuple[str, ...], count: int, extractor: Extractor | None) -> C:
-        known = {*source.outputs, *(extractor.outputs if extractor else ())}
-        for output in outputs:
-            if output not in known:
-                there = ", ".join(sorted(known))
-                raise IncompatibleError(f'it asks for "{output}" of the {source.name}, and there are only {there}')
         request = _Request(into, outputs, count, extractor, self._work)
         self._passes.setdefault(source.name, _Pass(source)).requests.append(request)
         return into

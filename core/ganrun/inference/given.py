@@ -43,7 +43,7 @@ class GivenRecords:
         check_given_factors(spec)
         self._data = data
         self._spec = spec
-        self.names = tuple(each.name for each in spec.factors if each.kind == "given")
+        self.names = tuple(each.name for each in spec.given)
         """Of the given factors."""
         self._device = device
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
@@ -61,13 +61,14 @@ class GivenRecords:
         places = self._order(len(array))[np.arange(start, start + count) % len(array)]
         return to_unit_range(rows_of(array, places).to(self._device))
 
+    @property
+    def count(self) -> int:
+        """Number of records; after the last one the first follows."""
+        return max(len(self._split.beside[name]) for name in self.names)
+
     @cached_property
     def _named_split(self) -> tuple[str, Split]:
-        """The test split, or the train split where there is no other, with its name."""
-        try:
-            return "test", self._data.split("test")
-        except DataError:
-            return "train", self._data.split("train")
+        return given_split(self._data)
 
     @property
     def _split(self) -> Split:
@@ -78,6 +79,18 @@ class GivenRecords:
         if count not in self._orders:
             self._orders[count] = fixed_order(count, self._named_split[0])
         return self._orders[count]
+
+
+def given_split(data: Data) -> tuple[str, Split]:
+    """The split whose records samples are made of, with its name: test, or train where there is no other.
+
+    Args:
+        data: Prepared.
+    """
+    try:
+        return "test", data.split("test")
+    except DataError:
+        return "train", data.split("train")
 
 
 def with_given(latents: Tensor, spec: ModelSpec, records: Mapping[str, Tensor]) -> Tensor:
@@ -92,9 +105,8 @@ def with_given(latents: Tensor, spec: ModelSpec, records: Mapping[str, Tensor]) 
     Raises:
         IncompatibleError: if one is missing, or is not of the factor's size.
     """
-    given = [each for each in spec.factors if each.kind == "given"]
-    filled = latents.clone() if given else latents
-    for factor in given:
+    filled = latents.clone() if spec.given else latents
+    for factor in spec.given:
         if factor.name not in records:
             raise IncompatibleError(f'the latents hold the record field "{factor.name}", which is missing here')
         rows, shape = records[factor.name], (len(latents), factor.size)
@@ -111,9 +123,7 @@ def check_given_factors(spec: ModelSpec) -> None:
     Raises:
         IncompatibleError: if it does not; the message is about the loss.
     """
-    for factor in spec.factors:
-        if factor.kind != "given":
-            continue
+    for factor in spec.given:
         if factor.name not in spec.fields:
             known = f"its fields are {', '.join(spec.fields)}" if spec.fields else "it has none"
             raise IncompatibleError(

@@ -26,7 +26,8 @@ from ganrun.contracts.specs import ModelSpec
 from ganrun.contracts.views import View
 from ganrun.inference.given import GivenRecords, with_given
 from ganrun.inference.readings import reading_of
-from ganrun.inference.sources import SAMPLES_PER_BATCH, seeded_batches
+from ganrun.inference.samples import seeded_batches
+from ganrun.inference.sources import SAMPLES_PER_BATCH
 from ganrun.inference.translating import Progress, translated
 from ganrun.recipe.faults import Owner, setting_faults
 
@@ -202,7 +203,7 @@ class Model:
         Raises:
             RequestError: if there are given factors and no data.
         """
-        names = [factor.name for factor in self.spec.factors if factor.kind == "given"]
+        names = [factor.name for factor in self.spec.given]
         if not names:
             return None
         if self._data is None:

@@ -1,25 +1,26 @@
-"""Sources of an evaluation's rows: a model, a folder of pictures, or a split of the data; read batch by batch."""
+"""Sources of an evaluation's rows, read batch by batch: what they have in common, and the splits of the data."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ganrun.base.errors import ContractError, NonFiniteError
+from ganrun.base.errors import ContractError, IncompatibleError, NonFiniteError
 from ganrun.base.launched import Ranks
-from ganrun.base.randomness import derived_seed, isolated_random
+from ganrun.base.randomness import derived_seed
 from ganrun.contracts.data import Data, Split, to_uint8, to_unit_range
 from ganrun.contracts.evaluation import EvaluatedModel
+from ganrun.contracts.extractors import Extractor
 from ganrun.contracts.specs import DataSpec
 
 T = TypeVar("T")
@@ -84,108 +85,25 @@ class Source(ABC):
         """Number of rows; None if there is no limit."""
         return None
 
+    limited_by: ClassVar[str] = ""
+    """Why there is a limit, for messages, if it is not obvious."""
+
+    def check_outputs(self, wanted: Sequence[str], extractor: Extractor | None) -> None:
+        """Check that there are these outputs, of the rows or of an extractor.
+
+        Raises:
+            IncompatibleError: naming the first that is missing.
+        """
+        known = {*self.outputs, *(extractor.outputs if extractor else ())}
+        for output in wanted:
+            if output not in known:
+                there = ", ".join(sorted(known))
+                raise IncompatibleError(f'it asks for "{output}" of the {self.name}, and there are only {there}')
+
     @abstractmethod
     def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
         """The rows of rank below `count`, in batches of `SAMPLES_PER_BATCH`; of several processes, each gets every
         batch whose turn is its own."""
-
-
-# ── Samples ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class SampleRows(Rows):
-    """Samples `(batch, …)` in the data set's format, with their latents `(batch, latent_size)` where they have any."""
-
-    def __init__(self, ranks: Tensor, samples: Tensor, latents: Tensor | None = None) -> None:
-        super().__init__(ranks)
-        self.samples = samples
-        self._latents = latents
-
-    @property
-    def latents(self) -> Tensor:
-        """`(batch, latent_size)`; samples read from files have none."""
-        return _given(self._latents, "latents")
-
-    @property
-    def pictures(self) -> Tensor:
-        """The samples."""
-        return self.samples
-
-
-@dataclass(frozen=True)
-class GeneratedSamples(Source):
-    """The samples of a model. Fixed seeds make sample i of the same weights the same in every evaluation.
-
-    Args:
-        draw: `draw(count, start)` returns `count` new latents from the current random stream, and their samples in
-            [-1, 1]; the first one is sample number `start`.
-        spec: The facts of the data.
-        device: Where the model computes.
-        seed: The run's seed.
-    """
-
-    outputs = ("samples", "latents")
-    name = "samples"
-
-    draw: Callable[[int, int], tuple[Tensor, Tensor]]
-    spec: DataSpec
-    device: torch.device
-    seed: int
-
-    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
-        """Whole batches: the last one may hold rows of higher rank."""
-        starts = range(at.number * SAMPLES_PER_BATCH, count, at.total * SAMPLES_PER_BATCH)
-        drawn = seeded_batches(self.draw, count, self.device, self.seed, at)
-        for start, (latents, made) in zip(starts, drawn, strict=True):
-            samples = as_data(made, self.spec, "samples")
-            yield SampleRows(torch.arange(start, start + len(samples), device=self.device), samples, latents)
-
-
-@dataclass(frozen=True)
-class FoundSamples(Source):
-    """Samples read from files, in the data set's format: `(count, …)`. They have no latents."""
-
-    outputs = ("samples",)
-    name = "samples"
-
-    found: Tensor
-    device: torch.device
-
-    @property
-    def available(self) -> int:
-        """All of them."""
-        return len(self.found)
-
-    def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
-        """A fixed random choice of `count`, in order."""
-        chosen = chosen_batches(len(self.found), "pictures", count)
-        for places, ranks in islice(chosen, at.number, None, at.total):
-            samples = self.found[torch.from_numpy(places)].contiguous()  # an .npz may have its channels last
-            yield SampleRows(ranks.to(self.device), samples.to(self.device))
-
-
-def seeded_batches(
-    draw: Callable[[int, int], tuple[Tensor, Tensor]],
-    count: int,
-    device: torch.device,
-    seed: int,
-    at: Ranks = ALONE,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
-
-    Scores and `Model.sample` both draw here, so that both have the same samples.
-
-    Args:
-        draw: As in `GeneratedSamples`.
-        count: Number of samples needed.
-        device: Where the model computes.
-        seed: With the number of the batch, decides its samples.
-        at: Of several processes, each draws every batch whose turn is its own.
-    """
-    for number in range(at.number, ceil(count / SAMPLES_PER_BATCH), at.total):
-        with isolated_random(device, derived_seed(seed, "evaluation", number)):
-            batch = draw(SAMPLES_PER_BATCH, number * SAMPLES_PER_BATCH)
-        yield batch
 
 
 # ── Real images ───────────────────────────────────────────────────────────────────────────────────────────
@@ -242,7 +160,7 @@ class RealRows(Rows):
     @cached_property
     def labels(self) -> Tensor:
         """int64 `(batch,)`"""
-        return rows_of(_given(self._split.labels, "labels"), self._places).to(self._device)
+        return rows_of(required(self._split.labels, "labels"), self._places).to(self._device)
 
     def beside(self, name: str) -> Tensor:
         """The field of that name `(batch, *spec.fields[name])`, in the data set's format."""
@@ -260,7 +178,7 @@ class RealRows(Rows):
         return self._read[name]
 
     def _made(self, name: str) -> Tensor:
-        model, labels = _given(self._model, name), self._split.labels
+        model, labels = required(self._model, name), self._split.labels
         made = model.read(
             name,
             to_unit_range(self._stored),
@@ -272,7 +190,7 @@ class RealRows(Rows):
 
     def _field(self, name: str) -> Tensor:
         """A field as the split holds it. Of unpaired data, which may have fewer of it, the first follows the last."""
-        field = _given(self._split.beside.get(name), name)
+        field = required(self._split.beside.get(name), name)
         return rows_of(field, self._places % len(field)).to(self._device)
 
     @cached_property
@@ -317,17 +235,19 @@ class RealImages(Source):
             yield RealRows(ranks.to(self.device), whole, places, self.device, self.model, spec, number)
 
 
-def real_images(data: Data, count: int, split: str = "train") -> Tensor:
+def real_images(data: Data, count: int, split: str = "train", field: str = "images") -> Tensor:
     """`count` real images of a split, on the CPU: uint8, or points unchanged; the same for every model and metric.
 
     Args:
         data: Prepared.
         count: Number of images; all images if there are fewer.
         split: `train` or `test`.
+        field: A field of the data, for that part of the same records in place of the images.
     """
     whole = data.split(split)
+    array = whole.images if field == "images" else whole.beside[field]
     batches = chosen_batches(len(whole), split, count)
-    return torch.cat([in_data_format(rows_of(whole.images, places)) for places, _ in batches])
+    return torch.cat([in_data_format(rows_of(array, places)) for places, _ in batches])
 
 
 def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
@@ -372,7 +292,12 @@ def rows_of(array: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[places % len(array)]))
 
 
-def _given(value: T | None, name: str) -> T:
+def required(value: T | None, name: str) -> T:
+    """An output that there is.
+
+    Raises:
+        ContractError: if there is none.
+    """
     if value is None:
         raise ContractError(f"there are no {name}; a metric checks the spec before it asks for them")
     return value

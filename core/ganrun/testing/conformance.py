@@ -156,7 +156,7 @@ def _check_metric(component: type[Metric], settings: Any, spec: ModelSpec | None
         return torch.einsum("bn,n...->b...", latents, patterns).tanh()
 
     readings = {"reconstructions": lambda images: images / 2, "encodings": lambda images: images.flatten(1)[:, :2]}
-    evaluations = [evaluation_on(data, draw, step=1, readings=readings, decode=decode) for _ in range(2)]
+    evaluations = [evaluation_on(data, draw, spec=spec, step=1, readings=readings, decode=decode) for _ in range(2)]
     scores, again = (measured([metric], evaluation) for evaluation in evaluations)
     assert scores, "measure gives no score"
     bad = [score.name for score in scores if not math.isfinite(score.value)]

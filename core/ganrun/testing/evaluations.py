@@ -16,8 +16,9 @@ from ganrun.contracts.losses import Nets
 from ganrun.contracts.settings import Settings
 from ganrun.contracts.specs import ModelSpec
 from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.given import GivenRecords
 from ganrun.inference.readings import checked_rows
-from ganrun.inference.sources import GeneratedSamples
+from ganrun.inference.samples import GeneratedSamples
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,8 @@ def evaluation_on(
 
     Args:
         data: Prepared.
-        draw: `draw(count)` gives latents `(count, latent_size)` and samples `(count, *sample_shape)` in [-1, 1].
+        draw: `draw(count)` gives latents `(count, latent_size)` and samples `(count, *sample_shape)` in [-1, 1]. It is
+            called for batches of 256.
         spec: The facts of the model; those of the data alone unless given.
         step: Steps done.
         seed: The run's seed.
@@ -48,13 +50,15 @@ def evaluation_on(
         model: A whole model instead, such as `run.model`.
     """
     facts = dataclasses.replace(spec or ModelSpec.from_facts(data.spec().facts()), readings=tuple(readings or ()))
+    facts = facts if model is None else model.spec
     made_up = _MadeUpModel(facts, readings or {}, decode)
+    given = GivenRecords(data, facts, CPU) if facts.given else None
     return SharedEvaluation(
-        spec=facts if model is None else model.spec,
+        spec=facts,
         device=CPU,
         step=step,
         seed=seed,
-        samples=GeneratedSamples(lambda count, _: draw(count), facts, CPU, seed),
+        samples=GeneratedSamples(lambda count, _: draw(count), facts, CPU, seed, given),
         data=data,
         model=made_up if model is None else model,
     )

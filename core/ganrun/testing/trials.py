@@ -125,7 +125,7 @@ class _Linear(nn.Module):
         shift = sum(each.float().flatten(1).mean(1) if each.dim() > 1 else each.float() for each in conditions.values())
         outputs = self.layer(inputs.flatten(1)).tanh()
         outputs = outputs + 0.01 * shift[:, None] if isinstance(shift, Tensor) else outputs
-        return outputs.unflatten(1, self.spec.output_shape)  # type: ignore[no-any-return]
+        return outputs.unflatten(1, self.spec.output_shape or (1,))  # type: ignore[no-any-return]
 
 
 def values_of(terms: Terms) -> dict[str, Tensor]:

@@ -75,8 +75,12 @@ class ImageToImageLoss(Loss):
         return nets.generator(self.sources(batch))
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
-        """The images that the generator makes of the sources in latents."""
-        return nets.generator(latents.unflatten(1, self.source_shape))  # type: ignore[no-any-return,no-untyped-call]
+        """The images that the generator makes of the sources in latents, cut off at ±1.
+
+        So a generator may end without tanh: that of a residual network is the source and a correction.
+        """
+        sources: Tensor = latents.unflatten(1, self.source_shape)  # type: ignore[no-untyped-call]
+        return nets.generator(sources).clamp(-1, 1)
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
         """Sources for the generator, and what it makes of them for a discriminator."""

@@ -21,7 +21,7 @@ from ganrun.contracts.scores import Score
 from ganrun.contracts.specs import DataSpec, ModelSpec
 from ganrun.discovery.registry import Registry
 from ganrun.inference.evaluation import SharedEvaluation
-from ganrun.inference.sources import FoundSamples
+from ganrun.inference.samples import FoundSamples
 from ganrun.recipe.reader import load_component_config
 from ganrun.recipe.recipe import EvaluationConfig, MetricsConfig
 from ganrun.rehearsal.data import check_data

@@ -139,6 +139,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
             latent_size=loss.latent_size,
             factors=tuple(loss.factors()),
             readings=tuple(loss.readings()),
+            paired=loss.paired,
         )
         check_given_factors(whole)
     return whole, loss

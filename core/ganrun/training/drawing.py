@@ -27,7 +27,7 @@ class Drawing:
         self._run = run
         self._loss = loss
         self._device = run.model.device
-        self._has_given = any(factor.kind == "given" for factor in run.model.spec.factors)
+        self._has_given = bool(run.model.spec.given)
         self._frame = run_frames(run.recipe, run.recipe.loss)
         self._real = RealBatches(
             run.training_split,

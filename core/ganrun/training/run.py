@@ -17,7 +17,7 @@ from ganrun.base.signals import DeferredSignals
 from ganrun.contracts.data import Split
 from ganrun.contracts.scores import Score
 from ganrun.inference.evaluation import SharedEvaluation
-from ganrun.inference.sources import GeneratedSamples
+from ganrun.inference.samples import GeneratedSamples
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.rundir.contents import table_in
 from ganrun.rundir.directory import RunDirectory
@@ -167,7 +167,7 @@ class Run:
             device=model.device,
             step=self.step,
             seed=self.seed,
-            samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed),
+            samples=GeneratedSamples(model.draw, model.spec, model.device, self.seed, model.given),
             data=self.data,
             model=model,
             protocol={"ema_decay": decay, "seed": self.seed, **model.sampling_protocol, **self._unfinished()},

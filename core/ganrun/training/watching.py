@@ -13,8 +13,9 @@ from ganrun.contracts.data import Data, Split
 from ganrun.contracts.metrics import Metric
 from ganrun.contracts.specs import DataSpec
 from ganrun.inference.evaluation import SharedEvaluation
+from ganrun.inference.given import GivenRecords
 from ganrun.inference.model import Model
-from ganrun.inference.sources import GeneratedSamples
+from ganrun.inference.samples import GeneratedSamples
 from ganrun.recipe.recipe import Recipe
 from ganrun.rehearsal.stand_in import StandIn
 from ganrun.training.components import frame_of
@@ -33,7 +34,7 @@ def try_requests(recipe: Recipe, metrics: Sequence[Metric], model: Model, data: 
         RequestError: located at the metric's table, if there is no such thing, such as a reading that the loss does not
             have or a split that the data does not have, or if its `watch` fails.
     """
-    samples = GeneratedSamples(model.draw, model.spec, model.device, model.seed)
+    samples = GeneratedSamples(model.draw, model.spec, model.device, model.seed, model.given)
     for config, metric in zip(recipe.metrics, metrics, strict=True):
         with frame_of(recipe, config, "watch"):
             metric.watch(_evaluation(model, data, samples))
@@ -45,8 +46,9 @@ def try_unprepared(recipe: Recipe, metrics: Sequence[Metric], model: Model) -> N
     Raises:
         IncompatibleError: located at the metric's table.
     """
-    samples = GeneratedSamples(_draw_none, model.spec, model.device, model.seed)
     data = StandIn(model.spec, lambda name: _no_records(model.spec))
+    given = GivenRecords(data, model.spec, model.device) if model.spec.given else None
+    samples = GeneratedSamples(_draw_none, model.spec, model.device, model.seed, given)
     for config, metric in zip(recipe.metrics, metrics, strict=True):
         with frame_of(recipe, config, "watch"):
             try:

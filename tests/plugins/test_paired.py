@@ -1,0 +1,212 @@
+"""Scores of samples against their targets, where a loss makes each of them of a paired record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.contract import test_cyclegan, test_pix2pix
+from tests.families import MLP, Family, gan
+from torch import Tensor
+
+from ganrun import (
+    Buffer,
+    Data,
+    Factor,
+    IncompatibleError,
+    ModelSpec,
+    PreflightError,
+    RequestError,
+    Run,
+    Score,
+    Split,
+    load_registry,
+    to_uint8,
+)
+from ganrun.contracts.settings import parse_settings
+from ganrun.inference.evaluation import measured
+from ganrun.inference.given import GivenRecords
+from ganrun.recipe.recipe import Recipe
+from ganrun.rehearsal.stand_in import StandIn
+from ganrun.testing import assert_conforms, build, evaluation_on
+from ganrun.trained.scoring import Request, score
+from ganrun.training.assembly import check_recipe
+from ganrun_fidelity.paired import Paired
+
+CPU = torch.device("cpu")
+SHAPE = (3, 20, 24)
+SPEC = ModelSpec(SHAPE, fields={"source": SHAPE}, factors=(Factor("source", 1440, "given"),), latent_size=1440)
+
+TRANSLATED = Family({**test_pix2pix.TABLES, "data": {"use": "edges", "size": 16}}, (test_pix2pix.Plugin(),))
+UNPAIRED = Family({**test_cyclegan.TABLES, "data": {"use": "negatives", "size": 16}}, (test_cyclegan.Plugin(),))
+NOISE = Family({**gan(), **MLP, "data": {"use": "digits", "size": 16}})
+
+
+def pairs() -> tuple[Any, Any]:
+    """Two smooth pictures with noise, and the same with more noise: uint8."""
+    random, ramp = np.random.RandomState(7), np.add.outer(np.arange(20) * 7, np.arange(24) * 5)
+    first = (ramp + random.randint(0, 60, (2, *SHAPE))).clip(0, 255).astype(np.uint8)
+    return first, (first.astype(int) + random.randint(-25, 26, first.shape)).clip(0, 255).astype(np.uint8)
+
+
+def built(family: Family, metrics: Sequence[Mapping[str, Any]], folder: Path) -> Run:
+    """A run of the family with these metrics, before its first step."""
+    return build({**family.recipe(), "metric": metrics}, folder / "run", *family.plugins)
+
+
+def loaded(family: Family, metric: Mapping[str, Any], folder: Path) -> Recipe:
+    """Its recipe, in a file."""
+    return Family({**family.tables, "metric": [metric]}, family.plugins).loaded(folder)
+
+
+def unchanged(data: Data, **settings: Any) -> dict[str, Score]:
+    """The scores of a model that leaves sources as they are, by name."""
+    metric, given = Paired(parse_settings(Paired.Settings, settings), SPEC), GivenRecords(data, SPEC, CPU)
+    metric.prepare(data, CPU)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        return given.fill(torch.zeros(count, 1440), 0), given.rows("source", 0, count)
+
+    moment = evaluation_on(data, draw, spec=SPEC)
+    return {each.name: each for each in measured([metric], moment)}
+
+
+# ── Values ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "suffix", "psnr", "ssim", "l1"),
+    [
+        (
+            {},
+            "",
+            (24.729806672569268, 24.896649581649616),
+            (0.8016740682630784, 0.8166922841313135),
+            0.0495561002178649,
+        ),
+        (
+            {"channels": "y", "crop": 4},
+            "_y",
+            (29.9802191690993, 29.582414739750366),
+            (0.861840959344956, 0.8835225011913367),
+            0.027085041810841977,
+        ),
+    ],
+    ids=["rgb", "y"],
+)
+def test_they_are_those_of_scikit_image(
+    settings: dict[str, Any], suffix: str, psnr: tuple[float, ...], ssim: tuple[float, ...], l1: float
+) -> None:
+    """peak_signal_noise_ratio and structural_similarity of scikit-image 0.26, in float64, with data_range 255, the
+    Gaussian window of σ 1.5 and use_sample_covariance=False; Y by its rgb2ycbcr."""
+    first, second = pairs()
+    found = unchanged(StandIn(SPEC, lambda name: Split(second, None, {"source": first})), **settings)
+    expected = {"l1": l1, "psnr": np.mean(psnr), "ssim": np.mean(ssim)}
+    assert {name: each.value for name, each in found.items()} == {
+        f"{name}{suffix}": pytest.approx(value, rel=1e-9) for name, value in expected.items()
+    }
+    of_psnr = found[f"psnr{suffix}"]
+    assert of_psnr.error == pytest.approx(np.std(psnr) / 2**0.5)
+    assert [each.higher_is_better for each in found.values()] == [False, True, True]
+    crop, colours = (4, "Y of BT.601, 16 to 235") if suffix else (0, "RGB")
+    assert of_psnr.protocol.items() >= {"colours": colours, "crop": crop, "generated": 2, "split": "test"}.items()
+    assert found[f"ssim{suffix}"].protocol["window"] == "Gaussian 11×11, σ 1.5"
+
+
+def test_each_record_is_scored_once_against_its_own_image(tmp_path: Path) -> None:
+    """360 records are in two batches of an evaluation."""
+    run = built(TRANSLATED, [{"use": "paired"}], tmp_path)
+    scores = {each.name: each for each in measured(run.metrics, run.evaluation())}
+    assert run.model.given is not None
+    made, targets = (
+        to_uint8(each).double() / 255 for each in (run.model.sample(360), run.model.given.rows("images", 0, 360))
+    )
+    errors = (made - targets).flatten(1)
+    assert scores["l1"].value == pytest.approx(float(errors.abs().mean()), rel=1e-9)
+    assert scores["psnr"].value == pytest.approx(float(-10 * errors.square().mean(1).log10().mean()), rel=1e-9)
+    about = {"generated": 360, "split": "test", "colours": "grey", "real_digest": run.data.fingerprint("test")}
+    assert scores["psnr"].protocol.items() >= about.items() and scores["psnr"].protocol["seed"] == 3
+    drawn = {tuple(row) for row in targets.flatten(1).tolist()}
+    assert len(drawn) > 350, "other records, and not one again and again"
+
+
+def test_it_keeps_the_contract_of_metrics() -> None:
+    assert_conforms("metric", Paired, {"samples": 20}, replace(SPEC, sample_shape=(3, 32, 32)))
+
+
+# ── What is refused ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("family", "metric", "reason"),
+    [
+        (NOISE, {}, "samples have targets where a loss makes each of them of a paired record"),
+        (UNPAIRED, {}, "samples have targets where a loss makes each of them of a paired record"),
+        (TRANSLATED, {"channels": "y"}, "Y is made of colours, and the images have none"),
+        (TRANSLATED, {"crop": 3}, "SSIM's window is 11×11 pixels, and of the images 10×10 are left"),
+    ],
+    ids=["noise", "unpaired", "grey", "too small"],
+)
+def test_what_has_no_such_score_is_refused_by_check_at_the_metrics_line(
+    family: Family, metric: Mapping[str, Any], reason: str, tmp_path: Path
+) -> None:
+    recipe = loaded(family, {"use": "paired", **metric}, tmp_path)
+    with pytest.raises(IncompatibleError, match=reason) as caught:
+        check_recipe(recipe)
+    assert caught.value.where is not None and caught.value.where.startswith(f"{tmp_path / 'recipe.toml'}:")
+
+
+def test_lpips_is_not_measured_on_brightness(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"features are those of colours; name them in another \[\[metric\]\]"):
+        loaded(TRANSLATED, {"use": "paired", "channels": "y", "features": "lpips"}, tmp_path)
+
+
+def test_an_extractor_without_a_perceptual_distance_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match="it reads perceptual, and its features give only features"):
+        built(TRANSLATED, [{"use": "paired", "features": "classifier"}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ({"use": "paired", "samples": 361}, 'asks for 361 samples, but split "test" has 360 records'),
+        ({"use": "sliced-wasserstein", "samples": 361}, "361 samples, and there are 360, one for each record; say"),
+    ],
+    ids=["paired", "of the whole"],
+)
+def test_a_record_gives_no_second_sample(metric: Mapping[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match=reason):
+        built(TRANSLATED, [metric], tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unpaired_samples_have_no_targets_that_a_metric_could_ask_for(tmp_path: Path) -> None:
+    moment = built(UNPAIRED, [], tmp_path).evaluation()
+    with pytest.raises(IncompatibleError, match=r'"targets" of the samples, and there are only latents, samples$'):
+        moment.collect(Buffer(), "targets", count=3)
+
+
+def test_pictures_in_files_have_no_targets(tmp_path: Path) -> None:
+    np.savez(tmp_path / "drawn.npz", np.zeros((20, 16, 16, 1), np.uint8))
+    request = Request(tmp_path / "drawn.npz", "digits", ["paired"], ["data.size=16"], device="cpu")
+    with pytest.raises(IncompatibleError, match="pictures in files have none"):
+        score(request, load_registry())
+
+
+# ── Published protocols ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_fid_of_a_translation_is_that_of_all_test_records_against_the_test_images_of_its_domain(
+    tmp_path: Path,
+) -> None:
+    """As published ones of CycleGAN: the numbers of sources and of images differ."""
+    metric = {"use": "fid", "features": "classifier", "split": "test", "samples": 240}
+    run = built(UNPAIRED, [metric], tmp_path)
+    (fid,) = measured(run.metrics, run.evaluation())
+    assert fid.name == "fid_classifier" and fid.value > 0
+    assert fid.protocol.items() >= {"generated": 240, "real": 120, "split": "test"}.items()
