@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from torch import Tensor, cat
+import torch
+from torch import Tensor
 
 from ganrun import Extractor
 from ganrun_fidelity.doubles import in_float64
@@ -46,7 +47,7 @@ class PairErrors:
 
     def by_name(self) -> dict[str, Tensor]:
         """What was measured of each pair: `(count,)` in float64."""
-        return {name: cat(parts) for name, parts in self._errors.items()}
+        return {name: torch.cat(parts) for name, parts in self._errors.items()}
 
 
 def mean_absolute_error(first: Tensor, second: Tensor) -> Tensor:
@@ -105,11 +106,11 @@ class PerceptualDistances:
 
     def add(self, *batch: Tensor) -> None:
         """Take pictures and those that they should be, uint8 `(batch, channels, height, width)`."""
-        parts = (self._seen(each).split(PICTURES_AT_A_TIME) for each in batch)
+        parts = (torch.split(self._seen(each), PICTURES_AT_A_TIME) for each in batch)
         for pair in zip(*parts, strict=True):
             first, second = (self._extractor(each)["perceptual"] for each in pair)
             self._found.append((first - second).square().flatten(1).sum(1).cpu().double())
 
     def distances(self) -> Tensor:
         """Of each pair, float64 `(count,)`."""
-        return cat(self._found)
+        return torch.cat(self._found)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract import test_pix2pix
-from tests.families import BASE, ENCODED, MLP, PAIRED, POINTS, gan
+from tests.families import BASE, ENCODED, FAMILIES, MLP, POINTS, gan
 from tests.pair import Pair, one_thread
 
 from ganrun import load_registry, ranks
@@ -20,6 +19,8 @@ SAMPLES = 1100
 DRAWN = {"data": {"use": "synthetic", "size": 8, "classes": 3, "count": 1200, "test_count": 600}}
 WITH_FEATURES = ("fid", "kid", "precision-recall", "density-coverage", "inception-score", "nearest-neighbours")
 SMALL = {"kid": {"subset_size": 100, "subsets": 5}}
+
+PAIRED = FAMILIES["pix2pix"]
 
 CASES: dict[str, dict[str, Any]] = {
     "features, and codes that are read": {
@@ -46,14 +47,14 @@ CASES: dict[str, dict[str, Any]] = {
             {"use": "log-likelihood", "binarize": True, "importance_samples": 3, "real_samples": 520},
         ],
     },
-    "targets": {**PAIRED, "data": {"use": "edges", "size": 16}, "metric": [{"use": "paired"}]},
+    "targets": {**PAIRED.tables, "data": {"use": "edges", "size": 16}, "metric": [{"use": "paired"}]},
     "modes": {**gan(), **MLP, **POINTS, "metric": [{"use": "modes-covered", "samples": SAMPLES}]},
 }
 
 
 def scores(tables: Mapping[str, Any], folder: Path) -> dict[str, float]:
     """The scores of the weights that training begins with, as the first rank has them."""
-    run = build({**BASE, **tables}, folder / f"rank{ranks().number}", test_pix2pix.Plugin())
+    run = build({**BASE, **tables}, folder / f"rank{ranks().number}", *PAIRED.plugins)
     return {score.name: score.value for score in measured(run.metrics, run.evaluation(ranks()))}
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.contract import test_pix2pix
-from tests.families import BASE, PAIRED
+from tests.families import FAMILIES
 from torch import Tensor
 
 import ganrun
@@ -27,6 +26,7 @@ from ganrun_samples.target import Target
 
 CPU = torch.device("cpu")
 COUNT = 3
+FAMILY = FAMILIES["pix2pix"]
 
 
 def pixels(*shape: int, seed: int) -> Any:
@@ -115,13 +115,13 @@ def test_records_may_stand_side_by_side() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> ganrun.Run:
-    tables = {**BASE, **PAIRED, "train": {**BASE["train"], "steps": 2}, "samples": {}, "checkpoints": {}}
-    return train(tables, tmp_path_factory.mktemp("runs") / "run", test_pix2pix.Plugin())
+    tables = {**FAMILY.recipe(steps=2), "samples": {}, "checkpoints": {}}
+    return train(tables, tmp_path_factory.mktemp("runs") / "run", *FAMILY.plugins)
 
 
 @pytest.fixture
 def maker(run: ganrun.Run, monkeypatch: pytest.MonkeyPatch) -> Maker:
-    registry = registry_with(test_pix2pix.Plugin())
+    registry = registry_with(*FAMILY.plugins)
     monkeypatch.setattr(making, "find_saved_model", lambda path: find_saved_model(path, registry))
     return Maker(str(run.directory.path), "cpu")
 
@@ -149,7 +149,9 @@ def test_records_are_not_blended(maker: Maker, tmp_path: Path) -> None:
         maker.interpolate(Target(tmp_path / "one.png"), 3, 5, None, None)
 
 
-def test_readings_get_the_fields_of_the_records(maker: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_readings_get_the_fields_of_the_records(
+    run: ganrun.Run, maker: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     model, seen = maker._model, []
 
     def read(name: str, images: Tensor, beside: Any) -> Tensor:
@@ -159,7 +161,7 @@ def test_readings_get_the_fields_of_the_records(maker: Maker, monkeypatch: pytes
     spec = ganrun.ModelSpec(**{**vars(model.spec), "readings": ("reconstructions",)})
     monkeypatch.setattr(maker, "_model", SimpleNamespace(spec=spec, read=read))
     maker.reconstruct(Target(tmp_path / "one.png"), 300, None, "train")
-    split = test_pix2pix.Edges(test_pix2pix.Edges.Settings(size=8)).split("train")
+    split = run.data.split("train")
     images, sources = (torch.cat(each) for each in zip(*seen, strict=True))
     assert len(seen) == 2 and len(images) == 300
     sources_of = {image.tobytes(): split.beside["source"][row] for row, image in enumerate(split.images)}
