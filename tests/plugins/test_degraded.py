@@ -17,7 +17,10 @@ from torch.nn import functional
 
 from ganrun import Data, DataSpec, GanrunError, RequestError, RunDirectory, Split, hookimpl, unknown_split
 from ganrun.cli import main
-from ganrun.testing import assert_conforms, build, train
+from ganrun.commands.data import _row
+from ganrun.discovery.made_with import MadeWith
+from ganrun.recipe.handed_out import handed_out
+from ganrun.testing import assert_conforms, build, registry_with, train
 from ganrun_datasets.degraded import data as degraded
 from ganrun_datasets.degraded.data import Degraded
 
@@ -256,6 +259,8 @@ def test_files_of_the_other_data_set_may_move_and_may_not_change(tmp_path: Path)
     train(recipe(of={"use": "image-folder", "root": str(folder), "size": 8}, noise=4.0), tmp_path / "run")
     facts = RunDirectory(tmp_path / "run").environment()["data"]
     assert facts["files"].keys() == {str(folder)} and facts["of"]["skipped"] == 0 and facts["transform"]["noise"] == 4.0
+    given_away = handed_out(tmp_path / "run/recipe.toml", registry_with(), MadeWith())
+    assert str(tmp_path) not in given_away and "noise = 4.0" in given_away
     moved = folder.rename(tmp_path / "elsewhere")
     call = ["resume", str(tmp_path / "run"), "--set", "train.steps=2"]
     refused = CliRunner().invoke(main, call)
@@ -286,9 +291,6 @@ class Guest(Degraded):
 
 
 def test_a_part_with_a_default_is_built_where_data_is_listed() -> None:
-    from ganrun.commands.data import _row
-    from ganrun.testing import registry_with
-
     registry = registry_with(Guests())
     assert _row(registry.find("data", "guests"), registry) == ("1×32×32", "10", "needs no files")
     assert _row(registry.find("data", "degraded"), registry) == ("", "", "set by of")
