@@ -168,7 +168,7 @@ def test_a_cycle_is_read_of_images_alone_and_scored_where_sources_are_fewer(tmp_
     assert there is not None
     torch.testing.assert_close(run.model.reconstruct(images), run.model.decode(there))
     assert {"mse", "psnr", "ssim"} <= run.scores.keys()
-    assert (tmp_path / "run/reconstructions/step_00000004.png").is_file()
+    assert (tmp_path / "run/samples/step_00000004.png").is_file()
 
 
 def broken_and_whole(folder: Path) -> list[dict[str, dict[str, Tensor]]]:
