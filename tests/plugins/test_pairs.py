@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tomli_w
+from click.testing import CliRunner
 from PIL import ExifTags, Image
 
-from ganrun import Data, DataError, RequestError
-from ganrun.testing import assert_conforms, build
+from ganrun import Data, DataError
+from ganrun.cli import main
+from ganrun.testing import assert_conforms
 from ganrun_datasets.pairs.paired import PairedFolders
 from ganrun_datasets.pairs.unpaired import UnpairedFolders
 
@@ -276,8 +279,11 @@ def test_a_loss_that_learns_from_pairs_refuses_unpaired_data_at_its_line(tmp_pat
         **{slot: {"use": "mlp", "hidden": [2]} for slot in ("generator", "discriminator")},
         **dict.fromkeys(("samples", "progress", "mlflow"), False),
     }
-    with pytest.raises(
-        RequestError, match=r"\.toml:\d+: \[data\] unpaired-folders .*its source and its images are no pairs"
-    ):
-        build(recipe, tmp_path / "run")
-    build({**recipe, "data": {**recipe["data"], "use": "paired-folders", "layout": "folders"}}, tmp_path / "run")
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps(recipe))
+    result = CliRunner().invoke(main, ["check", str(path)])
+    line = path.read_text().splitlines().index("[data]") + 1
+    assert result.exit_code == 2 and f"{path}:{line}: [data] unpaired-folders" in result.output, result.output
+    assert "its images and their source are no pairs" in result.output
+    path.write_text(path.read_text().replace("unpaired-folders", "paired-folders"))
+    assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 0

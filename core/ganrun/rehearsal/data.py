@@ -23,8 +23,6 @@ from ganrun.rehearsal.arrays import BYTES, Column, check_column, check_is_array,
 RESERVED = (*IMAGE_OUTPUTS, "encodings", "reconstructions", "samples", "latents", "class")
 """What metrics request, or a loss calls a factor, by a name that no record field may have."""
 
-UNPAIRED = "its {} and its images are no pairs, and the loss learns from pairs; use a loss for unpaired data"
-
 
 def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
     """Check prepared data against its spec; returns its manifest, as JSON, with the `fingerprints` of all splits.
@@ -37,14 +35,12 @@ def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
         paired: Whether row i of each field belongs to image i, as `Loss.paired` says.
 
     Raises:
-        DataError: for the first clause that is broken, or if the data is not `paired`, and must be.
+        DataError: for the first clause that is broken.
     """
     with method("spec"):
         spec = data.spec()
     check_spec(spec)
     _check_class_names(data, spec)
-    if paired and spec.fields and not data.paired:
-        raise DataError(UNPAIRED.format(", ".join(spec.fields)))
     splits = {name: split for name in SPLITS if (split := _split(data, name)) is not None}
     for name, split in splits.items():
         tried = _Tried(name, split, spec, paired)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ganrun.base.reading import opened
-from ganrun.contracts.outside import local_paths
 from ganrun.contracts.settings import dump_settings
 from ganrun.recipe.recipe import ComponentConfig, Recipe
 
@@ -25,9 +24,9 @@ def digests_of_files(recipe: Recipe) -> dict[str, str]:
 
 def _paths_of(component: ComponentConfig) -> Iterator[tuple[str, Path]]:
     settings = dump_settings(component.settings)
-    for name in local_paths(component.registered.cls.Settings):
-        if isinstance(path := settings.get(name), str):
-            yield ".".join(map(str, (*component.key, name))), Path(path)
+    for key in component.paths():
+        if isinstance(path := settings.get(str(key[-1])), str):
+            yield ".".join(map(str, key)), Path(path)
 
 
 def _digest(path: Path) -> str | None:

@@ -93,13 +93,19 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
 
     Raises:
         DataError: if the data's spec is none.
-        IncompatibleError: if the recipe moves samples that are no images, or as `loss_for`.
+        IncompatibleError: if the recipe moves samples that are no images, or the loss learns from pairs and the data
+            has none, or as `loss_for`.
     """
     with frame_of(recipe, recipe.data, "spec"):
         spec = data.spec()
         check_spec(spec)
         _check_moves(recipe, spec)
-    return loss_for(recipe, spec, recipe.train.seed)
+    whole, loss = loss_for(recipe, spec, recipe.train.seed)
+    with frame_of(recipe, recipe.data, "spec"):
+        if loss.paired and spec.fields and not data.paired:
+            text = f"its images and their {', '.join(spec.fields)} are no pairs, and the loss learns from pairs"
+            raise IncompatibleError(f"{text}; use a loss for unpaired data")
+    return whole, loss
 
 
 def _check_moves(recipe: Recipe, spec: DataSpec) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 import ganrun
-from ganrun_datasets.pairs.base import SOURCE, TwoSides, TwoSidesSettings, layout_of
+from ganrun_datasets.pairs.base import SOURCE, TwoSides, TwoSidesSettings, layout_of, log
 from ganrun_datasets.pairs.sides import LISTED, Sides, find_sides, matched
 from ganrun_datasets.pictures.data import Layout
 from ganrun_datasets.pictures.decoding import decode
@@ -60,7 +60,10 @@ class PairedFolders(TwoSides):
         Raises:
             DataError: if they do not.
         """
-        if self.settings.layout == "folders" and self.settings.crop == "centre":
+        if isinstance(self._found, FolderLayout):
+            for note in self._found.notes:
+                log.warning("%s: %s", self._source.path, note)
+        elif self.settings.crop == "centre":
             self._check_sides()
         super().prepare()
 
