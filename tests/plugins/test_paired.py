@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor
 from ganrun import (
     Buffer,
     Data,
+    Extractor,
     Factor,
     IncompatibleError,
     ModelSpec,
@@ -24,6 +25,7 @@ from ganrun import (
     Run,
     Score,
     Split,
+    hookimpl,
     load_registry,
     to_uint8,
 )
@@ -202,18 +204,38 @@ def test_pictures_in_files_have_no_targets(tmp_path: Path) -> None:
         score(request, load_registry())
 
 
+class Pixels(Extractor):
+    """Features that are the pixels."""
+
+    suffix, key = "pixels", "pixels"
+    protocol: ClassVar[Mapping[str, str | int | float | bool]] = {"extractor": "pixels"}
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        return {"features": images.flatten(1).float()}
+
+
+class Offering:
+    """Offers the extractor."""
+
+    @hookimpl
+    def ganrun_extractors(self) -> dict[str, type[Extractor]]:
+        return {"pixels": Pixels}
+
+
 # ── Published protocols ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_fid_of_a_translation_is_that_of_all_test_records_against_the_test_images_of_its_domain(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As published ones of CycleGAN: the numbers of sources and of images differ."""
-    given = built(UNPAIRED, [], tmp_path / "data").model.given
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+    family = UNPAIRED._replace(plugins=(*UNPAIRED.plugins, Offering()))
+    given = built(family, [], tmp_path / "data").model.given
     assert given is not None
-    metric = {"use": "fid", "features": "classifier", "split": "test", "samples": given.count}
-    run = built(UNPAIRED, [metric], tmp_path)
+    metric = {"use": "fid", "features": "pixels", "split": "test", "samples": given.count}
+    run = built(family, [metric], tmp_path)
     (fid,) = measured(run.metrics, run.evaluation())
     images = len(run.data.split("test"))
-    assert fid.name == "fid_classifier" and fid.value > 0 and images != given.count
+    assert fid.name == "fid_pixels" and fid.value > 0 and images != given.count
     assert fid.protocol.items() >= {"generated": given.count, "real": images, "split": "test"}.items()
