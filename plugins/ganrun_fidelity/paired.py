@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -24,7 +24,8 @@ from ganrun import (
     given_split,
 )
 from ganrun_fidelity.floors import ScoreProtocol
-from ganrun_fidelity.pairs import MEASURES, PairErrors, PerceptualDistances, cropped, luma
+from ganrun_fidelity.pairs import MEASURES, Enlarging, PairErrors, PerceptualDistances, cropped, luma
+from ganrun_fidelity.real_images import Once, Pending
 from ganrun_fidelity.structural import SIGMA, WINDOW
 
 NAMES = "l1", "psnr", "ssim"
@@ -38,7 +39,8 @@ class Paired(Metric):
     that equals its target counts as if one value were off by one step. `ssim`: structural similarity (Wang et al. 2004,
     doi:10.1109/TIP.2003.819861, equation 13), with its Gaussian window of 11×11 pixels and σ = 1.5, over all positions
     where the window fits, averaged over channels. With `features`, also `lpips`; lower is better. On brightness, by
-    `channels = "y"`, they are named `l1_y`, `psnr_y` and `ssim_y`.
+    `channels = "y"`, they are named `l1_y`, `psnr_y` and `ssim_y`; with `baseline`, those of the sources themselves are
+    named `psnr_of_source` or `psnr_y_of_source`, and so on.
     """
 
     parts = {"features": "extractor"}
@@ -67,11 +69,16 @@ class Paired(Metric):
                 raise ValueError("features are those of colours; name them in another [[metric]]")
             return channels
 
+        baseline: bool = False
+        """Whether to score the sources themselves, too, which a model should beat; smaller ones are enlarged by bicubic
+        interpolation. They are measured once in a run."""
+
     settings: Settings
 
     def __init__(self, settings: Settings, spec: ModelSpec, extractor: Extractor | None = None) -> None:
         super().__init__(settings, spec)
         self._extractor = extractor
+        self._of_sources = Once(self._request_of_sources)
         channels, *sides = spec.image_shape
         if not spec.has_targets:
             raise IncompatibleError(
@@ -83,6 +90,8 @@ class Paired(Metric):
         if min(sides) - 2 * settings.crop < WINDOW:
             left = "×".join(str(side - 2 * settings.crop) for side in sides)
             raise IncompatibleError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and of the images {left} are left")
+        if settings.baseline:
+            _check_comparable(spec.fields[spec.given[0].name], spec.image_shape)
 
     def prepare(self, data: Data, device: torch.device) -> None:
         """Count the records.
@@ -101,8 +110,8 @@ class Paired(Metric):
     def watch(self, evaluation: Evaluation) -> None:
         """Ask for samples and their targets."""
         pairs, count = ("samples", "targets"), self._count
-        errors = PairErrors({name: MEASURES[name] for name in NAMES}, self._seen)
-        self._errors = evaluation.collect(errors, *pairs, count=count)
+        self._errors = evaluation.collect(self._new_errors(), *pairs, count=count)
+        self._pending = self._of_sources.watch(evaluation) if self.settings.baseline else dict[str, Tensor]
         if self._extractor is not None:
             distances = PerceptualDistances(self._extractor, self._without_border)
             self._distances = evaluation.collect(distances, *pairs, count=count)
@@ -112,13 +121,27 @@ class Paired(Metric):
         return [*self._scores()]
 
     def _scores(self) -> Iterator[Score]:
-        suffix, window = "_y" if self._is_luma else "", f"Gaussian {WINDOW}×{WINDOW}, σ {SIGMA}"
-        for name, each in self._errors.by_name().items():
-            about = {**self._protocol, **({"window": window} if name == "ssim" else {})}
-            yield self._score(f"{name}{suffix}", each, about, higher_is_better=name != "l1")
+        yield from self._of_pixels(self._errors.by_name(), "")
+        yield from self._of_pixels(self._pending(), "_of_source")
         if self._extractor is not None:
             about = {**self._extractor.protocol, **self._protocol}
             yield self._score(self._extractor.suffix, self._distances.distances(), about, higher_is_better=False)
+
+    def _of_pixels(self, found: Mapping[str, Tensor], of: str) -> Iterator[Score]:
+        suffix, window = "_y" if self._is_luma else "", f"Gaussian {WINDOW}×{WINDOW}, σ {SIGMA}"
+        for name, each in found.items():
+            about = {**self._protocol, **({"window": window} if name == "ssim" else {})}
+            yield self._score(f"{name}{suffix}{of}", each, about, higher_is_better=name != "l1")
+
+    def _request_of_sources(self, evaluation: Evaluation) -> Pending[Mapping[str, Tensor]]:
+        """The errors of the records' sources, enlarged to the size of their images."""
+        errors, name = self._new_errors(), self.spec.given[0].name
+        enlarging = Enlarging(errors, self.spec.image_shape[1:])
+        evaluation.collect_real(enlarging, name, "images", count=self._count, split=self._split)
+        return errors.by_name
+
+    def _new_errors(self) -> PairErrors:
+        return PairErrors({name: MEASURES[name] for name in NAMES}, self._seen)
 
     def _score(self, name: str, each: Tensor, protocol: ScoreProtocol, *, higher_is_better: bool) -> Score:
         error = float(each.std(correction=0) / len(each) ** 0.5)
@@ -147,3 +170,9 @@ class Paired(Metric):
     def _seen(self, pictures: Tensor) -> Tensor:
         inside = self._without_border(pictures)
         return luma(inside) if self._is_luma else inside
+
+
+def _check_comparable(source: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Check that a source is an image of the same channels, and no larger."""
+    if len(source) != 3 or source[0] != image[0] or source[1] > image[1] or source[2] > image[2]:
+        raise IncompatibleError(f"sources of shape {source} are compared with no images of {image}; leave baseline out")

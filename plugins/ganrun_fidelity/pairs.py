@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ganrun import Extractor
+from ganrun import Extractor, to_uint8, to_unit_range
 from ganrun_fidelity.doubles import in_float64
 from ganrun_fidelity.structural import ssim
 
@@ -48,6 +49,27 @@ class PairErrors:
     def by_name(self) -> dict[str, Tensor]:
         """What was measured of each pair: `(count,)` in float64."""
         return {name: torch.cat(parts) for name, parts in self._errors.items()}
+
+
+class Enlarging:
+    """Passes pairs of pictures on, the first ones enlarged by bicubic interpolation with a = −½, as Pillow's.
+
+    Args:
+        into: Gets the pairs.
+        sides: Height and width of the second ones.
+    """
+
+    def __init__(self, into: PairErrors, sides: tuple[int, int]) -> None:
+        self._into = into
+        self._sides = sides
+
+    def add(self, *batch: Tensor) -> None:
+        """Take smaller pictures, or equally large ones, and those that they should be: uint8."""
+        first, second = batch
+        if first.shape[2:] != self._sides:
+            enlarged = F.interpolate(to_unit_range(first), self._sides, mode="bicubic", antialias=True)
+            first = to_uint8(enlarged)
+        self._into.add(first, second)
 
 
 def mean_absolute_error(first: Tensor, second: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, is_interpolated, most_active
 from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
 from ganrun_samples.scatter import scatter
-from ganrun_samples.sheets import column_count, image_fields, sheet
+from ganrun_samples.sheets import image_fields, sheet
 from ganrun_samples.target import Target
 
 log = logging.getLogger("ganrun")
@@ -96,7 +96,7 @@ class Maker:
         elif is_plane:
             target.write(scatter(self._real(total), torch.cat([points.cpu() for points in made])))
         elif image_fields(self._model.spec) and len(labels) == 1:
-            target.write(self._sheet(torch.cat([*map(shown, made)]), columns))
+            target.write(sheet(self._model, torch.cat([*map(shown, made)]), columns))
         else:
             columns = columns or (count if len(labels) > 1 else ceil(sqrt(count)))
             target.write(image_grid(torch.cat([*map(shown, made)]), columns).numpy())
@@ -105,7 +105,7 @@ class Maker:
         """Interpolations from `count` samples to as many others, one per row."""
         self._check_images()
         if not is_interpolated(self._model.spec):
-            raise IncompatibleError("the latents hold records of the data and nothing else: none are between others")
+            raise IncompatibleError("the latents hold only records of the data, and nothing lies between two records")
         _check_size(count, MAX_ROWS, "rows")
         rows = pictures.interpolations(self._model, self._latents(2 * count, seed, label), columns)
         _write_strip(target, rows, "from one sample to another")
@@ -211,11 +211,6 @@ class Maker:
             return count
         log.warning("the data has %s records to make samples of, so there are not %s", given.count, count)
         return given.count
-
-    def _sheet(self, made: Tensor, across: int | None) -> pictures.Picture:
-        """Samples beside the records that they are made of, `across` of them in a row; by default about a square."""
-        usual = round(sqrt(len(made) / column_count(self._model.spec)))
-        return sheet(self._model, made, across or max(1, usual))
 
     def _real(self, count: int, split: str | None = None, field: str = "images") -> Tensor:
         return pictures.real_samples(self._saved.data(self._data_overrides), count, split, field)

@@ -43,7 +43,7 @@ def record_sheet(run: Run, count: int) -> Picture:
     """The first records, at most eight, each with what was made of it."""
     given = run.model.given
     assert given is not None, "samples are made of records"
-    return sheet(run.model, _samples(run, min(ROWS, count, given.count)))
+    return sheet(run.model, _samples(run, min(ROWS, count, given.count)), across=1)
 
 
 def reconstruction_pairs(run: Run, columns: int) -> Picture:

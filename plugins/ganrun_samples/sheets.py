@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, sqrt
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ def image_fields(spec: ModelSpec) -> list[str]:
     return [factor.name for factor in spec.given if are_images(spec.fields[factor.name])]
 
 
-def sheet(model: Model, made: Tensor, across: int = 1) -> Picture:
+def sheet(model: Model, made: Tensor, across: int | None = None) -> Picture:
     """Records in rows: source, sample, target; the parts of a mask that are missing are shown on the source.
 
     A source that is smaller is enlarged by whole pixels, and beside it stands its bicubic enlargement. Where the loss
@@ -46,11 +46,11 @@ def sheet(model: Model, made: Tensor, across: int = 1) -> Picture:
     Args:
         model: Its samples are made of images of the data.
         made: Its first samples, uint8 or in [-1, 1].
-        across: Records side by side.
+        across: Records side by side; about a square unless given.
     """
     columns = [*_columns(model, made)]
     sides = max(each.images.shape[2] for each in columns), max(each.images.shape[3] for each in columns)
-    rows = ceil(len(made) / across)
+    rows = ceil(len(made) / (across or max(1, round(sqrt(len(made) / len(columns))))))
     return captioned(
         [
             Grid(title, _fitted(images[start : start + rows], *sides), 1)
@@ -58,11 +58,6 @@ def sheet(model: Model, made: Tensor, across: int = 1) -> Picture:
             for title, images in columns
         ]
     )
-
-
-def column_count(spec: ModelSpec) -> int:
-    """About the number of images in a row."""
-    return len(image_fields(spec)) + 2
 
 
 def _columns(model: Model, made: Tensor) -> Iterator[Column]:

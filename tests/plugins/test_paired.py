@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.families import FAMILIES, MLP, Family, gan
 from torch import Tensor
 
 from ganrun import (
     Buffer,
     Data,
+    Extractor,
     Factor,
     IncompatibleError,
     ModelSpec,
@@ -24,8 +26,10 @@ from ganrun import (
     Run,
     Score,
     Split,
+    hookimpl,
     load_registry,
     to_uint8,
+    to_unit_range,
 )
 from ganrun.contracts.settings import parse_settings
 from ganrun.inference.evaluation import measured
@@ -143,6 +147,35 @@ def test_it_keeps_the_contract_of_metrics() -> None:
     assert_conforms("metric", Paired, {"samples": 20}, replace(SPEC, sample_shape=(3, 32, 32)))
 
 
+@pytest.mark.parametrize("factor", [1, 4])
+def test_the_baseline_is_the_source_enlarged_as_by_pillow(factor: int) -> None:
+    images = pairs()[0] // 2 + 64  # nothing is clipped
+    source = images[:, :, ::factor, ::factor].copy()
+    pillow = [Image.fromarray(each.transpose(1, 2, 0)).resize((24, 20), Image.Resampling.BICUBIC) for each in source]
+    errors = images / 255 - np.stack([np.asarray(each).transpose(2, 0, 1) for each in pillow]) / 255
+    spec = replace(SPEC, fields={"source": source.shape[1:]}, factors=(Factor("source", source[0].size, "given"),))
+    data = StandIn(spec, lambda name: Split(images, None, {"source": source}))
+    metric = Paired(Paired.Settings(baseline=True, crop=4), spec)
+    metric.prepare(data, CPU)
+    counted = [0, 0]
+
+    def evaluated() -> dict[str, Score]:
+        made = to_unit_range(torch.from_numpy(images[:1]))
+        moment = evaluation_on(data, lambda count: (torch.zeros(count, 1), made.expand(count, -1, -1, -1)), spec=spec)
+        metric.watch(moment)
+        counted[:] = counted[1], len(moment._passes)
+        return {each.name: each for each in measured([metric], moment)}
+
+    first, again = evaluated(), evaluated()
+    assert first["l1_of_source"].value == pytest.approx(np.abs(errors[..., 4:-4, 4:-4]).mean(), abs=1 / 255)
+    assert factor == 1 or first["psnr_of_source"].value == pytest.approx(
+        np.mean(-10 * np.log10(np.square(errors[..., 4:-4, 4:-4]).mean((1, 2, 3)))), abs=0.05
+    )
+    assert counted == [2, 1], "the sources are read once"
+    assert {name: again[name].value for name in first} == {name: each.value for name, each in first.items()}
+    assert list(first) == ["l1", "psnr", "ssim", "l1_of_source", "psnr_of_source", "ssim_of_source"]
+
+
 # ── What is refused ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -163,6 +196,13 @@ def test_what_has_no_such_score_is_refused_by_check_at_the_metrics_line(
     with pytest.raises(IncompatibleError, match=reason) as caught:
         check_recipe(recipe)
     assert caught.value.where is not None and caught.value.where.startswith(f"{tmp_path / 'recipe.toml'}:")
+
+
+@pytest.mark.parametrize("source", [(1, 20, 24), (3, 40, 24)], ids=["grey", "larger"])
+def test_a_baseline_has_the_channels_of_the_images_and_is_no_larger(source: tuple[int, ...]) -> None:
+    spec = replace(SPEC, fields={"source": source})
+    with pytest.raises(IncompatibleError, match=r"are compared with no images of \(3, 20, 24\); leave baseline out"):
+        Paired(Paired.Settings(baseline=True), spec)
 
 
 def test_lpips_is_not_measured_on_brightness(tmp_path: Path) -> None:
@@ -202,18 +242,38 @@ def test_pictures_in_files_have_no_targets(tmp_path: Path) -> None:
         score(request, load_registry())
 
 
+class Pixels(Extractor):
+    """Features that are the pixels."""
+
+    suffix, key = "pixels", "pixels"
+    protocol: ClassVar[Mapping[str, str | int | float | bool]] = {"extractor": "pixels"}
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        return {"features": images.flatten(1).float()}
+
+
+class Offering:
+    """Offers the extractor."""
+
+    @hookimpl
+    def ganrun_extractors(self) -> dict[str, type[Extractor]]:
+        return {"pixels": Pixels}
+
+
 # ── Published protocols ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_fid_of_a_translation_is_that_of_all_test_records_against_the_test_images_of_its_domain(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As published ones of CycleGAN: the numbers of sources and of images differ."""
-    given = built(UNPAIRED, [], tmp_path / "data").model.given
+    monkeypatch.setenv("GANRUN_CACHE", str(tmp_path / "cache"))
+    family = UNPAIRED._replace(plugins=(*UNPAIRED.plugins, Offering()))
+    given = built(family, [], tmp_path / "data").model.given
     assert given is not None
-    metric = {"use": "fid", "features": "classifier", "split": "test", "samples": given.count}
-    run = built(UNPAIRED, [metric], tmp_path)
+    metric = {"use": "fid", "features": "pixels", "split": "test", "samples": given.count}
+    run = built(family, [metric], tmp_path)
     (fid,) = measured(run.metrics, run.evaluation())
     images = len(run.data.split("test"))
-    assert fid.name == "fid_classifier" and fid.value > 0 and images != given.count
+    assert fid.name == "fid_pixels" and fid.value > 0 and images != given.count
     assert fid.protocol.items() >= {"generated": given.count, "real": images, "split": "test"}.items()

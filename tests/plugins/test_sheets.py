@@ -73,7 +73,7 @@ def test_missing_parts_are_shown_on_the_source() -> None:
     squares = torch.tensor([255, 190], dtype=torch.uint8).repeat(8)
     for row in range(4, 8):
         source[:, 0, row, 2:12] = squares.roll(row)[2:12]
-    assert is_sheet(sheet(model, made), source=source, made=made, target=stored(model, "images"))
+    assert is_sheet(sheet(model, made, 1), source=source, made=made, target=stored(model, "images"))
 
 
 def test_a_small_source_is_enlarged_by_whole_pixels_and_by_bicubic_interpolation() -> None:
@@ -83,7 +83,7 @@ def test_a_small_source_is_enlarged_by_whole_pixels_and_by_bicubic_interpolation
     expected = np.stack([np.asarray(each.resize((16, 20), Image.Resampling.BICUBIC)) for each in pillow])
     assert abs(columns["bicubic"].permute(0, 2, 3, 1).numpy().astype(int) - expected).max() <= 1
     columns["source"] = stored(model, "source").repeat_interleave(4, 2).repeat_interleave(4, 3)
-    assert is_sheet(sheet(model, made_of(3, 20, 16)), **columns) and next(iter(columns)) == "source"
+    assert is_sheet(sheet(model, made_of(3, 20, 16), 1), **columns) and next(iter(columns)) == "source"
 
 
 def test_a_larger_source_keeps_its_pixels_and_odd_ratios_leave_a_margin() -> None:
@@ -92,14 +92,14 @@ def test_a_larger_source_keeps_its_pixels_and_odd_ratios_leave_a_margin() -> Non
     for name, images in framed.items():
         framed[name] = torch.full((COUNT, 1, 15, 15), 255, dtype=torch.uint8)
         framed[name][:, :, 1:13, 1:13] = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert is_sheet(sheet(model, made), source=stored(model, "source"), **framed)
+    assert is_sheet(sheet(model, made, 1), source=stored(model, "source"), **framed)
 
 
 def test_without_pairs_both_cycles_are_shown() -> None:
     model, made = model_of((1, 8, 8), paired=False, source=pixels(1, 8, 8, seed=0)), made_of(1, 8, 8)
     images = model.given.rows("images", 0, COUNT)
     there = {"source": stored(model, "source"), "made": made, "cycle": 255 - made, "image": to_uint8(images)}
-    assert is_sheet(sheet(model, made), **there, as_source=to_uint8(-images), cycle__of_images=to_uint8(images / 2))
+    assert is_sheet(sheet(model, made, 1), **there, as_source=to_uint8(-images), cycle__of_images=to_uint8(images / 2))
 
 
 def test_records_may_stand_side_by_side() -> None:
@@ -128,7 +128,7 @@ def maker(run: ganrun.Run, monkeypatch: pytest.MonkeyPatch) -> Maker:
 
 def test_a_run_draws_sheets_and_only_pictures_that_make_sense(run: ganrun.Run) -> None:
     drawn = np.asarray(Image.open(run.directory / "samples/step_00000002.png"))
-    assert np.array_equal(drawn, sheet(run.model, run.model.decode(run.model.fixed_latents(8))))
+    assert np.array_equal(drawn, sheet(run.model, run.model.decode(run.model.fixed_latents(8)), 1))
     assert {"samples", "real-and-generated", "neighbours", "curves", "time-lapse"} <= run.last_files.keys()
     assert not {"interpolation", "traversal", "reconstructions"} & run.last_files.keys()
 
@@ -145,7 +145,7 @@ def test_a_folder_of_samples_holds_them_alone_and_each_record_once(
 
 
 def test_records_are_not_blended(maker: Maker, tmp_path: Path) -> None:
-    with pytest.raises(IncompatibleError, match="hold records of the data and nothing else"):
+    with pytest.raises(IncompatibleError, match="nothing lies between two records"):
         maker.interpolate(Target(tmp_path / "one.png"), 3, 5, None, None)
 
 
