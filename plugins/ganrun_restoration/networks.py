@@ -30,7 +30,8 @@ class DnCnn(Network):
 
     Zhang et al. 2017 (arXiv:1608.03981), section III: convolution and ReLU; convolutions with batch norm and ReLU; a
     last convolution. What they make of the source y is the residual R(y), and the output is y − R(y), not bounded.
-    Weights start as He et al. propose, N(0, 2 / (9 channels)). Takes pictures of any size; a mask is a further channel.
+    Weights start as He et al. propose, N(0, 2 / (9 channels)), but those of the last convolution at 0, so that training
+    starts from the source. Takes pictures of any size; a mask is a further channel.
     """
 
     class Settings(ganrun.Settings):
@@ -54,6 +55,7 @@ class DnCnn(Network):
             nn.Conv2d(width, channels, 3, padding=1),
         )
         self.apply(_he_init)
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, sources: Tensor) -> Tensor:
         """Pictures `(batch, *spec.inputs)` to `(batch, *spec.outputs)`."""

@@ -23,7 +23,7 @@ from ganrun.training.runner import execute
 
 RECIPES = sorted(shipped_recipes().glob("*.toml"))
 ROOT = Path(__file__).parents[2]
-WIDTHS = ("cardinality", "class_size", "feature_maps", "hidden", "style_size", "widest", "widths")
+WIDTHS = ("bottleneck", "cardinality", "class_size", "feature_maps", "hidden", "style_size", "widest", "widths")
 """Settings of networks that decide how wide they are, and nothing else."""
 
 NARROW = {"progressive_celeba128.toml": [f"{slot}.widths={[16] * 6}" for slot in ("generator", "discriminator")]}
@@ -53,6 +53,19 @@ def narrow(path: Path) -> list[str]:
     return [*capped_widths, *NARROW.get(path.name, [])]
 
 
+def drawn(path: Path) -> list[str]:
+    """Overrides that replace a recipe's data by few drawn images, or by few and small crops of photographs."""
+    if load_recipe(path, load_registry()).data.use == "degraded":
+        return ["data.of.size=32", "data.of.count=64"]
+    return ["data.use=synthetic", "data.count=640", "data.test_count=16"]
+
+
+@pytest.fixture(autouse=True)
+def _no_published_weights(monkeypatch):
+    """Perceptual networks remain as they are drawn: their weights are in files that are not here."""
+    monkeypatch.setattr("ganrun_superresolution.perceptual.Pretrained.prepare", lambda self, device: None)
+
+
 def capped(width: int | list[int]) -> int | list[int]:
     return [min(each, 16) for each in width] if isinstance(width, list) else min(width, 16)
 
@@ -71,9 +84,9 @@ def test_a_recipe_says_at_its_head_what_it_is(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_a_recipe_trains_on_drawn_shapes_where_its_own_data_is_absent(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    few = ["train.steps=2", "train.batch_size=4", "train.device=cpu", "data.count=640", "data.test_count=16"]
+    few = ["train.steps=2", "train.batch_size=4", "train.device=cpu"]
     quiet = ["stage=[]", "metric=[]", "mlflow=false", "progress=false", "samples.count=4"]
-    overrides = ["data.use=synthetic", *few, *quiet, *narrow(path), *SMALLER.get(path.name, [])]
+    overrides = [*drawn(path), *few, *quiet, *narrow(path), *SMALLER.get(path.name, [])]
     run = build_run(load_recipe(path, load_registry(), overrides), tmp_path / "run")
     before = {name: slot.module.state_dict() for name, slot in run.state.slots.items()}
     before = {name: {key: value.clone() for key, value in weights.items()} for name, weights in before.items()}
@@ -81,7 +94,7 @@ def test_a_recipe_trains_on_drawn_shapes_where_its_own_data_is_absent(path, tmp_
     assert run.step == 2
     for name, slot in run.state.slots.items():
         changed = [key for key, value in slot.module.state_dict().items() if not torch.equal(value, before[name][key])]
-        assert changed, f"{name} has not learned"
+        assert changed or slot.optimizer is None, f"{name} has not learned"
     assert (tmp_path / "run/samples/step_00000002.png").is_file()
 
 
