@@ -107,7 +107,8 @@ class Pix2Pix(ImageToImageLoss):
                 'the sampling mode "training" needs a generator that can compute as in training, such as u-net;'
                 ' set mode = "evaluation"'
             )
-        return translate(latents.unflatten(1, self.source_shape))  # type: ignore[no-any-return,no-untyped-call]
+        samples: Tensor = translate(latents.unflatten(1, self.source_shape))  # type: ignore[no-untyped-call]
+        return samples.clamp(-1, 1)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
         """Images, beside their sources if the discriminator is conditional."""
