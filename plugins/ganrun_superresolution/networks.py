@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,9 @@ LEAK = 0.2
 """Slope of the discriminator's leaky ReLUs for negative inputs (section 2.1)."""
 
 Norm = Literal["batch", "none"]
+
+Convolution = Callable[..., nn.Conv2d]
+"""`convolution(fan_in, fan_out, kernel_size, padding=…)`, with the way of padding that all of a network have."""
 
 LARGEST = 8
 """Times that the network enlarges at most."""
@@ -49,16 +53,21 @@ class SrResNet(Network):
         et al. 2016, arXiv:1511.04587). Training starts from it: the last convolution starts at 0. Not in the paper; it
         saves the many steps in which the network learns to copy the source."""
 
+        padding: Literal["zeros", "replicate"] = "zeros"
+        """What convolutions see beyond a border: 0, the middle grey, as is usual; or the border's pixels, which leaves
+        fewer traces on small crops."""
+
     settings: Settings
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
         doublings, width = doublings_between(spec), settings.feature_maps
-        self.first = nn.Sequential(nn.Conv2d(spec.inputs[0], width, 9, padding=4), nn.PReLU())
-        blocks = (ResidualBlock(width, settings.norm) for _ in range(settings.blocks))
-        self.blocks = nn.Sequential(*blocks, *_convolution(width, settings.norm))
-        self.enlarging = nn.Sequential(*(layer for _ in range(doublings) for layer in _doubling(width)))
-        self.last = nn.Conv2d(width, image_shape(spec.outputs)[0], 9, padding=4)
+        convolution = partial(nn.Conv2d, padding_mode=settings.padding)
+        self.first = nn.Sequential(convolution(spec.inputs[0], width, 9, padding=4), nn.PReLU())
+        blocks = (ResidualBlock(convolution, width, settings.norm) for _ in range(settings.blocks))
+        self.blocks = nn.Sequential(*blocks, *_normed(convolution, width, settings.norm))
+        self.enlarging = nn.Sequential(*(layer for _ in range(doublings) for layer in _doubling(convolution, width)))
+        self.last = convolution(width, image_shape(spec.outputs)[0], 9, padding=4)
         if settings.skip == "bicubic":
             self._start_from_interpolation()
 
@@ -83,9 +92,10 @@ class SrResNet(Network):
 class ResidualBlock(nn.Module):
     """3×3 convolution, norm, PReLU, 3×3 convolution, norm, added to the map."""
 
-    def __init__(self, width: int, norm: Norm) -> None:
+    def __init__(self, convolution: Convolution, width: int, norm: Norm) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*_convolution(width, norm), nn.PReLU(), *_convolution(width, norm))
+        first, second = (_normed(convolution, width, norm) for _ in range(2))
+        self.layers = nn.Sequential(*first, nn.PReLU(), *second)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps `(batch, width, …)` to maps of the same shape."""
@@ -106,15 +116,15 @@ def doublings_between(spec: NetworkSpec) -> int:
     return doublings
 
 
-def _convolution(width: int, norm: Norm) -> Iterator[nn.Module]:
-    yield nn.Conv2d(width, width, 3, padding=1)
+def _normed(convolution: Convolution, width: int, norm: Norm) -> Iterator[nn.Module]:
+    yield convolution(width, width, 3, padding=1)
     if norm == "batch":
         yield nn.BatchNorm2d(width)
 
 
-def _doubling(width: int) -> Iterator[nn.Module]:
+def _doubling(convolution: Convolution, width: int) -> Iterator[nn.Module]:
     """The sub-pixel convolution of Shi et al. 2016 (arXiv:1609.05158), and PReLU."""
-    yield nn.Conv2d(width, 4 * width, 3, padding=1)
+    yield convolution(width, 4 * width, 3, padding=1)
     yield nn.PixelShuffle(2)
     yield nn.PReLU()
 

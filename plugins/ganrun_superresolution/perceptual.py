@@ -49,17 +49,15 @@ class Pretrained(Network):
         Raises:
             PreflightError: if it is missing, damaged or another network's, with the steps that fix it.
         """
-        published = self.published()
-        path = self.settings.weights and Path(self.settings.weights).expanduser()
-        path = path or published
+        published, given = self.published(), self.settings.weights
+        path = Path(given) if given else published
         if path is None or not path.is_file():
             raise PreflightError(self.missing(path))
-        if path == published and not digest_of(path, path.stat().st_mtime_ns).startswith(self.sha256):
-            raise self._mismatch(path, f"its SHA-256 should begin with {self.sha256}; it is truncated or altered")
         try:
-            self.layers.load_state_dict(self.renamed(read_weights(path)))
+            self._fill(path, is_published=path == published)
         except Exception as error:  # torch raises errors of many types for files of other kinds
-            raise self._mismatch(path, str(error).partition("\n")[2] or str(error)) from error
+            reason = textwrap.shorten(str(error).partition("\n")[2] or str(error), 300)
+            raise PreflightError(f"{path} does not hold {self.name}'s weights: {reason}") from error
 
     @abstractmethod
     def published(self) -> Path | None:
@@ -73,8 +71,10 @@ class Pretrained(Network):
     def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The published tensors that the layers need, by the layers' names."""
 
-    def _mismatch(self, path: Path, reason: str) -> PreflightError:
-        return PreflightError(f"{path} does not hold {self.name}'s weights: {textwrap.shorten(reason, 300)}")
+    def _fill(self, path: Path, *, is_published: bool) -> None:
+        if is_published and not digest_of(path, path.stat().st_mtime_ns).startswith(self.sha256):
+            raise ValueError(f"its SHA-256 should begin with {self.sha256}; it is truncated or altered")
+        self.layers.load_state_dict(self.renamed(read_weights(path)))
 
 
 def colour(images: Tensor) -> Tensor:

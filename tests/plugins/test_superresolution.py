@@ -147,6 +147,17 @@ def test_pixels_come_out_where_they_went_in(doublings: int, norm: str) -> None:
         assert corner.tolist() == [[0, 1], [2, 3]]
 
 
+def test_a_flat_source_stays_flat_where_borders_are_replicated() -> None:
+    settings = {"feature_maps": 3, "blocks": 2, "norm": "none"}
+    spec, source = NetworkSpec((1, 6, 6), (1, 6, 6)), torch.full((1, 1, 6, 6), -0.75)
+    found = {}
+    for padding in ("zeros", "replicate"):
+        torch.manual_seed(2)
+        image = SrResNet(SrResNet.Settings(**settings, padding=padding), spec)(source)
+        found[padding] = (image.amax() - image.amin()).item()
+    assert found["replicate"] < 1e-6 < 1e-3 < found["zeros"]
+
+
 def test_training_can_start_from_interpolation() -> None:
     settings = SrResNet.Settings(feature_maps=2, blocks=1, skip="bicubic")
     sources = torch.rand(2, 4, 5, 6)
@@ -186,7 +197,8 @@ def test_the_networks_keep_their_contracts() -> None:
     for norm in ("batch", "none"):
         spec = NetworkSpec((4, 4, 4), (3, 8, 8))
         settings = {"feature_maps": 4, "blocks": 1, "norm": norm}
-        assert_conforms("network", SrResNet, {**settings, "skip": "bicubic" if norm == "none" else "none"}, spec)
+        more = {"skip": "bicubic", "padding": "replicate"} if norm == "none" else {}
+        assert_conforms("network", SrResNet, settings | more, spec)
         spec = NetworkSpec((3, 16, 16), (1, ...))
         assert_conforms("discriminator", SrGanDiscriminator, {"feature_maps": 2, "hidden": 4, "norm": norm}, spec)
 
