@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image
 from tests.core.test_image_to_image import ENLARGED, MASKED, Enlarger, Seen, model_of
+from tests.plugins import test_restoration
 from torch import Tensor, nn
 
 from ganrun import DataSpec, ProgressReporter, RequestError
+from ganrun.cli import main
+from ganrun.testing import train
 from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
 
 COLOUR = DataSpec((3, 8, 8), fields={"source": (3, 8, 8)})
@@ -99,3 +103,50 @@ def test_results_are_named_after_their_pictures_and_unreadable_ones_are_said(tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="empty holds no pictures"):
         OwnPictures([tmp_path / "empty"])
+
+
+# ── The commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that restores and one that fills in, each of a step."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, tables in {"restoring": test_restoration.TABLES, "filling": test_restoration.FILLED}.items():
+        train({**tables, "checkpoints": {}, "train": {**tables["train"], "steps": 1}}, folder / name)
+    return folder
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def test_the_commands_write_what_the_model_makes_and_say_where(runs: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(drawn(9, 21, 3)).save(tmp_path / f"{name}.png")
+    found = call("translate", runs / "restoring", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out")
+    assert (found.exit_code, found.output) == (0, f"wrote 2 pictures to {tmp_path / 'out'}\n")
+    assert {Image.open(each).size for each in (tmp_path / "out").iterdir()} == {(21, 9)}
+    alone = call("translate", runs / "restoring", tmp_path / "a.png")
+    assert alone.output == f"wrote {runs}/restoring/pictures/translate_step_00000001_a.png\n"
+    Image.new("L", (21, 9), 255).save(tmp_path / "mask.png")
+    filled = call(
+        "restore", runs / "filling", tmp_path / "a.png", "--mask", tmp_path / "mask.png", "-o", tmp_path / "w.png"
+    )
+    assert (filled.exit_code, Image.open(tmp_path / "w.png").size) == (0, (21, 9))
+
+
+def test_a_model_of_another_kind_is_told_by_which_command_it_is_used(runs: Path, tmp_path: Path) -> None:
+    Image.fromarray(drawn(9, 9)).save(tmp_path / "a.png")
+    picture = tmp_path / "a.png"
+    for arguments, message in (
+        (("translate", runs / "filling", picture), "makes images of mask and source; see ganrun restore"),
+        (("restore", runs / "restoring", picture, "--mask", picture), "makes images of source; see ganrun translate"),
+        (
+            ("translate", runs / "restoring", picture, picture, "-o", tmp_path / "x.png"),
+            "two pictures have the same name",
+        ),
+        (("translate", runs / "restoring", tmp_path, "-o", tmp_path), "exists already and is not an empty folder"),
+    ):
+        found = call(*arguments)
+        assert found.exit_code == 2 and message in found.output, found.output
