@@ -35,4 +35,4 @@ def export(run: str, output: Path | None, onnx: bool, device: str) -> None:
 
         folder = export_run(Request(run, output, onnx, device), show_stage)
     click.echo(one_line(f"exported to {folder}; the model card is {folder / 'README.md'}"))
-    click.echo(f"  in Python: import ganrun; images = ganrun.load({str(folder)!r}).sample(64)")
+    click.echo(f"  in Python: import ganrun; model = ganrun.load({str(folder)!r})")
