@@ -133,7 +133,7 @@ class SrGanDiscriminator(Discriminator):
     """SRGAN's discriminator: eight 3×3 convolutions, every second of stride 2, and two dense layers.
 
     Leaky ReLU after all layers but the last, batch norm after all convolutions but the first. Takes images of any one
-    size: that of the data, on which the dense layer depends.
+    size from 9 pixels on: that of the data, on which the dense layer depends.
     """
 
     class Settings(ganrun.Settings):
@@ -151,6 +151,12 @@ class SrGanDiscriminator(Discriminator):
         if spec.conditions:
             raise IncompatibleError(f"takes images alone, not {', '.join(spec.conditions)}")
         channels, height, width = image_shape(spec.inputs)
+        if min(height, width) <= 2 ** (
+            STAGES - 1
+        ):  # torch's bf16 convolution of one pixel by stride 2 is wrong on CPUs
+            least = 2 ** (STAGES - 1) + 1
+            found = f"takes images of {least}×{least} pixels or more, not {height}×{width}"
+            raise IncompatibleError(f"halves the size {STAGES} times, so it {found}")
         widths = [channels, *(settings.feature_maps << stage // 2 for stage in range(2 * STAGES))]
         small = (-(-side // 2**STAGES) for side in (height, width))
         self.trunk = nn.Sequential(*_stages(widths, settings.norm))
