@@ -133,7 +133,7 @@ class SrGanDiscriminator(Discriminator):
     """SRGAN's discriminator: eight 3×3 convolutions, every second of stride 2, and two dense layers.
 
     Leaky ReLU after all layers but the last, batch norm after all convolutions but the first. Takes images of any one
-    size: that of the data, on which the dense layer depends.
+    size from 9 pixels on: that of the data, on which the dense layer depends.
     """
 
     class Settings(ganrun.Settings):
@@ -151,6 +151,7 @@ class SrGanDiscriminator(Discriminator):
         if spec.conditions:
             raise IncompatibleError(f"takes images alone, not {', '.join(spec.conditions)}")
         channels, height, width = image_shape(spec.inputs)
+        _check_halves(height, width)
         widths = [channels, *(settings.feature_maps << stage // 2 for stage in range(2 * STAGES))]
         small = (-(-side // 2**STAGES) for side in (height, width))
         self.trunk = nn.Sequential(*_stages(widths, settings.norm))
@@ -164,6 +165,17 @@ class SrGanDiscriminator(Discriminator):
     def forward(self, images: Tensor) -> Tensor:
         """Images `(batch, *spec.inputs)` to logits `(batch, out_features)`."""
         return self.head(self.trunk(images)).float()  # type: ignore[no-any-return]
+
+
+def _check_halves(height: int, width: int) -> None:
+    """Refuse sizes of which one pixel would be left before the last halving.
+
+    Such a map is halved to itself; and on CPUs, torch 2.14 then gives gradients in bf16 that are partly uninitialised.
+    """
+    least = 2 ** (STAGES - 1) + 1
+    if min(height, width) < least:
+        found = f"takes images of {least}×{least} pixels or more, not {height}×{width}"
+        raise IncompatibleError(f"halves the size {STAGES} times, so it {found}")
 
 
 def _stages(widths: list[int], norm: Norm) -> Iterator[nn.Module]:

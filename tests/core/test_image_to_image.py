@@ -62,6 +62,12 @@ def test_samples_are_made_of_what_latents_hold_and_training_sees_the_same() -> N
     assert torch.equal(loss.generate(nets, latents, Settings()), made)
 
 
+def test_samples_are_cut_off_where_a_generator_is_not_bounded() -> None:
+    loss, nets = Distance(Settings(), ENLARGED), Nets({"generator": View(nn.Identity())})
+    latents = torch.linspace(-3, 3, loss.latent_size)[None]
+    assert torch.equal(loss.generate(nets, latents, Settings()).flatten(1), latents.clamp(-1, 1))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -48,7 +48,7 @@ class Plugin:
 
 TABLES: dict[str, Any] = {
     **RESTORATION,
-    "data": DEGRADED | {"downsample": 2},
+    "data": {**DEGRADED, "of": DIGITS | {"size": 16}, "downsample": 4},
     "loss": {"use": "srgan", "pixel_weight": 0.1},
     "generator": {"use": "srresnet", "feature_maps": 4, "blocks": 1},
     "discriminator": {"use": "srgan", "feature_maps": 2, "hidden": 4},
@@ -186,11 +186,13 @@ def test_the_discriminator_is_that_of_figure_4() -> None:
     assert sides == [96, 48, 48, 24, 24, 12, 12, 6]
 
 
-@pytest.mark.parametrize("size", [(33, 20), (8, 8), (1, 1)])
-def test_it_takes_images_of_any_size(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(33, 20), (9, 9)])
+def test_it_takes_images_that_halve_four_times(size: tuple[int, int]) -> None:
     settings = SrGanDiscriminator.Settings(feature_maps=2, hidden=3)
     network = SrGanDiscriminator(settings, NetworkSpec((1, *size), (2, ...)))
     assert network(torch.randn(4, 1, *size)).shape == (4, 2)
+    with pytest.raises(ganrun.IncompatibleError, match="9×9 pixels or more, not 40×8"):
+        SrGanDiscriminator(settings, NetworkSpec((1, 40, 8), (2, ...)))
 
 
 def test_the_networks_keep_their_contracts() -> None:
