@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -77,6 +78,24 @@ class TwoSides(RecordData):
     """Of the data set, in a recipe."""
 
     settings: TwoSidesSettings
+
+    @cached_property
+    @abstractmethod
+    def layouts(self) -> tuple[Layout, Layout]:
+        """The files of images and of sources, in each split."""
+
+    @property
+    def layout(self) -> Layout:
+        """The files of images."""
+        return self.layouts[0]
+
+    def job(self) -> Job:
+        """The images."""
+        return self._job(self.layouts[0].names)
+
+    def field_jobs(self) -> Mapping[str, Job]:
+        """The sources."""
+        return {SOURCE: self._job(self.layouts[1].names, SOURCE)}
 
     def spec(self) -> ganrun.DataSpec:
         """From the settings alone."""

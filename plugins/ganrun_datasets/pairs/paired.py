@@ -15,7 +15,6 @@ from ganrun_datasets.pairs.sides import LISTED, Sides, find_sides, matched
 from ganrun_datasets.pictures.data import Layout
 from ganrun_datasets.pictures.decoding import decode
 from ganrun_datasets.pictures.folders import FolderLayout, read_layout
-from ganrun_datasets.pictures.job import Job
 from ganrun_datasets.pictures.maps import Decoded
 from ganrun_datasets.pictures.picture import Half, Transform
 
@@ -40,19 +39,6 @@ class PairedFolders(TwoSides):
 
     settings: Settings
     name = "paired-folders"
-
-    @property
-    def layout(self) -> Layout:
-        """The files of images; those of sources are in the same order."""
-        return self._layouts[0]
-
-    def job(self) -> Job:
-        """The images."""
-        return self._job(self._layouts[0].names)
-
-    def field_jobs(self) -> Mapping[str, Job]:
-        """Their sources."""
-        return {SOURCE: self._job(self._layouts[1].names, SOURCE)}
 
     def prepare(self) -> None:
         """Decode the pictures unless they are in the cache, and check that those of a pair fit each other.
@@ -94,8 +80,8 @@ class PairedFolders(TwoSides):
         return find_sides(self._source, self.settings.sides)
 
     @cached_property
-    def _layouts(self) -> tuple[Layout, Layout]:
-        """Those of images and of sources."""
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Those of images and of sources, in the same order."""
         if not isinstance(self._found, Sides):
             return self._found, self._found
         pairs = matched(self._found, self.settings.sides)
@@ -124,6 +110,6 @@ class PairedFolders(TwoSides):
 
     def _sizes(self, row: int) -> str:
         number = int(self.decoded.numbers[row])
-        each = zip(self._layouts, self._both, strict=True)
+        each = zip(self.layouts, self._both, strict=True)
         texts = [f"{ganrun.one_line(a.names[number])} {b.sides[row][0]}×{b.sides[row][1]}" for a, b in each]
         return f"  {', '.join(texts)}"

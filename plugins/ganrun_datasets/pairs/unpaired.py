@@ -10,7 +10,6 @@ import ganrun
 from ganrun_datasets.pairs.base import SOURCE, TwoSides, TwoSidesSettings, layout_of
 from ganrun_datasets.pairs.sides import Sides, find_sides
 from ganrun_datasets.pictures.data import Layout
-from ganrun_datasets.pictures.job import Job
 
 
 class UnpairedFolders(TwoSides):
@@ -27,22 +26,9 @@ class UnpairedFolders(TwoSides):
     name = "unpaired-folders"
     paired = False
 
-    @property
-    def layout(self) -> Layout:
-        """The files of images."""
-        return self._layouts[0]
-
-    def job(self) -> Job:
-        """The images."""
-        return self._job(self._layouts[0].names)
-
-    def field_jobs(self) -> Mapping[str, Job]:
-        """The sources."""
-        return {SOURCE: self._job(self._layouts[1].names, SOURCE)}
-
     def field_rows(self, field: str, split: str) -> slice:
         """The rows of the sources that are a split's."""
-        return self.fields[field].rows(*self._layouts[1].splits[split])
+        return self.fields[field].rows(*self.layouts[1].splits[split])
 
     def check_split(self, name: str) -> None:
         """Check that skipping unreadable pictures has emptied neither side of a split.
@@ -68,7 +54,7 @@ class UnpairedFolders(TwoSides):
         return find_sides(self._source, self.settings.sides)
 
     @cached_property
-    def _layouts(self) -> tuple[Layout, Layout]:
+    def layouts(self) -> tuple[Layout, Layout]:
         """Those of images and of sources."""
         by_split = self._found.by_split
         first, second = (
