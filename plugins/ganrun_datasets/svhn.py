@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import numpy.typing as npt
 
 import ganrun
 from ganrun import DataError
+from ganrun_datasets.matlab import read_arrays
 from ganrun_datasets.published_data import Images, PublishedData
 
 SIZE = 32
 
 MOST_BYTES = 1 << 32
-"""Of a file's pixels; the largest of the published ones has 1.6 billion."""
+"""That an array may unpack to; the largest of the published ones has 1.6 billion."""
 
 MD5S = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
@@ -68,17 +68,11 @@ class Svhn(PublishedData):
 
 def _read(path: Path) -> tuple[Images, npt.NDArray[np.int64]]:
     """X is `(32, 32, 3, count)`, y is `(count, 1)` with 10 for the digit 0."""
-    # Imported here, since scipy.io takes half a second that only runs on SVHN should pay.
-    from scipy.io import loadmat, whosmat
-
     try:
-        sizes = {name: math.prod(shape) for name, shape, _ in whosmat(str(path))}
-        if max(sizes.values(), default=0) > MOST_BYTES:
-            raise ValueError(f"it unpacks to {max(sizes.values()):,} values, and at most {MOST_BYTES:,} are read")
-        content = loadmat(str(path), variable_names=["X", "y"])
+        content = read_arrays(path, ("X", "y"), MOST_BYTES)
     except PermissionError:
         raise
-    except Exception as error:  # SciPy raises a different error for each kind of damage
+    except (OSError, ValueError) as error:
         size = path.stat().st_size
         raise DataError(
             f"{path} is truncated or not a MATLAB file: it has {size:,} bytes ({error}); replace it with a fresh copy"
