@@ -889,7 +889,15 @@ MAPS = (8, 4, 4)
 REFINED = NetworkSpec((1, 16, 16), IMAGES, {"coarse": IMAGES})
 TIMED = NetworkSpec(IMAGES, IMAGES, {"time": ()})
 ONE_NUMBER = NetworkSpec(IMAGES, (1,), classes=4)
+FEATURES = NetworkSpec(IMAGES, (...,))
+PAIRS = DataSpec(IMAGES, fields={"source": IMAGES})
+FILLED = DataSpec(IMAGES, fields={"source": IMAGES, "mask": (1, 16, 16)})
 FITTING = {
+    **{("loss", name): {"spec": PAIRS} for name in ("cyclegan", "pix2pix", "restoration", "srgan")},
+    ("loss", "context-encoder"): {"spec": FILLED},
+    ("network", "efficientnet-lite0"): {"settings": {"layer": "stage1"}, "spec": FEATURES},
+    ("network", "vgg19"): {"settings": {"layer": "conv1_1"}, "spec": FEATURES},
+    ("discriminator", "patch"): {"settings": {"layers": 1, "feature_maps": 4}, "spec": NetworkSpec(IMAGES, (1, ...))},
     ("network", "time-mlp"): {"settings": {"hidden": [8, 8]}, "spec": TIMED},
     ("network", "time-unet"): {"settings": {"widths": [4, 8]}, "spec": TIMED},
     ("network", "vq-vae"): {"settings": {"width": 8}, "spec": NetworkSpec(IMAGES, MAPS)},

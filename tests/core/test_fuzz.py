@@ -27,7 +27,7 @@ DATA = (
 
 
 def test_every_mutated_recipe_is_taken_or_refused_in_words() -> None:
-    outcomes, failures = fuzz_recipes.run(60, seed=1)
+    outcomes, failures = fuzz_recipes.run(60, seed=5)
     assert not failures
     assert {"content", "RecipeError", "RequestError"} <= outcomes.keys()
 

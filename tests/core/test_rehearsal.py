@@ -210,7 +210,7 @@ class Translation(Loss):
         return Terms({"distance": (translated - batch.images).square().mean()})
 
 
-class Translator(Network):
+class TimedTranslator(Network):
     """One convolution, shifted by the time."""
 
     def __init__(self, settings, spec):
@@ -221,14 +221,14 @@ class Translator(Network):
         return self.layer(images) + time[:, None, None, None]
 
 
-class Returning(Translator):
+class Returning(TimedTranslator):
     """Returns its input."""
 
     def forward(self, images, time):
         return images
 
 
-class Timeless(Translator):
+class Timeless(TimedTranslator):
     """Ignores the time."""
 
     def forward(self, images, time):
@@ -340,7 +340,7 @@ COMPONENTS = {
         Weightless,
     ),
     "ganrun_discriminators": (Viewing,),
-    "ganrun_networks": (Translator, Returning, Timeless),
+    "ganrun_networks": (TimedTranslator, Returning, Timeless),
     "ganrun_losses": (
         Adversarial,
         Methodical,
@@ -456,7 +456,7 @@ def test_a_buffer_of_a_memory_that_no_checkpoint_would_hold_is_refused(tmp_path)
         recipe(generator=Gated, precision="bf16"),
         recipe(generator=Normed, accumulate=4),
         recipe("cgan", Sound),
-        translation(Translator),
+        translation(TimedTranslator),
     ],
     ids=["conditional norm", "gate with labels", "gate", "batch norm of two", "labels", "translator"],
 )

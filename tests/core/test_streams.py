@@ -58,6 +58,8 @@ EVERY_COMMAND = {
     "interpolate": ["interpolate", f"run {NAME}", "-n", "2"],
     "traverse": ["traverse", f"run {NAME}", "-n", "2"],
     "reconstruct": ["reconstruct", f"run {NAME}", "-n", "4"],
+    "translate": ["translate", "--help"],
+    "restore": ["restore", "--help"],
     "export": ["export", "--help"],
     "sync": ["sync", "--help"],
     "ui": ["ui", "--help"],

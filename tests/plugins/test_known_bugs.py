@@ -27,10 +27,18 @@ RECIPES = sorted(shipped_recipes().glob("*.toml"))
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm)
 
 
+def drawn(path) -> list[str]:
+    """Overrides by which a recipe's shapes are known without its data."""
+    if load_recipe(path, load_registry()).data.use == "degraded":
+        return []
+    if path.stem.startswith(("cyclegan_", "pix2pix_")):
+        return ["data.use=degraded", 'data.of={ use = "synthetic", size = 64 }', "data.blur=1.0"]
+    return ["data.use=synthetic"]
+
+
 def networks(path) -> dict[str, nn.Module]:
     """The networks of a recipe that it trains, by slot, as built for drawn shapes, so that no data is needed."""
-    is_degraded = load_recipe(path, load_registry()).data.use == "degraded"  # its shapes are known without data
-    recipe = load_recipe(path, load_registry(), ["metric=[]", *([] if is_degraded else ["data.use=synthetic"])])
+    recipe = load_recipe(path, load_registry(), ["metric=[]", *drawn(path)])
     _, loss = build_loss(recipe, build_data(recipe))
     trained = {slot: config for slot, config in recipe.networks.items() if not loss.slots[slot].frozen}
     with torch.device("meta"):  # nobody looks at the weights
