@@ -18,9 +18,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+LONG = ("test_readme_command.py", "test_recipes.py", "test_disturbed_runs.py", "test_several_processes.py")
+"""Files that take a minute or two, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the run of the README, so that it is not the last one to end."""
-    items.sort(key=lambda item: item.path.name != "test_readme_command.py")
+    """Start with long files, so that no process waits for one of them at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 # Both of them measure how busy the machine is.
