@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from ganrun import IncompatibleError, NetworkSpec, image_shape
+
 WIDEST = 8
 """Channels of the widest layer, as a multiple of those of the first."""
 
@@ -16,6 +18,19 @@ Norm = Literal["batch", "instance", "none"]
 
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
 """By number of channels. Instance norm has neither scales and shifts nor running statistics."""
+
+
+def check_same_size(spec: NetworkSpec) -> tuple[int, int, list[int]]:
+    """The channels of sources and of images, and the height and width of both.
+
+    Raises:
+        IncompatibleError: if images have another size than their sources.
+    """
+    (source, *sides), (channels, *size) = image_shape(spec.inputs), image_shape(spec.outputs)
+    if sides != size:
+        text = f"makes images of the size that it takes, {sides[0]}×{sides[1]}, not {size[0]}×{size[1]}"
+        raise IncompatibleError(text)
+    return source, channels, size
 
 
 def has_bias(norm: Norm) -> bool:

@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganrun
-from ganrun import IncompatibleError, Network, NetworkSpec, dcgan_init, float32_tanh, halved_shape, image_shape
+from ganrun import IncompatibleError, Network, NetworkSpec, dcgan_init, float32_tanh, halved_shape
+from ganrun_translation.layers import check_same_size
 
 SMALLEST = 8
 """Sides in pixels: a quarter of it is what reflection around a 3×3 kernel needs."""
@@ -35,10 +36,7 @@ class Translator(Network):
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        (source, *sides), (channels, *size) = image_shape(spec.inputs), image_shape(spec.outputs)
-        if sides != size:
-            text = f"makes images of the size that it takes, {sides[0]}×{sides[1]}, not {size[0]}×{size[1]}"
-            raise IncompatibleError(text)
+        source, channels, size = check_same_size(spec)
         halved_shape(spec.inputs, 2, "two halvings")
         if min(size) < SMALLEST:
             raise IncompatibleError(f"takes images of at least {SMALLEST} pixels, not {size[0]}×{size[1]}")

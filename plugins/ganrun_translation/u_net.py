@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, instance_norm
 
 import ganrun
-from ganrun import IncompatibleError, Network, NetworkSpec, dcgan_init, float32_tanh, halved_shape, image_shape
-from ganrun_translation.layers import LEAK, NORMS, Norm, has_bias, widths_of
+from ganrun import Network, NetworkSpec, dcgan_init, float32_tanh, halved_shape
+from ganrun_translation.layers import LEAK, NORMS, Norm, check_same_size, has_bias, widths_of
 
 DROPPED = 3
 """Stages on the way up, the first ones, that have dropout."""
@@ -44,10 +44,7 @@ class UNet(Network):
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)
-        (source, *sides), (channels, *size) = image_shape(spec.inputs), image_shape(spec.outputs)
-        if sides != size:
-            text = f"makes images of the size that it takes, {sides[0]}×{sides[1]}, not {size[0]}×{size[1]}"
-            raise IncompatibleError(text)
+        source, channels, size = check_same_size(spec)
         stages = settings.stages or max(2, min(_halvings(side) for side in size))
         halved_shape(spec.inputs, stages, f"stages = {stages}")
         widths = widths_of(settings.feature_maps, stages)
