@@ -50,7 +50,7 @@ def read_arrays(path: Path, names: Collection[str], most: int) -> dict[str, npt.
         ValueError: if it is damaged, or no such file.
         OSError: if it cannot be read.
     """
-    found = {}
+    found: dict[str, npt.NDArray[Any]] = {}
     with opened(path) as file:
         header = file.read(HEADER_BYTES)
         order = ORDERS.get(header[126:])
