@@ -170,6 +170,7 @@ FAMILIES = {
     "hinge": Family({**gan("hinge"), **SPECTRAL, **TWICE}),
     "hinge, sngan": Family({**gan("hinge"), **SNGAN, **TWICE}),
     "cgan": Family({**by_class("cgan", draw_classes="as-data"), **PROJECTED, "ema": False}),
+    "clustered-gan": Family({**by_class("clustered-gan", clusters=5), **PROJECTED, "regularizer": [{"use": "r1"}]}),
     "cgan, dense": Family({**by_class("cgan"), **MLP}),
     "acgan": Family({**by_class("acgan"), **MLP}),
     "projection": Family({**by_class("conditional-hinge"), **SNGAN, **TWICE}),

@@ -120,9 +120,11 @@ def test_the_losses_conform_with_the_datas_classes(component):
 
 
 DRAWING = [
-    each.name for each in load_registry().components("loss") if "draw_classes" in setting_names(each.cls.Settings)
+    each.name
+    for each in load_registry().components("loss")
+    if "draw_classes" in setting_names(each.cls.Settings) and each.cls.label_factor == "class"
 ]
-"""Every installed loss that can draw classes as in the data."""
+"""Every installed loss that can draw the data's classes as in the data."""
 
 STYLED = {"use": "stylegan2", "width": 8, "widest": 4}
 NETWORKS = {"conditional-stylegan2": {"generator": {**STYLED, "style_size": 4}, "discriminator": STYLED}}

@@ -212,6 +212,10 @@ class Loss(Component, ABC):
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
     trained is a slot. Nothing else on a loss may change. `prepare` fills what the training data decides."""
 
+    label_factor: ClassVar[str] = "class"
+    """The factor of the latents that networks take as labels: `class`, whose labels are the data's, unless the loss
+    makes labels itself."""
+
     repeat: ClassVar[Mapping[str, int]] = {}
     """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
     sets them for any loss, by `[train] repeat`."""
@@ -238,6 +242,11 @@ class Loss(Component, ABC):
     def latent_size(self) -> int:
         """Length of a latent vector: the setting `latent_size`, unless overridden."""
         return int(self.settings.latent_size)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the labels that its networks take: that of the data, unless the loss makes labels."""
+        return self.spec.classes
 
     def factors(self) -> Sequence[Factor]:
         """The parts of a latent vector, in order, with different names: noise alone, unless overridden."""
@@ -318,8 +327,8 @@ class Loss(Component, ABC):
         """What the objectives call a network on for samples of the batch's latents; regularisers read it.
 
         Unless overridden, the latents for a generator, and their samples for a discriminator, by `generate` and the
-        defaults of `Sampling`; under the conditions that the slot's ports name: factors of the latents, with `class` as
-        labels.
+        defaults of `Sampling`; under the conditions that the slot's ports name: factors of the latents, with
+        `label_factor` as labels.
 
         Raises:
             ContractError: if the network takes something else, or the latents have no such factor.
@@ -358,7 +367,7 @@ class Loss(Component, ABC):
 
     def _condition_in(self, latents: Tensor, slot: str, name: str) -> Tensor:
         """A condition of a network as the latents have it: `(size, *shape)`, or labels `(size,)`."""
-        wanted = "class" if name == "labels" else name
+        wanted = self.label_factor if name == "labels" else name
         factors = self.factors()
         for part, factor in zip(torch.split(latents, [each.size for each in factors], dim=1), factors, strict=True):
             if factor.name == wanted:

@@ -47,7 +47,8 @@ def check_loss(
 def _needs_classes(component: type[Loss], settings: Any, facts: DataSpec) -> bool:
     """Whether the loss cannot be built for the same data without labels."""
     loss = component(settings, facts)
-    if any("labels" in loss.ports(slot).conditions for slot in loss.slots):
+    takes_labels = any("labels" in loss.ports(slot).conditions for slot in loss.slots)
+    if takes_labels and loss.classes == facts.classes:
         return True
     try:
         component(settings, replace(facts, classes=0))

@@ -63,7 +63,7 @@ class Trial:
             try_begin(component, step, STEPS, self.device)
 
     def _network(self, slot: str, given: Mapping[str, type[Network]]) -> nn.Module:
-        spec = NetworkSpec(*self.loss.ports(slot), classes=self.facts.classes)
+        spec = NetworkSpec(*self.loss.ports(slot), classes=self.loss.classes)
         if slot in given:
             return given[slot](given[slot].Settings(), spec)
         methods = self.loss.slots[slot].methods

@@ -49,7 +49,7 @@ class ClassInLatents(Loss):
     def __init__(self, settings: Any, spec: DataSpec) -> None:
         super().__init__(settings, spec)
         if settings.draw_classes == "as-data":
-            self.memory.register_buffer("class_counts", torch.zeros(spec.classes))
+            self.memory.register_buffer("class_counts", torch.zeros(self.classes))
 
     @property
     def latent_size(self) -> int:
@@ -57,9 +57,9 @@ class ClassInLatents(Loss):
         return sum(factor.size for factor in self.factors())
 
     def factors(self) -> Sequence[Factor]:
-        """`noise`, then `class`: the data's classes."""
+        """`noise`, then the class: the `label_factor`."""
         noise = Factor("noise", self.settings.noise_size, "noise")
-        return noise, Factor("class", self.spec.classes, "categorical")
+        return noise, Factor(self.label_factor, self.classes, "categorical")
 
     def ports(self, slot: str) -> Ports:
         """The generator takes the noise as its latents; the class reaches it as a label."""
@@ -79,7 +79,7 @@ class ClassInLatents(Loss):
             return
         if training.labels is None:
             raise IncompatibleError('draw_classes = "as-data" needs labels, and the training records have none')
-        counts = np.bincount(training.labels, minlength=self.spec.classes)
+        counts = np.bincount(training.labels, minlength=self.classes)
         self.memory.class_counts.copy_(torch.from_numpy(counts))
 
     def latents(self, size: int, device: torch.device) -> Tensor:
@@ -87,7 +87,7 @@ class ClassInLatents(Loss):
         noise = self.draw_noise(size, self.settings.noise_size, device)
         draw = self._equal_classes if self.settings.draw_classes == "equally" else self._classes_as_in_data
         classes = draw(size, device)
-        return join_latents({"noise": noise, "class": classes}, self.factors())
+        return join_latents({"noise": noise, self.label_factor: classes}, self.factors())
 
     def generate(self, nets: Nets, latents: Tensor, sampling: base.Settings) -> Tensor:
         """Samples of the classes in the latents: `(size, *sample_shape)` in [-1, 1]."""
@@ -103,17 +103,17 @@ class ClassInLatents(Loss):
     def noise_and_classes(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """A latent vector's two parts, as networks take them: noise `(size, noise_size)`, int64 classes `(size,)`."""
         parts = split_latents(latents, self.factors())
-        return parts["noise"], parts["class"].argmax(dim=1)
+        return parts["noise"], parts[self.label_factor].argmax(dim=1)
 
     def _equal_classes(self, size: int, device: torch.device) -> Tensor:
-        return random_one_hot(size, self.spec.classes, device)
+        return random_one_hot(size, self.classes, device)
 
     def _classes_as_in_data(self, size: int, device: torch.device) -> Tensor:
         """The first of independent exponential clocks to ring, whose rates are the counts; equal if there are none."""
         counts = self.memory.class_counts.to(device)
         rates = torch.where(counts.sum() > 0, counts, torch.ones_like(counts))
-        times = torch.empty(size, self.spec.classes, device=device).exponential_().clamp_min(1e-30)
-        return one_hot((rates / times).argmax(dim=1), self.spec.classes).float()
+        times = torch.empty(size, self.classes, device=device).exponential_().clamp_min(1e-30)
+        return one_hot((rates / times).argmax(dim=1), self.classes).float()
 
 
 def labels_of(batch: Batch) -> Tensor:

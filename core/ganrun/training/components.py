@@ -135,7 +135,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
     with frame_of(config, config.loss, "__init__"):
         with isolated_random(torch.device("cpu"), derived_seed(seed, "loss")):
             loss: Loss = config.loss.build(spec)
-        if spec.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
+        if loss.classes < 2 and any(network_spec(loss, name).labelled for name in loss.slots):
             count = f"{spec.classes} class" if spec.classes else "no labels"
             raise IncompatibleError(f"it needs labels of at least 2 classes, and the data has {count}")
         check_batch(config, loss)
@@ -157,7 +157,7 @@ def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelS
 def network_spec(loss: Loss, name: str) -> NetworkSpec:
     """The spec that the network in slot `name` is built for."""
     with method("ports"):
-        return NetworkSpec(*loss.ports(name), classes=loss.spec.classes)
+        return NetworkSpec(*loss.ports(name), classes=loss.classes)
 
 
 def framed_spec(recipe: ModelConfig, loss: Loss, name: str) -> NetworkSpec:
