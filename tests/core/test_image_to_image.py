@@ -116,6 +116,8 @@ def test_pictures_of_any_size_are_translated_and_those_of_the_models_own_exactly
         (MASKED, [(1, 3, 9, 9), (1, 1, 9, 8)], r"masks of shape \(1, 1, 9, 8\) do not fit"),
         (ENLARGED, [(1, 3, 9, 9)], "takes pictures of 1 channels, and these have 3"),
         (ENLARGED, [(1, 1, 9, 9), (1, 1, 9, 9)], "takes no masks"),
+        (ENLARGED, [(1, 9, 9)], r"\(count, channels, height, width\) in \[-1, 1\], and these are \(1, 9, 9\)"),
+        (ENLARGED, [(0, 1, 9, 9)], r"these are \(0, 1, 9, 9\)"),
         (DataSpec((3, 8, 8), fields={"source": (3, 6, 8)}), [(1, 3, 9, 9)], "which is no whole factor"),
     ],
 )
