@@ -128,6 +128,25 @@ def test_pictures_that_a_model_does_not_take_are_refused(
         model_of(spec, Seen()).translate(*map(torch.zeros, shapes))
 
 
+def test_large_images_are_made_and_read_a_few_at_a_time() -> None:
+    seen: list[int] = []
+
+    class Noticing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return -images
+
+    model = model_of(DataSpec((1, 256, 512), fields={"source": (1, 256, 512)}), Noticing())
+    sources = torch.rand(19, 1, 256, 512) * 2 - 1
+    model.loss.readings = lambda: {"negatives": lambda nets, batch: nets.generator(batch["source"])}
+    made, read = (
+        model.decode(model.latents_of(source=sources)),
+        model.read("negatives", sources, None, {"source": sources}),
+    )
+    assert torch.equal(made, -sources) and torch.equal(read, -sources)
+    assert seen == [8, 8, 3, 8, 8, 3]
+
+
 def test_a_model_of_latents_translates_nothing() -> None:
     model = model_of(MASKED, Seen())
     model.spec = replace(model.spec, factors=(*model.spec.factors, Factor("noise", 4, "noise")))
