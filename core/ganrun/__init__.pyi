@@ -27,6 +27,7 @@ from .base.files import (
     atomic_path as atomic_path,
     remove_folder as remove_folder,
 )
+from .base.frames import is_out_of_memory as is_out_of_memory
 from .base.jsons import json_text as json_text
 from .base.locks import (
     LockedError as LockedError,
@@ -228,6 +229,7 @@ from .toolkit.pictures import (
     coloured_picture as coloured_picture,
     is_animated as is_animated,
     is_deep as is_deep,
+    is_hidden as is_hidden,
     is_picture as is_picture,
     opaque_picture as opaque_picture,
     open_picture as open_picture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -90,6 +91,9 @@ class Paired(Metric):
         if min(sides) - 2 * settings.crop < WINDOW:
             left = "×".join(str(side - 2 * settings.crop) for side in sides)
             raise IncompatibleError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and of the images {left} are left")
+        if extractor is not None and settings.crop:
+            inside = channels, *(side - 2 * settings.crop for side in sides)
+            type(extractor)(extractor.settings, replace(spec, sample_shape=inside))  # refuses what is too small
         if settings.baseline:
             _check_comparable(spec.fields[spec.given[0].name], spec.image_shape)
 

@@ -19,7 +19,7 @@ Seen = Callable[[Tensor], Tensor]
 """What is compared of pictures, uint8 `(batch, channels, height, width)`."""
 
 PICTURES_AT_A_TIME = 16
-"""LPIPS has 8 million numbers of a picture of 256×256."""
+"""Of a picture of 256×256, LPIPS has 8 million numbers, and SSIM a dozen maps in float64."""
 
 
 def as_they_are(pictures: Tensor) -> Tensor:
@@ -42,9 +42,10 @@ class PairErrors:
 
     def add(self, *batch: Tensor) -> None:
         """Take pictures and those that they should be, uint8 `(batch, channels, height, width)`."""
-        first, second = (in_float64(self._seen(each)) / 255 for each in batch)
-        for name, measure in self._measures.items():
-            self._errors[name].append(measure(first, second).cpu())
+        for pair in zip(*(torch.split(each, PICTURES_AT_A_TIME) for each in batch), strict=True):
+            first, second = (in_float64(self._seen(each)) / 255 for each in pair)
+            for name, measure in self._measures.items():
+                self._errors[name].append(measure(first, second).cpu())
 
     def by_name(self) -> dict[str, Tensor]:
         """What was measured of each pair: `(count,)` in float64."""

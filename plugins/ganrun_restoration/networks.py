@@ -85,7 +85,7 @@ def _normed(count: int, width: int, batch_norm: bool) -> Iterator[nn.Module]:
 
 
 def _he_init(module: nn.Module) -> None:
-    """He et al. 2015 (arXiv:1502.01852), equation 14, by the number of outputs' weights; biases 0."""
+    """He et al. 2015 (arXiv:1502.01852), equation 10, by the number of weights of each output; biases 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

@@ -9,13 +9,14 @@ from math import ceil, sqrt
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, label_named
+from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, label_named, one_line
 from ganrun_samples import pictures
 from ganrun_samples.grid import are_images, image_grid, shown
 from ganrun_samples.latents import Traversal, chosen_traversals, code_traversals, is_interpolated, most_active
-from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
+from ganrun_samples.own_pictures import OwnPictures, mask_at, picture_at, restoration, translation
 from ganrun_samples.scatter import scatter
 from ganrun_samples.sheets import image_fields, sheet
 from ganrun_samples.target import Target
@@ -157,8 +158,9 @@ class Maker:
         self._check_takes(masks=False)
         if not target.is_folder and len(own.files) > 1:
             raise RequestError(f"{len(own.files):,} pictures do not fit into one; say --output FOLDER")
+        target.check_spares(own.files.values())
         with ProgressReporter() as report:
-            made = ((name, translation(self._model, image, whole=whole, report=report)) for name, image in own.read())
+            made = own.made(lambda file: translation(self._model, self._picture(file), whole=whole, report=report))
             if target.is_folder:
                 target.write_named(made)
             else:
@@ -169,8 +171,15 @@ class Maker:
         """A picture with its missing pixels filled in."""
         self._check_images()
         self._check_takes(masks=True)
+        target.check_spares((picture, mask))
+        if target.is_folder:
+            raise RequestError(one_line(f"{target.path}: one picture is written; say --output NAME.png"))
         with ProgressReporter() as report:
-            target.write(restoration(self._model, picture_at(picture), picture_at(mask), report))
+            target.write(restoration(self._model, self._picture(picture), mask_at(mask), report))
+
+    def _picture(self, path: Path) -> Image.Image:
+        """One of the user's pictures, of the channels that the model takes."""
+        return picture_at(path, self._model.spec.fields["source"][0])
 
     def _check_takes(self, *, masks: bool) -> None:
         """Say which command this model is for."""
@@ -179,6 +188,8 @@ class Maker:
             others = {"sample": {"noise"}, "translate": {"source"}, "restore": {"source", "mask"}}
             right = next((name for name, takes in others.items() if takes == fields), "sample")
             raise IncompatibleError(f"the model makes images of {' and '.join(sorted(fields))}; see ganrun {right}")
+        if not are_images(source := self._model.spec.fields["source"]):
+            raise IncompatibleError(f"the sources have shape {source}, and are not grey or colour images")
 
     # ── Inputs ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from ganrun import (
     RequestError,
     UnreadableError,
     coloured_picture,
+    is_hidden,
+    is_out_of_memory,
     is_picture,
     one_line,
     opaque_picture,
@@ -36,44 +41,57 @@ MISSING, UNKNOWN = 128, 128
 """A mask is at least the first where a pixel is missing, of 0 to 255; missing pixels are as grey as the second."""
 
 
+class PictureError(RequestError):
+    """Nothing can be made of a picture."""
+
+
 class OwnPictures:
-    """Pictures by the names of what is made of them, and those that could not be read.
+    """Pictures by the names of what is made of them, and those of which nothing could be made.
 
     Args:
         paths: Files and folders; of a folder, all pictures below it.
 
     Raises:
-        RequestError: if one does not exist, or a folder holds no pictures.
+        RequestError: if one does not exist or cannot be read, or a folder holds no pictures.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         found = [(name, file) for path in paths for name, file in _found_at(path)]
         stems = [str(Path(name).with_suffix(".png")) for name, _ in found]
+        counts = Counter(stems)
         self.files = {
-            stem if stems.count(stem) == 1 else f"{name}.png": file
-            for stem, (name, file) in zip(stems, found, strict=True)
+            stem if counts[stem] == 1 else f"{name}.png": file for stem, (name, file) in zip(stems, found, strict=True)
         }
         """By a name for the result: that of the file, ending in .png; if several would have it, after their own end."""
         if len(self.files) < len(found):
             raise RequestError("two pictures have the same name; translate their folders one by one")
         self.faults: list[str] = []
 
-    def read(self) -> Iterator[tuple[str, Image.Image]]:
-        """Each picture, with the name for its result; those that cannot be read are noted in `faults`.
+    def made(self, make: Callable[[Path], Picture]) -> Iterator[tuple[str, Picture]]:
+        """What is made of each picture, with its name; those of which nothing can be made are noted in `faults`.
+
+        Args:
+            make: Reads a picture, and makes another one of it.
 
         Raises:
-            RequestError: if none can be read.
+            RequestError: if nothing can be made of any.
         """
         for name, file in self.files.items():
             try:
-                yield name, picture_at(file)
-            except RequestError as error:
+                made = make(file)
+            except PictureError as error:
                 self.faults.append(str(error))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.faults.append(one_line(f"{file}: there is no memory left for a picture of its size"))
+            else:
+                yield name, made
         if len(self.faults) == len(self.files):
             self.check()
 
     def check(self) -> None:
-        """Say which pictures could not be read.
+        """Say of which pictures nothing could be made.
 
         Raises:
             RequestError: if there are any.
@@ -81,22 +99,47 @@ class OwnPictures:
         if self.faults:
             more = len(self.faults) - SHOWN_FAULTS
             listed = [*self.faults[:SHOWN_FAULTS], *([f"and {more:,} more"] if more > 0 else [])]
-            count = f"{len(self.faults):,} of {len(self.files):,} pictures could not be read"
-            raise RequestError(f"{count}: {'; '.join(listed)}")
+            raise RequestError(f"{len(self.faults):,} of {len(self.files):,} pictures failed: {'; '.join(listed)}")
 
 
-def picture_at(path: Path) -> Image.Image:
-    """A picture file, upright, with 8 bits for each colour, transparent parts laid on white.
+def picture_at(path: Path, channels: int) -> Image.Image:
+    """A picture file, upright, in colour (3 channels) or grey (1), of 8 bits, transparent parts laid on white.
 
     Raises:
-        RequestError: if there is none, or it cannot be read.
+        PictureError: if there is none, or it cannot be read.
     """
+    with _reading(path):
+        return coloured_picture(opaque_picture(_opened(path)), channels)
+
+
+def mask_at(path: Path) -> Image.Image:
+    """A mask's file, upright and grey.
+
+    Raises:
+        PictureError: as `picture_at`; or if parts of it are transparent, of which nobody knows what they mean.
+    """
+    with _reading(path):
+        opened = _opened(path)
+        if opened.has_transparency_data and opened.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            raise UnreadableError("a mask is white where pixels are missing and black elsewhere, not transparent")
+    return picture_at(path, 1)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A block that reads a picture. Up to Pillow's limit, which is an error, any number of pixels is meant."""
     try:
-        return opaque_picture(open_picture(read_bytes(path, MOST_BYTES)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
     except UnreadableError as error:
-        raise RequestError(one_line(f"{path}: {error}")) from error
+        raise PictureError(one_line(f"{path}: {error}")) from error
     except OSError as error:
-        raise RequestError(one_line(f"{path} cannot be read: {error.strerror or error}")) from error
+        raise PictureError(one_line(f"{path} cannot be read: {error.strerror or error}")) from error
+
+
+def _opened(path: Path) -> Image.Image:
+    return open_picture(read_bytes(path, MOST_BYTES))
 
 
 # ── Through a model ───────────────────────────────────────────────────────────────────────────────────────
@@ -107,14 +150,14 @@ def translation(model: Model, image: Image.Image, *, whole: bool, report: Progre
 
     Args:
         model: Makes images from images.
-        image: Opaque.
+        image: Of the channels that the model takes.
         whole: Whether the picture is resized to what the model was trained on and the result back to the picture's
             size, instead of being made of tiles in that size.
         report: Shows the tiles.
     """
-    channels, height, width = model.spec.fields["source"]
+    _, height, width = model.spec.fields["source"]
     shown = image.resize((width, height), Image.Resampling.BICUBIC) if whole else image
-    made = model.translate(_tensor(shown, channels), on_progress=lambda *at: report("tiles", *at))
+    made = model.translate(_tensor(shown), on_progress=lambda *at: report("tiles", *at))
     picture = _array(made)
     return np.asarray(Image.fromarray(picture).resize(image.size, Image.Resampling.BICUBIC)) if whole else picture
 
@@ -124,8 +167,8 @@ def restoration(model: Model, image: Image.Image, mask: Image.Image, report: Pro
 
     Args:
         model: Takes masks.
-        image: Opaque.
-        mask: Of its size: white where pixels are missing.
+        image: Of the channels that the model takes.
+        mask: Grey, of its size: white where pixels are missing.
         report: Shows the tiles.
 
     Raises:
@@ -134,7 +177,7 @@ def restoration(model: Model, image: Image.Image, mask: Image.Image, report: Pro
     if mask.size != image.size:
         sizes = ["×".join(map(str, each.size)) for each in (mask, image)]
         raise RequestError(f"the mask is {sizes[0]} pixels, and the picture {sizes[1]}")
-    pixels, missing = _tensor(image, model.spec.fields["source"][0]), _tensor(mask, 1) >= to_unit_range(_grey(MISSING))
+    pixels, missing = _tensor(image), _tensor(mask) >= to_unit_range(_grey(MISSING))
     if not missing.any():
         raise RequestError("the mask has no white pixel, so nothing is missing")
     given = torch.where(missing, to_unit_range(_grey(UNKNOWN)), pixels)
@@ -148,13 +191,10 @@ def _grey(value: int) -> Tensor:
     return torch.tensor(value, dtype=torch.uint8)
 
 
-def _tensor(image: Image.Image, channels: int) -> Tensor:
+def _tensor(image: Image.Image) -> Tensor:
     """In [-1, 1]: `(1, channels, height, width)`."""
-    try:
-        array = np.array(coloured_picture(image, channels))
-    except UnreadableError as error:
-        raise RequestError(str(error)) from error
-    return to_unit_range(torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)[None])
+    array = np.array(image)
+    return to_unit_range(torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None])
 
 
 def _array(images: Tensor) -> Picture:
@@ -169,9 +209,24 @@ def _found_at(path: Path) -> Iterator[tuple[str, Path]]:
             path.stat()
             yield path.name, path
             return
-        files = sorted(file for file in path.rglob("*") if is_picture(file.name) and file.is_file())
+        files = [*_pictures_below(path)]
     except OSError as error:
-        raise RequestError(one_line(f"{path} cannot be read: {error.strerror or error}")) from error
+        raise RequestError(one_line(f"{error.filename or path} cannot be read: {error.strerror or error}")) from error
     if not files:
         raise RequestError(one_line(f"{path} holds no pictures"))
     yield from ((str(file.relative_to(path)), file) for file in files)
+
+
+def _pictures_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """What is named like a picture in a folder and its sub-folders, in order, but for what is hidden; links are
+    followed, except to a folder that contains them, as `above` says."""
+    place = folder.stat()
+    if (place.st_dev, place.st_ino) in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path.name):
+            continue
+        if path.is_dir():
+            yield from _pictures_below(path, above | {(place.st_dev, place.st_ino)})
+        elif is_picture(path.name):
+            yield path

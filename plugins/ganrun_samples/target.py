@@ -44,6 +44,16 @@ class Target:
                     f"{path} is the working directory, which cannot be replaced; choose another --output"
                 )
 
+    def check_spares(self, files: Iterable[Path]) -> None:
+        """Check that the one picture replaces none of these files.
+
+        Raises:
+            RequestError: if it would.
+        """
+        for file in files:
+            if not self.is_folder and Path(os.path.realpath(file)) == self._place:
+                raise RequestError(one_line(f"{file} would be replaced by what is made of it; choose another --output"))
+
     def write(self, picture: npt.NDArray[np.uint8]) -> None:
         """Write the one picture, uint8 `(height, width, 3)`."""
         with self._write_errors():

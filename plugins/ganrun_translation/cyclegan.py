@@ -32,8 +32,8 @@ class CycleGan(ImageToImageLoss):
 
     Zhu et al. 2017 (arXiv:1703.10593), equations 1 to 3 and section 4. G, the slot `generator`, translates sources into
     images; F, `inverse_generator`, images into sources. D_Y, `discriminator`, judges images; D_X,
-    `source_discriminator`, judges sources. Their objectives are halved, and each sees, in half of the cases, an earlier
-    translation from a pool (section 4). The identity loss is that of section 5.2.
+    `source_discriminator`, judges sources. Their objectives are halved (section 7.1), and each sees, in half of the
+    cases, an earlier translation from a pool (section 4). The identity loss is that of section 5.2.
     """
 
     class Settings(ganrun.Settings):

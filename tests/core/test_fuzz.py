@@ -23,6 +23,8 @@ DATA = (
     "metadata.csv",
     "statistics",
     "cached pixels",
+    "pairs",
+    "degraded, cached",
 )
 
 

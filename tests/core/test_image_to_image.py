@@ -116,6 +116,8 @@ def test_pictures_of_any_size_are_translated_and_those_of_the_models_own_exactly
         (MASKED, [(1, 3, 9, 9), (1, 1, 9, 8)], r"masks of shape \(1, 1, 9, 8\) do not fit"),
         (ENLARGED, [(1, 3, 9, 9)], "takes pictures of 1 channels, and these have 3"),
         (ENLARGED, [(1, 1, 9, 9), (1, 1, 9, 9)], "takes no masks"),
+        (ENLARGED, [(1, 9, 9)], r"\(count, channels, height, width\) in \[-1, 1\], and these are \(1, 9, 9\)"),
+        (ENLARGED, [(0, 1, 9, 9)], r"these are \(0, 1, 9, 9\)"),
         (DataSpec((3, 8, 8), fields={"source": (3, 6, 8)}), [(1, 3, 9, 9)], "which is no whole factor"),
     ],
 )
@@ -124,6 +126,25 @@ def test_pictures_that_a_model_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(IncompatibleError, match=message):
         model_of(spec, Seen()).translate(*map(torch.zeros, shapes))
+
+
+def test_large_images_are_made_and_read_a_few_at_a_time() -> None:
+    seen: list[int] = []
+
+    class Noticing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return -images
+
+    model = model_of(DataSpec((1, 256, 512), fields={"source": (1, 256, 512)}), Noticing())
+    sources = torch.rand(19, 1, 256, 512) * 2 - 1
+    model.loss.readings = lambda: {"negatives": lambda nets, batch: nets.generator(batch["source"])}
+    made, read = (
+        model.decode(model.latents_of(source=sources)),
+        model.read("negatives", sources, None, {"source": sources}),
+    )
+    assert torch.equal(made, -sources) and torch.equal(read, -sources)
+    assert seen == [8, 8, 3, 8, 8, 3]
 
 
 def test_a_model_of_latents_translates_nothing() -> None:

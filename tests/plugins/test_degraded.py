@@ -92,6 +92,12 @@ def test_a_blur_is_a_convolution_with_a_gaussian(sigma: float) -> None:
     assert difference.max() < 0.51, "rounding, and nothing else"
 
 
+@pytest.mark.parametrize("smallest", [5e-324, 1e-200, 1e-3])
+def test_blur_and_noise_of_next_to_nothing_change_nothing(smallest: float) -> None:
+    images, found = source(blur=smallest, noise=smallest)
+    assert np.array_equal(found, images)
+
+
 @pytest.mark.parametrize(("factor", "by"), [(2, "box"), (4, "bicubic"), (8, "lanczos"), (2, "bilinear")])
 def test_a_smaller_source_is_pillows(factor: int, by: str) -> None:
     images, found = source(downsample=factor, filter=by)

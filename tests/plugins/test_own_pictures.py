@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ganrun import DataSpec, ProgressReporter, RequestError
 from ganrun.cli import main
 from ganrun.testing import train
-from ganrun_samples.own_pictures import OwnPictures, picture_at, restoration, translation
+from ganrun_samples.own_pictures import OwnPictures, mask_at, picture_at, restoration, translation
 
 COLOUR = DataSpec((3, 8, 8), fields={"source": (3, 8, 8)})
 rng = np.random.default_rng(0)
@@ -35,7 +35,8 @@ def drawn(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 def translated(spec: DataSpec, network: nn.Module, path: Path, *, whole: bool = False) -> np.ndarray:
     with ProgressReporter() as report:
-        return translation(model_of(spec, network), picture_at(path), whole=whole, report=report)
+        image = picture_at(path, spec.fields["source"][0])
+        return translation(model_of(spec, network), image, whole=whole, report=report)
 
 
 def test_pictures_of_every_kind_become_what_the_model_makes_of_them(tmp_path: Path) -> None:
@@ -87,19 +88,55 @@ def test_masks_that_do_not_fit_are_refused(mask: np.ndarray, message: str) -> No
         restoration(model_of(MASKED, Seen()), Image.fromarray(drawn(11, 19)), Image.fromarray(mask), report)
 
 
+def test_masks_with_transparent_parts_are_refused(tmp_path: Path) -> None:
+    clear = np.zeros((9, 9, 4), np.uint8)
+    clear[2:4, 2:4] = 255
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    with pytest.raises(RequestError, match=r"clear\.png: a mask is white where .* not transparent"):
+        mask_at(tmp_path / "clear.png")
+    clear[:, :, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "opaque.png")
+    assert np.array_equal(np.asarray(mask_at(tmp_path / "opaque.png")), clear[:, :, 0])
+
+
+def read(path: Path) -> np.ndarray:
+    """In the place of a model."""
+    if path.stem == "large":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    return np.asarray(picture_at(path, 3))
+
+
 def test_results_are_named_after_their_pictures_and_unreadable_ones_are_said(tmp_path: Path) -> None:
     (tmp_path / "in/deeper").mkdir(parents=True)
-    for name in ("a.png", "a.jpg", "deeper/b.png", "c.png"):
+    for name in ("a.png", "a.jpg", "deeper/b.png", "c.png", "large.png", ".hidden.png"):
         Image.fromarray(drawn(5, 5)).save(tmp_path / "in" / name)
+    (tmp_path / "in/@eaDir").mkdir()
+    Image.fromarray(drawn(5, 5)).save(tmp_path / "in/@eaDir/thumbnail.png")
     (tmp_path / "in/c.png").write_bytes(b"\x89PNG and no more")
+    (tmp_path / "in/dangling.png").symlink_to("nowhere")
     (tmp_path / "in/notes.txt").write_text("not a picture")
+    (tmp_path / "linked").mkdir()
+    Image.fromarray(drawn(5, 5)).save(tmp_path / "linked/d.png")
+    (tmp_path / "linked/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "linked")
     own = OwnPictures([tmp_path / "in"])
-    assert [name for name, _ in own.read()] == ["a.jpg.png", "a.png.png", str(Path("deeper/b.png"))]
-    with pytest.raises(RequestError, match=r"1 of 4 pictures could not be read: .*c\.png: "):
+    assert [name for name, _ in own.made(read)] == [
+        "a.jpg.png",
+        "a.png.png",
+        *map(str, map(Path, ("deeper/b.png", "linked/d.png"))),
+    ]
+    with pytest.raises(RequestError) as told:
         own.check()
+    parts = (
+        "3 of 7 pictures failed: ",
+        "c.png: it is not",
+        "dangling.png cannot be read: No such",
+        "large.png: there is no memory",
+    )
+    assert all(part in str(told.value) for part in parts), told.value
     for path, message in {"absent": "absent cannot be read: No such file", "in/c.png": "1 of 1"}.items():
         with pytest.raises(RequestError, match=message):
-            list(OwnPictures([tmp_path / path]).read())
+            list(OwnPictures([tmp_path / path]).made(read))
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="empty holds no pictures"):
         OwnPictures([tmp_path / "empty"])
@@ -136,10 +173,17 @@ def test_the_commands_write_what_the_model_makes_and_say_where(runs: Path, tmp_p
     assert (filled.exit_code, Image.open(tmp_path / "w.png").size) == (0, (21, 9))
 
 
-def test_a_model_of_another_kind_is_told_by_which_command_it_is_used(runs: Path, tmp_path: Path) -> None:
+def test_requests_that_cannot_be_met_say_what_to_do_and_change_nothing(runs: Path, tmp_path: Path) -> None:
     Image.fromarray(drawn(9, 9)).save(tmp_path / "a.png")
     picture = tmp_path / "a.png"
+    Image.new("L", (9, 9), 255).save(tmp_path / "mask.png")
+    filling = ("restore", runs / "filling", picture, "--mask", tmp_path / "mask.png", "-o")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, message in (
+        (("translate", runs / "restoring", picture, "-o", picture), "a.png would be replaced"),
+        ((*filling, picture), "a.png would be replaced"),
+        ((*filling, tmp_path / "mask.png"), "mask.png would be replaced"),
+        ((*filling, tmp_path / "whole"), "one picture is written; say --output NAME.png"),
         (("translate", runs / "filling", picture), "makes images of mask and source; see ganrun restore"),
         (("restore", runs / "restoring", picture, "--mask", picture), "makes images of source; see ganrun translate"),
         (
@@ -150,3 +194,4 @@ def test_a_model_of_another_kind_is_told_by_which_command_it_is_used(runs: Path,
     ):
         found = call(*arguments)
         assert found.exit_code == 2 and message in found.output, found.output
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

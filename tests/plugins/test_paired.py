@@ -39,6 +39,7 @@ from ganrun.rehearsal.stand_in import StandIn
 from ganrun.testing import assert_conforms, build, evaluation_on
 from ganrun.trained.scoring import Request, score
 from ganrun.training.assembly import check_recipe
+from ganrun_fidelity.lpips import Lpips
 from ganrun_fidelity.paired import Paired
 
 CPU = torch.device("cpu")
@@ -208,6 +209,13 @@ def test_a_baseline_has_the_channels_of_the_images_and_is_no_larger(source: tupl
 def test_lpips_is_not_measured_on_brightness(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"features are those of colours; name them in another \[\[metric\]\]"):
         loaded(TRANSLATED, {"use": "paired", "channels": "y", "features": "lpips"}, tmp_path)
+
+
+def test_a_crop_leaves_as_much_as_the_extractor_asks_for() -> None:
+    extractor = Lpips(Lpips.Settings(), SPEC)
+    Paired(Paired.Settings(crop=2), SPEC, extractor)
+    with pytest.raises(IncompatibleError, match=r"LPIPS takes 16×16 pixels or more, not \[14, 18\]"):
+        Paired(Paired.Settings(crop=3), SPEC, extractor)
 
 
 def test_an_extractor_without_a_perceptual_distance_is_refused(tmp_path: Path) -> None:

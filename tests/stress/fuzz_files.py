@@ -484,6 +484,46 @@ def make_pictures(folder: Path, ending: str = "png") -> None:
         Image.effect_noise((12, 9), 50).convert("RGB").save(path)
 
 
+def make_halves(folder: Path, ending: str = "png") -> None:
+    """Pictures of two halves, in two splits."""
+    for number in range(6):
+        path = folder / "data" / ("train", "val")[number % 2] / f"{number}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((18, 9), 50).convert("RGB").save(path)
+
+
+def make_sides(folder: Path) -> None:
+    """Pictures of two kinds of the same names, in two splits, with the endings of two formats."""
+    for name in ("trainA", "trainB", "testA", "testB"):
+        (folder / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            ending = "png" if name.endswith("A") else "jpg"
+            Image.effect_noise((12, 9), 50).convert("RGB").save(folder / "data" / name / f"{number}.{ending}")
+
+
+def make_zipped_sides(folder: Path) -> None:
+    """The same in a zip, which takes their place."""
+    make_sides(folder)
+    _zipped(folder)
+
+
+def read_degraded(folder: Path) -> object:
+    """Prepares what degradations leave of pictures in the folder, or takes it from the cache, as a new run does."""
+    find = registry().find
+    of, cls = (find("data", name).cls for name in ("image-folder", "degraded"))
+    own = of.Settings(root=str(folder / "data"), size=8)
+    data = cls(cls.Settings(of={"use": "image-folder"}, blur=1.0, noise=9.0, mask="random"), of=of(own))
+    data.prepare()
+    return data.manifest(), data.split("train"), data.check_files()
+
+
+def make_degraded(folder: Path) -> None:
+    """Pictures, and their cache."""
+    make_pictures(folder)
+    os.environ["GANRUN_CACHE"] = str(folder / "cache")
+    read_degraded(folder)
+
+
 def make_labelled(folder: Path, name: str) -> None:
     """Pictures without classes, and a list of labels."""
     for number in range(6):
@@ -501,6 +541,10 @@ def make_labelled(folder: Path, name: str) -> None:
 def make_zip(folder: Path) -> None:
     """The pictures in a zip, which takes their place."""
     make_pictures(folder)
+    _zipped(folder)
+
+
+def _zipped(folder: Path) -> None:
     shutil.make_archive(str(folder / "zipped"), "zip", folder / "data")
     shutil.rmtree(folder / "data")
     (folder / "zipped.zip").rename(folder / "data")
@@ -651,6 +695,18 @@ READERS: Mapping[str, Reader] = {
     "bmp": Reader(partial(make_pictures, ending="bmp"), "data/a/0.bmp", read_picture),
     "folder": Reader(make_pictures, "data/*/*", folder_data()),
     "zip": Reader(make_zip, "data", folder_data(), repacked),
+    "halves": Reader(make_halves, "data/*/*", data_reader("paired-folders", size=8)),
+    "halves, skipped": Reader(make_halves, "data/*/*", data_reader("paired-folders", size=8, unreadable="skip")),
+    "pairs": Reader(make_sides, "data/*/*", data_reader("paired-folders", layout="folders", size=8)),
+    "pairs, skipped": Reader(
+        make_sides, "data/*/*", data_reader("paired-folders", layout="folders", size=8, unreadable="skip")
+    ),
+    "pairs, zip": Reader(make_zipped_sides, "data", data_reader("paired-folders", layout="folders", size=8), repacked),
+    "unpaired": Reader(make_sides, "data/*/*", data_reader("unpaired-folders", size=8)),
+    "unpaired, skipped": Reader(make_sides, "data/*/*", data_reader("unpaired-folders", size=8, unreadable="skip")),
+    "unpaired, zip": Reader(make_zipped_sides, "data", data_reader("unpaired-folders", size=8), repacked),
+    "degraded": Reader(make_pictures, "data/*/*", read_degraded),
+    "degraded, cached": Reader(make_degraded, "cache/data/resampled/*", read_degraded),
     "dataset.json": Reader(
         partial(make_labelled, name="dataset.json"), "data/dataset.json", folder_data(), changed_json
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cached_property, partial
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ from ganrun.inference.samples import seeded_batches
 from ganrun.inference.sources import SAMPLES_PER_BATCH
 from ganrun.inference.translating import Progress, translated
 from ganrun.recipe.faults import Owner, setting_faults
+
+PIXELS_AT_ONCE = 1 << 20
+"""Of images that models of images make at a time: 256 of 64×64."""
 
 
 class Model:
@@ -281,9 +284,10 @@ class Model:
             if fields or self.loss.paired:
                 latents = with_given(latents, self.spec, fields)
             labels = None if labels is None else labels.to(place)
-            batch_read = Batch(latents, images.to(place), labels, fields)
+            whole = Batch(latents, images.to(place), labels, fields)
             with self._frame(f'the reading "{name}"'):
-                return reading_of(self.loss, name, self.nets, batch_read)
+                parts = (_rows_of(whole, rows) for rows in self._parts(whole.size))
+                return torch.cat([reading_of(self.loss, name, self.nets, part) for part in parts])
 
     def judge(
         self,
@@ -326,8 +330,17 @@ class Model:
 
     def _generate(self, latents: Tensor, *, gradients: bool = False) -> Tensor:
         with self._evaluation_mode(gradients=gradients), self._frame("generate"):
-            samples = self.loss.generate(self.nets, latents, self.sampling)
-            return _checked(samples, (len(latents), *self.spec.sample_shape))
+            return torch.cat([self._made(latents[rows]) for rows in self._parts(len(latents))])
+
+    def _made(self, latents: Tensor) -> Tensor:
+        samples = self.loss.generate(self.nets, latents, self.sampling)
+        return _checked(samples, (len(latents), *self.spec.sample_shape))
+
+    def _parts(self, count: int) -> list[slice]:
+        """The records that are computed at a time, if the model starts from images: then each layer is as large as
+        they are, and of 256 pictures of 256×256 pixels, one of 64 channels has 4.3 GB."""
+        size = max(1, PIXELS_AT_ONCE // prod(self.spec.sample_shape[1:])) if self.spec.given else max(1, count)
+        return [slice(start, start + size) for start in range(0, max(1, count), size)]
 
     def _drawn(self, count: int, device: torch.device) -> Tensor:
         with self._frame("latents"):
@@ -356,6 +369,12 @@ class Model:
 def _first_output(outputs: Tensor) -> Tensor:
     """Of each row `(count,)`."""
     return outputs.flatten(2).mean(2)[:, 0] if outputs.dim() > 2 else outputs[:, 0]
+
+
+def _rows_of(batch: Batch, rows: slice) -> Batch:
+    labels = None if batch.labels is None else batch.labels[rows]
+    beside = {name: each[rows] for name, each in batch.beside.items()}
+    return Batch(batch.latents[rows], batch.images[rows], labels, beside)
 
 
 def _checked(samples: Any, shape: tuple[int, ...]) -> Tensor:

@@ -25,9 +25,8 @@ def translated(
 ) -> Tensor:
     """As `Model.translate`; `make` decodes latents that hold these records."""
     shape, names = source_shape(spec), given_names(spec)
+    _check_pictures(pictures, shape[0])
     whole = torch.cat([pictures, *_masks(spec, pictures, masks)], dim=1)
-    if pictures.shape[1] != shape[0]:
-        raise IncompatibleError(f"the model takes pictures of {shape[0]} channels, and these have {pictures.shape[1]}")
 
     def make_tiles(tiles: Tensor) -> Tensor:
         records = {SOURCE: tiles[:, : shape[0]], MASK: tiles[:, shape[0] :]}
@@ -57,6 +56,14 @@ def takes_masks(spec: ModelSpec) -> bool:
 def given_names(spec: ModelSpec) -> tuple[str, ...]:
     """The record fields in a model's latents."""
     return tuple(factor.name for factor in spec.factors if factor.kind == "given")
+
+
+def _check_pictures(pictures: Tensor, channels: int) -> None:
+    if pictures.dim() != 4 or not pictures.is_floating_point() or not pictures.numel():
+        found = f"{tuple(pictures.shape)} of {pictures.dtype}"
+        raise IncompatibleError(f"pictures are (count, channels, height, width) in [-1, 1], and these are {found}")
+    if pictures.shape[1] != channels:
+        raise IncompatibleError(f"the model takes pictures of {channels} channels, and these have {pictures.shape[1]}")
 
 
 def _masks(spec: ModelSpec, pictures: Tensor, masks: Tensor | None) -> list[Tensor]:

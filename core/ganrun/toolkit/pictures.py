@@ -14,6 +14,13 @@ TRIED_FIRST = ("JPEG", "PNG")
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 """Formats that Pillow recognises but cannot decode by itself; for EPS it would run a PostScript interpreter."""
 
+SYSTEM_FOLDERS = {
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology's and QNAP's
+    *("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"),
+}
+"""Folders in which devices and operating systems keep thumbnails, deleted files and the like, in lower case; others
+start with a dot."""
+
 _DEEP, _ANIMATED = "ganrun: 16 bits", "ganrun: frames"
 """Keys of Pillow's `info`, which is kept when a picture is turned."""
 
@@ -57,6 +64,12 @@ def is_animated(image: Image.Image) -> bool:
 def is_picture(name: str) -> bool:
     """Whether a file's name ends like that of a picture."""
     return f".{name.rpartition('.')[2].lower()}" in _extensions()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's pictures: its name starts with a dot, or it is a folder in which
+    a device or an operating system keeps thumbnails, deleted files and the like."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 @cache

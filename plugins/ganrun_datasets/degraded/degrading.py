@@ -65,7 +65,8 @@ def _matrix(side: int, sigma: float) -> npt.NDArray[np.float64]:
 def _kernel(sigma: float) -> list[int]:
     """Weights that sum to `UNIT`; what rounding leaves is the middle one's."""
     radius = max(1, math.ceil(REACH * sigma))
-    exact = [math.exp(-((place / sigma) ** 2) / 2) for place in range(-radius, radius + 1)]
+    places = [place / sigma for place in range(-radius, radius + 1)]
+    exact = [math.exp(-place * place / 2) for place in places]  # a square by ** is no float if it is too large
     weights = [round(UNIT * each / math.fsum(exact)) for each in exact]
     weights[radius] += UNIT - sum(weights)
     return weights

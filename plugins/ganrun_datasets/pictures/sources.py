@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from ganrun import DataError, UnreadableError, is_picture, one_line
+from ganrun import DataError, UnreadableError, is_hidden, is_picture, one_line
 from ganrun_datasets.damage import zip_damage
 
 SET_ROOT = "set root in [data], or --set data.root=…, to a folder or a .zip"
@@ -24,13 +24,6 @@ SET_ROOT = "set root in [data], or --set data.root=…, to a folder or a .zip"
 LARGEST_FILE_BYTES = 1 << 29
 LONGEST_NAME = 255
 DEEPEST = 100
-
-SYSTEM_FOLDERS = {
-    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # Synology's and QNAP's
-    *("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"),
-}
-"""Folders in which devices and operating systems keep thumbnails, deleted files and the like, in lower case; others
-start with a dot."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Listing:
     """As `Source.stamps`."""
 
     skipped: Counter[str] = field(default_factory=Counter)
-    """How many folders of each of `SYSTEM_FOLDERS` there are."""
+    """How many folders of each name there are that devices and operating systems keep."""
 
     empty: list[str] = field(default_factory=list)
     """Folders that hold nothing else, with a slash at the end."""
@@ -59,7 +52,7 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Files under relative names with forward slashes, without hidden ones and those of `SYSTEM_FOLDERS`."""
+    """Files under relative names with forward slashes, without hidden ones."""
 
     path: Path
 
@@ -167,7 +160,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], listing:
 def _visible_in(folder: Path, prefix: str, listing: Listing) -> list[str]:
     """The sorted names in a folder; notes in the listing which are left out."""
     names = sorted(os.listdir(folder))  # noqa: PTH208 - making 200,000 Paths takes long
-    visible = [name for name in names if not _is_hidden(name)]
+    visible = [name for name in names if not is_hidden(name)]
     listing.skipped.update(filter(_is_of_system, names))
     listing.empty.extend([] if visible else [prefix])
     return visible
@@ -184,12 +177,8 @@ def _status(path: str) -> os.stat_result | None:
         return None
 
 
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or _is_of_system(part)
-
-
 def _is_of_system(part: str) -> bool:
-    return part.lower() in SYSTEM_FOLDERS
+    return is_hidden(part) and not part.startswith(".")
 
 
 # ── Zips ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,18 +227,18 @@ class Archive:
 
 def _is_visible(name: str) -> bool:
     folder, _, file = name.rpartition("/")
-    return not _is_hidden(file) and _is_visible_folder(folder)
+    return not is_hidden(file) and _is_visible_folder(folder)
 
 
 @lru_cache(maxsize=100_000)
 def _is_visible_folder(folder: str) -> bool:
-    return not any(map(_is_hidden, folder.split("/")))
+    return not any(map(is_hidden, folder.split("/")))
 
 
 def _system_folders(hidden: Iterable[str]) -> Counter[str]:
     """As `Listing.skipped`: of nested ones, the outermost counts."""
     parts = [name.split("/") for name in hidden]
-    places = [next(number for number, part in enumerate(each) if _is_hidden(part)) for each in parts]
+    places = [next(number for number, part in enumerate(each) if is_hidden(part)) for each in parts]
     folders = {tuple(each[: place + 1]) for each, place in zip(parts, places, strict=True)}
     return Counter(each[-1] for each in folders if _is_of_system(each[-1]))
 
