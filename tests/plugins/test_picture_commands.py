@@ -389,7 +389,7 @@ def test_an_error_says_why_a_folder_is_no_model(runs, tmp_path, command):
         return result.output
 
     assert "there is no " in refusal_of(tmp_path / "nowhere")
-    assert "is no run directory, no checkpoint, and nothing that ganrun exported" in refusal_of(tmp_path)
+    assert "is not a run directory, a checkpoint or an exported folder" in refusal_of(tmp_path)
     run = shutil.copytree(runs("vae").directory.path, tmp_path / "copy")
     newest = run / "checkpoints" / "step_00000002" / "manifest.json"
     newest.write_text(json.dumps({**json.loads(newest.read_text()), "format": 99}))

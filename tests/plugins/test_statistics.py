@@ -201,7 +201,7 @@ def test_what_a_small_file_expands_to_must_fit_into_memory(tmp_path: Path, monke
 def test_channels_that_may_be_first_or_last_are_not_guessed(tmp_path: Path) -> None:
     samples = npz_of(tmp_path / "samples.npz", arr_0=images_of(5, 3, 3, 3))
     statistics = saved_statistics(tmp_path / "statistics.npz", images_of(50, 3, 3, 3))
-    assert "may be first or last" in fault_of(samples, *FID, against=statistics)
+    assert "ambiguous whether its channels are first or last" in fault_of(samples, *FID, against=statistics)
 
 
 # ── Published statistics ──────────────────────────────────────────────────────────────────────────────────

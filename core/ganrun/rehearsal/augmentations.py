@@ -226,7 +226,7 @@ def other_names(first: Iterable[str], now: Iterable[str]) -> str:
 
 def _fault_of(name: object, value: object, device: torch.device) -> str | None:
     if not isinstance(name, str) or not name:
-        return f"under the name {name!r}; a name is a text"
+        return f"under the name {name!r}; a name must be a string"
     if not isinstance(value, Tensor):
         hint = "; leave it in a tensor, without item() or float()" if isinstance(value, float | int) else ""
         return f"{name} as {type(value).__name__}, and not as a tensor{hint}"

@@ -90,5 +90,5 @@ def _latest_until(run: Path, step: int) -> Checkpoint | None:
         try:
             return load_checkpoint(folder)
         except DamagedCheckpoint as error:
-            log.warning("%s; one before it is taken", error)
+            log.warning("%s; using an earlier one", error)
     return None
