@@ -266,7 +266,7 @@ def test_a_state_that_its_optimiser_cannot_have_is_refused_before_a_kernel_reads
     change(optimizer["param_groups"][0], optimizer["state"][0])
     built = build(TABLES, run.with_name("new"))
     weights = load_checkpoint(run / "checkpoints/step_00000004").weights
-    with pytest.raises(RequestError, match="the checkpoint belongs to other networks"):
+    with pytest.raises(RequestError, match="the checkpoint does not match the recipe's networks"):
         built.state.load(Checkpoint(weights, progress))
 
 

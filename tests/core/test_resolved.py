@@ -273,7 +273,7 @@ def test_the_new_spelling_counts_where_a_recipe_says_both(tmp_path: Path, caplog
     recipe = load(tmp_path, text, "loss.n_critic=3", registry=MOVED)
     assert recipe.train.repeat == {"discriminator": 2}
     assert caplog.messages[0].startswith("--set loss.n_critic=3: [loss] n_critic is now")
-    assert caplog.messages[0].endswith("the recipe says that too, so it is left out")
+    assert caplog.messages[0].endswith("the recipe sets that too, so it is left out")
 
 
 def test_a_wrong_value_is_blamed_where_it_is_written(tmp_path: Path) -> None:

@@ -155,9 +155,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pickle": (lambda path: with_header(path, PICKLED), "images are uint8"),
     "name": (lambda path: npz_of(path, **{"\x1b[2J": images_of(5, 8, 8, 1)}), "whose name holds control characters"),
-    "no header": (lambda path: with_header(path, "{'descr': "), "no .npz, or damaged"),
-    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 and nothing"), "no .npz, or damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "no .npz, or damaged"),
+    "no header": (lambda path: with_header(path, "{'descr': "), "damaged or not an .npz file"),
+    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 and nothing"), "damaged or not an .npz file"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged or not an .npz file"),
 }
 
 

@@ -41,7 +41,7 @@ class RunDirectory:
         recipe.toml        the recipe as resolved, every default written out
         environment.json   versions, git commit, device, plugins, data fingerprint: of the first start, and of each
         metrics.jsonl      every scalar and score: the source that trackers mirror
-        summary.json status, steps, speed, scores, last files: a digest of the other files
+        summary.json       status, steps, speed, scores, last files: a digest of the other files
 
     Args:
         path: The folder; made by `create`.
