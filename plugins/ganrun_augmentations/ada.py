@@ -20,18 +20,19 @@ Strength = Annotated[float, Field(ge=0)]
 
 
 class AdaSettings(ganrun.Settings):
-    """Settings of `ada`. Those of the transforms are factors of p: 0 never does one."""
+    """Settings of `ada`. Those of the transforms are factors of p: 0 disables one."""
 
     p: Annotated[ganrun.Scheduled, Field(ge=0)] | Literal["adaptive"] = "adaptive"
-    """Probability of each transform, for each image by itself. adaptive: it starts at 0 and follows the overfitting. A
-    number stays, and a schedule is followed: p = { schedule = "cosine", start = 0.0, end = 0.55 } is R3GAN's for
-    CIFAR-10. From 1 on, every image is transformed, and only transforms of a strength below 1 become more frequent."""
+    """Probability of each transform, independently for each image. adaptive: it starts at 0 and is adjusted to the
+    overfitting. A number stays constant, and a schedule is followed: p = { schedule = "cosine", start = 0.0, end = 0.55
+    } is R3GAN's for CIFAR-10. From 1 on, every image is transformed, and only transforms of a strength below 1 become
+    more frequent."""
 
     target: float = Field(0.6, ge=-1, le=1)
-    """Of an adaptive p: the mean sign of the discriminator's outputs for real images at which it stays."""
+    """For an adaptive p: the target mean sign of the discriminator's outputs for real images."""
 
     images: int = Field(500_000, ge=1)
-    """Of an adaptive p: real images in which it goes from 0 to 1 at the fastest. Fine-tuning takes 100_000."""
+    """For an adaptive p: minimum number of real images for it to rise from 0 to 1. Fine-tuning uses 100_000."""
 
     xflip: Strength = 1.0
     """Mirrored, or not, with equal chances."""
@@ -61,7 +62,7 @@ class AdaSettings(ganrun.Settings):
     """Multiplied by 2^N(0, 0.5²)."""
 
     lumaflip: Strength = 1.0
-    """Light and dark exchanged, or not, with equal chances."""
+    """Light and dark swapped, or not, with equal chances."""
 
     hue: Strength = 1.0
     """Colours rotated around the grey axis by any angle; grey images stay."""
@@ -86,8 +87,8 @@ class Ada(ganrun.Augmentation):
     Karras et al. 2020 (arXiv:2006.06676), section 3 and appendix B; unless set otherwise, the transforms of the paper's
     pipeline `bgc`: pixel blitting, geometry, colour. An adaptive p is adjusted every 4 steps by
     sign(r_t − `target`) · images seen since / `images`, where r_t = E[sign(D(x))] over training images; it is ≥ 0, and
-    may pass 1. D(x) counts from the loss's boundary between real and generated. A Wasserstein or a relativistic loss
-    has none, and needs a p that is set. p and r_t are logged.
+    may pass 1. D(x) is relative to the loss's boundary between real and generated. A Wasserstein or a relativistic loss
+    has none, and needs a fixed p. p and r_t are logged.
     """
 
     Settings: ClassVar[type[AdaSettings]] = AdaSettings
@@ -112,7 +113,7 @@ class Ada(ganrun.Augmentation):
 
     @property
     def every(self) -> int:  # type: ignore[override]
-        """4 of an adaptive p, else 0."""
+        """4 for an adaptive p, else 0."""
         return 4 if self.settings.p == "adaptive" else 0
 
     def forward(self, images: Tensor) -> Tensor:

@@ -23,15 +23,15 @@ class DiffAugment(ganrun.Augmentation):
         policy: list[Literal["color", "translation", "cutout"]] = Field(
             ["color", "translation", "cutout"], min_length=1
         )
-        """What is done, in this order. color: brightness + U(-½, ½), saturation × U(0, 2) around each pixel's mean over
-        the channels, contrast × U(½, 1½) around each image's mean; translation: by up to an eighth of each side, in
-        whole pixels, with zeros from outside; cutout: a rectangle of half the sides around any pixel becomes 0."""
+        """The transforms, in this order. color: brightness + U(-½, ½), saturation × U(0, 2) around each pixel's mean
+        over the channels, contrast × U(½, 1½) around each image's mean; translation: by up to an eighth of each side,
+        in whole pixels, with zeros from outside; cutout: a rectangle of half the sides around any pixel becomes 0."""
 
         @field_validator("policy")
         @classmethod
         def _is_a_set(cls, policy: list[str]) -> list[str]:
             if len(set(policy)) < len(policy):
-                raise ValueError("each part of the policy is done once; name it once")
+                raise ValueError("each part of the policy is applied once; name it once")
             return policy
 
     settings: Settings
@@ -72,7 +72,7 @@ def _shifted_index(images: Tensor, side: int) -> Tensor:
 
 
 def cut(images: Tensor) -> Tensor:
-    """Without a rectangle of ⌊side/2 + ½⌋ pixels along each side, whose centre is anywhere in the image."""
+    """Cuts out a rectangle of ⌊side/2 + ½⌋ pixels along each side, whose centre is anywhere in the image."""
     height, width = images.shape[2:]
     rows, columns = int(height / 2 + 0.5), int(width / 2 + 0.5)
     return cut_out(images, _first(images, height, rows), _first(images, width, columns), rows, columns)

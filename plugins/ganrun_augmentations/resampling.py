@@ -1,8 +1,8 @@
 """Images under geometric transforms: by whole pixels where that is exact, else by band-limited resampling.
 
-Karras et al. 2020 (arXiv:2006.06676), appendix B. Outside its frame, an image goes on as its mirror image, without end.
-It is enlarged twofold by an orthogonal wavelet's low-pass filter, looked up bilinearly, and reduced by the same filter,
-so that little aliasing is left; where nothing is transformed, the two filters undo each other.
+Karras et al. 2020 (arXiv:2006.06676), appendix B. Outside its frame, an image continues as repeated mirror images. It
+is enlarged twofold by an orthogonal wavelet's low-pass filter, looked up bilinearly, and reduced by the same filter, so
+that little aliasing is left; where nothing is transformed, the two filters undo each other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SYM6 = (
 """Low-pass filter of the symlet with six vanishing moments: orthonormal to its shifts by two, sum √2."""
 
 CENTRE = 5
-"""The tap that stands at a pixel's own place."""
+"""The tap at a pixel's own position."""
 
 DELAY = sum(tap * number for number, tap in enumerate(SYM6)) / sum(SYM6) - CENTRE
 """How far, in pixels of the enlarged image, the filter moves what it enlarges. Lookups take it into account."""
@@ -60,7 +60,7 @@ class Resampler(nn.Module):
     def forward(self, images: Tensor, whole: Tensor, general: Tensor) -> Tensor:
         """Images under `general` after `whole`.
 
-        Where `general` is the identity, pixels move as wholes; where both are, the image stays, bit for bit.
+        If `general` is the identity, pixels move by whole pixels; if both are, the image is unchanged, bit for bit.
 
         Args:
             images: `(batch, channels, height, width)`.
@@ -86,7 +86,7 @@ def _sources(inverse: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def by_pixels(images: Tensor, inverse: Tensor) -> Tensor:
-    """Images whose pixels move as wholes.
+    """Images shifted by whole pixels.
 
     A quarter turn of an image whose sides differ by an odd number is off by half a pixel.
     """
@@ -151,7 +151,7 @@ def enlarging(side: int) -> Tensor:
 
 
 def reducing(side: int) -> Tensor:
-    """A side of twice the size, and what the filter needs beyond its ends, to the side: `(side, 2·side + 10)`."""
+    """A side of twice the size, and the margin that the filter needs, to the side: `(side, 2·side + 10)`."""
     matrix = torch.zeros(side, 2 * side + len(SYM6) - 2, dtype=torch.float64)
     for tap, value in enumerate(SYM6):
         matrix[torch.arange(side), 2 * torch.arange(side) + tap] = value / 2**0.5

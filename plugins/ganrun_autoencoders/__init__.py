@@ -1,4 +1,4 @@
-"""Autoencoders that are no VAEs: plain, adversarial, of discrete codes (VQ-VAE), and with a discriminator (VAE-GAN).
+"""Autoencoders other than VAEs: plain, adversarial, of discrete codes (VQ-VAE), and with a discriminator (VAE-GAN).
 
 Any generator can be the decoder of all but the VQ-VAE, whose codes are maps, and any discriminator the encoder.
 """

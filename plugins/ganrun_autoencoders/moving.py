@@ -1,11 +1,11 @@
 """Moving means, over steps, of sums over whole batches.
 
-What an objective sees is a part of a batch: one of `accumulate`, of one rank, in one of several updates. So its sums
-are collected first, and enter the moving mean when the next step begins:
+An objective sees only a part of a batch: one of `accumulate`, of one rank, in one of several updates. So its sums are
+collected first, and enter the moving mean when the next step begins:
 
     mean ← γ mean + (1 − γ) Σ of the step before
 
-However a batch is cut, the means are the same, and stay as they are within a step.
+The means do not depend on how a batch is split, and are constant within a step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def remember(memory: Memory, **initial: Tensor) -> None:
 
 @torch.no_grad()
 def begin_step(memory: Memory, step: Tensor, decay: float, *names: str) -> None:
-    """Move the means by what the step before has seen, if this is the first call of a step.
+    """Update the means with the previous step's sums, if this is the first call of a step.
 
     Args:
         memory: Where they are.

@@ -103,7 +103,7 @@ class ResidualBlock(nn.Module):
 
 
 def halvings_between(image: tuple[int, ...], small: tuple[int, ...]) -> int:
-    """How often an image's height and width halve to those of a smaller map: at least once.
+    """How often an image's height and width halve to reach a smaller map's: at least once.
 
     Raises:
         IncompatibleError: if they do not.

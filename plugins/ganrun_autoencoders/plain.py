@@ -89,7 +89,7 @@ class Autoencoder(Loss):
 
     @torch.no_grad()
     def _fit(self, codes: Tensor, step: Tensor) -> None:
-        """Set μ and L by the codes of all steps before this one, and take note of these."""
+        """Set μ and L from the codes of all earlier steps, and record these."""
         memory = self.memory
         begin_step(memory, step, self.settings.decay, "count", "sums", "products")
         see(memory, step, count=memory.count.new_full((), len(codes)), sums=codes.sum(0), products=codes.T @ codes)

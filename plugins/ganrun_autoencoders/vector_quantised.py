@@ -1,4 +1,4 @@
-"""VQ-VAE: images as maps of discrete codes, whose vectors are moving means of what is encoded as them."""
+"""VQ-VAE: images as maps of discrete codes, whose vectors are moving means of the encodings assigned to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ganrun import (
 from ganrun_autoencoders.moving import begin_step, remember, see
 
 DEAD = 0.03
-"""A code is dead if it is used less than this share of what it would be used if all codes were used alike."""
+"""A code is dead if its use is below this share of that under uniform use."""
 
 VARIANCE_ROWS = 1000
 """Training records, evenly spaced, whose variance scales the reconstruction error."""
@@ -51,8 +51,8 @@ class VqVae(Loss):
     vectors of the first batch, drawn at random.
 
     A latent vector holds a one-hot code for each place of the map. The paper's prior is a trained PixelCNN; here each
-    place has its code by itself, drawn by the frequencies that codes have there in the last training batches. So
-    reconstructions show what the model has learned, and samples show local structure alone.
+    place's code is drawn independently, by the frequencies of codes there in the last training batches. So
+    reconstructions show what the model has learned, and samples show only local structure.
     """
 
     class Settings(ganrun.Settings):
@@ -72,10 +72,10 @@ class VqVae(Loss):
         """γ of the moving means, per step."""
 
         smoothing: float = Field(1e-5, gt=0)
-        """ε: added to the count of each code. It draws codes that are no longer used towards the origin."""
+        """ε: added to the count of each code. It pulls codes that are no longer used towards the origin."""
 
         restarts: bool = True
-        """Whether dead codes take the place of vectors of the batch, drawn at random, as in Dhariwal et al. 2020
+        """Whether dead codes are replaced by random vectors of the batch, as in Dhariwal et al. 2020
         (arXiv:2005.00341). A code is dead if its moving count is below 3 % of the mean count of all codes."""
 
     slots = {
@@ -133,7 +133,7 @@ class VqVae(Loss):
         return (Phase("vq_vae", self.objective, trains=("generator", "encoder")),)
 
     def objective(self, nets: Nets, batch: Batch) -> Terms:
-        """Equation 3 without its second term, whose part the moving means have.
+        """Equation 3 without its second term, which the moving means replace.
 
         Also reported: the perplexity of the codes in this part of the batch, at most K, and the number of dead codes.
         """
@@ -194,7 +194,7 @@ class VqVae(Loss):
 
     @torch.no_grad()
     def _begin_step(self, encoded: Tensor, step: Tensor) -> None:
-        """Move the means; where a step begins, restart dead codes and, in the first one, start all."""
+        """Update the means; when a step begins, restart dead codes and, in the first step, initialise all."""
         memory = self.memory
         is_first, begins = memory.seen_step < 0, memory.seen_step != step
         begin_step(memory, step, self.settings.decay, "usage", "sums")

@@ -35,7 +35,7 @@ class BinarizedMnist(PublishedData):
         """Height and width in pixels: 28, since other sizes would have grey pixels."""
 
         validation: Literal["left out", "added"] = "left out"
-        """What becomes of the 10,000 validation images: left out, or added to the 50,000 training images."""
+        """Use of the 10,000 validation images: left out, or added to the 50,000 training images."""
 
     settings: Settings
 
@@ -44,7 +44,7 @@ class BinarizedMnist(PublishedData):
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """The two or three files; no MD5 of theirs is published."""
+        """The two or three files; their MD5 is not published."""
         return {_file(part): "" for part in (*self._training, "test")}
 
     def files_read(self, place: Path) -> Mapping[Path, str | None]:
@@ -85,7 +85,7 @@ def read_amat(path: Path) -> Images:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     values = content[content > ord(" ")] - ord("0")
     if not values.size or values.max() > 1:
-        raise DataError(f"{path} is damaged: it must hold digits 0 and 1 alone, and blanks; replace it")
+        raise DataError(f"{path} is damaged: it must hold only digits 0 and 1, and blanks; replace it")
     if values.size % SIZE**2:
         raise DataError(f"{path} is damaged: it holds {values.size:,} values, and an image has {SIZE**2}; replace it")
     return values.reshape(-1, 1, SIZE, SIZE) * np.uint8(255)

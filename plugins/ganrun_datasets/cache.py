@@ -21,7 +21,7 @@ log = logging.getLogger("ganrun.datasets")
 
 
 def cached(name: str, source: Pixels, make: Callable[[], Pixels], *, whole: bool = False) -> Pixels:
-    """The images that `make` returns, as a memory map of a file in ganrun's cache; made only if there is none.
+    """The images that `make` returns, as a memory map of a file in ganrun's cache; computed only if it does not exist.
 
     Args:
         name: What the images are and how they are made, such as `fashion-mnist-train-32`.
@@ -34,10 +34,10 @@ def cached(name: str, source: Pixels, make: Callable[[], Pixels], *, whole: bool
 
 
 def cached_parts(key: str, make: Callable[[], Iterable[Pixels]], *, whole: bool = False) -> Pixels:
-    """The same of images that are made in parts, so that they need not fit the memory.
+    """The same for images that are made in parts, so that they need not fit into memory.
 
-    The file's checksums are compared, and a damaged file is made again. If the cache cannot be written, the images are
-    made every time, with a warning.
+    The file's checksums are verified, and a damaged file is recreated. If the cache cannot be written, the images are
+    computed every time, with a warning.
 
     Args:
         key: Decides the images.
@@ -71,7 +71,7 @@ def _joined(make: Callable[[], Iterable[Pixels]]) -> Pixels:
 
 
 def digest_of(source: Pixels) -> str:
-    """A digest of the bytes, copied a few rows at a time where their order in memory is another one."""
+    """A digest of the bytes, copied a few rows at a time if they are not contiguous in memory."""
     hasher = hashlib.blake2b(digest_size=8)
     for begin in range(0, len(source), DIGESTED_ROWS):
         hasher.update(np.ascontiguousarray(source[begin : begin + DIGESTED_ROWS]).data)

@@ -26,7 +26,7 @@ PIXELS = 3 * SIZE * SIZE
 COUNTS = {"train": 50_000, "test": 10_000}
 
 MOST_BYTES = 1 << 29
-"""Of a batch, and of all that an archive unpacks to; the published ones have 190 million."""
+"""Limit for a batch, and for unpacking an archive; the published ones have 190 million bytes."""
 
 log = logging.getLogger("ganrun.datasets")
 

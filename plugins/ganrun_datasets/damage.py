@@ -1,4 +1,4 @@
-"""What a failed download leaves behind, for messages that say how to repair it."""
+"""Diagnoses files left by failed downloads, for messages that say how to repair them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def archive_damage(path: Path, error: Exception) -> str:
 
     Args:
         path: The file.
-        error: What its reader raised.
+        error: The reader's exception.
     """
     with path.open("rb") as file:
         start = file.read(256)

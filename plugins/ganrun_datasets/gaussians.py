@@ -1,4 +1,5 @@
-"""Gaussians in the plane: the standard test of mode collapse, and the metric that counts the modes samples reach."""
+"""Gaussians in the plane: the standard test of mode collapse, and the metric that counts the modes that samples
+reach."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ SEEDS = {"train": 0, "test": 1}
 
 
 class Layout(NamedTuple):
-    """Where the modes are, in the papers' units, and the number that the points are divided by."""
+    """Positions of the modes, in the papers' units, and the divisor of the points."""
 
     centres: list[tuple[float, float]]
     sigma: float
@@ -43,9 +44,9 @@ The grid: 5×5 modes two units apart, σ = 0.05, as in VEEGAN (Srivastava et al.
 class Gaussians(Data):
     """Points in the plane from 8 or 25 narrow Gaussians: does a generator reach every one?
 
-    The papers' modes are divided by 2.5 for the ring and by 5 for the grid, so that all points lie in [-1, 1] as
-    generators' outputs do. The label of a point is its mode. Every mode is more than 13 σ from the edge, so no point
-    is cut off.
+    The papers' modes are divided by 2.5 for the ring and by 5 for the grid, so that all points are in [-1, 1], like
+    generators' outputs. The label of a point is its mode. Every mode is more than 13 σ from the edge, so no point is
+    cut off.
     """
 
     class Settings(ganrun.Settings):

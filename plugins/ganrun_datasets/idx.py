@@ -21,7 +21,7 @@ UINT8 = 0x08
 OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 
 MOST_BYTES = 1 << 30
-"""Of an unpacked file; the largest that is published, of EMNIST by class, has half as many."""
+"""Limit for an unpacked file; the largest published one, EMNIST byclass, has half as many bytes."""
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:

@@ -37,14 +37,15 @@ class ImageFolder(PictureData):
     """Your own pictures: a folder or a zip of them, with classes by sub-folder.
 
     The first folders below the root are the classes, and every picture below one belongs to it; pictures in the root
-    itself have no labels. A folder around all others is ignored, and a single class counts as none. Classes that are
-    all numbers are sorted by value. A list of labels in the root or in a split replaces the folders: StyleGAN's
+    itself have no labels. A folder that encloses all others is ignored, and a single class counts as none. Classes that
+    are all numbers are sorted by value. A list of labels in the root or in a split replaces the folders: StyleGAN's
     `dataset.json`, or `metadata.csv` or `metadata.jsonl` with the columns file_name and label.
 
     First folders called train (or training) and test (or testing, val, valid, validation, eval, evaluation, holdout,
     dev) are the splits, and the classes are within them. So are `cat/train` and `cat/test` within every class, and
-    names such as `cat_train` and `cat_test`. Without a folder for testing there is no test split; of several, the first
-    in that order is taken. A mixture of splits and other folders is refused, unless `splits` says what they are.
+    names such as `cat_train` and `cat_test`. Without a folder for testing there is no test split; if there are several,
+    the first in that order is used. A mixture of splits and other folders is refused, unless `splits` says what they
+    are.
 
     Any format that Pillow decodes by itself works. Photographs are turned upright by their EXIF orientation,
     transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK and LAB are converted, colour profiles are
@@ -71,14 +72,14 @@ class ImageFolder(PictureData):
         """Pillow's filter for resizing."""
 
         bits: int = Field(16, ge=8, le=16)
-        """How many of their bits 16-bit grey pictures use: 12 if white is 4,095, as in those of many cameras."""
+        """How many of their bits 16-bit grey pictures use: 12 if white is 4,095, as with many cameras."""
 
         labelled: bool = True
-        """Whether pictures have classes. false: folders have no meaning, as FFHQ's 00000, 01000, …, nor have lists."""
+        """Whether pictures have classes. false: folders, such as FFHQ's 00000, 01000, …, and lists are ignored."""
 
         splits: bool | None = None
-        """Whether the first folders are the splits. true: they are, and others beside them are ignored; false: there
-        are no splits; unless given, the folders' names decide, and a mixture is refused."""
+        """Whether the first folders are the splits. true: they are, and other folders beside them are ignored; false:
+        there are no splits; by default, the folders' names decide, and a mixture is refused."""
 
         unreadable: Unreadable = "refuse"
         """What to do about damaged pictures: refuse to start, naming them; or skip them, with a warning."""
@@ -100,7 +101,7 @@ class ImageFolder(PictureData):
         return self._source.path
 
     def prepare(self) -> None:
-        """Decode the pictures unless they are in the cache, and warn about what looks like a mistake."""
+        """Decode the pictures unless they are in the cache, and warn about likely mistakes."""
         for note in self.layout.notes:
             log.warning("%s: %s", self._source.path, note)
         self._warn_about_ignored_files()
@@ -110,7 +111,7 @@ class ImageFolder(PictureData):
             self.check_split(name)
 
     def check_split(self, name: str) -> None:
-        """Check that skipping unreadable pictures has emptied neither a split nor a class of it.
+        """Check that skipping unreadable pictures has not emptied a split or one of its classes.
 
         Raises:
             DataError: if it has.
@@ -122,10 +123,11 @@ class ImageFolder(PictureData):
             raise ganrun.DataError(f'no picture of class "{classes[min(absent)]}" in the {name} split can be read')
 
     def manifest(self) -> Mapping[str, Any]:
-        """Counts, transform, a digest of all files together, the number of skipped pictures, and what folders mean.
+        """Counts, transform, a digest of all files together, the number of skipped pictures, and the meaning of
+        folders.
 
         `splits` are the folders of each split; `labels` the pictures of each class; `unused` the folders that belong to
-        no split, with their number of pictures; `ignored` other files by their ending, and folders that systems keep.
+        no split, with their number of pictures; `ignored` other files by extension, and system folders.
         """
         record, layout = self.decoded.record, self.layout
         return {
@@ -146,7 +148,7 @@ class ImageFolder(PictureData):
         return read_layout(self._source, self.settings.labelled, self.settings.splits)
 
     def job(self) -> Job:
-        """Every picture, as the settings say."""
+        """A decoding job for every picture, by the settings."""
         return Job(
             "image-folder", self._source, self.layout.names, self._transform, unreadable=self.settings.unreadable
         )
@@ -161,7 +163,7 @@ class ImageFolder(PictureData):
         return Transform(settings.size, settings.channels, settings.filter, settings.crop, settings.bits)
 
     def _warn_about_repeated(self) -> None:
-        """Warn about pictures for testing that are trained on, too."""
+        """Warn about test pictures that are also trained on."""
         if "test" not in self.layout.splits:
             return
         seen, test = set(self._digests("train")), self._rows("test")

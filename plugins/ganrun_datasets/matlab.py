@@ -1,6 +1,5 @@
-"""Numeric arrays in MATLAB's files of version 5 to 7: a page of the format, which is enough for SVHN.
-
-SciPy reads far more of it, in compiled code that a damaged file can crash, and the process with it.
+"""Numeric arrays in MATLAB files of version 5 to 7: the small subset of the format that SVHN needs. SciPy supports far
+more, but a damaged file can crash its compiled code, and with it the process.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ def read_arrays(path: Path, names: Collection[str], most: int) -> dict[str, npt.
 
     Args:
         path: The file.
-        names: Of arrays; what else it holds is passed over.
+        names: Names of the arrays to read; others are skipped.
         most: Bytes that each part of it may unpack to.
 
     Raises:
-        ValueError: if it is damaged, or no such file.
+        ValueError: if it is damaged, or not such a file.
         OSError: if it cannot be read.
     """
     found: dict[str, npt.NDArray[Any]] = {}
@@ -92,7 +91,7 @@ def _unpacked(content: bytes, most: int) -> bytes:
 
 
 def _array(content: bytes, order: str, names: Collection[str]) -> tuple[str, npt.NDArray[Any] | None]:
-    """The name of a matrix, and its numbers; None if it is not asked for, or holds no numbers."""
+    """The name of a matrix, and its numbers; None if it is not requested, or holds no numbers."""
     parts = list(_elements(io.BytesIO(content), order))
     if len(parts) < 4 or len(parts[0].content) < 4:
         return "", None

@@ -33,7 +33,7 @@ class IdxData(PublishedData):
 
         binarize: bool = False
         """Whether each pixel is drawn once as black or white, white with its grey value as the probability, from a
-        fixed random stream: static binarisation. Leave it out where the loss draws in every update."""
+        fixed random stream: static binarisation. Leave it out if the loss binarises in every update."""
 
     settings: Settings
 
@@ -75,7 +75,7 @@ class IdxData(PublishedData):
         return drawn_black_or_white(images, split) if self.settings.binarize else images
 
     def manifest(self) -> Mapping[str, Any]:
-        """As for all published data, and whether it is binarised."""
+        """As for all published data, plus whether it is binarised."""
         manifest = super().manifest()
         extra = {"binarized": "once, by grey value"} if self.settings.binarize else {}
         return {**manifest, "transform": {**manifest["transform"], **extra}}
@@ -109,8 +109,8 @@ class IdxData(PublishedData):
 
 
 def spelled(folder: Path, name: str) -> Iterator[Path]:
-    """A file under its published name, or with the dot that unpackers put in; plain, gzipped, or, as some archives
-    have it, alone in a folder of its name."""
+    """A file under its published name, or with a dot that some unpackers insert; plain, gzipped, or, as in some
+    archives, alone in a folder of its name."""
     names = [spelling + end for spelling in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     yield from (folder / each for each in names)
     yield from (folder / outer / inner for outer in names for inner in names)

@@ -35,14 +35,14 @@ class Bounded(gzip.GzipFile):
         Raises:
             ValueError: beyond the limit.
         """
-        # Of a read without a size, no more is unpacked than is needed to see that it is too much.
+        # A read without a size unpacks only as much as is needed to detect the excess.
         content = super().read(self._most + 1 - self.tell() if size is None or size < 0 else size)
         if self.tell() > self._most:
             raise ValueError(TOO_MUCH.format(self._most))
         return content
 
     def readinto(self, buffer: Any) -> int:
-        """As `read`, into memory that is there."""
+        """As `read`, into existing memory."""
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
@@ -57,7 +57,7 @@ def read_tar(path: Path, wanted: Callable[[str], str | None], most: int) -> dict
 
     Args:
         path: The archive; it is read to its end, where the checksum is.
-        wanted: Gets the name of a member, and returns the name for its content, or None to leave it out.
+        wanted: Maps a member's name to the key of its content, or to None to leave it out.
         most: Bytes that the archive may unpack to.
 
     Raises:
@@ -91,7 +91,7 @@ def _members(archive: tarfile.TarFile, wanted: Callable[[str], str | None], most
 
 
 def unpacked(content: bytes, most: int) -> bytes:
-    """What gzip has packed.
+    """The unpacked content of gzip data.
 
     Raises:
         ValueError, OSError, EOFError, zlib.error: if it is damaged, or unpacks to more than `most` bytes.

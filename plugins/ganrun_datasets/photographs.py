@@ -21,18 +21,18 @@ NAMES = ("china", "flower")
 """The photographs, which are the classes."""
 
 LARGEST_BYTES = 4 << 30
-"""Of the crops of one split."""
+"""Limit for the crops of one split."""
 
 
 class Photographs(ganrun.Data):
     """Crops of two photographs, a pagoda and a dahlia, in colour; nothing to download: they come with scikit-learn.
 
-    The photographs have 640×427 pixels. Crops are cut out of them at random places, at their own resolution: those to
-    train on from the left half of each, those of the test split from the right half, so that no pixel is in both. The
-    label is the photograph; each has half of the crops.
+    The photographs have 640×427 pixels. Crops are taken at random positions, at full resolution: training crops from
+    the left half of each, test crops from the right half, so that no pixel is in both. The label is the photograph;
+    each has half of the crops.
 
-    china.jpg is by danielbuechele and flower.jpg by vultilion, on Flickr, both under CC BY 2.0, as the note beside them
-    links them; name the authors where you show samples.
+    china.jpg is by danielbuechele and flower.jpg by vultilion, on Flickr, both under CC BY 2.0, as linked in the
+    accompanying note; credit the authors where you show samples.
     """
 
     class Settings(ganrun.Settings):
@@ -88,7 +88,7 @@ class Photographs(ganrun.Data):
         return {"train": self._crops(left, 0), "test": self._crops(right, 1)}
 
     def _crops(self, halves: list[Pixels], stream: int) -> ganrun.Split:
-        """Crops of each half in turn; their places are the next numbers of a random stream."""
+        """Crops of each half in turn; their positions are the next numbers of a random stream."""
         size, count = self.settings.size, self.settings.count
         # Raw bits never change; what numpy makes of them may change between releases.
         numbers = np.random.PCG64([self.settings.seed, stream]).random_raw(2 * count).reshape(2, count)

@@ -1,6 +1,6 @@
 """Pixels in ganrun's cache, in files whose every byte is covered by a checksum, compared whenever a file is opened.
 
-A file holds the pixels, row by row; a record, as JSON, that says what they must be; and the record's length and CRC-32.
+A file holds the pixels, row by row; a record, as JSON, that describes them; and the record's length and CRC-32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SUFFIX = ".pixels"
 
 BLOCK_BYTES = 4 << 20
 """Pixels under one checksum. CRC-32 finds every change of up to 32 successive bits, and misses one in 2³² others. It
-takes a quarter of the time of a cryptographic digest, which would not help against somebody who can write here."""
+takes a quarter of the time of a cryptographic digest, which would not protect against anybody who can write here."""
 
 CHECKED_BYTES = 8 << 30
 """Bytes that are checked at each opening: of a larger file, random blocks, others each time."""
@@ -42,7 +42,7 @@ log = logging.getLogger("ganrun.datasets")
 
 
 class Record(BaseModel, frozen=True, strict=True, extra="forbid"):
-    """What a file of pixels must be. Subclasses add what else is known of it."""
+    """The description of a file of pixels. Subclasses add further metadata."""
 
     name: str = ""
     """The name of the file."""
@@ -85,12 +85,12 @@ def _opened(file: IO[bytes], path: Path, kind: type[R], whole: bool) -> tuple[Pi
     _check(file, path.name, record.checksums, pixel_bytes, whole)
     # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
     pixels = np.memmap(file, np.uint8, "c", shape=record.shape)
-    pixels.filename = str(path)  # which NumPy does not learn from an open file
+    pixels.filename = str(path)  # NumPy does not get it from an open file
     return pixels, record
 
 
 def load_pixels(path: Path, kind: type[R], *, whole: bool = False) -> tuple[Pixels, R] | None:
-    """Like `open_pixels`; of a damaged file, None with a warning."""
+    """Like `open_pixels`; for a damaged file, None with a warning."""
     try:
         return open_pixels(path, kind, whole=whole)
     except (OSError, ValueError) as error:
@@ -143,7 +143,7 @@ class _BlockChecksum:
 
     def __call__(self, block: int) -> int:
         begin = block * BLOCK_BYTES
-        # Read, not mapped: a disk that fails raises an error here, and would kill a process that maps the file.
+        # Read, not mapped: a failing disk raises an error here, but would kill a process that maps the file.
         with self._lock:
             self._file.seek(begin)
             content = self._file.read(min(BLOCK_BYTES, self._pixel_bytes - begin))
@@ -182,7 +182,7 @@ class PixelWriter:
             self._filled += len(part)
 
     def finish(self, record: Record, row_shape: tuple[int, ...]) -> None:
-        """Write the record, completed by what only the writer knows."""
+        """Write the record, completed with the writer's own results."""
         facts = {"name": self._name, "shape": (self._rows, *row_shape), "checksums": tuple(self._checksums)}
         text = record.model_copy(update=facts).model_dump_json().encode()
         self._file.write(text + END.pack(len(text), zlib.crc32(text)))

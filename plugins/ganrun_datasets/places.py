@@ -1,4 +1,4 @@
-"""Where data sets are searched for, and the lines of an error that list these folders."""
+"""The folders that are searched for data sets, and their list for an error message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def candidate_folders(name: str, root: str | None, torchvision: str = "", system
     Args:
         name: The data set's name, which is also that of its folder.
         root: The recipe's `root`; if it is given, nothing else is searched.
-        torchvision: The folder that torchvision makes for the data set below its own root.
+        torchvision: The folder that torchvision creates for the data set below its root.
         system: Where packages of operating systems install it.
     """
     if root is not None:
@@ -49,7 +49,7 @@ def searched(folders: Sequence[Path], missing: Callable[[Path], Sequence[str]], 
     Args:
         folders: The folders.
         missing: Returns the names of the files that a folder lacks.
-        count: The number of files needed: a folder that has some of them is listed with those that it lacks.
+        count: The number of files needed: a folder that has some of them is listed with the missing ones.
     """
     yield "folders searched:"
     for folder in folders:
@@ -59,7 +59,7 @@ def searched(folders: Sequence[Path], missing: Callable[[Path], Sequence[str]], 
 
 
 def _closed(folder: Path) -> str:
-    """A remark on a folder that may not be listed, whose files cannot be found."""
+    """A remark on a folder that cannot be listed, so that its files cannot be found."""
     try:
         os.scandir(folder).close()
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""Whether files are the published ones, byte for byte."""
+"""Checks whether files are the published ones, byte for byte."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Identity(NamedTuple):
     """MD5 by name; data sets are published with MD5 sums."""
 
     published: bool | None
-    """Whether all files are the published ones; None if that cannot be known."""
+    """Whether all files are the published ones; None if unknown."""
 
 
 def identify(data: str, files: Mapping[Path, str | None], *, as_packed: bool = False) -> Identity:
@@ -41,8 +41,8 @@ def identify(data: str, files: Mapping[Path, str | None], *, as_packed: bool = F
     Args:
         data: The data set's name, for the warning.
         files: The published MD5 by file, None for a file that has none; of a .gz, the MD5 of its unpacked content.
-        as_packed: Whether the published MD5 of a .gz is that of the file itself. Then a file that was unpacked, or
-            packed again, is not known to be another one.
+        as_packed: Whether the published MD5 of a .gz is that of the file itself. Then it is unknown whether a file that
+            was unpacked or repacked is the published one.
     """
     found = {path: md5_of(path, unpacked=not as_packed) for path in files}
     differing = [path for path, expected in files.items() if expected is not None and found[path] != expected]
@@ -57,7 +57,7 @@ def identify(data: str, files: Mapping[Path, str | None], *, as_packed: bool = F
 
 
 def verdict_on(path: Path, published: str | None, *, as_packed: bool = False) -> str:
-    """What a file is, in words, after every byte of it has been read again.
+    """A description of a file, after rereading every byte.
 
     Args:
         path: The file.
@@ -75,13 +75,12 @@ def verdict_on(path: Path, published: str | None, *, as_packed: bool = False) ->
 def md5_of(path: Path, *, unpacked: bool = True, again: bool = False) -> str:
     """The MD5 of a file in hexadecimal; for a gzip file that is not a .tar, the MD5 of its unpacked content.
 
-    It is computed once, and remembered in ganrun's cache for as long as the file's size, times and place on the disk
-    stay the same.
+    It is computed once, and stored in ganrun's cache while the file's size, times and inode stay the same.
 
     Args:
         path: The file.
         unpacked: Whether a gzip file is unpacked.
-        again: Whether to compute it even if it is remembered.
+        again: Whether to compute it even if it is cached.
     """
     stamp, memory = _stamp(path), _memory(path, unpacked)
     if not again and (known := _remembered(memory, stamp)) is not None:
@@ -118,7 +117,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _memory(path: Path, unpacked: bool) -> Path:
-    """Where the MD5 of a file is remembered; a file that cannot exist, where there is no cache."""
+    """The cache file for a file's MD5; without a cache, a path that cannot exist."""
     name = hashlib.blake2b(
         f"{unpacked} {path.absolute()}".encode("utf-8", "surrogateescape"), digest_size=16
     ).hexdigest()

@@ -47,7 +47,7 @@ class PublishedData(ganrun.Data):
     system: ClassVar[tuple[Path, ...]] = ()
     """Where packages of operating systems install it."""
     md5s_as_packed: ClassVar[bool] = False
-    """Whether the published MD5 of a .gz is that of the file itself, and not of its unpacked content."""
+    """Whether the published MD5 of a .gz belongs to the file itself, not to its unpacked content."""
 
     # ── What each data set defines ────────────────────────────────────────────────────────────────────
 

@@ -12,8 +12,8 @@ from ganrun_datasets.pictures.picture import Filter
 def resampled(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Images `(count, channels, height, width)`, grey or colour, at `size` × `size`: uint8.
 
-    Pillow's bicubic filter widens when it shrinks a picture, so there is no aliasing, and computes 8-bit pictures in
-    integers, so the bytes are equal on every processor. Images that have the size already are returned unchanged.
+    Pillow's bicubic filter widens when downsampling, so there is no aliasing, and computes 8-bit pictures in integers,
+    so the bytes are equal on every processor. Images that have the size already are returned unchanged.
     """
     return resized(images, size, size)
 

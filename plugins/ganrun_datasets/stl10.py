@@ -54,7 +54,7 @@ class Stl10(PublishedData):
         return LABELLED if self.settings.train_on == "train" else UNLABELLED
 
     def folders(self) -> list[Path]:
-        """The usual places, and the archive's folder in each."""
+        """The default locations, and the archive's folder in each."""
         found = [path for folder in super().folders() for path in (folder / FOLDER, folder)]
         return list(dict.fromkeys(found))
 
@@ -79,7 +79,7 @@ class Stl10(PublishedData):
         return {split: self._labelled(place, split) for split in ("train", "test")}
 
     def manifest(self) -> Mapping[str, Any]:
-        """The base's, and `train_on`."""
+        """As the base class, and `train_on`."""
         return {**super().manifest(), "train_on": self.settings.train_on}
 
     def _labelled(self, place: Path, split: str) -> ganrun.Split:

@@ -16,7 +16,7 @@ from ganrun_datasets.published_data import Images, PublishedData
 SIZE = 32
 
 MOST_BYTES = 1 << 32
-"""That an array may unpack to; the largest of the published ones has 1.6 billion."""
+"""Limit for unpacking an array; the largest published one has 1.6 billion bytes."""
 
 MD5S = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",

@@ -36,7 +36,7 @@ class EarlyStopping(ganrun.Observer):
 
     @observes(trylast=True)
     def run_starting(self, run: Run) -> None:
-        """Take the earlier scores of a run that is continued into account.
+        """Take the earlier scores of a resumed run into account.
 
         Raises:
             RequestError: if nothing is measured before the end.
@@ -48,7 +48,7 @@ class EarlyStopping(ganrun.Observer):
 
     @observes
     def rolled_back(self, run: Run) -> None:
-        """Count again from what was scored until this step."""
+        """Recount from the scores up to this step."""
         self._take_up(run)
 
     @observes

@@ -15,7 +15,7 @@ from ganrun import IncompatibleError, NetworkSpec
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
 TIME_UNITS = 1000
-"""What time in [0, 1] is multiplied by: sinusoids were made for positions that are whole numbers."""
+"""Factor of time in [0, 1]: sinusoids were designed for integer positions."""
 
 LONGEST = 10_000
 """Period of the slowest sinusoid over that of the fastest."""
@@ -60,7 +60,7 @@ def sinusoids_of(positions: Tensor, count: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + f(x, e), f two 3×3 convolutions behind group norm and SiLU, of which the embedding e scales and shifts the
+    """x + f(x, e), f two 3×3 convolutions behind group norm and SiLU, where the embedding e scales and shifts the
     second norm (Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.1). f is 0 at first.
 
     Args:
@@ -105,7 +105,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(block(each + skipped, width) for each in fan_ins)
 
     def forward(self, maps: Tensor, embedding: Tensor, skips: list[Tensor] | None = None) -> list[Tensor]:
-        """The maps after each block. Each takes the last of the skips away, and joins it to its input."""
+        """The maps after each block. Each block removes the last of the skips, and concatenates it to its input."""
         found = []
         for block in self.blocks:
             maps = block(maps if skips is None else torch.cat([maps, skips.pop()], dim=1), embedding)

@@ -36,8 +36,8 @@ class FlowMatching(Loss):
     """Flow matching: a velocity that carries noise to data along straight paths.
 
     Lipman et al. 2022 (arXiv:2210.02747), equations 22 and 23 with σ_min = 0, which is the first rectified flow of Liu
-    et al. 2022 (arXiv:2209.03003), equation 1. A latent vector is the noise x₀, as large as a sample, and the sample is
-    where the flow takes it: the same latents give the same sample.
+    et al. 2022 (arXiv:2209.03003), equation 1. A latent vector is the noise x₀, as large as a sample, and the flow maps
+    it to the sample: the same latents give the same sample.
     """
 
     class Settings(ganrun.Settings):
@@ -54,7 +54,7 @@ class FlowMatching(Loss):
 
     @property
     def latent_size(self) -> int:
-        """Noise of the size of a sample, and what else there is among the factors."""
+        """The size of the noise, equal to a sample's, plus that of further factors."""
         return sum(factor.size for factor in self.factors())
 
     def factors(self) -> Sequence[Factor]:
@@ -85,7 +85,7 @@ class FlowMatching(Loss):
         return {}
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Sampling) -> Tensor:
-        """Where the flow takes the noise: samples `(size, *sample_shape)`; images are clipped to [-1, 1]."""
+        """The flow's endpoints for the noise: samples `(size, *sample_shape)`; images are clipped to [-1, 1]."""
 
         def velocity(state: Tensor, time: float) -> Tensor:
             return self.velocity(nets, state, time, latents, sampling)
@@ -98,7 +98,8 @@ class FlowMatching(Loss):
         return nets.velocity(state, time=times_of(state, time))
 
     def readings(self) -> Mapping[str, Reading]:
-        """`encodings`, the noise that the flow takes to an image: the flow backwards, by the defaults of `Sampling`."""
+        """`encodings`, the noise that the flow maps to an image: the flow backwards, with the defaults of
+        `Sampling`."""
         sampling = self.Sampling()
 
         def encodings(nets: Nets, batch: Batch) -> Tensor:
@@ -119,7 +120,7 @@ class ClassConditionalFlowMatching(FlowMatching):
 
     Guidance as by Ho and Salimans 2022 (arXiv:2207.12598): one network learns the flow of each class and, where the
     class is left out, that of all data. A latent vector is noise, then the class, one-hot. The network takes `classes`:
-    one-hot too, or zeros without a class.
+    also one-hot, or zeros without a class.
     """
 
     class Settings(FlowMatching.Settings):

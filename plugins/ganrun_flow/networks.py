@@ -26,8 +26,8 @@ class TimeUNet(Network):
     """A U-Net of images and a time: residual blocks at sizes that halve and double, joined across by concatenation.
 
     After DDPM's (Ho et al. 2020, arXiv:2006.11239, appendix B), smaller: as many blocks upwards as downwards, and
-    resampling by means and by copies of pixels. Takes images of any size that halves so often, and `classes` if the
-    loss has them. It starts at 0.
+    resampling by means and by copies of pixels. Takes images of any size that can be halved that often, and `classes`
+    if the loss has them. Its initial output is 0.
     """
 
     class Settings(ganrun.Settings):
@@ -96,7 +96,7 @@ class TimeUNet(Network):
 
 
 class TimeMlp(Network):
-    """Dense layers from a sample of any shape, and a time, to a sample; SiLU between them. It starts at 0."""
+    """Dense layers from a sample of any shape, and a time, to a sample; SiLU between them. Its initial output is 0."""
 
     class Settings(ganrun.Settings):
         hidden: Widths = (256, 256, 256)

@@ -103,7 +103,7 @@ class InfoGan(LogisticLoss):
     def discriminator(self, nets: Nets, batch: Batch) -> Terms:
         """−E[log D(x)] − E[log(1 − D(G(z, c)))] − λ L_I, which trains D, Q and what they share.
 
-        Q learns from generated images alone: only their codes are known.
+        Q learns only from generated images, because only their codes are known.
         """
         real = nets.discriminator(batch.images)[:, 0]
         outputs = nets.discriminator(nets.generator(batch.latents))

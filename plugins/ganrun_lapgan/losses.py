@@ -5,7 +5,7 @@ With d and u the operators of the pyramid, I_0 the image, I_k = d(I_(k-1)) and l
     K, the coarsest level    I_K = G_K(z_K)
     each level above         I_k = l_k + G_k(z_k, l_k)
 
-In training, l_k is that of a real image. Samples are made from the coarsest level on.
+In training, l_k comes from a real image. Samples are made starting from the coarsest level.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class LapGan(LogisticLoss):
         return Inputs(gaussian_pyramid(batch.images, level + 1)[level])
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
-        """Of latents alone, so l_k is that of a sample, where the objectives have that of a real image."""
+        """From latents only, so l_k comes from a sample, whereas the objectives take it from a real image."""
         level = level_of(slot)
         if self.slots[slot].kind == "discriminator":
             return Inputs(self._sampled(nets, batch.latents, level))
@@ -136,7 +136,7 @@ class LapGan(LogisticLoss):
         return Inputs(noise, {"coarse": upsampled(self._sampled(nets, batch.latents, level + 1))})
 
     def _beside_real(self, nets: Nets, batch: Batch, level: int) -> Tensor:
-        """I_k whose details alone are generated: `(batch, *shape)` of the level, not bounded."""
+        """I_k with only the details generated: `(batch, *shape)` of the level, not bounded."""
         noise, maker = self._noise(batch.latents)[level], getattr(nets, f"generator_{level}")
         if level == COARSEST:
             return maker(noise)  # type: ignore[no-any-return]

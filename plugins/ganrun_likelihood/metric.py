@@ -24,7 +24,7 @@ VERSION = 1
 
 
 class Records(NamedTuple):
-    """How records become those of the likelihood."""
+    """How records are converted for the likelihood."""
 
     pixels: str
     """For the protocol."""
@@ -63,7 +63,7 @@ class LogLikelihood(Metric):
         """Records, the same ones in every run; all records of the split unless given."""
 
         split: Literal["train", "test"] = "test"
-        """The split of the records. A model may know its training records by heart."""
+        """The split of the records. A model may have memorised its training records."""
 
         binarize: bool = False
         """Whether each pixel of grey pictures is drawn as black or white, white with its grey value as the probability:
@@ -78,7 +78,7 @@ class LogLikelihood(Metric):
             raise IncompatibleError("binarize is for losses of black and white pixels, and this one is a density's")
 
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Count the records, and look whether the loss has a likelihood of them.
+        """Count the records, and check whether the loss has a likelihood of them.
 
         Raises:
             PreflightError: if there are fewer than the recipe asks for, or the loss is for black and white pixels and

@@ -20,8 +20,8 @@ GREY_STEP = 1 / 127.5
 
 
 def number_of(record: Tensor) -> int:
-    """A number that follows from the contents of a record alone, so that its random numbers do, too: they are the same
-    in every batch, in every process and for any number of records."""
+    """A number that depends only on a record's contents, so that its random numbers do, too: they are the same in every
+    batch, in every process and for any number of records."""
     return derived_seed(0, hashlib.blake2b(record.cpu().contiguous().numpy().tobytes()).hexdigest())
 
 
@@ -36,7 +36,8 @@ def dequantized(record: Tensor) -> Tensor:
 
 
 def log_step_volume(record: Tensor) -> float:
-    """The log of the volume over which `dequantized` spreads an image: added to a log density, it is that of 8 bits."""
+    """The log of the volume over which `dequantized` spreads an image: added to a log density, it gives that of the
+    8-bit image."""
     return record.numel() * math.log(GREY_STEP)
 
 

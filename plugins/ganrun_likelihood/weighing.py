@@ -13,10 +13,10 @@ from ganrun import EvaluatedModel, Extractor
 from ganrun_likelihood.records import number_of
 
 NUMBERS_AT_ONCE = 2**19
-"""Numbers of the samples that the decoder makes at a time, about; at least `LEAST_AT_ONCE` samples."""
+"""Approximate number of values that the decoder computes at a time; at least `LEAST_AT_ONCE` samples."""
 
 LEAST_AT_ONCE = 256
-"""As many samples as an evaluation makes at a time anyway."""
+"""As many samples as an evaluation's batch has."""
 
 
 class Estimate(NamedTuple):
@@ -42,8 +42,7 @@ def estimate(log_weights: Tensor) -> Estimate:
 class Weigher(Extractor):
     """An `Estimate` of every record.
 
-    The samples of a record follow from the record and the run's seed alone. Those of one record are made together, a
-    fixed number at a time.
+    A record's samples depend only on the record and the run's seed. They are made together, a fixed number at a time.
 
     Args:
         model: Has the reading.
@@ -51,7 +50,7 @@ class Weigher(Extractor):
         count: Samples of each record, K.
         prepared: The record as the reading takes it.
         offset: Added to each log-likelihood of such a record.
-        key: Says all of this but the model.
+        key: Identifies all of this except the model.
     """
 
     outputs = Estimate._fields

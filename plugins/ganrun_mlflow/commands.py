@@ -21,10 +21,10 @@ uri_option = click.option(
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @uri_option
 def sync(runs: Sequence[str], uri: str | None) -> None:
-    """Send to MLflow what it lacks of runs, for example after it was unavailable.
+    """Send to MLflow what it is missing of runs, for example after it was unavailable.
 
     A run that was sent to a server that is not the default store needs --uri: an address in a run directory, which may
-    come from anybody, is not contacted. In a store that does not have it, the run is created. Ctrl-C stops at any time.
+    come from anybody, is not contacted. If the store does not have the run, it is created. Ctrl-C stops at any time.
 
     \b
     ganrun sync runs/wgan-…

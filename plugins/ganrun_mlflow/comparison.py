@@ -29,12 +29,13 @@ half."""
 
 
 def write_comparison(run: Run, deadline: float, gives_up: Callable[[], bool]) -> None:
-    """Write `compare/samples_01_to_08.png`, … into the run directory, if samples are images and drawn in time.
+    """Write `compare/samples_01_to_08.png`, … into the run directory, if samples are images and drawing them meets the
+    deadline.
 
     Args:
         run: The run.
         deadline: When to stop, by `time.monotonic`.
-        gives_up: Whether to stop before.
+        gives_up: Whether to stop earlier.
     """
     if len(run.model.spec.sample_shape) != 3:
         return
@@ -54,7 +55,7 @@ def write_comparison(run: Run, deadline: float, gives_up: Callable[[], bool]) ->
 
 
 class _TooSlowError(RunError):
-    """Sampling has been stopped."""
+    """Sampling was stopped."""
 
 
 @contextmanager

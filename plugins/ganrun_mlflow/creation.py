@@ -1,4 +1,5 @@
-"""A new SQLite store: made aside and then moved in, because one that is half made stays damaged."""
+"""Creates a SQLite store under a temporary name and then moves it into place, because a half-created one stays
+damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ CREATION_SECONDS = 120
 
 
 def is_made(database: Path) -> bool:
-    """Whether a file of a store is there; an empty one is not, because SQLite makes it before anything is written."""
+    """Whether a store exists; an empty file does not count, because SQLite creates it before writing anything."""
     return database.exists() and (not database.is_file() or database.stat().st_size > 0)
 
 
@@ -37,11 +38,11 @@ def exclusive(database: Path) -> Iterator[None]:
 
 
 def create(database: Path) -> None:
-    """Create a store, in an `exclusive` block. Until it is complete, there is none; what killed processes have left of
-    theirs is removed."""
+    """Create a store, in an `exclusive` block. It appears only when complete; leftovers of killed processes are
+    removed."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    place = database.resolve()  # a link to a store stays one
+    place = database.resolve()  # a link to a store stays a link
     for left in place.parent.glob(f".{place.name}.*.partial*"):
         left.unlink(missing_ok=True)
     with atomic_path(place) as partial:
@@ -52,21 +53,21 @@ def create(database: Path) -> None:
 
 
 def check_complete(database: Path) -> None:
-    """Check that a store which MLflow refuses was not left half made, by a process that was killed or on a full disk.
+    """Check that a store that MLflow refuses was not left half-created, by a killed process or on a full disk.
 
     Raises:
-        RunError: if it was, and so holds no run.
+        RunError: if it was; it then holds no run.
     """
     if not _runs_in(database):
         command = shlex.join(["mv", str(database), f"{database}.incomplete"])
         raise RunError(
             f"the MLflow store {database} is incomplete: while it was made, a process was killed or the disk was full. "
-            f"No run is in it, so move it away, and ganrun makes a new one: {command}"
+            f"It holds no runs, so move it away, and ganrun creates a new one: {command}"
         )
 
 
 def _runs_in(database: Path) -> int:
-    """How many runs a store has; one where that cannot be known."""
+    """How many runs a store has; 1 if that cannot be determined."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=1)) as connection:
             tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone()[0]
@@ -77,8 +78,8 @@ def _runs_in(database: Path) -> int:
 
 @contextmanager
 def a_home() -> Iterator[None]:
-    """A block in which the account has a home, at least in name: MLflow asks for it when it is imported, to place
-    environments that ganrun does not use."""
+    """A block in which a home directory is set, if only nominally: MLflow looks it up on import, for environments that
+    ganrun does not use."""
     is_without = not _has_home()
     if is_without:
         os.environ["HOME"] = "/nonexistent"

@@ -13,10 +13,10 @@ from ganrun_mlflow.sync_state import NAME
 from ganrun_mlflow.uploads import Uploads
 
 EXCLUDED = ("checkpoints", "export", COMPARISON, NAME)
-"""What is sent in another way, or not at all."""
+"""Files that are sent in another way, or not at all."""
 
 LONGEST_TEXT_BYTES = 1_000_000
-"""Of files that are searched for secrets; longer ones are metrics and pictures."""
+"""For files that are searched for secrets; longer ones are metrics and pictures."""
 
 
 class FileUpload:
@@ -24,24 +24,25 @@ class FileUpload:
 
     Args:
         run: The MLflow run.
-        uploads: Decides what has to be sent.
+        uploads: Decides which files to send.
     """
 
     def __init__(self, run: MlflowRun, uploads: Uploads) -> None:
         self._run = run
         self._uploads = uploads
         self._growing = (run.directory.metrics_path, run.directory.summary_path)
-        """Files that change until the run has ended, and are sent only then."""
+        """Files that keep changing while the run trains; sent only at its end."""
 
     def send(self, *, is_ended: bool) -> None:
-        """Send the files that are new or changed; those that grow, only if the run has ended."""
+        """Send new and changed files; those that keep growing, only if the run has ended."""
         for name in sorted(self._names(is_ended)):
             self._uploads.send_once(name, [self._run.directory / name], partial(self._upload, name))
 
     def _names(self, is_ended: bool) -> Iterator[str]:
         """Names relative to the directory.
 
-        The only picture of a folder waits for a second or for the end: its section in MLflow depends on it.
+        A folder's only picture is held back until there is a second one or the run ends: its section in MLflow depends
+        on it.
         """
         for path in self._run.directory.path.iterdir():
             if path.name.startswith(".") or path.name in EXCLUDED:
@@ -62,7 +63,7 @@ class FileUpload:
             self._log_file(path, name)
 
     def _log_file(self, path: Path, name: str) -> None:
-        """Log a file as it is, or without its secrets, which texts of version 0.1.0 may have."""
+        """Log a file, with secrets removed: texts written by version 0.1.0 may contain some."""
         text = _short_text(path)
         shown = without_secrets(text)
         if shown == text:

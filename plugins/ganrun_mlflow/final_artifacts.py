@@ -1,4 +1,4 @@
-"""What is sent when a run has ended: last pictures, samples to compare, checkpoint and model."""
+"""Sends the artifacts of a finished run: last pictures, samples to compare, checkpoint and model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FinalArtifacts:
 
     Args:
         run: The MLflow run.
-        uploads: Decides what has to be sent.
+        uploads: Decides which files to send.
     """
 
     def __init__(self, run: MlflowRun, uploads: Uploads) -> None:
@@ -89,5 +89,5 @@ class FinalArtifacts:
     def _log_model(self) -> None:
         from ganrun_mlflow.models import log_generator
 
-        self._run.state.progress.status = ""  # log_generator ends the MLflow run, with the present as its end
+        self._run.state.progress.status = ""  # log_generator ends the MLflow run, with the current time as its end
         log_generator(self._run.uri, self._run.id, self._run.directory.path)

@@ -1,4 +1,4 @@
-"""Which store has the run of a directory, if the user does not say."""
+"""Finds the store that holds a directory's run, if the user does not name one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganrun_mlflow.store import URI_VARIABLE, sqlite_path, tracking_uri
 from ganrun_mlflow.sync_state import SyncState
 
 QUERY_SECONDS = 5.0
-"""For one question to a SQLite file, which may be hostile."""
+"""Limit for one query of a SQLite file, which may be hostile."""
 
 LONGEST_ANSWER_BYTES = 1_000_000
 
@@ -25,15 +25,15 @@ FIND_DIRECTORY = f"SELECT value FROM tags WHERE run_uuid = ? AND key = '{DIRECTO
 FIND_ARTIFACTS = """
     SELECT artifact_uri FROM runs WHERE run_uuid = ?1 UNION ALL SELECT artifact_location FROM experiments
     WHERE experiment_id = (SELECT experiment_id FROM runs WHERE run_uuid = ?1)"""
-"""Where files of a run go, and its model."""
+"""The artifact locations of a run and its model."""
 
 
 def store_of(state: SyncState | None, directory: RunDirectory, setting: str | None = None) -> str:
     """The store that the user names by a setting or the environment; else `mlflow.db` in the working directory.
 
-    Only in the last case, a run that was sent before is looked for: if `mlflow.db` does not have it, but the SQLite
-    file that the run directory names does, it is that one. A run directory may come from anybody, so such a file counts
-    only if it exists, has this MLflow run, names this directory in return, and keeps artifacts beside itself.
+    Only in the last case, a run that was sent before is looked up: if `mlflow.db` does not have it, but the SQLite file
+    named in the run directory does, that file is the store. A run directory is untrusted, so such a file counts only if
+    it exists, has this MLflow run, names this directory in return, and keeps its artifacts beside itself.
     """
     uri = tracking_uri(setting)
     if setting or os.environ.get(URI_VARIABLE) or state is None or has_run(uri, state):
@@ -42,13 +42,13 @@ def store_of(state: SyncState | None, directory: RunDirectory, setting: str | No
 
 
 def is_in(uri: str, state: SyncState) -> bool:
-    """Whether a store is the one that a run directory names; or has the run of one that names a SQLite file, which may
-    have been moved together with it."""
+    """Whether a store is the one named in a run directory; or holds its run, if the directory names a SQLite file,
+    which may have been moved together with it."""
     return _is_same_store(uri, state.uri) or (sqlite_path(state.uri) is not None and has_run(uri, state))
 
 
 def _is_same_store(one: str, other: str) -> bool:
-    """Whether two addresses are those of one store."""
+    """Whether two addresses refer to the same store."""
     left, right = sqlite_path(one), sqlite_path(other)
     if left is None or right is None:
         return bare_address(one) == bare_address(other)
@@ -71,13 +71,14 @@ def _is_home(state: SyncState, directory: RunDirectory) -> bool:
 
 
 def _is_local(database: Path) -> bool:
-    """Not on another machine, which may see who asks for the file: no UNC path, and nothing that mounts itself."""
+    """Whether a path is local. Opening a remote file reveals who asks for it, so UNC paths and automounts are
+    excluded."""
     return not str(database).startswith(("//", "\\\\", "/net/"))
 
 
 def _is_beside(artifacts: str, database: Path) -> bool:
-    """Whether artifacts are kept in `mlruns/` beside a store, where ganrun puts them; else a store in foreign hands
-    could make ganrun write anywhere."""
+    """Whether artifacts are kept in `mlruns/` beside a store, where ganrun puts them; otherwise a malicious store could
+    make ganrun write anywhere."""
     root = database.parent / "mlruns"
     place = Path(unquote(artifacts.removeprefix("file://")))
     return artifacts.startswith(f"{root.as_uri()}/") and place.resolve().is_relative_to(database.parent.resolve())

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from ganrun import Run, Score
 
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_CALL = 250, 6000, 5000, 100
-"""MLflow's limits; 5000 is that of its older servers."""
+"""MLflow's limits; 5000 is the limit of older servers."""
 
 ALWAYS = {"train": ("steps", "batch_size", "seed", "precision"), "optimizer": ("use", "lr")}
-"""Settings that are shown even at their defaults; others are shown where the recipe changes them."""
+"""Settings that are shown even at their defaults; others are shown only if the recipe changes them."""
 
 HIDDEN = ("device", "log_every_steps", "evaluate_every_steps", "limit_seconds")
 """Settings that do not affect what is learned."""
 
 SHOWN_ELSEWHERE = ("name", "status", "device")
-"""Texts of a summary.json that a run in MLflow has by another name, or as a label from its start."""
+"""Texts of a summary.json that an MLflow run already has under another name, or as a label from its start."""
 
 PICTURE_LENGTH = 120
-"""Of a picture's key: MLflow makes it a part of a file's name, to which it adds 100 characters."""
+"""For a picture's key: MLflow puts it into a file name, to which it adds 100 characters."""
 
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-"""A table's key that TOML needs no quotes for."""
+"""A key that needs no quotes in TOML."""
 
 
 # ── Keys ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -42,10 +42,10 @@ def key_text(name: str, most: int = KEY_LENGTH) -> str:
     Letters, digits, `_ - . /` and spaces stay as they are. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
     for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins
     with `..`, which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the
-    name instead. A key is no name: spelled again, it becomes another key.
+    name instead. The mapping is not idempotent: the key of a key is a different key.
 
-    The result is ASCII, so a store that normalises Unicode changes nothing. Case stays: where a store ignores it, as
-    MySQL does by default, two names that differ in nothing else share a curve there, and not in metrics.jsonl.
+    The result is ASCII, so a store that normalises Unicode changes nothing. Case is kept: in a store that ignores it,
+    as MySQL does by default, names that differ only in case share a curve there, but not in metrics.jsonl.
     """
     key = "/".join(_part_text(part) for part in name.split("/"))
     return key if len(key) <= most else f"{key[: most - 35]}_-x{_digest(name)}"
@@ -90,8 +90,8 @@ def params_of(run: Run) -> dict[str, str]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A component's table with names that do not change when another plugin is installed, since MLflow keeps a
-    parameter as it was first; the tag `plugins` says whose they are."""
+    """A component's table with names that do not change when another plugin is installed, since MLflow never changes a
+    parameter; the tag `plugins` records which plugins provide them."""
     parts = {name: _part(part) for name, part in config.parts.items()}
     return {**config.table(), "use": config.use, **parts}
 
@@ -194,7 +194,7 @@ def description_of(text: str) -> str:
 
 
 def _user() -> str | None:
-    """The account's name; None in a container whose account has none."""
+    """The account's name; None if it has none, as in some containers."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -1,8 +1,8 @@
 """Synchronises an MLflow run with a run directory. Everything that reaches MLflow is sent from here.
 
 What was sent is recorded in the run directory, so that sending continues after any interruption: while the run trains,
-when it is resumed, or by `ganrun sync`. An interruption between sending and recording does no harm: each point carries
-its own time, by which the store recognises a point that it has.
+when it is resumed, or by `ganrun sync`. An interruption between sending and recording is harmless: each point carries
+its own time, by which the store recognises duplicates.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ganrun_mlflow.waiting import REQUEST_SECONDS, within
 def sync(
     directory: RunDirectory, uri: str | None = None, *, creates: bool = True, seconds: float | None = None
 ) -> SyncState:
-    """Send to MLflow what it lacks of a run that no process is training.
+    """Send to MLflow what it is missing of a run that no process is training.
 
     Args:
         directory: The run's.
-        uri: The store that the user names, perhaps another one than before; else that of the environment or of the
-            working directory, which must then have the run, or the SQLite file that has it.
+        uri: The store that the user names, which may differ from the previous one; else the one from the environment or
+            the working directory, which must then have the run, or the SQLite file that has it.
         creates: Whether the run may be sent to another store, or created where the store lacks it.
-        seconds: How long it may take in all; by default as long as it needs, but `REQUEST_SECONDS` for each request.
+        seconds: Time limit for everything; by default none, but `REQUEST_SECONDS` for each request.
 
     Returns:
         The state after it.
 
     Raises:
-        RequestError: if another process trains or sends the run, it was trained without MLflow, or the user does not
-            name the store that its directory names; that store is not contacted then.
-        RunError: if the store refuses something, or takes too long; what it accepted is recorded.
+        RequestError: if another process is training or sending the run, it was trained without MLflow, or the user does
+            not name the store recorded in its directory; that store is then not contacted.
+        RunError: if the store refuses something, or times out; what it accepted is recorded.
     """
     status, end = directory.status, None if seconds is None else time.monotonic() + seconds
     with directory.occupied():
@@ -114,7 +114,7 @@ class Mirror:
         self._files.send(is_ended=False)
 
     def _sync_ended(self, ended: str) -> None:
-        """The status is sent before what is large, for which there may not be enough time."""
+        """The status is sent before large files, for which there may not be enough time."""
         try:
             self._uploads.retry_refused()
             self._metrics.send()

@@ -34,11 +34,11 @@ class MlflowRun:
         directory: The run directory; the state is written to it whenever it changes.
         uri: The store, with a password if it needs one.
         state: The labels and the progress so far.
-        creates: Whether `open` creates the run, and a SQLite store, that is missing.
+        creates: Whether `open` creates a missing run or SQLite store.
     """
 
     last_request: float
-    """When the store was last asked for something, by `time.monotonic`."""
+    """Time of the last request to the store, by `time.monotonic`."""
 
     def __init__(self, directory: RunDirectory, uri: str, state: SyncState, *, creates: bool = True) -> None:
         self.directory = directory
@@ -49,7 +49,7 @@ class MlflowRun:
         self._client: MlflowClient | None = None
         self._is_abandoned = False
         self._unrecorded: GanrunError | None = None
-        """Why the state was not written when it changed last."""
+        """The error of the last failed write of the state."""
 
     @property
     def id(self) -> str:
@@ -58,29 +58,29 @@ class MlflowRun:
 
     @property
     def client(self) -> MlflowClient:
-        """The store's client, after `open`. Taken again for each request, so that there is none after `abandon`."""
+        """The store's client, after `open`. Read it for each request: after `abandon` it is gone."""
         assert self._client is not None
         self._check_wanted()
         return self._client
 
     def abandon(self) -> None:
-        """Make no request any more after the present one, and write nothing: nobody waits for it."""
+        """Make no further request after the current one, and write nothing: the result is no longer needed."""
         self._is_abandoned = True
 
     def record(self) -> None:
-        """Write the state to the run directory. Where that fails, it is written the next time: only `check_recorded`
-        raises then, because a full disk need not keep anything from MLflow."""
+        """Write the state to the run directory. If that fails, it is written the next time: only `check_recorded`
+        raises, because a full disk must not prevent sending."""
         self._check_wanted()
         try:
             self.state.write(self.directory)
             self._unrecorded = None
         except GanrunError as error:
             if self._unrecorded is None:
-                log.warning("%s, so ganrun sync would send again what MLflow has; sending goes on", error)
+                log.warning("%s, so ganrun sync would send again what MLflow already has; sending continues", error)
             self._unrecorded = error
 
     def check_recorded(self) -> None:
-        """Check that the directory has the state.
+        """Check that the directory has the latest state.
 
         Raises:
             RunError: if it could not be written.
@@ -135,8 +135,8 @@ class MlflowRun:
     # ── Opening ───────────────────────────────────────────────────────────────────────────────────────
 
     def _exists(self) -> bool:
-        """Whether the store has the run, not deleted, and it belongs to this directory. A run that started at another
-        time is another one, whose id the directory only claims."""
+        """Whether the store has the run, not deleted, and it belongs to this directory. A run with another start time
+        is a different one, whose id the directory falsely claims."""
         from mlflow.exceptions import MlflowException
 
         if not self.id:
@@ -144,7 +144,7 @@ class MlflowRun:
         try:
             found = self.client.get_run(self.id)
             if (found.info.lifecycle_stage, found.info.start_time) == ("active", self.state.start_milliseconds):
-                if found.info.status != self.state.progress.status:  # which the store has lost, or others have changed
+                if found.info.status != self.state.progress.status:  # the store has lost it, or someone has changed it
                     self.state.progress.status = ""
                 return self._is_ours(found)
         except MlflowException as error:
@@ -193,7 +193,7 @@ class MlflowRun:
         self.record()
 
     def _claim(self) -> None:
-        """Make this directory that of the MLflow run, also where it was elsewhere before."""
+        """Record this directory as the MLflow run's, even if it was elsewhere before."""
         if self.state.tags.get(claims.DIRECTORY) != str(self.directory.path):
             self.state.tags |= tags_from({claims.DIRECTORY: str(self.directory.path), claims.HOST: platform.node()})
 
@@ -202,23 +202,23 @@ class MlflowRun:
     def _restart(self) -> None:
         self.client.update_run(self.id, status=RUNNING)
         for name in ("error", "stopped"):
-            with contextlib.suppress(Exception):  # fails where the run has no such tag
+            with contextlib.suppress(Exception):  # fails if the run has no such tag
                 self.client.delete_tag(self.id, name)
 
     def _terminate(self, status: str) -> None:
         for name, text in texts_of(self.directory.summary()).items():
-            if name not in self.state.tags:  # which say whose the MLflow run is
+            if name not in self.state.tags:  # they record the owner of the MLflow run
                 self.client.set_tag(self.id, name, text)
         end = self.state.ended or _last_written(self.directory, self.state.started)
         self.client.set_terminated(self.id, status, end_time=int(1000 * end))
 
 
 def _shown(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels without secrets, which those of version 0.1.0 may have; paths stay as they are."""
+    """Labels without secrets, which labels of version 0.1.0 may contain; paths stay unchanged."""
     return {key: text if key == claims.DIRECTORY else without_secrets(text) for key, text in labels.items()}
 
 
 def _last_written(directory: RunDirectory, default: float) -> float:
-    """When a run that was killed last wrote metrics or its summary."""
+    """The last time that a killed run wrote metrics or its summary."""
     written = [path for path in (directory.metrics_path, directory.summary_path) if path.exists()]
     return max((path.stat().st_mtime for path in written), default=default)

@@ -45,7 +45,7 @@ def log_generator(uri: str, run_id: str, directory: Path) -> None:
     latents = model.unfilled_latents(EXAMPLES)
     with torch.no_grad():
         signature = infer_signature(latents.numpy(), decoder(latents).numpy())
-    before = os.environ.get(store.URI_VARIABLE)  # which MLflow sets, too
+    before = os.environ.get(store.URI_VARIABLE)  # MLflow sets it too
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run(run_id=run_id):

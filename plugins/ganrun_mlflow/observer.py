@@ -25,8 +25,8 @@ class Mlflow(ganrun.Observer):
     """Mirrors a run into MLflow: settings, curves, scores, sample pictures and files, for comparison with other runs.
 
     The run directory holds everything. A separate thread synchronises MLflow with it every few seconds, so that a slow
-    or absent store delays no step. What the store has not received by the run's end can be sent by `ganrun sync`. A
-    resumed run continues its MLflow run. Set the user name and password of a server in MLFLOW_TRACKING_USERNAME and
+    or absent store delays no step. `ganrun sync` sends what the store has not received by the run's end. A resumed run
+    continues its MLflow run. Set the user name and password of a server in MLFLOW_TRACKING_USERNAME and
     MLFLOW_TRACKING_PASSWORD.
     """
 
@@ -41,7 +41,7 @@ class Mlflow(ganrun.Observer):
         """The run's name in MLflow. Default: the recipe's name."""
 
         tags: dict[str, str] = {}
-        """More tags for the run, to filter and group by; those that ganrun sets itself stay."""
+        """More tags for the run, to filter and group by; ganrun's own tags take precedence."""
 
         log_checkpoints: bool = False
         """Whether the last checkpoint is uploaded at the end."""
@@ -71,7 +71,7 @@ class Mlflow(ganrun.Observer):
 
     @observes
     def measured(self, run: Run) -> None:
-        """Record the load of the machine, every few seconds; and say if MLflow hangs."""
+        """Record the machine's load every few seconds, and warn if MLflow hangs."""
         if self._thread:
             self._thread.report_if_stuck()
         values = self._machine.read()
@@ -80,7 +80,7 @@ class Mlflow(ganrun.Observer):
 
     @observes(trylast=True)
     def run_ended(self, run: Run, status: str) -> None:
-        """Send what is left, and print where to compare the run with others."""
+        """Send the rest, and print where to compare the run with others."""
         if self._thread:
             seconds = waiting.INTERRUPTED_SECONDS if status == "interrupted" else waiting.END_SECONDS
             deadline, gives_up = time.monotonic() + seconds, _interrupted_since(run)
@@ -92,8 +92,8 @@ class Mlflow(ganrun.Observer):
 
     @observes
     def rescored(self, run: Run) -> None:
-        """Send the scores to the store that has the run, if that is the one that the user names; its times and status
-        stay as they are. Nothing is created there.
+        """Send the scores to the store that has the run, if the user names that store; the run's times and status stay
+        unchanged. Nothing is created there.
 
         If a process is training the run, that process sends them.
         """
@@ -117,7 +117,7 @@ class Mlflow(ganrun.Observer):
             run.add_message(line)
 
     def _initial_state(self, run: Run, earlier: SyncState | None) -> SyncState:
-        """The labels of the run; of a resumed run with the progress so far, if its store has it."""
+        """The labels of the run; for a resumed run, with the progress so far, if its store has it."""
         name = self.settings.run_name or run.name
         state = SyncState(
             uri=bare_address(self._uri),
@@ -147,7 +147,7 @@ class Mlflow(ganrun.Observer):
 
 
 def _earlier_state(run: Run) -> SyncState | None:
-    """The state of a run that is resumed; None if it has none that can be read, and so becomes a new one in MLflow."""
+    """The state of a resumed run; None if it is absent or unreadable, so that the run becomes a new one in MLflow."""
     if not (run.resumed and (run.directory / NAME).exists()):
         return None
     try:

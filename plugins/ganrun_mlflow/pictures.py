@@ -1,4 +1,4 @@
-"""Pictures of a run: which files they are, and how MLflow shows them."""
+"""Finds the pictures of a run, and logs them to MLflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEP_PICTURE = re.compile(r"(?P<series>[^/]+)/step_(?P<step>\d+)\.(png|jpe?g)")
 """A picture of one step, relative to the run directory. MLflow shows a series with a slider over the steps."""
 
 COMPARISON = "compare"
-"""The folder of samples from latents that are the same in every run."""
+"""The folder of samples from latents that all runs share."""
 
 
 def step_pictures(folder: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def log_picture(run: MlflowRun, path: Path, key: str, step: int) -> None:
     """Log a picture under a key, such as `eval/samples`.
 
     Raises:
-        OSError: if the file is no picture.
+        OSError: if the file is not a picture.
     """
     from PIL import Image
 

@@ -16,8 +16,8 @@ POINTS_PER_CALL = 800
 """MLflow accepts 1000 points and tags together."""
 
 SECONDS_BETWEEN_POINTS = 1.0
-"""Of a curve. MLflow spends 0.3 ms on each point: all points of a run with short steps would take more than a hundredth
-of its time, for charts that cannot show them apart."""
+"""For each curve. MLflow takes 0.3 ms per point: with short steps, all points would cost over 1 % of a run's time, for
+charts that cannot resolve them."""
 
 
 class Batch(NamedTuple):
@@ -73,7 +73,7 @@ def points_of(record: Record) -> Iterator[Metric]:
     numbers = {**record.values, **{f"eval/{score.name}": score.value for score in record.evaluation}}
     if _has_losses(record):
         numbers["images_seen"] = record.images_seen
-    # The prefix sorts errors behind the scores in MLflow's charts.
+    # The prefix sorts errors after the scores in MLflow's charts.
     numbers |= {f"eval_error/{score.name}": score.error for score in record.evaluation if score.error is not None}
     for name, value in numbers.items():
         if math.isfinite(value):

@@ -22,14 +22,14 @@ from ganrun_mlflow.waiting import QUESTION_SECONDS, within
 START_TIMEOUT_SECONDS = 120
 
 STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
-"""Passes the store to MLflow's server: unlike an option, other users of the machine cannot read it."""
+"""Passes the store to MLflow's server: unlike a command-line option, other users of the machine cannot read it."""
 
 
 def show(uri: str, experiment: str | None, port: int, browser: bool) -> None:
     """Print the address of an experiment's charts and open it; serve a store in a file until Ctrl-C.
 
     Args:
-        uri: The store, with a password if it needs one; no command line shows it.
+        uri: The store, with a password if it needs one; it never appears on a command line.
         experiment: Its name; None for the newest.
         port: Of the server, if one is started.
         browser: Whether to open a browser.
@@ -67,7 +67,7 @@ def _page(uri: str, experiment: str | None, port: int) -> str:
 
 @contextmanager
 def _served(uri: str, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Run a server for the block; None if the store is a server."""
+    """Run a server during the block; None if the store is itself a server."""
     if store.is_server(uri):
         yield None
         return

@@ -38,10 +38,10 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow's own time limit is minutes; here a failed request is repeated by the next synchronisation.
+    # MLflow's own timeout is minutes long; here the next synchronisation repeats a failed request.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    # It would sleep for as long as a busy server asks it to.
+    # Otherwise it would sleep for as long as a busy server demands.
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
 """Defaults for MLflow's environment variables; it reads them on import and at each request."""
@@ -53,7 +53,7 @@ ENVIRONMENT = {
 def tracking_uri(setting: str | None = None) -> str:
     """The setting, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working directory; SQLite paths absolute.
 
-    Where both name one store, the address is the variable's, which may have a password.
+    If both name the same store, the variable's address is used, because it may have a password.
     """
     variable = os.environ.get(URI_VARIABLE)
     is_same = setting and variable and bare_address(setting) == bare_address(variable)
@@ -63,8 +63,7 @@ def tracking_uri(setting: str | None = None) -> str:
 
 
 def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestError:
-    """The error for a run that was sent to a store that the user does not name now: its directory may come from
-    anybody.
+    """The error for a run that was sent to a store that the user does not name now: its directory is untrusted.
 
     Args:
         directory: The run's.
@@ -73,8 +72,8 @@ def not_named(directory: RunDirectory, recorded: str, command: str) -> RequestEr
     """
     remedy = f"{command} {shell_quoted(directory.path)} --uri {shell_quoted(recorded)}"
     return RequestError(
-        f"{directory / NAME} names the MLflow store {recorded}, and you do not; a run directory may come from "
-        f"anybody, so that store was not contacted. If you mean it: {remedy}, or set {URI_VARIABLE} to it"
+        f"{directory / NAME} names the MLflow store {recorded}, but you did not; a run directory may come from "
+        f"anybody, so that store was not contacted. If you trust it: {remedy}, or set {URI_VARIABLE} to it"
     )
 
 
@@ -88,9 +87,9 @@ def sqlite_path(uri: str) -> Path | None:
         return None
     try:
         return Path(uri.removeprefix(SQLITE)).expanduser().absolute()
-    except (OSError, RuntimeError) as error:  # no working directory any more; no home
+    except (OSError, RuntimeError) as error:  # the working directory was removed, or there is no home
         reason = without_secrets(str(error))
-        raise RunError(f"{bare_address(uri)} is no place for MLflow here: {reason}; set {URI_VARIABLE}") from error
+        raise RunError(f"{bare_address(uri)} cannot be used for MLflow here: {reason}; set {URI_VARIABLE}") from error
 
 
 def is_server(uri: str) -> bool:
@@ -176,7 +175,7 @@ def connect(uri: str) -> MlflowClient:
             from mlflow import MlflowClient
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # It logs with a traceback what it then raises, which ganrun tells in a line.
+        # It logs a traceback of what it then raises, which ganrun reports in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         database = sqlite_path(uri)
         return MlflowClient(uri) if database is None else _connect_sqlite(uri, database)
@@ -249,7 +248,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
-    """A folder for each experiment, whose name shows which."""
+    """A folder for each experiment, recognisable by its name."""
     database = sqlite_path(uri)
     if database is None:
         return None
@@ -280,7 +279,7 @@ def where_to_look(uri: str, experiment_id: str) -> list[str]:
 
 
 def uri_option(uri: str) -> str:
-    """The option, after a space, by which a command uses this store; empty for the default store."""
+    """The option that selects this store, with a leading space; empty for the default store."""
     with suppress(RunError):
         if bare_address(uri) == bare_address(tracking_uri()):
             return ""

@@ -1,4 +1,4 @@
-"""mlflow.json in the run directory: the labels of the MLflow run that mirrors it, and what was sent so far."""
+"""mlflow.json in the run directory: the labels of the MLflow run that mirrors it, and the progress of sending."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Progress:
     experiment_id: str = ""
 
     status: str = ""
-    """The last one sent, in MLflow's words; empty if it must be sent again."""
+    """The last status sent, in MLflow's terms; empty if it must be sent again."""
 
     bytes_sent: Count = 0
     """Bytes of metrics.jsonl that were sent."""
@@ -78,7 +78,7 @@ class SyncState:
 
     @classmethod
     def read(cls, directory: RunDirectory) -> Self:
-        """The state in a run directory, which may come from anybody.
+        """The state in a run directory, which is untrusted.
 
         Raises:
             RequestError: if there is none, or it is damaged.
@@ -115,7 +115,7 @@ class SyncState:
         self.progress = Progress()
 
     def move_to(self, uri: str) -> None:
-        """Go on in another store. What it has of the run may differ, so everything is sent again."""
+        """Continue in another store. It may have a different part of the run, so everything is sent again."""
         if uri != self.uri:
             self.uri = uri
             self.progress = Progress(self.progress.run_id, self.progress.experiment_id)

@@ -1,4 +1,4 @@
-"""A thread that synchronises MLflow while training goes on, so that a slow or absent store delays no step."""
+"""A thread that synchronises MLflow during training, so that a slow or absent store delays no step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SECONDS_BETWEEN_SYNCS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
 
 STUCK_SECONDS = 600.0
-"""After which a request counts as one that is never answered."""
+"""After this time, a request counts as hanging."""
 
 
 class SyncThread:
-    """Synchronises a mirror every few seconds. After each error in a row it pauses twice as long.
+    """Synchronises a mirror every few seconds, with exponential backoff after consecutive errors.
 
     Args:
         mirror: No other thread may use it until `close` returns.
@@ -31,20 +31,20 @@ class SyncThread:
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
         self._error: Exception | None = None
-        """Of the last attempt."""
+        """Start of the last attempt."""
         self._reported = ""
         """The last error that was logged, so that none is logged twice in a row."""
         self._ended: str | None = None
         self._is_sending = False
         self.was_interrupted = False
-        """Whether `close` was given up before its deadline."""
+        """Whether `close` stopped before its deadline."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
         self._thread.start()
 
     def close(self, ended: str, deadline: float, gives_up: Callable[[], bool]) -> Exception | None:
-        """Send everything that is left, and wait for it until the deadline. Then it is left alone, so that the process
-        can end.
+        """Send everything that is left, and wait until the deadline. After that the thread is abandoned, so that the
+        process can end.
 
         Args:
             ended: How the run ended.
@@ -52,12 +52,12 @@ class SyncThread:
             gives_up: Asked several times a second whether to stop waiting earlier.
 
         Returns:
-            What prevented it; None if MLflow has everything.
+            The error that prevented it; None if MLflow has everything.
         """
         self.mirror.state.ended = round(time.time(), 3)
         self._ended = ended
         self._closing.set()
-        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # a signal, where one came before
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # a signal, if one came first
             while not gives_up() and time.monotonic() < deadline:
                 self._thread.join(0.2)
                 if not self._thread.is_alive():
@@ -65,12 +65,12 @@ class SyncThread:
         self.mirror.run.abandon()
         leave_workers_behind()
         self.was_interrupted = time.monotonic() < deadline
-        return RunError("sending was interrupted" if self.was_interrupted else "the store did not take all in time")
+        return RunError("sending was interrupted" if self.was_interrupted else "the store did not take it all in time")
 
     def report_if_stuck(self) -> None:
-        """Say once that a request hangs: a server that answers byte by byte meets no time limit of MLflow."""
+        """Warn once that a request hangs: a server that answers byte by byte triggers no timeout of MLflow."""
         if self._is_sending and time.monotonic() - self.mirror.run.last_request > STUCK_SECONDS:
-            self._report(RunError("MLflow does not finish its answer to a request, and gets nothing until it does"))
+            self._report(RunError("MLflow has not finished answering a request; nothing more is sent until it does"))
 
     def _work(self) -> None:
         pause = 0.0

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 DOWNLOADED = {*RUN_FILES, "checkpoints"}
-"""What is downloaded of a run whose directory is on another machine."""
+"""The artifacts that are downloaded of a run whose directory is on another machine."""
 
 
 class MlflowTracker(Tracker):
@@ -109,7 +109,7 @@ def _end_if_killed(run: Run, uri: str) -> bool:
 
 
 def _ask(uri: str, question: Callable[[], T]) -> T:
-    """The answer to a question to a store, which has a limited time for it."""
+    """The result of a query to a store, with a time limit."""
 
     def asked() -> T:
         with store.errors_as_run_errors(uri):
@@ -155,13 +155,13 @@ def _all_runs(client: MlflowClient, experiments: list[str], which: str = "", ord
 
 
 def _directory(run: Run) -> Path | None:
-    """A run's directory, if it is on this machine and was not used again for another run."""
+    """A run's directory, if it is on this machine and was not reused for another run."""
     directory = _named_directory(run)
     return directory.path if directory and _started(directory) == run.info.start_time else None
 
 
 def _named_directory(run: Run) -> RunDirectory | None:
-    """The directory that a run's tag names, if it holds a run; a tag may say anything."""
+    """The directory that a run's tag names, if it holds a run; tags are untrusted."""
     name = run.data.tags.get(DIRECTORY)
     try:
         directory = RunDirectory(Path(name)) if name else None
@@ -171,7 +171,7 @@ def _named_directory(run: Run) -> RunDirectory | None:
 
 
 def _started(directory: RunDirectory) -> int | None:
-    """When the run of a directory started, in milliseconds: in every store, its start identifies the run."""
+    """The start time of a directory's run, in milliseconds: it identifies the run in every store."""
     try:
         return SyncState.read(directory).start_milliseconds
     except RequestError:

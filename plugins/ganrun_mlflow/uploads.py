@@ -18,7 +18,7 @@ MOST_REFUSED = 5
 
 
 class Uploads:
-    """Sends files that have changed since they were sent last. One that is refused holds up no other.
+    """Sends files that have changed since they were last sent. A refused file does not hold up the others.
 
     Args:
         run: The MLflow run; its state records the digests of what was sent.
@@ -73,7 +73,7 @@ class Uploads:
         self._stamps[name] = stamp
 
     def _refuse(self, name: str, error: Exception) -> None:
-        """Set a file aside, if the store can be reached all the same."""
+        """Set a file aside, provided that the store can be reached."""
         store.check_reachable(self._run.uri)
         if len(self._refused) == MOST_REFUSED:
             raise error
@@ -85,8 +85,8 @@ def check_inside(directory: Path, files: Iterable[Path]) -> None:
     """Check that files are in a run directory, which may come from anybody and link to private files of this machine.
 
     Raises:
-        RunError: if one is a link that leads out of it.
+        RunError: if one is a link to outside it.
     """
     for file in files:
         if not file.resolve().is_relative_to(directory.resolve()):
-            raise RunError(f"{file.name} is a link that leads out of the run directory")
+            raise RunError(f"{file.name} is a link to outside the run directory")

@@ -1,4 +1,4 @@
-"""How long ganrun waits for a store: neither a caller nor the end of the process is held up by a server that hangs."""
+"""Bounds how long ganrun waits for a store: a hanging server delays neither a caller nor the end of the process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ganrun import RunError
 T = TypeVar("T")
 
 END_SECONDS = 60.0
-"""For everything that is sent when a run has ended; the rest is left to `ganrun sync`."""
+"""For everything that is sent at the end of a run; the rest is left to `ganrun sync`."""
 
 INTERRUPTED_SECONDS = 20.0
-"""The same after a signal: schedulers kill a process that has not ended 30 s after theirs."""
+"""The same after a signal: schedulers kill a process 30 s after theirs."""
 
 QUESTION_SECONDS = 60.0
-"""For what a command asks a store."""
+"""For a command's query to a store."""
 
 REQUEST_SECONDS = 3600.0
 """For one request of `ganrun sync`, which may be the upload of a checkpoint."""
@@ -30,18 +30,19 @@ THREAD = "ganrun-mlflow"
 
 
 class Abandoned(BaseException):
-    """Nobody waits for what is being sent any more. As no `Exception`, it passes all who retry."""
+    """Sending was abandoned. It is not an `Exception`, so that it passes through retry loops."""
 
 
 def within(deadline: float | Callable[[], float], work: Callable[[], T], what: str) -> T:
-    """Do some work in a separate thread, and wait for it until a deadline, or Ctrl-C. Then it is left alone.
+    """Do some work in a separate thread, and wait for it until a deadline, or Ctrl-C. After that the thread is
+    abandoned.
 
-    No time limit of a socket could replace this: it starts again with each byte, and looking up a name has none.
+    A socket timeout cannot replace this: it restarts with each byte, and name lookups have none.
 
     Args:
-        deadline: By `time.monotonic`; as a function, it may move on while the work makes progress.
+        deadline: By `time.monotonic`; a function may extend it while the work makes progress.
         work: What to do.
-        what: What it is, for the error.
+        what: Its description, for the error.
 
     Raises:
         RunError: if it takes longer.
@@ -62,19 +63,19 @@ def within(deadline: float | Callable[[], float], work: Callable[[], T], what: s
 def _fulfil(done: futures.Future[T], work: Callable[[], T]) -> None:
     try:
         done.set_result(work())
-    except BaseException as error:  # also a SystemExit, which would end this thread only
+    except BaseException as error:  # including SystemExit, which would only end this thread
         done.set_exception(error)
 
 
 def leave_workers_behind() -> None:
     """Let the process end without the threads of pools that were started from a daemon thread.
 
-    Libraries upload files in pools, some without any time limit. At its exit, Python waits for all threads of pools,
-    even for daemons. It has no public way to prevent that; where its private one changes, it waits again.
+    Libraries upload files in thread pools, some without any timeout. At exit, Python waits for all pool threads, even
+    daemons. There is no public way to prevent that; if the private one changes, Python waits again.
     """
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
-        with contextlib.suppress(RuntimeError):  # the process is ending already
+        with contextlib.suppress(RuntimeError):  # the process is already ending
             register(_forget_workers)
 
 

@@ -103,11 +103,10 @@ def _common(settings: OptimizerSettings, device: torch.device) -> dict[str, Any]
 
 
 class _Uncompiled(torch.optim.Optimizer):
-    """An optimiser for steps that are not compiled.
+    """An optimiser for uncompiled steps.
 
     torch wraps these two methods so that `torch.compile` can step around them, and the wrappers import all of
-    torch._dynamo when they are first called: more than a second of every start. Without them, the methods compute the
-    same.
+    torch._dynamo when they are first called: more than a second of every start. The unwrapped methods compute the same.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)

@@ -1,4 +1,4 @@
-"""Schedules: what the learning rate is multiplied by at each share of a run."""
+"""Schedules: the factor of the learning rate at each share of a run."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class _Falling(Schedule):
         for the second half of the run."""
 
         end: float = Field(0.0, ge=0, le=1)
-        """What the learning rate comes to, as a share of lr."""
+        """The final learning rate, as a share of lr."""
 
         until: float = Field(1.0, gt=0, le=1)
-        """Share of the run's steps, after the warm-up, at which it has come to that."""
+        """Share of the run's steps, after the warm-up, at which it reaches that."""
 
         @model_validator(mode="after")
         def _check_order(self) -> Self:

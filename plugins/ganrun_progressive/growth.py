@@ -20,16 +20,16 @@ Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
 
 
 class GrowingSettings(ganrun.Settings):
-    """What both networks of a run say, each in its own table."""
+    """Settings of both networks of a run, each in its own table."""
 
     widths: Counts | None = None
     """Channels of each level's maps, from 4×4 on. Unless given, 16,384 / size, and at most 512: for 128×128 that is
     [512, 512, 512, 512, 256, 128]."""
 
     level_steps: Counts | None = None
-    """Steps of each level, from 4×4 on, the fade-in included. The last level stays until the end of the run, and its
-    number only counts for its fade-in. Unless given, the run's first half is divided into equal parts: one for 4×4, two
-    for each further level, and one for the fade-in of the last."""
+    """Steps of each level, from 4×4 on, the fade-in included. The last level lasts until the end of the run, and its
+    number only sets its fade-in. Unless given, the run's first half is divided into equal parts: one for 4×4, two for
+    each further level, and one for the fade-in of the last."""
 
     fade: float = Field(0.5, ge=0, le=1)
     """Share of a level's steps during which it is faded in. The first level is not."""
@@ -42,7 +42,7 @@ class Point(NamedTuple):
     """0 for 4×4, and 1 more for each doubling."""
 
     fade: float
-    """α in [0, 1]: the weight of this level against the one before it."""
+    """α in [0, 1]: the weight of this level relative to the previous one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Growth:
         return SMALLEST << level
 
     def size_text(self, level: int) -> str:
-        """A level's size as people say it: `16×16`."""
+        """A level's size as text: `16×16`."""
         return f"{self.size_of(level)}×{self.size_of(level)}"
 
     def at(self, step: int, steps: int) -> Point:
@@ -89,8 +89,8 @@ def growth_of(settings: GrowingSettings, shape: tuple[int | EllipsisType, ...]) 
     """The growth up to images of a shape.
 
     Raises:
-        IncompatibleError: if they are no squares whose side is a power of two from 8 on, or a setting has not one
-            number for each level.
+        IncompatibleError: if they are not squares whose side is a power of two of at least 8, or a setting does not
+            have one number for each level.
     """
     _, height, width = image_shape(shape)
     if height != width or height < 2 * SMALLEST or height & (height - 1):

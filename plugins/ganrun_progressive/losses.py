@@ -23,9 +23,9 @@ from ganrun import (
 class ProgressiveGan(AdversarialLoss):
     """Progressive growing's loss: WGAN-GP with a drift term, one critic update per step, and real images faded in.
 
-    Karras et al. 2017 (arXiv:1710.10196), section 2 and appendix A.1. The gradient is that with respect to the pixels
-    of the present level. Of networks that do not grow, this is WGAN-GP with drift. Regularisers see real images that
-    are not faded.
+    Karras et al. 2017 (arXiv:1710.10196), section 2 and appendix A.1. The gradient is with respect to the pixels of the
+    current level. For networks that do not grow, this is WGAN-GP with drift. Regularisers see real images without
+    fading.
     """
 
     class Settings(AdversarialLoss.Settings):
@@ -36,7 +36,7 @@ class ProgressiveGan(AdversarialLoss):
         """λ, the weight of the gradient penalty."""
 
         gradient_norm: float = Field(1.0, gt=0)
-        """γ, the norm that the penalty holds the critic's gradient at."""
+        """γ, the target norm of the critic's gradient."""
 
         drift_weight: float = Field(0.001, ge=0)
         """ε_drift, the weight of E[D(x)²], which keeps the critic's values near 0."""
@@ -70,7 +70,7 @@ class ProgressiveGan(AdversarialLoss):
 
 
 def _faded(critic: View, images: Tensor) -> Tensor:
-    """Real images as a critic that grows shows them during a fade-in."""
+    """Real images, faded like the generator's if the critic grows."""
     fade = getattr(critic, "faded", None)
     return images if fade is None else fade(images)
 
@@ -78,8 +78,8 @@ def _faded(critic: View, images: Tensor) -> Tensor:
 def _level_norms(critic: View, real: Tensor, fake: Tensor) -> Tensor:
     """‖∇D(x̂)‖₂ with respect to the pixels of the present level: `(batch,)`.
 
-    Each is shown as a square of k × k pixels, and D looks at their mean. So the gradient by one of these is a k²-th,
-    and the norm over all of them a k-th.
+    Each becomes a square of k × k pixels, and D uses their mean. So the gradient with respect to one of these is 1/k²
+    as large, and the norm over all of them 1/k.
     """
     side: int = getattr(critic, "pixel_size", 1)
     return side * gradient_norms(critic, interpolates(real, fake))

@@ -1,8 +1,8 @@
 """The two networks of progressive growing, for images of 8, 16, 32, … pixels.
 
 Karras et al. 2017 (arXiv:1710.10196), section 2, figure 2 and table 2. The generator always makes images of the whole
-size, and the discriminator takes them: at a level of smaller ones, each of its pixels is shown as a square of equal
-ones. So data, scores and pictures know nothing of growing.
+size, and the discriminator takes them: at a smaller level, each of its pixels becomes a square of equal pixels. So
+data, scores and pictures are independent of growing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Growing(nn.Module):
     """What both networks share: a level, and α while it is faded in. Before `begin`, the last level."""
 
     fade: Tensor
-    """α: the weight of the present level against the one before it."""
+    """α: the weight of the current level relative to the previous one."""
 
     def _grow(self, settings: GrowingSettings, spec: NetworkSpec, shape: tuple[int | EllipsisType, ...]) -> None:
         """Prepare to grow to images of a shape."""
@@ -48,11 +48,11 @@ class Growing(nn.Module):
 
     @property
     def pixel_size(self) -> int:
-        """Side of the square of equal pixels that shows a pixel of the present level."""
+        """Side of the square of equal pixels for one pixel of the current level."""
         return self.growth.size // self.growth.size_of(self.level)
 
     def begin(self, step: int, steps: int) -> Hashable:
-        """Take the level and the α of a step; returns such as `16×16`, or `8×8 to 16×16` during a fade-in."""
+        """Set the level and the α of a step; returns such as `16×16`, or `8×8 to 16×16` during a fade-in."""
         self.level, fade = self.growth.at(step, steps)
         self.is_fading = fade < 1
         self.fade.fill_(fade)
@@ -86,8 +86,8 @@ class ProgressiveGenerator(Growing, Generator):
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(batch, latent_size)` to images `(batch, channels, size, size)`.
 
-        In [-1, 1] in evaluation mode. In training they are not cut off there, so that the discriminator can pull back
-        what is beyond.
+        In [-1, 1] in evaluation mode. In training they are not clipped, so that the discriminator can penalise values
+        outside.
         """
         maps = pixel_norm(latents)
         for block in self.blocks[: self.level]:

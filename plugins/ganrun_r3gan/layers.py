@@ -19,7 +19,7 @@ LAYERS = 3
 
 
 def block_gain(blocks: int) -> float:
-    """Gain of the convolutions in a block: √(2 / (1 + 0.2²)) · L^(−1/(2m − 2)), of L blocks of m convolutions.
+    """Gain of the convolutions in a block: √(2 / (1 + 0.2²)) · L^(−1/(2m − 2)), for L blocks of m convolutions.
 
     The root keeps the variance through a leaky ReLU (He et al. 2015, arXiv:1502.01852, equation 15); the power keeps
     the update of a network of L blocks as large as that of one (Zhang et al. 2019, arXiv:1901.09321, section 3).

@@ -81,8 +81,8 @@ class R3Gan(AdversarialLoss):
 class ConditionalR3Gan(ClassInLatents, R3Gan):
     """R3GAN with classes: both networks take the class, and a sample has that of the real image it is compared with.
 
-    So classes are as frequent in training as they are in the data. Latents that are drawn for scores and pictures have
-    equally likely classes, or with `draw_classes` those of the data, too.
+    So class frequencies in training are those of the data. Latents for scores and pictures have equally likely classes
+    or, with `draw_classes`, the data's frequencies.
     """
 
     class Settings(ClassInLatents.Settings, AdversarialLoss.Settings):

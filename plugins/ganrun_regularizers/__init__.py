@@ -1,4 +1,4 @@
-"""Penalties beside any adversarial loss: on gradients, on weights, on features, on what is said of the same image."""
+"""Penalties beside any adversarial loss: on gradients, on weights, on features, on consistency of outputs."""
 
 from __future__ import annotations
 

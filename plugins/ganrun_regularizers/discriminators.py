@@ -1,4 +1,4 @@
-"""Penalties on what a discriminator says: of changed images, and compared with what it used to say."""
+"""Penalties on a discriminator's outputs: for transformed images, and relative to its past outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganrun_regularizers.judging import logits
 
 
 class Consistency(Regularizer):
-    """Consistency: a discriminator says the same of an image that is mirrored and shifted.
+    """Consistency: a discriminator's output does not change when an image is mirrored and shifted.
 
     Zhang et al. 2020 (arXiv:1910.12027), equation 3 at the last layer, on real images.
     """
@@ -37,7 +37,7 @@ class Consistency(Regularizer):
         _ = self.spec.image_shape  # refuses points
 
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:
-        """E[(D(x) − D(T(x)))²], T drawn for each image by itself."""
+        """E[(D(x) − D(T(x)))²], T drawn independently for each image."""
         real = self.loss.real_inputs(slot, batch)
         judge = logits(getattr(nets, slot), real.conditions)
         changed = shifted(real.inputs, self.settings.shift)
@@ -66,7 +66,7 @@ def shifted(images: Tensor, most: int) -> Tensor:
 
 
 class LeCam(Regularizer):
-    """LeCam: what is said of real images stays near what was said of samples, and the other way round.
+    """LeCam: outputs for real images stay near the past mean for samples, and vice versa.
 
     Tseng et al. 2021 (arXiv:2104.03310), section 3.2. It keeps a discriminator from memorising little data.
     """
@@ -78,7 +78,7 @@ class LeCam(Regularizer):
         """λ, in units of the discriminator's squared output."""
 
         decay: float = Field(0.99, ge=0, lt=1)
-        """γ: share of the old moving averages α_R and α_F that survives a penalty."""
+        """γ: decay of the moving averages α_R and α_F, per penalty."""
 
     settings: Settings
 

@@ -102,7 +102,7 @@ class GradientPenalty(Regularizer):
 
 
 class Dragan(Regularizer):
-    """DRAGAN: gradients of one norm around the real images alone.
+    """DRAGAN: gradients of fixed norm, only around the real images.
 
     Kodali et al. 2017 (arXiv:1705.07215), algorithm 1.
     """

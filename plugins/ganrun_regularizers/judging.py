@@ -1,4 +1,4 @@
-"""A discriminator as these penalties see it: its first output, under a batch's conditions."""
+"""A discriminator's first output, under a batch's conditions, for these penalties."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from ganrun import View
 def logits(view: View, conditions: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
     """D(·): samples `(batch, …)` to `(batch, 1, …)`, under fixed conditions.
 
-    Of several outputs the first one says how real a sample is; others are a classifier's or a code's.
+    If there are several outputs, the first is the realness of a sample; others belong to a classifier or a code.
     """
     return lambda samples: view(samples, **conditions)[:, :1]

@@ -58,10 +58,10 @@ class Orthogonal(Regularizer):
 
 
 def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """Those of the names that a pattern fits.
+    """The names that match a pattern.
 
     Raises:
-        IncompatibleError: if a pattern fits none.
+        IncompatibleError: if a pattern matches none.
     """
     found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
     unused = [pattern for pattern, fitting in found.items() if not fitting]
@@ -80,7 +80,7 @@ def _off_diagonal(rows: Tensor) -> Tensor:
 
 
 class PathLength(Regularizer):
-    """Path length: a step of one size in the latents changes every sample equally much.
+    """Path length: a step of fixed size in the latents changes every sample equally.
 
     Karras et al. 2020 (arXiv:1912.04958), equation 4. The paper applies it every 8 steps.
     """
@@ -95,7 +95,7 @@ class PathLength(Regularizer):
         """γ_pl."""
 
         decay: float = Field(0.99, ge=0, lt=1)
-        """Share of the moving average a of path lengths that survives a penalty."""
+        """Decay of the moving average a of path lengths, per penalty."""
 
         space: Literal["z", "w"] = "z"
         """The latents whose steps are measured: those that the generator takes, or what its method `mapping` makes of
@@ -107,7 +107,7 @@ class PathLength(Regularizer):
         super().__init__(settings, loss)
         slot = loss.slots[settings.slot]
         if slot.kind != "generator":
-            raise IncompatibleError(f"measures the paths of a generator, and the slot {settings.slot} is none")
+            raise IncompatibleError(f"measures the paths of a generator, and the slot {settings.slot} is not one")
         self.memory.register_buffer("mean_length", torch.zeros(()))
 
     def penalty(self, nets: Nets, batch: Batch, slot: str) -> Tensor:

@@ -59,7 +59,7 @@ def _check_features(discriminator: View, name: str) -> None:
 
 
 class HistoricalAveraging(Regularizer):
-    """Historical averaging: weights stay near the mean of all that they have been, which damps cycles.
+    """Historical averaging: weights stay near the mean of their past values, which damps cycles.
 
     Salimans et al. 2016 (arXiv:1606.03498), section 3.3: a term for each player. So a recipe has one for each slot.
     """
@@ -74,7 +74,7 @@ class HistoricalAveraging(Regularizer):
         self.memory.register_buffer("last_step", torch.full((), -1.0))
 
     def prepare(self, nets: Nets) -> None:
-        """Make room for a mean of every weight."""
+        """Allocate a mean of every weight."""
         weights = getattr(nets, self.settings.slot).weights()
         self.memory.register_buffer("mean", torch.zeros(sum(each.numel() for each in weights.values())))
 
@@ -85,7 +85,7 @@ class HistoricalAveraging(Regularizer):
         return (weights - self.memory.mean).square().sum()
 
     def _remember(self, weights: Tensor, step: Tensor) -> None:
-        """Once a step, however many updates and parts of a batch it has."""
+        """Once per step, regardless of its number of updates and parts of a batch."""
         memory = self.memory
         is_new = (memory.last_step != step).float()
         memory.count.add_(is_new)

@@ -1,4 +1,4 @@
-"""What the settings of these networks share: widths, the map that attention follows, and the first weights."""
+"""Common settings of these networks: widths, the map that attention follows, and weight initialisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Width = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[_Width, ...], Field(min_length=1)]
 
 MapWidths = Annotated[tuple[_Width, ...], Field(min_length=2)]
-"""Of a generator: of the first map, and of at least one block, whose norms take the class."""
+"""For a generator: channels of the first map, and of at least one block, whose norms take the class."""
 
 AttentionSize = Annotated[
     int,

@@ -43,7 +43,7 @@ class StyleGan2Discriminator(Discriminator):
         """Samples whose standard deviation is taken, at most; the largest number up to it that divides the batch."""
 
         mapping_layers: int = Field(8, ge=1)
-        """Dense layers from the class to what its features are compared with, where the loss gives labels."""
+        """Dense layers from the class to the vector that features are compared with, if the loss gives labels."""
 
         mapping_lr: float = Field(0.01, gt=0)
         """Factor of these layers' learning rate."""

@@ -38,7 +38,7 @@ def resolutions(shape: tuple[int | EllipsisType, ...]) -> tuple[int, list[int]]:
     """An image's channels, and the sides of the maps: 4, 8, … up to the image's.
 
     Raises:
-        IncompatibleError: if the image is not square, or its side no power of two from 8.
+        IncompatibleError: if the image is not square, or its side is not a power of two of at least 8.
     """
     channels, height, width = image_shape(shape)
     if height != width or height < 8 or height & (height - 1):
@@ -141,10 +141,10 @@ class HalvingConv2d(EqualizedConv2d):
 
 
 class ModulatedConv2d(nn.Module):
-    """A convolution whose weights are scaled by a style, for each sample by itself.
+    """A convolution whose weights are scaled by a style, separately for each sample.
 
-    Equation 1: w′ᵢⱼₖ = sᵢ wᵢⱼₖ. Equation 3, the demodulation: w″ᵢⱼₖ = w′ᵢⱼₖ / √(Σᵢₖ w′ᵢⱼₖ² + ε). A factor of an input
-    channel can be taken to the inputs, and one of an output channel to the outputs. So one convolution with the common
+    Equation 1: w′ᵢⱼₖ = sᵢ wᵢⱼₖ. Equation 3, the demodulation: w″ᵢⱼₖ = w′ᵢⱼₖ / √(Σᵢₖ w′ᵢⱼₖ² + ε). Factors of input
+    channels can be applied to the inputs, and factors of output channels to the outputs. So one convolution with shared
     weights serves the whole batch.
 
     Args:
@@ -197,7 +197,7 @@ class ModulatedConv2d(nn.Module):
 
 
 class AdaptiveInstanceNorm(nn.Module):
-    """Gives each map of each sample the mean and the deviation that a style says.
+    """Gives each map of each sample the mean and the deviation that a style specifies.
 
     y_s · (x − μ(x)) / √(σ²(x) + 10⁻⁸) + y_b, where μ and σ² are those of the map's pixels, and y is affine in w. At
     first the bias of y_s is 1, and that of y_b is 0.

@@ -41,8 +41,8 @@ class StyleGan2(LogisticLoss):
 
     class Sampling(ganrun.Settings):
         psi: float = Field(1.0, ge=0)
-        """ψ of w̄ + ψ (w − w̄), where w̄ is the mean style: 1 leaves styles as they are, less trades variety for
-        typical samples, 0 makes the mean image alone."""
+        """ψ of w̄ + ψ (w − w̄), where w̄ is the mean style: 1 leaves styles unchanged, less trades variety for typical
+        samples, 0 yields only the mean image."""
 
     slots = {
         **LogisticLoss.slots,

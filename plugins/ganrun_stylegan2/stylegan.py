@@ -41,7 +41,7 @@ class StyleGanGenerator(StyleGenerator):
         self.to_image = EqualizedConv2d(self.widths[self.sides[-1]], self.channels, 1)
 
     def _convolutions(self) -> Iterator[nn.Module]:
-        """What is before the noise of each layer; the first takes the constant as it is."""
+        """The operations before each layer's noise; the first layer takes the constant unchanged."""
         yield nn.Identity()
         yield _conv(self.widths[4], self.widths[4])
         for below, side in pairwise(self.sides):

@@ -33,7 +33,7 @@ class StyleSettings(ganrun.Settings):
     """The most channels of a map."""
 
     style_decay: float = Field(0.995, ge=0, lt=1)
-    """Share of the old mean w̄ of styles that survives a call; truncation needs w̄."""
+    """Decay of the mean style w̄ per call; truncation needs w̄."""
 
 
 class StyleGenerator(Generator):

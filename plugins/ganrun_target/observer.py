@@ -18,12 +18,12 @@ log = logging.getLogger("ganrun")
 class Target(ganrun.Observer):
     """Compares a run's score with a published one, and reports at the end whether the run reached it.
 
-    The recipe states the target and how it was measured. There is a verdict only if the run's score was measured alike,
-    and only if the target states what decides that: data, shape, and those of samples, real_samples, split and features
-    that the score depends on. Otherwise the report says what differs or what is not stated. A comparable score that is
-    better than the published one always reaches it. The verdict is printed when the run has finished, and is in
-    summary.json under `target`. It is about the latest score that the run itself measured, not about those that
-    `ganrun eval` adds; where the metric failed in the last evaluation, the report names the step of that score.
+    The recipe states the target and how it was measured. There is a verdict only if the run's score was measured in the
+    same way, and only if the target states what decides that: data, shape, and whichever of samples, real_samples,
+    split and features the score depends on. Otherwise the report says what differs or what is not stated. A comparable
+    score that is better than the published one always reaches it. The verdict is printed when the run has finished, and
+    is in summary.json under `target`. It concerns the latest score that the run itself measured, not those that `ganrun
+    eval` adds; if the metric failed in the last evaluation, the report names the step of that score.
     """
 
     class Settings(ganrun.Settings):
@@ -40,8 +40,8 @@ class Target(ganrun.Observer):
         """Where it was published: paper and table, or address."""
 
         data: Part | None = None
-        """The data that was trained on and compared with: the name of a data set, or a table of those settings of it
-        that were published: `{ use = "celeba", crop = "none" }`."""
+        """The data for training and comparison: the name of a data set, or a table of its published settings: `{ use =
+        "celeba", crop = "none" }`."""
 
         shape: tuple[int, ...] | None = None
         """Shape of a sample: `[3, 32, 32]`, channels, height and width."""
@@ -92,7 +92,7 @@ class Target(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Add the verdict on the score that a resumed run has already; none yet in a new run."""
+        """Add the verdict on a resumed run's existing score; a new run has none yet."""
         self._judge(run, run.scores.get(self.settings.metric))
 
     @observes
@@ -136,7 +136,7 @@ class Target(ganrun.Observer):
         return Verdict(score, settings.value, settings.tolerance, settings.statements(), facts)
 
     def _age(self, run: Run) -> str:
-        """Of which step the latest score is, if it is not of the last one."""
+        """The step of the latest score, if it is not the last one."""
         latest = run.latest_scores().get(self.settings.metric)
         is_old = run.lacks_scores and latest is not None and latest.step < run.step
         return f"; measured at step {latest.step}, since a metric has failed after it" if latest and is_old else ""

@@ -24,13 +24,14 @@ ENTRIES = {
 STATISTICS = "protocol.real_statistics"
 
 UNFINISHED = "protocol.structure."
-"""Begins the entries of a score of networks that have not grown to their full structure: no publication scores them."""
+"""Prefix of entries of a score of networks that have not grown to their full structure: publications do not score
+those."""
 
 OF_THE_MACHINE = (
     *("precision", "torch", "torch-fidelity", "ganrun_fidelity", "ganrun_likelihood", "seed", "ema_decay"),
     *("channels", "weights", "classifier_accuracy", "real_digest", "real_features", "floor_split", "floor_digest"),
 )
-"""Entries of the protocol that no publication states, or that settings of other names stand for."""
+"""Entries of the protocol that no publication states, or that differently named settings represent."""
 
 
 def facts_of(score: Score, data: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def facts_of(score: Score, data: Mapping[str, Any], manifest: Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a score reaches a published one. Of scores that were measured differently it says only what differs."""
+    """Whether a score reaches a published one. For scores that were measured differently, it only says what differs."""
 
     score: Score
     value: float
@@ -72,7 +73,7 @@ class Verdict:
 
     @property
     def differences(self) -> dict[str, dict[str, Any]]:
-        """What the publication states and is not true of the run's score."""
+        """Statements of the publication that do not hold for the run's score."""
         stated = {**self.stated, **({"data files": "the published ones"} if "data files" in self.facts else {})}
         unfinished = {name: "the full one" for name in self.facts if name.startswith(UNFINISHED)}
         return {
@@ -83,18 +84,18 @@ class Verdict:
 
     @property
     def missing(self) -> list[str]:
-        """What is not stated, and must be for a verdict."""
+        """Missing statements that a verdict requires."""
         return [name for name in ("data", *ENTRIES, STATISTICS) if name in self.facts and name not in self.stated]
 
     @property
     def unstated(self) -> list[str]:
-        """What else is not stated."""
+        """Other missing statements."""
         passed = (*self.stated, *self.missing, "data files")
         return [name for name in self.facts if name not in passed and not name.startswith("data.")]
 
     @property
     def comparable(self) -> bool | None:
-        """Whether both were measured alike; None if the publication's statements do not say."""
+        """Whether both were measured in the same way; None if the publication does not say."""
         if self.differences:
             return False
         return None if self.missing else True
@@ -123,7 +124,7 @@ class Verdict:
         }
 
     def text(self, published: str) -> str:
-        """One line: the verdict and what it rests on, or why there is none.
+        """One line: the verdict and its basis, or why there is none.
 
         Args:
             published: The published score with its source.

@@ -39,8 +39,8 @@ class ImportanceWeightedAutoencoder(Autoencoder):
     def objective(self, nets: Nets, batch: Batch) -> Terms:
         """−log 1/k Σ p(x, z) / q(z|x), z = μ + σ ε: equation 8. The first ε is batch.latents, the others are drawn.
 
-        Also reported: the evidence lower bound by the same samples; the number of samples that would count as much if
-        all had the same weight, (Σ w)² / Σ w²; and the number of active latent dimensions.
+        Also reported: the evidence lower bound by the same samples; the effective number of samples, (Σ w)² / Σ w²; and
+        the number of active latent dimensions.
         """
         images = self.observed(batch.images)
         encoded = posterior(nets, images)

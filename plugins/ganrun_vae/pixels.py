@@ -20,7 +20,7 @@ SMALLEST_SIGMA = 2 / 255 / math.sqrt(12)
 def bernoulli_loss(samples: Tensor, images: Tensor) -> Tensor:
     """−Σ [t log p + (1 − t) log(1 − p)] over pixels, p = (1 + sample) / 2, t = (1 + image) / 2: `(batch,)`, in nats.
 
-    Grey pixels count as probabilities: for them this is a cross-entropy, not a log-likelihood (arXiv:1907.06845).
+    Grey pixels are treated as probabilities: for them this is a cross-entropy, not a log-likelihood (arXiv:1907.06845).
     """
     # Where 1 + x or 1 − x is small, it is exact in float32; 1 − p with p = (1 + x) / 2 is not. So the gradient through
     # the decoder's tanh is 2 (p − t), as with logits, until tanh itself rounds to ±1. Only there does the clamp act: it

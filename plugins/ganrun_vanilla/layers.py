@@ -71,7 +71,7 @@ def dense(
 
 
 def hidden_features(layers: nn.Sequential, inputs: Tensor) -> Tensor:
-    """What hidden layers make of their inputs `(batch, n)`: up to a comparison of samples, or the last layer."""
+    """The hidden layers' output for inputs `(batch, n)`: up to a comparison of samples, or the last layer."""
     for layer in list(layers)[:-1]:
         if isinstance(layer, MinibatchDeviation | MinibatchDiscrimination):
             break
@@ -111,7 +111,7 @@ class Maps(NamedTuple):
     kernel_size: int
     padding: Padding
     reason: str
-    """What the number of stages follows from, for error messages: `stages = 3`."""
+    """The setting that determines the number of stages, for error messages: `stages = 3`."""
 
     def smallest_of_generator(self, spec: NetworkSpec) -> tuple[int, int, int]:
         """(channels of the image, height and width of the first map) that the stages double into the image.

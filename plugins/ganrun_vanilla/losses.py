@@ -24,7 +24,7 @@ from ganrun import (
 
 
 class _Gan(AdversarialLoss):
-    """What all losses here have. `[train] repeat = { discriminator = k }` is the k of algorithm 1."""
+    """Base of all losses here. `[train] repeat = { discriminator = k }` is the k of algorithm 1."""
 
     class Settings(AdversarialLoss.Settings):
         latent_size: int = Field(64, ge=1)
@@ -79,10 +79,10 @@ class MinimaxGan(_LogisticGan):
 
 
 class FeatureMatchingGan(NonSaturatingGan):
-    """Feature matching: the generator matches the mean of the discriminator's features, and not its verdict.
+    """Feature matching: the generator matches the mean of the discriminator's features, not its output.
 
     Salimans et al. 2016 (arXiv:1606.03498), section 3.1: features are activations of a hidden layer. The discriminator
-    is that of the first GAN. Beside the terms of any other loss, take the regulariser `feature-matching`.
+    is that of the first GAN. To combine it with another loss, use the regulariser `feature-matching`.
     """
 
     slots = {

@@ -109,7 +109,7 @@ class MlpDiscriminator(Discriminator):
 
 
 class _MapSettings(ganrun.Settings):
-    """What both convolutional networks can be told."""
+    """Settings of both convolutional networks."""
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
     """Channels of each hidden map, in the order of computation, in place of feature_maps and stages."""
@@ -137,7 +137,7 @@ class _MapSettings(ganrun.Settings):
 
     init: Literal["dcgan", "glorot"] = "dcgan"
     """The first weights; biases are 0. dcgan: N(0, 0.02); glorot: uniform by fan-in and fan-out, for networks without
-    norm, in which 0.02 lets the signal fade or grow from layer to layer."""
+    norm, in which 0.02 makes the signal shrink or grow from layer to layer."""
 
     @field_validator("feature_maps", "stages")
     @classmethod
@@ -146,7 +146,7 @@ class _MapSettings(ganrun.Settings):
         if info.data.get("widths") is None:
             return default if value is None else value
         if value is not None:
-            raise ValueError("is given beside widths, which says the same; leave one of them out")
+            raise ValueError("is redundant beside widths; leave one of them out")
         return None
 
     def map_widths(self, beyond: int = 0, *, falling: bool = False) -> tuple[int, ...]:

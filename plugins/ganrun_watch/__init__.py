@@ -1,4 +1,4 @@
-"""The watch over a run's health: it says when training goes wrong, and may end it."""
+"""Monitors a run's health: warns when training goes wrong, and can stop it or roll it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observer that watches over a run's health."""
+"""The observer that monitors a run's health."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ log = logging.getLogger("ganrun")
 Sign = Literal["discriminator", "diversity", "gradients", "scores"]
 
 RECORDS = 64
-"""Samples, and real records, in a look."""
+"""Samples, and real records, per check."""
 
 PREFIX = "watch/"
-"""Begins the names of its numbers: `watch/diversity`, `watch/separation.<slot>`, `watch/gradient.<slot>`."""
+"""Prefix of its numbers' names: `watch/diversity`, `watch/separation.<slot>`, `watch/gradient.<slot>`."""
 
 HEALTH, GOOD = "health", "good"
-"""The entry in summary.json, and what it says where there was no trouble."""
+"""The entry in summary.json, and its value without trouble."""
 
 
 class Watch(ganrun.Observer):
-    """Warns when training goes wrong, in the terminal, by `health` in summary.json and MLflow, by `watch/…` in curves.
+    """Warns when training goes wrong: in the terminal, as `health` in summary.json and MLflow, and as `watch/…` curves.
 
-    From time to time it looks at 64 samples and 64 real records, by the networks in training, and changes nothing: the
-    weights are bit for bit those of a run without it. The signs of trouble are defined alike for all losses:
+    At intervals it compares 64 samples with 64 real records, using the networks in training. It has no effect on
+    training: the weights are bit for bit those of a run without it. The signs of trouble are the same for all losses:
 
     discriminator: the distance of its outputs for samples from those for real records stays above 10 standard
-    deviations (`watch/separation.<slot>`). diversity: the distances between samples, as a share of those between real
-    records, stay below 0.3 of what they had been (`watch/diversity`). gradients: their norm is 100 times the largest so
-    far, or a thousandth of the usual (`watch/gradient.<slot>`); unknown for optimisers that keep no second moment,
-    unless they clip. scores: several evaluations are all worse than those of the score's best time, by a quarter of its
-    gain.
+    deviations (`watch/separation.<slot>`). diversity: the distances between samples, relative to those between real
+    records, stay below 0.3 of their earlier level (`watch/diversity`). gradients: their norm is 100 times the largest
+    so far, or a thousandth of the usual (`watch/gradient.<slot>`); not available for optimisers without a second
+    moment, unless they clip. scores: several evaluations in a row are worse than those around the score's best, by a
+    quarter of its gain.
     """
 
     class Settings(ganrun.Settings):
@@ -52,21 +52,21 @@ class Watch(ganrun.Observer):
         """The signs that are watched for."""
 
         every_steps: int = Field(250, ge=1)
-        """Steps between two looks at samples."""
+        """Steps between two checks of samples."""
 
         for_steps: int = Field(1000, ge=0)
         """Steps for which the signs of discriminator and diversity must last before they count as trouble."""
 
         evaluations: int = Field(5, ge=2)
-        """Evaluations for which a score must be worse than at its best time before that counts as trouble."""
+        """Evaluations for which a score must be worse than at its best before that counts as trouble."""
 
         on_trouble: Literal["warn", "stop", "roll-back"] = "warn"
         """warn: training goes on. stop: it ends as after its last step, with a checkpoint and scores. roll-back: it
-        goes back to its latest checkpoint from before the trouble, and on with other random numbers; also where it
-        would fail because it is no longer finite. If [checkpoints] keep does not reach back that far, the run stops."""
+        returns to its latest checkpoint from before the trouble, and continues with other random numbers; also instead
+        of failing on non-finite values. If [checkpoints] keep does not reach back that far, the run stops."""
 
         roll_backs: int = Field(3, ge=1)
-        """How often a run goes back. At the next trouble it stops."""
+        """Maximum number of roll-backs. At the next trouble the run stops."""
 
     settings: Settings
     automatic = True
@@ -74,17 +74,17 @@ class Watch(ganrun.Observer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._history: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        """What was recorded, by name."""
+        """The recorded numbers, by name."""
         self._looked_at = 0
-        """The step of the last look."""
+        """The step of the last check."""
         self._scores: list[Trouble] = []
         """The troubles of the latest evaluation."""
         self._present: set[str] = set()
-        """The kinds of trouble at the last judgement."""
+        """The kinds of trouble at the last check."""
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Take up what a run that is continued has recorded."""
+        """Take over the recorded numbers of a resumed run."""
         self._networks = _Networks(run)
         if run.resumed:
             self._take_up(run)
@@ -95,7 +95,7 @@ class Watch(ganrun.Observer):
 
     @observes
     def measured(self, run: Run, step: int, values: Mapping[str, float]) -> None:
-        """Look at the gradients, whose steps have just been read from the device; and at samples at their interval."""
+        """Check the gradients, which have just been read from the device; and samples at their interval."""
         found = _on_host(self._networks.gradients(values) if "gradients" in self.settings.signs else {})
         is_look = step // self.settings.every_steps > self._looked_at // self.settings.every_steps
         if is_look:
@@ -116,19 +116,19 @@ class Watch(ganrun.Observer):
 
     @observes
     def rolled_back(self, run: Run, step: int, reason: str) -> None:
-        """Forget what came after the step to which the run has gone back."""
+        """Discard everything after the step to which the run has gone back."""
         self._take_up(run)
         lines = [line for line in _lines(run) if line != reason]
         self._set_health(run, [*lines, f"{reason.splitlines()[0]}; the run went back to step {step}"])
 
     @observes
     def run_ended(self, run: Run) -> None:
-        """Print what went wrong once more."""
+        """Print a summary of what went wrong."""
         for line in _lines(run):
             run.add_message(f"trouble: {line}")
 
     def _take_up(self, run: Run) -> None:
-        """Continue with what metrics.jsonl has. Troubles that are there already are not told again."""
+        """Continue from metrics.jsonl. Troubles that are already there are not reported again."""
         self._history.clear()
         self._scores, self._looked_at = [], 0
         for record in run.directory.records():
@@ -142,14 +142,14 @@ class Watch(ganrun.Observer):
             self._history[name].append((step, value))
 
     def _found(self, now: Mapping[str, tuple[int, float]]) -> Iterator[Trouble]:
-        """The present troubles, by the history and the numbers of `now`."""
+        """The current troubles, from the history and the numbers of `now`."""
         for name in {**self._history, **now}:
             history = [*self._history.get(name, ()), *([now[name]] if name in now else [])]
             yield from _troubles_of(name, history, self.settings.for_steps)
         yield from self._scores
 
     def _tell(self, run: Run, troubles: Sequence[Trouble]) -> bool:
-        """Say and act on those that have not been there at the last judgement; returns whether there are any."""
+        """Report and act on troubles that are new since the last check; returns whether there are any."""
         new = [trouble for trouble in troubles if trouble.kind not in self._present]
         self._present = {trouble.kind for trouble in troubles}
         for trouble in new:
@@ -170,13 +170,13 @@ class Watch(ganrun.Observer):
 
 
 def _lines(run: Run) -> list[str]:
-    """The troubles of the run so far, one a line."""
+    """The troubles of the run so far, one per line."""
     health = run.notes.get(HEALTH, GOOD)
     return [] if health == GOOD else str(health).splitlines()
 
 
 def _troubles_of(name: str, history: Sequence[tuple[int, float]], for_steps: int) -> list[Trouble]:
-    """The troubles that a number tells of."""
+    """The troubles that a number indicates."""
     sign, _, slot = name.removeprefix(PREFIX).partition(".")
     found = {
         "diversity": lambda: [collapse(history, for_steps)],
@@ -187,7 +187,7 @@ def _troubles_of(name: str, history: Sequence[tuple[int, float]], for_steps: int
 
 
 def _on_host(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars, by one read from the device."""
+    """Scalars, read from the device at once."""
     if not values:
         return {}
     stacked = torch.stack([value.double().to(next(iter(values.values())).device) for value in values.values()])
@@ -228,7 +228,7 @@ class _Networks:
             samples = self._model.decode(self._model.fixed_latents(len(self._real[0])))
             found[f"{PREFIX}diversity"] = diversity(samples, self._real[0])
         for name in self._judges if "discriminator" in signs else ():
-            with suppress(ContractError):  # what the loss shows it is unknown
+            with suppress(ContractError):  # the network's real inputs are unknown
                 found[f"{PREFIX}separation.{name}"] = separation(*self._model.judge(name, *self._real))
         return found
 

@@ -1,4 +1,4 @@
-"""Numbers in which trouble shows, of one small batch or of what an optimiser knows. None depends on the loss."""
+"""Indicators of trouble, computed from one small batch or from an optimiser's state. None depends on the loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def separation(of_real: Tensor, of_samples: Tensor) -> Tensor:
-    """How far apart a discriminator puts real records and samples, in standard deviations: a scalar.
+    """How well a discriminator separates real records from samples, in standard deviations: a scalar.
 
     The sensitivity index d′ of signal detection, (μ₁ − μ₂) / √((σ₁² + σ₂²) / 2), Green and Swets 1966: the same after
     any shift and any scaling of the outputs, so it means the same for logits, critics and relativistic losses.
@@ -23,7 +23,7 @@ def separation(of_real: Tensor, of_samples: Tensor) -> Tensor:
 
 
 def diversity(samples: Tensor, real: Tensor) -> Tensor:
-    """How different samples are from each other, as a share of how different real records are: a scalar, at most 1.
+    """The diversity of samples relative to that of real records: a scalar, at most 1.
 
     The smaller of two ratios of distances: over all pairs, which shows a collapse to one sample, and between nearest
     neighbours, which shows a collapse to a few. Arora, Risteski and Zhang 2018 (ICLR, "Do GANs learn the distribution?
@@ -39,8 +39,8 @@ def diversity(samples: Tensor, real: Tensor) -> Tensor:
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor | None:
-    """The root mean square of a network's gradient norm over the optimiser's memory, as Adam's second moment has it
-    already: a scalar. None for an optimiser that keeps no such moment, or has taken no step.
+    """The root mean square of a network's gradient norm over the optimiser's averaging window, from Adam's second
+    moment: a scalar. None for an optimiser without such a moment, or before its first step.
 
     Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1, with its correction of the first steps.
     """
@@ -61,8 +61,8 @@ def _mean_square(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> Ten
 
 
 _MOMENTS = {"exp_avg_sq": "betas", "square_avg": "alpha"}
-"""Names under which torch's optimisers keep the running mean of each gradient's square, and the share of it that a step
-keeps: Adam and its kin, RMSprop."""
+"""Names under which torch's optimisers keep the running mean of squared gradients, and its decay: Adam and its
+variants, RMSprop."""
 
 
 def _distances(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The troubles that a run's numbers tell of. Each is found in a history: pairs of a step and a number, in order."""
+"""Detects troubles in a run's numbers. Each detector takes a history: pairs of a step and a number, in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SEPARATED = 10.0
 """Standard deviations. A discriminator in a healthy run reaches 3 to 8; one that has won, 11 to 80."""
 
 REMAINING = 0.3
-"""Share of the diversity that samples have had."""
+"""Fraction of the diversity that samples had before."""
 
 LEAST_DIVERSITY = 0.1
-"""Share of the diversity of real records that samples are taken to have had, if they never had more."""
+"""Fraction of the real records' diversity that samples are assumed to have had, if they never had more."""
 
 EXPLODED, VANISHED = 100.0, 1e-3
 """Gradients, as multiples of the largest norm and of the median norm so far."""
 
 LOST = 0.25
-"""Share of what a score has gained since its first evaluation."""
+"""Fraction of a score's gain since its first evaluation."""
 
 
 class Trouble(NamedTuple):
@@ -40,15 +40,16 @@ class Trouble(NamedTuple):
     """The last step at which it did not show; 0 if there is none."""
 
     text: str
-    """What it is, for people: one sentence."""
+    """Description for people: one sentence."""
 
 
 def dominance(slot: str, separations: History, for_steps: int) -> Trouble | None:
-    """The discriminator has won outright: it tells every real record from every sample, by far, and for long.
+    """The discriminator has won outright: for a long time, it separates every real record from every sample by far.
 
-    Its outputs are then so far apart that nothing which the generator can reach changes them: Goodfellow et al. 2014
+    Its outputs are then so far apart that no change within the generator's reach affects them: Goodfellow et al. 2014
     (arXiv:1406.2661), section 3; Arjovsky and Bottou 2017 (arXiv:1701.04862), theorems 2.1 and 2.4. A Wasserstein
-    critic is meant to be good, and a generator that can follow it brings the outputs together again: time decides.
+    critic is meant to be good, and a generator that can follow it brings the outputs together again; so duration
+    decides.
     """
     found = _lasting(separations, lambda value: value > SEPARATED, for_steps)
     if found is None:
@@ -61,11 +62,11 @@ def dominance(slot: str, separations: History, for_steps: int) -> Trouble | None
 
 
 def collapse(diversities: History, for_steps: int) -> Trouble | None:
-    """The diversity of samples has fallen for long: mode collapse, Goodfellow 2016 (arXiv:1701.00160), section 5.1.1;
-    in a VAE, a decoder that ignores its latents.
+    """The diversity of samples has been low for a long time: mode collapse, Goodfellow 2016 (arXiv:1701.00160), section
+    5.1.1; in a VAE, a decoder that ignores its latents.
 
-    It is compared with the best that samples have kept for as long; so neither the noise of a generator that has not
-    been trained nor its first grey samples count.
+    It is compared with the highest level that samples have kept for as long; so neither the noise of an untrained
+    generator nor its first grey samples count.
     """
     best = max(LEAST_DIVERSITY, _sustained(diversities, for_steps))
     found = _lasting(diversities, lambda value: value < REMAINING * best, for_steps)
@@ -74,7 +75,7 @@ def collapse(diversities: History, for_steps: int) -> Trouble | None:
     now = diversities[-1][1]
     text = (
         f"samples have collapsed: since step {found[0]} they hardly differ, now {now:.0%} as much as real records do,"
-        f" where {best:.0%} was to be expected"
+        f" where {best:.0%} was expected"
     )
     return Trouble("diversity", *found, text)
 
@@ -103,11 +104,12 @@ def vanishing(slot: str, norms: History) -> Trouble | None:
 
 
 def worsening(scores: Sequence[tuple[int, Score]], evaluations: int) -> Trouble | None:
-    """A score worsens for long: late collapse, as with BigGAN (Brock et al. 2019, arXiv:1809.11096, section 4).
+    """A score has worsened for a long time: late collapse, as with BigGAN (Brock et al. 2019, arXiv:1809.11096, section
+    4).
 
-    Each of the last evaluations is worse than each of as many at the score's best time, and on average a quarter of
-    what had been gained is lost: a rule for any score, with any unit and sign. Of 2n numbers in a random order, the
-    first half is the better one with probability (n!)² / (2n)!, which is 1 in 252 for n = 5.
+    Each of the last evaluations is worse than each of as many around the score's best, and on average a quarter of the
+    gain is lost: a rule for any score, with any unit and sign. Of 2n numbers in a random order, the first half is the
+    better one with probability (n!)² / (2n)!, which is 1 in 252 for n = 5.
     """
     alike = [
         (step, each) for step, each in scores if each.protocol == scores[-1][1].protocol and each.value == each.value

@@ -44,7 +44,7 @@ class _CriticGan(AdversarialLoss):
 
 
 class PenalisedWassersteinGan(_CriticGan):
-    """WGAN-GP: the Wasserstein distance, estimated by a critic whose gradient norm is held at 1.
+    """WGAN-GP: the Wasserstein distance, estimated by a critic whose gradient norm is kept near 1.
 
     Gulrajani et al. 2017 (arXiv:1704.00028), equation 3 and algorithm 1. The penalty is computed per sample, so the
     critic must have no batch norm; layer norm is allowed.

@@ -281,7 +281,7 @@ def test_a_tracker_says_where_a_run_is(tmp_path: Path, source: Path, monkeypatch
             r"its generator is another network: .*weight is \(8, 4\) there and \(9, 4\) here",
         ),
         ({"loss": {"use": "encoding"}, "encoder": {**MLP, "from": "source"}}, 'holds no weights of a "encoder"; there'),
-        ({"generator": {**MLP, "from": "folder"}}, "is no run directory, no checkpoint, and nothing that ganrun exp"),
+        ({"generator": {**MLP, "from": "folder"}}, "is not a run directory, a checkpoint or an exported"),
         ({"generator": {**MLP, "from": "run"}}, "that is the run itself; name another one"),
     ],
 )

@@ -163,7 +163,7 @@ def test_an_observer_of_the_first_rank_ends_the_run_of_all(tmp_path: Path, pair:
 @pytest.mark.parametrize("train", [[{"seed": 0}, {"seed": 1}], [{"precision": "auto"}, {"precision": "bf16"}]])
 def test_ranks_with_different_recipes_are_refused(tmp_path: Path, pair: Any, train: list[dict[str, Any]]) -> None:
     for message in pair(with_other_recipes, TABLES, tmp_path, train):
-        assert message.startswith("the recipe on one machine is not that on another")
+        assert message.startswith("mismatch between machines: the recipe")
     assert not (tmp_path / "run").exists()
 
 

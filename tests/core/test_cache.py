@@ -164,7 +164,7 @@ def test_list_shows_what_is_there(root, filled):
     assert lines[4].split() == ["statistics", "2.5", "MB", day, "a.safetensors"]
     assert lines[1].split()[-2:] == ["(fetched)", "cifar10"]
     assert lines[5].startswith("4 entries of 2.5 MB in ") and str(root) in lines[5]
-    assert lines[6] == "2 entries of 2.5 MB that ganrun can make again; it keeps at most 1.0 GB (GANRUN_CACHE_LIMIT)"
+    assert lines[6] == "2 entries of 2.5 MB that ganrun can recreate; it keeps at most 1.0 GB (GANRUN_CACHE_LIMIT)"
 
 
 def test_clear_removes_what_can_be_made_again_and_what_is_named(root, filled):

@@ -157,7 +157,7 @@ def test_a_forged_checkpoint_is_refused_and_the_one_before_is_taken(run: Path, f
     assert ganrun("sample", run, "-n", 4).exit_code == 0
     result = ganrun("resume", run)
     assert result.exit_code == 0 and "is damaged" in result.stderr, result.output
-    assert "one before it is taken" in " ".join(result.stderr.split())
+    assert "using an earlier one" in " ".join(result.stderr.split())
     assert load_checkpoint(latest).progress["step"] == 4
 
 
@@ -266,7 +266,7 @@ def test_a_state_that_its_optimiser_cannot_have_is_refused_before_a_kernel_reads
     change(optimizer["param_groups"][0], optimizer["state"][0])
     built = build(TABLES, run.with_name("new"))
     weights = load_checkpoint(run / "checkpoints/step_00000004").weights
-    with pytest.raises(RequestError, match="the checkpoint belongs to other networks"):
+    with pytest.raises(RequestError, match="the checkpoint does not match the recipe's networks"):
         built.state.load(Checkpoint(weights, progress))
 
 

@@ -116,7 +116,7 @@ WRONG = {
     "missing file": (["absent.toml"], "error: absent.toml: no such file"),
     "folder": (["folder.toml"], "error: folder.toml: is a folder, not a recipe"),
     "long name": ([f"{'x' * 300}.toml"], "cannot be read: File name too long"),
-    "syntax": (["syntax.toml"], "syntax.toml:2: is no valid TOML: "),
+    "syntax": (["syntax.toml"], "syntax.toml:2: is not valid TOML: "),
     "binary": (["binary.toml"], "error: binary.toml:1: is not UTF-8 text"),
     "unknown table": (["r.toml", "--set", "trian.steps=5"], '--set trian.steps=5: a recipe has no table "trian"'),
     "unknown key": (["r.toml", "--set", "train.step=5"], 'has no key "step"; did you mean "steps"?'),
@@ -143,20 +143,20 @@ WRONG = {
     "long output": (["r.toml", "--output", "x" * 300], "File name too long; choose another --output"),
     "foreign output": (["r.toml", "--output", "foreign"], "foreign holds no recipe.toml, but metrics.jsonl"),
     "kernel's folder": (["r.toml", "--output", "/proc/x"], "error: cannot write to /proc/x: "),
-    "two with one output": (["r.toml", "r.toml", "--output", "x"], "error: --output names one run's directory"),
+    "two with one output": (["r.toml", "r.toml", "--output", "x"], "error: --output is the directory of one run"),
     "resume without output": (["r.toml", "--resume"], "error: --resume needs --output DIR; to continue a run say"),
-    "resume nothing": (["resume", "absent"], "error: absent is no run directory: it does not exist"),
-    "resume no run": (["resume", "foreign"], "error: foreign is no run directory: it holds no recipe.toml"),
-    "second recipe": (["r.toml", "syntax.toml"], "syntax.toml:2: is no valid TOML: "),
+    "resume nothing": (["resume", "absent"], "error: absent is not a run directory: it does not exist"),
+    "resume no run": (["resume", "foreign"], "error: foreign is not a run directory: it holds no recipe.toml"),
+    "second recipe": (["r.toml", "syntax.toml"], "syntax.toml:2: is not valid TOML: "),
     "no command": (["trian"], '"trian" is neither a command nor a recipe (NAME.toml); did you mean "train"?'),
     "no command, but a recipe": (["trian", "r.toml"], '"trian" is neither a command nor a recipe (NAME.toml); did you'),
     "no option": (["r.toml", "--outptu", "x"], "No such option"),
-    "check": (["check", "r.toml", "absent.toml", "syntax.toml"], "syntax.toml:2: is no valid TOML: "),
+    "check": (["check", "r.toml", "absent.toml", "syntax.toml"], "syntax.toml:2: is not valid TOML: "),
     "check a misfit": (["check", "r.toml", "--set", "generator={use='conv', stages=4}"], "[generator] conv (ganrun "),
     "show nobody": (["show", "loss", "gna"], 'error: no loss is called "gna"; did you mean "gan"?'),
     "show no kind": (["show", "losses", "gan"], "is not one of"),
-    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; there are aae, acgan, "),
-    "show no name": (["show", "optimizer"], "error: say which optimizer: ganrun show optimizer NAME; there are adam, "),
+    "show nothing": (["show", "loss"], "error: say which loss: ganrun show loss NAME; available: aae, acgan, "),
+    "show no name": (["show", "optimizer"], "error: say which optimizer: ganrun show optimizer NAME; available: adam"),
     "show no optimizer": (["show", "optimizer", "adma"], 'error: no optimizer is called "adma"; did you mean "adam"?'),
     "list no kind": (["list", "losses"], "is not one of"),
     "list without no plugin": (["list", "recipes", "--no-plugin"], "requires an argument"),
@@ -187,7 +187,7 @@ def test_a_gpu_that_is_absent(folder: Path, index: int) -> None:
     before = listing(folder)
     done = ganrun("r.toml", "--device", f"cuda:{index}")
     assert done.exit_code == 2 and listing(folder) == before
-    assert f"--set train.device=cuda:{index}: device cuda:{index} was asked for, but" in done.stderr
+    assert f"--set train.device=cuda:{index}: device cuda:{index} was requested, but" in done.stderr
 
 
 def test_every_fault_is_reported_before_anything_is_built(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_wrong_request_has_exit_status_2_and_nothing_on_standard_output() -> N
     command = [sys.executable, "-m", "ganrun.cli", "resume", "absent"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: absent is no run directory: it does not exist\n"
+    assert done.stderr == "error: absent is not a run directory: it does not exist\n"
 
 
 def test_output_may_be_closed_by_its_reader() -> None:

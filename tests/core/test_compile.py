@@ -161,7 +161,7 @@ def test_a_graph_break_is_told_once_and_the_network_trains(
     compiled = after(3, of("breaking"), tmp_path / "compiled")
     (line,) = said(caplog)
     assert (
-        "compiled.toml:" in line and "[generator] breaking (Plugin 0): torch.compile cannot serve the network" in line
+        "compiled.toml:" in line and "[generator] breaking (Plugin 0): torch.compile cannot handle the network" in line
     )
     assert len(graphs) == 2, "those of the discriminator"
     torch.testing.assert_close(weights(compiled), weights(after(3, of("breaking", compile=False), tmp_path / "eager")))

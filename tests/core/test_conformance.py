@@ -787,7 +787,7 @@ class Noise(Augmentation):
         ("number", "reports strength as float, and not as a tensor; leave it in a tensor"),
         ("vector", r"reports strength of the shape \(1,\) .*must be a real scalar"),
         ("complex", r"reports strength of the shape \(\) and type torch.complex64"),
-        ("name", "reports under the name 3; a name is a text"),
+        ("name", "reports under the name 3; a name must be a string"),
         ("list", "its report gives list; return a mapping of names to scalar tensors"),
     ],
 )
@@ -866,7 +866,7 @@ def test_an_unknown_kind_gets_a_sentence():
 
 
 def test_a_class_of_another_kind_is_named():
-    with pytest.raises(AssertionError, match=r"^Sound is no subclass of ganrun.Discriminator$"):
+    with pytest.raises(AssertionError, match=r"^Sound is not a subclass of ganrun.Discriminator$"):
         assert_conforms("discriminator", Sound)
 
 

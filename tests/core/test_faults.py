@@ -396,7 +396,7 @@ def test_of_several_recipes_one_that_fails_leaves_the_others_alone(command: Call
     assert "ZeroDivisionError" in done.stderr.partition("Traceback")[2], "a bug of ganrun keeps its traceback"
     last = done.stderr.splitlines()[-1]
     assert last == (
-        "error: 3 of 4 runs are not as they were asked for: fail.toml has failed, bug.toml has failed, metric.toml has "
+        "error: 3 of 4 runs failed or left work undone: fail.toml has failed, bug.toml has failed, metric.toml has "
         "left work undone"
     )
     done = command("interrupt.toml", "none.toml")
@@ -425,7 +425,7 @@ def test_no_memory_is_advice_wherever_it_is_lacking(
 def test_of_several_seeds_one_that_fails_leaves_the_others_alone(command: Callable[..., Any]) -> None:
     done = command("none.toml", "--seeds", "1,2,3", "--output", "seeds")
     assert done.exit_code == 1 and "2 replicates, seeds 1,2,3" in done.stdout
-    assert "2 of 3 runs are not as they were asked for: seed 1 has failed, seed 2 has left work undone" in done.stderr
+    assert "2 of 3 runs failed or left work undone: seed 1 has failed, seed 2 has left work undone" in done.stderr
 
 
 def test_a_run_that_left_work_undone_is_finished_and_says_so_at_the_end(command: Callable[..., Any]) -> None:

@@ -365,13 +365,13 @@ def phase(**options: Any) -> Phase:
         ((phase(trains=()),), 'the phase "fit" trains no slot; its slots are generator'),
         (
             (phase(trains=("generater",)),),
-            'trains "generater", which is no slot of the loss; did you mean "generator"?',
+            'trains "generater", which is not a slot of the loss; did you mean "generator"?',
         ),
         ((phase(trains="generator"),), 'says trains = "generator"; say ("generator",)'),
         ((phase(trains=("generator", "generator")),), "names a slot twice"),
         ((phase(), phase()), 'two of its phases have the name "fit"'),
         ((phase(name=""),), "one of its phases has the name ''"),
-        ((phase(objective=None),), 'the objective of phase "fit" is None, and no function'),
+        ((phase(objective=None),), 'the objective of phase "fit" is None, not a function'),
         ((), "phases() gives (); it must give a list of ganrun.Phase, at least one"),
         (None, "phases() gives None"),
     ],
@@ -416,10 +416,10 @@ def test_latents_that_no_batch_could_hold_are_refused(tmp_path: Path, latents: A
     ("members", "sentence"),
     [
         ({"latent_size": 0}, "the latent size is 0; a generator needs at least 1"),
-        ({"phases": lambda self: [phase(project=1)]}, 'project of phase "fit" is 1, and no function'),
+        ({"phases": lambda self: [phase(project=1)]}, 'project of phase "fit" is 1, not a function'),
         ({"readings": lambda self: ["critic"]}, "readings() gives ['critic']; it must give functions by name"),
         ({"readings": lambda self: {"critic": 1}}, "readings() gives 'critic': 1; it must give functions by name"),
-        ({"memory": property(lambda self: {}, lambda self, value: None)}, "its memory is dict, and no nn.Module"),
+        ({"memory": property(lambda self: {}, lambda self, value: None)}, "its memory is a dict, not an nn.Module"),
     ],
 )
 def test_what_a_loss_cannot_mean_is_refused(tmp_path: Path, members: Any, sentence: str) -> None:
@@ -459,8 +459,8 @@ def size(nets: Any, batch: Any) -> Any:
             lambda x: Terms({"size": x.mean().detach()}),
             'no term of phase "fit" (size) depends on a network that the phase',
         ),
-        (lambda x: Terms({}), 'the objective of phase "fit" gave nothing to minimise'),
-        (lambda x: {"size": x.mean()}, 'the objective of phase "fit" gave dict, and not ganrun.Terms'),
+        (lambda x: Terms({}), 'the objective of phase "fit" returned nothing to minimise'),
+        (lambda x: {"size": x.mean()}, 'the objective of phase "fit" returned dict, not ganrun.Terms'),
         (lambda x: Terms({5: x.mean()}), 'phase "fit" names a term 5'),
         (lambda x: Terms({"size": x.mean()}, {"size": x.mean()}), 'minimises and reports the term "size"'),
     ],
@@ -602,7 +602,7 @@ HOOK = "def ganrun_losses():\n    return {}\n"
         (f"@hookimpl(hookwrapper=True)\n{HOOK}    yield\n", "the function ganrun_losses is marked as a wrapper"),
         (
             f"@hookimpl(tryfirst=True)\n{HOOK}",
-            "the function ganrun_losses says tryfirst, and the order of plugins has no",
+            "the function ganrun_losses says tryfirst, but the order of plugins has no",
         ),
         (f"@hookimpl\nasync {HOOK}", "the function ganrun_losses is async, so its code would never run"),
         (f"@hookimpl\n{HOOK}    yield\n", "the function ganrun_losses is a generator, whose code would never run"),
@@ -637,8 +637,8 @@ def _offering(offered: Any) -> Any:
 @pytest.mark.parametrize(
     ("slots", "reason"),
     [
-        (["generator"], "whose slots are list, and no mapping"),
-        ({"my-net": Slot("generator")}, "whose slot 'my-net' has no name that Python allows"),
+        (["generator"], "whose slots are a list, not a mapping"),
+        ({"my-net": Slot("generator")}, "whose slot 'my-net' is not a Python identifier"),
         ({5: Slot("generator")}, "whose slot 5 has no name"),
         ({"net": Slot("translator")}, 'whose slot "net" is Slot(kind='),  # type: ignore[arg-type]
         ({"net": "generator"}, "whose slot \"net\" is 'generator'"),
@@ -819,6 +819,6 @@ def test_a_broken_tracker_hides_no_run_that_another_knows() -> None:
     assert "the tracker lost (a 0): find fails: ZeroDivisionError: in a plugin (tests/core/test_frames.py:" in str(
         found.value
     )
-    with pytest.raises(RequestError, match=r"the tracker known .*: find gives 'two', and no path or None"):
+    with pytest.raises(RequestError, match=r"the tracker known .*: find returns 'two', not a path or None"):
         locate("two", registry)
-    assert 'ganrun_trackers offers "none", which is no ganrun.Tracker' in registry.broken()["a"]
+    assert 'ganrun_trackers offers "none", which is not a ganrun.Tracker' in registry.broken()["a"]

@@ -179,7 +179,7 @@ def test_pictures_that_have_changed_are_refused_and_nothing_is_written(tmp_path:
     before = content(tmp_path / "run")
     deed, said = CHANGES[change]
     deed(folder)
-    with pytest.raises(RequestError, match="the data is not that of the run") as caught:
+    with pytest.raises(RequestError, match="the data differs from that of the run") as caught:
         build(of(folder, 4), tmp_path / "run", resume=True)
     told = str(caught.value)
     assert said in told and "run.toml:" in told and "choose another --output" in told

@@ -118,7 +118,7 @@ def test_pictures_of_any_size_are_translated_and_those_of_the_models_own_exactly
         (ENLARGED, [(1, 1, 9, 9), (1, 1, 9, 9)], "takes no masks"),
         (ENLARGED, [(1, 9, 9)], r"\(count, channels, height, width\) in \[-1, 1\], and these are \(1, 9, 9\)"),
         (ENLARGED, [(0, 1, 9, 9)], r"these are \(0, 1, 9, 9\)"),
-        (DataSpec((3, 8, 8), fields={"source": (3, 6, 8)}), [(1, 3, 9, 9)], "which is no whole factor"),
+        (DataSpec((3, 8, 8), fields={"source": (3, 6, 8)}), [(1, 3, 9, 9)], "not an integer factor"),
     ],
 )
 def test_pictures_that_a_model_does_not_take_are_refused(
@@ -150,5 +150,5 @@ def test_large_images_are_made_and_read_a_few_at_a_time() -> None:
 def test_a_model_of_latents_translates_nothing() -> None:
     model = model_of(MASKED, Seen())
     model.spec = replace(model.spec, factors=(*model.spec.factors, Factor("noise", 4, "noise")))
-    with pytest.raises(IncompatibleError, match="of latents, not of pictures"):
+    with pytest.raises(IncompatibleError, match="from latents, not from pictures"):
         model.translate(torch.zeros(1, 3, 8, 8))

@@ -110,11 +110,11 @@ def edited(file: str, old: str, new: str) -> Callable[[Path], object]:
     ("spoil", "reported"),
     [
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
-        (lambda folder: (folder / "recipe.toml").unlink(), "no run directory, no checkpoint"),
+        (lambda folder: (folder / "recipe.toml").unlink(), "not a run directory, a checkpoint"),
         (lambda folder: (folder / "environment.json").write_text("{}"), "environment.json is damaged"),
         (edited("environment.json", '"sample_shape"', '"shape"'), "environment.json is damaged"),
         (lambda folder: os.truncate(folder / "recipe.toml", 0), "recipe.toml is damaged"),
-        (lambda folder: os.truncate(folder / "recipe.toml", 400), r"recipe.toml:\d+: is no valid TOML"),
+        (lambda folder: os.truncate(folder / "recipe.toml", 400), r"recipe.toml:\d+: is not valid TOML"),
         (edited("recipe.toml", " 8,", " 9,"), "another"),
         (edited("recipe.toml", ':mlp"', ':mpl"'), "mpl"),
     ],

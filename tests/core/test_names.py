@@ -98,4 +98,4 @@ def test_a_path_that_is_nothing_is_explained(
 def test_what_no_recipe_can_hold_is_refused(override: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(tomli_w.dumps(RECIPE), encoding="utf-8")
     done = ganrun("check", str(tmp_path / "r.toml"), "--set", override)
-    assert done.exit_code == 2 and "is no UTF-8 text, and a recipe is" in done.output
+    assert done.exit_code == 2 and "is not UTF-8 text, as a recipe must be" in done.output

@@ -99,7 +99,7 @@ def test_text_that_is_not_utf_8_is_located(tmp_path: Path) -> None:
 def test_an_absent_device_is_warned_about_by_check(tmp_path: Path) -> None:
     result = ran("check", written(tmp_path), "--set", "train.device=cuda:99")
     said = " ".join(result.stderr.split())
-    assert result.exit_code == 0 and "device cuda:99 was asked for" in said and "training would be refused here" in said
+    assert result.exit_code == 0 and "device cuda:99 was requested" in said and "training would be refused here" in said
 
 
 def test_a_start_from_a_damaged_run_is_not_told_how_to_resume(run: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_output_among_other_files_is_warned_about(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "to-ann.txt").touch()
     result = ran("train", recipe, "--output", tmp_path / "letters", "--set", "train.steps=1")
-    said = "holds other files, such as to-ann.txt; the run's are written among them"
+    said = "holds other files, such as to-ann.txt; the run's are written beside them"
     assert result.exit_code == 0 and said in " ".join(result.stderr.split())
     (tmp_path / "empty").mkdir()
     result = ran("train", recipe, "--output", tmp_path / "empty", "--set", "train.steps=1")

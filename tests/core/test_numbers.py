@@ -276,5 +276,5 @@ def test_a_score_that_is_no_number_is_its_metrics_fault(value: Any) -> None:
             return [ganrun.Score("quality", value, True, {})]
 
     evaluation = evaluation_on(Grey(None), lambda count: (torch.zeros(count, 1), torch.ones(count, 1, 4, 4)), step=1)
-    with pytest.raises(ContractError, match=r"metric\.0: .*the score quality is no number"):
+    with pytest.raises(ContractError, match=r"metric\.0: .*the score quality is not a number"):
         measured([Wordy(None, ModelSpec((1, 4, 4)))], evaluation)

@@ -396,7 +396,7 @@ def test_emulated_bf16_is_told(
     found = load_recipe(tmp_path / "r.toml", registry_with())
     directory = RunDirectory(tmp_path / "run")
     assert precision.with_precision(found, torch.device("cuda"), directory) is found
-    assert said(caplog) == [f"{tmp_path / 'r.toml'}:12: Tesla V100 emulates bf16, which is slow; say f32, or auto"]
+    assert said(caplog) == [f"{tmp_path / 'r.toml'}:12: Tesla V100 emulates bf16, which is slow; use f32 or auto"]
     precision.with_precision(found, torch.device("cpu"), directory)
     precision.with_precision(found, torch.device("cuda"))
     assert said(caplog) == [], "nothing is emulated, or nothing is trained"

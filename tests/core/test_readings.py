@@ -418,7 +418,7 @@ class Required(ganrun.Settings):
     ("sampling", "message"),
     [
         (TruncatedGan.Sampling, None),
-        (dict, "whose Sampling is no subclass of ganrun.Settings"),
+        (dict, "whose Sampling is not a subclass of ganrun.Settings"),
         (Required, "whose Sampling.psi has no default"),
     ],
 )

@@ -243,8 +243,8 @@ def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None
             "use = 5",
             ['r.toml:5: [data] needs use = "…", the name of a data set; see: ganrun list data'],
         ),
-        ('name = "base"', "name = ' '", ['r.toml:1: name must be a text that is not empty, not " "']),
-        ('name = "base"', "data = 5", ["r.toml:4: is no valid TOML"]),
+        ('name = "base"', "name = ' '", ['r.toml:1: name must be a non-empty string, not " "']),
+        ('name = "base"', "data = 5", ["r.toml:4: is not valid TOML"]),
         ('name = "base"', "ema = 0.9", ["r.toml:1: [ema] must be a table, not 0.9"]),
         ('name = "base"', "bell = 1", ["r.toml:1: [bell] must be a table, not 1"]),
         ('name = "base"', "optimizer = 'adam'", ['r.toml:1: [optimizer] must be a table, not "adam"']),
@@ -380,11 +380,11 @@ AT_END = 'critic]\nuse = "critic"\n'
         (STEPS, "steps = 3\nrepeat = { critc = 5 }", ['r.toml:4: the loss wgan-gp has no slot "critc"; did you mean']),
         (STEPS, "steps = 3\nrepeat = { critic = 0 }", ["r.toml:4: [train] repeat.critic = 0: input should be greater"]),
         (STEPS, "steps = 3\nrepeat = 5", ["r.toml:4: [train] repeat = 5: input should be an object"]),
-        ('use = "dense"', 'use = "dense"\nfrom = 5', ["r.toml:10: [generator] from = 5: say a run, a checkpoint or"]),
+        ('use = "dense"', 'use = "dense"\nfrom = 5', ["r.toml:10: [generator] from = 5: name a run, a checkpoint or"]),
         ('use = "dense"', 'use = "dense"\nfrom = " "', ['r.toml:10: [generator] from = " ": say a run']),
         ('use = "points"', 'use = "points"\nfrom = "runs/x"', ['r.toml:6: [data] has no key "from"']),
         (AT_END, AT_END + "[stage]\nfrom = 1", ["r.toml:12: stages are written as [[stage]], with two brackets"]),
-        (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage says batch_size, lr or reset_opt"]),
+        (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage must set batch_size, lr or reset"]),
         (AT_END, AT_END + "[[stage]]\nlr = 1", ['r.toml:12: [[stage]] needs the key "from"\n  see: ganrun show stage']),
         (AT_END, AT_END + "[[stage]]\nfrom = 0\nlr = 1", ["r.toml:13: [[stage]] from = 0: input should be greater"]),
         (AT_END, AT_END + "[[stage]]\nfrom = 1\nlr = 0", ["r.toml:14: [[stage]] lr = 0: input should be greater"]),
@@ -616,7 +616,7 @@ def test_an_override_is_blamed_by_what_was_typed(tmp_path: Path) -> None:
     [
         ("ganrun>=99", r'r.toml:3: the recipe requires ganrun>=99, but .* is installed; say: pip install "ganrun>=99"'),
         ("ganrun-absent>=0.3", r"r.toml:3: the recipe requires ganrun-absent>=0.3, which is not installed; say: pip"),
-        ("no requirement", r'r.toml:3: "no requirement" is no requirement such as "ganrun-stylegan>=0.3": [^\n]*$'),
+        ("no requirement", r'r.toml:3: "no requirement" is not a requirement such as "ganrun-stylegan>=0.3": [^\n]*$'),
     ],
 )
 def test_unmet_requirements_say_what_to_install(tmp_path: Path, requirement: str, expected: str) -> None:
@@ -639,7 +639,7 @@ def test_an_average_has_a_decay_or_a_half_life(tmp_path: Path) -> None:
     assert recipe.resolved()["ema"] == {"half_life": {"schedule": "linear", "start": 0.0, "end": 5.0}}
     assert parse_settings(type(recipe.ema), recipe.resolved()["ema"]) == recipe.ema
     (both,) = faults(tmp_path, BASE + "[ema]\ndecay = 0.9\nhalf_life = 10")
-    assert both.startswith("r.toml:12: [ema]") and "say decay or half_life, not both" in both
+    assert both.startswith("r.toml:12: [ema]") and "set decay or half_life, not both" in both
     (negative,) = faults(tmp_path, BASE + "[ema]\nhalf_life = -1")
     assert negative.startswith("r.toml:13: [ema] half_life = -1: input should be greater than or equal to 0")
 

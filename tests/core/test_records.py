@@ -287,7 +287,7 @@ def test_jitter_cuts_a_part_of_the_enlarged_record_as_by_hand(paired: bool) -> N
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ({"use": "gaussians", "count": 64}, "its samples are no images, so .train. jitter cannot enlarge them"),
+        ({"use": "gaussians", "count": 64}, "its samples are not images, so .train. jitter cannot enlarge them"),
         ({"use": "degraded", "of": "digits", "downsample": 2}, "its source is 16×16 and its images 32×32, so .train."),
     ],
 )

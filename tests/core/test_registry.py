@@ -169,8 +169,12 @@ class Idle(Augmentation):
         ("ganrun_generators", lambda: {"Toy": Sound}, "ganrun_generators offers the name 'Toy'; a name is lower-case"),
         ("ganrun_generators", lambda: {"a:b": Sound}, "ganrun_generators offers the name 'a:b'"),
         ("ganrun_generators", lambda: {5: Sound}, "ganrun_generators offers the name 5"),
-        ("ganrun_generators", lambda: {"t": Judge}, 'ganrun_generators offers "t", which is no subclass of ganrun.Gen'),
-        ("ganrun_generators", lambda: {"t": Sound(0, 0)}, 'ganrun_generators offers "t", which is no subclass of'),
+        (
+            "ganrun_generators",
+            lambda: {"t": Judge},
+            'ganrun_generators offers "t", which is not a subclass of ganrun',
+        ),
+        ("ganrun_generators", lambda: {"t": Sound(0, 0)}, 'ganrun_generators offers "t", which is not a subclass of'),
         ("ganrun_losses", lambda: {"t": Abstract}, 'ganrun_losses offers "t", whose class does not define phases'),
         ("ganrun_losses", lambda: {"t": Slotless}, 'ganrun_losses offers "t", whose class does not define slots'),
         ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are no subclass of'),
@@ -179,7 +183,11 @@ class Idle(Augmentation):
             lambda: {"t": Idle},
             'ganrun_augmentations offers "t", which says every = 2 and does not define adjust',
         ),
-        ("ganrun_observers", lambda: {"t": Sound}, 'ganrun_observers offers "t", which is no subclass of ganrun.Obs'),
+        (
+            "ganrun_observers",
+            lambda: {"t": Sound},
+            'ganrun_observers offers "t", which is not a subclass of ganrun',
+        ),
     ],
 )
 def test_an_invalid_offer_is_reported_and_left_out(hook: str, offered: Any, reason: str) -> None:
@@ -452,7 +460,7 @@ HOOK = "from ganrun import hookimpl\n\n@hookimpl\ndef ganrun_commands():\n    "
         (f"{HOOK}import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         (f"{HOOK}raise SystemExit(3)", "SystemExit: 3"),
         (f"{HOOK}return ['greet']", "ganrun_commands returns ['greet']; it must return a mapping of names"),
-        (f"{HOOK}return {{'greet': print}}", 'ganrun_commands offers "greet", which is no click command'),
+        (f"{HOOK}return {{'greet': print}}", 'ganrun_commands offers "greet", which is not a click command'),
         (f"{HOOK}return {{5: None}}", "ganrun_commands offers the name 5; a name is lower-case"),
     ],
 )

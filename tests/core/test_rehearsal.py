@@ -493,7 +493,7 @@ def test_a_conditional_loss_with_a_penalty_per_sample_builds_trains_and_warns_of
 @pytest.mark.parametrize(("generator", "accumulate"), [(Normed, 2), (Normed, 1), (Sound, 2)])
 def test_the_user_is_warned_of_batch_norm_where_a_batch_is_cut(tmp_path, caplog, generator, accumulate):
     build(recipe(generator=generator, accumulate=accumulate), tmp_path / "run", Plugin())
-    warning = "by accumulate = 2, a batch of 8 is taken in parts of 4, and the generator normed looks across a batch"
+    warning = "by accumulate = 2, a batch of 8 is split into parts of 4, and the generator normed looks across a batch"
     assert (warning in caplog.text) == (generator is Normed and accumulate == 2)
 
 
@@ -503,7 +503,7 @@ def test_one_warning_names_all_networks_that_look_across_a_cut_batch(tmp_path, c
     build(tables, tmp_path / "run", Plugin())
     lines = (tmp_path / "run.toml").read_text().splitlines()
     number = next(number for number, line in enumerate(lines, 1) if line.startswith("accumulate"))
-    assert caplog.text.count("is taken in parts of") == 1
+    assert caplog.text.count("is split into parts of") == 1
     assert (
         f"run.toml:{number}: " in caplog.text and "the generator normed and the discriminator conv look" in caplog.text
     )

@@ -273,7 +273,7 @@ def test_the_new_spelling_counts_where_a_recipe_says_both(tmp_path: Path, caplog
     recipe = load(tmp_path, text, "loss.n_critic=3", registry=MOVED)
     assert recipe.train.repeat == {"discriminator": 2}
     assert caplog.messages[0].startswith("--set loss.n_critic=3: [loss] n_critic is now")
-    assert caplog.messages[0].endswith("the recipe says that too, so it is left out")
+    assert caplog.messages[0].endswith("the recipe sets that too, so it is left out")
 
 
 def test_a_wrong_value_is_blamed_where_it_is_written(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def offer(**fields: Any) -> str | None:
     ("kind", "default", "reason"),
     [
         (list[int | None], [1, None], 'default of "x" holds None'),
-        (dict[int, int], {1: 2}, "has keys that are no texts"),
+        (dict[int, int], {1: 2}, "has keys that are not strings"),
         (float, float("inf"), "is not finite"),
         (tuple[float, ...], (1.0, float("nan")), "is not finite"),
         (datetime.date, datetime.date(2026, 1, 1), "is a date or time"),
@@ -466,4 +466,4 @@ def test_a_validator_that_changes_what_it_has_made_is_found() -> None:
 
     from ganrun.discovery.defaults import settings_fault
 
-    assert "is read as another value than was written" in (settings_fault(Growing) or "")
+    assert "is read back as a different value" in (settings_fault(Growing) or "")

@@ -375,7 +375,7 @@ def test_resume_falls_back_to_the_checkpoint_before_a_damaged_one_and_forgets_la
     [
         ("newer format", "has format 2, .* reads format 1"),
         ("every one damaged", r"every checkpoint .* is damaged; .*again from step 0(.|\n)*step_00000004.* is damaged"),
-        ("fewer steps", "has done 4 steps already; to train on, ask for more"),
+        ("fewer steps", "has already done 4 steps; to train further, set more"),
     ],
 )
 def test_resume_touches_nothing_where_the_run_cannot_go_on(tmp_path, deed, reported):

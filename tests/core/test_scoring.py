@@ -266,13 +266,13 @@ def test_one_bad_replicate_costs_no_other(tmp_path: Path) -> None:
     (folder / "seed_5").mkdir(parents=True)
     (folder / "seed_5" / "summary.json").touch()
     result = ganrun(recipe, "--seeds", "4,5", "--output", folder)
-    assert result.exit_code == 2 and "so it is no run" in result.output and not (folder / "seed_4").exists()
+    assert result.exit_code == 2 and "so it is not a run" in result.output and not (folder / "seed_4").exists()
     (folder / "seed_5" / "summary.json").unlink()
     assert ganrun(recipe, "--seeds", "4,5", "--output", folder).exit_code == 0
     for checkpoint in (folder / "seed_4" / "checkpoints").iterdir():
         (checkpoint / "progress.pt").write_bytes(b"")
     result = ganrun(recipe, "--seeds", "4,5", "--output", folder, "--resume")
-    assert result.exit_code == 1 and "1 of 2 runs are not as they were asked for: seed 4 has failed" in result.output, (
+    assert result.exit_code == 1 and "1 of 2 runs failed or left work undone: seed 4 has failed" in result.output, (
         result.output
     )
     assert "1 replicates, seeds 4,5" in result.stdout and "n = 1" in result.stdout

@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_with_one_process_and_again_with_two(folder: Path, 
     started.rank(1).kill()
     killed = time.monotonic()
     assert started.ended() == 1 and time.monotonic() - killed < 20
-    text = "another process of the run has ended without a word, so the run stops"
+    text = "another process of the run has ended without an error message, so the run stops"
     assert started.said().count(f"error: {text}") == 2
     assert summary(folder)["status"] == "failed" and text in str(summary(folder)["error"])
     assert all(each["ranks"] == 2 and str(each["device_name"]).startswith("2 × cpu") for each in sessions(folder))

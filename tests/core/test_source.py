@@ -149,15 +149,15 @@ def keys_of(tree: Any, key: Key = ()) -> Iterator[Key]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"a = 1\nb = \n", "{path}:2: is no valid TOML: Invalid value (column 5)"),
-        (b"a = 1\n\nb = [1,\n", "{path}:3: is no valid TOML: Invalid value (at end of document)"),
-        (b"[a]\n[a]\n", "{path}:2: is no valid TOML: Cannot declare ('a',) twice (column 3)"),
-        (b"a = '\xff'\n", "{path}:1: is not UTF-8 text, so it is no TOML"),
+        (b"a = 1\nb = \n", "{path}:2: is not valid TOML: Invalid value (column 5)"),
+        (b"a = 1\n\nb = [1,\n", "{path}:3: is not valid TOML: Invalid value (at end of document)"),
+        (b"[a]\n[a]\n", "{path}:2: is not valid TOML: Cannot declare ('a',) twice (column 3)"),
+        (b"a = '\xff'\n", "{path}:1: is not UTF-8 text, so it is not TOML"),
         (b"a = 1\nb = 1979-05-27\n", "{path}:2: b is a date or time; no setting takes one"),
         (b"[t]\nb = [\n 1,\n 07:32:00]\n", "{path}:4: t.b.1 is a date or time; no setting takes one"),
-        (b"a = 1\n" * 200_000, "{path}: is longer than 300 kB, so it is no recipe"),
+        (b"a = 1\n" * 200_000, "{path}: is longer than 300 kB, so it is not a recipe"),
         (b"a = 0x" + b"f" * 4000, "{path}:1: a is beyond 64 bits"),
-        (b"a = " + b"9" * 5000, "{path}: is no valid TOML: Exceeds the limit"),
+        (b"a = " + b"9" * 5000, "{path}: is not valid TOML: Exceeds the limit"),
         (b"a = " + b"[" * 5000, "{path}:1: is nested too deep"),
         (b"b = 1\n" + b".".join([b"a"] * 20_000) + b" = 1", "{path}:2: is nested too deep"),
         (b"[t.'x.y'." + b".".join([b'"a"'] * 20_000) + b"]", "{path}:1: is nested too deep"),
@@ -216,7 +216,7 @@ def test_no_line_of_a_fault_is_longer_than_a_paragraph(tmp_path: Path) -> None:
 def test_a_recipe_is_a_file_and_no_pipe_or_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
-        assert refusal(path) == f"{path}: cannot be read: it is a pipe, a socket or a device, and not a file"
+        assert refusal(path) == f"{path}: cannot be read: it is a pipe, a socket or a device, not a file"
 
 
 def test_what_is_no_file_is_distinguished_from_what_is_no_recipe(tmp_path: Path) -> None:

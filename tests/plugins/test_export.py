@@ -418,7 +418,7 @@ def damaged(run: Path) -> None:
         (shutil.rmtree, "there is no"),
         (lambda folder: shutil.rmtree(folder / "checkpoints"), "holds no checkpoint"),
         (damaged, "every checkpoint in"),
-        (lambda folder: (folder / "recipe.toml").unlink(), "is no run directory, no checkpoint"),
+        (lambda folder: (folder / "recipe.toml").unlink(), "is not a run directory, a checkpoint"),
         (lambda folder: (folder / "environment.json").write_text('{"problem": 3}'), "environment.json is damaged"),
         (edited("environment.json", '"plugins"', '"extensions"'), "copy is damaged: its files lack 'plugins'"),
         (edited("recipe.toml", "name =", "title ="), "copy is damaged: its files lack 'name'"),
@@ -460,9 +460,9 @@ def test_a_line_that_was_cut_short_is_reported_and_costs_no_export(run: Run, tmp
         ),
         (
             lambda folder: os.truncate(folder / "config.json", 200),
-            "config.json is damaged, or not a file of ganrun",
+            "config.json is damaged, or not written by ganrun",
         ),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or not a file of ganrun"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "or not written by ganrun"),
         (edited("config.json", '"sample_shape"', '"shape"'), "config.json is damaged: it does not state what"),
         (lambda folder: (folder / "encoder.safetensors").unlink(), "holds no weights of the encoder"),
         (lambda folder: os.truncate(folder / "generator.safetensors", 300), "the weights in .* are damaged"),
@@ -484,7 +484,7 @@ def test_exports_and_places_that_cannot_be_written_are_refused(run: Run, exporte
     (tmp_path / "file").touch()
     assert "exists already" in refused(run.directory.path, "--output", tmp_path / "file")
     assert "cannot write" in refused(run.directory.path, "--output", tmp_path / "file" / "out")
-    assert "device cuda:99 was asked for" in refused(
+    assert "device cuda:99 was requested" in refused(
         run.directory.path, "--output", tmp_path / "out", "--device", "cuda:99"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

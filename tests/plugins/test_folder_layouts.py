@@ -224,7 +224,7 @@ NOTED = [
     ("{Cat,cat}/1.png", "Cat, cat are different classes, though their names differ in case or spelling alone"),
     ("{cafe\u0301,café}/1.png", "are different classes"),
     ("{007,7}/1.png", "007, 7 are different classes"),
-    ("{a,b}/{1.png,metadata.csv}", "a/metadata.csv is not read, since it lies below a class"),
+    ("{a,b}/{1.png,metadata.csv}", "a/metadata.csv is not read, since it is below a class"),
     ("a/1.jpg b/2.jpg a/1_mask.png b/3_mask.png", "1 of 4 pictures have the names of masks of others"),
 ]
 
@@ -329,15 +329,15 @@ REFUSED_LISTS = [
         ("dataset.json", stylegan(*NUMBERS[:3], [ALL[3], odd]), "label 4: the label")
         for odd in (None, True, 1.0, -1, [0, 1], "", "0.5", "a\0", {"a": 1})
     ),
-    ("dataset.json", stylegan([3, 1]), "3 is no file's name"),
+    ("dataset.json", stylegan([3, 1]), "3 is not a file name"),
     ("dataset.json", '{"labels": {"a": 1}}', "are not pairs"),
     ("dataset.json", '{"labels": [', "cannot be read as a list of labels"),
     ("dataset.json", "[" * 100_000, "cannot be read as a list of labels"),
-    ("metadata.csv", f"file_name,label\n{ALL[0]}\n", "line 2 has not the 2 fields"),
+    ("metadata.csv", f"file_name,label\n{ALL[0]}\n", "line 2 does not have the 2 fields"),
     ("metadata.csv", f"file_name,label\n{ALL[0]},\n", "line 2: the label '' is neither"),
     ("metadata.csv", f'file_name,label\n{ALL[0]},"a\n', "cannot be read as a list of labels"),
     ("metadata.jsonl", f'{{"file_name": "{ALL[0]}", "label": 1}}\n\n{{"file_name": "{ALL[1]}"}}', "line 3: the"),
-    ("metadata.jsonl", '{"file_name": "1", "label": 2}\n[]', "line 2 is no object"),
+    ("metadata.jsonl", '{"file_name": "1", "label": 2}\n[]', "line 2 is not an object"),
 ]  # fmt: skip
 
 

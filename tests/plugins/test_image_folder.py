@@ -394,7 +394,7 @@ def test_few_of_16_bits_are_warned_about_over_all_pictures_and_can_be_set(tmp_pa
     for name, value in (("a.png", 3), ("b.tif", white), ("c.png", white // 2)):
         save(Image.fromarray(np.full((20, 20), value, np.uint16)), root / name)
     dark = prepared(root, size=8, channels=1)
-    assert f"3 of 3 pictures have 16 bits and use values up to {white:,} alone" in caplog.text
+    assert f"3 of 3 pictures have 16 bits and use values only up to {white:,}" in caplog.text
     assert f"set bits = {bits} in [data] if {white:,} is white; the first is a.png" in caplog.text
     caplog.clear()
     data = prepared(root, size=8, channels=1, bits=bits)
@@ -411,7 +411,7 @@ def test_few_of_16_bits_are_warned_about_over_all_pictures_and_can_be_set(tmp_pa
 def test_deep_colour_is_warned_about_and_needs_all_bits(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(deep_colour(4095))
     prepared(tmp_path, size=8)
-    assert "1 of 1 pictures have 16 bits and use values up to 4,095 alone" in caplog.text
+    assert "1 of 1 pictures have 16 bits and use values only up to 4,095" in caplog.text
     assert "it has 16 bits for each colour, and bits = 12 is for grey" in refusal(tmp_path, bits=12)
     (tmp_path / "a.png").write_bytes(deep_colour(51_400))
     assert np.unique(prepared(tmp_path, size=8).split("train").images).tolist() == [200]

@@ -552,7 +552,7 @@ def test_a_state_that_cannot_be_written_keeps_nothing_from_mlflow(build, uri, ca
     run = build(f'uri = "{uri}"', steps=2)
     (run.directory / "mlflow.json").mkdir()
     execute(run)
-    assert caplog.text.count("so ganrun sync would send again what MLflow has") == 1
+    assert caplog.text.count("so ganrun sync would send again what MLflow already has") == 1
     assert f"cannot write {run.directory.path}/mlflow.json" in "\n".join(run.messages)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("digits").experiment_id
@@ -710,7 +710,7 @@ def test_scores_go_to_the_store_that_has_the_run(build, uri, monkeypatch, tmp_pa
         )
     run.directory.write_json("summary.json", {"status": "finished"})
     elsewhere.emit("rescored", scores=[])
-    assert f"If you mean it: ganrun sync {run.directory.path} --uri {uri}" in caplog.text
+    assert f"If you trust it: ganrun sync {run.directory.path} --uri {uri}" in caplog.text
     assert SyncState.read(run.directory).progress.bytes_sent == before.bytes_sent
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     again.emit("rescored", scores=[])

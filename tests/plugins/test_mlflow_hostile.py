@@ -184,7 +184,7 @@ def test_the_end_of_a_run_waits_for_no_server(
         time.sleep(0.2)
         thread.report_if_stuck()
         thread.report_if_stuck()
-        assert caplog.text.count("does not finish its answer") == 1
+        assert caplog.text.count("has not finished answering") == 1
     started = time.monotonic()
     error = thread.close("finished", started + 0.5, lambda: False)
     assert isinstance(error, GanrunError) and PASSWORD not in str(error)
@@ -216,7 +216,7 @@ def test_a_run_ends_in_time_and_says_how_to_send_the_rest(
     monkeypatch.setattr(waiting, "END_SECONDS", 0.5)
     run = train(RECIPE, tmp_path / "run")
     printed = "\n".join(run.messages)
-    assert "does not have the whole run" in printed and "did not take all in time" in printed
+    assert "does not have the whole run" in printed and "did not take it all in time" in printed
     assert f"ganrun sync {tmp_path}/run" in printed and PASSWORD not in printed
     assert run.directory.status == "finished" and [fault.of for fault in run.faults.new] == ['observer "mlflow"']
 

@@ -146,7 +146,7 @@ PARTS = ("train", "valid", "test")
     ("content", "message"),
     [
         ("0 1 1\n", r"it holds 3 values, and an image has 784; replace it"),
-        ("0.5 0.25", r"it must hold digits 0 and 1 alone, and blanks; replace it"),
+        ("0.5 0.25", r"it must hold only digits 0 and 1, and blanks; replace it"),
         ("", r"is damaged"),
     ],
 )

@@ -284,6 +284,6 @@ def test_a_loss_that_learns_from_pairs_refuses_unpaired_data_at_its_line(tmp_pat
     result = CliRunner().invoke(main, ["check", str(path)])
     line = path.read_text().splitlines().index("[data]") + 1
     assert result.exit_code == 2 and f"{path}:{line}: [data] unpaired-folders" in result.output, result.output
-    assert "its images and their source are no pairs" in result.output
+    assert "its images and their source are not pairs" in result.output
     path.write_text(path.read_text().replace("unpaired-folders", "paired-folders"))
     assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 0

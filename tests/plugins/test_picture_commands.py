@@ -146,7 +146,7 @@ def test_a_class_is_named_or_numbered(runs, named, name, label):
     assert result.exit_code == 0 and result.stdout == f"wrote {named}/pictures/sample_step_00000002_label_{label}.png\n"
     expected = image_grid(to_uint8(runs("cgan").model.sample(2, label=label)), 2)
     assert np.array_equal(pixels(Path(result.stdout.removeprefix("wrote ").strip())), expected)
-    taken = '"1" is taken for the name of class 3, and not for the number of a class'
+    taken = '"1" is read as the name of class 3, not as the number of a class'
     assert (taken in result.stderr) == (name == "1")
     for command in ("interpolate", "traverse"):
         picture = written(command, named, "-n", 2, "--label", name)
@@ -389,7 +389,7 @@ def test_an_error_says_why_a_folder_is_no_model(runs, tmp_path, command):
         return result.output
 
     assert "there is no " in refusal_of(tmp_path / "nowhere")
-    assert "is no run directory, no checkpoint, and nothing that ganrun exported" in refusal_of(tmp_path)
+    assert "is not a run directory, a checkpoint or an exported folder" in refusal_of(tmp_path)
     run = shutil.copytree(runs("vae").directory.path, tmp_path / "copy")
     newest = run / "checkpoints" / "step_00000002" / "manifest.json"
     newest.write_text(json.dumps({**json.loads(newest.read_text()), "format": 99}))

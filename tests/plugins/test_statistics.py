@@ -155,9 +155,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pickle": (lambda path: with_header(path, PICKLED), "images are uint8"),
     "name": (lambda path: npz_of(path, **{"\x1b[2J": images_of(5, 8, 8, 1)}), "whose name holds control characters"),
-    "no header": (lambda path: with_header(path, "{'descr': "), "no .npz, or damaged"),
-    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 and nothing"), "no .npz, or damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "no .npz, or damaged"),
+    "no header": (lambda path: with_header(path, "{'descr': "), "damaged or not an .npz file"),
+    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 and nothing"), "damaged or not an .npz file"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged or not an .npz file"),
 }
 
 
@@ -201,7 +201,7 @@ def test_what_a_small_file_expands_to_must_fit_into_memory(tmp_path: Path, monke
 def test_channels_that_may_be_first_or_last_are_not_guessed(tmp_path: Path) -> None:
     samples = npz_of(tmp_path / "samples.npz", arr_0=images_of(5, 3, 3, 3))
     statistics = saved_statistics(tmp_path / "statistics.npz", images_of(50, 3, 3, 3))
-    assert "may be first or last" in fault_of(samples, *FID, against=statistics)
+    assert "ambiguous whether its channels are first or last" in fault_of(samples, *FID, against=statistics)
 
 
 # ── Published statistics ──────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """Arithmetic of float32: whether convolutions and matrix products may round their inputs to TensorFloat-32.
 
-TensorFloat-32 (TF32) keeps 10 of float32's 23 bits of mantissa. On NVIDIA GPUs since Ampere, torch lets convolutions
-use it unless told otherwise, and a program may let matrix products use it, too.
+TensorFloat-32 (TF32) keeps 10 of float32's 23 bits of mantissa. On NVIDIA GPUs since Ampere, torch uses it for
+convolutions by default, and a program may enable it for matrix products.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def exact_float32() -> Iterator[None]:
 
 @contextmanager
 def float32_as(*, tf32: bool) -> Iterator[None]:
-    """A block in which convolutions and matrix products of CUDA use TF32, or in which nothing does.
+    """A block in which CUDA's convolutions and matrix products use TF32, or never do.
 
     Args:
-        tf32: Whether CUDA uses it. The CPU computes in float32 in any case.
+        tf32: Whether CUDA uses it. The CPU always computes in float32.
     """
     with _float32_as("tf32" if tf32 else "ieee"):
         yield
@@ -44,9 +44,9 @@ def float32_as(*, tf32: bool) -> Iterator[None]:
 
 # ── Torch's settings ──────────────────────────────────────────────────────────────────────────────────────
 #
-# Torch has a tree of settings, in which "none" means: as the node above. Reading a node gives what holds there, and not
-# what was set there. Beside the tree, two older settings write into it, and reading one of them fails where the tree
-# says something else. Other code reads them, torch's compiler for one; so a block sets them to agree with the tree.
+# Torch has a tree of settings, in which "none" means "inherit from the parent". Reading a node returns the effective
+# value, not the value that was set there. Two older settings also write into the tree, and reading one of them fails if
+# the tree disagrees. Other code, such as torch's compiler, reads them; so a block sets them to agree with the tree.
 
 _cuda: Any = torch.backends.cudnn
 _cpu: Any = torch.backends.mkldnn
@@ -57,10 +57,10 @@ CUDA: tuple[tuple[Any, ...], ...] = (
     (torch.backends.cuda.matmul, _cuda, torch.backends),
     (_cuda, torch.backends),
 )
-"""Nodes of CUDA, each with those above it."""
+"""Nodes of CUDA, each with its ancestors."""
 
 CPU: tuple[tuple[Any, ...], ...] = tuple((node, torch.backends) for node in (_cpu.conv, _cpu.rnn, _cpu.matmul))
-"""Nodes of the CPU. The one between them and the root has no setter."""
+"""Nodes of the CPU. Their parent has no setter."""
 
 OTHER = {"ieee": "tf32", "tf32": "ieee", "bf16": "ieee"}
 
@@ -69,7 +69,7 @@ class _State(NamedTuple):
     """All of the settings."""
 
     nodes: tuple[str, ...]
-    """Of `CUDA` and `CPU`."""
+    """The values for `CUDA` and `CPU`."""
 
     matmul: str
     """The older setting of matrix products: highest, high or medium."""
@@ -85,7 +85,7 @@ _STATES = {
 
 
 class _Block:
-    """A block that is being executed, with the settings in it and before it."""
+    """An active block, with its settings and those to restore afterwards."""
 
     def __init__(self, state: _State, before: _State) -> None:
         self.state = state
@@ -93,14 +93,14 @@ class _Block:
 
 
 _blocks: list[_Block] = []
-"""In the order in which they began. Those of several threads need not end in the reverse order."""
+"""In the order of entry. With several threads, they need not end in the reverse order."""
 
 _lock = threading.Lock()
 
 
 @contextmanager
 def _float32_as(precision: str) -> Iterator[None]:
-    if _holds(_STATES[precision]):  # as in each step of a run: finding out costs less than setting
+    if _holds(_STATES[precision]):  # the common case, at each step of a run: checking costs less than setting
         yield
         return
     with _lock:
@@ -119,13 +119,13 @@ def _end(block: _Block) -> None:
     del _blocks[place]
     if place == len(_blocks):
         _apply(block.before)
-    else:  # the next one, of another thread, puts them back
+    else:  # the next one, in another thread, restores them
         _blocks[place].before = block.before
 
 
 def _holds(state: _State) -> bool:
-    """Whether the settings have this effect already."""
-    if _blocks and _blocks[-1].state is state:  # it has set all of them, and other code since then mostly one of these
+    """Whether these settings are already in effect."""
+    if _blocks and _blocks[-1].state is state:  # a block sets all of them; other code usually changes one of these
         return bool(
             _cuda.conv.fp32_precision == state.nodes[0]
             and torch.backends.cuda.matmul.fp32_precision == state.nodes[2]
@@ -136,7 +136,7 @@ def _holds(state: _State) -> bool:
     _hear_warning()
     try:
         return _cuda.allow_tf32 is state.allow_cudnn and torch.get_float32_matmul_precision() == state.matmul
-    except RuntimeError:  # an older setting says otherwise than the tree
+    except RuntimeError:  # an older setting disagrees with the tree
         return False
 
 
@@ -147,7 +147,7 @@ def _found() -> _State:
     _hear_warning()
     try:
         allow_cudnn: bool = _cuda.allow_tf32
-    except RuntimeError:  # it says otherwise than the tree
+    except RuntimeError:  # it disagrees with the tree
         allow_cudnn = True
     return _State(nodes, torch.get_float32_matmul_precision(), allow_cudnn)
 
@@ -155,7 +155,7 @@ def _found() -> _State:
 def _apply(state: _State) -> None:
     torch.set_float32_matmul_precision(state.matmul)
     _cuda.allow_tf32 = state.allow_cudnn
-    _set_nodes(state.nodes)  # last, as the others write into the tree
+    _set_nodes(state.nodes)  # last, because the others write into the tree
 
 
 def _set_nodes(values: tuple[str, ...]) -> None:
@@ -164,7 +164,7 @@ def _set_nodes(values: tuple[str, ...]) -> None:
 
 
 def _own(chain: tuple[Any, ...]) -> str:
-    """What was set at the first node of a chain itself: "none" if nothing was, so that the one above decides."""
+    """The value set at the first node of a chain itself: "none" if it inherits its parent's."""
     node, *above = chain
     value: str = node.fp32_precision
     if value == "none" or not above or above[0].fp32_precision != value:
@@ -178,7 +178,7 @@ def _own(chain: tuple[Any, ...]) -> str:
 
 @cache
 def _hear_warning() -> None:
-    """Hear, and pass over, what some versions of torch say once when an older setting is first read."""
+    """Suppress the warning that some versions of torch give when an older setting is first read."""
     with warnings.catch_warnings(), suppress(RuntimeError):
         warnings.simplefilter("ignore")
         torch.get_float32_matmul_precision()

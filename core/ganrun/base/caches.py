@@ -1,7 +1,8 @@
 """The cache of files that runs share: extractors' weights, statistics, decoded data.
 
-Some of it was fetched, and the rest can be made again. Folders of the second kind hold a tag, `CACHEDIR.TAG`, by which
-backup programs know them, too. Their files have a size limit, beyond which those used longest ago are removed.
+Some files are downloads, and the rest can be recreated. Folders of the second kind are marked by `CACHEDIR.TAG`, which
+backup programs also recognise. Their total size is limited: beyond the limit, the least recently used files are
+removed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 
 TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# ganrun can make these files again. See https://bford.info/cachedir/\n"
-"""What the tag of ganrun's own folders says. Those of other programs are left alone."""
+"""Content of the tag in ganrun's own folders. Other programs' folders are left alone."""
 
 LEFTOVER_SECONDS = 24 * 3600.0
 """Age of an unfinished file that no living process can still be writing."""
@@ -40,7 +41,7 @@ log = logging.getLogger("ganrun.cache")
 def cache_directory(*parts: str) -> Path:
     """A folder of the cache, created if missing. The cache is `$GANRUN_CACHE`, or else the platform's usual place.
 
-    What is in it stays until the user removes it. For files that can be made again, use `cache_path`.
+    Its files stay until the user removes them. For files that can be recreated, use `cache_path`.
 
     Args:
         parts: The folder's path within the cache.
@@ -57,7 +58,7 @@ def cache_directory(*parts: str) -> Path:
 
 
 def cache_path(folder: str, name: str) -> Path:
-    """The path of a file of the cache that can be made again, and is marked as used now, if it exists.
+    """The path of a cache file that can be recreated; if it exists, it is marked as just used.
 
     Its folder has a size limit, so the file may be gone the next time. Write it with `cache_file`.
 
@@ -124,7 +125,7 @@ def _is_tagged(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A file of the cache that can be made again; or something fetched, a file or a folder."""
+    """A cache file that can be recreated, or a downloaded file or folder."""
 
     kind: str
     """Its folder in the cache, such as `data/pictures`."""
@@ -132,12 +133,12 @@ class CacheEntry:
     path: Path
     size_bytes: int
     last_used: float
-    """Seconds since 1970; of something fetched, when it was written."""
+    """Seconds since 1970; for downloads, when it was written."""
 
     is_fetched: bool
 
     def remove(self) -> bool:
-        """Remove it, and return whether that was possible. A link is removed, and not what it leads to."""
+        """Remove it, and return whether that succeeded. A link is removed, not its target."""
         try:
             if self.path.is_dir() and not self.path.is_symlink():
                 shutil.rmtree(self.path)
@@ -152,12 +153,12 @@ def cache_entries() -> list[CacheEntry]:
     """Everything in the cache, by kind; within a kind, the one used last comes last.
 
     Raises:
-        CacheError: if the cache is no folder.
+        CacheError: if the cache is not a folder.
     """
     try:
         if cache_root().exists() and not cache_root().is_dir():
-            raise _unusable(f"{cache_root()} is no folder")
-    except OSError as error:  # a folder that may not be entered
+            raise _unusable(f"{cache_root()} is not a folder")
+    except OSError as error:  # no permission to enter the folder
         raise _unusable(f"{cache_root()} cannot be read: {error.strerror}") from error
     entries = [entry for folder in _folders(cache_root()) for entry in _entries_in(folder)]
     return sorted(entries, key=lambda entry: (entry.kind, entry.last_used, entry.path.name))
@@ -206,10 +207,10 @@ def _size_and_time(path: Path) -> tuple[int, float]:
 
 
 def cache_limit() -> int:
-    """How many bytes of files that can be made again the cache keeps: `$GANRUN_CACHE_LIMIT`, such as `200 GB`.
+    """Maximum total bytes of recreatable files in the cache: `$GANRUN_CACHE_LIMIT`, such as `200 GB`.
 
     Raises:
-        RequestError: if the variable is not such a size.
+        RequestError: if the variable is not a valid size.
     """
     text = os.environ.get(LIMIT_VARIABLE) or DEFAULT_LIMIT
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]b)\s*", text, re.IGNORECASE)
@@ -219,7 +220,7 @@ def cache_limit() -> int:
 
 
 def keep_limit(new: Path) -> None:
-    """Remove leftovers, then the files used longest ago until the rest is within the limit; never a `new` one."""
+    """Remove leftovers, then the least recently used files until the rest is within the limit; never a `new` one."""
     remove_leftovers()
     limit, files = cache_limit(), [entry for entry in cache_entries() if not entry.is_fetched]
     excess = sum(entry.size_bytes for entry in files) - limit
@@ -241,7 +242,7 @@ def _report(removed: Iterable[CacheEntry], new: Path, limit: int, excess: int) -
 
 
 def remove_leftovers() -> None:
-    """Remove what processes that were killed more than a day ago had not finished writing."""
+    """Remove unfinished files that killed processes left more than a day ago."""
     for folder in _folders(cache_root()):
         for path in folder.glob(".*.partial"):
             size_bytes, written = _size_and_time(path)

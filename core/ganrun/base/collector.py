@@ -1,4 +1,4 @@
-"""Python's garbage collector, set for a process that imports much and then runs one command."""
+"""Tunes Python's garbage collector for a process that imports many modules and then runs one command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ are 700, 10 and 10."""
 def relax_garbage_collection() -> None:
     """Collect less often, and skip the collection at exit.
 
-    PyTorch's modules are about a million objects that live until the end. By default the collector goes over them again
-    and again while they are imported, and once more at exit: nearly a second of processor time for every command.
+    PyTorch's modules are about a million objects that live until the end. By default the collector scans them
+    repeatedly during import, and once more at exit: nearly a second of processor time per command.
     """
     gc.set_threshold(*THRESHOLDS)
     atexit.register(gc.freeze)

@@ -16,7 +16,7 @@ from ganrun.base.texts import one_line, printable
 @cache
 def message_console() -> Console:
     """The console on the error stream, one for the whole process: bars and spinners stand below each other, and lines
-    above them. It goes silent where its reader has gone away, because no message is worth a run.
+    above them. It goes silent if its reader has gone away: a lost message must not end a run.
     """
     return _ResilientConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
@@ -25,19 +25,19 @@ class _ResilientConsole(Console):
     """A console that survives the loss of its terminal or pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Discard all further output, that of other writers to the same file included."""
+        """Discard all further output, including that of other writers to the same file."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, texts without control characters; if the terminal has gone away, go silent."""
+        """Print without control characters; if the terminal has gone away, go silent."""
         try:
             super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
         except OSError:
             self.quiet = True
 
     def _check_buffer(self) -> None:
-        """As rich does; also bars come through here, which are drawn from a thread of their own."""
+        """As rich does; progress bars, which a separate thread draws, also pass through here."""
         try:
             super()._check_buffer()
         except OSError:
@@ -45,13 +45,13 @@ class _ResilientConsole(Console):
 
 
 SECONDS_BEFORE_BAR = 1.0
-"""Work that takes less is not shown."""
+"""Shorter work is not shown."""
 
 SECONDS_PER_LINE = 10.0
 
 
 class ProgressReporter:
-    """Shows how far long work has come: a bar on a terminal, elsewhere a line every ten seconds.
+    """Shows the progress of long work: a bar on a terminal, elsewhere a line every ten seconds.
 
         with ProgressReporter() as report:
             for done, picture in enumerate(pictures, start=1):

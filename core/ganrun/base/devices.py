@@ -14,7 +14,7 @@ NAMES = "auto, cpu, cuda, cuda:1 or mps"
 
 def is_device_name(text: str) -> bool:
     """Whether `text` is the name of a device, present or not."""
-    # torch.device is no help: it reads cuda:200 as index -56.
+    # torch.device cannot tell: it reads cuda:200 as index -56.
     return re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text) is not None
 
 
@@ -32,13 +32,12 @@ def choose_device(wanted: str) -> torch.device:
     if name == "cuda":
         return _cuda(int(index or 0))
     if name == "mps" and not torch.backends.mps.is_available():
-        raise RequestError("device mps was asked for, but this machine has no Apple GPU; say --device auto")
+        raise RequestError("device mps was requested, but this machine has no Apple GPU; say --device auto")
     return torch.device(name)
 
 
 def device_of_rank(wanted: str) -> str:
-    """The name of this process's own device, where torchrun has started several: of the GPUs, the one of its number on
-    this machine.
+    """The name of this process's own device if torchrun has started several: the GPU whose index is its local rank.
 
     Raises:
         RequestError: if all would share one device, or the machine has too few GPUs.
@@ -69,7 +68,7 @@ def _name_of(device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device is a GPU of CUDA that computes in bfloat16 itself, without emulating it."""
+    """Whether the device is a CUDA GPU with native bfloat16, not an emulation."""
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):
@@ -85,7 +84,7 @@ def has_tf32(device: torch.device) -> bool:
 
 
 def precision_on(device: torch.device, wanted: str) -> str:
-    """The precision, as recipes name it, in which a device computes when `wanted` is asked of it."""
+    """The precision, as recipes name it, in which a device actually computes if `wanted` is requested."""
     return "f32" if wanted == "tf32" and not has_tf32(device) else wanted
 
 
@@ -93,5 +92,5 @@ def _cuda(index: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         found = f"this machine has {count}" if count else "PyTorch finds none (check nvidia-smi and PyTorch's build)"
-        raise RequestError(f"device cuda:{index} was asked for, but {found}; say --device auto or --device cpu")
+        raise RequestError(f"device cuda:{index} was requested, but {found}; say --device auto or --device cpu")
     return torch.device("cuda", index)

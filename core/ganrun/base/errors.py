@@ -1,6 +1,6 @@
 """The family of errors that ganrun raises on purpose.
 
-Each says what is wrong, where, and what to do. The command line prints them without a traceback;
+Each message says what is wrong, where, and what to do. The command line prints them without a traceback;
 anything outside this family is a bug, in ganrun or in a plugin, and keeps its traceback.
 """
 
@@ -10,7 +10,8 @@ import signal
 from typing import Self
 
 TRY_AGAIN = 75
-"""The exit status of a run whose time limit has come, EX_TEMPFAIL of sysexits.h: the same command goes on with it."""
+"""The exit status of a run that has reached its time limit, EX_TEMPFAIL of sysexits.h: the same command continues
+it."""
 
 
 class GanrunError(Exception):
@@ -23,7 +24,7 @@ class GanrunError(Exception):
 
     exit_status = 1
     ends_run = False
-    """Whether it ends a run also where a part that the run could do without has met it."""
+    """Whether it ends the run even if an optional part of the run raised it."""
     message = ""
     where: str | None = None
     _owners: frozenset[str] = frozenset()
@@ -42,7 +43,7 @@ class GanrunError(Exception):
         return self
 
     def owned(self, owner: str) -> Self:
-        """This error with the name of its owner before the message, unless that has been put there before."""
+        """This error with the name of its owner before the message, unless it already has one."""
         if owner and owner not in self._owners:
             self._owners |= {owner}
             self.message = f"{owner}: {self.message}"
@@ -56,11 +57,11 @@ class RequestError(GanrunError):
 
 
 class CacheError(RequestError):
-    """The cache's folder cannot be created or found. Callers that can do without the cache go on."""
+    """The cache's folder cannot be created or found. Callers that do not depend on the cache continue."""
 
 
 class RecipeError(RequestError):
-    """A recipe is wrong in one or more places; the message lists them all.
+    """A recipe has one or more faults; the message lists them all.
 
     Args:
         faults: One message for each place; it begins with the place.
@@ -101,13 +102,12 @@ class ContractError(RunError):
 
 
 class RankError(RunError):
-    """Another process of a run on several GPUs has failed, or has ended without a word.
-
-    It is nobody's fault who is at work here, so it takes no owner and no place.
+    """Another process of a run on several GPUs has failed, or ended without reporting an error. The fault is not in
+    this process, so the error names no component and no location.
 
     Args:
         message: What has happened.
-        cause: What the other process says; the same text on every process that hears of it.
+        cause: The error of the other process; the same text in every process that receives it.
         exit_status: That of the other process.
     """
 
@@ -128,8 +128,8 @@ class RankError(RunError):
 
 
 class Interrupted(GanrunError):  # noqa: N818 - the user's decision, not an error
-    """The user or the system asked the run to stop, by SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU. Exit
-    status 128 + signal number."""
+    """The user or the system stopped the run, by SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU. Exit status 128
+    + signal number."""
 
     ends_run = True
 

@@ -1,4 +1,4 @@
-"""Faults that a run outlives: which they are, what they were, and that they are said again at its end."""
+"""Faults that a run survives: which those are, a record of them, and a report at its end."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from ganrun.base.frames import OUT_OF_MEMORY, TRACEBACK_VARIABLE, authors_line, 
 log = logging.getLogger("ganrun")
 
 METRIC = "metric."
-"""Begins the names of metrics among those whose faults are kept."""
+"""Prefix of a metric's name in recorded faults."""
 
 MOST_FAULTS = 50
-"""Unlike faults of one run that are kept; there are more only where texts differ by accident."""
+"""Most distinct faults kept per run; there are more only if texts differ by accident."""
 
 
 class Kind(Enum):
     """What a fault ends."""
 
     MOMENT = "moment"
-    """One piece of work: a disk that is full, a server that does not answer. Whose it is tries again with the next."""
+    """One piece of work: the disk is full, or a server does not answer. The next piece is tried again."""
 
     PART = "part"
-    """An observer, which hears nothing more but the end; or the scores of a metric in one evaluation."""
+    """An observer, which from then on receives only the end of the run; or a metric's scores in one evaluation."""
 
     RUN = "run"
-    """Everything: the user, the system or another process has decided so, or the samples are not finite."""
+    """The whole run: the user, the system or another process ended it, or the samples are not finite."""
 
 
 def kind_of(error: BaseException) -> Kind:
-    """What is at fault where an observer or a metric raises `error`. Of an essential observer, a network, the loss and
-    the data, every fault is one of the run."""
+    """How far an error of an observer or a metric reaches. Every error of an essential observer, a network, the loss or
+    the data ends the run."""
     if passes(error) or (isinstance(error, GanrunError) and error.ends_run):
         return Kind.RUN
     return Kind.MOMENT if _is_of_moment(error) else Kind.PART
@@ -50,8 +50,8 @@ def _is_of_moment(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """What a message says of an error: its text if it is ganrun's, else its type, its text and the author's line. Where
-    there is no memory left, it is advice."""
+    """An error as messages describe it: its text if it is ganrun's, else its type, text and the author's line; for an
+    out-of-memory error, advice."""
     if isinstance(error, GanrunError):
         return str(error)
     text, place = OUT_OF_MEMORY if is_out_of_memory(error) else in_one_line(error), authors_line(error)
@@ -60,22 +60,22 @@ def told(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """Work of a run that was not done."""
+    """Work that a run failed to do."""
 
     of: str
-    """Whose: `observer "samples"`, `metric.0 fid`."""
+    """The owner: `observer "samples"`, `metric.0 fid`."""
 
     at: str
-    """At what: the event, or the method."""
+    """The event or method that failed."""
 
     text: str
-    """What was wrong, when it happened first."""
+    """The error message of the first occurrence."""
 
     step: int
-    """Steps done when it happened first."""
+    """Steps done at the first occurrence."""
 
     last_step: int
-    """Steps done when it happened last."""
+    """Steps done at the last occurrence."""
 
     times: int = 1
 
@@ -85,12 +85,12 @@ class Fault:
         return f"{self.of} failed at {self.at} {when}{often}: {self.text}"
 
     def again(self, step: int) -> Fault:
-        """The same, once more."""
+        """This fault with one more occurrence."""
         return replace(self, last_step=step, times=self.times + 1)
 
 
 class Faults:
-    """The faults of one run, in the order in which they came; those before it was resumed come first."""
+    """The faults of one run, in order of occurrence; those of earlier sessions come first."""
 
     def __init__(self) -> None:
         self.earlier: tuple[Fault, ...] = ()
@@ -107,14 +107,14 @@ class Faults:
         return tuple(self._new.values())
 
     def note(self, of: str, at: str, error: BaseException, step: int, *, then: str) -> None:
-        """Keep a fault, and tell of it unless one with the same text, but for numbers, has been told of before.
+        """Record a fault, and log it unless one with the same text, apart from numbers, was logged before.
 
         Args:
-            of: Whose it is.
+            of: The owner.
             at: What failed.
-            error: What was raised. A fault of code is reported with its traceback.
+            error: The exception. A bug is reported with its traceback.
             step: Steps done.
-            then: What becomes of it: `is left out`.
+            then: The consequence for the owner: `is left out`.
         """
         text = told(error)
         key = (of, at, _without_numbers(text))
@@ -127,10 +127,10 @@ class Faults:
             log.warning("%s failed at %s and %s: %s", of, at, then, text, exc_info=trace)
 
     def restore(self, table: object, step: int) -> bool:
-        """Take over what summary.json has of earlier starts until a step, as far as it can be read.
+        """Take over the readable faults of earlier sessions, up to a step, from summary.json.
 
         Returns:
-            Whether a metric has failed at that very step. That is measured again, and not taken over.
+            Whether a metric failed at exactly that step. It is measured again, so its fault is not taken over.
         """
         found = [_fault_in(entry) for entry in table] if isinstance(table, list) else []
         faults = [each for each in found if each is not None and each.step <= step]
@@ -144,7 +144,7 @@ class Faults:
 
 
 def _without_numbers(text: str) -> str:
-    """A text without what changes from time to time: steps, and random names of files."""
+    """A text without its variable parts: steps, and random names of files."""
     return re.sub(r"\b[0-9a-f]*\d[0-9a-f]*\b|\d+", "#", text)
 
 
@@ -154,6 +154,6 @@ def _is_of_code(error: BaseException) -> bool:
 
 
 def _fault_in(entry: object) -> Fault | None:
-    """The fault that an entry of summary.json describes, if it is one."""
+    """The fault that an entry of summary.json describes; None if the entry is invalid."""
     values: list[Any] = [entry.get(field.name) for field in fields(Fault)] if isinstance(entry, dict) else []
     return Fault(*values) if [type(value) for value in values] == [str, str, str, int, int, int] else None

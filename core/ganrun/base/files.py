@@ -1,7 +1,8 @@
 """Atomic writes: a reader finds a complete file or none, also after a power cut.
 
-A file is written beside its place, flushed to disk and renamed, and then its folder is flushed: a rename is kept by the
-folder alone. What a killed process leaves behind has a name that says so; `clear_leftovers` removes it.
+A file is written under a temporary name in its folder, flushed to disk and renamed; then the folder is flushed, because
+only that makes the rename durable. What a killed process leaves behind is recognised by its name; `clear_leftovers`
+removes it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FLUSH_THREADS = 16
-"""Files of a folder flushed at the same time: one at a time takes nine times as long for many small files."""
+"""Files of a folder that are flushed in parallel: one at a time takes nine times as long for many small files."""
 
 UNFINISHED, REPLACED = "partial", "replaced"
-"""Endings of names: of what is being written or removed, and of a folder that another one takes the place of."""
+"""File name suffixes: of what is being written or removed, and of a folder that is being replaced."""
 
 LEFTOVER = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{32}}\.(?P<ending>{UNFINISHED}|{REPLACED})", re.DOTALL)
 
 UNFLUSHED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
-"""What file systems answer on which a folder cannot be flushed."""
+"""Error codes of file systems that cannot flush a folder."""
 
 
 @contextmanager
@@ -45,13 +46,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
         _flush(path.parent)
     finally:
-        with suppress(OSError):  # which would hide the first fault
+        with suppress(OSError):  # it would hide the first error
             partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder of files; replaces `path` if it exists. Missing folders around it are made.
+    """The same for a folder of files; replaces `path` if it exists. Missing parent folders are created.
 
     A folder cannot be renamed onto another one, so the old one is first renamed aside. A process that dies in
     between leaves both, whole: the next writer, or `clear_leftovers`, puts the old one back.
@@ -76,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those around it, where they are missing, so that a power cut does not take them away."""
+    """Create a folder and its missing parents, so that they survive a power cut."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -90,20 +91,20 @@ def flush_file(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder: at every instant it is there as a whole, or what is left of it has an unfinished one's name.
+    """Remove a folder: at every instant it is complete, or what remains of it has the name of an unfinished one.
 
     Raises:
-        OSError: if it cannot be renamed. What of it cannot be removed stays under the other name.
+        OSError: if it cannot be renamed. Files that cannot be removed stay under the temporary name.
     """
     aside = _beside(path)
     path.rename(aside)
-    _flush(path.parent)  # after a power cut, the old name could otherwise lead to what is left
+    _flush(path.parent)  # otherwise, after a power cut, the old name could refer to an incomplete folder
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left unfinished in a folder, and put back whole folders that they were about to
-    replace. Only for a folder in which no other process writes. What cannot be removed stays.
+    """Remove unfinished files of killed processes from a folder, and restore complete folders that they were replacing.
+    No other process may be writing in the folder. What cannot be removed stays.
     """
     for path in children(folder):
         match = LEFTOVER.fullmatch(path.name)
@@ -115,7 +116,7 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def children(folder: Path) -> list[Path]:
-    """What a folder holds, in order; nothing where that cannot be seen."""
+    """The entries of a folder, in order; empty if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -128,13 +129,13 @@ def _beside(path: Path, ending: str = UNFINISHED) -> Path:
 
 
 def _exchange(new: Path, path: Path) -> None:
-    """Put a folder in the place of another one, or of none."""
+    """Move a folder to a path, replacing a folder that is already there."""
     old = _beside(path, REPLACED)
     try:
         if path.exists():
             path.rename(old)
         new.rename(path)
-    finally:  # also where a signal comes between the two
+    finally:  # even if a signal arrives between the two
         if not path.exists() and old.exists():
             old.rename(path)
     _flush(path.parent)
@@ -143,14 +144,14 @@ def _exchange(new: Path, path: Path) -> None:
 
 
 def _put_back(path: Path) -> None:
-    """Put a folder back that was renamed aside, if nothing came in its place."""
+    """Restore a folder that was renamed aside, if nothing has replaced it."""
     if not path.exists() and (whole := _replaced(path)):
         max(whole, key=lambda each: each.stat().st_mtime).rename(path)
         _flush(path.parent)
 
 
 def _replaced(path: Path) -> list[Path]:
-    """What of a folder's former states is whole: `remove_folder` gives the others another name."""
+    """The complete former states of a folder: `remove_folder` renames the others."""
     matches = [(each, LEFTOVER.fullmatch(each.name)) for each in children(path.parent)]
     return [each for each, match in matches if match and match.groups() == (path.name, REPLACED)]
 
@@ -173,7 +174,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """On Windows and on some network file systems, that is not to be had, and not needed."""
+    """Windows and some network file systems do not support it, and do not need it."""
     if sys.platform == "win32":
         return
     try:

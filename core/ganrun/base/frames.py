@@ -1,4 +1,4 @@
-"""The frame around every call into a plugin: an error that leaves it says whose it is, and where."""
+"""The frame around every call into a plugin: an error that leaves it names the plugin and the location."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST_TEXT = 400
 LIBRARIES = frozenset(
     {*sys.stdlib_module_names, "ganrun", "pluggy", "pydantic", "torch", "torchvision", "numpy", "PIL"}
 )
-"""Packages that a plugin calls, or that call it: their lines are not where its author looks."""
+"""Packages that a plugin calls, or that call it: their lines do not help its author."""
 
 OUT_OF_MEMORY = (
     "there is no memory left; take a smaller [train] batch_size, a larger accumulate, which cuts a batch into parts, "
@@ -37,7 +37,7 @@ TRACEBACK_VARIABLE = "GANRUN_TRACEBACK"
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can(not|'t) allocate memory|_ALLOC_FAILED|bad_alloc", re.IGNORECASE
 )
-"""What the texts of torch's RuntimeErrors say where there is no memory left."""
+"""Matches the out-of-memory messages of torch's RuntimeErrors."""
 
 
 class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
@@ -48,8 +48,8 @@ class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
 
     An error of ganrun's family gets the owner before its message, once, and the location. Any other exception, also
     `SystemExit` or `GeneratorExit`, becomes `error`, with its type, its text and the author's line; its cause is
-    chained. What the user or the system decides passes: `KeyboardInterrupt`, `Interrupted`, a signal; and so does an
-    error that ends the run whoever meets it. Cheap enough for every call of an objective.
+    chained. Interruptions by the user or the system pass unchanged: `KeyboardInterrupt`, `Interrupted`, a signal; so do
+    errors that always end the run. Cheap enough for every call of an objective.
 
     Args:
         owner: The component or plugin, as messages name it.
@@ -87,12 +87,12 @@ class called:  # noqa: N801 - reads as a word: with called(owner, "forward")
 
 
 def method(doing: str) -> called:
-    """The frame of one method, within that of its component: its errors say which method failed."""
+    """The frame of one method, within its component's: its errors say which method failed."""
     return called("", doing, error=PluginError)
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an exception is nobody's fault, and goes through every frame."""
+    """Whether an exception is not an error of any component, and passes through every frame."""
     return isinstance(error, Interrupted | Terminated | KeyboardInterrupt)
 
 
@@ -115,7 +115,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the host has no memory left, as Python, numpy or torch says it."""
+    """Whether it is an out-of-memory error, on the device or the host, of Python, NumPy or torch."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, _errors_of_memory()) or (
@@ -124,19 +124,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _errors_of_memory() -> tuple[type[BaseException], ...]:
-    """Imports nothing: without torch, nothing has raised its error."""
+    """Imports nothing: if torch is not loaded, the error is not torch's."""
     of_torch = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
     return (MemoryError, of_torch) if isinstance(of_torch, type) else (MemoryError,)
 
 
 def authors_line(error: BaseException) -> str | None:
-    """The innermost line of the traceback that is no library's, as `package/file.py:81`."""
+    """The innermost line of the traceback outside libraries, as `package/file.py:81`."""
     places = [place for place in _lines(error) if place is not None]
     return places[-1] if places else None
 
 
 def _lines(error: BaseException) -> Iterator[str | None]:
-    """The place of each frame from the outside in; None for those of libraries."""
+    """The location of each frame from the outside in; None for libraries."""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] in LIBRARIES:

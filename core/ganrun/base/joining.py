@@ -1,4 +1,4 @@
-"""Joins the processes that torchrun has started to one group, and lets each hear why another has stopped."""
+"""Joins the processes that torchrun has started into one group, and tells each why another has stopped."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from ganrun.base.signals import ignore_signals
 from ganrun.base.streams import silence_stdout
 
 LONGEST_WAIT = timedelta(hours=1)
-"""How long a process waits for the others in an exchange; the first one may have to compute scores from features that
-all have made. One that has ended is noticed at once."""
+"""How long a process waits for the others in a collective; the first one may be computing scores from the features of
+all. A process that has ended is noticed at once."""
 
 LONGEST_START = timedelta(minutes=15)
-"""How long a process waits for the others to be started, as torchrun does."""
+"""How long a process waits for the others to start; the same as torchrun."""
 
 HEAD_START_SECONDS = 0.3
-"""How long others leave it to the first process to report an error that all of them have."""
+"""How long the others wait for the first process to report an error that all of them have."""
 
 WITHOUT_A_WORD = (
-    "another process of the run has ended without a word, so the run stops; it was killed, its machine has no memory"
-    " left, or it cannot be reached. `ganrun resume` continues the run, on any number of GPUs"
+    "another process of the run has ended without an error message, so the run stops; it was killed, ran out of memory,"
+    " or cannot be reached. `ganrun resume` continues the run, on any number of GPUs"
 )
 
 _store: Store | None = None
-"""Of the group, one for the process as torch's own: what each process that has failed says of it."""
+"""The group's store: each process that fails writes its error there. One per process, like torch's own group."""
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """A block in which the processes that torchrun has started are one group; nothing where there is one alone.
+    """A block in which the processes that torchrun has started are one group; without effect for a single process.
 
-    All but the first are silent. An error ends the process; it is reported once, by whichever process has it first.
+    All but the first are silent. An error ends the process; it is reported once, by the first process that raises it.
     """
     at = launched()
     if at is None or dist.is_initialized():
@@ -79,7 +79,7 @@ def joined() -> Iterator[None]:
 
 
 def rank_error(error: Exception) -> RankError:
-    """Why an exchange with the other processes has failed: what one of them has said before it ended, if anything."""
+    """Why a collective has failed: the error that another process reported before it ended, if any."""
     for number in range(dist.get_world_size()):
         if number != dist.get_rank() and (said := _said_by(number)) is not None:
             text = f"rank {number} has failed, so the run stops: {said['text']}"
@@ -96,10 +96,10 @@ def _join(at: Launched) -> None:
     """
     try:
         _connect(at)
-    except (RuntimeError, ValueError, OSError) as error:  # torch has many for this
+    except (RuntimeError, ValueError, OSError) as error:  # torch raises many types here
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         text = f"the processes of the run cannot find each other at {place}: {in_one_line(error)}"
-        raise RequestError(f"{text}; look at the address and the port that torchrun was given") from error
+        raise RequestError(f"{text}; check the address and the port that torchrun was given") from error
 
 
 def _connect(at: Launched) -> None:
@@ -107,7 +107,7 @@ def _connect(at: Launched) -> None:
     if at.local < torch.cuda.device_count():
         torch.cuda.set_device(at.local)
     shared = next(rendezvous("env://", timeout=LONGEST_START))[0]
-    # torchrun keeps its store when it starts processes again, and with it what those before have written.
+    # torchrun keeps its store when it restarts processes, with everything that earlier ones wrote.
     shared = PrefixStore(f"ganrun/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
     _store = PrefixStore("said", shared)
     dist.init_process_group(
@@ -120,7 +120,7 @@ def _connect(at: Launched) -> None:
 
 
 def _silence() -> None:
-    """Leave it to the first process to speak. Tracebacks still go to the error stream."""
+    """Silence this process, because the first one does the output. Tracebacks still go to standard error."""
     logging.getLogger("ganrun").setLevel(logging.CRITICAL)
     message_console().quiet = True
     warnings.simplefilter("ignore")
@@ -131,7 +131,7 @@ def _silence() -> None:
 
 
 def _tell(text: str, exit_status: int, at: Launched) -> bool:
-    """Tell the other processes why this one ends; whether nobody has reported it yet."""
+    """Tell the other processes why this one ends; returns whether it still has to be reported."""
     if _store is None:
         return True
     text = without_secrets(text)

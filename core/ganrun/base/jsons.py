@@ -1,4 +1,4 @@
-"""JSON that every reader accepts, of content that JSON has no words for."""
+"""JSON that every reader accepts, also for values that JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False, only_ascii: bool = False) -> str:
-    """JSON of any content. NaN and infinity become null, and a value that JSON has no word for becomes its text.
-
-    Characters are written as they are, unless one cannot be encoded: a name of a file that is no Unicode has such. With
-    `only_ascii`, for standard output in an unknown encoding, all others than ASCII are escaped.
+    """JSON of any content. NaN and infinity become null, and a value that JSON cannot represent becomes its text.
+    Characters are written unescaped, except those that cannot be encoded, as in a file name that is not Unicode. With
+    `only_ascii`, for standard output in an unknown encoding, all non-ASCII characters are escaped.
     """
     plain = _plain(content)
     text = json.dumps(plain, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)

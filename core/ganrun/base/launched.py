@@ -31,7 +31,7 @@ class Launched(NamedTuple):
 
 
 def launched() -> Launched | None:
-    """What torchrun says of this process; None where it was started by itself, or is the only one."""
+    """This process as torchrun describes it; None if torchrun did not start it, or started only one."""
     found = {name: os.environ.get(name, "") for name in NUMBERS}
     if not all(map(str.isdecimal, found.values())) or "MASTER_ADDR" not in os.environ:
         return None
@@ -40,6 +40,6 @@ def launched() -> Launched | None:
 
 
 def is_first() -> bool:
-    """Whether this process speaks and writes: the first of those that train one run, or one by itself."""
+    """Whether this process prints and writes files: the first of those that train one run, or a single one."""
     found = launched()
     return found is None or found.ranks.number == 0

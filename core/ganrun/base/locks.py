@@ -1,8 +1,9 @@
-"""A lock that one process holds, in a file that tells who that is.
+"""A lock file that one process holds and that names its holder.
 
-The kernel's own lock decides wherever the file system has one: it ends with its process, however that ends. Where there
-is none, as on some network file systems, the lock is a second file that only one process can create. That file outlives
-a process that is killed, so it is taken over where the process is surely gone, and otherwise by hand.
+The kernel's lock decides if the file system supports one: it ends with its process, even if that is killed. Without
+kernel locks, as on some network file systems, the lock is a second file that only one process can create. That file
+outlives a killed process, so it is taken over if the process has certainly ended, and must otherwise be removed by
+hand.
 """
 
 from __future__ import annotations
@@ -29,29 +30,29 @@ else:
     import fcntl
 
 PATIENCE_SECONDS = 1.0
-"""How long a lock is tried: a process that checks a lock holds it for a moment."""
+"""How long acquiring is retried: a process that only checks a lock holds it for a moment."""
 
 SIGN_SECONDS = 15.0
-"""Time between two signs of life: the modification time of the file."""
+"""Interval between heartbeats, each of which updates the file's modification time."""
 
 SILENCE_SECONDS = 10 * SIGN_SECONDS
-"""Without a sign of life for so long, a process of another machine counts as gone where a run's status is told."""
+"""Without a heartbeat for this long, a run's status treats a process on another machine as dead."""
 
 DISPLACED_SECONDS = 0.2
-"""How long another process may need from finding a dead process's file to moving it away."""
+"""Longest time for another process between finding a dead process's file and moving it away."""
 
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
-"""What a file system without locks answers."""
+"""Error codes of file systems without locks."""
 
 LATEST = 1e11
-"""Seconds since 1970 that no lock has: in the year 5138."""
+"""Upper limit for plausible times, in seconds since 1970: the year 5138."""
 
 LOCKED_BYTE = 1 << 30
-"""Windows locks a byte, which no other process can read then; this one lies behind the text."""
+"""Windows locks a byte range, which no other process can then read; this byte is beyond the text."""
 
 
 NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
-"""For opening what a folder from elsewhere may hold under a lock's name: a link to any file, or a pipe."""
+"""Flags for opening an untrusted folder's lock, which may be a link to any file, or a pipe."""
 
 
 class LockedError(RequestError):
@@ -59,7 +60,7 @@ class LockedError(RequestError):
 
 
 class Holder(NamedTuple):
-    """Who holds a lock, as its file says; None for what it does not say."""
+    """The holder of a lock, from its file; None for what the file lacks."""
 
     host: str | None
     pid: int | None
@@ -67,7 +68,7 @@ class Holder(NamedTuple):
     """Seconds since 1970."""
 
     seen: float
-    """Its last sign of life."""
+    """Its last heartbeat."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -94,20 +95,20 @@ class Holder(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it was a process of this machine, and there is none of that number any more."""
+        """Whether it was a process on this machine, and its process id no longer exists."""
         if self.pid is None or self.host != platform.node() or sys.platform == "win32":
             return False
         try:
             os.kill(self.pid, 0)
         except (ProcessLookupError, OverflowError):
-            return time.time() - self.seen > 2 * SIGN_SECONDS  # in another container, it may be alive
+            return time.time() - self.seen > 2 * SIGN_SECONDS  # it may be alive in another container
         except PermissionError:
             return False
         return False
 
 
 def _is_time(value: object) -> TypeGuard[int | float]:
-    """Whether it may be seconds since 1970."""
+    """Whether it is a plausible time in seconds since 1970."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LATEST
 
 
@@ -115,16 +116,16 @@ def _is_time(value: object) -> TypeGuard[int | float]:
 def locked(
     path: Path, what: str, *, patience_seconds: float | None = None, on_wait: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """A block in which this process alone holds the lock `path`. The file stays, empty, and is not to be removed.
+    """A block in which this process alone holds the lock `path`. The file stays, empty, and must not be removed.
 
     Args:
-        path: The lock's file, made if it is missing; its folder is there.
+        path: The lock file, created if missing; its folder must exist.
         what: What the lock is for, as messages name it.
-        patience_seconds: How long the lock is tried; a second unless given.
-        on_wait: If given, it is called once where another process has the lock, which is then waited for.
+        patience_seconds: How long acquiring is retried; one second by default.
+        on_wait: If given, it is called once if another process holds the lock, and the block then waits for it.
 
     Raises:
-        LockedError: if another process holds it, saying which one, and how to take over.
+        LockedError: if another process holds it; the message names the holder and how to take over.
         OSError: if the file cannot be made or opened.
     """
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
@@ -143,10 +144,10 @@ def locked(
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock. Writes nothing: who looks at a folder leaves it as it is.
+    """Whether a process holds a lock. Read-only: checking leaves the folder unchanged.
 
     Raises:
-        OSError: if there is no such file, or it cannot be tried.
+        OSError: if there is no such file, or its lock cannot be tested.
     """
     with _opened(path) as file:
         try:
@@ -167,7 +168,7 @@ def _awaited(path: Path, what: str) -> tuple[int, Path]:
 
 
 def _acquired(path: Path, what: str, patience_seconds: float) -> tuple[int, Path]:
-    """A handle of the file that tells who holds the lock, and its place.
+    """An open handle of the file that names the lock's holder, and its path.
 
     Raises:
         LockedError: if another process holds it.
@@ -187,18 +188,18 @@ def _acquired(path: Path, what: str, patience_seconds: float) -> tuple[int, Path
 
 
 def _taken(path: Path, patience_seconds: float) -> int:
-    """A handle of the file with the kernel's lock on it.
+    """An open handle of the file, with the kernel's lock on it.
 
     Raises:
         BlockingIOError: if another process has the lock.
-        OSError: if there is no lock to be had here.
+        OSError: if the file system has no locks.
     """
     deadline = time.monotonic() + patience_seconds
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         try:
             _lock(handle)
-            if _is_at(handle, path):  # else it was removed while this process waited
+            if _is_at(handle, path):  # otherwise it was removed while this process waited
                 return handle
         except BlockingIOError:
             if time.monotonic() >= deadline:
@@ -219,12 +220,12 @@ def _lock(handle: int, *, shared: bool = False) -> None:
         except PermissionError as error:
             raise BlockingIOError(errno.EWOULDBLOCK, "locked") from error
     else:
-        # NFS wants a handle that can write for a lock that is not shared.
+        # NFS requires a writable handle for an exclusive lock.
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one at `path`."""
+    """Whether `path` still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -239,7 +240,7 @@ def _created_name(path: Path) -> Path:
 
 
 def _created(path: Path, what: str, patience_seconds: float) -> int:
-    """A handle of the file that only one process can create."""
+    """An open handle of the file that only one process can create."""
     created = _created_name(path)
     try:
         return _create(created)
@@ -285,7 +286,7 @@ def _is_alive(created: Path) -> bool:
 
 @contextmanager
 def _signs_of_life(handle: int, path: Path) -> Iterator[None]:
-    """A block in which the file says who holds the lock, and its modification time that this process is alive."""
+    """A block in which the file names the lock's holder, and its modification time is the heartbeat."""
     _describe(handle)
     ended = threading.Event()
     target = handle if os.utime in os.supports_fd else path
@@ -309,7 +310,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _describe(handle: int) -> None:
-    """Write who holds the lock. A disk that is too full for that takes away the text and not the lock."""
+    """Write the lock's holder. On a full disk, the text is lost, but not the lock."""
     text = json.dumps({"host": platform.node(), "pid": os.getpid(), "since": round(time.time(), 3)})
     with suppress(OSError):
         os.ftruncate(handle, 0)
@@ -321,7 +322,7 @@ def _release(handle: int, created: Path | None) -> None:
     with suppress(OSError):
         os.ftruncate(handle, 0)
         if sys.platform != "win32" and created is None:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a forked process has the handle too
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a forked process inherits the handle
     is_there = created is not None and _is_at(handle, created)
     os.close(handle)
     if created is not None and is_there:
@@ -330,7 +331,7 @@ def _release(handle: int, created: Path | None) -> None:
 
 
 def _holder(path: Path) -> Holder:
-    """Who holds a lock, as far as that can be read."""
+    """The lock's holder, or what can be read of it."""
     try:
         return Holder.read(path)
     except OSError:

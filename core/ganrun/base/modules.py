@@ -1,4 +1,4 @@
-"""Networks as wholes: copied, and moved to a device."""
+"""Copies whole networks, and moves them to a device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def to_device(module: M, device: torch.device) -> M:
 
 
 def overlaps(tensor: Tensor) -> bool:
-    """Whether two elements of a tensor share a place in memory, as after `expand`."""
+    """Whether two elements of a tensor share memory, as after `expand`."""
     if tensor.layout != torch.strided or tensor.numel() == 0:
         return False
     reach = 0
@@ -55,7 +55,7 @@ def overlaps(tensor: Tensor) -> bool:
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one storage and type, neither of which overlaps itself, have a place in common."""
+    """Whether two tensors of one storage and type, neither of which overlaps itself, share an element."""
     (start, end), (other_start, other_end) = _span(one), _span(other)
     return start <= other_end and other_start <= end and _shared(torch.cat([_places(one), _places(other)]))
 

@@ -21,14 +21,14 @@ ENDING = ".npy"
 
 
 class ArrayHeader(NamedTuple):
-    """What an array's header says, after it has been checked against the size of its contents."""
+    """An array's header, checked against the size of its contents."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     @property
     def size_bytes(self) -> int:
-        """Of its values, in memory."""
+        """Size of its values in memory."""
         return prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -40,8 +40,8 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
     """The headers of a file's arrays, by name; their values are not read.
 
     Raises:
-        RequestError: if it is no .npz or damaged, if a header promises more values than the file holds, or if a name
-            cannot be printed.
+        RequestError: if it is damaged or not an .npz file, if a header declares more values than the file holds, or if
+            a name cannot be printed.
     """
     with _opened(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(ENDING)]
@@ -76,8 +76,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # of zlib, of NumPy's parser of headers, and others more
-        raise RequestError(f"{path} is no .npz, or damaged: {error}; get it again") from error
+    except Exception as error:  # zlib's, NumPy's header parser's, and others
+        raise RequestError(f"{path} is damaged or not an .npz file: {error}; get it again") from error
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> ArrayHeader:
@@ -96,7 +96,7 @@ def _read_header(member: IO[bytes]) -> ArrayHeader:
 
 
 def _check_memory(needed: int, what: str) -> None:
-    """Refuse what a machine cannot hold, which a small compressed file may expand to."""
+    """Refuse arrays larger than this machine's memory, to which a small compressed file may expand."""
     try:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -1,7 +1,7 @@
 """Errors of the operating system in words: what is wrong with a disk, a folder or a name, and what to do about it.
 
-Libraries that write files themselves have words of their own for a full disk, or end the process. So ganrun takes their
-content in memory and writes it, and the operating system's error arrives as it is.
+Libraries that write files themselves describe a full disk in their own ways, or end the process. So ganrun lets them
+write to memory and writes the file itself, which preserves the operating system's error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 ADVICE = {
     errno.ENOSPC: "free some space on this disk, or write to another one",
     errno.EDQUOT: "your quota on this disk is used up; free some of it, or write to another disk",
-    errno.EFBIG: "the file system, or ulimit -f, allows no file as large; write to another disk",
+    errno.EFBIG: "the file system, or ulimit -f, does not allow a file this large; write to another disk",
     errno.EROFS: "choose a folder on a disk that can be written to",
     errno.EACCES: "ask its owner for permission, or choose another place",
     errno.EPERM: "ask its owner for permission, or choose another place",
@@ -28,7 +28,7 @@ NO_PLACE = "the working directory is gone; change to another one"
 
 
 def os_reason(error: BaseException) -> str | None:
-    """What the operating system says, and what to do: `No space left on device; free some …`.
+    """The operating system's message and what to do: `No space left on device; free some …`.
 
     Args:
         error: Of any library; the errors that led to it are examined as well.
@@ -46,7 +46,7 @@ def os_reason(error: BaseException) -> str | None:
 
 
 def os_fault(error: OSError | UnicodeEncodeError) -> str | None:
-    """The same as a whole sentence, with the name of the file; None for an encoding that is not that of names."""
+    """The same as a full sentence, with the file's name; None for an encoding error that is not about a file name."""
     if isinstance(error, UnicodeEncodeError):
         character = error.object[error.start]
         is_of_names = error.encoding == sys.getfilesystemencoding()

@@ -1,4 +1,4 @@
-"""Paths of this machine in what is handed out."""
+"""Finds this machine's paths in content that leaves it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 _ABSOLUTE = re.compile(r"\s*(~|/|\\\\|[a-z]:[\\/]|file:|sqlite:)", re.I)
 
 LEAST_LENGTH = 3
-"""Shorter home directories, such as /, are in many texts."""
+"""Shorter home directories, such as /, occur in many texts."""
 
 
 def is_local_path(text: str) -> bool:
@@ -20,7 +20,7 @@ def is_local_path(text: str) -> bool:
 
 
 def without_local_paths(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table, as of JSON or TOML, without the entries that are paths of this machine, or lists that hold one."""
+    """A JSON or TOML table without the entries that are paths of this machine, or lists that contain one."""
     return {key: _inside(value) for key, value in table.items() if not _is_path(value)}
 
 

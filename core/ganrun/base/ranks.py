@@ -1,6 +1,6 @@
-"""Ranks: the processes that train one run together. A process by itself is rank 0 of 1.
+"""Ranks: the processes that train one run together. A single process is rank 0 of 1.
 
-The whole batch is drawn by every rank from the same random stream, and cut as gradient accumulation cuts it; each rank
+Every rank draws the whole batch from the same random stream, and splits it as gradient accumulation does; each rank
 takes its parts. So a run of two ranks computes what a run of one computes with `accumulate = 2`.
 """
 
@@ -32,8 +32,8 @@ def ranks() -> Ranks:
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over all ranks, without a gradient; on one rank, the tensor's own values.
 
-    For what a loss keeps in its memory: a running mean of a part of the batch differs from rank to rank, that of the
-    whole batch does not. Every rank must call it equally often, with tensors of one shape.
+    For what a loss keeps in its memory: a running mean over part of the batch differs between ranks, one over the whole
+    batch does not. Every rank must call it equally often, with tensors of one shape.
     """
     if ranks().total == 1:
         return _by_itself(value)
@@ -94,7 +94,7 @@ def gathered(value: Lists, at: Ranks) -> list[Lists]:
 
 @contextmanager
 def rank_stream(device: torch.device, seed: int) -> Iterator[None]:
-    """A block in which this rank's random numbers are its own; afterwards, the common stream goes on.
+    """A block in which this rank has its own random numbers; afterwards, the common stream continues.
 
     With the common stream, every rank would draw the same dropout masks and the same interpolates.
 
@@ -115,7 +115,7 @@ def rank_stream(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def largest_over_ranks(*numbers: int) -> list[int]:
-    """The largest of each number over all ranks. Of the host alone, so no rank waits for its device; and one that has
+    """The largest of each number over all ranks. Runs on the host, so no rank waits for its device, and a rank that has
     ended is noticed. Every rank must call it equally often."""
     if ranks().total == 1:
         return list(numbers)
@@ -126,12 +126,12 @@ def largest_over_ranks(*numbers: int) -> list[int]:
 
 
 def first_says(answer: bool) -> bool:
-    """The answer of the first rank, which alone knows the run's directory. Every rank must ask equally often."""
+    """The first rank's answer: only that one knows the run's directory. Every rank must call it equally often."""
     return bool(largest_over_ranks(int(answer) if ranks().number == 0 else 0)[0])
 
 
 def from_first(content: bytes) -> bytes:
-    """What the first rank has; the others' is not read. Every rank must call it equally often."""
+    """The first rank's value; the others' are ignored. Every rank must call it equally often."""
     if ranks().total == 1:
         return content
     is_first = ranks().number == 0
@@ -190,7 +190,7 @@ def _received(rank: int, device: torch.device) -> Lists:
     kinds = [[(getattr(torch, name), shape) for name, shape in batch] for batch in json.loads(head.numpy().tobytes())]
     sizes_in_bytes = [prod(shape) * kind.itemsize for batch in kinds for kind, shape in batch]
     parts = iter(torch.split(body, sizes_in_bytes))
-    # A part may begin at a byte at which no number of its type may.
+    # A part may start at an address that is not aligned for its type.
     return [[next(parts).clone().view(kind).view(shape).to(device) for kind, shape in batch] for batch in kinds]
 
 
@@ -210,7 +210,7 @@ _stand_in: Callable[[Tensor], Tensor] = _unchanged
 
 @contextmanager
 def exchanging_by(exchange: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """A block in which `exchange(value)` is what a rank by itself gets of each exchange: a test's other ranks."""
+    """A block in which `exchange(value)` replaces every exchange of a single rank: a test's other ranks."""
     global _stand_in
     before, _stand_in = _stand_in, exchange
     try:

@@ -1,4 +1,4 @@
-"""Files that may come from anybody, read whole: only regular ones, and only up to a size."""
+"""Reads whole files of untrusted origin: only regular files, and only up to a size limit."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
 
     Args:
         path: The file.
-        most: The most bytes that it may have.
+        most: Its maximum size in bytes.
 
     Raises:
-        OSError: if it cannot be opened, is larger, or is no regular file: a pipe may never be written to, and a device
-            has no end.
+        OSError: if it cannot be opened, is larger, or is not a regular file: a pipe may never get a writer, and a
+            device has no end.
     """
-    # Without O_NONBLOCK, a pipe is opened only when somebody writes to it.
+    # Without O_NONBLOCK, opening a pipe blocks until there is a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(handle)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, and not a file", str(path))
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", str(path))
         if most is not None and status.st_size > most:
             raise _too_large(path, status.st_size, most)
         yield file
@@ -41,14 +41,14 @@ def read_bytes(path: Path, most: int) -> bytes:
 
     Args:
         path: The file.
-        most: The most bytes that it may have.
+        most: Its maximum size in bytes.
 
     Raises:
         OSError: as `opened`.
     """
     with opened(path, most) as file:
         content = file.read(most + 1)
-    if len(content) > most:  # it grows, or its size is not known
+    if len(content) > most:  # it is growing, or its size is unknown
         raise _too_large(path, len(content), most)
     return content
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 HIDDEN = "***"
-"""Stands for what was removed."""
+"""Replaces what was removed."""
 
 LEAST_LENGTH = 6
 """Shorter values of secret environment variables are common words, and left as they are."""
@@ -53,14 +53,14 @@ _VARIABLE = re.compile(
 
 
 def secret_in(text: str) -> str | None:
-    """What a text gives away: `password` or `token`; None if it holds no address with either."""
+    """The kind of secret in a text: `password` or `token`; None if it holds no address with either."""
     return next((what for pattern, what in _IN_ADDRESSES if pattern.search(text)), None)
 
 
 def secret_under(name: str, value: str) -> str | None:
-    """What a setting gives away if its name is that of a secret, as `api_key` is: `password` or `token`; None for a
-    reference to an environment variable, `$NAME`, for what is too short, or holds a space, and for the `class_token` of
-    a transformer."""
+    """The kind of secret in a setting whose name suggests one, such as `api_key`: `password` or `token`; None for a
+    reference to an environment variable, `$NAME`, for values that are too short or contain a space, and for the
+    `class_token` of a transformer."""
     is_secret = _SECRET_OPTION.fullmatch(name) and not _OF_A_NETWORK.search(name)
     if not is_secret or len(value) < LEAST_LENGTH or re.search(r"^\$\w+$|\s", value):
         return None

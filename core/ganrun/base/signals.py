@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: deferred to the end of a step while a run trains, raised elsewhere."""
+"""Termination signals: deferred to the end of a step while a run trains, raised elsewhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ganrun.base.errors import TRY_AGAIN, interruption_of
 from ganrun.base.launched import launched
 
 URGENT = (signal.SIGINT, signal.SIGTERM)
-"""Signals of which a second one ends the program at once."""
+"""Signals that end the program at once when they arrive a second time."""
 
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name))
-"""Signals that say the end is near: the terminal is gone, a scheduler's notice (`--signal=USR1@60`), a limit on the
-processor's time. They may come again and again, and are left alone where they are ignored, as under nohup, or where the
-program that calls ganrun handles them."""
+"""Signals that announce the end: a closed terminal, a scheduler's notice (`--signal=USR1@60`), a limit on processor
+time. They may arrive repeatedly, and are left alone if they are ignored, as under nohup, or if the program that calls
+ganrun handles them."""
 
 
 class Terminated(SystemExit):
@@ -39,7 +39,7 @@ class DeferredSignals:
         self.signal_number: int | None = None
         """The signal that arrived first, if any."""
         self.deadline = math.inf
-        """When to stop in any case, by `time.monotonic`."""
+        """When to stop at the latest, by `time.monotonic`."""
         self.agreed: int | None = None
         """The exit status with which all ranks stop, as they agreed after their last step, or 0; None where one process
         decides for itself."""
@@ -59,18 +59,18 @@ class DeferredSignals:
 
     @property
     def exit_status(self) -> int:
-        """With what this process has to stop: 128 + the number of the signal that has arrived, 75 after the deadline;
-        0 if it need not."""
+        """The exit status with which this process should stop: 128 + the number of the signal that has arrived, 75
+        after the deadline; 0 to continue."""
         if self.signal_number is not None:
             return 128 + self.signal_number
         return TRY_AGAIN if time.monotonic() >= self.deadline else 0
 
     def check(self) -> None:
-        """Stop where it is time to; called between two steps, where the state is consistent.
+        """Stop if it is time to; called between two steps, when the state is consistent.
 
         Raises:
-            Interrupted: if a signal has arrived, or the deadline has passed; of several ranks, only after all have
-                heard of it.
+            Interrupted: if a signal has arrived, or the deadline has passed; with several ranks, only once all have
+                been notified.
         """
         status = self.exit_status if self.agreed is None else self.agreed
         if status:
@@ -115,9 +115,9 @@ def signals_as_exceptions() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Ignore signals until the process has ended, as one of several does that has met an error: torchrun sends SIGTERM
-    to the others as soon as one has ended, and each is still to say why it ends, and to end with its own exit status.
-    torchrun waits for 30 seconds, and then kills."""
+    """Ignore signals until the process has ended, for one of several processes that has failed: torchrun sends SIGTERM
+    to the others as soon as one ends, and each must still report its error and end with its own exit status. torchrun
+    kills them after 30 seconds."""
     if _in_main_thread():
         _replace_handlers(signal.SIG_IGN)
 
@@ -127,13 +127,13 @@ def _in_main_thread() -> bool:
 
 
 def _replace_handlers(handler: Any) -> dict[int, Any]:
-    """Install one handler for all signals that are ganrun's; the previous ones."""
+    """Install one handler for all signals that ganrun handles; returns the previous ones."""
     numbers = (*URGENT, *filter(_is_free, WARNINGS))
     return {number: signal.signal(number, handler) for number in numbers}
 
 
 def _is_free(number: int) -> bool:
-    """Whether nobody ignores a signal or handles it, unless it is ganrun itself."""
+    """Whether a signal is neither ignored nor handled, except by ganrun itself."""
     present = signal.getsignal(number)
     return present == signal.SIG_DFL or getattr(present, "__module__", None) == __name__
 

@@ -1,6 +1,5 @@
-"""Standard output and standard error of the process: no run is lost, wherever they lead.
-
-They may be closed, on a full disk, read by nobody any more, or in an encoding that lacks most characters.
+"""Makes standard output and standard error safe: no failed write to them ends a run. They may be closed, on a full
+disk, without a reader, or in an encoding that lacks most characters.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 NAMES = ("stdout", "stderr")
 
 ESCAPE = "backslashreplace"
-"""What an encoding lacks is shown as `\\u2265`; so is a byte of a file's name that is no text, as `\\udcff`."""
+"""Characters that an encoding lacks are shown as `\\u2265`, undecodable bytes of a file's name as `\\udcff`."""
 
 READER_GONE = (errno.EPIPE, errno.ECONNRESET)
 
@@ -25,10 +24,9 @@ ASCII = "ascii-escaped"
 
 
 def protect_streams() -> None:
-    """Let nothing that is printed from now on fail, whatever its characters and wherever it goes.
-
-    The encoding stays the one that Python has chosen for this terminal, pipe or file. A stream that is closed leads to
-    nowhere, and not into the first file that the process opens, which would get its number.
+    """Make all further printing safe from failure, for any characters and any destination. The encoding stays the one
+    that Python has chosen for this terminal, pipe or file. Output to a closed stream is discarded; otherwise it would
+    go to the first file that the process opens, which would get its descriptor.
     """
     codecs.register(_own_codec)
     for number, name in enumerate(NAMES, start=1):
@@ -36,7 +34,7 @@ def protect_streams() -> None:
         if stream is None:
             setattr(sys, name, _nowhere(number))
         elif not isinstance(stream, io.TextIOWrapper):
-            continue  # of a notebook, or a test
+            continue  # a notebook's, or a test's
         elif _leads_to(stream, number) and not isinstance(_raw(stream), _Tolerant):
             setattr(sys, name, _tolerant(stream))
         else:
@@ -51,7 +49,7 @@ def lost_output() -> OSError | None:
 
 
 def silence_stdout() -> None:
-    """Discard everything that this process writes to standard output from now on, also what is not Python's."""
+    """Discard everything that this process writes to standard output from now on, including from native code."""
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -65,16 +63,16 @@ def has_unicode(stream: Any) -> bool:
 
 
 class _Tolerant(io.RawIOBase):
-    """A file that takes what is written to it even where that is lost, and keeps the reason."""
+    """A file whose writes always succeed; if data is lost, it keeps the reason."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
-        self._stream, self._file = stream, _raw(stream)  # a stream that nobody holds closes its file
+        self._stream, self._file = stream, _raw(stream)  # a stream without references closes its file
         self._is_terminal = stream.isatty()
         self.error: OSError | None = None
 
     @property
     def is_read_by_nobody(self) -> bool:
-        """Whether the program or terminal at its other end has gone away."""
+        """Whether the program or terminal at the other end has gone away."""
         return self.error is not None and (self._is_terminal or self.error.errno in READER_GONE)
 
     def write(self, content: Any, /) -> int:
@@ -82,7 +80,7 @@ class _Tolerant(io.RawIOBase):
         if self.is_read_by_nobody:
             return len(content)
         try:
-            while (written := self._file.write(content)) is None:  # a pipe that is full and does not wait
+            while (written := self._file.write(content)) is None:  # a full non-blocking pipe
                 select.select([], [self._file], [])
         except OSError as error:
             self.error = self.error or error
@@ -90,7 +88,7 @@ class _Tolerant(io.RawIOBase):
         return int(written)
 
     def fileno(self) -> int:
-        """Its number, as other libraries and other processes write to it."""
+        """Its descriptor, because other libraries and processes write to it."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
@@ -121,7 +119,7 @@ def _own_codec(name: str) -> codecs.CodecInfo | None:
 
 
 def _nowhere(number: int) -> io.TextIOWrapper:
-    """A stream for a closed one, which takes its number unless a file has it already."""
+    """A replacement for a closed stream; it gets the stream's descriptor unless a file already has it."""
     opened = os.open(os.devnull, os.O_WRONLY)
     try:
         os.fstat(number)

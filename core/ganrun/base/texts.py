@@ -12,13 +12,13 @@ import shlex
 from itertools import chain
 
 _MARKS = re.compile(r"(?<=\bwww)\.|:(?=//|[\w+-]+:)|[\\`*_{}\[\]<>&#~!$^@]", re.I)
-"""What may begin something anywhere in a line of Markdown."""
+"""Characters with a meaning anywhere in a line of Markdown."""
 
 _FIRST_MARKS = re.compile(r"^(\d*)([-+=.)])(?=[-+=\s]|$)")
-"""What may begin a list, a rule or a heading at the start of a line."""
+"""What starts a list, a rule or a heading at the beginning of a line."""
 
 MARKDOWN_PIPE = "&#124;"
-"""Other spellings of | within a table are read differently by different programs."""
+"""Programs disagree on every other way to write | within a table."""
 
 
 class Markdown(str):
@@ -41,14 +41,14 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """A text that UTF-8 can hold: bytes of a file's name that are no text are escaped, as in `\\udcff`."""
+    """A text that UTF-8 can encode: undecodable bytes of a file's name are escaped, as in `\\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shell_quoted(argument: str | os.PathLike[str]) -> str:
     """An argument of a command, for copying into a shell: any name of a file stays that name, on one line.
 
-    What does not show is written as bytes, as in `$'runs/a\012b'`, which bash, zsh and POSIX of 2024 read.
+    Invisible characters are written as bytes, as in `$'runs/a\012b'`, which bash, zsh and POSIX of 2024 read.
     """
     text = os.fspath(argument)
     if text.isprintable():
@@ -66,13 +66,13 @@ def _escaped(character: str) -> str:
 
 
 def markdown_text(text: str) -> Markdown:
-    """A text as running text, for a paragraph, a heading, a table cell or a line of a quotation."""
+    """A text as plain prose, for a paragraph, a heading, a table cell or a line of a quotation."""
     marked = _MARKS.sub(r"\\\g<0>", one_line(text).strip())
     return Markdown(_FIRST_MARKS.sub(r"\1\\\2", marked).replace("|", MARKDOWN_PIPE))
 
 
 def markdown_code(text: str) -> Markdown:
-    """A text as a code span, also in a table cell; as running text where it is blank or holds a |, which would end the
+    """A text as a code span, also in a table cell; as plain prose if it is blank or holds a |, which would end the
     cell."""
     line = one_line(text)
     if "|" in line or not line.strip():
@@ -83,14 +83,14 @@ def markdown_code(text: str) -> Markdown:
 
 
 def markdown_block(text: str, language: str = "") -> Markdown:
-    """A text of several lines as a block of code, which nothing in it ends."""
+    """A text of several lines as a code block that its content cannot end."""
     lines = printable(text).strip("\n")
     fence = _fence(lines, shortest=3)
     return Markdown(f"{fence}{language}\n{lines}\n{fence}")
 
 
 def _fence(text: str, shortest: int) -> str:
-    """More back-ticks than there are anywhere in a row."""
+    """A fence of more back-ticks than any run of them in the text."""
     return "`" * max(chain([shortest], (len(run) + 1 for run in re.findall("`+", text))))
 
 

@@ -1,4 +1,4 @@
-"""`ganrun cache`: what the cache holds, and removing it."""
+"""`ganrun cache`: lists and clears the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECONDS_PER_DAY = 24 * 3600
 
 @click.group("cache")
 def command() -> None:
-    """List and clear what ganrun has fetched, decoded and computed for all runs."""
+    """List and clear files that ganrun has downloaded, decoded and computed for all runs."""
 
 
 @command.command("list")
@@ -39,18 +39,18 @@ def list_cache() -> None:
         click.echo(table(rows))
     again = _sum([entry for entry in entries if not entry.is_fetched])
     click.echo(f"{_sum(entries)} in {cache_root()}")
-    click.echo(f"{again} that ganrun can make again; it keeps at most {size_text(cache_limit())} ({LIMIT_VARIABLE})")
+    click.echo(f"{again} that ganrun can recreate; it keeps at most {size_text(cache_limit())} ({LIMIT_VARIABLE})")
 
 
 @command.command("clear")
 @click.argument("kinds", nargs=-1, metavar="[KIND]...")
 @click.option(
-    "--older-than", "days", type=click.FloatRange(0), default=0, metavar="DAYS", help="Keep what was used since."
+    "--older-than", "days", type=click.FloatRange(0), default=0, metavar="DAYS", help="Keep files used since then."
 )
 def clear_cache(kinds: Sequence[str], days: float) -> None:
-    """Remove each KIND that `ganrun cache list` shows; without KIND, all that ganrun can make again.
+    """Remove one or more KINDs that `ganrun cache list` shows; without KIND, everything that ganrun can recreate.
 
-    What was fetched is removed only if its KIND is given. A run that is using a file keeps it until it ends.
+    Downloads are removed only if their KIND is given. A run that is using a file keeps it until it ends.
     """
     entries = cache_entries()
     _check_kinds(kinds, entries)

@@ -1,4 +1,4 @@
-"""`ganrun data`: data sets, where their files are, and whether these are complete."""
+"""`ganrun data`: lists data sets, and locates, checks and fetches their files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 LISTED = 20
-"""Entries of a mapping that `ganrun data check` prints: there may be one for each class."""
+"""Maximum entries of a mapping that `ganrun data check` prints: there may be one for each class."""
 
 
 @click.group("data")
@@ -91,7 +91,7 @@ def data_path(name: str, overrides: Sequence[str], blocked: tuple[str, ...]) -> 
 
 @contextmanager
 def _opened(name: str, registry: Registry, overrides: Sequence[str], doing: str) -> Iterator[Data]:
-    """A data set, within a block whose errors get its name.
+    """A block with a data set; errors within the block get its name.
 
     Args:
         name: Such as `celeba`, which has its defaults; or a recipe, such as `recipes/wgan_celeba.toml`.
@@ -146,8 +146,8 @@ def _shape_text(shape: Sequence[int]) -> str:
 
 
 def _row(registered: RegisteredComponent, registry: Registry) -> tuple[str, str, str]:
-    """Sample shape, classes and location; the first two are empty if they are unknown. If the plugin fails, the last
-    says how."""
+    """Sample shape, classes and location; the first two are empty if unknown. If the plugin fails, the last is the
+    error."""
     try:
         known, where = whereabouts(registered, registry)
         spec = None if known is None else _spec(registered, registry)
@@ -168,7 +168,7 @@ def _spec(registered: RegisteredComponent, registry: Registry) -> DataSpec | Non
 
 
 def _by_default(registered: RegisteredComponent, registry: Registry) -> Data:
-    """A data set under its default settings, of which each has one."""
+    """A data set under its default settings; every setting must have a default."""
     if not registered.cls.parts:
         data: Data = registered.cls(registered.cls.Settings())
         return data
@@ -179,7 +179,7 @@ def whereabouts(registered: RegisteredComponent, registry: Registry) -> tuple[bo
     """Whether a data set is present under its default settings, and where; None if a setting has no default.
 
     Raises:
-        PluginError: if the plugin fails, rather than say that the data is absent.
+        PluginError: if the plugin fails, instead of reporting absent data.
     """
     required = [name for name, field in registered.cls.Settings.model_fields.items() if field.is_required()]
     if required:

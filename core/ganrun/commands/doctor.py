@@ -132,7 +132,7 @@ def _health_checks(registry: Registry) -> Iterator[str]:
         try:
             result = check()
             if not isinstance(result, HealthCheck):
-                raise ContractError(f"it gives {result!r}, and no ganrun.HealthCheck")
+                raise ContractError(f"it returns {result!r}, not a ganrun.HealthCheck")
             yield _line("ok" if result.ok else "missing", f"{name}: {result.text}")
         except (Exception, SystemExit) as error:
             yield _line("fail", f"{name}: {describe_error(error)}")

@@ -34,10 +34,10 @@ COMMANDS = ("train", "resume", "eval", "list", "show", "check", "plugins", "sche
 
 
 class RecipeGroup(click.Group):
-    """A group in which `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and to which plugins add commands."""
+    """The top-level group: `ganrun recipe.toml …` means `ganrun train recipe.toml …`, and plugins add commands."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """As click does; nothing that is printed fails, and what was lost of standard output is told at the end."""
+        """As click does; printing never fails, and lost standard output is reported at the end."""
         protect_streams()
         try:
             return super().main(*args, **options)
@@ -46,7 +46,7 @@ class RecipeGroup(click.Group):
             raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `train` where the first argument is a recipe, or an option followed by one."""
+        """Insert `train` if the first argument is a recipe, or an option followed by one."""
         ctx.meta[ARGUMENTS] = tuple(args)
         starts_without_command = args and (args[0].endswith(".toml") or args[0].startswith("-"))
         if starts_without_command and any(arg.endswith(".toml") for arg in args):
@@ -54,11 +54,11 @@ class RecipeGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Ganrun's own, then those of plugins by name."""
+        """Ganrun's own commands, then those of plugins, sorted by name."""
         return [*COMMANDS, *sorted(self._plugin_commands(ctx))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import one of ganrun's own commands; only for other names load the plugins."""
+        """Import one of ganrun's own commands; load the plugins only for other names."""
         if name in COMMANDS:
             command: click.Command = import_module(f"ganrun.commands.{name}").command
             return command
@@ -82,13 +82,13 @@ class RecipeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors are printed, and signals interrupt it."""
         with _reported_errors(), signals_as_exceptions(), self._named_errors(ctx):
-            Path.cwd()  # where the folder was removed, each command would fail in its own way
+            Path.cwd()  # without this check, each command would fail in its own way if the folder was removed
             return super().invoke(ctx)
 
     @contextmanager
     def _named_errors(self, ctx: click.Context) -> Iterator[None]:
-        """A block in which an exception of a plugin's command, other than those by which click ends it, names the
-        command."""
+        """A block in which exceptions of a plugin's command name that command, except those that click uses to end
+        it."""
         try:
             yield
         except (GanrunError, OSError, UnicodeEncodeError, click.ClickException, click.exceptions.Exit, click.Abort):
@@ -112,7 +112,7 @@ class RecipeGroup(click.Group):
 
 
 def _check_alone(name: str) -> None:
-    """Check that torchrun has not started several processes of a command that is for one."""
+    """Check that torchrun has not started several processes of a single-process command."""
     if launched() is not None and name not in ON_SEVERAL:
         listed = " and ".join(ON_SEVERAL)
         raise RequestError(f"ganrun {name} is one process, and torchrun is for {listed}; start it without torchrun")
@@ -120,8 +120,8 @@ def _check_alone(name: str) -> None:
 
 @contextmanager
 def _reported_errors() -> Iterator[None]:
-    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status, as
-    advice is where there is no memory left."""
+    """A block whose `GanrunError`s are printed without a traceback and end the program with their exit status; so are
+    out-of-memory errors, as advice."""
     try:
         yield
     except Interrupted as interruption:
@@ -139,7 +139,8 @@ def _reported_errors() -> Iterator[None]:
 
 
 def _report_lost_output(status: object) -> None:
-    """Say that standard output is incomplete, which is a failure where there is no other; what was done is done."""
+    """Report that standard output is incomplete; that counts as a failure if there is no other, though the command has
+    run."""
     if (error := lost_output()) is None:
         return
     click.echo(f"error: what was printed is incomplete: {error.strerror}; the command itself has ended", err=True)

@@ -17,7 +17,7 @@ from ganrun.base.signals import URGENT, WARNINGS
 from ganrun.base.spinner import spinner
 
 ARGUMENTS = "ganrun.arguments"
-"""Where a context keeps the arguments of the whole command line."""
+"""Key of the whole command line's arguments in a context."""
 
 gpus_option = click.option(
     "--gpus",
@@ -27,7 +27,7 @@ gpus_option = click.option(
 
 
 def has_launched(gpus: int | None) -> bool:
-    """Start the processes that `--gpus` asks for, and wait until all have ended; whether it asks for any.
+    """Start the processes that `--gpus` requests, and wait until all have ended; returns whether it requests any.
 
     Raises:
         RequestError: if torchrun has started another number of processes.
@@ -44,7 +44,7 @@ def has_launched(gpus: int | None) -> bool:
 
 @contextmanager
 def one_of_several() -> Iterator[None]:
-    """A block in which the processes that torchrun has started train together; nothing for one by itself."""
+    """A block in which the processes that torchrun has started train together; without effect for a single one."""
     if launched() is None:
         yield
         return
@@ -61,7 +61,7 @@ def _launch(gpus: int) -> None:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes report their own errors
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(_usable_cores()) // gpus)))
     config = LaunchConfig(
         min_nodes=1,
@@ -83,8 +83,8 @@ def _launch(gpus: int) -> None:
 
 
 def _exit_status(found: dict[int, int]) -> int:
-    """The exit status for those of the processes; reports those that a signal has ended, and that said nothing, but for
-    those that the launcher has ended itself."""
+    """The combined exit status of the processes. Reports processes that a signal ended without a message, except those
+    that the launcher ended itself."""
     for rank, status in found.items():
         if status < 0 and -status != signal.SIGTERM:
             click.echo(f"rank {rank} was ended by {signal.Signals(-status).name}", err=True)
@@ -93,7 +93,7 @@ def _exit_status(found: dict[int, int]) -> int:
 
 
 def _signals() -> list[str]:
-    """The names of the signals that are passed on to the processes; nothing that is ignored, as under nohup."""
+    """The names of the signals to forward to the processes; not those that are ignored, as under nohup."""
     numbers = [*URGENT, *(number for number in WARNINGS if signal.getsignal(number) != signal.SIG_IGN)]
     return ["SIGQUIT", *(signal.Signals(number).name for number in numbers)]
 

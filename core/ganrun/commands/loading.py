@@ -1,4 +1,4 @@
-"""From the arguments of `ganrun train`, `resume` and `check` to recipes."""
+"""Loads the recipes named by the arguments of `ganrun train`, `resume` and `check`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def load_recipes(paths: Iterable[Path], options: RecipeOptions) -> list[Recipe]:
-    """Load and validate recipes, and warn of broken plugins. What is no recipe is refused before PyTorch is loaded.
+    """Load and validate recipes, and warn about broken plugins. Other files are refused before PyTorch is loaded.
 
     Raises:
         RequestError: if a recipe cannot be read or is wrong.

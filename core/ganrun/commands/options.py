@@ -33,7 +33,7 @@ class RecipeOptions:
     device: str | None
     seed: int | None
     blocked: tuple[str, ...]
-    """Plugins that are left out."""
+    """Plugins to leave out."""
 
     @property
     def overrides(self) -> list[str]:

@@ -22,7 +22,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def relative(path: Path) -> Path:
-    """A path relative to the working directory if it is inside, else as it is."""
+    """A path relative to the working directory if it is inside, else unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

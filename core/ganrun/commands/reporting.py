@@ -1,4 +1,4 @@
-"""What the command line says of errors and faults, on the error stream."""
+"""Reports errors and faults on standard error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def report(error: Exception) -> None:
-    """Print an error in one line: with its traceback where the environment asks for it, or where it is a bug."""
+    """Print an error in one line; with its traceback if the environment requests it, or if it is a bug."""
     if is_bug(error) or os.environ.get(TRACEBACK_VARIABLE):
         say("".join(traceback.format_exception(error)).rstrip())
     is_located = isinstance(error, RecipeError) or (isinstance(error, GanrunError) and error.where)
@@ -38,7 +38,7 @@ def report(error: Exception) -> None:
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether an error is one of code, and neither ganrun's nor the machine's: a full disk, no memory."""
+    """Whether an error is a bug, rather than one of ganrun's or the machine's, such as a full disk or no memory."""
     return not (isinstance(error, GanrunError) or is_out_of_memory(error) or _machine_fault(error))
 
 
@@ -48,28 +48,28 @@ def _machine_fault(error: BaseException) -> str | None:
 
 
 def check_done(faults: Faults) -> None:
-    """Check that nothing has been left undone.
+    """Check that the run did everything it was asked to do.
 
     Raises:
-        RunError: naming the faults that a run has outlived, once more.
+        RunError: with the faults that the run survived.
     """
     if faults.new:
         raise RunError(undone(faults))
 
 
 def undone(faults: Faults) -> str:
-    """The faults of this start of a run, once more."""
+    """A summary of the faults of this start of a run."""
     return "".join(["not everything that was asked for has been done:", *(f"\n  {fault}" for fault in faults.new)])
 
 
 def in_turn(jobs: Sequence[tuple[str, Callable[[], Run]]]) -> tuple[list[list[Score]], list[str]]:
-    """Do all jobs, each by itself: one that fails is reported, and the others are done. An interruption ends them all.
+    """Run all jobs independently: one that fails is reported, and the others continue. An interruption ends them all.
 
     Args:
-        jobs: What trains a run, with its name.
+        jobs: Functions that each train a run, by name.
 
     Returns:
-        The scores of each run that has finished; and those that failed or left work undone, for `check_all`.
+        The scores of each finished run; and the jobs that failed or left work undone, for `check_all`.
     """
     scores: list[list[Score]] = []
     faults: list[str] = []
@@ -87,7 +87,7 @@ def in_turn(jobs: Sequence[tuple[str, Callable[[], Run]]]) -> tuple[list[list[Sc
                 raise
             report(error)
             faults.append(f"{name} has failed")
-        gc.collect()  # what a failed run had on the device
+        gc.collect()  # device memory of a failed run
     return scores, faults
 
 
@@ -98,4 +98,4 @@ def check_all(faults: Sequence[str], total: int) -> None:
         RunError: naming those that are not.
     """
     if faults:
-        raise RunError(f"{len(faults)} of {total} runs are not as they were asked for: {', '.join(faults)}")
+        raise RunError(f"{len(faults)} of {total} runs failed or left work undone: {', '.join(faults)}")

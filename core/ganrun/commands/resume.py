@@ -20,7 +20,7 @@ from ganrun.commands.train import train
 def command(run: Path, options: RecipeOptions, gpus: int | None) -> None:
     """Continue the run in a run directory from its last checkpoint.
 
-    An address of a service that stands in the run's own recipe must be named again, by --set or in the environment.
+    A service address in the run's own recipe must be confirmed, by --set or in the environment.
     """
     from ganrun.rundir.addresses import check_addresses
     from ganrun.rundir.opening import open_run

@@ -44,7 +44,7 @@ def command(kind: str, name: str | None) -> None:
 def _component_text(registry: Registry, kind: str, name: str | None) -> str:
     if name is None:
         names = ", ".join(registry.names(kind))
-        raise RequestError(f"say which {kind}: ganrun show {kind} NAME; there are {names}")
+        raise RequestError(f"say which {kind}: ganrun show {kind} NAME; available: {names}")
     registered = registry.find(kind, name)
     with called(f"{kind} {registered}", "its description", error=PluginError):
         slots = [_slots_text(registered.cls)] if kind == "loss" else []
@@ -75,7 +75,7 @@ def _updates(loss: type[Loss], slot: str) -> str:
 
 
 def _sampling_text(registered: RegisteredComponent) -> list[str]:
-    """What a recipe with this loss may say in `[sampling]`; nothing where it has no such settings."""
+    """The settings that a recipe with this loss accepts in `[sampling]`; empty if there are none."""
     from ganrun.recipe.recipe import sampling_of
 
     settings = sampling_of(registered)

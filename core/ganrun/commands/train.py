@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Train the model of each recipe in turn; `ganrun RECIPE.toml` is short for this."""
     if output and len(recipes) > 1:
-        raise RequestError("--output names one run's directory, so it takes one recipe")
+        raise RequestError("--output is the directory of one run, so give one recipe")
     if resume and not output:
         raise RequestError("--resume needs --output DIR; to continue a run say: ganrun resume RUN")
     if seeds is not None and options.seed is not None:
@@ -68,21 +68,21 @@ def train(
     continue_command: str | None = None,
     started: float | None = None,
 ) -> Run:
-    """Build and execute one run, and print the messages that its observers have left. What it has left undone is in the
-    run's `faults`.
+    """Build and execute one run, and print its observers' messages. Its `faults` list what it left undone.
 
     Args:
         recipe: What to train.
         output: The run's directory; by default a new one in `runs/`.
         resume: Whether to continue the run that `output` may contain.
         group: The name that the run shares with its replicates.
-        continue_command: What to say after an interruption; by default `ganrun resume` with the run's directory.
-        started: When the time of `[train] limit_seconds` began, by `time.monotonic`; by default, now.
+        continue_command: The command to suggest after an interruption; by default `ganrun resume` with the run's
+            directory.
+        started: Start of `[train] limit_seconds`, by `time.monotonic`; by default, now.
 
     Raises:
-        RequestError: if something is missing or does not fit; nothing was written then.
-        RunError: if the run cannot go on.
-        Interrupted: on a signal, or at the end of its time.
+        RequestError: if something is missing or incompatible; nothing has been written.
+        RunError: if the run cannot continue.
+        Interrupted: on a signal, or when its time limit is reached.
     """
     from ganrun.rundir.addresses import check_addresses, confirming_options, is_of_run
     from ganrun.training.builder import build_run
@@ -112,7 +112,7 @@ def train(
 
 
 def _train_each(recipes: Sequence[Recipe], output: Path | None, resume: bool) -> None:
-    """Train one recipe; or several, each by itself."""
+    """Train one recipe; or several, independently."""
     if len(recipes) == 1:
         check_done(train(recipes[0], output, resume=resume).faults)
         return
@@ -138,7 +138,7 @@ def _train_replicates(
 def _replicates(
     path: Path, seeds: str, options: RecipeOptions, output: Path | None, resume: bool
 ) -> tuple[Path, list[tuple[str, Callable[..., Run]]]]:
-    """The folder of a recipe's replicates, and what trains each of them, by its name.
+    """The folder of a recipe's replicates, and the functions that train them, by name.
 
     Raises:
         RequestError: if one cannot be trained there.

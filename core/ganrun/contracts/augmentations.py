@@ -1,4 +1,4 @@
-"""Augmentations: what a discriminator sees in place of the images, real and generated ones alike."""
+"""Augmentations: transform all images that a discriminator sees, both real and generated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ganrun.contracts.specs import DataSpec
 class Augmentation(nn.Module, Component):
     """Random, differentiable changes to every image that a discriminator is shown.
 
-    Built from its settings and the spec of what its network is shown, once for each slot that a loss marks as
-    `augmented`; it stands before that network's view, in training only. The loss sees nothing of it, and gradients,
-    penalties among them, pass through it. It computes in float32 at any precision of the run. Methods and parts of the
-    network, such as `nets.discriminator.features(images)`, are called without it.
+    Built from its settings and the spec of its network's inputs, once for each slot that a loss marks as `augmented`;
+    it is applied before that network, in training only. It is invisible to the loss, and gradients, including those of
+    penalties, pass through it. It always computes in float32. Methods and parts of the network, such as
+    `nets.discriminator.features(images)`, are called without it.
 
-    Parameters are refused: nothing trains an augmentation. Its buffers are its state, changed in place by `adjust`;
-    they are part of a checkpoint, as `<slot>.augmentation`. `__init__` runs under a random stream of the slot; it
-    raises `IncompatibleError` where the augmentation cannot be built for the spec.
+    Parameters are refused, because an augmentation is not trained. Its buffers are its state, changed in place by
+    `adjust`; they are part of a checkpoint, as `<slot>.augmentation`. `__init__` runs under a random stream of the
+    slot; it raises `IncompatibleError` if the augmentation cannot be built for the spec.
     """
 
     every: ClassVar[int] = 0
@@ -48,31 +48,29 @@ class Augmentation(nn.Module, Component):
     def forward(self, images: Tensor) -> Tensor:
         """Augmented images, float32 and of the shape of `images` `(batch, *spec.sample_shape)` in [-1, 1].
 
-        Draws from torch's global random stream, for each image by itself. Can be differentiated, and twice where the
-        loss differentiates a gradient. Changes neither `images` nor its own state.
+        Draws from torch's global random stream, independently for each image. Differentiable; twice if the loss
+        differentiates a gradient. Changes neither `images` nor its own state.
         """
 
     def adjust(self, outputs: Tensor, images: int) -> None:
         """Adapt the strength to how well the network knows the training images (ADA, Karras et al. 2020, section 3).
 
-        Called after every `every` steps, where the loss says a `boundary` for the network's slot; elsewhere such an
-        augmentation is refused. The network answers in training mode, as ADA's signs come from, at the run's precision
-        and by random numbers that training does not share; its buffers, such as running statistics, stay as they are.
-        All ranks see the whole batch.
+        Called after every `every` steps; requires a loss that defines a `boundary` for the network's slot. The outputs
+        are computed in training mode, as ADA requires, at the run's precision and with random numbers separate from
+        training's; the network's buffers, such as running statistics, stay unchanged. All ranks see the whole batch.
 
         Args:
-            outputs: How real the network finds each image of the whole last batch of real ones, augmented again:
-                `(size, 1)`, or `(size, 1, …)` where it makes a map. Its first output less the slot's boundary, so above
-                0 for what it takes for real; without gradients.
+            outputs: How real each image of the last batch of real ones, augmented again, appears to the network:
+                `(size, 1)`, or `(size, 1, …)` for a map. Its first output minus the slot's boundary, so positive if it
+                classifies an image as real; without gradients.
             images: Real images seen since the last call.
         """
 
     def report(self) -> Mapping[str, Tensor]:
-        """Numbers that are logged as curves, `augmentation/<slot>.<name>`, such as the present probability.
+        """Numbers that are logged as curves, `augmentation/<slot>.<name>`, such as the current probability.
 
-        Called when the losses are logged, without gradients: what it returns is the value after that step, and no mean
-        over steps. Real scalars, such as buffers, on the device of the images, and always under the same names. NaN
-        says that a number is not known yet, and is logged as null. It changes nothing, and waits for nothing: no
-        `item()`.
+        Called when the losses are logged, without gradients: it returns the values after that step, not means over
+        steps. Real scalars, such as buffers, on the device of the images, and always under the same names. NaN means
+        not yet known, and is logged as null. It must not change anything or wait for the device: no `item()`.
         """
         return {}

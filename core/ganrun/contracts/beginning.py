@@ -1,4 +1,4 @@
-"""What is a function of the step: numbers on a schedule, and what a component sets in `begin`."""
+"""Everything that is a function of the step: scheduled numbers, and what a component sets in `begin`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ganrun.contracts.scheduled import Scheduled
 def values_of(settings: Any) -> dict[str, Tensor]:
     """The values at step 0 of the settings of type `Scheduled`, by name: float32 scalars.
 
-    A plain dictionary, and no buffers: they are never saved, and a network that goes through its layers finds none
-    that its author did not write.
+    A plain dictionary instead of buffers: they are never saved, and do not appear among the network's own layers.
     """
     return {
         name: torch.tensor(schedule.at(0, 1), dtype=torch.float32)
@@ -25,19 +24,20 @@ def values_of(settings: Any) -> dict[str, Tensor]:
 
 
 def begin(component: Any, step: int, steps: int, device: torch.device) -> Hashable:
-    """Set what of a component is a function of the step: the values in its `now`, then what its `begin` sets.
+    """Set everything in a component that is a function of the step: the values in its `now`, then what its `begin`
+    sets.
 
     Args:
         component: A network, loss, augmentation or regulariser.
         step: Steps done, from 0 to `steps`.
         steps: Steps of the whole run.
-        device: Where its values are to be.
+        device: Device of its values.
 
     Returns:
         What `begin` returned, which names the structure of what is computed until it changes; None without `begin`.
 
     Raises:
-        ContractError: if that is no hashable value.
+        ContractError: if that is not hashable.
     """
     for name, schedule in _schedules(component).items():
         value = component.now[name] = component.now[name].to(device)  # the same tensor from the second call on
@@ -49,12 +49,12 @@ def begin(component: Any, step: int, steps: int, device: torch.device) -> Hashab
 
 
 def has_begin(cls: type) -> bool:
-    """Whether a class of components defines `begin`. A layer of this name is none."""
+    """Whether a component class defines `begin`. A layer of that name does not count."""
     return callable(getattr(cls, "begin", None))
 
 
 def depends_on_step(component: Any) -> bool:
-    """Whether anything of a component is a function of the step."""
+    """Whether anything in a component is a function of the step."""
     return has_begin(type(component)) or bool(_schedules(component))
 
 
@@ -76,7 +76,7 @@ def _checked(structure: Any) -> Hashable:
         is_name = not isinstance(structure, Tensor)
     if not is_name:
         raise ContractError(
-            f"its begin returns {type(structure).__name__}; return a number, a text or a tuple of them that names the"
+            f"its begin returns {type(structure).__name__}; return a number, a string or a tuple of them that names the"
             " structure, such as the resolution, or None"
         )
     return structure  # type: ignore[no-any-return]

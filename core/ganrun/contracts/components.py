@@ -27,8 +27,8 @@ class Component:
 
     The engine calls it with the steps done, 0 to `steps`, before every step, on networks and on their averages, and on
     models that are loaded. What it sets is never saved, so it must depend on the arguments alone. Shapes of inputs,
-    outputs and weights stay. Numbers go into tensors in place, under no_grad. What it returns, hashable or None, names
-    the structure: while that is the same, the same operations run on the same tensors.
+    outputs and weights must not change. Numbers are written into tensors in place, under no_grad. The return value,
+    hashable or None, names the structure: while it is the same, the same operations run on the same tensors.
     """
 
     Settings: ClassVar[type[base.Settings]] = base.Settings
@@ -37,14 +37,14 @@ class Component:
     """Settings that name other components, each of type `ganrun.Part`, with the kind that each names."""
 
     moved: ClassVar[Mapping[str, str]] = {}
-    """Settings of earlier versions, each with the place in the recipe that took it over, such as
-    `{"n_critic": "train.repeat.discriminator"}`. Recipes and runs that say the old one are read with a warning."""
+    """Settings of earlier versions, each with its new place in the recipe, such as `{"n_critic":
+    "train.repeat.discriminator"}`. Recipes and runs that use an old setting are read with a warning."""
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """The fault of the class itself, as the end of a message, or None; asked for when a plugin offers it."""
+        """The fault of the class itself, as the end of a message, or None; checked when a plugin offers it."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, base.Settings)):
-            return "whose Settings are no subclass of ganrun.Settings"
+            return "whose Settings are not a subclass of ganrun.Settings"
         lacking = [name for name in cls.parts if name not in cls.Settings.model_fields]
         if lacking:
             return f"whose Settings have no field {lacking[0]}"

@@ -33,8 +33,8 @@ class Split:
     """int64 `(count,)` in [0, classes), or None for data without labels."""
 
     beside: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """What each record holds beside its image, one array `(count, *spec.fields[name])` for each field of the spec:
-    uint8, which the core maps to [-1, 1], or float32 in [-1, 1]. Row i belongs to image i, unless the data set is not
+    """The further fields of each record, one array `(count, *spec.fields[name])` for each field of the spec: uint8,
+    which the core maps to [-1, 1], or float32 in [-1, 1]. Row i belongs to image i, unless the data set is not
     `paired`; only for a loss that is not `paired` may the counts differ."""
 
     def __len__(self) -> int:
@@ -51,8 +51,8 @@ class Data(Component, ABC):
     The core shuffles, flips and scales the arrays and moves them to the device; a data set only provides them. It must
     not download anything unless the recipe or `ganrun data fetch` asks for it.
 
-    A data set that is made from another one names it by a setting of type `ganrun.Part`, in `parts`, and gets it as a
-    keyword argument of `__init__`: built, and not prepared.
+    A data set derived from another one names it by a setting of type `ganrun.Part`, in `parts`, and gets it as a
+    keyword argument of `__init__`: built, but not prepared.
 
         parts = {"of": "data"}
 
@@ -70,7 +70,7 @@ class Data(Component, ABC):
 
     @classmethod
     def class_fault(cls) -> str | None:
-        """Also names a part that is no data set, since nobody would build it."""
+        """Also refuses a part that is not a data set, because nothing would build it."""
         others = [name for name, kind in cls.parts.items() if kind != "data"]
         return super().class_fault() or (
             f"whose part {others[0]} is of the kind {cls.parts[others[0]]}; data is made from data" if others else None

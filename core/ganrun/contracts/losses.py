@@ -46,7 +46,7 @@ class Batch:
     """The input of a phase's objective. Tensors are on the run's device."""
 
     latents: Tensor
-    """`(size, latent_size)`, drawn by the loss's `latents` for each update; given factors are those of the batch's own
+    """`(size, latent_size)`, drawn by the loss's `latents` for each update; given factors come from the batch's own
     records."""
 
     real_images: Tensor | None = None
@@ -99,7 +99,7 @@ class Batch:
         return self.latents.new_zeros(()) if self.steps_done is None else self.steps_done
 
     def chunks(self, count: int) -> Iterator[Batch]:
-        """The batch in `count` equal parts, for gradient accumulation."""
+        """The batch split into `count` equal parts, for gradient accumulation."""
         for part in range(count):
             rows = slice(part * self.size // count, (part + 1) * self.size // count)
             yield replace(
@@ -144,8 +144,8 @@ class Terms:
     """Their sum is minimised. Every call returns the same names."""
 
     report: Mapping[str, Tensor] = field(default_factory=dict)
-    """Logged only, never differentiated: of any type of real number. One that is NaN or infinite is logged as null, and
-    ends no run, as a term would."""
+    """Logged only, never differentiated; any real type. NaN and infinity are logged as null and, unlike in a term, do
+    not end the run."""
 
 
 Objective = Callable[[Nets, Batch], Terms]
@@ -192,16 +192,17 @@ class Loss(Component, ABC):
     """
 
     Sampling: ClassVar[type[base.Settings]] = base.Settings
-    """How samples are made of latents, and not how weights are: truncation, steps of a sampler. A nested subclass of
-    `ganrun.Settings`, as `Settings` is; its values come from the recipe's table `[sampling]`, may change after training
-    and are part of every score's protocol. Each setting needs a default, so that earlier runs have one."""
+    """How samples are made from latents, without effect on the weights: truncation, steps of a sampler. A nested
+    subclass of `ganrun.Settings`, as `Settings` is; its values come from the recipe's table `[sampling]`, may change
+    after training and are part of every score's protocol. Each setting needs a default, so that earlier runs have
+    one."""
 
     slots: ClassVar[Mapping[str, Slot]]
     """The networks it needs, by role."""
 
     paired: ClassVar[bool] = True
-    """Whether the parts of a record belong together. If not, images and each field of the data are shuffled by
-    themselves, and their numbers may differ (CycleGAN)."""
+    """Whether the parts of a record belong together. If not, images and each field of the data are shuffled
+    independently, and their counts may differ (CycleGAN)."""
 
     memory: Memory
     """What the loss remembers from step to step: buffers, changed in place. Made by `__init__`, where a loss adds its
@@ -210,14 +211,14 @@ class Loss(Component, ABC):
         self.memory.register_buffer("path_mean", torch.zeros(()))
 
     It moves to the run's device, is part of every checkpoint and goes with the model. It holds no parameters: what is
-    trained is a slot. Nothing else on a loss may change. `prepare` fills what the training data decides."""
+    trained is a slot. Nothing else on a loss may change. `prepare` fills in what depends on the training data."""
 
     label_factor: ClassVar[str] = "class"
     """The factor of the latents that networks take as labels: `class`, whose labels are the data's, unless the loss
     makes labels itself."""
 
     repeat: ClassVar[Mapping[str, int]] = {}
-    """Updates per step of the phases that train a slot, where its paper has several: `{"discriminator": 5}`. A recipe
+    """Updates per step of the phases that train a slot, if its paper uses several: `{"discriminator": 5}`. A recipe
     sets them for any loss, by `[train] repeat`."""
 
     def __init__(self, settings: Any, spec: DataSpec) -> None:
@@ -234,7 +235,7 @@ class Loss(Component, ABC):
         if fault or not getattr(cls, "slots", None):
             return fault or "whose class does not define slots"
         if not (isinstance(cls.Sampling, type) and issubclass(cls.Sampling, base.Settings)):
-            return "whose Sampling is no subclass of ganrun.Settings"
+            return "whose Sampling is not a subclass of ganrun.Settings"
         required = [name for name, field in cls.Sampling.model_fields.items() if field.is_required()]
         return f"whose Sampling.{required[0]} has no default" if required else None
 
@@ -249,7 +250,7 @@ class Loss(Component, ABC):
         return self.spec.classes
 
     def factors(self) -> Sequence[Factor]:
-        """The parts of a latent vector, in order, with different names: noise alone, unless overridden."""
+        """The parts of a latent vector, in order, with distinct names: only noise, unless overridden."""
         return (Factor("noise", self.latent_size, "noise"),)
 
     def ports(self, slot: str) -> Ports:
@@ -263,7 +264,7 @@ class Loss(Component, ABC):
         """
         kind = self.slots[slot].kind
         if kind == "network":
-            raise ContractError(f'the loss does not say the ports of its slot "{slot}"; define ports(slot)')
+            raise ContractError(f'the loss does not define the ports of its slot "{slot}"; define ports(slot)')
         return (
             Ports((self.latent_size,), self.spec.sample_shape)
             if kind == "generator"
@@ -271,13 +272,13 @@ class Loss(Component, ABC):
         )
 
     def prepare(self, training: Split) -> None:
-        """Fill the memory with what the training records decide, such as how frequent each class is.
+        """Fill the memory from the training records, for example with class frequencies.
 
             self.memory.mean.copy_(torch.from_numpy(training.images.mean(axis=0)))
 
-        Called where a run starts or continues, before networks are tried, without gradients and on the CPU. Where there
-        is a checkpoint, it replaces this; a model that is loaded or exported has its memory with it. `ganrun check` has
-        no records and tries the memory as `__init__` leaves it. Unless overridden, it does nothing.
+        Called when a run starts or continues, before networks are tried, without gradients and on the CPU. A checkpoint
+        overrides the result; loaded and exported models contain their memory. `ganrun check` has no records and uses
+        the memory as `__init__` leaves it. Does nothing unless overridden.
 
         Args:
             training: The share of the train split that the run trains on. Do not change it.
@@ -305,8 +306,8 @@ class Loss(Component, ABC):
         return nets.generator(latents)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
-        """What the objectives call a discriminator on for real records; regularisers read it, and by it augmentations
-        are adjusted.
+        """The inputs on which objectives call a discriminator for real records; used by regularisers, and to adjust
+        augmentations.
 
         Unless overridden, the images, under the conditions that the slot's ports name: the labels, and the records'
         fields. A loss whose discriminator takes something else, such as pairs of images or a field of the records,
@@ -324,7 +325,7 @@ class Loss(Component, ABC):
         return Inputs(batch.images, {name: _real_condition(name, batch) for name in names})
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
-        """What the objectives call a network on for samples of the batch's latents; regularisers read it.
+        """The inputs on which objectives call a network for samples of the batch's latents; used by regularisers.
 
         Unless overridden, the latents for a generator, and their samples for a discriminator, by `generate` and the
         defaults of `Sampling`; under the conditions that the slot's ports name: factors of the latents, with
@@ -341,11 +342,12 @@ class Loss(Component, ABC):
         return Inputs(self.generate(nets, batch.latents, self.Sampling()), conditions)
 
     def readings(self) -> Mapping[str, Reading]:
-        """What the model says of real records, by name: `{"log_likelihood": self.log_likelihood}`; none by default.
+        """Functions that the model computes of real records, by name: `{"log_likelihood": self.log_likelihood}`; none
+        by default.
 
         A reading returns a row for each record, `(size, …)`. It gets networks in evaluation mode, and a batch with the
         records' images, labels (None where the data has none) and fields, latents that `latents` has drawn, and step 0.
-        Metrics request it by its name, people by `Model.read`. Two names have a fixed meaning:
+        Metrics request it by name; users call `Model.read`. Two names have a fixed meaning:
 
             encodings          latents `(size, latent_size)`: probabilities of categorical factors, 0 for what cannot be
                                inferred

@@ -24,7 +24,7 @@ class Metric(Component, ABC):
     """
 
     named_by: ClassVar[tuple[str, ...]] = ()
-    """Settings by which the names of its scores differ: a recipe may hold the metric once for each of their values."""
+    """Settings that change the names of its scores: a recipe may hold the metric once for each of their values."""
 
     def __init__(self, settings: Any, spec: ModelSpec) -> None:
         self.settings = settings
@@ -44,8 +44,7 @@ class Metric(Component, ABC):
     def watch(self, evaluation: Evaluation) -> None:
         """Request samples, real images and features, by `evaluation.collect` and `evaluation.collect_real`.
 
-        Also called once before training, so that a request for what there is not is found there; that evaluation is
-        dropped.
+        Also called once before training, to find impossible requests early; that evaluation is discarded.
         """
 
     @abstractmethod

@@ -18,8 +18,8 @@ class Network(nn.Module, Component):
     `forward(inputs, **conditions)` takes `(batch, *spec.inputs)` and, by name, `(batch, *shape)` for each of
     `spec.conditions`; it returns float32 `(batch, *spec.outputs)`. A loss may also call methods that its slot names.
 
-    A plain module: it knows nothing of devices, precision, optimisers or averaging. `__init__` raises
-    `IncompatibleError` where it cannot be built for the spec; the random stream is seeded when it runs.
+    A plain module: it knows nothing about devices, precision, optimisers or averaging. `__init__` raises
+    `IncompatibleError` if it cannot be built for the spec; the random stream is seeded when it runs.
     """
 
     memory_format: torch.memory_format = torch.channels_last
@@ -34,11 +34,11 @@ class Network(nn.Module, Component):
         """The present values of its settings of type `Scheduled`, by name."""
 
     def prepare(self, device: torch.device) -> None:
-        """Load weights from files, before the network is tried and trained: those of a pretrained network, say.
+        """Load weights from files, for example pretrained ones, before the network is tried and trained.
 
-        Called on the network, which is on `device`, wherever a run starts or continues. A model that is loaded or
-        exported has its weights with it, and needs no file. Layers are made in `__init__`; here they are filled, by
-        `load_state_dict` or `copy_`. Unless overridden, it does nothing.
+        Called whenever a run starts or continues; the network is already on `device`. Loaded and exported models
+        contain their weights and need no file. Create layers in `__init__`, and fill them here, by `load_state_dict` or
+        `copy_`. Does nothing unless overridden.
 
         Raises:
             PreflightError: if a file is missing, with the steps that get it.
@@ -63,5 +63,5 @@ class Discriminator(Network):
     """
 
     compares_samples: ClassVar[bool] = False
-    """Whether it compares the samples of a batch on purpose, as the minibatch standard deviation does. Beside a penalty
-    on each sample's gradient, it then raises no warning."""
+    """Whether it compares the samples of a batch on purpose, as the minibatch standard deviation does. If so, a penalty
+    on each sample's gradient triggers no warning."""

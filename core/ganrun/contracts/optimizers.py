@@ -77,7 +77,7 @@ class Optimizer(Component, ABC):
     def class_fault(cls) -> str | None:
         """As `Component.class_fault`; its settings must also derive from `OptimizerSettings`."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, OptimizerSettings)):
-            return "whose Settings are no subclass of ganrun.OptimizerSettings"
+            return "whose Settings are not a subclass of ganrun.OptimizerSettings"
         return super().class_fault()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Types of settings that point outside a recipe: at paths of this machine, at services, and at secrets."""
+"""Types of settings that refer to things outside a recipe: paths on this machine, services, and secrets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _absolute(path: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"names of files cannot be {absolute!r} in this locale; set PYTHONUTF8=1") from None
     if LONE_SURROGATES.search(absolute):
-        raise ValueError(f"{one_line(absolute)} is no UTF-8 text, and a recipe is; rename it, or say a link to it")
+        raise ValueError(f"{one_line(absolute)} is not UTF-8 text, as a recipe must be; rename it, or use a link to it")
     if (found := _CONTROL.search(path)) and not os.path.lexists(absolute):
         raise ValueError(_HOLDS_CONTROL.format(one_line(path), one_line(found[0])))
     return absolute
@@ -57,7 +57,7 @@ LocalPath = Annotated[str, AfterValidator(_absolute), _Path()]
 """A setting that is a path of this machine: `root: ganrun.LocalPath | None = None`.
 
 It is made absolute, with `~` replaced by the user's home, so that a run can be continued from any working directory. It
-says where something is and not what it is: a run may be resumed with another one, and exports do not contain it.
+is a location, not content: a run may be resumed with a different path, and exports do not contain it.
 """
 
 
@@ -68,8 +68,8 @@ class Address:
 
         uri: Annotated[str, ganrun.Address("MLFLOW_TRACKING_URI")] | None = None
 
-    An address that stands in a run's own recipe, and not in the environment variable nor after `--set`, is used only
-    if the user names it too: a run directory may come from anybody.
+    An address from a run's own recipe is used only if the environment variable or `--set` confirms it: a run directory
+    may come from anybody.
 
     Args:
         variable: The environment variable that names the same service.

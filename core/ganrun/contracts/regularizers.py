@@ -1,4 +1,4 @@
-"""Regularisers: penalties on one network, beside any loss that has it."""
+"""Regularisers: penalties on one network, added to any loss that has it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class RegularizerSettings(Settings):
     """Factor of the penalty; a schedule may change it."""
 
     every: int = Field(1, ge=1)
-    """Steps between two penalties; each then counts that many times over (lazy regularisation, StyleGAN2, section
-    3.1)."""
+    """Steps between two penalties; each is then scaled by that number (lazy regularisation, StyleGAN2, section 3.1)."""
 
 
 class Regularizer(Component, ABC):
@@ -46,8 +45,8 @@ class Regularizer(Component, ABC):
                 return ganrun.squared_gradient_norms(critic, real.inputs).mean() / 2
 
     Built from its settings and the loss, which knows how its networks are called: `self.loss.real_inputs` and
-    `self.loss.generated_inputs` give images with their labels. `__init__` raises `IncompatibleError` where the loss or
-    its data do not suit it; the random stream is seeded when it runs.
+    `self.loss.generated_inputs` give images with their labels. `__init__` raises `IncompatibleError` if the loss or its
+    data are unsuitable; the random stream is seeded when it runs.
 
     The weight and `every` are the engine's: `penalty` knows neither. With `every = 1`, the penalty is a term of each
     phase that trains the slot; else it is a phase itself, in which it counts `every` times.
@@ -73,27 +72,26 @@ class Regularizer(Component, ABC):
         self.now = values_of(settings)
         """The present values of its settings of type `Scheduled`, by name."""
         self.memory = Memory()
-        """What it remembers from step to step, such as a mean: buffers, changed in place. They are part of a
-        checkpoint."""
+        """State kept from step to step, such as a mean: buffers, changed in place. They are part of a checkpoint."""
 
     @classmethod
     def class_fault(cls) -> str | None:
         """As `Component.class_fault`; its settings must also derive from `RegularizerSettings`."""
         if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, RegularizerSettings)):
-            return "whose Settings are no subclass of ganrun.RegularizerSettings"
+            return "whose Settings are not a subclass of ganrun.RegularizerSettings"
         return super().class_fault()
 
     def prepare(self, nets: Nets) -> None:
-        """Add to the memory what has the size of a network's weights, such as a mean of them:
+        """Add buffers to the memory whose size depends on a network's weights, such as their mean:
 
             weights = getattr(nets, self.settings.slot).weights()
             self.memory.register_buffer("mean", torch.zeros(sum(each.numel() for each in weights.values())))
 
-        Called once, with networks as they are initialised, without gradients. Where a run continues, its checkpoint
-        then replaces what the memory holds. Unless overridden, it does nothing.
+        Called once, with freshly initialised networks, without gradients. When a run continues, its checkpoint then
+        overwrites the memory. Does nothing unless overridden.
 
         Raises:
-            IncompatibleError: if the networks do not suit it.
+            IncompatibleError: if the networks are unsuitable.
         """
 
     @abstractmethod

@@ -32,13 +32,13 @@ class Scheduled(Settings):
     ends (as in R3GAN, arXiv:2501.05441); exponential: by equal factors, so both ends must be above 0."""
 
     start: float
-    """The value in the first step; of a constant, in every step."""
+    """The value in the first step; for a constant, in every step."""
 
     end: float | None = None
     """The value from step `steps` on."""
 
     steps: int | None = Field(None, ge=1)
-    """Steps until `end`; unless given, all steps of the run."""
+    """Steps until `end`; by default, all steps of the run."""
 
     def at(self, step: int, steps: int) -> float:
         """The value at a step, between `start` and `end`.
@@ -101,7 +101,7 @@ class Scheduled(Settings):
             if self.end is not None or self.steps is not None:
                 raise ValueError('a value that changes needs schedule = "linear", "cosine" or "exponential"')
         elif self.end is None:
-            raise ValueError(f"a {self.schedule} schedule needs end, the value that it comes to")
+            raise ValueError(f"a {self.schedule} schedule needs end, its final value")
         elif self.schedule == "exponential" and min(self._ends()) <= 0:
             raise ValueError("an exponential schedule needs start and end above 0")
         return self

@@ -25,7 +25,8 @@ class Score:
     """Standard error over draws of samples from the same weights. None if unknown."""
 
     floor: float | None = None
-    """The score of as many held-out real images, by the same protocol: about that of a perfect model. None if unknown.
+    """The score of equally many held-out real images, by the same protocol: about what a perfect model would get. None
+    if unknown.
     """
 
     def improves_on(self, best: Score | None) -> bool:

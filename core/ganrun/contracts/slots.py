@@ -17,13 +17,13 @@ class Slot:
     """Whether an exponential moving average of its weights is kept. Scores and pictures then use the average."""
 
     augmented: bool = False
-    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: there stands
-    the recipe's `[augmentation]`."""
+    """Whether it sees both real and generated images, as a discriminator does and an encoder does not: the recipe's
+    `[augmentation]` is applied there."""
 
     boundary: float | None = None
-    """Where a discriminator is undecided: the first of its outputs is above it for what it takes for real, and below it
-    for the rest. 0 for logits and for the hinge loss, ½ for least squares; None where the level of the output means
-    nothing, as in a Wasserstein or a relativistic loss. Augmentations that are adjusted, such as ADA, need it."""
+    """A discriminator's decision threshold: its first output is above it for images that it classifies as real, and
+    below it for the others. 0 for logits and for the hinge loss, ½ for least squares; None if the level of the output
+    has no meaning, as in a Wasserstein or a relativistic loss. Adaptive augmentations, such as ADA, need it."""
 
     per_sample: bool = False
     """Whether each output must depend on its own sample alone, as a gradient penalty per sample requires. With batch
@@ -34,7 +34,7 @@ class Slot:
     without them does not fit."""
 
     frozen: bool = False
-    """Whether it stays as it is: a perceptual network, or the encoder of an earlier run, by `from` in its table. It has
-    no optimiser and no average, no phase may train it, it is in evaluation mode also in training, and gradients only
-    pass through it. It is part of checkpoints and exports as every other slot, so what was trained can be used without
-    the file that it came from. See `Network.prepare`."""
+    """Whether it is never trained: a perceptual network, or the encoder of an earlier run, by `from` in its table. It
+    has no optimiser and no average, no phase may train it, it stays in evaluation mode during training, and gradients
+    only pass through it. Checkpoints and exports contain it like every other slot, so the trained model does not need
+    the original file. See `Network.prepare`."""

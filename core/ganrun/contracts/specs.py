@@ -37,8 +37,8 @@ class DataSpec:
     """Number of classes of the labels; 0 if the data has no labels."""
 
     fields: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
-    """The shapes of what each record holds beside its image, by name: `{"source": (3, 64, 64)}`. A field of three sides
-    is an image: (channels, height, width)."""
+    """The shapes of each record's further fields, by name: `{"source": (3, 64, 64)}`. A field of three sides is an
+    image: (channels, height, width)."""
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
@@ -51,7 +51,7 @@ class DataSpec:
         return cls(shape, index(facts["classes"]), {str(name): _shape(sides) for name, sides in fields.items()})
 
     def facts(self) -> dict[str, Any]:
-        """Every fact of the data, as JSON. Of a `ModelSpec`, only those of its data."""
+        """Every fact of the data, as JSON; for a `ModelSpec`, without the facts of its loss."""
         return {
             "sample_shape": list(_shape(self.sample_shape)),
             "classes": index(self.classes),
@@ -70,7 +70,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ModelSpec(DataSpec):
-    """The facts of the data and those that the loss adds. Metrics and extractors are built for it."""
+    """The facts of the data, plus those of the loss. Metrics and extractors are built for it."""
 
     latent_size: int = 0
     """Length of a latent vector."""
@@ -79,7 +79,7 @@ class ModelSpec(DataSpec):
     """The factors of the loss's latent vector, in order."""
 
     readings: tuple[str, ...] = ()
-    """What the model reads of real records: the names of `Loss.readings`, such as `encodings`."""
+    """The readings that the model provides: the names of `Loss.readings`, such as `encodings`."""
 
     paired: bool = True
     """Whether the parts of a record belong together: `Loss.paired`."""
@@ -162,7 +162,7 @@ def image_shape(shape: tuple[int | EllipsisType, ...]) -> tuple[int, int, int]:
     """A shape as (channels, height, width), for networks that work on images or make them.
 
     Raises:
-        IncompatibleError: if it is that of no image.
+        IncompatibleError: if it is not an image's.
     """
     sides = tuple(side for side in shape if side is not ...)
     if len(sides) != 3 or len(sides) != len(shape):

@@ -24,8 +24,8 @@ class View:
     Methods and parts are views too, so what holds for the network holds for them. Other attributes, such as `settings`,
     are those of the module.
 
-    Autocast is set inside the call only. Around a whole objective it would reach the penalties, norms and logarithms
-    there, which need float32.
+    Autocast is active only inside the call. Around a whole objective it would also affect penalties, norms and
+    logarithms, which need float32.
 
     Args:
         module: The network.
@@ -58,7 +58,7 @@ class View:
         self._is_contiguous = getattr(module, "memory_format", None) is torch.contiguous_format
 
     def __call__(self, *inputs: Any, **conditions: Any) -> Tensor:
-        """The network's output, float32; typed as a tensor, and in fact any tree of tensors that the network returns.
+        """The network's output, float32; typed as a tensor, but may be any tree of tensors that the network returns.
 
         Args:
             inputs: The input, as the slot's ports say, or the arguments of a method or part.

@@ -1,4 +1,4 @@
-"""Whether a settings class can be written into a recipe and read back: asked when a plugin offers a component."""
+"""Whether a settings class can be written into a recipe and read back: checked when a plugin offers a component."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RESERVED = ("use", "from")
 
 
 def settings_fault(settings: type[Settings]) -> str | None:
-    """Why a run's recipe.toml could not hold the settings, as the end of a message; None if it can.
+    """Why a run's recipe.toml cannot hold the settings, as the end of a message; None if it can.
 
-    A run writes every default out, and is continued, scored and loaded from that file.
+    A run writes out every default, and is resumed, scored and loaded from that file.
     """
     taken = [name for name in setting_names(settings) if name in RESERVED]
     if taken:
@@ -33,7 +33,7 @@ def settings_fault(settings: type[Settings]) -> str | None:
 
 
 def _unfit(value: Any) -> Iterator[str]:
-    """What TOML, or a recipe, has no value for; at any depth."""
+    """Values, at any depth, that TOML or a recipe cannot represent."""
     if isinstance(value, bytes | bytearray):
         yield "is bytes"
     elif isinstance(value, datetime.date | datetime.time | datetime.timedelta):
@@ -46,7 +46,7 @@ def _unfit(value: Any) -> Iterator[str]:
         for name in type(value).model_fields:
             yield from _unfit(getattr(value, name, None))
     elif isinstance(value, Mapping):
-        yield from ("has keys that are no texts" for key in value if not isinstance(key, str))
+        yield from ("has keys that are not strings" for key in value if not isinstance(key, str))
         yield from _unfit_entries(value.values())
     elif isinstance(value, list | tuple | set | frozenset):
         yield from _unfit_entries(value)
@@ -60,7 +60,7 @@ def _unfit_entries(values: Any) -> Iterator[str]:
 
 
 def _round_trip_fault(settings: type[Settings], defaults: Settings) -> str | None:
-    """Whether the defaults, as a run writes them, are read as the same again."""
+    """Whether the defaults, as a run writes them, are read back unchanged."""
     try:
         written = defaults.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
         tomli_w.dumps(written)
@@ -73,4 +73,4 @@ def _round_trip_fault(settings: type[Settings], defaults: Settings) -> str | Non
     except (PydanticSerializationError, TypeError, ValueError) as error:
         return f"whose defaults a recipe cannot hold: {error}"
     changed = [name for name in read if read[name] != again.get(name) or read[name] != written.get(name, read[name])]
-    return f'whose default of "{changed[0]}" is read as another value than was written' if changed else None
+    return f'whose default of "{changed[0]}" is read back as a different value' if changed else None

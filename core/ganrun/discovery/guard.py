@@ -1,4 +1,4 @@
-"""A guard around the code of plugins that runs while they are found: what it prints and changes is kept from others."""
+"""Isolates plugin code that runs during discovery: its output and its changes to torch do not affect others."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger("ganrun")
 
-CHANGED = "the plugin %s changes %s of torch for everyone while it is imported; ganrun has restored it"
+CHANGED = "the plugin %s changes %s of torch for the whole process on import; ganrun has restored it"
 
 
 @contextmanager
 def guarded(plugin: str) -> Iterator[None]:
     """A block that imports a plugin or calls one of its hooks.
 
-    What it prints goes to the error stream, because standard output is for results. If it changes a setting of torch
-    that holds for the whole process, the setting is restored, with a warning that names the plugin. Torch itself is not
-    imported: without it, there is nothing to change.
+    Its output goes to standard error, because standard output is for results. If it changes a process-wide setting of
+    torch, the setting is restored, with a warning that names the plugin. Torch itself is not imported: without it,
+    there is nothing to change.
     """
     before = _states() if "torch" in sys.modules else None
     watch = None if before is not None else _FirstImport()
@@ -34,7 +34,7 @@ def guarded(plugin: str) -> Iterator[None]:
 
 
 class _Setting(NamedTuple):
-    """One setting of torch that holds for the whole process."""
+    """One process-wide setting of torch."""
 
     name: str
     read: Callable[[], Any]
@@ -91,7 +91,7 @@ def _states() -> dict[str, Any]:
 def _value(setting: _Setting) -> Any:
     try:
         return setting.read()
-    except RuntimeError:  # torch refuses to say which, if its older and newer way to set it were mixed
+    except RuntimeError:  # torch refuses to read it if its older and newer setters were mixed
         return None
 
 
@@ -105,7 +105,7 @@ def _restore(plugin: str, before: dict[str, Any] | None) -> None:
 
 
 class _FirstImport:
-    """A finder of modules that finds none; it notes torch's settings right after something has imported torch."""
+    """An import finder that finds no modules, but records torch's settings as soon as torch is imported."""
 
     def __init__(self) -> None:
         self._states: dict[str, Any] | None = None
@@ -113,7 +113,7 @@ class _FirstImport:
         sys.meta_path.insert(0, self)
 
     def end(self) -> dict[str, Any] | None:
-        """Watch no longer; the settings, or None if torch has not been imported."""
+        """Stop watching; returns the settings, or None if torch has not been imported."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         return self._states
@@ -121,7 +121,7 @@ class _FirstImport:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec that the other finders give for torch, with a loader that notes the settings; None for all else."""
+        """The other finders' spec for torch, with a loader that records the settings; None for other modules."""
         if name != "torch" or self._is_searching:
             return None
         self._is_searching = True

@@ -1,4 +1,4 @@
-"""The plugins that a run was made with: its recipe means their components, even if others are installed since."""
+"""The plugins that a run was made with: its recipe refers to their components, even if others were installed since."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class MadeWith:
-    """The plugins of a run, by name, each as `str(plugin)`; none for a recipe that is no run's own."""
+    """The plugins of a run, by name, each as `str(plugin)`; empty for a recipe that does not belong to a run."""
 
     plugins: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, registry: Registry, kind: str, use: str) -> RegisteredComponent:
         """The component that a run's recipe calls `use`.
 
-        A name with a plugin means that of the package that the run was made with, even if the component is in another
-        of its plugins now. A name alone, as ganrun 0.1.0 wrote it, means where several plugins offer it the run's own;
-        of several of those, the built-in one.
+        A qualified name refers to the package that the run was made with, even if the component has moved to another of
+        its plugins. If several plugins offer an unqualified name, as ganrun 0.1.0 wrote it, it refers to the run's own
+        plugin; among several of those, to the built-in one.
 
         Raises:
             PluginError: if there is none; says which package made the run, if that is missing or of another version.
@@ -59,11 +59,11 @@ class MadeWith:
         except PluginError as error:
             raise PluginError(error.message + (f"\n  {absent}" if absent else self._hint(registry, origin))) from None
         if origin and found.plugin.package != origin.package:
-            raise PluginError(f'{origin.package} offers no {kind} "{name}" any more{self._hint(registry, origin)}')
+            raise PluginError(f'{origin.package} no longer offers the {kind} "{name}"{self._hint(registry, origin)}')
         return found
 
     def means(self, use: object, registered: RegisteredComponent) -> bool:
-        """Whether a run's recipe can mean this component by `use`; as `find` decides it."""
+        """Whether `use` in a run's recipe can refer to this component, by the rules of `find`."""
         qualifier, _, name = str(use).rpartition(":")
         plugin = registered.plugin
         if name != registered.name:
@@ -74,7 +74,7 @@ class MadeWith:
         return not self.plugins or plugin.package == PROJECT or plugin.name in self.plugins
 
     def missing(self, registry: Registry, qualifier: str = "") -> str | None:
-        """Which package made the run and is not installed; of all its plugins unless one is named."""
+        """The packages that made the run and are not installed; of all its plugins unless one is named."""
         installed = {plugin.package for plugin in registry.plugins.found}
         origins = [Origin.parse(text) for name, text in self.plugins.items() if qualifier in ("", name)]
         absent = [origin for origin in dict.fromkeys(origins) if origin.package not in {*installed, "?"}]
@@ -98,12 +98,12 @@ class MadeWith:
         return origin if origin and origin.package not in ("", "?") else None
 
     def _preferred(self) -> list[str]:
-        """The plugins to which a name alone belongs, the first first."""
+        """The plugins that an unqualified name can refer to, by precedence."""
         own = [name for name, text in self.plugins.items() if Origin.parse(text).package == PROJECT]
         return [*own, *(name for name in self.plugins if name not in own), PROJECT] if self.plugins else []
 
     def _hint(self, registry: Registry, origin: Origin | None) -> str:
-        """What a component that its package lacks may have to do with the package's version."""
+        """A hint if a component's absence may be due to its package's version."""
         own = [plugin for plugin in registry.plugins.found if origin and plugin.package == origin.package]
         other = next(filter(None, map(self.other_version, own)), None)
         return f'\n  {other}; say: pip install "{"==".join(origin or ())}"' if other else ""

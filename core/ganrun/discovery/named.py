@@ -1,4 +1,4 @@
-"""Trackers whose calls are framed: an error says which tracker it came from."""
+"""Trackers whose calls are framed: an error names its tracker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ganrun.contracts.trackers import Tracker
 
 
 class NamedTracker(Tracker):
-    """A tracker of a plugin. What it gives is checked, and what it raises names it.
+    """A plugin's tracker. Its results are checked, and its errors name it.
 
     Args:
         owner: The tracker, as messages name it.
@@ -27,7 +27,7 @@ class NamedTracker(Tracker):
         with called(self.owner, "find"):
             found = self.tracker.find(run_id)
             if not isinstance(found, Path | None):
-                raise ContractError(f"find gives {found!r}, and no path or None")
+                raise ContractError(f"find returns {found!r}, not a path or None")
             return found
 
     def runs_of(self, experiment: str) -> Sequence[Path] | None:
@@ -35,7 +35,7 @@ class NamedTracker(Tracker):
         with called(self.owner, "runs_of"):
             runs = self.tracker.runs_of(experiment)
             if runs is not None and not all(isinstance(run, Path) for run in runs):
-                raise ContractError(f"runs_of gives {runs!r}, and no paths or None")
+                raise ContractError(f"runs_of returns {runs!r}, not paths or None")
             return runs
 
     def experiments(self) -> Sequence[str]:
@@ -43,5 +43,5 @@ class NamedTracker(Tracker):
         with called(self.owner, "experiments"):
             names = self.tracker.experiments()
             if not all(isinstance(name, str) for name in names):
-                raise ContractError(f"experiments gives {names!r}, and no names")
+                raise ContractError(f"experiments returns {names!r}, not names")
             return names

@@ -1,4 +1,4 @@
-"""What is wrong with an offer of a plugin: each function gives the fault as the end of a message, or None."""
+"""Checks what plugins offer: each function returns the fault, as the end of a message, or None."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None
     if fault := _name_fault(name):
         return fault
     if not isinstance(command, click.Command):
-        return f'"{name}", which is no click command'
+        return f'"{name}", which is not a click command'
     if name in taken:
         return f'"{name}", which is a command already'
     if name in RESERVED:
@@ -46,15 +46,15 @@ def command_fault(name: Any, command: Any, taken: Collection[str]) -> str | None
 def tracker_fault(name: Any, tracker: Any) -> str | None:
     """The fault of a tracker."""
     if not isinstance(name, str):
-        return f"the name {name!r}; a name is a text"
-    return None if isinstance(tracker, Tracker) else f'"{name}", which is no ganrun.Tracker; offer an instance'
+        return f"the name {name!r}; a name must be a string"
+    return None if isinstance(tracker, Tracker) else f'"{name}", which is not a ganrun.Tracker; offer an instance'
 
 
 def check_fault(name: Any, check: Any) -> str | None:
     """The fault of a health check."""
     if not isinstance(name, str):
-        return f"the name {name!r}; a name is a text"
-    return None if callable(check) else f'"{name}", which is no function'
+        return f"the name {name!r}; a name must be a string"
+    return None if callable(check) else f'"{name}", which is not a function'
 
 
 Fault = Callable[[Any, Any], str | None]
@@ -72,7 +72,7 @@ def _class_fault(kind: str, name: str, component: Any) -> str | None:
 
     contract = KINDS[kind].contract
     if not (isinstance(component, type) and issubclass(component, contract)):
-        return f'"{name}", which is no subclass of ganrun.{contract.__name__}'
+        return f'"{name}", which is not a subclass of ganrun.{contract.__name__}'
     if isabstract(component):
         missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
         return f'"{name}", whose class does not define {missing}'
@@ -85,19 +85,19 @@ def _class_fault(kind: str, name: str, component: Any) -> str | None:
 
 def _parts_fault(parts: Mapping[str, str]) -> str | None:
     unknown = [kind for kind in parts.values() if kind not in KINDS]
-    return f"whose parts name the kind {unknown[0]!r}; there are {', '.join(KINDS)}" if unknown else None
+    return f"whose parts name the kind {unknown[0]!r}; known kinds: {', '.join(KINDS)}" if unknown else None
 
 
 def _slots_fault(slots: Any) -> str | None:
     from ganrun.contracts.slots import Slot
 
     if not isinstance(slots, Mapping):
-        return f"whose slots are {type(slots).__name__}, and no mapping of names to ganrun.Slot"
+        return f"whose slots are a {type(slots).__name__}, not a mapping of names to ganrun.Slot"
     for name, slot in slots.items():
         if not (isinstance(name, str) and re.fullmatch(SLOT_NAME, name)):
-            return f"whose slot {name!r} has no name that Python allows, in lower-case letters"
+            return f"whose slot {name!r} is not a Python identifier in lower-case letters"
         if name in RESERVED:
             return f'whose slot "{name}" has the name of a recipe\'s table that belongs to ganrun; take another name'
         if not isinstance(slot, Slot) or slot.kind not in KINDS:
-            return f'whose slot "{name}" is {slot!r}, and no ganrun.Slot of a known kind'
+            return f'whose slot "{name}" is {slot!r}, not a ganrun.Slot of a known kind'
     return None

@@ -1,7 +1,7 @@
-"""The installed packages that have plugins, by their metadata: what is damaged, double or out of date is told.
+"""Finds the installed packages with plugins, by their metadata, and reports damaged, duplicate and outdated metadata.
 
-`importlib.metadata.entry_points` raises for all packages if one is damaged, and takes the first of two that have one
-name, even if the one is what is left of an older version and has no plugins.
+`importlib.metadata.entry_points` raises for all packages if one is damaged, and takes the first of two with the same
+name, even if that is the remainder of an older version and has no plugins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ganrun.base.frames import in_one_line
 from ganrun.contracts.markers import PROJECT
 
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
-"""Of an editable install."""
+"""The project file of an editable install."""
 
 
 class PluginEntry(NamedTuple):
@@ -30,16 +30,17 @@ class PluginEntry(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """What the metadata of all packages say."""
+    """The findings in the metadata of all packages."""
 
     entries: list[PluginEntry]
-    """By name; of one name, ganrun's own first, so that no other package can take the name of a built-in plugin."""
+    """Sorted by name; for equal names, ganrun's own first, so that no other package can take the name of a built-in
+    plugin."""
 
     faults: list[str]
-    """What hides plugins, or may, and what to do about it."""
+    """Problems that hide plugins, or may, and their remedies."""
 
     absent: list[str]
-    """Which of ganrun's own plugins are missing, and what to do about it."""
+    """Ganrun's own plugins that are missing, and the remedy."""
 
 
 def installed_plugins() -> Installed:
@@ -49,7 +50,7 @@ def installed_plugins() -> Installed:
     for distribution in distributions():
         try:
             points = [point for point in distribution.entry_points if point.group == PROJECT]
-        except Exception as error:  # of a file that is damaged, in many ways
+        except Exception as error:  # a damaged file raises many types
             if _is_of_interest(distribution):
                 faults.append(f"the plugins of {_shown(distribution)} cannot be read: {in_one_line(error)}; {_AGAIN}")
             continue
@@ -67,7 +68,7 @@ _AGAIN = "install it again"
 
 
 def _key(package: str, distribution: Distribution) -> str:
-    """What two distributions of one package share; damaged ones share nothing."""
+    """A key that distributions of the same package share; damaged ones share none."""
     return _folder(distribution) if package == "?" else re.sub(r"[-_.]+", "-", package).lower()
 
 
@@ -92,7 +93,7 @@ def _folder(distribution: Distribution) -> str:
 
 
 def _is_of_interest(distribution: Distribution) -> bool:
-    """Whether a damaged file mentions ganrun; others are not ours to judge."""
+    """Whether a damaged file mentions ganrun; others are not ganrun's concern."""
     try:
         text = distribution.read_text("entry_points.txt")
     except Exception:
@@ -101,7 +102,7 @@ def _is_of_interest(distribution: Distribution) -> bool:
 
 
 def _doubles(package: str) -> Iterator[str]:
-    """Whether a folder holds several versions of a package, of which all but one are left from before."""
+    """Whether a folder holds several versions of a package, all but one of them leftovers."""
     folders: dict[str, set[str]] = {}
     for each in distributions(name=package):
         folders.setdefault(_folder(each), set()).add(_origin(each)[1])
@@ -115,14 +116,14 @@ def _doubles(package: str) -> Iterator[str]:
 def _absent(names: set[str]) -> Iterator[str]:
     """Whether ganrun's own plugins are missing: all, or those newer than an editable install."""
     if not names:
-        yield f"ganrun's own plugins are not installed: its package's metadata are missing or damaged; {_AGAIN}"
+        yield f"ganrun's own plugins are not installed: its package's metadata is missing or damaged; {_AGAIN}"
     elif missing := sorted(_of_repository() - names):
         listed = ", ".join(missing)
         yield f"{PYPROJECT} has plugins that are not installed: {listed}; run: pip install -e {PYPROJECT.parent}"
 
 
 def _of_repository() -> set[str]:
-    """Names of the plugins of an editable install, as its pyproject.toml has them now; none for another install."""
+    """Names of an editable install's plugins, from its current pyproject.toml; empty for other installs."""
     try:
         project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
         return set(project["entry-points"][PROJECT]) if project["name"] == PROJECT else set()

@@ -48,7 +48,7 @@ class Plugin:
         return "broken" if self.error else "blocked" if self.blocked else "ok"
 
     def is_called(self, qualifier: str) -> bool:
-        """Whether `qualifier:name` in a recipe can mean this plugin: its name, its package, or no qualifier."""
+        """Whether `qualifier:name` in a recipe can refer to this plugin: its name, its package, or no qualifier."""
         return qualifier in ("", self.name, self.package)
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Plugins:
     found: tuple[Plugin, ...]
 
     faults: tuple[str, ...] = ()
-    """What is wrong with the metadata of packages, and may hide plugins; or which of ganrun's own are missing."""
+    """Problems in packages' metadata that may hide plugins, or missing plugins of ganrun's own."""
 
     def named(self, name: str) -> Plugin:
         """The plugin that the manager has registered as `name`."""
@@ -103,7 +103,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def check_hooks(plugin: object) -> None:
-    """Refuse a hook without its marker, which pluggy would ignore, and one that would never run as its author means.
+    """Refuse a hook without its marker, which pluggy would ignore, and one that would never run as intended.
 
     Raises:
         PluginError: with the name of the function.
@@ -119,11 +119,11 @@ def check_hooks(plugin: object) -> None:
 
 def _order(options: Mapping[str, Any]) -> str | None:
     option = next((name for name in ("tryfirst", "trylast") if options.get(name)), None)
-    return option and f"says {option}, and the order of plugins has no meaning; drop {option}=True"
+    return option and f"says {option}, but the order of plugins has no effect; drop {option}=True"
 
 
 def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | None:
-    """Register one plugin; why that failed, or None."""
+    """Register one plugin; returns why that failed, or None."""
     try:
         with guarded(name):
             plugin = entry.load()
@@ -140,8 +140,8 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> str | 
 
 
 def _moved(error: BaseException, entry: EntryPoint) -> str | None:
-    """What to do if a package is installed, and its own module is not there."""
+    """The remedy if a package is installed, but its own module is missing."""
     if isinstance(error, ModuleNotFoundError) and error.name == entry.module.partition(".")[0]:
-        what = f"its module {error.name} is not there, as after the folder of an editable install has moved"
+        what = f"its module {error.name} is missing, as after the folder of an editable install has moved"
         return f"{what}; install its package again, or run: pip uninstall {entry.dist.name if entry.dist else '…'}"
     return None

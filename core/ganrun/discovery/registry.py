@@ -39,12 +39,12 @@ class RegisteredComponent:
 
     @property
     def full_name(self) -> str:
-        """`plugin:name`, which means this component even if others of its name are installed."""
+        """`plugin:name`, which identifies this component even if others of its name are installed."""
         return f"{self.plugin.name}:{self.name}"
 
 
 class Registry:
-    """Everything that the plugins offer. Each hook is called when it is first needed, and no other with it.
+    """Everything that the plugins offer. Each hook is called separately, when it is first needed.
 
     Args:
         plugins: The result of `discover`.
@@ -73,7 +73,7 @@ class Registry:
         Args:
             kind: Its kind.
             name: Its name; the part before a colon is a plugin's name, or else a package's.
-            preferred: Plugins or packages whose component a name alone means, the first first, where several offer it.
+            preferred: Plugins or packages, by precedence, that an unqualified name refers to if several offer it.
 
         Raises:
             PluginError: if no plugin offers it, or several do.
@@ -112,7 +112,7 @@ class Registry:
         """The commands that plugins add, by name.
 
         Args:
-            taken: Names of other commands. A command with such a name is left out, as is one that is no click command,
+            taken: Names of other commands. A command with such a name, or one that is not a click command, is left out,
                 and its plugin counts as broken.
         """
         found: dict[str, click.Command] = {}
@@ -140,7 +140,7 @@ class Registry:
             yield RegisteredComponent(kind, name, component, plugin)
 
     def _offers(self, hook: str, fault_of: Fault) -> Iterator[tuple[Plugin, str, Any]]:
-        """What plugins offer by a hook and is sound; what is not counts as a fault of its plugin."""
+        """The valid offers of all plugins for a hook; an invalid one counts as a fault of its plugin."""
         for plugin, offered in self._call(hook):
             for name, value in offered.items():
                 fault = fault_of(name, value)
@@ -169,11 +169,11 @@ class Registry:
         return text + self.lacking("offer it")
 
     def lacking(self, doing: str) -> str:
-        """The end of a message that nothing was found: each plugin that might help but is broken or blocked, in a line
-        of its own; empty if there is none.
+        """The end of a message that nothing was found: a line for each plugin that might help but is broken or blocked;
+        empty if there is none.
 
         Args:
-            doing: What such a plugin might do, such as `offer it`.
+            doing: Verb phrase for what such a plugin might do, such as `offer it`.
         """
         lines = [f'the plugin "{name}" might {doing}, but is broken: {why}' for name, why in self.broken().items()]
         blocked = (plugin.name for plugin in self.plugins.found if plugin.blocked)
@@ -206,7 +206,7 @@ def locate(what: str | Path, registry: Registry) -> Path:
     for tracker in registry.trackers().values():
         try:
             found = tracker.find(str(what))
-        except ContractError as error:  # a broken one must not hide what another knows
+        except ContractError as error:  # a broken tracker must not hide another's result
             faults += f"\n  {error}"
         else:
             if found is not None:

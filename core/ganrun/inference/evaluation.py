@@ -31,7 +31,7 @@ OnProgress = Callable[[str, int, int], None]
 """`on_progress(what, done, total)`"""
 
 OnFault = Callable[[int, str, GanrunError], None]
-"""`on_fault(place, doing, error)`: hears of the first fault of the metric at that place."""
+"""`on_fault(place, doing, error)`: called with the first fault of the metric at that place."""
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
@@ -43,18 +43,18 @@ class Work:
 
     Args:
         frame: `frame(doing)` is the frame of a call into it.
-        on_fault: `on_fault(doing, error)` hears of its first fault, which is raised if there is none to hear of it.
+        on_fault: `on_fault(doing, error)` is called with its first fault; without `on_fault`, the fault is raised.
     """
 
     def __init__(self, frame: Frame, on_fault: Callable[[str, GanrunError], None] | None = None) -> None:
         self._frame = frame
         self._on_fault = on_fault
         self.has_failed = False
-        """Whether its scores of this evaluation are lost; nothing more is done for it then."""
+        """Whether its scores of this evaluation are lost; it is then skipped."""
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """A block of work for the metric. Its fault ends the block, and is raised only where it ends a run."""
+        """A block of work for the metric. A fault ends the block, and is raised only if it ends the run."""
         try:
             with self._frame(what):
                 yield
@@ -110,7 +110,7 @@ class SharedEvaluation(Evaluation):
         self._passes: dict[str, _Pass] = {}
         """By the source's name."""
         self._work = Work(partial(called, "the evaluation"))
-        """The metric that is at work."""
+        """The metric that is being served."""
 
     @contextmanager
     def at_work(self, work: Work, doing: str) -> Iterator[None]:
@@ -182,7 +182,7 @@ class SharedEvaluation(Evaluation):
 
 
 def frame_by_place(place: int, doing: str) -> called:
-    """The frame of a metric of which only its place among the others is known."""
+    """The frame of a metric that is known only by its place in the recipe."""
     return called(f"metric.{place}", doing)
 
 
@@ -200,14 +200,14 @@ def measured(
         metrics: In the order of the recipe.
         evaluation: The evaluation.
         frames: `frames(place, doing)` is the frame of calls into the metric at that place.
-        on_fault: Hears of a metric that fails; its scores are missing then, and the others are measured. Several ranks
-            serve all metrics together, so there, and where nobody listens, the fault is raised.
+        on_fault: Called if a metric fails; its scores are then missing, and the others are measured. Several ranks
+            serve all metrics together, so there, and without `on_fault`, the fault is raised.
 
     Raises:
         PreflightError: if a metric, named by its place, asks for more samples than there are.
         NonFiniteError: if samples, reconstructions or an extractor's outputs are NaN or infinite; those of an extractor
             are a fault of the metric.
-        ContractError: if a metric fails, gives something else than scores, or two scores have the same name.
+        ContractError: if a metric fails or returns anything but scores, or two scores have the same name.
     """
     heard = on_fault if evaluation.at.total == 1 else None
     works = [Work(partial(frames, place), heard and partial(heard, place)) for place in range(len(metrics))]
@@ -253,16 +253,16 @@ def _with_number(score: Score) -> Score:
     """The score with its value as a float; metrics may give any type of number.
 
     Raises:
-        ContractError: if the value is no number.
+        ContractError: if the value is not a number.
     """
     try:
         return dataclasses.replace(score, value=float(score.value))
     except (TypeError, ValueError, OverflowError) as error:
-        raise ContractError(f"the score {score.name} is no number: {error}") from error
+        raise ContractError(f"the score {score.name} is not a number: {error}") from error
 
 
 def _of_run(error: GanrunError) -> GanrunError:
-    """The error as one that ends a run, whichever metric meets it."""
+    """The error as one that ends a run, regardless of the metric."""
     error.ends_run = True
     return error
 
@@ -296,8 +296,8 @@ class _Pass:
     def run(self, on_progress: OnProgress, at: Ranks) -> None:
         """Serve every request with every batch.
 
-        Of several ranks, each makes every batch whose turn is its own, and the first one collects their outputs in
-        order: what it collects is what one process collects. A request whose metric has failed is left out.
+        Several ranks share the batches in turn, and the first one collects their outputs in order: the same outputs as
+        in a single process. A request whose metric has failed is left out.
         """
         total = max((request.count for request in self._open()), default=0)
         batches = iter(self.source.batches(total, at))
@@ -312,7 +312,7 @@ class _Pass:
         return [request for request in self.requests if not request.work.has_failed]
 
     def _served(self, batches: Iterator[Rows]) -> _Served:
-        """What each request gets of the next batch."""
+        """Each request's rows of the next batch."""
         rows = self._next(batches)
         if rows is None:
             return []
@@ -382,7 +382,7 @@ class _Features:
             return found[ranks[seen] < request.count]
 
     def _check(self, found: Tensor, extractor: Extractor, name: str) -> None:
-        """Refuse features that are not finite: a metric would make a number of them all the same."""
+        """Refuse features that are not finite: a metric might still compute a number from them."""
         if (extractor.key, name) in self._checked:
             return
         if not bool(found.isfinite().all()):

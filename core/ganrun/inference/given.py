@@ -20,15 +20,15 @@ from ganrun.inference.sources import fixed_order, rows_of
 class GivenRecords:
     """Fills the given factors of latents from a data set, in an order that is the same in every run.
 
-    Whoever draws latents for samples passes them through `fill`, with the number of the first sample; sample i then has
-    the record of rank i. `rows` reads the same records, to show a source beside what was made of it and its target:
+    Code that draws latents for samples passes them through `fill`, with the number of the first sample; sample i then
+    has the record of rank i. `rows` reads the same records, to show a source beside its sample and its target:
 
         latents = given.fill(loss.latents(256, device), start=512)
         sources, targets = given.rows("source", 512, 256), given.rows("images", 512, 256)
 
-    The records are those of the test split, or of the train split where there is no other, in the order of the ranks by
-    which metrics choose real images: the first `count` of them are those that `collect_real(…, count=count)` reads.
-    After the last record the first follows. Without given factors, nothing is read.
+    The records are those of the test split, or of the train split if there is no test split, in the order of the ranks
+    by which metrics choose real images: the first `count` of them are those that `collect_real(…, count=count)` reads.
+    The records repeat cyclically. Without given factors, nothing is read.
 
     Args:
         data: Prepared, and checked against its spec.
@@ -63,7 +63,7 @@ class GivenRecords:
 
     @property
     def count(self) -> int:
-        """Number of records; after the last one the first follows."""
+        """Number of records; they repeat cyclically."""
         return max(len(self._split.beside[name]) for name in self.names)
 
     @cached_property
@@ -82,7 +82,7 @@ class GivenRecords:
 
 
 def given_split(data: Data) -> tuple[str, Split]:
-    """The split whose records samples are made of, with its name: test, or train where there is no other.
+    """The split whose records samples are made from, with its name: test, or train if there is no test split.
 
     Args:
         data: Prepared.

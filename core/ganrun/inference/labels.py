@@ -1,4 +1,4 @@
-"""Classes by their names."""
+"""Finds classes by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LISTED = 10
 
 
 def label_named(text: str, class_names: Sequence[str]) -> int:
-    """The number of the class that a user calls `text`: by its name, or by its number where no class has that name.
+    """The number of the class that a user calls `text`: by its name, or by its number if no class has that name.
 
     A class whose name is another one's number, as of folders "1", "10", "2", is found by its name, with a warning.
 
@@ -31,7 +31,7 @@ def label_named(text: str, class_names: Sequence[str]) -> int:
     if len(found) > 1:
         raise RequestError(f'{len(found)} classes are called "{text}"; say the number of one: {_listed(found)}')
     if found and number is not None and number != found[0]:
-        log.warning('"%s" is taken for the name of class %d, and not for the number of a class', text, found[0])
+        log.warning('"%s" is read as the name of class %d, not as the number of a class', text, found[0])
     if found or number is not None:
         return found[0] if found else number or 0
     if not class_names:

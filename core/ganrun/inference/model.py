@@ -39,7 +39,7 @@ class Model:
     """The networks of a loss, for scores and pictures.
 
     No method advances the caller's random stream, or changes the mode of a network. None computes gradients, except
-    `decode` where it is asked to. All compute in exact float32, even where the process allows TF32.
+    `decode` on request. All compute in exact float32, even where the process allows TF32.
 
     Args:
         spec: What the networks were built for.
@@ -76,7 +76,7 @@ class Model:
         self._frame = frame
 
     def with_sampling(self, **changes: Any) -> Model:
-        """The same networks, whose samples are made in another way: `model.with_sampling(psi=0.5)`.
+        """The same networks with other sampling settings: `model.with_sampling(psi=0.5)`.
 
         Args:
             changes: Settings of the recipe's table `[sampling]`; all others stay.
@@ -107,7 +107,8 @@ class Model:
     # ── Samples ───────────────────────────────────────────────────────────────────────────────────────
 
     def sample(self, count: int, *, seed: int | None = None, label: int | None = None) -> Tensor:
-        """`count` samples in [-1, 1]: `(count, *sample_shape)`. Fewer samples are the first of more.
+        """`count` samples in [-1, 1]: `(count, *sample_shape)`. A smaller count gives the first samples of a larger
+        one.
 
         Args:
             count: Number of samples.
@@ -181,7 +182,7 @@ class Model:
         return with_given(self.unfilled_latents(count), self.spec, records)
 
     def with_class(self, latents: Tensor, label: int) -> Tensor:
-        """A copy of these latents, all of class `label`.
+        """A copy of these latents with class `label`.
 
         Raises:
             IncompatibleError: if the model has no such class.
@@ -270,8 +271,8 @@ class Model:
             name: One of `spec.readings`, such as `encodings`.
             images: `(count, *sample_shape)` in [-1, 1].
             labels: int64 `(count,)`, if the reading needs them.
-            beside: The data's further fields by name, in [-1, 1], if the reading needs them or latents hold them. Of a
-                loss for unpaired data, an image has no fields of its own; without them, its latents hold no record.
+            beside: The data's further fields by name, in [-1, 1], if the reading needs them or latents hold them. With
+                a loss for unpaired data, an image has no fields; its latents then hold no record.
             batch: The number of the batch, if there are several: in each, a reading draws other random numbers.
 
         Raises:
@@ -348,7 +349,8 @@ class Model:
 
     @contextmanager
     def _evaluation_mode(self, *, gradients: bool = False) -> Iterator[None]:
-        """Evaluation mode, and gradients for inputs at most; afterwards, each network is as it was."""
+        """A block in evaluation mode, with gradients at most for inputs; afterwards, each network is in its former
+        mode."""
         training = [module for module in self.networks.values() if module.training]
         weights = [weight for module in self.networks.values() for weight in module.parameters() if gradients]
         trained = [weight for weight in weights if weight.requires_grad]

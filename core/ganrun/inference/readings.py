@@ -1,4 +1,4 @@
-"""Readings of real records: what a loss says of them, checked."""
+"""Readings of real records, computed by a loss and checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def checked_rows(found: Any, reading: str, count: int) -> Tensor:
         count: Number of records.
 
     Raises:
-        ContractError: if it is no tensor, has another number of rows, or holds NaN.
+        ContractError: if it is not a tensor, has the wrong number of rows, or holds NaN.
     """
     if not isinstance(found, Tensor):
         raise ContractError(f"{reading} returned {type(found).__name__} where a tensor was expected")

@@ -19,7 +19,7 @@ from ganrun.inference.sources import ALONE, SAMPLES_PER_BATCH, Rows, Source, as_
 
 
 class SampleRows(Rows):
-    """Samples `(batch, …)` in the data set's format, with what else there is of them."""
+    """Samples `(batch, …)` in the data set's format, with their other outputs."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class SampleRows(Rows):
 
     @cached_property
     def targets(self) -> Tensor:
-        """What the samples should be, in the format of the samples: the images of the records that they are made of."""
+        """The targets of the samples, in the same format: the images of the records that they are made from."""
         return required(self._read_targets, "targets")()
 
     @property
@@ -53,8 +53,8 @@ class SampleRows(Rows):
 class GeneratedSamples(Source):
     """The samples of a model. Fixed seeds make sample i of the same weights the same in every evaluation.
 
-    Where latents hold records, sample i has the record of rank i. Where they hold nothing else, there are as many
-    samples as records: one made of the same record once more would be the same.
+    If latents hold records, sample i has the record of rank i. If they hold nothing else, there are as many samples as
+    records: repeating a record would repeat its sample.
 
     Args:
         draw: `draw(count, start)` returns `count` new latents from the current random stream, and their samples in
@@ -81,7 +81,7 @@ class GeneratedSamples(Source):
 
     @property
     def available(self) -> int | None:
-        """The number of records, if latents hold nothing else; of data that is not there, nothing is known."""
+        """The number of records, if latents hold nothing else; unknown if the data is absent."""
         is_one_each = self.given is not None and len(self.spec.given) == len(self.spec.factors)
         return (self.given.count or None) if self.given and is_one_each else None
 
@@ -128,16 +128,15 @@ def seeded_batches(
     seed: int,
     at: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream.
-
-    Scores and `Model.sample` both draw here, so that both have the same samples.
+    """Whole batches of latents and samples, at least `count` rows, each batch drawn from its own random stream. Scores
+    and `Model.sample` both use this function, so they get the same samples.
 
     Args:
         draw: As in `GeneratedSamples`.
         count: Number of samples needed.
         device: Where the model computes.
         seed: With the number of the batch, decides its samples.
-        at: Of several processes, each draws every batch whose turn is its own.
+        at: Several processes draw batches in turn.
     """
     for number in range(at.number, ceil(count / SAMPLES_PER_BATCH), at.total):
         with isolated_random(device, derived_seed(seed, "evaluation", number)):

@@ -33,7 +33,7 @@ SAMPLES_PER_BATCH = 256
 
 
 IMAGE_OUTPUTS = ("images", "labels")
-"""What there is of every data set's records; a field must have another name."""
+"""Outputs that every data set has; a field must have another name."""
 
 
 class NonFiniteRowsError(NonFiniteError):
@@ -102,15 +102,14 @@ class Source(ABC):
 
     @abstractmethod
     def batches(self, count: int, at: Ranks = ALONE) -> Iterator[Rows]:
-        """The rows of rank below `count`, in batches of `SAMPLES_PER_BATCH`; of several processes, each gets every
-        batch whose turn is its own."""
+        """The rows of rank below `count`, in batches of `SAMPLES_PER_BATCH`; several processes get batches in turn."""
 
 
 # ── Real images ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class RealRows(Rows):
-    """Real records of a split; what is read of them is computed when first read.
+    """Real records of a split; their outputs are computed when first read.
 
     Args:
         ranks: As in `Rows`.
@@ -119,7 +118,7 @@ class RealRows(Rows):
         device: Of the outputs.
         model: Reads the records; None where there is no model.
         spec: The facts of the data.
-        number: That of the batch.
+        number: The batch's number.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class RealRows(Rows):
         return as_data(made, self._spec, name) if name == "reconstructions" else made
 
     def _field(self, name: str) -> Tensor:
-        """A field as the split holds it. Of unpaired data, which may have fewer of it, the first follows the last."""
+        """A field as the split holds it. Unpaired data may have fewer rows of it; they then repeat cyclically."""
         field = required(self._split.beside.get(name), name)
         return rows_of(field, self._places % len(field)).to(self._device)
 
@@ -254,7 +253,7 @@ def chosen_batches(available: int, source: str, count: int) -> Iterator[tuple[np
     """The indices of `count` of the available images, in order, batch by batch; and the rank of each.
 
     Ranks are a fixed random permutation, the same in every run, and the choice is the images of rank below `count`. So
-    data that is sorted by class gives images of all classes, and a smaller choice is a subset of a larger one.
+    data that is sorted by class yields images of all classes, and a smaller choice is a subset of a larger one.
     """
     ranks = np.argsort(fixed_order(available, source))
     chosen = np.flatnonzero(ranks < count)

@@ -25,11 +25,12 @@ def tiled(
     scale: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """What `make` makes of pictures, of which it sees tiles of one size: `(count, channels', height', width')`, on the
-    CPU, with sides that are `scale` times those of the pictures.
+    """Applies `make` to pictures, tile by tile: `(count, channels', height', width')`, on the CPU, with sides that are
+    `scale` times those of the pictures.
 
     Where tiles overlap, their results are averaged, each with a weight that falls linearly towards its edges. Pictures
-    smaller than a tile are continued by their outermost pixels, and cut again. A picture as large as a tile is one.
+    smaller than a tile are padded with their edge pixels, and the result is cropped. A picture as large as a tile is a
+    single tile.
 
     Args:
         make: Tiles `(n, channels, *side)` to `(n, channels', scale · height, scale · width)`.
@@ -59,7 +60,7 @@ def tiled(
 
 
 def starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin that cover a length, evenly spaced, with as few of them as overlap enough."""
+    """The offsets of evenly spaced tiles that cover a length: the fewest with sufficient overlap."""
     step = max(1, tile - tile // OVERLAP)
     last = ceil((length - tile) / step)
     return [round(number * (length - tile) / max(1, last)) for number in range(last + 1)]

@@ -43,13 +43,13 @@ def source_shape(spec: ModelSpec) -> tuple[int, int, int]:
     """
     names = given_names(spec)
     if names not in ((SOURCE,), (SOURCE, MASK)) or len(names) != len(spec.factors):
-        raise IncompatibleError("the model makes its samples of latents, not of pictures; see ganrun sample")
+        raise IncompatibleError("the model makes its samples from latents, not from pictures; see ganrun sample")
     channels, height, width = spec.fields[SOURCE]
     return channels, height, width
 
 
 def takes_masks(spec: ModelSpec) -> bool:
-    """Whether it is also told which pixels are missing."""
+    """Whether it also takes a mask of missing pixels."""
     return MASK in given_names(spec)
 
 
@@ -76,9 +76,9 @@ def _masks(spec: ModelSpec, pictures: Tensor, masks: Tensor | None) -> list[Tens
 
 
 def _scale(spec: ModelSpec) -> int:
-    """How many times as large as its source an image is."""
+    """The scale factor from a source to its image."""
     (_, height, width), (_, low, narrow) = spec.image_shape, source_shape(spec)
     scale = max(1, height // low)
     if (scale * low, scale * narrow) != (height, width):
-        raise IncompatibleError(f"the model makes {height}×{width} of {low}×{narrow} pixels, which is no whole factor")
+        raise IncompatibleError(f"the model makes {height}×{width} of {low}×{narrow} pixels, not an integer factor")
     return scale

@@ -136,7 +136,7 @@ class ComponentReader:
         settings: Settings | None,
         written: Mapping[str, Any] | None,
     ) -> dict[str, ComponentConfig]:
-        """The components that its settings name: by a name alone, or by a table that says `use`.
+        """The components that its settings name: by name, or by a table with `use`.
 
         A default that several plugins offer is that of the component's own plugin or package, else ganrun's.
         """
@@ -144,19 +144,19 @@ class ComponentReader:
         for name, kind in found.cls.parts.items():
             wanted = table.get(name) if settings is None else getattr(settings, name)
             part = {"use": wanted} if isinstance(wanted, str) else wanted
-            if isinstance(part, dict):  # anything else is a fault of the settings
+            if isinstance(part, dict):  # anything else is reported as a fault of the settings
                 is_inherited = written is not None and name not in written
                 usual = () if name in table else (found.plugin.name, found.plugin.package, PROJECT)
                 parts[name] = self.from_table((*key, name), kind, part, {} if is_inherited else None, usual)
         return {name: part for name, part in parts.items() if part is not None}
 
     def _start(self, key: Key, table: Mapping[str, Any]) -> str | None:
-        """The value of `from`, absolute where it is a path; None where `--set` has put another network there."""
+        """The value of `from`, absolute if it is a path; None if `--set` has replaced the network."""
         start, overrides = table.get("from"), self.tables.source.overrides
         if start is None:
             return None
         if not isinstance(start, str) or not start.strip():
-            text = f"{header(key)} from = {shown(start)}: say a run, a checkpoint or an exported folder"
+            text = f"{header(key)} from = {shown(start)}: name a run, a checkpoint or an exported folder"
             self.tables.fault((*key, "from"), text)
             return None
         if (*key, "use") in overrides and (*key, "from") not in overrides:
@@ -166,7 +166,7 @@ class ComponentReader:
         return path if os.path.lexists(path) else start
 
     def _fitting(self, key: Key, found: RegisteredComponent, table: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that a component which `--set` put in another's place has in common with that one."""
+        """The settings that a component chosen by `--set` shares with the one that it replaces."""
         try:
             parse_settings(found.cls.Settings, table)
             unfit = set()

@@ -13,7 +13,7 @@ from ganrun.contracts.settings import Settings
 
 
 class TrainSettings(Settings):
-    """How long and in what manner to train."""
+    """How to train, and for how long."""
 
     steps: int = Field(ge=1)
     """Steps of the run; a step is one pass through the loss's phases (for a GAN: one generator update)."""
@@ -25,41 +25,42 @@ class TrainSettings(Settings):
     """Decides every random number: weights, order of the data, latents, samples."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; auto takes the best there is."""
+    """auto, cpu, cuda, cuda:1 or mps; auto takes the best available."""
 
     precision: Literal["auto", "f32", "tf32", "bf16"] = "f32"
     """Arithmetic inside the networks. f32 is float32 on every device. tf32 lets an NVIDIA GPU round the factors of
     convolutions and matrix products to 10 bits. bf16 is bfloat16, with losses in f32. auto is bf16 on a GPU that has
-    it, and f32 elsewhere. Samples and scores are f32 in any case."""
+    it, and f32 elsewhere. Samples and scores are always f32."""
 
     compile: bool = False
     """Whether networks are compiled by torch.compile in the phases that differentiate once. It takes some minutes at
-    the start, and pays on a GPU. A network that cannot be compiled is executed as it is, and a line says why."""
+    the start, and is worthwhile on a GPU. A network that cannot be compiled runs uncompiled, and a log line says
+    why."""
 
     graphs: bool = True
-    """Whether, on one CUDA GPU, each phase is captured as a graph and launched at once, which is much faster. What
-    cannot be captured is executed as it is, and a line says why."""
+    """Whether, on a single CUDA GPU, each phase is captured as a graph and launched at once, which is much faster. A
+    phase that cannot be captured runs as usual, and a log line says why."""
 
     accumulate: int = Field(1, ge=1)
-    """Parts that a batch is taken in, to save memory; must divide batch_size. Batch norm, and anything else that looks
-    across a batch, then sees each part by itself and not the whole batch."""
+    """Parts into which a batch is split, to save memory; must divide batch_size. Batch norm, and anything else that
+    looks across a batch, then sees each part separately, not the whole batch."""
 
     repeat: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Updates per step, by slot of the loss, each on a new batch: { discriminator = 5 }. Unless given, what the loss
-    says, which is mostly 1."""
+    """Updates per step, by slot of the loss, each on a new batch: { discriminator = 5 }. Default: the loss's own, which
+    is mostly 1."""
 
     horizontal_flip: bool = False
     """Whether real images are mirrored at random."""
 
     jitter: int | None = Field(None, ge=1, le=1024)
-    """Pixels by which real images are enlarged, before a part of their own size is cut out at random: 30 is pix2pix's
-    286 → 256. The images of a record are enlarged and cut alike. Scores are of records as they are."""
+    """Pixels by which real images are enlarged before a random crop of the original size: 30 is pix2pix's 286 → 256.
+    All images of a record get the same crop. Scores use unchanged records."""
 
     share: float = Field(1.0, gt=0, le=1)
-    """Share of the train split that is trained on, the same of every class. Metrics compare with all of the split."""
+    """Share of the train split to train on, equal for every class. Metrics compare with the whole split."""
 
     share_seed: int = Field(0, ge=0)
-    """Decides which records that share is, and nothing else. A smaller share is a part of a larger one."""
+    """Decides which records belong to that share, and nothing else. A smaller share is a subset of a larger one."""
 
     log_every_steps: int = Field(50, ge=1)
     """Steps between two lines of metrics.jsonl."""
@@ -68,8 +69,8 @@ class TrainSettings(Settings):
     """Steps between two evaluations; unless given, only after the last step."""
 
     limit_seconds: float | None = Field(None, gt=0)
-    """Seconds after which this start of the run ends as after a signal: with a checkpoint, and with exit status 75. A
-    resumed run has them again, so an evaluation must take less."""
+    """Seconds after which this start of the run ends as after a signal: with a checkpoint, and with exit status 75. The
+    limit restarts when the run is resumed, so an evaluation must take less."""
 
     @field_validator("device")
     @classmethod
@@ -83,17 +84,17 @@ class EmaSettings(Settings):
     """The moving average of the weights that are scored and shown; `ema = false` turns it off."""
 
     decay: Scheduled = Field(Scheduled(start=0.999), ge=0, lt=1)
-    """Share of the old average that survives a step; reached gradually over the first steps."""
+    """Weight of the old average in each update; reached gradually over the first steps."""
 
     half_life: Scheduled | None = None
-    """Instead of decay: steps after which half of an old average survives, ≥ 0, from the first step on. A schedule
-    from 0 makes a gradual start."""
+    """Instead of decay: half-life of the average in steps, ≥ 0, from the first step on. A schedule from 0 makes a
+    gradual start."""
 
     @model_validator(mode="before")
     @classmethod
     def _says_one_of_two(cls, table: Any) -> Any:
         if isinstance(table, Mapping) and {"decay", "half_life"} <= table.keys():
-            raise ValueError("say decay or half_life, not both")
+            raise ValueError("set decay or half_life, not both")
         return table
 
     @field_validator("half_life")
@@ -110,14 +111,13 @@ class EmaSettings(Settings):
 
     @property
     def text(self) -> float | str:
-        """The decay, or a text such as `half-life 500 steps`, or of a schedule `half-life linear 0 → 500 steps`."""
+        """The decay, or a text such as `half-life 500 steps`; for a schedule, `half-life linear 0 → 500 steps`."""
         return self.decay.text if self.half_life is None else f"half-life {self.half_life.text} steps"
 
 
 class StageSettings(Settings):
-    """A part of the run with another batch size or learning rate, or reset optimizers, as progressive growing has it.
-
-    Stages follow each other in the recipe. Each changes what it says, and all else stays as before it.
+    """A part of the run with another batch size or learning rate, or reset optimizers, as in progressive growing.
+    Stages are listed in order. Each changes only the settings that it contains.
     """
 
     start: int = Field(alias="from", ge=1)
@@ -130,18 +130,18 @@ class StageSettings(Settings):
     """Learning rate of every optimizer, before its schedule."""
 
     reset_optimizers: bool | None = None
-    """Whether every optimizer forgets its running means when the stage begins, as progressive growing's do when a new
-    resolution begins. Off unless given."""
+    """Whether every optimizer resets its running means when the stage begins, as in progressive growing at each new
+    resolution. Off by default."""
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if self.batch_size is None and self.lr is None and not self.reset_optimizers:
-            raise ValueError("a stage says batch_size, lr or reset_optimizers = true")
+            raise ValueError("a stage must set batch_size, lr or reset_optimizers = true")
         return self
 
 
 class Stage(NamedTuple):
-    """What holds at a step."""
+    """The settings in force at a step."""
 
     batch_size: int
     """Images per update."""

@@ -31,7 +31,7 @@ class Owner:
     """Its settings that are paths of this machine."""
 
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By settings that name other components, the names that there are."""
+    """The available names, by the settings that name other components."""
 
 
 def setting_faults(
@@ -47,7 +47,7 @@ def setting_faults(
         owner: The owner of the settings.
     """
     found: dict[Key, list[ErrorDetails]] = {}
-    for fault in error.errors():  # each member of a union adds one, with its own name at the end of the place
+    for fault in error.errors():  # each member of a union adds one fault, with its own name at the end of the path
         place = fault["loc"] if fault["type"] == "missing" else _within(table, fault["loc"])
         found.setdefault(place, []).append(fault)
     for place, faults in found.items():
@@ -55,7 +55,7 @@ def setting_faults(
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it, cut where it is long."""
+    """A value as a message shows it, truncated if long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
@@ -91,7 +91,7 @@ def _text(key: Key, place: Key, faults: list[ErrorDetails], names: list[str], ow
 
 
 def _override(key: Key, path: str, owner: Owner) -> str:
-    """How to say a path of this machine, which the recipe of an exported model leaves out."""
+    """A hint for a missing path of this machine, which the recipe of an exported model leaves out."""
     return f"; say where it is: --set {'.'.join(map(str, key))}.{path}=…" if path in owner.paths else ""
 
 

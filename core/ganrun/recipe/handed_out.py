@@ -1,4 +1,5 @@
-"""A run's recipe as it is handed out with the trained model: without what belongs to the machine that trained it."""
+"""A run's recipe in the form that is shared with the trained model: without anything specific to the training
+machine."""
 
 from __future__ import annotations
 
@@ -26,11 +27,11 @@ from ganrun.recipe.tables import Tables
 def handed_out(path: Path, registry: Registry, made_with: MadeWith) -> str:
     """The text of a run's own recipe without the paths of that machine, the addresses of its services, and `from`.
 
-    Of a path without which the loss or a network has no valid settings, the last component stays. The file is not read
-    where a model is loaded: its weights are in the folder.
+    If the loss or a network requires a path, its last component is kept. Loading a model does not read that file: its
+    weights are in the folder.
 
-    The recipe's comment stays, which is its author's text. Nothing holds a password or token, as a recipe of ganrun
-    0.1.0 may.
+    The recipe's leading comment, its author's text, is kept. Passwords and tokens, which a recipe of ganrun 0.1.0 may
+    contain, are removed.
 
     Args:
         path: The recipe.
@@ -39,19 +40,19 @@ def handed_out(path: Path, registry: Registry, made_with: MadeWith) -> str:
 
     Raises:
         RequestError: if the file cannot be read.
-        RecipeError: if it is no TOML.
+        RecipeError: if it is not TOML.
     """
     source = read_source(path)
     reader = ComponentReader(Tables(source), registry, made_with)
     for key, kind, use in named_tables(reader):
         _strip(reader, _at(source.tables, key), kind, use)
-    name = {"name": source.tables["name"]} if "name" in source.tables else {}  # which may look like a path
+    name = {"name": source.tables["name"]} if "name" in source.tables else {}  # it may look like a path
     tables = _without_secrets({**name, **without_local_paths(source.tables)})
     return f"{without_secrets(source.preamble)}\n{tomli_w.dumps(tables)}".lstrip()
 
 
 def _strip(reader: ComponentReader, table: dict[str, Any], kind: str, use: object) -> None:
-    """Remove from a component's table what the types of its settings mark, in its parts too."""
+    """Remove settings of marked types from a component's table, and from its parts."""
     found = reader.named(kind, use)
     if found is None:
         return

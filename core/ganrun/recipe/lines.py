@@ -1,4 +1,4 @@
-"""Where keys stand in a TOML text: found in one pass over its tokens, in a time that is linear in its length."""
+"""Finds the lines of keys in a TOML text: in one pass over its tokens, in linear time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Token(NamedTuple):
 
     @property
     def is_sign(self) -> bool:
-        """Whether it is no name or value; a string is longer than a sign."""
+        """Whether it is punctuation; a string is longer than that."""
         return self.text in {"[", "]", "{", "}", ",", "=", "."}
 
     @property
@@ -40,8 +40,8 @@ class _Token(NamedTuple):
 
 
 def key_lines(text: str) -> dict[Key, int]:
-    """The line on which each key of a text stands first: of a statement of several lines the first, of an entry of an
-    array the entry's own.
+    """The line on which each key first occurs: for a statement of several lines the first, for an array entry the
+    entry's own.
 
     Args:
         text: Valid TOML, with `\\n` between its lines.
@@ -61,7 +61,7 @@ def too_deep(text: str, most: int) -> int | None:
     """The line of the first key with more parts than `most`, or of a value nested deeper; None if there is none.
 
     Args:
-        text: Any, which need not be TOML. Parsers take a time that is quadratic in the number of a key's parts.
+        text: Any text, not necessarily TOML. Parsers take time quadratic in the number of a key's parts.
         most: Parts, and levels.
     """
     levels = parts = 0

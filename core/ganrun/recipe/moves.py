@@ -1,4 +1,4 @@
-"""Settings that earlier versions had elsewhere: moved to the place that took them over."""
+"""Moves settings of earlier versions to their new place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Move(NamedTuple):
     value: Any
 
     is_said: bool
-    """Whether the recipe has a value at the new place, which counts."""
+    """Whether the recipe also has a value at the new place, which takes precedence."""
 
     def __str__(self) -> str:
         """`[loss] n_critic is now [train] repeat = { discriminator = 5 }`."""
@@ -30,7 +30,7 @@ class Move(NamedTuple):
         for part in reversed(self.new[2:]):
             text = f"{{ {part} = {text} }}"
         spelled = f"{header(self.new[:1])} {self.new[1]} = {text}"
-        said = ", and the recipe says that too, so it is left out" if self.is_said else ""
+        said = ", and the recipe sets that too, so it is left out" if self.is_said else ""
         return f"{header(self.old[:-1])} {self.old[-1]} is now {spelled}{said}"
 
 
@@ -60,7 +60,7 @@ def _at(tables: Any, key: Key) -> Any:
 
 
 def _lay(tables: dict[str, Any], place: Key, value: Any) -> bool:
-    """Set the value unless there is one; a table on the way that is none is left to the reader, as a fault."""
+    """Set the value unless there is one; the reader reports intermediate values that are not tables."""
     table: Any = tables
     for part in place[:-1]:
         table = table.setdefault(part, {})

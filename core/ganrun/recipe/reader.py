@@ -70,7 +70,7 @@ ENGINE_KEYS = (
 def load_recipe(
     path: Path, registry: Registry, overrides: Sequence[str] = (), made_with: MadeWith | None = None
 ) -> Recipe:
-    """Read a recipe, lay the overrides over it, and validate it against the installed components.
+    """Read a recipe, apply the overrides, and validate it against the installed components.
 
     Args:
         path: The file.
@@ -91,7 +91,7 @@ def load_recipe(
 
 
 def load_component_config(kind: str, use: str, registry: Registry, overrides: Sequence[str] = ()) -> ComponentConfig:
-    """A component by itself, outside any recipe; each override is `setting=value`.
+    """A single component, outside any recipe; each override is `setting=value`.
 
     Raises:
         RequestError: if there is no such component, or an override is malformed.
@@ -131,13 +131,13 @@ def load_evaluation_config(
     _moves(reader)
     data, metrics = reader.read(("data",), "data"), read_metrics(reader)
     reader.tables.check()
-    assert data, "what is missing is a fault"
+    assert data, "missing tables are reported as faults"
     _warn_of_other_versions(reader)
     return EvaluationConfig(source=source, data=data, metrics=metrics)
 
 
 def load_metrics_config(registry: Registry, overrides: Sequence[str]) -> MetricsConfig:
-    """Metrics by themselves, outside any recipe: `metric=[{ use = "fid" }]`, `metric.0.samples=500`.
+    """Only metrics, outside any recipe: `metric=[{ use = "fid" }]`, `metric.0.samples=500`.
 
     Raises:
         RequestError: if an override is malformed.
@@ -152,7 +152,7 @@ def load_metrics_config(registry: Registry, overrides: Sequence[str]) -> Metrics
 def load_model_config(
     path: Path, registry: Registry, overrides: Sequence[str] = (), made_with: MadeWith | None = None
 ) -> ModelConfig:
-    """The loss, the networks and the sampling of a recipe; the rest of it may name what is not installed here.
+    """The loss, the networks and the sampling of a recipe; the rest may name components that are not installed here.
 
     Args:
         path: The file.
@@ -169,7 +169,7 @@ def load_model_config(
     loss = reader.read(("loss",), "loss")
     networks, sampling = read_networks(reader, read_slots(reader) or {}), _sampling(reader)
     reader.tables.check()
-    assert loss, "what is missing is a fault"
+    assert loss, "missing tables are reported as faults"
     _warn_of_other_versions(reader)
     return ModelConfig(source=reader.tables.source, loss=loss, networks=networks, sampling=sampling)
 
@@ -192,7 +192,7 @@ def _recipe(reader: ComponentReader) -> Recipe:
     _check_names(reader, slots)
     _check_train(reader, train, slots)
     tables.check()
-    assert train and data and loss, "what is missing is a fault"
+    assert train and data and loss, "missing tables are reported as faults"
     return Recipe(
         source=tables.source,
         name=name,
@@ -282,7 +282,7 @@ def _unmet(requirement: str) -> str | None:
     try:
         wanted = Requirement(requirement)
     except InvalidRequirement as error:
-        return f'"{requirement}" is no requirement such as "ganrun-stylegan>=0.3": {str(error).splitlines()[0]}'
+        return f'"{requirement}" is not a requirement such as "ganrun-stylegan>=0.3": {str(error).splitlines()[0]}'
     try:
         installed = version(wanted.name)
     except PackageNotFoundError:
@@ -320,7 +320,7 @@ def _stages(reader: ComponentReader, train: TrainSettings | None) -> tuple[Stage
 
 
 def _stage_faults(stage: StageSettings, train: TrainSettings | None) -> Iterator[tuple[str, str]]:
-    """What does not go together with `[train]`, each with its key."""
+    """Conflicts with `[train]`, each with its key."""
     if train and stage.start >= train.steps:
         yield "from", f"from = {stage.start}: it never begins, since the run ends after {train.steps} steps"
     if train and stage.batch_size and stage.batch_size % train.accumulate:

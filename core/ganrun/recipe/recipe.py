@@ -34,12 +34,12 @@ class ComponentConfig:
     parts: Mapping[str, ComponentConfig] = field(default_factory=dict)
     """The components that its settings name, by the names of those settings: a metric's extractor, for instance."""
     start: str | None = None
-    """Of a network, `from`: a run, a checkpoint or an exported folder, whose weights in the same slot it starts from.
-    A relative path is relative to the working directory."""
+    """A network's `from`: a run, a checkpoint or an exported folder, from whose weights in the same slot it starts. A
+    relative path is relative to the working directory."""
 
     @property
     def use(self) -> str:
-        """Its name, as people say it; whose it is, `registered` says."""
+        """Its unqualified name; `registered` tells which plugin provides it."""
         return self.registered.name
 
     def build(self, *arguments: Any, **parts: Any) -> Any:
@@ -47,11 +47,11 @@ class ComponentConfig:
         return self.registered.cls(self.settings, *arguments, **parts)
 
     def build_with_parts(self) -> Any:
-        """Build a component that gets its parts by the names of their settings, as data does."""
+        """Build a component that takes its parts as keyword arguments, as data does."""
         return self.build(**{name: part.build_with_parts() for name, part in self.parts.items()})
 
     def is_like(self, other: ComponentConfig) -> bool:
-        """Whether both are the same component, of the same parts; settings that name no scores may differ."""
+        """Whether both are the same component with the same parts; settings that do not name scores may differ."""
         return self._named() == other._named()
 
     def _named(self) -> tuple[Any, ...]:
@@ -60,15 +60,15 @@ class ComponentConfig:
         return self.registered, parts, by
 
     def table(self) -> dict[str, Any]:
-        """The table with every default written out, and with the plugin's name, which stays clear whatever is installed
-        later."""
+        """The table with every default written out, and with the plugin's name, so that it stays unambiguous if other
+        plugins are installed later."""
         parts = {name: _shortest(part.table()) for name, part in self.parts.items()}  # instead of what was written
         return {**self._head(self.start), **dump_settings(self.settings), **parts}
 
     def completed(self, table: Any, made_with: MadeWith) -> Any:
         """A table that was stored earlier, perhaps by another version, with the defaults of today's settings.
 
-        Returned unchanged if it names another component, or holds settings that this one no longer takes.
+        Returned unchanged if it names another component, or holds settings that this one no longer has.
         """
         table = {"use": table} if isinstance(table, str) else table
         if not isinstance(table, dict) or not made_with.means(table.get("use"), self.registered):
@@ -84,7 +84,7 @@ class ComponentConfig:
         return {**self._head(table.get("from")), **dump_settings(settings), **parts}
 
     def without_paths(self, table: Any) -> Any:
-        """A table as of `table` or `completed` without paths of this machine, which say where and not what."""
+        """A table as from `table` or `completed` without paths of this machine, which are locations, not content."""
         if not isinstance(table, dict):
             return table
         parts = {name: _shortest(part.without_paths(table[name])) for name, part in self.parts.items() if name in table}
@@ -151,14 +151,14 @@ class TrainingConfig(ModelConfig):
     """In the order in which they begin."""
     ema: EmaSettings | None
     augmentation: ComponentConfig | None
-    """What stands before every slot that the loss marks as `augmented`."""
+    """Applied before every slot that the loss marks as `augmented`."""
     regularizers: tuple[ComponentConfig, ...]
     """Each for the slot that its settings name."""
     optimizers: dict[str, ComponentConfig]
     """By slot."""
 
     def stage_at(self, step: int) -> Stage:
-        """What the stages have made of batch size and learning rate at a step, counted from 0."""
+        """Batch size and learning rate after all stages up to a step, counted from 0."""
         if not self.stages:
             return Stage(self.train.batch_size, None)
         begun = [stage for stage in self.stages if stage.start <= step]
@@ -167,12 +167,12 @@ class TrainingConfig(ModelConfig):
         return Stage([self.train.batch_size, *sizes][-1], rates[-1] if rates else None)
 
     def resets_optimizers(self, step: int) -> bool:
-        """Whether a stage that begins at a step, counted from 0, has every optimiser forget its state."""
+        """Whether a stage that begins at a step, counted from 0, resets the state of every optimiser."""
         return any(stage.start == step and stage.reset_optimizers for stage in self.stages)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Of all stages: images per update."""
+        """Images per update, for every stage."""
         return tuple(self.stage_at(step).batch_size for step in (0, *(stage.start for stage in self.stages)))
 
     def deciding_components(self) -> Iterator[ComponentConfig]:
@@ -225,14 +225,14 @@ class TrainingConfig(ModelConfig):
         }
 
     def _moved(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The stored tables, with settings of earlier versions where they are now."""
+        """The stored tables, with settings of earlier versions moved to their new place."""
         tables = copy.deepcopy(dict(stored))
         for key, config in self._places().items():
             list(move_settings(tables, key, config.registered.cls.moved))
         return tables
 
     def _places(self) -> dict[Key, ComponentConfig]:
-        """The components of these tables, by where each stands."""
+        """The components of these tables, by their place."""
         return {
             ("data",): self.data,
             ("loss",): self.loss,
@@ -243,7 +243,7 @@ class TrainingConfig(ModelConfig):
         }
 
     def without_paths(self, tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Tables as of `tables` or `completed` without paths of this machine."""
+        """Tables as from `tables` or `completed` without paths of this machine."""
         found: Any = copy.deepcopy(dict(tables))
         for key, config in self._places().items():
             with suppress(KeyError, IndexError, TypeError):  # a stored recipe may have no such table

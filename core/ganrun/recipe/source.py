@@ -21,27 +21,27 @@ from ganrun.base.secrets import secret_in, without_secrets
 from ganrun.recipe.lines import Key, key_lines, too_deep
 
 MAX_DEPTH = 32
-"""Parts of a key: no setting is as deep, and code that goes through tables can rely on it."""
+"""Maximum parts of a key: more than any setting needs, and recursive code can rely on it."""
 
 LONGEST_BYTES = 300_000
-"""No recipe is as long."""
+"""Longer than any recipe."""
 
 LONGEST_INDEX = 9
-"""Digits of the number of an entry; Python does not read thousands of them."""
+"""Maximum digits of a list index; Python refuses to parse thousands."""
 
 LISTED_FAULTS = 20
-"""Nobody reads more at once."""
+"""More would not be read."""
 
 LONGEST_PLACE = 200
 """Characters of an override that are shown as the place of a fault."""
 
 LONGEST_LINE = 1_000
-"""Characters of a line in a message: a recipe may hold any text, of any length."""
+"""Maximum characters of a line in a message: a recipe may hold text of any length."""
 
 
 BACKSLASH = "; within double quotes, \\ starts an escape, so write a path with \\ in single quotes"
 
-NO_TEXT = "is no UTF-8 text, and a recipe is; if it is a path, rename the file or folder, or say a link to it" + (
+NO_TEXT = "is not UTF-8 text, as a recipe must be; if it is a path, rename the file or folder, or use a link to it" + (
     "" if sys.getfilesystemencoding() == "utf-8" else "; or it is UTF-8, and this locale is not: set PYTHONUTF8=1"
 )
 
@@ -56,7 +56,7 @@ class Source:
     overrides: dict[Key, str]
     """Places that `--set` changed, each with the text of its override."""
     moved: dict[Key, Key] = field(default_factory=dict)
-    """Places that got their value from another one, which the text has."""
+    """Places that took over their value from another place in the text."""
 
     def where(self, key: Key) -> str:
         """`recipes/wgan.toml:14`, or the `--set` that put the key there.
@@ -79,32 +79,32 @@ class Source:
 
     @cached_property
     def _shown(self) -> dict[Key, str]:
-        """The overrides as places of faults: a value of many keys may be the place of each."""
+        """The overrides as locations of faults: one value may be the location of many keys."""
         return {place: _set(override) for place, override in self.overrides.items()}
 
     def secrets_in_comments(self) -> Iterator[tuple[int, str]]:
-        """The lines that are comments and hold a password or token, each with which of them it is."""
+        """The comment lines that hold a password or token, each with the kind of secret."""
         for number, line in enumerate(self.text.split("\n"), 1):
             if line.lstrip().startswith("#") and (what := secret_in(line)) is not None:
                 yield number, what
 
     @property
     def preamble(self) -> str:
-        """The comment that the text begins with, which says what the recipe is."""
+        """The comment at the start of the text, which describes the recipe."""
         comment = takewhile(lambda line: line.startswith("#"), self.text.splitlines(keepends=True))
-        return "".join(line for line in comment if not line.startswith("#:"))  # which schema to complete from
+        return "".join(line for line in comment if not line.startswith("#:"))  # directive: the schema for completion
 
 
 def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
-    """Read and parse a recipe, and lay the overrides, each `key.path=value`, over it.
+    """Read and parse a recipe, and apply the overrides, each `key.path=value`.
 
     Raises:
         RequestError: if the file cannot be read or an override is malformed.
-        RecipeError: if the text is no TOML, or holds a date, a time or an integer beyond 64 bits.
+        RecipeError: if the text is not TOML, or holds a date, a time or an integer beyond 64 bits.
     """
     text = _read(path)
     if line := too_deep(text, MAX_DEPTH):
-        raise RecipeError([f"{path}:{line}: is nested too deep; a recipe has at most {MAX_DEPTH} tables in each other"])
+        raise RecipeError([f"{path}:{line}: is nested too deep; a recipe has at most {MAX_DEPTH} nested tables"])
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -113,7 +113,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
 
 
 def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text: str = "") -> Source:
-    """These tables with the overrides laid over them.
+    """These tables with the overrides applied.
 
     Raises:
         RequestError: if an override is malformed.
@@ -138,7 +138,7 @@ def laid_over(tables: dict[str, Any], overrides: Sequence[str], path: Path, text
 
 
 def listed(faults: Sequence[str]) -> list[str]:
-    """Faults as they are reported: the first ones, in lines of a readable length, and how many there are beyond."""
+    """Faults for a report: the first ones, in lines of readable length, and the number of the rest."""
     shown = ["\n".join(map(_shortened, fault.split("\n"))) for fault in faults[:LISTED_FAULTS]]
     return [*shown, *([f"and {len(faults) - LISTED_FAULTS:,} more faults"] if len(faults) > LISTED_FAULTS else [])]
 
@@ -148,7 +148,7 @@ def _shortened(line: str, longest: int = LONGEST_LINE) -> str:
 
 
 def _set(override: str) -> str:
-    """An override as the place of a fault, short enough to leave the reader time for the fault."""
+    """An override as the location of a fault, shortened."""
     return f"--set {_shortened(without_secrets(override[:LONGEST_BYTES]), LONGEST_PLACE)}"
 
 
@@ -189,10 +189,10 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: is a folder, not a recipe; to continue a run say: ganrun resume {path}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is no TOML") from None
+        raise RequestError(f"{path}:{line}: is not UTF-8 text, so it is not TOML") from None
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise RequestError(f"{path}: is longer than {LONGEST_BYTES // 1000} kB, so it is no recipe") from None
+            raise RequestError(f"{path}: is longer than {LONGEST_BYTES // 1000} kB, so it is not a recipe") from None
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
@@ -201,9 +201,9 @@ def _syntax_fault(path: Path, text: str, error: Exception) -> str:
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is not None:
         hint = BACKSLASH if "\\" in text.split("\n")[int(place[1]) - 1] else ""
-        return f"{path}:{place[1]}: is no valid TOML: {message[: place.start()]} (column {place[2]}){hint}"
+        return f"{path}:{place[1]}: is not valid TOML: {message[: place.start()]} (column {place[2]}){hint}"
     at_end = f":{len(text.splitlines())}" if "(at end of document)" in message else ""
-    return f"{path}{at_end}: is no valid TOML: {message}"
+    return f"{path}{at_end}: is not valid TOML: {message}"
 
 
 def _lay(tables: dict[str, Any], key: Key, value: Any, override: str) -> Key:
@@ -238,7 +238,7 @@ def _lines_in(text: str) -> dict[Key, int]:
 
 
 def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
-    """TOML values that no setting takes, with the reason."""
+    """TOML values that no setting accepts, with the reason."""
     if isinstance(value, datetime.date | datetime.time):
         yield key, "is a date or time; no setting takes one"
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -253,7 +253,7 @@ def _unfit(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
 
 
 def _deepest(tables: dict[str, Any]) -> Key:
-    """The longest key; found without recursion, of which Python has a limit."""
+    """The longest key; found without recursion, which Python limits."""
     deepest: Key = ()
     level: list[tuple[Key, Any]] = [((), tables)]
     while level:

@@ -41,7 +41,7 @@ class Tables:
         self.faults.append(f"{self.source.where(key)}: {text}")
 
     def check(self) -> None:
-        """Report the faults found so far, and every password and token, wherever it stands.
+        """Report the faults found so far, and every password and token anywhere in the recipe.
 
         Raises:
             RecipeError: if there are any faults.
@@ -55,15 +55,15 @@ class Tables:
             raise RecipeError(listed(self.faults))
 
     def text(self, name: str, default: str) -> str:
-        """The text of a top-level key; `default`, with a fault, if it is no text."""
+        """The string of a top-level key; `default`, with a fault, if it is not a string."""
         value = self.content.get(name, default)
         if not isinstance(value, str) or not value.strip():
-            self.fault((name,), f"{name} must be a text that is not empty, not {shown(value)}")
+            self.fault((name,), f"{name} must be a non-empty string, not {shown(value)}")
             return default
         return value
 
     def table(self, key: Key, *, required: bool = False) -> dict[str, Any] | None:
-        """The table at `key`, empty if absent; None, with a fault, if it is no table, or absent but required."""
+        """The table at `key`, empty if absent; None, with a fault, if it is not a table, or absent but required."""
         value: Any = self.content
         for part in key:
             if isinstance(part, str) and part not in value:
@@ -103,7 +103,7 @@ class Tables:
             return None
 
     def entries(self, name: str) -> list[Key]:
-        """The places of the tables of a list, such as `[[metric]]`; none, with a fault, if it is no list."""
+        """The places of the tables of a list, such as `[[metric]]`; empty, with a fault, if it is not a list."""
         entries = self.content.get(name, [])
         if isinstance(entries, list):
             return [(name, index) for index in range(len(entries))]
@@ -118,7 +118,7 @@ class Tables:
 
 
 def _secrets_in(value: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
-    """The places of texts that hold a secret, each with what it is."""
+    """The places of strings that hold a secret, each with the kind of secret."""
     if isinstance(value, str):
         what = secret_in(value) or secret_under(str(key[-1]), value)
         yield from [(key, what)] if what else []

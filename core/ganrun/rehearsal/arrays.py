@@ -16,7 +16,7 @@ ROWS = 1024
 """Rows of a large array whose values are read."""
 
 BYTES = 1 << 28
-"""A larger array (256 MiB) is large: no more than this is read of it."""
+"""An array above this size (256 MiB) is large: at most this much of it is read."""
 
 ROUNDING = 1e-4
 """How far a value may lie outside [-1, 1]."""
@@ -33,7 +33,7 @@ class Column:
     """What the data set returned; a NumPy array, if it keeps the contract."""
 
     shape: tuple[int, ...]
-    """Of one row, by the spec."""
+    """Shape of one row, by the spec."""
 
     is_field: bool = False
     """Whether it is a record field, and not the samples."""
@@ -100,7 +100,7 @@ def _has_type(column: Column) -> None:
 
 def _type_advice(found: np.dtype[Any], shape: tuple[int, ...]) -> str:
     if found == np.uint8:
-        return f"only images are uint8, and they have three sides: (channels, height, width), not {shape}"
+        return f"only images are uint8, and they have three dimensions: (channels, height, width), not {shape}"
     if found.kind == "O":
         return "an array of objects holds rows of different shapes or types: resize them all, and use numpy.stack"
     if found.kind == "b":
@@ -147,7 +147,7 @@ def _is_finite(column: Column) -> None:
 
 def _has_unit(column: Column) -> None:
     if not column.is_image and not column.is_field:
-        return  # points have the unit of their author
+        return  # the unit of points is the author's choice
     limits = [(values.min(), values.max()) for _, values in _floats(column.array)]
     if not limits:
         return

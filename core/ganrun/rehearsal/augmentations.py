@@ -1,4 +1,4 @@
-"""What an augmentation is tried on before a run starts: one list of clauses, which the conformance kit shares."""
+"""Tries an augmentation before a run starts: one list of clauses, shared with the conformance kit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AugmentationTrial:
     """An augmentation on trial.
 
     Args:
-        augmentation: As it is built; the clauses leave it alone.
+        augmentation: As built; the clauses do not change it.
         make: Builds it again, under the current random stream.
         device: Where it runs.
         samples: Images that it gets at once in training.
@@ -53,7 +53,7 @@ class AugmentationTrial:
         return example_inputs(spec, min(6, self.samples), self.device)[0]
 
     def adjusted(self) -> Augmentation:
-        """A copy that has been adjusted to such a network."""
+        """A copy that has been adjusted for such a network."""
         adjusted = copied(self.augmentation)
         for _ in range(ADJUSTMENTS):
             self.adjust(adjusted)
@@ -141,7 +141,7 @@ def _differentiate_again(gradient: Tensor) -> None:
 
 
 def draws_from_the_stream(trial: AugmentationTrial) -> None:
-    """Its random numbers are those of torch's global stream, so that a resumed run has the same ones."""
+    """Its random numbers come from torch's global stream, so that a resumed run has the same ones."""
     augmentation = trial.adjusted()
     outputs = [_augmented(augmentation, trial.images()) for _ in range(2)]
     if not torch.equal(*outputs):
@@ -167,7 +167,7 @@ def keeps_its_buffers(trial: AugmentationTrial) -> None:
 
 
 def reports_scalars(trial: AugmentationTrial) -> None:
-    """What it reports are scalars under the same names, before and after adjustments; reporting changes no buffer."""
+    """It reports scalars under the same names before and after adjustments; reporting changes no buffer."""
     names = []
     for augmentation in (copied(trial.augmentation), trial.adjusted()):
         state = _buffers(augmentation)
@@ -182,7 +182,7 @@ def reports_scalars(trial: AugmentationTrial) -> None:
 
 
 def is_restored(trial: AugmentationTrial) -> None:
-    """A checkpoint makes another build of it the same augmentation."""
+    """A checkpoint restores a new build of it to the same augmentation."""
     twin = built_again(trial.make).to(trial.device)
     check_restart(trial.adjusted(), twin, lambda module: module(trial.images()), trial.device)
 
@@ -204,7 +204,7 @@ augmentation."""
 
 
 def reported(augmentation: Augmentation, device: torch.device) -> dict[str, Tensor]:
-    """What an augmentation reports, if these are scalars on the device.
+    """An augmentation's report, checked to hold scalars on the device.
 
     Raises:
         ContractError: with the name at fault.
@@ -226,7 +226,7 @@ def other_names(first: Iterable[str], now: Iterable[str]) -> str:
 
 def _fault_of(name: object, value: object, device: torch.device) -> str | None:
     if not isinstance(name, str) or not name:
-        return f"under the name {name!r}; a name is a text"
+        return f"under the name {name!r}; a name must be a string"
     if not isinstance(value, Tensor):
         hint = "; leave it in a tensor, without item() or float()" if isinstance(value, float | int) else ""
         return f"{name} as {type(value).__name__}, and not as a tensor{hint}"

@@ -13,10 +13,10 @@ from ganrun.contracts.beginning import begin
 
 
 def try_begin(component: Any, step: int, steps: int, device: torch.device) -> Hashable:
-    """Set what of a component is a function of the step, as `begin` does, and return what that returns.
+    """Set everything in a component that is a function of the step, as `begin` does, and return its result.
 
     Raises:
-        IncompatibleError: if its `begin` returns no hashable value.
+        IncompatibleError: if its `begin` returns a value that is not hashable.
         PluginError: if its `begin` fails.
     """
     try:

@@ -1,4 +1,4 @@
-"""What two networks hold, compared: bit for bit, attribute by attribute."""
+"""Compares two networks: bit for bit, attribute by attribute."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
 def unsaved(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a network keeps beside its state: buffers that are not persistent, and attributes."""
+    """What a network keeps outside its state dict: non-persistent buffers, and attributes."""
     saved = module.state_dict().keys()
     yield from ((name, buffer) for name, buffer in module.named_buffers() if name not in saved)
     yield from attributes(module)
 
 
 def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The attributes of all of a network's layers that are no parameters, buffers or layers, and what is in them.
+    """All attributes of a network's layers other than parameters, buffers and layers, and their contents.
 
     Yields:
         A path, such as `decoder.blocks[0]`, and the value.
@@ -51,7 +51,7 @@ def contents(path: str, value: Any, depth: int = 3) -> Iterator[tuple[str, Any]]
 
 
 def differ(one: object, other: object) -> bool:
-    """Whether two values are other numbers, texts or tensors."""
+    """Whether two values differ, as numbers, strings or tensors."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return not same_bits(one, other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
@@ -76,7 +76,7 @@ def _same_output(one: Tensor, other: Tensor) -> bool:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have one shape, one type and the same bits; NaN equals NaN."""
+    """Whether two tensors have the same shape, type and bits; NaN equals NaN."""
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(_bytes(one), _bytes(other))
 
 

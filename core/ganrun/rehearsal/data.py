@@ -1,4 +1,4 @@
-"""Data against its spec, tried before a run's directory exists: one list of clauses, for the builder and the kit.
+"""Checks data against its spec before a run's directory exists: one list of clauses, for the builder and the kit.
 
 The contract is that of `DataSpec`, `Split` and `Data`. A clause is a function whose failure is a `DataError`: what was
 found, and what to return instead. The builder locates it at `[data]`; `ganrun.testing` turns it into an AssertionError.
@@ -21,7 +21,7 @@ from ganrun.inference.sources import IMAGE_OUTPUTS
 from ganrun.rehearsal.arrays import BYTES, Column, check_column, check_is_array, check_memory
 
 RESERVED = (*IMAGE_OUTPUTS, "encodings", "reconstructions", "samples", "latents", "class")
-"""What metrics request, or a loss calls a factor, by a name that no record field may have."""
+"""Names of metrics' requests and of factors, which no record field may have."""
 
 
 def check_data(data: Data, *, paired: bool = True) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def check_batch(
     setting: str = "[train] batch_size",
     where: str | None = None,
 ) -> None:
-    """Check that the records to train on fill a batch without taking one twice.
+    """Check that the records to train on fill a batch without repetition.
 
     Args:
         train: Checked against its spec.

@@ -1,4 +1,4 @@
-"""What a loss declares, checked before a run: latents, factors, phases and readings."""
+"""Checks a loss's declarations before a run: latents, factors, phases and readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ganrun.contracts.specs import DataSpec, Factor
 T = TypeVar("T")
 
 RESERVED = ("images", "labels", "samples", "latents")
-"""What metrics request by a name that no reading may have."""
+"""Names that metrics request, so that no reading may have them."""
 
 
 def check_loss(loss: Loss) -> None:
@@ -57,7 +57,7 @@ def factors_are_the_latents(loss: Loss) -> None:
 
 
 def draws_its_latents(loss: Loss) -> None:
-    """It draws as many latents as it is asked for: float32 and finite."""
+    """It draws as many latents as requested: float32 and finite."""
     tried, cpu = copy.copy(loss), torch.device("cpu")
     tried.memory = copy.deepcopy(loss.memory)
     with isolated_random(cpu, 0), method("latents"):
@@ -73,7 +73,7 @@ def draws_its_latents(loss: Loss) -> None:
 
 
 def phases_are_sound(loss: Loss) -> None:
-    """There are phases, of different names; each trains slots of the loss, and occurs."""
+    """There are phases with distinct names; each trains slots of the loss, and is executed."""
     with method("phases"):
         declared = loss.phases()
     phases = _sequence_of(Phase, declared, "phases()")
@@ -93,7 +93,7 @@ def try_prepare(loss: Loss, training: Split) -> None:
     """Fill the memory by `prepare`, without gradients.
 
     Raises:
-        IncompatibleError: if buffers come, go or change their shape or type: a loaded model has those of `__init__`.
+        IncompatibleError: if buffers appear, disappear or change shape or type: a loaded model has those of `__init__`.
     """
     before = _kinds(loss.memory)
     with torch.no_grad():
@@ -105,7 +105,9 @@ def try_prepare(loss: Loss, training: Split) -> None:
             made = f"is {before[name]}" if name in before else "is absent"
             left = f"is {after[name]}" if name in after else "is absent"
             text = f'its memory\'s buffer "{name}" {made} until prepare, and {left} afterwards'
-            raise IncompatibleError(f"{text}; register it in __init__ as it will be, and fill it by copy_ in prepare")
+            raise IncompatibleError(
+                f"{text}; register its final shape and type in __init__, and fill it by copy_ in prepare"
+            )
 
 
 def frozen_slots_stay(loss: Loss) -> None:
@@ -116,7 +118,7 @@ def frozen_slots_stay(loss: Loss) -> None:
 
 
 def readings_are_functions(loss: Loss) -> None:
-    """Readings are functions by name, and no name means something else to metrics."""
+    """Readings are functions by name, and no name has another meaning for metrics."""
     with method("readings"):
         readings = loss.readings()
     if not isinstance(readings, Mapping):
@@ -154,20 +156,20 @@ CLAUSES: tuple[Callable[[Loss], None], ...] = (
     frozen_slots_stay,
     readings_are_functions,
 )
-"""What every loss keeps; each raises `IncompatibleError` with the sentence that the user reads."""
+"""The clauses of every loss; each raises `IncompatibleError` with the sentence that the user reads."""
 
 
 # ── What a recipe adds to a loss ──────────────────────────────────────────────────────────────────────────
 
 
 def check_memory(memory: object) -> None:
-    """What a loss or a regulariser remembers is a module of buffers, all of them in checkpoints, without parameters.
+    """The memory of a loss or a regulariser is a module of buffers, all of them in checkpoints, without parameters.
 
     Raises:
         IncompatibleError: if it is not.
     """
     if not isinstance(memory, nn.Module):
-        raise IncompatibleError(f"its memory is {type(memory).__name__}, and no nn.Module; add buffers to it")
+        raise IncompatibleError(f"its memory is a {type(memory).__name__}, not an nn.Module; add buffers to it")
     for name, _ in memory.named_parameters():
         raise IncompatibleError(f'its memory holds the parameter "{name}"; what is trained is a slot')
     saved = memory.state_dict().keys()
@@ -212,7 +214,7 @@ def repeated(phase: Phase, repeat: Mapping[str, int]) -> int:
     if len(set(said.values())) > 1:
         listed = ", ".join(f"{slot} = {times}" for slot, times in said.items())
         text = f'the phase "{phase.name}" trains {" and ".join(said)} by the same updates'
-        raise IncompatibleError(f"{text}, and [train] repeat says {listed}; say one number for them")
+        raise IncompatibleError(f"{text}, but [train] repeat says {listed}; give them the same number")
     return next(iter(said.values()), phase.repeat)
 
 
@@ -228,9 +230,9 @@ def _check_occurrence(phase: Phase) -> None:
 
 def _check_functions(phase: Phase) -> None:
     if not callable(phase.objective):
-        raise IncompatibleError(f'the objective of phase "{phase.name}" is {phase.objective!r}, and no function')
+        raise IncompatibleError(f'the objective of phase "{phase.name}" is {phase.objective!r}, not a function')
     if phase.project is not None and not callable(phase.project):
-        raise IncompatibleError(f'project of phase "{phase.name}" is {phase.project!r}, and no function')
+        raise IncompatibleError(f'project of phase "{phase.name}" is {phase.project!r}, not a function')
 
 
 def _check_trained(phase: Phase, slots: Mapping[str, Slot]) -> None:
@@ -242,7 +244,7 @@ def _check_trained(phase: Phase, slots: Mapping[str, Slot]) -> None:
     for name in trained:
         if name not in slots:
             hint = did_you_mean(str(name), slots) or f"; its slots are {', '.join(slots)}"
-            raise IncompatibleError(f'the phase "{phase.name}" trains "{name}", which is no slot of the loss{hint}')
+            raise IncompatibleError(f'the phase "{phase.name}" trains "{name}", which is not a slot of the loss{hint}')
         if slots[name].frozen:
             text = f'the phase "{phase.name}" trains "{name}", whose slot says frozen=True'
             raise IncompatibleError(f"{text}; leave one of them out")
@@ -254,7 +256,7 @@ def _check_trained(phase: Phase, slots: Mapping[str, Slot]) -> None:
 
 
 def _sequence_of(kind: type[T], found: object, source: str) -> Sequence[T]:
-    """What a method gave, if it is a sequence of `kind` that is not empty."""
+    """A method's result, if it is a non-empty sequence of `kind`."""
     if not isinstance(found, Sequence) or not found or not all(isinstance(each, kind) for each in found):
         text = f"{source} gives {found!r}; it must give a list of ganrun.{kind.__name__}, at least one"
         raise IncompatibleError(text)
@@ -264,7 +266,7 @@ def _sequence_of(kind: type[T], found: object, source: str) -> Sequence[T]:
 def _check_names(names: list[str], of: str) -> None:
     for place, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise IncompatibleError(f"one of its {of} has the name {name!r}; a name is a text that is not empty")
+            raise IncompatibleError(f"one of its {of} has the name {name!r}; a name must be a non-empty string")
         if name in names[:place]:
             raise IncompatibleError(f'two of its {of} have the name "{name}"')
 

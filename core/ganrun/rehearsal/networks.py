@@ -1,8 +1,8 @@
-"""What a network is tried on before a run starts: one list of clauses, which the conformance kit shares.
+"""Tries a network before a run starts: one list of clauses, shared with the conformance kit.
 
-Clauses look at a *shaken* copy of the network, whose weights are moved off the point where it is initialised. There, a
-conditional batch norm of scale 1 and shift 0 seems deaf to its labels, and a gate that starts at 0 seems constant; off
-it, only a network that cannot use what it is given seems so.
+Clauses look at a *shaken* copy of the network, with perturbed weights. At initialisation, a conditional batch norm of
+scale 1 and shift 0 appears to ignore its labels, and a gate that starts at 0 appears constant; after the perturbation,
+only a network that really cannot use its inputs does.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ganrun.rehearsal.comparison import tensors_in
 from ganrun.rehearsal.state import check_parameters, copy_of
 
 SHAKE = 0.1
-"""Standard deviation of what a shaken copy's weights are moved by, or 1 / √fan_in where that is less."""
+"""Standard deviation of the perturbation of a shaken copy's weights, or 1 / √fan_in if that is less."""
 
 STAGES = 8
-"""Equal parts of a run at whose ends a network that changes with the step is tried."""
+"""Equal parts of a run; a network that changes with the step is tried at their ends."""
 
 SHAKES = 4
-"""Copies on which a network may show that it uses what it is given; the first is not shaken."""
+"""Copies on which a network may show that it uses its inputs; the first is not shaken."""
 
 Example = tuple[Tensor, dict[str, Tensor]]
 """Inputs of a network `(count, …)`, and its conditions by name."""
@@ -49,7 +49,7 @@ class NetworkTrial:
         make: Builds the network, always with the same weights, on the device.
         spec: What it is built for.
         device: Where it runs.
-        methods: What the loss calls besides the network itself.
+        methods: Methods that the loss calls besides the network itself.
         precision: The type of its arithmetic in training; float32 unless given.
         samples: Samples that it gets at once in training.
         is_trained: Whether any phase trains it.
@@ -87,7 +87,7 @@ class NetworkTrial:
     def tells_apart(self, one: Example, other: Example) -> bool:
         """Whether the network, or a shaken copy of it, answers two inputs differently.
 
-        A narrow network may be dead where it is shaken to, so it is shaken more than once.
+        A narrow network may be dead after one perturbation, so several are tried.
         """
         for number in range(SHAKES):
             module = self.shaken(number)
@@ -97,8 +97,9 @@ class NetworkTrial:
 
     @cached_property
     def points(self) -> dict[int, Hashable]:
-        """Steps at which the network is tried, each with the structure that `begin` names: all over the run, if it is a
-        function of the step, else 0 alone. Of steps of one structure, running the same operations, the first and last.
+        """Steps at which the network is tried, each with the structure that `begin` names: spread over the run, if it
+        is a function of the step, else only 0. For each structure, which runs the same operations, the first and last
+        step.
         """
         module = self.copy()
         parts = range(STAGES + 1) if depends_on_step(module) else (0,)
@@ -113,7 +114,7 @@ class NetworkTrial:
 
     @torch.no_grad()
     def _answer(self, module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """The network's answer, by the same random numbers at every call."""
+        """The network's output, with the same random numbers at every call."""
         with isolated_random(self.device, 2):
             return View(module)(inputs, **conditions)
 
@@ -121,7 +122,7 @@ class NetworkTrial:
 def example_inputs(spec: NetworkSpec, count: int, device: torch.device) -> Example:
     """Inputs that a network for this spec must take, with its conditions: always the same.
 
-    Latents are from N(0, I), images (channels last) and points in [-1, 1], labels all different if there are that many
+    Latents are from N(0, I), images (channels last) and points in [-1, 1], labels all different if there are enough
     classes, and other conditions in [0, 1].
     """
     with isolated_random(device, 3):
@@ -190,14 +191,14 @@ def answers_as_declared(trial: NetworkTrial) -> None:
 
 
 def uses_inputs(trial: NetworkTrial) -> None:
-    """Other inputs give other outputs."""
+    """Different inputs give different outputs."""
     inputs, conditions = trial.example(4)
     if trial.spec.outputs != (...,) and not trial.tells_apart((inputs, conditions), (inputs.flip(0), conditions)):
         raise IncompatibleError("gives the same output for different inputs")
 
 
 def uses_conditions(trial: NetworkTrial) -> None:
-    """Other labels, and other values of every other condition, give other outputs."""
+    """Different labels, and different values of every other condition, give different outputs."""
     inputs, conditions = trial.example(4)
     for name, values in conditions.items():
         others = {**conditions, name: values.flip(0)}
@@ -236,7 +237,7 @@ def _learns_at(trial: NetworkTrial, step: int) -> None:
 
 
 def keeps_its_mode(trial: NetworkTrial) -> None:
-    """A call leaves it, and each layer, in the mode that it was in: training or evaluation."""
+    """A call does not change its mode, or any layer's: training or evaluation."""
     inputs, conditions = trial.example(min(2, trial.samples))
     for mode in (False, True) if trial.is_trained else (False,):
         module = trial.copy().train(mode)
@@ -249,7 +250,7 @@ def keeps_its_mode(trial: NetworkTrial) -> None:
 
 
 def begins(trial: NetworkTrial) -> None:
-    """At every step it answers as declared, and by the step alone, as a resumed run needs."""
+    """At every step its output is as declared, and depends on the step alone, as a resumed run requires."""
     module = trial.copy().eval()
     if trial.spec.outputs == (...,) or not depends_on_step(module):
         return
@@ -327,7 +328,7 @@ def mixes_samples(trial: NetworkTrial) -> bool:
 
 
 def needs_contiguous_images(module: nn.Module, spec: NetworkSpec, device: torch.device) -> bool:
-    """Whether a network fails on channels-last images alone: as one does that calls `view` after a convolution."""
+    """Whether a network fails only on channels-last images, as one does that calls `view` after a convolution."""
     inputs, conditions = example_inputs(spec, 2, device)
     was_training = module.training
     try:
@@ -346,7 +347,7 @@ def needs_contiguous_images(module: nn.Module, spec: NetworkSpec, device: torch.
 
 
 def _raw(module: nn.Module, inputs: Tensor, conditions: Mapping[str, Tensor]) -> Any:
-    """The module's own answer, not brought to float32."""
+    """The module's raw output, not converted to float32."""
     is_contiguous = getattr(module, "memory_format", None) is torch.contiguous_format
     with torch.no_grad():
         return module(inputs.contiguous() if is_contiguous else inputs, **conditions)

@@ -1,4 +1,4 @@
-"""A data set that stands in for one that is not there."""
+"""A data set that stands in for an absent one."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class StandIn(Data):
         """Nothing to prepare."""
 
     def split(self, name: str) -> Split:
-        """As the function makes it."""
+        """The function's split."""
         return self._split(name)

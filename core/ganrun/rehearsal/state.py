@@ -1,4 +1,4 @@
-"""What a network's state must be able to do before a run begins: train, be averaged, be saved, and come back whole.
+"""Checks a network's state before a run begins: it can be trained, averaged, saved, and fully restored.
 
 Each clause raises an `IncompatibleError` whose sentence names the parameter, buffer or attribute at fault.
 """
@@ -47,15 +47,15 @@ def check_state(
 ) -> None:
     """Rehearse what a run does to a network's state: averaging, a checkpoint, and a restart in another process.
 
-    The network itself is left alone. It is copied, and built once more under another seed, so two more of its kind
-    are in memory for a while; they are called five times at most, without gradients.
+    The network itself is not changed. It is copied, and built again under another seed, so two more instances are in
+    memory for a while; they are called at most five times, without gradients.
 
     Args:
         module: The network, on the device.
         make: Builds it again on the CPU, under the current random stream: the component's constructor.
         call: Calls a network on a few samples; returns its output: tensors, in tuples, lists and mappings.
         device: The device that the run is on.
-        average: Begins an average of a network; None where none is kept.
+        average: Creates an average of a network; None if none is kept.
 
     Raises:
         IncompatibleError: if a clause is broken, with the names at fault.
@@ -92,10 +92,9 @@ def built_again(make: Make) -> nn.Module:
 
 
 def check_parameters(module: nn.Module) -> None:
-    """Whether an optimiser can train the parameters: sized, float32, and each element alone at its place in memory.
-
-    Two updates of one place in memory overwrite each other, and may corrupt memory. The same parameter in several
-    layers (a tied weight) is fine.
+    """Whether an optimiser can train the parameters: sized, float32, and without elements that share memory. Two
+    updates of the same memory overwrite each other, and may corrupt it. The same parameter in several layers (a tied
+    weight) is fine.
     """
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
@@ -112,7 +111,7 @@ def check_parameters(module: nn.Module) -> None:
             )
         if overlaps(weight):
             raise IncompatibleError(
-                f"several elements of its parameter {name} share one place in memory, so it cannot be trained; make"
+                f"several elements of its parameter {name} share memory, so it cannot be trained; make"
                 " them separate by .clone(), or expand the parameter in the forward"
             )
     for one, other in _overlapping(trained):
@@ -133,7 +132,7 @@ def _overlapping(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
 
 
 def check_layers(module: nn.Module) -> None:
-    """Whether torch knows of all layers and parameters, also of those in lists and dicts."""
+    """Whether torch finds all layers and parameters, including those in lists and dicts."""
     known = {id(each) for each in (*module.modules(), *module.parameters())}
     for path, value in attributes(module):
         if id(value) not in known and _is_part(value):
@@ -153,7 +152,7 @@ def _is_part(value: object) -> bool:
 
 
 def check_device(module: nn.Module, device: torch.device) -> None:
-    """Whether parameters and buffers are where the run is."""
+    """Whether parameters and buffers are on the run's device."""
     place = torch.empty(0, device=device).device  # "cuda" is "cuda:0" in a tensor
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.device != place:
@@ -218,7 +217,7 @@ def check_average(used: nn.Module, call: Call, average: Callable[[nn.Module], Fo
 
 
 def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.device) -> None:
-    """Whether a checkpoint of a network makes another build of it the same network, bit for bit."""
+    """Whether a checkpoint restores a new build to the same network, bit for bit."""
     state = used.state_dict()
     restored = _saved_and_read(state)
     try:
@@ -242,7 +241,7 @@ def check_restart(used: nn.Module, twin: nn.Module, call: Call, device: torch.de
 
 
 def _saved_and_read(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state in the format of a checkpoint's files, and read again; no disk is needed for it."""
+    """A state, written in the format of a checkpoint's files and read again, in memory."""
     _check_tensors(state)
     try:
         return bytes_as_weights(weights_as_bytes(state))
@@ -280,7 +279,7 @@ def _seeded(call: Call, module: nn.Module, device: torch.device) -> Any:
 
 
 def _lost(used: nn.Module, twin: nn.Module, steady: bool) -> str:
-    """Why a restored network computes something else."""
+    """Why a restored network computes different outputs."""
     if not steady:
         return (
             "in evaluation mode, the same input gives another output at each call; draw from torch's random stream, and"

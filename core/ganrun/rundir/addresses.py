@@ -24,19 +24,19 @@ class _Named(NamedTuple):
 
     observer: str
     setting: str
-    """Its name in the settings' class."""
+    """The setting's name."""
     key: Key
     address: str
     variable: str
     """The environment variable that names the same service."""
 
     def option(self) -> str:
-        """What names it on the command line."""
+        """The command-line option that sets it."""
         return f"--set {shell_quoted('.'.join(map(str, self.key)) + '=' + self.address)}"
 
 
 def is_of_run(recipe: Path) -> bool:
-    """Whether a recipe stands in a run directory or an exported folder, and not by itself."""
+    """Whether a recipe belongs to a run directory or an exported folder."""
     names = (ENVIRONMENT, METRICS, SUMMARY, CONFIG)
     return recipe.name == RECIPE and any((recipe.parent / name).exists() for name in names)
 
@@ -45,7 +45,7 @@ def check_addresses(recipe: Recipe) -> None:
     """Check that the user names every address that a run's own recipe gives to an observer.
 
     Raises:
-        RequestError: naming file and line of one that neither `--set` nor the environment names, and both remedies.
+        RequestError: if neither `--set` nor the environment names one; with its file and line, and both remedies.
     """
     for each in _unconfirmed(recipe):
         raise RequestError(

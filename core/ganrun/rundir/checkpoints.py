@@ -35,7 +35,7 @@ MANIFEST, PROGRESS, SCORE = "manifest.json", "progress.pt", "score.json"
 WEIGHTS = ".safetensors"
 
 UNFIT_FILE = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EFBIG)
-"""Of what is no file of a checkpoint, but a pipe, a device, a loop of links, or without end."""
+"""Error codes for entries that are not regular files, such as a pipe, a device or a loop of links."""
 
 IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     "optimizers": lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
@@ -45,7 +45,7 @@ IN_PROGRESS: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("images_adjusted", "records", "attempt"), lambda value: value is None or is_count(value)),
     "summary": lambda value: value is None or isinstance(value, str),
 }
-"""What the entries of a checkpoint's progress must be; those of 0.1.0 have not all of them."""
+"""Required types of the entries of a checkpoint's progress; version 0.1.0 lacks some."""
 
 
 class Checkpoint(NamedTuple):
@@ -56,7 +56,7 @@ class Checkpoint(NamedTuple):
 
     progress: Mapping[str, Any]
     """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`; under
-    `records` the number of lines of metrics.jsonl until then, and under `summary` what summary.json would say."""
+    `records` the number of lines of metrics.jsonl so far, and under `summary` the content of summary.json."""
 
 
 class DamagedCheckpoint(RequestError):  # noqa: N818 - a finding
@@ -68,8 +68,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, score: Score | None = 
 
     Args:
         checkpoint: Its content, as from `Run.checkpoint`.
-        folder: Where, as from `checkpoint_path`.
-        score: For what the state is kept; `score_of` reads it.
+        folder: Its path, as from `checkpoint_path`.
+        score: The score for which the state is kept; `score_of` reads it.
 
     Raises:
         RunError: if it cannot be written; a full disk leaves nothing behind.
@@ -88,7 +88,7 @@ def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
     if score is not None:
         record = Record(**facts, seconds=checkpoint.progress["seconds"], time=time.time(), evaluation=(score,))
         (folder / SCORE).write_text(f"{record.text()}\n", encoding="utf-8")
-    progress = io.BytesIO()  # torch tells nobody why a file cannot be written
+    progress = io.BytesIO()  # torch does not say why a file cannot be written
     torch.save(dict(checkpoint.progress), progress)
     (folder / PROGRESS).write_bytes(progress.getbuffer())
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
@@ -97,9 +97,10 @@ def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
 
 
 def score_of(folder: Path) -> tuple[int, Score] | None:
-    """The step of a checkpoint and the score for which it is kept; None if it says none, as `best` of ganrun 0.1.0.
+    """The step of a checkpoint and the score for which it is kept; None if it records none, like `best` in ganrun
+    0.1.0.
 
-    The file is under the checkpoint's checksums, which `load_checkpoint` compares.
+    The checkpoint's checksums, which `load_checkpoint` verifies, include the file.
     """
     try:
         record = Record.parse(read_bytes(folder / SCORE, LONGEST_RECORD_BYTES))
@@ -109,14 +110,14 @@ def score_of(folder: Path) -> tuple[int, Score] | None:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one network's weights, as safetensors, readable by everyone who may read the run's other files.
+    """Write one network's weights as safetensors, with the same permissions as the run's other files.
 
-    Tensors that share memory, such as tied weights, are written each by itself.
+    Tensors that share memory, such as tied weights, are written separately.
 
     Raises:
         OSError: if they cannot be written.
     """
-    # The files of safetensors' save_file are readable by their owner only, whatever the umask.
+    # Files from safetensors' save_file are readable by their owner only, regardless of the umask.
     path.write_bytes(weights_as_bytes(tensors))
 
 
@@ -133,21 +134,21 @@ def bytes_as_weights(content: bytes) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """What `write_weights` has written, on the CPU.
+    """Read the file that `write_weights` writes, to the CPU.
 
     Raises:
         OSError: if the file cannot be read.
         SafetensorError: if it is damaged.
     """
-    with opened(path):  # a pipe or a device is no file, for safetensors either
+    with opened(path):  # safetensors does not refuse a pipe or a device
         pass
     try:
-        if LONE_SURROGATES.search(str(path)):  # safetensors opens files by names in UTF-8 alone
+        if LONE_SURROGATES.search(str(path)):  # safetensors opens only files with UTF-8 names
             return bytes_as_weights(path.read_bytes())
         return load_file(path)
     except (OSError, SafetensorError):
         raise
-    except Exception as error:  # of a type that torch does not have, of sizes beyond its memory, and others
+    except Exception as error:  # a type that torch does not have, sizes beyond memory, and others
         raise SafetensorError(in_one_line(error)) from error
 
 
@@ -157,9 +158,8 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as safetensors takes them: contiguous, and no two in one storage, which it refuses.
-
-    A view that says "conjugated" or "negated" is carried out, for safetensors copies the memory beneath it.
+    """The tensors as safetensors requires them: contiguous, and no two in one storage. Lazy views ("conjugated",
+    "negated") are resolved, because safetensors copies the underlying memory.
     """
     separate: dict[str, Tensor] = {}
     storages: set[int] = set()
@@ -175,8 +175,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Nothing in it is executed: weights are safetensors, the rest is read with `weights_only`.
 
     Raises:
-        DamagedCheckpoint: if a file is missing or was changed, or holds what no checkpoint can.
-        RequestError: if it is undamaged but has another format, or there is no permission to read it.
+        DamagedCheckpoint: if a file is missing or was changed, or has content that no checkpoint can have.
+        RequestError: if it is undamaged but has another format, or may not be read.
     """
     try:
         manifest = _read_manifest(folder)
@@ -198,13 +198,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 class _Manifest(NamedTuple):
     step: int
     images_seen: int | None
-    """None where it does not say."""
+    """None if unknown."""
     checksums: Mapping[str, str]
     """The SHA-256 of each file, by its name in the folder."""
 
 
 def _read_manifest(folder: Path) -> _Manifest:
-    """What a checkpoint says of itself.
+    """A checkpoint's manifest.
 
     Raises:
         OSError, ValueError: if it cannot be read, or is damaged.
@@ -230,7 +230,7 @@ def _read_progress(path: Path, manifest: _Manifest) -> Mapping[str, Any]:
         progress = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch and its readers of archives have many
+    except Exception as error:  # torch and its archive readers raise many types
         raise DamagedCheckpoint(f"{path} is damaged: {in_one_line(error)}") from error
     if not isinstance(progress, dict) or progress.get("step") != manifest.step:
         raise DamagedCheckpoint(f"{path} is damaged: it does not hold the progress of step {manifest.step}")
@@ -241,7 +241,7 @@ def _read_progress(path: Path, manifest: _Manifest) -> Mapping[str, Any]:
 
 
 def _check_unpacked(path: Path) -> None:
-    """Check that an archive is as torch writes it: with nothing packed, which could be of any size."""
+    """Check that an archive is uncompressed, as torch writes it: compressed content could expand to any size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -250,7 +250,7 @@ def _check_unpacked(path: Path) -> None:
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """The file that identifies a checkpoint's content: it holds the checksums of all others."""
+    """The file that identifies a checkpoint's content: it holds the checksums of all the others."""
     return checkpoint / MANIFEST
 
 
@@ -281,7 +281,7 @@ def _latest(run: Path, advice: str) -> Checkpoint | None:
             damaged.append(error)
         else:
             for each in damaged:
-                log.warning("%s; one before it is taken, step %d", each, step_of(folder))
+                log.warning("%s; using an earlier one, of step %d", each, step_of(folder))
             return found
     if damaged:
         listed = "\n".join(f"  {each}" for each in damaged)
@@ -290,7 +290,7 @@ def _latest(run: Path, advice: str) -> Checkpoint | None:
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
-    """The run directory and the checkpoint that a folder stands for: a checkpoint itself, or the latest one of a run.
+    """Resolve a folder to a run directory and a checkpoint: the folder itself, or the latest checkpoint of a run.
 
     Returns:
         None if the folder is neither a checkpoint nor a run directory.

@@ -1,5 +1,5 @@
-"""What the files of a run hold. They may come from anybody, and from any moment of a crash: whatever is in one, its
-reader returns content of the types that the file is to have, or raises an error that is expected, in a bounded time."""
+"""Reads the files of a run. They are untrusted, and a crash may have truncated them: for any content, a reader returns
+values of the expected types or raises a documented error, in bounded time."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ganrun.base.reading import opened, read_bytes
 Json = dict[str, Any]
 
 LARGEST_TABLE_BYTES = 64 << 20
-"""Of a JSON file; those of a run have some kilobytes."""
+"""For a JSON file; a run's have a few kilobytes."""
 
 LARGEST_METRICS_BYTES = 8 << 30
-"""Of metrics.jsonl: thirty million lines."""
+"""For metrics.jsonl: thirty million lines."""
 
 LONGEST_RECORD_BYTES = 1 << 20
-"""Of a line in metrics.jsonl."""
+"""For a line of metrics.jsonl."""
 
 SHOWN_BYTES = 200
 """What is kept of a longer line."""
 
 MAX_LEVELS = 64
-"""Tables and lists within each other: code that goes through them can rely on it."""
+"""Nesting depth of tables and lists: recursive code can rely on it."""
 
 LARGEST_WHOLE = 2**63 - 1
 
@@ -56,7 +56,7 @@ def table_in(text: object) -> Json:
 
 
 def parsed(text: str) -> Any:
-    """JSON, in which numbers that are not finite or do not fit into 64 bits are None, as what is not known.
+    """Parsed JSON; numbers that are not finite or do not fit into 64 bits become None, like all unknown values.
 
     Raises:
         ValueError: if it is no JSON, or is nested too deep.
@@ -71,7 +71,7 @@ def parsed(text: str) -> Any:
 
 
 def is_deep(content: Any) -> bool:
-    """Whether tables and lists have more than `MAX_LEVELS`; found without recursion, of which Python has a limit."""
+    """Whether tables and lists are nested deeper than `MAX_LEVELS`; without recursion, which Python limits."""
     level = [content]
     for _ in range(MAX_LEVELS + 1):
         level = [inner for each in level for inner in _inner(each)]
@@ -103,8 +103,8 @@ Fits = Callable[[Any], bool]
 
 
 def fitting(content: Mapping[str, Any], kinds: Mapping[str, Fits]) -> Json:
-    """The entries of a table, without those whose value is not of the kind that belongs to the name. What has no kind
-    is kept: newer versions and observers add to the files of a run."""
+    """The entries of a table whose value has the type expected for its name. Unknown entries are kept: newer versions
+    and observers add to the files of a run."""
     return {name: value for name, value in content.items() if name not in kinds or kinds[name](value)}
 
 
@@ -124,12 +124,12 @@ def is_texts(value: Any) -> TypeGuard[dict[str, str]]:
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number from 0 that fits into 64 bits."""
+    """Whether a value is an integer ≥ 0 that fits into 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_WHOLE
 
 
 def is_amount(value: Any) -> bool:
-    """Whether a value is a finite number from 0."""
+    """Whether a value is a finite number ≥ 0."""
     return is_count(value) or (isinstance(value, float) and 0 <= value < math.inf)
 
 
@@ -159,10 +159,10 @@ IN_SESSION: Mapping[str, Fits] = {
     "git": _or_none(is_table),
     "command": is_list,
 }
-"""Those of one start of a run in environment.json."""
+"""For one session in environment.json."""
 
 IN_ENVIRONMENT: Mapping[str, Fits] = {**IN_SESSION, "sessions": is_list}
-"""Those of environment.json."""
+"""For environment.json."""
 
 IN_CONFIG: Mapping[str, Fits] = {
     **dict.fromkeys(("name", "ganrun", "device"), is_text),
@@ -171,13 +171,13 @@ IN_CONFIG: Mapping[str, Fits] = {
     "plugins": is_texts,
     "seconds": is_amount,
 }
-"""Those of the config.json of an export."""
+"""For the config.json of an export."""
 
 # ── metrics.jsonl ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def metrics_lines(path: Path) -> Iterator[str]:
-    """The lines of metrics.jsonl that are not empty; of one that is too long for a record, its beginning.
+    """The non-empty lines of metrics.jsonl; one that is too long for a record is truncated.
 
     Raises:
         OSError: if it cannot be read, is too large, or is no regular file.

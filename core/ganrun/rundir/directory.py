@@ -29,7 +29,7 @@ from ganrun.rundir.sessions import sessions_in
 log = logging.getLogger("ganrun")
 
 LOCK = ".lock"
-"""Locked by the process that trains, which it names; where the file system can, until that process ends in any way."""
+"""Locked by the training process and names it; released, if the file system supports it, however that process ends."""
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints."""
@@ -40,15 +40,15 @@ class RunDirectory:
 
         recipe.toml        the recipe as resolved, every default written out
         environment.json   versions, git commit, device, plugins, data fingerprint: of the first start, and of each
-        metrics.jsonl      every scalar and score: the truth that trackers mirror
-        summary.json       status, steps, speed, scores, last files: what the other files say, in brief
+        metrics.jsonl      every scalar and score: the source that trackers mirror
+        summary.json       status, steps, speed, scores, last files: a digest of the other files
 
     Args:
         path: The folder; made by `create`.
     """
 
     is_elsewhere: ClassVar[bool] = False
-    """Whether another process writes it, and this one sees nothing of it."""
+    """Whether only another process can access it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -63,27 +63,27 @@ class RunDirectory:
 
     @property
     def recipe_path(self) -> Path:
-        """Where recipe.toml is."""
+        """Path of recipe.toml."""
         return self / RECIPE
 
     @property
     def environment_path(self) -> Path:
-        """Where environment.json is."""
+        """Path of environment.json."""
         return self / ENVIRONMENT
 
     @property
     def metrics_path(self) -> Path:
-        """Where metrics.jsonl is; there is none before the first measurement."""
+        """Path of metrics.jsonl, which does not exist before the first measurement."""
         return self / METRICS
 
     @property
     def summary_path(self) -> Path:
-        """Where summary.json is."""
+        """Path of summary.json."""
         return self / SUMMARY
 
     @property
     def holds_run(self) -> bool:
-        """Whether a run was started here."""
+        """Whether it holds a run that was started."""
         try:
             return self.recipe_path.is_file()
         except PermissionError as error:
@@ -94,7 +94,7 @@ class RunDirectory:
     @property
     def status(self) -> str:
         """`running`, `finished`, `failed` or `interrupted`, as summary.json says; `killed` where it says `running` and
-        no process holds the lock; `unknown` without a summary. Without permission to try the lock, it stays `running`.
+        no process holds the lock; `unknown` without a summary. Without permission to test the lock, it stays `running`.
         """
         recorded = str(self.summary().get("status", "unknown"))
         return "killed" if recorded == "running" and not self._is_occupied() else recorded
@@ -130,12 +130,13 @@ class RunDirectory:
             raise RunError(f"{text}, so nothing more can be saved; if it was moved, continue it with ganrun resume")
 
     def state(self) -> Hashable:
-        """What a start finds here and decides by. As long as it is the same, no other process has started a run."""
+        """The state on which a start bases its decision. While it is unchanged, no other process has started a run
+        here."""
         signs = [_sign(self / name) for name in (RECIPE, ENVIRONMENT)]
         return (*signs, *((self / name).exists() for name in (METRICS, SUMMARY)), *self._checkpoints())
 
     def check_free(self) -> None:
-        """Check that a new run would overwrite nothing; warn if its files would lie among others.
+        """Check that a new run would overwrite nothing; warn if the folder holds unrelated files.
 
         Raises:
             RequestError: if the folder holds files of a run, but no run.
@@ -144,13 +145,13 @@ class RunDirectory:
         taken += [f"{CHECKPOINTS}/{name}" for name in self._checkpoints()]
         if taken:
             raise RequestError(
-                f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is no run; choose another --output"
+                f"{self.path} holds no {RECIPE}, but {taken[0]}, so it is not a run; choose another --output"
             )
         if others := [each.name for each in children(self.path) if not each.name.startswith(".")]:
-            log.warning("%s holds other files, such as %s; the run's are written among them", self.path, others[0])
+            log.warning("%s holds other files, such as %s; the run's are written beside them", self.path, others[0])
 
     def _checkpoints(self) -> list[str]:
-        """The names beside the checkpoints, but for hidden ones, which systems add and remove as they like."""
+        """The names beside the checkpoints, except hidden ones, which the system may add and remove."""
         return [each.name for each in children(self / CHECKPOINTS) if not each.name.startswith(".")]
 
     def _is_there(self) -> bool:
@@ -159,7 +160,7 @@ class RunDirectory:
             return self._inode in (None, self.path.stat().st_ino)
         except (FileNotFoundError, NotADirectoryError):
             return self._inode is None
-        except OSError:  # of a moment
+        except OSError:  # transient
             return True
 
     def _remove_if_empty(self) -> None:
@@ -185,8 +186,8 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def clear_leftovers(self) -> None:
-        """Remove what killed processes have left unfinished here, and in folders here that are no other run's; only for
-        the process that occupies this one."""
+        """Remove unfinished files of killed processes here, and in subfolders that are not other runs; only for the
+        process that occupies this folder."""
         own = [each for each in children(self.path) if each.is_dir() and not each.is_symlink()]
         for folder in (self.path, *own):
             if folder == self.path or not any((folder / name).exists() for name in (RECIPE, LOCK)):
@@ -241,32 +242,32 @@ class RunDirectory:
             raise RequestError(f"{self.recipe_path} is damaged: {error}") from error
 
     def environment(self) -> dict[str, Any]:
-        """The content of environment.json: the facts of the run's first start, and under `sessions` those of each;
-        empty where the file is absent or damaged. Entries of another type than theirs are left out."""
+        """The content of environment.json: the facts of the run's first start, and under `sessions` those of every
+        start; empty if the file is absent or damaged. Entries of an unexpected type are left out."""
         return fitting(self.read_json(ENVIRONMENT), IN_ENVIRONMENT)
 
     def sessions(self) -> list[dict[str, Any]]:
         """The starts of the run, in order, each with its `step` and `time` (None where ganrun 0.1.0 recorded neither)
-        and facts as in environment.json; `data` is among them where it is not as at the first start."""
+        and facts as in environment.json; they include `data` if it differs from the first start's."""
         return sessions_in(self.environment())
 
     def latest_session(self) -> dict[str, Any]:
-        """The last of `sessions`, to which recipe.toml belongs; empty if there is none."""
+        """The last of `sessions`, to which recipe.toml belongs; empty without any."""
         return [{}, *self.sessions()][-1]
 
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json; empty where the file is absent or damaged. Entries of another type than theirs
-        are left out."""
+        """The content of summary.json; empty if the file is absent or damaged. Entries of an unexpected type are left
+        out."""
         return fitting(self.read_json(SUMMARY), IN_SUMMARY)
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json, which only an exported folder has; empty where the file is absent or damaged.
-        Entries of another type than theirs are left out."""
+        """The content of config.json, which only an exported folder has; empty if the file is absent or damaged.
+        Entries of an unexpected type are left out."""
         return fitting(self.read_json(CONFIG), IN_CONFIG)
 
     def append_record(self, record: Record) -> None:
-        """Add one line to metrics.jsonl. A line that cannot be written, as on a full disk, waits in memory for the next
-        one that can, or for `flush_records`.
+        """Append one line to metrics.jsonl. A line that cannot be written, as on a full disk, is buffered until the
+        next successful write, or until `flush_records`.
 
         Raises:
             RunError: if the folder is gone.
@@ -275,7 +276,7 @@ class RunDirectory:
         self._metrics.add(record.text())
 
     def flush_records(self) -> int:
-        """Flush metrics.jsonl to disk, with the lines that wait; returns the number of its lines.
+        """Flush metrics.jsonl to disk, with the buffered lines; returns the number of its lines.
 
         Raises:
             RunError: if it cannot be written.
@@ -302,7 +303,7 @@ class RunDirectory:
         return self.read_records()[0]
 
     def read_records(self) -> tuple[list[Record], list[str]]:
-        """As `records`, and the damaged lines."""
+        """As `records`, but also the damaged lines."""
         lines = self._lines()
         records = [record for _, record in lines if record is not None]
         return records, [line for line, record in lines if record is None]
@@ -342,7 +343,7 @@ class RunDirectory:
             return is_locked(self / LOCK)
         except FileNotFoundError:  # never locked, or copied without it
             return False
-        except OSError:  # no permission to try it
+        except OSError:  # no permission to test it
             return True
 
     @contextmanager
@@ -357,7 +358,7 @@ class RunDirectory:
 
 
 def _sign(path: Path) -> Hashable:
-    """What differs after a file was written; None without it."""
+    """A stamp that changes whenever the file is written; None without the file."""
     try:
         found = path.stat()
     except OSError:

@@ -12,9 +12,9 @@ from ganrun.rundir.records import Record
 
 
 class WrittenElsewhere(RunDirectory):
-    """The directory of a run, for those of its processes that are not the first: it seems empty and keeps nothing.
+    """The directory of a run in all processes but the first: it appears empty and stores nothing.
 
-    The first process alone knows the directory, which may be on its machine only.
+    Only the first process knows the directory, which may exist on its machine only.
     """
 
     is_elsewhere = True
@@ -56,7 +56,7 @@ class WrittenElsewhere(RunDirectory):
         return 0
 
     def missing_records(self, count: int, step: int) -> int:
-        """The first process knows."""
+        """Only the first process can tell."""
         return 0
 
     def rewind(self, step: int) -> None:
@@ -76,5 +76,5 @@ class WrittenElsewhere(RunDirectory):
 
 
 def directory_of(path: Path, *, is_first: bool) -> RunDirectory:
-    """The directory of a run, as this process has it."""
+    """The directory of a run as this process accesses it."""
     return RunDirectory(path) if is_first else WrittenElsewhere(path)

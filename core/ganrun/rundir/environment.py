@@ -25,13 +25,13 @@ from ganrun.rundir.files import digests_of_files
 from ganrun.rundir.records import ENVIRONMENT, RECIPE
 
 HARMLESS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never")
-"""Options of git for a folder that may come from anybody."""
+"""Git options for an untrusted folder."""
 
 ALONE = "--ignore-submodules=all"
-"""Another repository has another configuration."""
+"""Each repository has its own configuration."""
 
 NOT_FOUND = 1
-"""The exit status of `git config` where nothing matches."""
+"""The exit status of `git config` if nothing matches."""
 
 
 def describe_environment(
@@ -48,8 +48,8 @@ def describe_environment(
         data: Prepared.
         manifest: The data's.
         device: Where the run trains.
-        starts: What the networks of slots started from, where not from their own initialisation; and the digests of
-            frozen ones.
+        starts: The weights that networks started from, if not from their own initialisation; and the digests of frozen
+            networks.
     """
     files = digests_of_files(recipe)
     return {
@@ -74,13 +74,13 @@ def describe_environment(
 
 
 def required_packages() -> list[str]:
-    """ganrun and the packages that it requires, as its own metadata name them, without those of its extras."""
+    """ganrun and the packages that its metadata require, without extras."""
     wanted = [Requirement(text) for text in requires("ganrun") or ()]
     return ["ganrun", *(each.name for each in wanted if each.marker is None or each.marker.evaluate())]
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of ganrun and of the packages that it requires, without those that are absent."""
+    """Versions of ganrun and of the installed packages that it requires."""
     found = {package: _version_of(package) for package in required_packages()}
     return {package: text for package, text in found.items() if text is not None}
 
@@ -102,7 +102,7 @@ def _recipe_git_state(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether tracked files differ from it: None if git does not say. None outside a repository."""
+    """Commit, and whether tracked files differ from it (None if git gives no answer). None outside a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -111,7 +111,8 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _has_filters(folder: Path) -> bool:
-    """Whether a repository's own configuration has filters, which `git status` would run; true if git does not say."""
+    """Whether a repository's own configuration has filters, which `git status` would run; true if git gives no
+    answer."""
     done = _run_git(folder, "config", "--show-scope", "--get-regexp", r"^filter\.")
     if done is None or done.returncode not in (0, NOT_FOUND):
         return True
@@ -124,7 +125,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """Ask git, which runs nothing that the folder's configuration names, and writes nothing; None without an answer."""
+    """Query git, without running anything that the folder's configuration names and without writing; None without an
+    answer."""
     command = ["git", "-C", str(folder), *HARMLESS, *arguments]
     environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1"}
     try:

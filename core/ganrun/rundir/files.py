@@ -1,4 +1,5 @@
-"""The content of the files that settings point at, besides data: a run is continued on the same, wherever they are."""
+"""Digests of the files, other than data, that settings point at: a run continues only with the same content, at any
+path."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ganrun.recipe.recipe import ComponentConfig, Recipe
 def digests_of_files(recipe: Recipe) -> dict[str, str]:
     """The SHA-256 of each file that decides the weights by its content, by the key of its setting: `loss.weights`.
 
-    What is no file, such as a folder, has none, nor has what cannot be read: the component itself reports that.
+    Folders and unreadable files have none: the component itself reports those.
     """
     components = (each for each in recipe.deciding_components() if each.key[0] != recipe.data.key[0])
     paths = {key: path for component in components for key, path in _paths_of(component)}

@@ -1,4 +1,4 @@
-"""A file to which lines are added, and from which a full disk takes none away."""
+"""An append-only file of lines that loses none to a full disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger("ganrun")
 
 
 class Lines:
-    """Adds lines to a file. Those that cannot be written wait in memory, and are written with the next that can be.
+    """Appends lines to a file. Lines that cannot be written are buffered, and written with the next that can be.
 
     Args:
-        path: The file, made with the first line. Its folder is not made.
+        path: The file, created with the first line. Its folder must exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,12 +25,12 @@ class Lines:
         """Lines that are not in the file yet."""
         self._path = path
         self._told: str | None = None
-        """The fault that was last reported."""
+        """The last error that was logged."""
         self._is_doubtful = False
-        """Whether flushing has failed, after which the kernel may forget what it had not written."""
+        """Whether flushing has failed; after that, the kernel may drop unwritten data."""
 
     def add(self, line: str) -> None:
-        """Add a line, without its newline; warn if it has to wait."""
+        """Append a line, given without its newline; warn if it is buffered."""
         self.waiting.append(line)
         try:
             self._write()
@@ -38,7 +38,7 @@ class Lines:
             self._tell(error)
 
     def flush(self) -> int:
-        """Write what waits, and flush the file to disk; returns the number of lines in it.
+        """Write the buffered lines, and flush the file to disk; returns the number of lines in it.
 
         Raises:
             OSError: if that fails.
@@ -56,7 +56,7 @@ class Lines:
             return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
 
     def close(self) -> None:
-        """Write what waits, for the last time; warn of what is lost."""
+        """Write the buffered lines a last time; warn about lost ones."""
         with suppress(OSError):
             if self.waiting:
                 self._write()
@@ -75,7 +75,7 @@ class Lines:
                     file.truncate(size)
                 raise
         if self._told is not None:
-            log.info("%s is written again, with %d lines that have waited", self._path, len(self.waiting))
+            log.info("%s can be written again; %d buffered lines were added", self._path, len(self.waiting))
         self._told = None
         self.waiting.clear()
 
@@ -87,12 +87,12 @@ class Lines:
     def _tell(self, error: OSError) -> None:
         reason = error.strerror or str(error)
         if reason != self._told:
-            log.warning("cannot write %s: %s; its lines wait in memory until it can be written", self._path, reason)
+            log.warning("cannot write %s: %s; its lines are kept in memory until it can be written", self._path, reason)
         self._told = reason
 
 
 def _ends_with_line(file: FileIO, size: int) -> bool:
-    """Whether the file is empty or ends with a whole line, which a crash may have cut."""
+    """Whether the file is empty or ends with a complete line; a crash may have truncated the last one."""
     if size == 0:
         return True
     file.seek(size - 1)

@@ -1,4 +1,4 @@
-"""Where a new run is written, and opening one that is there."""
+"""Chooses the directory of a new run, and opens existing ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("ganrun")
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """`runs/<name>-<time>-<id>`, not made yet."""
+    """`runs/<name>-<time>-<id>`, not yet created."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
     return root / f"{slug[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
@@ -34,7 +34,7 @@ def open_run(path: Path) -> RunDirectory:
     directory = RunDirectory(path)
     if not directory.holds_run:
         missing = "does not exist" if not path.exists() else f"holds no {RECIPE}"
-        raise RequestError(f"{path} is no run directory: it {missing}{_run_around(path)}")
+        raise RequestError(f"{path} is not a run directory: it {missing}{_run_around(path)}")
     warn_if_newer(directory)
     return directory
 

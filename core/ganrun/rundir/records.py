@@ -1,4 +1,4 @@
-"""The files of a run: their names, and the formats of metrics.jsonl and summary.json, which nothing else knows.
+"""The files of a run: their names, and the formats of metrics.jsonl and summary.json, which only this module knows.
 
 A line of metrics.jsonl has its step and times, then numbers by name or scores:
 
@@ -26,13 +26,13 @@ from ganrun.rundir.contents import is_amount, is_count, parsed
 RECIPE, ENVIRONMENT, METRICS, SUMMARY = "recipe.toml", "environment.json", "metrics.jsonl", "summary.json"
 
 RUN_FILES = (RECIPE, ENVIRONMENT, METRICS, SUMMARY)
-"""The files of every run that has started and been measured."""
+"""The files of every run that has been measured at least once."""
 
 CONFIG = "config.json"
 """The facts of an exported model; a run has none."""
 
 SCORE_PREFIX = "eval/"
-"""Begins the names of scores among the numbers of a line."""
+"""Prefix of scores' names among the numbers of a line."""
 
 Json = dict[str, Any]
 
@@ -132,7 +132,7 @@ class Record:
 
 
 class LatestScore(NamedTuple):
-    """A score, and the step at which it was measured."""
+    """A score and the step at which it was measured."""
 
     step: int
     score: Score
@@ -142,10 +142,10 @@ def latest_scores(evaluations: Iterable[Record], step: int, sampling: Mapping[st
     """The latest score of each name among records, at or before a step; of several at one step, the last recorded.
 
     Args:
-        evaluations: Records, as they follow each other in metrics.jsonl.
+        evaluations: Records, in the order of metrics.jsonl.
         step: Steps done.
-        sampling: How the run's samples are made, as entries of a protocol. What `ganrun eval` measured on samples that
-            were made in another way is left out.
+        sampling: The run's sampling settings, as entries of a protocol. Scores that `ganrun eval` measured with other
+            sampling settings are left out.
     """
     until = [each for each in evaluations if each.step <= step]
     return {
@@ -157,7 +157,7 @@ def latest_scores(evaluations: Iterable[Record], step: int, sampling: Mapping[st
 
 
 def _sampling_of(score: Score) -> dict[str, Any]:
-    """How the samples were made; empty for a score of no samples."""
+    """The sampling settings; empty for a score that uses no samples."""
     return {name: value for name, value in score.protocol.items() if name.startswith("sampling.")}
 
 
@@ -194,7 +194,7 @@ class Summary:
     """The latest file of each role, relative to the directory."""
 
     faults: Sequence[Mapping[str, Any]] = ()
-    """What observers and metrics failed to do, each with whose it was, at what, the text, the steps and how often."""
+    """What observers and metrics failed to do, each with owner, event or method, text, steps and count."""
 
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Content that observers have added, by name."""
@@ -225,7 +225,7 @@ def summary_entries() -> frozenset[str]:
 
 
 def notes_in(summary: Mapping[str, Any]) -> Json:
-    """What observers have added to a summary.json."""
+    """The entries that observers have added to a summary.json."""
     return {name: content for name, content in summary.items() if name not in summary_entries()}
 
 
@@ -313,14 +313,14 @@ def _is_score(name: str) -> bool:
 def _whole(content: Json, key: str) -> int:
     value = content.get(key)
     if not isinstance(value, int) or not is_count(value):
-        raise ValueError(f"{key} is no whole number from 0")
+        raise ValueError(f"{key} is not an integer of at least 0")
     return value
 
 
 def _number(content: Json, key: str) -> float:
     value: Any = content.get(key)
     if not is_amount(value):
-        raise ValueError(f"{key} is no number from 0")
+        raise ValueError(f"{key} is not a number of at least 0")
     return float(value)
 
 

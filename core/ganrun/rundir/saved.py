@@ -1,4 +1,4 @@
-"""Weights that training left: those of a run, a checkpoint or an exported folder."""
+"""Trained weights on disk: of a run, a checkpoint or an exported folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class SavedWeights(NamedTuple):
     """The run directory, or the exported folder."""
 
     facts: str
-    """The name of the file there that says what the networks were built for."""
+    """The name of its file that states what the networks were built for."""
 
     progress: Mapping[str, Any]
     """`step`, `images_seen` and `seconds`, as found."""
 
     weights: Mapping[str, Mapping[str, Tensor]]
-    """By slot, the averaged ones where there are any; and under `loss`, what the loss remembers."""
+    """By slot, averaged if available; and under `loss`, the loss's memory."""
 
 
 def read_saved(folder: Path) -> SavedWeights:
@@ -44,9 +44,9 @@ def read_saved(folder: Path) -> SavedWeights:
         return _exported(folder)
     found = find_checkpoint(folder)
     if found is None:
-        raise RequestError(f"{folder} is no run directory, no checkpoint, and nothing that ganrun exported")
+        raise RequestError(f"{folder} is not a run directory, a checkpoint or an exported folder")
     run, checkpoint = found
-    own = [name for name in checkpoint.weights if "." not in name]  # not averages, nor what only training needs
+    own = [name for name in checkpoint.weights if "." not in name]  # no averages or training-only state
     weights = {name: checkpoint.weights.get(f"{name}.averaged", checkpoint.weights[name]) for name in own}
     return SavedWeights(run, ENVIRONMENT, checkpoint.progress, weights)
 
@@ -54,7 +54,7 @@ def read_saved(folder: Path) -> SavedWeights:
 def _exported(folder: Path) -> SavedWeights:
     facts = RunDirectory(folder).config()
     if "format" not in facts:
-        raise RequestError(f"{folder / CONFIG} is damaged, or not a file of ganrun: it states no format")
+        raise RequestError(f"{folder / CONFIG} is damaged, or not written by ganrun: it states no format")
     if facts["format"] != FORMAT:
         found = (
             f"{folder / CONFIG} has format {facts['format']!r:.60}, and this version of ganrun reads format {FORMAT}"

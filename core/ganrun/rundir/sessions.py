@@ -1,4 +1,4 @@
-"""The starts of a run, each of which environment.json keeps: the first at its top level, and all in a list."""
+"""The starts of a run, as recorded in environment.json: the first at its top level, and all in a list."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ganrun.rundir.contents import IN_SESSION, fitting
 SESSIONS = "sessions"
 
 OF_RUN = ("data", "problem", "starts", "files")
-"""Entries that are at the top level alone, as long as they stay as they were at the first start."""
+"""Entries that are stored only at the top level while they are unchanged since the first start."""
 
 Json = dict[str, Any]
 
 
 def sessions_in(environment: Mapping[str, Any]) -> list[Json]:
-    """The starts of a run, in order, from the content of environment.json; ganrun 0.1.0 recorded the last one alone."""
+    """The starts of a run, in order, from the content of environment.json; ganrun 0.1.0 recorded only the last."""
     listed = environment.get(SESSIONS)
     found = [fitting(each, IN_SESSION) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     only = {"step": None, "time": None, **_without(environment, OF_RUN)}
@@ -30,7 +30,7 @@ def with_session(earlier: Mapping[str, Any], facts: Mapping[str, Any], session: 
     Args:
         earlier: The content before; empty at the first start.
         facts: What `describe_environment` says of this start.
-        session: What else is recorded of it.
+        session: Further facts to record about it.
     """
     first = _without(earlier or facts, (SESSIONS,))
     own = {name: value for name, value in facts.items() if name not in OF_RUN or value != first.get(name)}
@@ -38,7 +38,7 @@ def with_session(earlier: Mapping[str, Any], facts: Mapping[str, Any], session: 
 
 
 def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What may give a start other numbers than the one before it: `threads 8, before 2`; nothing that is unknown."""
+    """Changes since the previous start that may change results: `threads 8, before 2`; unknown values are ignored."""
     then = _deciding(before)
     return [
         f"{name} {value}, before {then[name]}"
@@ -48,8 +48,8 @@ def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of a start that may change the numbers of a run: the versions of what ganrun requires and of the
-    plugins' packages, the machine, and the recipe's commit. And what its classes are called."""
+    """The recorded facts of a start that may change a run's results: versions of required packages and of the plugins'
+    packages, the machine, and the recipe's commit. Also the names of the classes."""
     plugins = [Origin.parse(str(each)) for each in _table(session, "plugins").values()]
     found = {
         **{each.package: each.version for each in plugins},
@@ -57,7 +57,7 @@ def _deciding(session: Mapping[str, Any]) -> dict[str, str]:
         **_classes(session),
         "Python": session.get("python"),
         "platform": session.get("platform"),
-        "device": str(session.get("device_name") or "").partition(" (")[0],  # which says the threads of a CPU
+        "device": str(session.get("device_name") or "").partition(" (")[0],  # it includes a CPU's threads
         "threads": session.get("threads"),
         "precision": session.get("precision"),
         "the recipe's commit": str(_table(session, "git").get("commit") or "")[:12],

@@ -1,4 +1,4 @@
-"""A run's own recipe, and the plugins that it was made with."""
+"""A run's own recipe, and the plugins that the run was made with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ganrun.rundir.records import RECIPE
 
 
 def made_with(recipe: Path) -> MadeWith:
-    """The plugins that the latest start in environment.json, or an exported folder's config.json, names beside a
-    recipe; none where the recipe is not a run's own, or they are damaged."""
+    """The plugins that environment.json (latest start) or an exported folder's config.json records beside a recipe;
+    empty if the recipe is not a run's own, or the file is damaged."""
     directory = RunDirectory(recipe.parent)
     if recipe.name != RECIPE:
         return MadeWith()

@@ -19,8 +19,8 @@ from ganrun.testing.trials import CPU, STEPS
 
 
 def check_augmentation(component: type[Augmentation], settings: Any, spec: DataSpec | None) -> None:
-    """It is differentiable twice, random by torch's stream alone, keeps its state in buffers, reports scalars, and
-    waits for nothing."""
+    """It is twice differentiable, takes randomness only from torch's stream, keeps its state in buffers, reports
+    scalars, and never waits for the device."""
 
     def make() -> Augmentation:
         augmentation = component(settings, spec or IMAGES)

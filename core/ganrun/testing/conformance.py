@@ -63,7 +63,7 @@ def assert_conforms(
     """
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS) or f"; the kinds are {', '.join(KINDS)}"
-        raise ValueError(f'there is no kind of component "{kind}"{hint}')
+        raise ValueError(f'unknown kind of component "{kind}"{hint}')
     _check_class(kind, component)
     parsed = parse_settings(component.Settings, settings or {})
     undocumented = [each.name for each in settings_help(component.Settings) if not each.help]
@@ -74,10 +74,10 @@ def assert_conforms(
 
 
 def _check_class(kind: str, component: Any) -> None:
-    """What is asked of a class when a plugin offers it."""
+    """The checks of a class when a plugin offers it."""
     contract = KINDS[kind].contract
     is_one = isinstance(component, type) and issubclass(component, contract)
-    assert is_one, f"{getattr(component, '__name__', component)} is no subclass of ganrun.{contract.__name__}"
+    assert is_one, f"{getattr(component, '__name__', component)} is not a subclass of ganrun.{contract.__name__}"
     fault = component.class_fault()
     assert fault is None, f"{component.__name__} is a class {fault}"
 
@@ -108,7 +108,7 @@ def _check_spec(data: Data) -> None:
     spec, labels = data.spec(), data.split("train").labels
     assert type(spec).from_facts(json.loads(json.dumps(spec.facts()))) == spec, "the spec's facts do not give it back"
     assert labels is None or len(np.unique(labels)) == spec.classes, "the train split lacks a class of the spec"
-    assert len(set(data.class_names())) == spec.classes, "class_names names two classes alike"
+    assert len(set(data.class_names())) == spec.classes, "class_names gives two classes the same name"
 
 
 # ── Metrics and observers ─────────────────────────────────────────────────────────────────────────────────
@@ -179,13 +179,13 @@ def _check_extractor(component: type[Extractor], settings: Any, spec: ModelSpec 
     before = images.clone()
     found, again, alone = extractor(images), twin(images), extractor(images[:1])
     assert torch.equal(images, before), "it changes the images in place"
-    assert set(found) >= set(extractor.outputs), f"it gives {set(found)}, and promises {set(extractor.outputs)}"
+    assert set(found) >= set(extractor.outputs), f"it returns {set(found)}, but declares {set(extractor.outputs)}"
     assert extractor.key == twin.key, "the key changes from build to build: its features could not be shared"
     assert extractor.protocol, "it has no protocol: say which network, which weights, which resizing"
     json.dumps(dict(extractor.protocol))
     for name in extractor.outputs:
-        assert found[name].is_floating_point() and len(found[name]) == len(images), f"{name}: no row for each image"
-        assert torch.equal(found[name], again[name]), f"{name}: two builds give other features"
+        assert found[name].is_floating_point() and len(found[name]) == len(images), f"{name}: not one row per image"
+        assert torch.equal(found[name], again[name]), f"{name}: two builds give different features"
         assert torch.allclose(found[name][:1], alone[name], rtol=1e-3, atol=1e-4), f"{name}: depends on the batch"
     if extractor.takes_floats:
         _check_floats(extractor, images, found)
@@ -196,7 +196,7 @@ def _check_floats(extractor: Extractor, images: Tensor, found: Mapping[str, Tens
     same, moved = extractor(floats), extractor(floats * 0.9999)
     for name in extractor.outputs:
         assert torch.allclose(found[name], same[name], rtol=1e-3, atol=1e-4), f"{name}: differs for images as floats"
-        assert not torch.equal(same[name], moved[name]), f"{name}: it takes floats, and rounds them"
+        assert not torch.equal(same[name], moved[name]), f"{name}: it takes floats, but rounds them"
 
 
 def _check_observer(component: type[Observer], settings: Any, _: object) -> None:
@@ -258,7 +258,7 @@ def _check_schedule(component: type[Schedule], settings: Any, _: object) -> None
     assert not bad, f"the learning rate is negative or not finite at a share of {bad[0]} of the run"
     backwards = [twin.factor(each) for each in reversed(progress)][::-1]
     assert factors == backwards, "the factor depends on more than its argument, so a resumed run would differ"
-    assert schedule.varies or len(set(factors)) == 1, "it says that it does not vary, and does"
+    assert schedule.varies or len(set(factors)) == 1, "it claims not to vary, but does"
 
 
 _CHECKS: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""What fails or waits on an accelerator, found without one: on torch's meta device, whose tensors have no values."""
+"""Finds what fails or waits on an accelerator, without one: on torch's meta device, whose tensors have no values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READS = {
     "unique_consecutive": "unique_consecutive",
     "bincount": "bincount",
 }
-"""Operations whose result the host must wait for, with what an author writes."""
+"""Operations whose result the host must wait for, each with the source code that causes it."""
 
 WITHOUT_VALUES = "Cannot copy out of meta tensor", "to numpy", "cannot be called on meta tensors"
 """In the messages of torch where a tensor's values are read."""
@@ -46,8 +46,8 @@ ON_CPU = "is not on the expected device"
 def on_accelerator() -> Iterator[torch.device]:
     """A block that runs as if on an accelerator: on the device that it gets, and without any arithmetic.
 
-    Call in it what runs on a CPU. Where torch cannot work out shapes, or knows an operation on that device not at all,
-    the rest of the block is left out.
+    Inside it, call code that runs on a CPU. If torch cannot infer shapes, or lacks an operation on that device, the
+    rest of the block is skipped.
 
     Raises:
         AssertionError: if the block reads the value of a tensor, or mixes tensors of the CPU with those of the device;
@@ -64,7 +64,7 @@ def on_accelerator() -> Iterator[torch.device]:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """As `on_accelerator`, for what torch is known to work out: any other error is an error.
+    """As `on_accelerator`, for code that torch is known to support there: any other error is raised.
 
     Raises:
         AssertionError: as `on_accelerator`.
@@ -117,7 +117,7 @@ class _FaultError(Exception):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at each operation before it is done."""
+    """Checks each operation before it is executed."""
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -159,12 +159,12 @@ def _freeze_others(trial: Trial, phase: Phase) -> None:
 
 
 def gives_scalars(trial: Trial, phase: Phase) -> None:
-    """Finite scalars of the same names each time, and no change to the batch."""
+    """Finite scalars with the same names each time, and no change to the batch."""
     batch = trial.batch(phase.reads_images)
     before = None if batch.real_images is None else batch.real_images.clone()
     terms, again = trial.terms(phase, batch), trial.terms(phase, batch)
     bad = [name for name, value in values_of(terms).items() if value.dim() or not bool(value.isfinite())]
-    assert not bad, f"{phase.name}: terms that are no finite scalars: {bad}"
+    assert not bad, f"{phase.name}: terms that are not finite scalars: {bad}"
     assert list(again.minimise) == list(terms.minimise), f"{phase.name}: the terms' names change from call to call"
     assert before is None or torch.equal(before, batch.images), (
         f"{phase.name}: the objective changes batch.images in place"
@@ -179,7 +179,7 @@ def trains_its_slots(trial: Trial, phase: Phase) -> None:
 
 
 def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
-    """An objective changes nothing but buffers of the memory, in place; with these put back, it gives the same."""
+    """An objective changes only buffers of the memory, in place; with these restored, it returns the same."""
     before = Snapshot(trial.remembering)
     terms = values_of(trial.terms(phase, trial.batch(phase.reads_images)))
     before.check()
@@ -194,7 +194,7 @@ def remembers_in_buffers(trial: Trial, phase: Phase) -> None:
 
 
 def says_what_is_real(trial: Trial, phase: Phase) -> None:
-    """Where a discriminator is called on a part of the records as it is, `real_inputs` does not name another part."""
+    """If a discriminator is called on an unchanged part of the records, `real_inputs` names that part."""
     for slot in phase.trains if phase.reads_images else ():
         if trial.loss.slots[slot].augmented:
             _check_real_inputs(trial, phase, slot)
@@ -277,4 +277,4 @@ PHASE_CLAUSES: tuple[Callable[[Trial, Phase], None], ...] = (
     begins,
     remembers_alike,
 )
-"""In the order in which they are tried: what the first call of an objective changes is seen first."""
+"""In the order in which they are tried: changes by an objective's first call are detected first."""

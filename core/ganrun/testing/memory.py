@@ -1,4 +1,4 @@
-"""What a loss or a regulariser may remember, and what it must not: what it holds before and after a call."""
+"""Checks what a loss or a regulariser remembers, by comparing its state before and after a call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganrun.contracts.regularizers import Regularizer
 from ganrun.rehearsal.comparison import contents, differ
 
 FIXED = ("settings", "spec", "memory")
-"""Attributes that are compared otherwise, or not at all."""
+"""Attributes that are compared in another way, or not at all."""
 
 
 class Snapshot:

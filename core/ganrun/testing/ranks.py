@@ -1,4 +1,4 @@
-"""Whether what is remembered would part on several ranks, found on one: each rank sees another part of a batch."""
+"""Finds, on one rank, memory that would diverge across ranks: each rank sees a different part of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def check_remembered(
     remembering: Loss | Regularizer, parts: Iterator[Batch], work: Callable[[Batch], object], where: str
 ) -> None:
-    """What is remembered follows from what ranks exchange, and not from the part of a batch that one sees.
+    """The memory depends on what ranks exchange, not on the part of a batch that one of them sees.
 
     Two parts are worked on, the second with what was exchanged by the first, and with other random numbers.
     """

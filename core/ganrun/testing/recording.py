@@ -1,4 +1,4 @@
-"""A stand-in for a CUDA graph on the CPU, with the same meaning: what it holds on to, and what it refuses."""
+"""A stand-in for a CUDA graph on the CPU, with the same semantics: what it captures, and what it refuses."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _keep(self, tensor: Tensor) -> int:
-        """Keep the content of memory that was there before, when it is first seen; returns which memory it is."""
+        """Save the content of pre-existing memory when it is first seen; returns its key."""
         storage = tensor.untyped_storage()
         key = int(storage._cdata)
         if key not in self._known:

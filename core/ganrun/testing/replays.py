@@ -1,4 +1,4 @@
-"""Whether an update can be captured as a graph: replayed, it gives what it gives when it is called."""
+"""Checks that an update can be captured as a graph: a replay gives the same results as a call."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def registry_with(*plugins: object, installed: bool = True) -> Registry:
     """A registry of the installed plugins and of these objects, each with `hookimpl` functions or methods.
 
     Args:
-        plugins: Modules or objects; each is known by its `__name__` or its class's name, of several with one name the
-            second as `Name-2`.
+        plugins: Modules or objects; each is known by its `__name__` or its class's name, if several share a name, the
+            second is `Name-2`.
         installed: Whether the installed plugins are there too.
 
     Raises:
@@ -59,7 +59,7 @@ def _registry_of(environment: tuple[str, ...], *plugins: object) -> Registry:
 
 
 def _environment() -> tuple[str, ...]:
-    """Where plugins are looked for, and which are left out."""
+    """Where plugins are searched for, and which are left out."""
     return os.environ.get(DISABLE_VARIABLE, ""), *sys.path
 
 

@@ -53,7 +53,7 @@ class Trial:
             self.networks = {slot: self._network(slot, networks or {}).to(device) for slot in self.loss.slots}
         self.loss.memory.to(device)
         self.remembering: Loss | Regularizer = self.loss
-        """What has a memory, and changes nothing else."""
+        """The components that have a memory, and must change nothing else."""
         for each in (self.loss, *self.networks.values()):
             self.begin(each)
 
@@ -78,7 +78,7 @@ class Trial:
         return Nets({name: View(network) for name, network in self.networks.items()})
 
     def terms(self, phase: Phase, batch: Batch) -> Terms:
-        """What the objective returns, always by the same random numbers."""
+        """The objective's result, always with the same random numbers."""
         with isolated_random(CPU, 3):
             return phase.objective(self.nets(), batch)
 

@@ -1,7 +1,7 @@
 """How a class enters a network: beside the latents, or beside the images.
 
-A network that can be conditioned puts one of the two modules here in front of its layers and takes the module's width
-as their input width. Where the loss gives no labels (`spec.labelled` is false), the module adds nothing.
+A network that can be conditioned puts one of these two modules in front of its layers and uses the module's width as
+their input width. Without labels (`spec.labelled` is false), the module adds nothing.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from torch.nn.functional import conv2d, linear
 class _Equalized(nn.Module):
     """Weights that are stored from N(0, 1) and scaled in every forward: w · gain / √fan-in.
 
-    Adam's steps do not depend on the scale of gradients. So every layer learns at one speed, relative to the range of
-    its weights. A layer of learning rate multiplier λ stores weights and bias divided by λ, and multiplies them by λ:
-    its function is the same at first, and a step of one size moves it λ times as far.
+    Adam's steps do not depend on the scale of gradients. So all layers learn at the same speed, relative to the range
+    of their weights. A layer of learning rate multiplier λ stores weights and bias divided by λ, and multiplies them by
+    λ: its initial function is the same, and a step of a given size moves it λ times as far.
     """
 
     def __init__(self, shape: tuple[int, ...], gain: float, bias: float | None, lr_multiplier: float) -> None:
@@ -24,11 +24,11 @@ class _Equalized(nn.Module):
         self._gain, self._lr_multiplier = gain * lr_multiplier / sqrt(prod(shape[1:])), lr_multiplier
 
     def scaled_weight(self) -> Tensor:
-        """The weights that act, in the shape of the stored ones."""
+        """The effective weights, in the shape of the stored ones."""
         return self.weight * self._gain
 
     def scaled_bias(self) -> Tensor | None:
-        """The bias that acts, `(out,)`, if there is one."""
+        """The effective bias, `(out,)`, if there is one."""
         return None if self.bias is None else self.bias * self._lr_multiplier
 
 

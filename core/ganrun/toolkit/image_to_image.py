@@ -21,11 +21,11 @@ SOURCE, MASK = "source", "mask"
 class ImageToImageLoss(Loss):
     """Base of losses whose generator makes a record's image from its field `source`.
 
-    The source may be larger, smaller, or of other channels than the image. If the data has a field `mask` as large as
-    the source, 1 where pixels are missing and -1 elsewhere, the generator sees it as one more channel.
+    The source may differ from the image in size and channels. If the data has a field `mask` as large as the source, 1
+    where pixels are missing and -1 elsewhere, the generator gets it as an additional channel.
 
-    A latent vector holds the source, and the mask, and nothing else. So samples are made from records of the test
-    split, and everything that draws or scores samples works as it does for noise.
+    A latent vector holds only the source and the mask. So samples are made from records of the test split, and
+    everything that draws or scores samples works as it does for noise.
     """
 
     slots = {"generator": Slot("network", averaged=True)}
@@ -55,7 +55,7 @@ class ImageToImageLoss(Loss):
 
     @property
     def latent_size(self) -> int:
-        """All numbers of what the generator sees."""
+        """The number of values that the generator sees."""
         return prod(self.source_shape)
 
     def factors(self) -> Sequence[Factor]:
@@ -77,7 +77,7 @@ class ImageToImageLoss(Loss):
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
         """The images that the generator makes of the sources in latents, cut off at ±1.
 
-        So a generator may end without tanh: that of a residual network is the source and a correction.
+        So a generator may end without tanh: a residual network's output is the source plus a correction.
         """
         sources: Tensor = latents.unflatten(1, self.source_shape)  # type: ignore[no-untyped-call]
         return nets.generator(sources).clamp(-1, 1)

@@ -21,10 +21,10 @@ BOUND = 2.0
 
 
 def random_noise(size: int, length: int, distribution: Distribution, device: torch.device) -> Tensor:
-    """Draw noise from the global random stream, every number by itself: float32 `(size, length)`.
+    """Draw noise from the global random stream, independently for each number: float32 `(size, length)`.
 
-    Truncated noise has the distribution of normal noise of which numbers beyond ±2 are drawn again. It is made of one
-    uniform number y each, as √2 erf⁻¹(y erf(√2)).
+    Truncated noise has the distribution of normal noise with values beyond ±2 redrawn. Each value is computed from one
+    uniform number y as √2 erf⁻¹(y erf(√2)).
     """
     if distribution == "normal":
         return torch.randn(size, length, device=device)

@@ -18,8 +18,8 @@ GROUP = 4
 MinibatchComparison = Annotated[
     Literal["none", "deviation", "discrimination"],
     Field(
-        description="How the last layer sees a sample beside others of its batch, so that a generator that makes the "
-        "same sample again and again is found out. deviation: one number for each group of 4 samples, how much they "
+        description="How the last layer compares a sample with others of its batch, to detect a generator that "
+        "repeats one sample. deviation: one number for each group of 4 samples, how much they "
         "differ (arXiv:1710.10196, section 3). discrimination: 100 learned measures of how near a sample is to the "
         "others (arXiv:1606.03498, section 3.2)."
     ),
@@ -34,7 +34,7 @@ def minibatch_layers(
     """The layers of a comparison, for before a discriminator's last layer, and the shape of what they return.
 
     Args:
-        comparison: Of none, there are no layers.
+        comparison: For none, there are no layers.
         shape: Of the features of a sample: `(features,)`, or (channels, height, width), which discrimination flattens.
     """
     if comparison == "none":
@@ -52,7 +52,7 @@ class MinibatchDeviation(nn.Module):
     to each group. In evaluation it is the running mean of these numbers, so that no output depends on other samples.
 
     Args:
-        group: Samples of a group; of a batch that it does not divide, the groups are smaller.
+        group: Samples per group; if it does not divide the batch, groups are smaller.
     """
 
     mean: Tensor

@@ -62,7 +62,7 @@ def is_animated(image: Image.Image) -> bool:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends like that of a picture."""
+    """Whether a file's name has a picture's extension."""
     return f".{name.rpartition('.')[2].lower()}" in _extensions()
 
 
@@ -115,7 +115,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _facts(image: Image.Image) -> dict[str | tuple[int, int], bool]:
-    """What Pillow knows of a picture only before it is decoded."""
+    """Facts about a picture that Pillow knows only before decoding it."""
     is_deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     return {key: True for key, holds in ((_DEEP, is_deep), (_ANIMATED, _has_frames(image))) if holds}
 
@@ -168,7 +168,7 @@ def coloured_picture(image: Image.Image, channels: int) -> Image.Image:
 
 
 BY_COLOUR = ("LAB", "HSV")
-"""Modes from which Pillow knows a way to colour alone."""
+"""Modes that Pillow converts only to colour."""
 
 
 def _in_8_bits(image: Image.Image, bits: int) -> Image.Image:

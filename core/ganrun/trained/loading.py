@@ -1,4 +1,4 @@
-"""Models that were trained, loaded from a run, a checkpoint or an exported folder."""
+"""Loads trained models from a run, a checkpoint or an exported folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(what: str | Path, device: str = "auto") -> Model:
         model = ganrun.load("runs/wgan-…")
         images = model.sample(64)
 
-    Nothing that is read is executed: weights are safetensors, and the networks are those of the installed plugins.
+    Loading executes nothing from the files: weights are safetensors, and the networks come from the installed plugins.
 
     Args:
         what: A run directory (its latest checkpoint), a checkpoint, an exported folder, or a tracker's id of
@@ -53,7 +53,7 @@ def load(what: str | Path, device: str = "auto") -> Model:
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
-        RequestError: if there is no such thing, it is damaged, or it needs a plugin that is not installed.
+        RequestError: if it does not exist, is damaged, or needs a plugin that is not installed.
     """
     return find_saved_model(what).model(device)
 
@@ -75,7 +75,7 @@ class SavedModel:
     """The run's seed."""
 
     images_seen: int
-    """Real images consumed until then."""
+    """Real images consumed so far."""
 
     seconds: float
     """Time spent in those steps."""
@@ -90,11 +90,11 @@ class SavedModel:
     """By slot; the averaged weights where there are any."""
 
     registry: Registry
-    """The installed components, among which are its loss and networks."""
+    """The installed components, including its loss and networks."""
 
     @property
     def is_run(self) -> bool:
-        """Whether `folder` is a run directory, and not an exported folder."""
+        """Whether `folder` is a run directory rather than an exported folder."""
         return (self.folder / ENVIRONMENT).is_file()
 
     @exact_float32()
@@ -103,11 +103,11 @@ class SavedModel:
 
         Args:
             device: As in `load`.
-            sampling: How samples are made instead of as the recipe says: `sampling.psi=0.5`, as after `--set`.
+            sampling: Overrides of the recipe's sampling settings: `sampling.psi=0.5`, as after `--set`.
 
         Raises:
-            RequestError: if a component is not installed, the weights belong to another network, or `sampling` names
-                anything else, or what the loss does not have.
+            RequestError: if a component is not installed, the weights belong to another network, or `sampling` names a
+                setting outside `[sampling]` or unknown to the loss.
         """
         place = choose_device(device)
         recipe = self.folder / RECIPE
@@ -131,22 +131,22 @@ class SavedModel:
         """The data set of the recipe, prepared.
 
         Args:
-            overrides: `data.root=…`, as after `--set`; an exported folder does not say where its data is.
+            overrides: `data.root=…`, as after `--set`; an exported folder does not record where its data is.
 
         Raises:
             DataError: with the steps that fix it.
-            RecipeError: if it lacks a setting, such as a place that an exported folder leaves out.
+            RecipeError: if a setting is missing, such as a path that an exported folder leaves out.
         """
         recipe = self.folder / RECIPE
         return prepared_data(load_evaluation_config(str(recipe), self.registry, overrides, made_with(recipe)))
 
     def recipe_text(self) -> str:
-        """The recipe as it may be handed out: without paths, addresses and secrets."""
+        """The recipe in a form that can be shared: without paths, addresses and secrets."""
         recipe = self.folder / RECIPE
         return handed_out(recipe, self.registry, made_with(recipe))
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Write into a folder what `load` reads of an exported one: the weights, the recipe, and the facts.
+        """Write the files of an exported folder that `load` reads: the weights, the recipe, and the facts.
 
         Args:
             folder: An existing folder without files of these names.
@@ -164,12 +164,12 @@ class SavedModel:
         RunDirectory(folder).write_json(CONFIG, {"format": FORMAT, **about, **progress, "problem": spec})
 
     def _begin(self, model: ModelConfig, config: ComponentConfig, component: Any, device: torch.device) -> None:
-        """Set what is a function of the step as it was after the checkpoint's."""
+        """Set everything that depends on the step to its value after the checkpoint's step."""
         with frame_of(model, config, "begin"):
             begin(component, self.step, self.steps, device)
 
     def _filled(self, slot: str, network: nn.Module) -> nn.Module:
-        """Load what the folder holds under a name into a network, or the loss's memory, which may be empty."""
+        """Load the folder's weights of this name into a network, or into the loss's memory, which may be empty."""
         if not network.state_dict():
             return network.eval()
         if slot not in self.weights:
@@ -182,14 +182,14 @@ class SavedModel:
 
 
 def find_saved_model(what: str | Path, registry: Registry | None = None) -> SavedModel:
-    """What `load` loads, before its networks are built.
+    """Find what `load` loads, without building its networks.
 
     Args:
         what: As in `load`.
         registry: The installed components; those of this environment unless given.
 
     Raises:
-        RequestError: if there is no such thing, or it is damaged.
+        RequestError: if it does not exist, or is damaged.
     """
     registry = registry or load_registry()
     return _saved_model(read_saved(locate(what, registry)), registry)

@@ -59,7 +59,7 @@ def score_against_data(
         faults: Keeps what metrics failed to do.
 
     Raises:
-        RequestError: if the data is absent, or the pictures cannot be read, or are no images of the data's shape.
+        RequestError: if the data is absent, or the pictures cannot be read or do not have the data's shape.
     """
     on_stage(f"data {config.data.use}")
     real = prepared_data(config)
@@ -102,7 +102,7 @@ def score_against_statistics(
 
 
 def _no_real_images(name: str) -> Split:
-    """Published statistics take the place of real images."""
+    """Stands in for real images when published statistics are used."""
     raise DataError("published statistics hold no real images; for them, say --against DATA")
 
 
@@ -148,10 +148,10 @@ def _folder_images(folder: Path, overrides: Sequence[str], registry: Registry) -
 
 
 def _npz_images(path: Path, shape: tuple[int, int, int] | None = None) -> Tensor:
-    """The images `(count, channels, height, width)`, uint8; of any shape unless one is given.
+    """The images `(count, channels, height, width)`, uint8; any shape is accepted unless one is given.
 
     Raises:
-        RequestError: if there is no such array, several may be it, or its layout is unclear.
+        RequestError: if there is no such array, several qualify, or the layout is ambiguous.
     """
     headers = npz_headers(path)
     name = _image_array(path, headers)
@@ -168,7 +168,7 @@ def _image_array(path: Path, headers: dict[str, ArrayHeader]) -> str:
         return found[0]
     listed = ", ".join(f"{name} {header}" for name, header in headers.items()) or "nothing"
     if not found and {"mu", "sigma"} <= headers.keys():
-        raise RequestError(f"{path} holds statistics (mu, sigma) and no images; say it after --against")
+        raise RequestError(f"{path} holds statistics (mu, sigma) and no images; pass it to --against")
     what = "several arrays that may be the images" if found else f"no array named {', '.join(IMAGE_ARRAYS)}"
     raise RequestError(f"{path} holds {what}; it has {listed}; save one array of images, named {IMAGE_ARRAYS[0]}")
 
@@ -183,7 +183,7 @@ def _is_channels_last(path: Path, name: str, header: ArrayHeader, shape: tuple[i
     _, *sides = header.shape
     fits = [shape == tuple(read) if shape else _is_plausible(read) for read in (sides, [sides[2], *sides[:2]])]
     if all(fits):
-        raise RequestError(f"{what}: its channels may be first or last, and nothing tells which")
+        raise RequestError(f"{what}: it is ambiguous whether its channels are first or last")
     if not any(fits):
         wanted = (
             f"{'×'.join(map(str, shape))}; fit it by --set data.size, data.channels, …" if shape else "1 or 3 channels"

@@ -16,22 +16,23 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`0,1,2` → `(0, 1, 2)`.
 
     Raises:
-        RequestError: if it is no list of different whole numbers from 0 up.
+        RequestError: if it is not a list of distinct integers ≥ 0.
     """
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise RequestError(f"--seeds takes different whole numbers from 0 up, such as 0,1,2, not {text}")
+        raise RequestError(f"--seeds takes distinct integers of at least 0, such as 0,1,2, not {text}")
     return seeds
 
 
 def summary_of(replicates: Sequence[Sequence[Score]]) -> list[str]:
     """A line for each score: mean ± standard deviation over the replicates, and the mean score of real images.
 
-    The deviation is that of the sample, over n - 1: the spread between seeds, not the error of the mean. Scores of
-    unlike protocols have a line each, which says how they differ. What is not finite is counted, and in no mean.
+    The deviation is the sample standard deviation (n - 1): the spread between seeds, not the error of the mean. Scores
+    with different protocols get separate lines that say how they differ. Non-finite values are counted, but not
+    averaged.
     """
     found: dict[str, list[Score]] = defaultdict(list)
     for scores in replicates:
@@ -50,12 +51,12 @@ def _lines(scores: Sequence[Score]) -> list[str]:
 
 
 def _protocol(score: Score) -> dict[str, object]:
-    """How it was measured; the seed is what replicates differ in."""
+    """Its protocol, without the seed, which always differs between replicates."""
     return {key: value for key, value in score.protocol.items() if key != "seed"}
 
 
 def _unlike(protocols: Sequence[Mapping[str, object]]) -> list[str]:
-    """The keys of entries that differ."""
+    """The keys of the entries that differ."""
     keys = dict.fromkeys(key for protocol in protocols for key in protocol)
     return [key for key in keys if len({json_text(protocol.get(key)) for protocol in protocols}) > 1]
 

@@ -34,10 +34,10 @@ from ganrun.training.run import Run
 log = logging.getLogger("ganrun")
 
 STATISTICS = "statistics"
-"""The setting of a metric that compares with published statistics: their file."""
+"""The setting of a metric that compares with published statistics: the path of their file."""
 
 DATA = "data."
-"""Begins the overrides of settings of the data."""
+"""Prefix of overrides of the data's settings."""
 
 NO_METRIC = "there is nothing to measure; say --metric NAME, one of: ganrun list metric"
 
@@ -99,12 +99,12 @@ def score(
         request: What to score, and how.
         registry: The installed components.
         on_stage: Called with a description of the current stage.
-        faults: Keeps what metrics and observers failed to do while the others were served.
+        faults: Records what metrics and observers failed to do; the others continue.
 
     Raises:
-        RequestError: if something that the request names is missing or does not fit.
+        RequestError: if something named in the request is missing or incompatible.
         NonFiniteError: if samples or reconstructions are NaN or infinite.
-        GanrunError: the fault of a metric, if none could be measured.
+        GanrunError: the error of a metric, if none could be measured.
     """
     faults = Faults() if faults is None else faults
     folder = locate(request.path, registry)
@@ -116,7 +116,7 @@ def score(
         return _score_run(asked, open_run(run), checkpoint, registry, on_stage, faults)
     if request.against is None:
         raise RequestError(
-            f"{folder} is no run directory, so it is taken for pictures; say what to compare them with: --against DATA"
+            f"{folder} is not a run directory, so it is read as pictures; say what to compare them with: --against DATA"
         )
     if has_statistics:
         return _score_by_statistics(request.with_statistics(registry), folder, registry, on_stage, faults)
@@ -151,7 +151,7 @@ def _score_run(
     recipe = load_recipe(directory.recipe_path, registry, overrides, made_with(directory.recipe_path))
     if changed := differences_from(directory, recipe):
         listed = "\n".join(f"  {line}" for line in changed)
-        raise RequestError(f"what was trained cannot be scored as something else:\n{listed}")
+        raise RequestError(f"a trained model cannot be scored as another one:\n{listed}")
     if not recipe.metrics:
         raise RequestError(NO_METRIC)
     _check_against(request, recipe)
@@ -178,7 +178,7 @@ def _score_run(
 
 
 def _check_against(request: Request, recipe: Recipe) -> None:
-    """Check that no metric ignores the other data that a run is to be compared with."""
+    """Check that no metric ignores the data that a run is to be compared with."""
     takers = [metric.use for metric in recipe.metrics if getattr(metric.settings, STATISTICS, None) is not None]
     if request.against is not None and takers:
         raise RequestError(
@@ -188,7 +188,7 @@ def _check_against(request: Request, recipe: Recipe) -> None:
 
 
 def _data_overrides(request: Request, registry: Registry) -> list[str]:
-    """The other data set that a run is compared with, as overrides of its recipe; and where to compute."""
+    """The data set that a run is compared with, as overrides of its recipe; and the device."""
     device, against = f"train.device={request.device}", request.against
     if against is None:
         return [device]
@@ -215,8 +215,8 @@ def _shape_of(run: Run) -> str:
 
 
 def _add_scores(run: Run, scores: Sequence[Score], *, is_own: bool) -> None:
-    """Add the scores to metrics.jsonl and, if they are of the run's own sampling and the latest of their names, to
-    summary.json."""
+    """Add the scores to metrics.jsonl and, if they use the run's own sampling settings and are the latest of their
+    names, to summary.json."""
     run.record({}, scores, rescored=True)
     run.directory.flush_records()
     summary = run.directory.summary()

@@ -1,4 +1,4 @@
-"""Builds and tries everything that a recipe names, before a run starts."""
+"""Builds and checks everything that a recipe names, before a run starts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Assembly:
     phases: tuple[Phase, ...]
     """Of a step, in order: the loss's, with the recipe's repeats and penalties."""
     beginning: Beginning
-    """What is a function of the step; begun at step 0."""
+    """Everything that is a function of the step; begun at step 0."""
 
     metrics: tuple[Metric, ...]
     """Prepared."""
@@ -88,10 +88,10 @@ def assemble(
     Args:
         recipe: What to build.
         on_stage: Called with a description of the current stage.
-        directory: The run's, which may hold a run that is resumed; None where nothing is trained, only scored.
+        directory: The run's directory, which may hold a run to resume; None if nothing is trained, only scored.
 
     Raises:
-        RequestError: for anything that is missing or does not fit, located at the recipe's line.
+        RequestError: for anything that is missing or incompatible, located at the recipe's line.
     """
     device = _choose_device(recipe)
     recipe = with_precision(recipe, device, directory)
@@ -134,7 +134,7 @@ def assemble(
 def _training_records(
     recipe: Recipe, data: Data, loss: Loss, manifest: Mapping[str, Any], directory: RunDirectory | None
 ) -> Split:
-    """The records to train on. Where they are trained on, they are checked, and the loss's memory is filled by them."""
+    """The records to train on. If there is training, they are checked, and fill the loss's memory."""
     training = training_split(recipe, data, loss)
     if directory is None:
         return training
@@ -156,11 +156,11 @@ def _model(
 
 @exact_float32()
 def check_recipe(recipe: Recipe) -> None:
-    """Build a recipe's components but no run, and check that they fit each other. Reads data only if its spec needs it.
+    """Build a recipe's components but no run, and check that they are compatible. Reads data only if its spec needs it.
     Warns if the recipe's device is missing here.
 
     Raises:
-        RequestError: as `assemble`, but for absent data only if its spec depends on its files.
+        RequestError: as `assemble`, except that absent data is an error only if its spec depends on its files.
     """
     device = torch.device("cpu")
     try:
@@ -187,9 +187,8 @@ def check_recipe(recipe: Recipe) -> None:
 def _starts(
     recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], directory: RunDirectory | None
 ) -> dict[str, dict[str, Any]]:
-    """Load what networks start from, and note what that was and what frozen networks are.
-
-    A run that continues from a checkpoint has it there, and noted what it was. Ranks get it from the first one.
+    """Load the weights that networks start from, and record their origin and the digests of frozen networks. A run that
+    continues from a checkpoint already has both. Other ranks get them from the first one.
     """
     recorded = None if directory is None else directory.environment().get("starts")
     if directory is not None and (directory.is_elsewhere or checkpoints_in(directory.path)):

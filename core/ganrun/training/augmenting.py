@@ -1,4 +1,4 @@
-"""Augmentations in a run: tried before it, in front of their networks, adjusted after its steps, and logged."""
+"""Augmentations in a run: checked before it starts, applied before their networks, adjusted after steps, and logged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ganrun.training.sizes import smallest_part
 from ganrun.training.state import SlotState, TrainingState
 
 SECTION = "augmentation"
-"""Of metrics.jsonl, where augmentations report."""
+"""Section of metrics.jsonl for augmentations' reports."""
 
 
 def build_augmentations(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, Augmentation]:
-    """The recipe's augmentation, once for each slot that the loss marks as augmented, each tried.
+    """The recipe's augmentation, built and checked for each slot that the loss marks as augmented.
 
     Raises:
-        IncompatibleError: located at `[augmentation]`, if it cannot be built for what a network is shown, or breaks its
+        IncompatibleError: located at `[augmentation]`, if it cannot be built for a network's inputs, or breaks its
             contract.
     """
     slots = [name for name, slot in loss.slots.items() if slot.augmented] if recipe.augmentation else []
@@ -73,14 +73,14 @@ def _is_differentiated_twice(recipe: Recipe, loss: Loss) -> bool:
 
 
 def _check_boundary(loss: Loss, slot: str) -> None:
-    """Whether the loss knows which images the network takes for real."""
+    """Whether the loss defines which images the network classifies as real."""
     if loss.slots[slot].boundary is None:
         text = f"{_ADJUSTED}, and the loss does not say above which output its {slot} takes one for real"
         raise IncompatibleError(f"{text} (Slot.boundary); take another loss, {_NEVER}")
 
 
 def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
-    """Whether the loss can say what the network is shown of real records."""
+    """Whether the loss defines the network's inputs for real records."""
     try:
         found = loss.real_inputs(slot, example_records(loss.spec, 2, device))
     except ContractError as error:
@@ -96,7 +96,7 @@ _NEVER = "or take an augmentation that is never adjusted"
 
 
 class Front:
-    """An augmentation before a view.
+    """An augmentation applied before a view.
 
     Args:
         augmentation: The augmentation.
@@ -117,13 +117,13 @@ class Front:
 
 
 class Adjuster:
-    """Shows networks the last real batch, and their outputs to the augmentations before them.
+    """Runs networks on the last real batch, and passes their outputs to their augmentations.
 
     Args:
         state: The run's networks and augmentations.
         views: The networks as objectives see them, by slot.
         boundaries: The outputs at which networks are undecided, by slot.
-        real_inputs: What the loss calls the network in a slot on for real records.
+        real_inputs: The inputs on which the loss calls a slot's network for real records.
         draw: Draws the last batch of real records once more.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
@@ -158,7 +158,7 @@ class Adjuster:
         }
 
     def after(self, step: int) -> None:
-        """Adjust the augmentations if it is time for it after step `step`, counted from 1."""
+        """Adjust the augmentations that are scheduled after step `step`, counted from 1."""
         state = self._state
         chosen = [name for name, augmentation in self._adjusted.items() if step % augmentation.every == 0]
         if not chosen or not state.images_seen:
@@ -182,12 +182,12 @@ class Adjuster:
 
 
 class Reports:
-    """What the augmentations of a run report, under the names of its curves.
+    """The reports of a run's augmentations, under the names of its curves.
 
     Args:
         recipe: The run's.
         state: Its networks and augmentations.
-        device: Where they are.
+        device: Their device.
     """
 
     def __init__(self, recipe: Recipe, state: TrainingState, device: torch.device) -> None:
@@ -218,7 +218,7 @@ class Reports:
 
 @contextmanager
 def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """A block after which a network's buffers are what they were, and where they were."""
+    """A block that restores a network's buffers, both values and storage."""
     layers = [
         (layer, name, buffer) for layer in module.modules() for name, buffer in layer.named_buffers(recurse=False)
     ]

@@ -23,9 +23,9 @@ class Average:
 
     so that the first weights do not dominate; or, of a half-life of h steps, d = 2^(−1/h) from the first step on. The
     statistics then fit the averaged network rather than the newest. Every other buffer, persistent or not, is copied,
-    and so is extra state: a mean of counters, code books, masks or unit vectors is none. (Averaged vectors of spectral
-    norm's power iteration are short, and the network that is divided by their σ explodes.) A tied weight is averaged
-    once.
+    and so is extra state: averaging counters, code books, masks or unit vectors makes no sense. (Averaged vectors of
+    spectral norm's power iteration are too short, so dividing by their σ makes the network explode.) A tied weight is
+    averaged once.
 
     Args:
         module: The network to follow.

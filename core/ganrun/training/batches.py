@@ -71,7 +71,7 @@ class Rows(NamedTuple):
         return [self.images, *([] if self.labels is None else [self.labels]), *self.fields.values()]
 
     def copied(self) -> Rows:
-        """Rows in tensors of their own."""
+        """A copy of the rows."""
         labels = None if self.labels is None else self.labels.clone()
         return Rows(self.images.clone(), labels, {name: each.clone() for name, each in self.fields.items()})
 
@@ -95,10 +95,10 @@ class Records(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """How the images of some records are moved."""
+    """How the images of some records are flipped and shifted."""
 
     mirrored: Tensor | None
-    """Which are mirrored: bool `(size, 1, 1, 1)`."""
+    """Which images are mirrored: bool `(size, 1, 1, 1)`."""
 
     jitter: int = 0
     """Pixels by which they are enlarged."""
@@ -158,7 +158,7 @@ class RealBatches:
         return self.make(self.fetch(start, size))
 
     def fetch(self, start: int, size: int) -> Rows:
-        """The rows at position `start` of the stream: the part for the host, which draws no random number."""
+        """The rows at position `start` of the stream: the host's part, which draws no random number."""
         index = self._shuffle.indices(start, size)
         own = {name: index if self._paired else self._shuffles[name].indices(start, size) for name in self._fields}
         return Rows(
@@ -168,7 +168,7 @@ class RealBatches:
         )
 
     def make(self, rows: Rows) -> Records:
-        """Records of rows, scaled, mirrored and cut: work of the device alone."""
+        """Records from rows, scaled, mirrored and cropped: entirely on the device."""
         drawn = self._moves(len(rows.images))
         beside = {}
         for name, field in rows.fields.items():
@@ -177,7 +177,7 @@ class RealBatches:
         return Records(drawn.applied(_units(rows.images)), rows.labels, beside)
 
     def _moves(self, size: int) -> Moves:
-        """What is drawn for this many records."""
+        """The random draws for this many records."""
         mirrored = torch.rand(size, 1, 1, 1, device=self._device) < 0.5 if self._flip else None
         if not self._jitter:
             return Moves(mirrored)
@@ -192,7 +192,7 @@ class RealBatches:
 
 
 def _moved(rows: Tensor, device: torch.device | None) -> Tensor:
-    """Rows of the host on a device; a GPU gets them while the host goes on."""
+    """The host's rows on a device; copied asynchronously to a GPU."""
     if device is None or device.type != "cuda":
         return rows.to(device)
     return rows if rows.device == device else rows.pin_memory().to(device, non_blocking=True)
@@ -205,7 +205,7 @@ def _units(rows: Tensor) -> Tensor:
 
 
 def _cut(images: Tensor, jitter: int, places: Tensor) -> Tensor:
-    """Images enlarged by Pillow's bicubic filter, in float32, and of each the part at its place.
+    """Images enlarged by Pillow's bicubic filter, in float32, each cropped at its offset.
 
     Where Pillow would round to 8 bits, values are only clipped to [-1, 1].
     """

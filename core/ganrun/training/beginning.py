@@ -1,4 +1,4 @@
-"""Brings everything of a run that is a function of the step to a step."""
+"""Sets everything in a run that is a function of the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ganrun.training.state import SlotState, TrainingState
 
 
 class Beginning:
-    """The components of a run that have a function of the step, each with its frame.
+    """The components of a run that depend on the step, each with its frame.
 
     Args:
         recipe: What the run trains.

@@ -30,7 +30,7 @@ def build_run(
 ) -> Run:
     """Build a run, and last of all create its directory; nothing is written into it until the run starts.
 
-    Each of several ranks builds it; the first one alone has its directory and its observers.
+    Every rank builds it; only the first one has its directory and its observers.
 
     Args:
         recipe: What to build.
@@ -39,8 +39,8 @@ def build_run(
         on_stage: Called with a description of the current stage.
 
     Raises:
-        RequestError: for anything that is missing or does not fit, located at the recipe's line; nothing has
-            been written then.
+        RequestError: for anything that is missing or incompatible, located at the recipe's line; nothing has been
+            written.
     """
     is_first = ranks().number == 0
     directory = directory_of(output or new_run_path(recipe.name), is_first=is_first)
@@ -55,7 +55,7 @@ def build_run(
 
 
 def _check_seen_by_first(directory: RunDirectory) -> None:
-    """Check that no other rank has a run where the first one has none, since torchrun may call any machine the first.
+    """Check that no other rank has a run if the first one has none, since torchrun may make any machine rank 0.
 
     Raises:
         RequestError: if so.
@@ -70,7 +70,7 @@ def build_events(recipe: Recipe) -> Events:
     """The recipe's observers, ready to receive events.
 
     Raises:
-        PluginError: if an observer cannot be built, or does not fit the events.
+        PluginError: if an observer cannot be built, or does not match the events.
     """
     observers: dict[str, Observer] = {}
     for name, config in recipe.observers.items():

@@ -1,4 +1,4 @@
-"""Networks compiled by torch.compile. Importing this takes more than a second, so only who compiles does."""
+"""Networks compiled by torch.compile. Importing this takes more than a second, so it is imported only to compile."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 log = logging.getLogger("ganrun")
 
 MOST_WAYS = 16
-"""Ways of calling a network, or a part of it, that are compiled while its structure stays."""
+"""Ways of calling a network, or a part of it, that are compiled per structure."""
 
 MOST_GRAPHS = 6
-"""Times that one way is compiled, which should be once. Torch's own limit is 8; beyond it, it would say so itself."""
+"""Times that one way is compiled, which should be once. Beyond torch's own limit of 8, torch warns itself."""
 
 BACKEND = "inductor"
-"""Of torch's compilers, by name."""
+"""Torch's compiler loggers, by name."""
 
-AS_IT_IS = "%s: torch.compile cannot serve the network, which is executed as it is from here on: %s"
+AS_IT_IS = "%s: torch.compile cannot handle the network, which runs uncompiled from here on: %s"
 
 AGAIN = (
     "%s: the network was compiled again in step %d, and each time costs seconds: something that it is called with or"
@@ -34,17 +34,16 @@ MANY_WAYS = f"it is called in more than {MOST_WAYS} ways, with other shapes"
 MANY_GRAPHS = f"it was compiled {MOST_GRAPHS} times, as something that it reads changes from call to call"
 
 Situation = tuple[int, Hashable]
-"""Steps done, and what may change what a step computes: structures, batch size."""
+"""Steps done, and whatever may change a step's computation: structures, batch size."""
 
 
 class Compiler:
     """Compiles the networks of a run.
 
-    The first steps, and those after a change of the situation, are its warm-up: there every phase comes for the first
-    time.
+    The first steps, and those after a change of the situation, are warm-up: every phase runs for the first time.
 
     Args:
-        situation: Returns the present one.
+        situation: Returns the current one.
         warm_up: Steps of the warm-up.
     """
 
@@ -54,28 +53,27 @@ class Compiler:
         self._since, self._known = situation()
 
     def is_warm(self) -> bool:
-        """Whether nothing should be compiled any more. Asked whenever something was."""
+        """Whether nothing should be compiled any more. Checked after each compilation."""
         step, known = self.situation()
         if known != self._known:
             self._since, self._known = step, known
         return step - self._since >= self._warm_up
 
     def calls(self, module: nn.Module, where: str) -> CompiledCalls:
-        """The calls of a network's view.
+        """The call function for a network's view.
 
         Args:
             module: The network.
-            where: What begins messages about it.
+            where: Prefix of messages about it.
         """
         return CompiledCalls(self, module, where)
 
 
 class CompiledCalls:
-    """Calls a network, its methods and its parts as a view asks, each compiled when it is first called in some way.
-
-    A way is what decides which operations are executed: shapes, whether gradients are needed, the mode. Each way has
-    separate compiled code. So a second compilation of one way is a fault, and many networks together do not reach
-    torch's limit, which counts by code.
+    """Calls a network, its methods and its parts for a view, each compiled on its first call in a new way. A way is
+    everything that decides which operations are executed: shapes, whether gradients are needed, the mode. Each way has
+    separate compiled code. So recompiling a way indicates a fault, and many networks together do not reach torch's
+    limit, which counts per code object.
     """
 
     def __init__(self, compiler: Compiler, module: nn.Module, where: str) -> None:
@@ -107,7 +105,7 @@ class CompiledCalls:
             if way.graphs > graphs:
                 self._watch(way)
             return output
-        output = function(*inputs, **conditions)  # where the error is the author's, it is raised here
+        output = function(*inputs, **conditions)  # if the error is the author's, it is raised here
         self._give_up(reason)
         return output
 
@@ -130,7 +128,7 @@ class CompiledCalls:
         return self._ways.get(key)
 
     def _watch(self, way: _Way) -> None:
-        """After something was compiled: tell if that should not have happened."""
+        """After a compilation: warn if it was unexpected."""
         if way.graphs >= MOST_GRAPHS:
             self._give_up(MANY_GRAPHS)
         elif self._compiler.is_warm() and not self._is_told:
@@ -167,7 +165,7 @@ def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kind(value: Any) -> Any:
-    """What decides how an argument is computed with, as far as it can be seen at once; torch looks at the rest."""
+    """The properties of an argument that affect compilation and are cheap to read; torch checks the rest."""
     return (tuple(value.shape), value.dtype, value.requires_grad) if isinstance(value, Tensor) else type(value)
 
 

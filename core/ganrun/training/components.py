@@ -45,7 +45,7 @@ def frame_of(
         recipe: What the component's table is part of.
         config: The component.
         doing: The method that is called.
-        error: What an exception becomes that is none of ganrun's; `ContractError` once a run has started.
+        error: The error that a foreign exception becomes; `ContractError` once a run has started.
     """
     return called(owner_of(config), doing, recipe.where(config.key), error)
 
@@ -92,9 +92,9 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
     """The model's spec, and the loss.
 
     Raises:
-        DataError: if the data's spec is none.
-        IncompatibleError: if the recipe moves samples that are no images, or the loss learns from pairs and the data
-            has none, or as `loss_for`.
+        DataError: if the data's spec is invalid.
+        IncompatibleError: if the recipe flips or shifts samples that are not images, if the loss needs pairs and the
+            data has none, or as `loss_for`.
     """
     with frame_of(recipe, recipe.data, "spec"):
         spec = data.spec()
@@ -103,21 +103,21 @@ def build_loss(recipe: Recipe, data: Data) -> tuple[ModelSpec, Loss]:
     whole, loss = loss_for(recipe, spec, recipe.train.seed)
     with frame_of(recipe, recipe.data, "spec"):
         if loss.paired and spec.fields and not data.paired:
-            text = f"its images and their {', '.join(spec.fields)} are no pairs, and the loss learns from pairs"
+            text = f"its images and their {', '.join(spec.fields)} are not pairs, and the loss learns from pairs"
             raise IncompatibleError(f"{text}; use a loss for unpaired data")
     return whole, loss
 
 
 def _check_moves(recipe: Recipe, spec: DataSpec) -> None:
-    """Check that records can be mirrored and cut as `[train]` says."""
+    """Check that records can be mirrored and cropped as `[train]` says."""
     train, is_image = recipe.train, len(spec.sample_shape) == 3
     if train.horizontal_flip and not is_image:
-        raise IncompatibleError("its samples are no images, so [train] horizontal_flip cannot mirror them")
+        raise IncompatibleError("its samples are not images, so [train] horizontal_flip cannot mirror them")
     if train.jitter is None:
         return
     where = recipe.where(("train", "jitter"))
     if not is_image:
-        raise IncompatibleError("its samples are no images, so [train] jitter cannot enlarge them", where=where)
+        raise IncompatibleError("its samples are not images, so [train] jitter cannot enlarge them", where=where)
     for name, shape in spec.fields.items():
         if len(shape) == 3 and shape[1:] != spec.sample_shape[1:]:
             text = f"its {name} is {shape[1]}×{shape[2]} and its images {spec.sample_shape[1]}×{spec.sample_shape[2]}"
@@ -161,7 +161,7 @@ def network_spec(loss: Loss, name: str) -> NetworkSpec:
 
 
 def framed_spec(recipe: ModelConfig, loss: Loss, name: str) -> NetworkSpec:
-    """As `network_spec`; an error of the loss's `ports` is the loss's, and not the network's."""
+    """As `network_spec`; an error in the loss's `ports` is attributed to the loss, not to the network."""
     with frame_of(recipe, recipe.loss, "ports"):
         return network_spec(loss, name)
 
@@ -182,7 +182,7 @@ def build_network(
 
 
 def build_like(network: nn.Module, config: ComponentConfig, spec: NetworkSpec, steps: int = 1) -> Network:
-    """The same network built, begun and prepared once more, on the CPU, from the current random stream."""
+    """The same network built, begun and prepared again, on the CPU, from the current random stream."""
     twin: Network = config.build(spec)
     try_begin(twin, 0, steps, torch.device("cpu"))
     twin.prepare(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Whether a directory can hold a run: a new one, or the same one, continued."""
+"""Checks whether a run can start in a directory, or continue there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps"
 
 
 class Difference(NamedTuple):
-    """A setting that is not as it was."""
+    """A changed setting."""
 
     key: str
     """Such as `train.seed`."""
@@ -60,14 +60,14 @@ def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> boo
 
 
 def check_unchanged(directory: RunDirectory, found: Hashable) -> None:
-    """Check, by the process that occupies a directory, that what was decided before about it still holds.
+    """Check, while occupying a directory, that the earlier decision about it still holds.
 
     Args:
         directory: Where the run is to write.
         found: What `directory.state()` was when `check_place` decided; None if nothing was.
 
     Raises:
-        RequestError: if another process has started, continued or changed a run there since then.
+        RequestError: if another process has since started, continued or changed a run there.
     """
     if found not in (None, directory.state()):
         holds = "holds a run" if directory.holds_run else "holds no run"
@@ -78,9 +78,9 @@ def check_unchanged(directory: RunDirectory, found: Hashable) -> None:
 def differences_from(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """The settings that would have given the run in a directory other weights: `train.seed: 0 in the run, 1 now`.
 
-    A run may continue with other metrics, observers and cadences, and on another device. Like is compared with like:
-    a setting that the stored recipe does not have yet is at its default. Of paths the content counts, and so it does of
-    `[data]`, which `check_same_data` compares.
+    A run may continue with other metrics, observers and cadences, and on another device. A setting that the stored
+    recipe does not have yet counts as its default. Paths are compared by content, and so is `[data]`, by
+    `check_same_data`.
     """
     new, old = recipe.tables(), recipe.completed(directory.recipe_source().tables, made_with(directory.recipe_path))
     _equate_starts(directory, recipe, new, old)
@@ -96,7 +96,7 @@ def stored_recipe(directory: RunDirectory, recipe: Recipe) -> dict[str, Any]:
 
 
 def has_new_metric(recipe: Recipe, stored: Mapping[str, Any]) -> bool:
-    """Whether a recipe measures what the stored one does not; where the files of a metric are makes no difference."""
+    """Whether a recipe measures something that the stored one does not; the paths of a metric's files do not matter."""
     return any(
         config.without_paths(config.table()) not in [config.without_paths(table) for table in stored["metric"]]
         for config in recipe.metrics
@@ -122,14 +122,14 @@ def data_settings(directory: RunDirectory, recipe: Recipe) -> list[Difference]:
 
 
 def _deciding(recipe: Recipe, tables: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the tables decides the weights, besides the content of the data."""
+    """The parts of the tables that decide the weights, besides the content of the data."""
     train = tables["train"]
     decided = {"train": _deciding_train(recipe, train) if isinstance(train, dict) else train}
     return {name: table for name, table in recipe.without_paths({**tables, **decided}).items() if name != "data"}
 
 
 def _deciding_train(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
-    """What of `[train]` decides the weights; one update per step is what a slot has unless the loss repeats it."""
+    """The parts of `[train]` that decide the weights; a slot has one update per step unless the loss repeats it."""
     free = {*FREE, *(() if _depends_on_steps(recipe) else ("steps",))}
     usual, repeat = recipe.loss.registered.cls.repeat, train.get("repeat")
     kept = {name: value for name, value in train.items() if name not in {*free, "repeat"}}
@@ -139,7 +139,7 @@ def _deciding_train(recipe: Recipe, train: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depends_on_steps(recipe: Recipe) -> bool:
-    """Whether a learning rate, another number, or what a component does in `begin` may follow the run's steps."""
+    """Whether a learning rate, another number, or a component's `begin` may depend on the run's number of steps."""
     components = list(recipe.deciding_components())
     scheduled = (each for settings in (recipe.ema, *_settings(components)) for each in schedules_in(settings))
     varying = (build_optimizer(config).varies for config in recipe.optimizers.values())
@@ -148,7 +148,7 @@ def _depends_on_steps(recipe: Recipe) -> bool:
 
 
 def _equate_starts(directory: RunDirectory, recipe: Recipe, new: dict[str, Any], old: dict[str, Any]) -> None:
-    """Take `from` of a network for that of the run where the weights there are those that the run started from."""
+    """Treat a network's `from` as unchanged if its weights are the ones that the run started from."""
     recorded = directory.environment().get("starts")
     for slot, config in recipe.networks.items():
         then = old[slot].get("from") if isinstance(old[slot], dict) else None
@@ -157,7 +157,7 @@ def _equate_starts(directory: RunDirectory, recipe: Recipe, new: dict[str, Any],
 
 
 def _changed_files(directory: RunDirectory, recipe: Recipe) -> Iterator[Difference]:
-    """The files that settings point at, and whose content is not what the run has recorded."""
+    """The files that settings point at and whose content differs from what the run recorded."""
     recorded = directory.environment().get("files")
     for key, now in digests_of_files(recipe).items():
         then = recorded.get(key, now) if isinstance(recorded, dict) else now

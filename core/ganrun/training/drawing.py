@@ -1,6 +1,6 @@
-"""Draws batches: latents, and the records of the data at the run's place in their stream, which latents may hold.
+"""Draws batches: latents, and data records at the run's position in their stream, which latents may hold.
 
-A draw has two parts. The host fetches rows; the device makes of them a batch, with everything random.
+A draw has two parts. The host fetches rows; the device turns them into a batch and draws all random numbers.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ class Drawing:
         return self._run.recipe.stage_at(self._run.state.step).batch_size
 
     def last_real(self) -> Batch:
-        """The last batch of real records once more, mirrored and cut again, and without latents.
-
-        Read again rather than kept: so it follows from the run's state, and a resumed run has the same one.
+        """The last batch of real records, mirrored and cropped anew, without latents. It is read again rather than
+        kept, so it depends only on the run's state, and a resumed run gets the same one.
         """
         state = self._run.state
         size = min(self.size, state.images_seen)

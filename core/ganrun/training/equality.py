@@ -1,4 +1,4 @@
-"""Ranks hold the same state: it is shared when training begins, and compared wherever the run is scored."""
+"""Keeps ranks in the same state: it is broadcast when training begins, and compared whenever the run is scored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ganrun.training.state import TrainingState
 LARGEST_DIGEST = 2**62 - 1
 
 LISTED = 3
-"""Tensors that a message names."""
+"""Maximum tensors that a message names."""
 
 
 def check_same_run(run: Run) -> None:
@@ -39,12 +39,12 @@ def check_same_run(run: Run) -> None:
         "a plugin": run.environment["plugins"],
     }
     if different := _different({name: _number(fact) for name, fact in facts.items()}):
-        text = f"{' and '.join(different)} on one machine is not that on another"
+        text = f"mismatch between machines: {' and '.join(different)}"
         raise RequestError(f"{text}; the processes of a run need the same everywhere")
 
 
 def share_state(run: Run) -> None:
-    """Give all ranks the state of the first one, which may have restored a checkpoint that it alone can read."""
+    """Broadcast the first rank's state to all ranks: only the first may be able to read the checkpoint."""
     at = ranks()
     if at.total == 1:
         return
@@ -68,13 +68,13 @@ def check_equal(state: TrainingState) -> None:
         rest = f" and {len(different) - LISTED} more" if len(different) > LISTED else ""
         raise ContractError(
             f"after step {state.step}, the processes that train this run hold different values of"
-            f" {', '.join(different[:LISTED])}{rest}; what one of them has seen of a batch must be shared, by"
+            f" {', '.join(different[:LISTED])}{rest}; state computed from a part of a batch must be shared, by"
             " ganrun.mean_over_ranks or ganrun.gathered_over_ranks, before it is kept"
         )
 
 
 def _different(numbers: Mapping[str, int]) -> list[str]:
-    """The names of those that are not the same on every rank."""
+    """The names of values that differ between ranks."""
     both = largest_over_ranks(*numbers.values(), *(-each for each in numbers.values()))
     largest, smallest = both[: len(numbers)], [-each for each in both[len(numbers) :]]
     return [name for name, high, low in zip(numbers, largest, smallest, strict=True) if high != low]

@@ -39,7 +39,7 @@ class Events:
     Args:
         observers: By name. Essential ones come first, then the others by name, subject to the
             `tryfirst` and `trylast` of their methods.
-        owners: How messages name them, where it is more than the name.
+        owners: How messages name them, if not just by name.
 
     Raises:
         PluginError: if an observer implements an event that does not exist or in a way that is never called, or takes
@@ -57,11 +57,11 @@ class Events:
         self._calls = {event: self._calls_of(event) for event in EVENT_NAMES}
 
     def emit(self, event: str, **arguments: Any) -> None:
-        """Call every observer that implements `event`, in order. What others than essential ones raise is noted in the
-        run's `faults`. The two last events reach every observer, even if another one fails.
+        """Call every observer that implements `event`, in order. Errors of non-essential observers are recorded in the
+        run's `faults`. The last two events reach every observer, even if another one fails.
 
         Raises:
-            RunError: naming an essential observer that fails; an error of ganrun's family is left as it is.
+            RunError: naming an essential observer that fails; ganrun's own errors are raised unchanged.
         """
         first: Exception | None = None
         for name, implementation in tuple(self._calls[event]):
@@ -82,11 +82,11 @@ class Events:
                 self._fail(name, event, error)
             if isinstance(error, Terminated | KeyboardInterrupt):
                 raise
-            if kind_of(error) is not Kind.RUN:  # the loop sees by itself that it is time to stop
+            if kind_of(error) is not Kind.RUN:  # the loop notices by itself that it must stop
                 self._go_on(name, event, error, arguments["run"])
 
     def names(self) -> tuple[str, ...]:
-        """Every event there is."""
+        """All events."""
         return tuple(self._calls)
 
     def has_listeners(self, event: str) -> bool:
@@ -113,7 +113,7 @@ class Events:
         raise failure(self._owners[name], event, error, RunError) from error
 
     def _go_on(self, name: str, event: str, error: BaseException, run: Run) -> None:
-        """Note a fault. After more than the fault of a moment, the observer hears only the end of the run."""
+        """Record a fault. Unless it is transient, the observer then receives only the end of the run."""
         stays = kind_of(error) is Kind.MOMENT and event not in STARTS
         then = "goes on, as the run does" if stays else "is left out from here on; the run continues"
         run.faults.note(f'observer "{name}"', event, error, run.step, then=then)

@@ -1,8 +1,8 @@
 """Phases captured as graphs: on a GPU, one launch instead of hundreds.
 
 The first updates of a phase are executed as they are. Then its work is captured once, and replayed in every further
-step. A graph holds on to its tensors and to every number of the host as they were at its capture, so a phase whose work
-changes any of them is not captured; one line says why.
+step. A graph keeps its tensors, and every number on the host, as they were at capture, so a phase whose work replaces
+any of them is not captured; a log line says why.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ganrun.training.state import SlotState
 log = logging.getLogger("ganrun")
 
 WARM_UP = 3
-"""Steps of a phase before its capture: libraries choose their kernels, optimisers and sums make their state, and what
-differs between two steps is seen."""
+"""Steps of a phase before its capture: libraries choose their kernels, optimisers and sums create their state, and
+differences between two steps become visible."""
 
 Work = Callable[[], None]
 
@@ -36,15 +36,14 @@ class Graph(Protocol):
     """Work that is captured once and then replayed, with the tensors of the capture."""
 
     def rehearse(self, work: Work) -> None:
-        """Do the work, where it will be captured."""
+        """Do the work on the stream of the capture."""
 
     def capture(self, work: Work) -> None:
-        """Capture the work without doing it: no tensor has another value afterwards, and the random stream is where it
-        was.
+        """Capture the work without executing it: tensors and the random stream are unchanged afterwards.
 
         Raises:
-            Exception: if it cannot be captured. The random stream is where it was; graphs that were captured before
-                must not be replayed any more.
+            Exception: if it cannot be captured. The random stream is unchanged; graphs captured earlier must not be
+                replayed any more.
         """
 
     def replay(self) -> None:
@@ -82,8 +81,8 @@ class CudaPools:
 class CudaGraph:
     """A CUDA graph.
 
-    Random numbers are those of the GPU's default generator, which torch registers with every capture: a replay draws
-    from where the generator is then, as the work itself would.
+    Random numbers come from the GPU's default generator, which torch registers with every capture: a replay draws from
+    its current state, as the work itself would.
 
     Args:
         device: The GPU.
@@ -98,7 +97,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def rehearse(self, work: Work) -> None:
-        """Do the work on the stream of the capture, between what was launched before and what will be after it."""
+        """Do the work on the stream of the capture, ordered after earlier launches and before later ones."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
@@ -112,7 +111,7 @@ class CudaGraph:
         generator = torch.cuda.default_generators[self._device.index or 0]
         before, faults = generator.clone_state(), list[Exception]()
         try:
-            # The outer block returns to the current stream also where the end of a failed capture raises.
+            # The outer block returns to the current stream even if the end of a failed capture raises.
             with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
                 self._record(work, faults)
         except Exception as error:
@@ -124,8 +123,9 @@ class CudaGraph:
         self._graph.replay()
 
     def _record(self, work: Work, faults: list[Exception]) -> None:
-        """Capture; `faults` gets what the work raises, because the end of the capture raises too and says less."""
-        # Other threads may do as they like meanwhile, such as one that pins memory.
+        """Capture; `faults` collects the work's own error, because the end of the capture then raises a less helpful
+        one."""
+        # Other threads may use CUDA meanwhile, such as one that pins memory.
         how = torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         with how:
             try:
@@ -135,7 +135,7 @@ class CudaGraph:
                 raise
 
     def _give_up(self, generator: torch.Generator, before: torch.Generator) -> None:
-        """Bring the generator and the allocator out of a capture that failed: torch leaves both in it."""
+        """Reset the generator and the allocator after a failed capture: torch leaves both in capture mode."""
         self._graph = torch.cuda.CUDAGraph()
         generator.graphsafe_set_state(before)
         with suppress(RuntimeError, AttributeError):  # if the end came that far, or torch has other names for them
@@ -166,7 +166,7 @@ class Graphs:
         self._key: Hashable = None
 
     def of(self, phase: Phase, trained: Sequence[SlotState]) -> CapturedPhase | None:
-        """The phase of the run as a graph; None where it can be seen that it cannot be captured."""
+        """The phase of the run as a graph; None if it is known that it cannot be captured."""
         for slot in trained:
             if slot.optimizer is None or not can_be_captured(slot.optimizer):
                 self.say(phase, _NOT_CAPTURABLE.format(slot.name))
@@ -187,7 +187,7 @@ class Graphs:
         return self._run.model.device
 
     def key(self) -> Hashable:
-        """What the graphs of this step hold for."""
+        """The key under which this step's graphs are valid."""
         run, state = self._run, self._run.state
         scheduled = tuple(str(slot.entries) for slot in state.slots.values())
         key = run.structure, run.recipe.stage_at(state.step).batch_size, state.renewals, scheduled, self._failures
@@ -196,11 +196,11 @@ class Graphs:
         return key
 
     def graph(self) -> Graph:
-        """A new graph in the pool of the present key."""
+        """A new graph in the pool of the current key."""
         return self._pool()
 
     def owners(self, trained: Sequence[SlotState]) -> Owners:
-        """What a phase that trains these slots works with, by name."""
+        """The components and optimisers of a phase that trains these slots, by name."""
         modules = self._run.state.modules().items()
         return {
             **{name: each for name, each in modules if not name.endswith(".averaged")},
@@ -218,7 +218,7 @@ class Graphs:
 
 
 def graphs_of(run: Run, pools: Pools | None = None) -> Graphs | None:
-    """The graphs of a run; None where its device has none, or its recipe wants none.
+    """The graphs of a run; None if its device does not support them, or its recipe turns them off.
 
     Args:
         run: The run.
@@ -252,11 +252,12 @@ class CapturedPhase:
         self._is_given_up = False
 
     def replays(self, rows: Sequence[Rows | None], work: Updates) -> bool:
-        """Do all updates of a step by the graph, if there is one or it is time for it; returns whether they are done.
+        """Do all updates of a step by the graph, if there is one or it can be captured now; returns whether they are
+        done.
 
         Args:
             rows: Those of each update.
-            work: All updates on their rows, without what is the host's.
+            work: All updates on their rows, without the host's part.
         """
         if self._is_given_up:
             return False
@@ -272,7 +273,7 @@ class CapturedPhase:
         return self._replay(rows)
 
     def rehearse(self, work: Work) -> None:
-        """Do all updates of a step as they are."""
+        """Do all updates of a step without a graph."""
         if self._is_given_up:
             work()
             return
@@ -321,7 +322,7 @@ class CapturedPhase:
         return True
 
     def _forget(self, error: Exception) -> None:
-        """Leave nothing behind of a capture that failed."""
+        """Clean up after a failed capture."""
         self._held.put_back()
         for slot in self._trained:
             slot.drop_gradients()

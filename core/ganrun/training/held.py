@@ -1,4 +1,4 @@
-"""What a captured graph holds on to: the tensors of a run where they are, and numbers of the host as they are."""
+"""What a captured graph depends on: the storage of a run's tensors, and the values of numbers on the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
 
 Owners = Mapping[str, object]
-"""Components and optimisers by name; of a module, all its layers count."""
+"""Components and optimisers by name; a module includes all its layers."""
 
 
 class _Place(NamedTuple):
@@ -37,11 +37,11 @@ class HeldTensors:
         ]
 
     def fault(self) -> str | None:
-        """The first of them that is elsewhere now, as a sentence; None where all are where they were."""
+        """The first of them that has moved, as a sentence; None if none has."""
         return _fault(self._places)
 
     def fault_between_steps(self) -> str | None:
-        """The same of those that components may set between steps, as in `begin`; cheap."""
+        """The same for those that components may set between steps, as in `begin`; cheap."""
         return _fault(self._settable)
 
     def put_back(self) -> None:
@@ -67,7 +67,7 @@ def _places(owner: str, of: object) -> Iterator[_Place]:
 
 
 def _holders(of: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dictionaries in which an owner keeps tensors and numbers, each with what stands before a name there."""
+    """The dictionaries in which an owner keeps tensors and numbers, each with the prefix of its names."""
     if isinstance(of, torch.optim.Optimizer):
         yield from (("", entries) for entries in (vars(of), *of.param_groups, *of.state.values()))
         return
@@ -78,11 +78,11 @@ def _holders(of: object) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class HostNumbers:
-    """The plain numbers and texts that components and optimisers have on the host now.
+    """The current plain numbers and strings of components and optimisers on the host.
 
     Args:
-        owners: Whose.
-        device: The run's. A tensor of an optimiser elsewhere is a number of the host.
+        owners: Their owners.
+        device: The run's. An optimiser's tensor on another device counts as a number on the host.
     """
 
     def __init__(self, owners: Owners, device: torch.device) -> None:
@@ -94,7 +94,7 @@ class HostNumbers:
                         self._found[f"{number} the {owner} changes its {path}{name}"] = plain
 
     def fault(self, now: HostNumbers) -> str | None:
-        """The first of them that is another now, as a sentence."""
+        """The first of them that has changed, as a sentence."""
         for key in {**self._found, **now._found}:
             if self._found.get(key) != now._found.get(key):
                 what = key.partition(" ")[2]
@@ -115,7 +115,7 @@ def _plain(value: Any, device: torch.device) -> Any:
 
 @contextmanager
 def drawn_on_host(device: torch.device) -> Iterator[list[str]]:
-    """A block that notes whether random numbers are drawn on the host, where the run is elsewhere."""
+    """A block that detects random numbers drawn on the host, if the run is on another device."""
     drawn: list[str] = []
     before = None if device.type == "cpu" else torch.default_generator.get_state()
     yield drawn

@@ -1,4 +1,4 @@
-"""Whether data is that of a run: by its content, wherever it is and however it is read."""
+"""Decides whether data is the same as a run's: by its content, regardless of its path and reader."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ganrun.training.continuing import Difference, data_settings, differences
 log = logging.getLogger("ganrun")
 
 LISTED = 12
-"""Lines of a message about what differs."""
+"""Maximum differences that a message lists."""
 
 IDENTITY = ("fingerprint", "fingerprints", "files")
-"""Entries of a manifest that are compared by themselves."""
+"""Entries of a manifest that are compared separately."""
 
 
 def check_same_data(directory: RunDirectory, recipe: Recipe, manifest: Mapping[str, Any]) -> None:
-    """Check that data is that of the run in a directory.
+    """Check that data is the same as that of the run in a directory.
 
     Args:
         directory: Holds the run.
-        recipe: Whose data it is.
+        recipe: The recipe that names the data.
         manifest: The data's, as `check_data` returns it.
 
     Raises:
@@ -35,14 +35,14 @@ def check_same_data(directory: RunDirectory, recipe: Recipe, manifest: Mapping[s
     found = data_differences(directory, recipe, manifest)
     if found:
         raise RequestError(
-            f"the data is not that of the run in {directory.path}, so the run cannot be continued:\n{_listed(found)}\n"
+            f"the data differs from that of the run in {directory.path}, so it cannot be continued:\n{_listed(found)}\n"
             "  bring the data back (if it has moved, say where it is now), or choose another --output to train on this",
             where=recipe.where(recipe.data.key),
         )
 
 
 def warn_if_other_data(directory: RunDirectory, recipe: Recipe, manifest: Mapping[str, Any], *, asked: bool) -> bool:
-    """Whether data is another than that of a run; with a warning, unless another was asked for."""
+    """Whether data differs from a run's; with a warning, unless other data was requested."""
     found = data_differences(directory, recipe, manifest)
     if found and not asked:
         text = "the data has changed since the run in %s started, so these scores are named NAME@%s:\n%s"
@@ -51,7 +51,7 @@ def warn_if_other_data(directory: RunDirectory, recipe: Recipe, manifest: Mappin
 
 
 def data_differences(directory: RunDirectory, recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
-    """What differs between data and that of the run in a directory; nothing if its content is the same.
+    """The differences between data and that of the run in a directory; empty if the content is the same.
 
     The content is compared by the fingerprints of those splits that the run has recorded. A run that has recorded none,
     because its environment.json is absent or damaged, is compared by the settings of `[data]`, with a warning.
@@ -84,7 +84,7 @@ def _changed_without_paths(recipe: Recipe, settings: list[Difference]) -> list[s
 
 
 def _manifest_differences(new: Mapping[str, Any], old: object) -> Iterator[str]:
-    """What differs in what manifests say, such as counts; and the files, unless they have only moved."""
+    """The differences between manifests, such as counts; and files, unless they have only moved."""
     then = old if isinstance(old, dict) else {}
     for each in differences(new, then):
         if each.key.partition(".")[0] not in IDENTITY:

@@ -28,8 +28,7 @@ DAMAGED = "environment.damaged.json"
 def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
     """Write recipe.toml, with every default, and add this start of the run to environment.json.
 
-    A start that may give other numbers than the one before it, such as one with another version of torch, is warned
-    about.
+    Warns if a start may give different results than the previous one, for example with another version of torch.
 
     Args:
         run: The run.
@@ -48,8 +47,8 @@ def write_facts(run: Run, stored: Mapping[str, Any]) -> None:
 
 
 def write_summary(run: Run, status: str, error: BaseException | None = None) -> None:
-    """Write summary.json with the run's present state, and the scores that are recorded until its step; none where
-    recipe.toml could not be written, and so there is no run.
+    """Write summary.json with the run's current state, and the scores that are recorded until its step; nothing if
+    recipe.toml could not be written, so that there is no run.
 
     Args:
         run: The run.
@@ -85,8 +84,8 @@ def _summary(run: Run, status: str, error: BaseException | None) -> Summary:
 
 
 def amend_summary(run: Run, status: str, error: BaseException | None) -> None:
-    """Write the run's end and its faults into summary.json once more, after the last event. Nobody hears of it, and the
-    file's time stays that of the run's end, as which trackers send it.
+    """Write the run's end and its faults into summary.json again, after the last event. No event is emitted, and the
+    file's modification time stays that of the run's end, which trackers send.
 
     Raises:
         RunError: if it cannot be written.
@@ -103,7 +102,7 @@ def amend_summary(run: Run, status: str, error: BaseException | None) -> None:
 
 
 def _earlier(run: Run) -> dict[str, Any]:
-    """The content of environment.json before this start. What cannot be read is kept beside it."""
+    """The content of environment.json before this start. An unreadable file is kept under another name."""
     directory, found = run.directory, run.directory.environment()
     if found:
         before = {"problem": found.get("problem"), **directory.latest_session()}

@@ -33,9 +33,9 @@ class RunEvents:
 
     Delivery is one observer at a time: essential ones first, then by name; `@observes(tryfirst=True)` and
     `@observes(trylast=True)` move one. A fault in an essential observer stops the run. A fault in any other is
-    reported under its name, kept in `run.faults` and in summary.json, and said again at the end, where the exit status
-    is 1; the run goes on. After a fault of a moment, which is an `OSError` or a `ganrun.RunError` caused by one, the
-    observer hears what follows; after any other it hears only `run_ended`.
+    reported under its name, recorded in `run.faults` and in summary.json, and reported again at the end, with exit
+    status 1; the run continues. After a transient fault, an `OSError` or a `ganrun.RunError` caused by one, the
+    observer still receives all events; after any other it receives only `run_ended`.
     """
 
     @eventspec
@@ -49,15 +49,15 @@ class RunEvents:
 
     @eventspec
     def run_started(self, run: Run) -> None:
-        """Training begins at `run.step` (0, or the step that was restored). `run.scores` holds the latest scores until
-        then; those that a resumed run measured at this very step come once more, by `evaluated`."""
+        """Training begins at `run.step` (0, or the restored step). `run.scores` holds the latest scores so far; those
+        that a resumed run measured at exactly this step are emitted again, by `evaluated`."""
 
     @eventspec
     def step_ended(self, run: Run, step: int, images_seen: int) -> None:
         """After every step, counted from 1. It costs no read from the device; an observer should not add one.
 
-        A run that failed or was interrupted while its observers heard of a step emits it once more when it is
-        continued, before all other events of the loop: what belongs to the step is done then at the latest.
+        A run that failed or was interrupted during this event emits it again when it is continued, before all other
+        events of the loop, so that observers can finish the step's work.
 
         Args:
             run: The run.
@@ -79,8 +79,8 @@ class RunEvents:
 
     @eventspec
     def measured(self, run: Run, step: int, images_seen: int, values: Mapping[str, float]) -> None:
-        """Every `train.log_every_steps`, and after the last step: means over the steps since the last time, and numbers
-        as they are then.
+        """Every `train.log_every_steps`, and after the last step: means over the steps since the last time, and current
+        values.
 
         Args:
             run: The run.
@@ -88,8 +88,8 @@ class RunEvents:
             images_seen: Real images consumed.
             values: `loss/<phase>`, `loss/<phase>.<term>`, `grad/<slot>` where gradients are clipped,
                 `augmentation/<slot>.<name>` as it is now, `lr/<slot>` where it varies, `perf/images_per_second`,
-                `perf/step_milliseconds`. What a loss or an augmentation only reports may be NaN or infinite; anything
-                else that is ends the run right after this event.
+                `perf/step_milliseconds`. Values that a loss or an augmentation only reports may be NaN or infinite; any
+                other non-finite value ends the run right after this event.
         """
 
     @eventspec
@@ -118,15 +118,15 @@ class RunEvents:
     @eventspec
     def rolled_back(self, run: Run, step: int, images_seen: int, reason: str) -> None:
         """The run has gone back to an earlier checkpoint, because an observer has called `run.roll_back`, or because it
-        was no longer finite and `run.roll_backs` allow it. It goes on from there with other random numbers.
-
-        The state, metrics.jsonl, the checkpoints and `run.scores` are those of this step. What an observer remembers of
-        later steps no longer holds. Scores of this very step come once more, by `evaluated`, as where a run is resumed.
+        was no longer finite and `run.roll_backs` allow it. It continues from there with other random numbers. The
+        state, metrics.jsonl, the checkpoints and `run.scores` are those of this step. Anything that an observer
+        remembers of later steps is invalid. Scores of exactly this step are emitted again, by `evaluated`, as when a
+        run is resumed.
 
         Args:
             run: The run; `run.state.attempt` counts how often it has gone back.
-            step: Where it goes on.
-            images_seen: Real images consumed until then.
+            step: The step from which it continues.
+            images_seen: Real images consumed so far.
             reason: What went wrong.
         """
 
@@ -138,7 +138,7 @@ class RunEvents:
         Args:
             run: The run, with the weights of a checkpoint; it is not trained further.
             step: The checkpoint's step.
-            images_seen: Real images consumed until then.
+            images_seen: Real images consumed so far.
             scores: What was measured, each with its protocol.
         """
 
@@ -163,7 +163,7 @@ class RunEvents:
 
     @eventspec
     def run_ended(self, run: Run, status: str) -> None:
-        """The last event of every run. It reaches also observers that were left out, whose start may have failed.
+        """The last event of every run. It also reaches observers that were left out, whose start may have failed.
 
         Args:
             run: The run.

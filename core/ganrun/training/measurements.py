@@ -15,7 +15,7 @@ from ganrun.contracts.losses import Terms
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 LONGEST_SUM = 1024
-"""Values in a float32 sum, which loses at most this many of its 2²⁴ smallest parts; then it goes into a float64 one."""
+"""Most values in a float32 sum, to limit rounding error; it is then added to a float64 total."""
 
 
 class Measurements:
@@ -65,13 +65,13 @@ class Measurements:
         return {**means, **dict(zip(present, on_host, strict=True))}
 
     def reported(self) -> set[str]:
-        """The names of what is only reported: no network is trained by it."""
+        """The names of values that are only reported and train no network."""
         return {f"{group.name}.{entry}" for group in self._groups.values() for entry in group.report}
 
     def _checked(self, group: _Group) -> _Group:
         for other in self._groups.values():
             if shared := set(group.names).intersection(other.names):
-                text = f"{other.name} and {group.name} would have one curve in common, {min(shared)}"
+                text = f"{other.name} and {group.name} would share the curve {min(shared)}"
                 raise ContractError(f"{text}; rename one of the phases or terms")
         return group
 
@@ -89,9 +89,9 @@ def total_of(phase: str, terms: Terms) -> Tensor:
             no tensor, no scalar, or on another device; or if no term depends on a network that the phase trains.
     """
     if not isinstance(terms, Terms):
-        raise ContractError(f'the objective of phase "{phase}" gave {type(terms).__name__}, and not ganrun.Terms')
+        raise ContractError(f'the objective of phase "{phase}" returned {type(terms).__name__}, not ganrun.Terms')
     if not terms.minimise:
-        raise ContractError(f'the objective of phase "{phase}" gave nothing to minimise')
+        raise ContractError(f'the objective of phase "{phase}" returned nothing to minimise')
     device = next((value.device for value in terms.minimise.values() if isinstance(value, Tensor)), None)
     for name, value in (*terms.minimise.items(), *terms.report.items()):
         if not (isinstance(value, Tensor) and not value.dim() and value.device == device and isinstance(name, str)):
@@ -110,7 +110,7 @@ def total_of(phase: str, terms: Terms) -> Tensor:
 
 def _fault_of(phase: str, name: object, value: object, device: torch.device | None) -> str:
     if not isinstance(name, str):
-        return f'phase "{phase}" names a term {name!r}; a name is a text'
+        return f'phase "{phase}" names a term {name!r}; a name must be a string'
     term = f'the term "{name}" of phase "{phase}"'
     if not isinstance(value, Tensor):
         hint = "; leave the sums in tensors, without item() or float()" if isinstance(value, float | int) else ""
@@ -157,7 +157,7 @@ class _Group:
         return self.totals
 
     def take(self, on_host: Iterator[float]) -> Iterator[tuple[str, float]]:
-        """Names and means, from the next of the totals that the host has read; then the totals start again at 0."""
+        """Names and means, from the next of the totals read by the host; the totals are then reset to 0."""
         means = [next(on_host) / self.count for _ in self.totals]
         torch._foreach_zero_(self.totals)
         self.count = 0

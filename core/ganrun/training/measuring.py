@@ -1,4 +1,4 @@
-"""Measures the metrics of a recipe, each of which may fail by itself."""
+"""Measures the metrics of a recipe, each of which may fail independently."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ganrun.inference.evaluation import SharedEvaluation, measured
 from ganrun.recipe.recipe import MetricsConfig
 from ganrun.training.components import metric_frames
 
-THEN = "gives no score of this evaluation; all else goes on"
+THEN = "has no score in this evaluation; the run continues"
 """What a metric's fault means."""
 
 
 def measured_each(
     metrics: Sequence[Metric], evaluation: SharedEvaluation, recipe: MetricsConfig, faults: Faults
 ) -> tuple[list[Score], list[GanrunError]]:
-    """The scores of those metrics that do not fail, and an error of each other one.
+    """The scores of the metrics that do not fail, and an error of each other one.
 
     Args:
         metrics: In the order of the recipe.
         evaluation: The evaluation. Where several ranks serve it, the fault of a metric is raised.
         recipe: Whose metrics they are.
-        faults: Where the others are kept.
+        faults: Records the errors of the others.
     """
     errors: list[GanrunError] = []
 
@@ -39,7 +39,7 @@ def measured_each(
 def measured_any(
     metrics: Sequence[Metric], evaluation: SharedEvaluation, recipe: MetricsConfig, faults: Faults
 ) -> list[Score]:
-    """The same where somebody waits for the scores.
+    """The same if the scores are the purpose of the call.
 
     Raises:
         GanrunError: that of a metric, if none can be measured.

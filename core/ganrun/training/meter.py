@@ -1,4 +1,4 @@
-"""What a run reports, read from the device at its logging interval: means of its losses, and its augmentations."""
+"""Reads a run's reported values from the device at its logging interval: means of its losses, and its augmentations."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Meter:
 
     def __init__(self, run: Run) -> None:
         self.measurements = Measurements()
-        """What the steps add to."""
+        """The sums that steps add to."""
         self._run = run
         self._reports = Reports(run.recipe, run.state, run.model.device)
         self._warned: set[str] = set()
-        """Reported names that have been not finite."""
+        """Reported names that have had non-finite values."""
         self._known: set[str] = set()
         """Numbers of augmentations that have not been NaN."""
         self._start_interval()
@@ -41,12 +41,12 @@ class Meter:
         return self._run.done or self._run.step % self._run.recipe.train.log_every_steps == 0
 
     def read(self) -> None:
-        """Read the means since the last call, what augmentations report now, and the speed; does nothing if no step was
-        taken since then.
+        """Read the means since the last call, the augmentations' current reports, and the speed; does nothing if no
+        step was taken since then.
 
         Raises:
-            NonFiniteError: if any mean of what is minimised is NaN or infinite; everything is recorded before.
-            ContractError: if an augmentation reports what it may not.
+            NonFiniteError: if any mean of a minimised term is NaN or infinite; everything is recorded first.
+            ContractError: if an augmentation's report is invalid.
         """
         run = self._run
         if run.step == self._step:
@@ -60,7 +60,7 @@ class Meter:
         self._start_interval()
 
     def restart(self) -> None:
-        """Drop what was summed since the last call of `read`, where the run has gone back."""
+        """Discard the sums since the last call of `read`, after the run has gone back."""
         self.measurements.read()
         self._start_interval()
 
@@ -91,7 +91,7 @@ class Meter:
     # ── What is not finite ────────────────────────────────────────────────────────────────────────────
 
     def _check(self, found: Mapping[str, float], present: Set[str]) -> None:
-        """Warn of what is only reported, once for each name; raise for all else."""
+        """Warn about values that are only reported, once for each name; raise for all others."""
         bad = {name: value for name, value in found.items() if not math.isfinite(value)}
         reported = self.measurements.reported() | present
         if fatal := [f"{name} = {value}" for name, value in bad.items() if name not in reported]:
@@ -102,7 +102,7 @@ class Meter:
         self._warned |= newly
 
     def _unknown(self, found: Mapping[str, float], present: Set[str]) -> set[str]:
-        """What an augmentation does not know yet: NaN, as it has been so far."""
+        """Names whose augmentation does not know the value yet: NaN so far."""
         unknown = {name for name in present if math.isnan(found[name])} - self._known
         self._known |= present - unknown
         return unknown

@@ -1,5 +1,5 @@
-"""Whether the state of an optimiser, as a checkpoint holds it, is one of this optimiser: torch takes up almost any,
-and then computes with it, fails in the first step, or ends the process where a kernel reads beyond a tensor."""
+"""Checks that an optimiser state from a checkpoint belongs to this optimiser: torch loads almost any, and then computes
+with it, fails in the first step, or crashes the process when a kernel reads out of bounds."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ OF_OTHER_SHAPES = {"Adafactor", "LBFGS", "Muon"}
 """Optimisers of torch whose state has other shapes than the parameters."""
 
 NUMBERS = ("step", "mu_product", "eta", "mu")
-"""What torch's optimisers keep as one number for each parameter."""
+"""State entries of torch's optimisers that are one number per parameter."""
 
 AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "grad_avg", "momentum_buffer")
 SUMS = ("sum", "acc_delta", "prev", "step_size", "ax")
 KNOWN = {*NUMBERS, *AVERAGES, *SUMS}
-"""All that they keep, the rest in the shape of each parameter. What an optimiser that extends them adds is unknown."""
+"""All their state entries; the rest have the shape of their parameter. Entries added by derived optimisers are
+unknown."""
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Check a state before `optimizer` takes it up.
+    """Check a state before `optimizer` loads it.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError: if it is that of another optimiser, or damaged.
+        ValueError, TypeError, LookupError, AttributeError: if it belongs to another optimiser, or is damaged.
     """
     groups, kept = state["param_groups"], state["state"]
     numbers = list(chain.from_iterable(group["params"] for group in groups))
     if len(set(numbers)) < len(numbers) or not set(kept) <= set(numbers):
-        raise ValueError("the optimiser's state is not that of its parameters")
+        raise ValueError("the optimiser's state does not match its parameters")
     for own, stored in zip(optimizer.param_groups, groups, strict=True):
         _check_entries(own, stored)
         if _is_of_torch(optimizer):
@@ -46,7 +47,7 @@ def _is_of_torch(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _check_entries(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """What a group lacks is what another version of torch did not have, except for a learning rate."""
+    """Entries missing from a group may be missing in another version of torch, except the learning rate."""
     entries = {**own, **stored, **({"lr": stored.get("lr")} if "lr" in own else {})}
     odd = [name for name in own if name != "params" and not _fits(own[name], entries[name])]
     if odd:
@@ -68,7 +69,7 @@ def _check_kept(parameters: Sequence[Tensor], kept: Sequence[Mapping[str, Any]])
     known = [{name: value for name, value in each.items() if name in KNOWN} for each in kept]
     kinds = {frozenset((name, type(value)) for name, value in each.items()) for each in known if each}
     if len(kinds) > 1:
-        raise ValueError("the optimiser has not kept the same of all parameters")
+        raise ValueError("the optimiser has not kept the same entries for all parameters")
     for parameter, each in zip(parameters, known, strict=True):
         for name, value in each.items():
             if not (_is_number(value) if name in NUMBERS else _is_like(value, parameter)):

@@ -27,7 +27,7 @@ class Draw(Protocol):
         """The host's part: rows of the data, if the batch has any. It draws no random number."""
 
     def make(self, phase: Phase, rows: Rows | None) -> Batch:
-        """The device's part: a batch of these rows, with everything that is random."""
+        """The device's part: a batch from these rows, with all random draws."""
 
 
 class Update:
@@ -48,7 +48,7 @@ class Update:
         seed: The run's.
         frame: `frame(doing)` is a block around each call into the loss.
         captured: The phase as a graph, where there is one rank alone on a device that has graphs.
-        turn: What the seeds of steps are derived from beside the step, as `TrainingState.turn`.
+        turn: What the seeds of steps are derived from, besides the step: `TrainingState.turn`.
 
     Raises:
         ContractError: if the phase trains no slot, or one that the loss does not have.
@@ -152,7 +152,8 @@ class Update:
         return list(batch.chunks(self._parts))[start : start + self._accumulate]
 
     def _exchanged(self) -> list[Tensor]:
-        """What ranks average after an update: gradients, and what networks have noted of their part of the batch."""
+        """What ranks average after an update: gradients, and buffers that networks computed from their part of the
+        batch."""
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
         trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
         modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]

@@ -27,7 +27,7 @@ from ganrun.training.views import PRECISIONS
 class Penalties:
     """The regularisers of a recipe, built for its loss.
 
-    Each is built under a separate random stream, so a further one changes nothing else.
+    Each is built under a separate random stream, so adding one changes nothing else.
 
     Args:
         recipe: The recipe.
@@ -58,7 +58,7 @@ class Penalties:
         return regularizer
 
     def memories(self) -> dict[str, nn.Module]:
-        """What each remembers, by the name of its file in a checkpoint: `regularizer.<number>`."""
+        """Each one's memory, by the name of its file in a checkpoint: `regularizer.<number>`."""
         return {f"regularizer.{number}": each.memory for number, (_, each) in enumerate(self._built)}
 
     def components(self) -> list[tuple[ComponentConfig, Regularizer]]:
@@ -66,11 +66,11 @@ class Penalties:
         return list(self._built)
 
     def applied(self, phases: Sequence[Phase]) -> list[Phase]:
-        """Phases with the penalties.
+        """The phases, with the penalties added.
 
-        One of every step is a further term of each phase that trains its slot, called as it is or, where the loss has
-        such a term, `<slot>.<name>`. One of every n steps is a phase, after the last one that trains its slot, and
-        counts n times.
+        A penalty of every step becomes a further term of each phase that trains its slot, under its own name or, if the
+        loss has such a term, `<slot>.<name>`. A penalty of every n steps becomes a phase after the last one that trains
+        its slot, and is scaled by n.
 
         Raises:
             IncompatibleError: if two penalties, or a penalty and a phase, would have the same name.
@@ -91,8 +91,8 @@ class Penalties:
         """Call each penalty once, on made-up records and copies of the networks; nothing is changed by it.
 
         Raises:
-            IncompatibleError: located at the regulariser's table, if it does not suit the networks, or gives no scalar
-                that trains its slot. `PluginError` for an exception that is none of ganrun's.
+            IncompatibleError: located at the regulariser's table, if it does not suit the networks, or does not return
+                a scalar that trains its slot. `PluginError` for a foreign exception.
         """
         precision = PRECISIONS[self._recipe.train.precision]
         for config, regularizer in self._built:
@@ -106,7 +106,7 @@ class Penalties:
                     raise IncompatibleError(error.message) from error
 
     def _names(self, taken: list[str]) -> list[str]:
-        """By the component's name, or `<slot>.<name>` where that is not clear."""
+        """The component's name, or `<slot>.<name>` if that is ambiguous."""
         short = [config.use for config, _ in self._built]
         names: list[str] = []
         for config, regularizer in self._built:
@@ -178,7 +178,7 @@ def _penalty(regularizer: Regularizer, nets: Nets, batch: Batch) -> Tensor:
     slot = regularizer.settings.slot
     found = regularizer.penalty(nets, batch, slot)
     if not isinstance(found, Tensor) or found.dim():
-        raise ContractError("gives no scalar tensor; take a mean over the batch")
+        raise ContractError("does not return a scalar tensor; take a mean over the batch")
     if not found.requires_grad:
         raise ContractError(f"depends on no weight of the {slot}, so it would change nothing")
     return found
@@ -188,7 +188,7 @@ def run_phases(recipe: Recipe, loss: Loss, penalties: Penalties) -> tuple[Phase,
     """The phases of a step.
 
     Raises:
-        IncompatibleError: located in the recipe, as `Penalties.applied`, or if `[train] repeat` says what cannot be.
+        IncompatibleError: located in the recipe, as `Penalties.applied`, or if `[train] repeat` is impossible.
     """
     with frame_of(recipe, recipe.loss, "phases"):
         phases = loss.phases()

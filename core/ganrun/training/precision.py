@@ -1,4 +1,4 @@
-"""The precision of a run: what "auto" stands for, and what a device makes of the others."""
+"""The precision of a run: resolves "auto", and checks what a device supports."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PLACE = ("train", "precision")
 
 
 def with_precision(recipe: Recipe, device: torch.device, directory: RunDirectory | None = None) -> Recipe:
-    """The recipe with a precision for "auto", and a line where the device makes something else of it than it says.
+    """The recipe with "auto" resolved; logs a line if the device computes in another precision than requested.
 
     Args:
         recipe: The recipe.
         device: Where it is trained.
-        directory: The run's. One that was begun keeps its precision, also on another device. None where nothing is
-            trained, so there is nothing to say.
+        directory: The run's. A run keeps the precision that it was started with, even on another device. None if
+            nothing is trained; then nothing is logged.
     """
     if directory is None:
         return chosen_in(recipe, device)
     if recipe.train.precision != AUTO:
-        _of_first(recipe.train.precision)  # every rank exchanges, also where recipes differ, which is found later
+        _of_first(recipe.train.precision)  # every rank takes part, even if recipes differ, which is detected later
         _tell(recipe, device)
         return recipe
     stored = _stored(directory)
@@ -45,12 +45,12 @@ def with_precision(recipe: Recipe, device: torch.device, directory: RunDirectory
 
 
 def chosen_in(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe with what "auto" is on a device in a new run, without a word."""
+    """The recipe with "auto" resolved for a new run on a device, without logging."""
     return _with(recipe, chosen_for(device)) if recipe.train.precision == AUTO else recipe
 
 
 def chosen_for(device: torch.device) -> str:
-    """What "auto" is on a device, in a new run."""
+    """The precision that "auto" means on a device, in a new run."""
     return "bf16" if has_bf16(device) else "f32"
 
 
@@ -69,7 +69,7 @@ def _tell(recipe: Recipe, device: torch.device) -> None:
     if precision_on(device, wanted) != wanted:
         log.warning("%s: %s has no TF32, so the run computes in f32", where, name)
     if wanted == "bf16" and device.type == "cuda" and not has_bf16(device):
-        log.warning("%s: %s emulates bf16, which is slow; say f32, or auto", where, name)
+        log.warning("%s: %s emulates bf16, which is slow; use f32 or auto", where, name)
 
 
 def _stored(directory: RunDirectory) -> str | None:

@@ -1,4 +1,4 @@
-"""The records that a run trains on, and what its loss learns of them beforehand."""
+"""Prepares the records that a run trains on, and the loss's memory of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_training_split(recipe: Recipe, data: Data, loss: Loss, training: Split
 
 
 def prepare_loss(recipe: Recipe, loss: Loss, training: Split) -> None:
-    """Fill the loss's memory with what the training records decide, from a separate random stream.
+    """Fill the loss's memory from the training records, under a separate random stream.
 
     Raises:
         IncompatibleError: located at the loss's table, if it cannot be trained on them, or as `try_prepare`.

@@ -16,8 +16,8 @@ def can_be_captured(optimizer: torch.optim.Optimizer) -> bool:
 class DeviceRates:
     """The learning rates of an optimiser, as tensors on the device.
 
-    Checkpoints hold them as the numbers that they are, and nothing else of how the run is executed. So they fit every
-    device, and steps that are captured or not.
+    Checkpoints hold them as plain numbers, independent of how the run is executed. So they work on every device, with
+    captured steps or without.
 
     Args:
         optimizer: Whose groups get the tensors, and are made capturable.
@@ -27,7 +27,7 @@ class DeviceRates:
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         self._optimizer = optimizer
         self._device = device
-        # On CUDA, fused steps read a rate as float32. Elsewhere they take it as a number, of which nothing is lost so.
+        # On CUDA, fused steps read a rate as float32. Elsewhere they take a number, which float64 holds exactly.
         kind = torch.float32 if device.type == "cuda" else torch.float64
         groups = optimizer.param_groups
         self._flags = [group.get("capturable") for group in groups]
@@ -35,14 +35,14 @@ class DeviceRates:
         self.take_up()
 
     def take_up(self) -> None:
-        """Take the rates of the groups, as they are when built or loaded."""
+        """Take over the rates of the groups, as built or loaded."""
         groups = self._optimizer.param_groups
         self._numbers = [float(group["lr"]) for group in groups]
         for group, number, tensor in zip(groups, self._numbers, self._tensors, strict=True):
             group["lr"] = tensor.fill_(number)
             if "capturable" in group:
                 group["capturable"] = True
-        for state in self._optimizer.state.values():  # torch keeps counts on the host where they are not captured
+        for state in self._optimizer.state.values():  # torch keeps step counts on the host unless they are captured
             state |= {name: each.to(self._device) for name, each in state.items() if isinstance(each, torch.Tensor)}
 
     def set(self, lr: float) -> None:

@@ -1,4 +1,4 @@
-"""Takes a run back to an earlier checkpoint, from where it goes on with other random numbers."""
+"""Rolls a run back to an earlier checkpoint, from which it continues with other random numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("ganrun")
 
 @contextmanager
 def going_back_if_not_finite(run: Run) -> Iterator[None]:
-    """A block after which the run goes back instead of failing, if numbers are no longer finite and it may."""
+    """A block in which the run goes back instead of failing, if numbers are no longer finite and it may."""
     try:
         yield
     except NonFiniteError as error:
@@ -39,11 +39,11 @@ def going_back_if_not_finite(run: Run) -> Iterator[None]:
 
 
 def roll_back(run: Run, meter: Meter, scorer: Scorer) -> None:
-    """Do what `Run.roll_back` has asked for, if anything: on every rank, between two steps.
+    """Carry out a roll-back requested by `Run.roll_back`, if any: on every rank, between two steps.
 
     Raises:
         RequestError: if a checkpoint cannot be read.
-        RunError: if the state to which the run goes back cannot be written.
+        RunError: if the state that is restored cannot be written.
     """
     wanted, run.going_back = run.going_back, None
     if wanted is None:
@@ -58,9 +58,8 @@ def roll_back(run: Run, meter: Meter, scorer: Scorer) -> None:
 
 
 def _restored(run: Run, wanted: RollBack) -> bool:
-    """Whether there is a checkpoint; then the run has its state, and the directory nothing of later steps.
-
-    Its folder is written again with the number of the attempt, so that a run that is killed goes on with that.
+    """Whether there is a checkpoint; if so, the run gets its state, and later steps are removed from the directory. The
+    checkpoint is written again with the number of the attempt, so that a killed run continues with that.
     """
     found = _latest_until(run.directory.path, wanted.good_until)
     if found is None:
@@ -90,5 +89,5 @@ def _latest_until(run: Path, step: int) -> Checkpoint | None:
         try:
             return load_checkpoint(folder)
         except DamagedCheckpoint as error:
-            log.warning("%s; one before it is taken", error)
+            log.warning("%s; using an earlier one", error)
     return None

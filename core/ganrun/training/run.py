@@ -1,4 +1,4 @@
-"""A run: what its observers read and call."""
+"""A run: the object that its observers read and call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Emitter(Protocol):
 
 
 class RollBack(NamedTuple):
-    """A run's way back to an earlier state."""
+    """A requested roll-back."""
 
     reason: str
     """What went wrong."""
@@ -66,7 +66,7 @@ class Run:
         directory: The run's directory.
         events: Delivers events to the observers.
         resumed: Whether the run continues what the directory holds already.
-        found: What the directory held when that was decided: `RunDirectory.state`; None if it does not matter.
+        found: The directory's `RunDirectory.state` when that was decided; None if it does not matter.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Run:
         self.events = events
         self.resumed = resumed
         self.group: str | None = None
-        """The name that replicates of one recipe share; None for a run by itself."""
+        """The name that replicates of one recipe share; None for a single run."""
         self.interruption = DeferredSignals()
         """Signals while the run executes, and its time limit."""
         self.started: float | None = None
-        """When the time of `[train] limit_seconds` began, by `time.monotonic`; None if it begins with the training."""
+        """Start of `[train] limit_seconds`, by `time.monotonic`; None to start with the training."""
         self.faults = Faults()
-        """What observers and metrics failed to do, and the run went on without."""
+        """What observers and metrics failed to do without ending the run."""
         self.lacks_scores = False
         """Whether a metric has failed in the latest evaluation, so that its scores are missing."""
         self.scores: dict[str, Score] = {}
@@ -103,16 +103,16 @@ class Run:
         self.messages: list[str] = []
         """Lines to print when the run has ended."""
         self.unheard = False
-        """Whether some observer may not have heard yet that the last step has ended."""
+        """Whether some observer may not have received the last step's `step_ended` yet."""
         self.stopped: str | None = None
         """Why training ended before the recipe's last step; None unless an observer stopped it."""
         self.found = found
-        """What the directory held when it was decided whether the run starts or continues there."""
+        """The directory's state when it was decided whether the run starts or continues there."""
         self.roll_backs = 0
-        """How often the run may go back by itself, where training is no longer finite. An observer sets this when the
-        run has started."""
+        """How often the run may go back automatically if training is no longer finite. Observers set it in
+        `run_started`."""
         self.going_back: RollBack | None = None
-        """What `roll_back` has asked for, until it is carried out."""
+        """The roll-back requested by `roll_back`, until it is carried out."""
 
     # ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,21 +143,21 @@ class Run:
 
     @property
     def structure(self) -> Hashable:
-        """What the components' `begin` last returned. While it is the same, a step runs the same operations."""
+        """The last results of the components' `begin`. While they are the same, a step runs the same operations."""
         return self._beginning.structure
 
     @property
     def done(self) -> bool:
-        """Whether training has ended: after the recipe's last step, or where an observer has stopped it."""
+        """Whether training has ended: after the recipe's last step, or because an observer stopped it."""
         return self.stopped is not None or self.step >= self.steps
 
     # ── For observers ─────────────────────────────────────────────────────────────────────────────────
 
     def evaluation(self, at: Ranks = ALONE) -> SharedEvaluation:
-        """An evaluation of the present weights, for metrics; emits `evaluating` after each batch.
+        """An evaluation of the current weights, for metrics; emits `evaluating` after each batch.
 
         Args:
-            at: This rank, if all ranks evaluate together; by default, this process does it by itself.
+            at: This rank, if all ranks evaluate together; by default, this process evaluates alone.
         """
         model = self.model
         averaged = any(slot.average is not None for slot in self.state.slots.values())
@@ -176,12 +176,12 @@ class Run:
         )
 
     def checkpoint(self, *, unheard: bool = False) -> Checkpoint:
-        """The present state, as `ganrun.save_checkpoint` writes it. metrics.jsonl is flushed to disk before, so that no
+        """The current state, as `ganrun.save_checkpoint` writes it. metrics.jsonl is flushed to disk first, so that no
         checkpoint is ahead of its records.
 
         Args:
-            unheard: Whether a run that is continued from it emits the step's `step_ended` once more: `run.unheard`,
-                unless the caller is the last one to hear of it.
+            unheard: Whether a run that continues from it emits the step's `step_ended` again: `run.unheard`, unless the
+                caller is the last observer to receive it.
 
         Raises:
             NonFiniteError: if a weight is NaN or infinite.
@@ -194,8 +194,8 @@ class Run:
         return Checkpoint(weights, {**progress, **told, **({"unheard": True} if unheard else {})})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint. `scores` then are the latest until its step, from metrics.jsonl; and summary.json
-        keeps what observers had added to it until this step.
+        """Continue from a checkpoint. `scores` are then the latest up to its step, from metrics.jsonl; and summary.json
+        keeps what observers had added by then.
 
         Raises:
             RequestError: if it belongs to other networks, or metrics.jsonl cannot be read.
@@ -210,8 +210,8 @@ class Run:
         self._take_up(summary, table_in(checkpoint.progress.get("summary")))
 
     def latest_scores(self) -> dict[str, LatestScore]:
-        """The latest score of each name in metrics.jsonl until this step, and the step of each; none of samples that
-        `ganrun eval` made in another way.
+        """The latest score of each name in metrics.jsonl until this step, and the step of each; without those that
+        `ganrun eval` measured with other sampling settings.
 
         Raises:
             RequestError: if metrics.jsonl cannot be read.
@@ -219,8 +219,8 @@ class Run:
         return latest_scores(self.directory.evaluations(), self.step, self.model.sampling_protocol)
 
     def begin(self) -> None:
-        """Bring everything that is a function of the step to the run's step: what components do in `begin`, and numbers
-        on a schedule. The engine has done so wherever an observer is called.
+        """Set everything that is a function of the step to the run's step: components' `begin`, and scheduled numbers.
+        The engine has already done so whenever an observer is called.
 
         Raises:
             ContractError: naming the component, if its `begin` fails.
@@ -243,9 +243,9 @@ class Run:
         self.stopped = reason
 
     def roll_back(self, reason: str, good_until: int) -> None:
-        """Go back to the latest checkpoint at or before step `good_until`, and on from there with other random numbers:
-        latents, flips, dropout; the records come in the same order. It is done between two steps, and `rolled_back`
-        follows. Where there is no such checkpoint, training ends as by `stop`.
+        """Go back to the latest checkpoint at or before step `good_until`, and continue from there with other random
+        numbers: latents, flips, dropout; the order of records stays the same. It happens between two steps, and
+        `rolled_back` follows. Without such a checkpoint, training ends as by `stop`.
 
         Args:
             reason: What went wrong.
@@ -264,7 +264,7 @@ class Run:
         self.events.emit("file_written", run=self, path=path, role=role)
 
     def record(self, values: Mapping[str, float], scores: Sequence[Score] = (), *, rescored: bool = False) -> None:
-        """Add a line to metrics.jsonl: numbers, or scores. Numbers are named as by `<section>/<name>`.
+        """Add a line to metrics.jsonl: numbers, or scores. Numbers are named `<section>/<name>`.
 
         Raises:
             ContractError: if a name has no section, or the section is the engine's: `loss`, `grad`,
@@ -276,8 +276,8 @@ class Run:
         add_line(self, values, scores, rescored=rescored)
 
     def agree(self) -> None:
-        """Let all ranks agree on whether training ends or goes back here, by an observer of the first one, or by a
-        signal to any or its time limit."""
+        """Let all ranks agree on whether training ends or goes back here: because of an observer on the first one, or
+        of a signal or time limit on any."""
         if ranks().total == 1:
             return
         stops, goes_back, self.roll_backs, exit_status = largest_over_ranks(
@@ -293,7 +293,7 @@ class Run:
         self.interruption.agreed = exit_status
 
     def add_to_summary(self, name: str, content: Any) -> None:
-        """Add JSON content to summary.json under `name`. A run that is resumed keeps it, until it is added again.
+        """Add JSON content to summary.json under `name`. A resumed run keeps it until it is added again.
 
         Raises:
             ContractError: if the name is one of the summary's own entries, such as `status`.
@@ -311,7 +311,7 @@ class Run:
         self.events.emit(event, run=self, step=self.step, images_seen=self.images_seen, **arguments)
 
     def _take_up(self, *summaries: Mapping[str, Any]) -> None:
-        """Take up what observers had added to summaries until the run's step: first that of the latest step."""
+        """Restore what observers had added to summaries up to the run's step, the latest step first."""
         steps = [(each.get("steps"), each) for each in summaries]
         until = [(step, each) for step, each in steps if isinstance(step, int) and step <= self.step]
         for _, summary in sorted(until, key=lambda each: each[0], reverse=True):
@@ -326,14 +326,14 @@ class Run:
             log.warning(text, self.directory.metrics_path, missing, count, self.step)
 
     def _unfinished(self) -> dict[str, str]:
-        """For a protocol, what of the networks is not yet as in the last step: `{"structure.generator": "8×8"}`."""
+        """For a protocol, structures that differ from those of the last step: `{"structure.generator": "8×8"}`."""
         return {f"structure.{name}": now for name, now in self._beginning.unfinished(self.step).items()}
 
     def _evaluating(self, what: str, done: int, total: int) -> None:
         self.interruption.check()
         try:
             self.events.emit("evaluating", run=self, what=what, done=done, total=total)
-        except GanrunError as error:  # of an essential observer, not of the metric that is at work
+        except GanrunError as error:  # an essential observer's error, not that of the metric being measured
             error.ends_run = True
             raise
 
@@ -352,7 +352,7 @@ def check_recorded(name: str) -> None:
     if not slash or section in ENGINE_SECTIONS:
         fault = f'"{section}/" is a section of ganrun\'s own numbers' if slash else "a name has a section"
         raise ContractError(
-            f'an observer records "{name}", but {fault}; call it, say, "mine/{name.rpartition("/")[2]}"'
+            f'an observer records "{name}", but {fault}; call it, for example, "mine/{name.rpartition("/")[2]}"'
         )
 
 

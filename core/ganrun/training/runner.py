@@ -26,12 +26,12 @@ log = logging.getLogger("ganrun")
 def execute(run: Run) -> None:
     """Train and score a run. However it ends, its summary is written and its observers receive `run_ended`.
 
-    What observers and metrics fail to do is in `run.faults` afterwards, and no reason to raise.
+    What observers and metrics fail to do is listed in `run.faults` afterwards, and raises no error.
 
     Raises:
         Interrupted: on the first signal, or when `[train] limit_seconds` have passed, after the current step.
-        RequestError: if another process trains it, or it cannot be continued; nothing has been written then.
-        RunError: if the run cannot go on.
+        RequestError: if another process trains it, or it cannot be continued; nothing has been written.
+        RunError: if the run cannot continue.
     """
     with run.directory.occupied(), run.interruption, float32_as(tf32=run.recipe.train.precision == "tf32"):
         check_unchanged(run.directory, run.found)
@@ -42,7 +42,7 @@ def execute(run: Run) -> None:
         try:
             _end(run, _attempt(lambda: _whole(run)))
         finally:
-            run.directory.clear_leftovers()  # of what a full disk has cut short
+            run.directory.clear_leftovers()  # lines that a full disk has truncated
 
 
 def _whole(run: Run) -> None:
@@ -94,7 +94,7 @@ def _tell(run: Run) -> None:
 
 def _check_steps(run: Run) -> None:
     if run.step > run.steps:
-        text = f"the run has done {run.step} steps already; to train on, ask for more: --set train.steps=N"
+        text = f"the run has already done {run.step} steps; to train further, set more: --set train.steps=N"
         raise RequestError(text).located(run.recipe.where(("train", "steps")))
 
 
@@ -109,8 +109,8 @@ def _rewind(run: Run) -> None:
 
 
 def _attempt(work: Callable[[], None]) -> BaseException | None:
-    """Do something; what was raised, if anything. What would end the process in silence, such as `SystemExit`, and what
-    says that there is no memory left, become an error of ganrun's."""
+    """Call a function; returns what it raised, if anything. Exceptions that would end the process silently, such as
+    `SystemExit`, and out-of-memory errors become ganrun's errors."""
     try:
         work()
     except BaseException as error:
@@ -124,8 +124,8 @@ def _attempt(work: Callable[[], None]) -> BaseException | None:
 
 
 def _end(run: Run, fault: BaseException | None) -> None:
-    """Tell observers that the run has ended, and write its summary. Each is attempted, whatever becomes of the others,
-    and what was raised first is raised again.
+    """Notify observers that the run has ended, and write its summary. Each action is attempted even if others fail, and
+    the first error is raised again.
 
     Args:
         run: The run; its summary is written already if it is finished.
@@ -157,5 +157,5 @@ def _status_after(fault: BaseException | None) -> str:
 
 
 def _recorded(fault: BaseException | None) -> BaseException | None:
-    """What summary.json says of an error: nothing if the user or the system has stopped the run."""
+    """The error as summary.json records it; None if the user or the system stopped the run."""
     return None if fault is None or passes(fault) else fault

@@ -1,4 +1,4 @@
-"""Scores a run: when, and what happens to the scores."""
+"""Decides when a run is scored, and records the scores."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Scorer:
         return cadence is not None and self._run.step % cadence == 0
 
     def take_up(self, *, measure_again: bool) -> None:
-        """Emit the scores of the step at which a run is resumed, as they were recorded: another machine might measure
-        others. They are measured where there are none and the step is scheduled, where a metric failed there, or where
-        `measure_again` asks for it.
+        """Emit the recorded scores of the step at which a run is resumed: another machine might measure different ones.
+        They are measured if there are none and the step is scheduled, if a metric failed there, or if `measure_again`
+        requests it.
 
         The run may have stopped before, during or after the evaluation of that step.
         """
@@ -44,9 +44,9 @@ class Scorer:
     def score(self) -> None:
         """Measure every metric of the recipe on one set of samples, record the scores and emit `evaluated`.
 
-        Does nothing if this step has been scored already, or the recipe has no metric. A metric that fails gives no
-        score this time, and leaves the others and the training alone; on several ranks, which measure together, its
-        fault ends the run.
+        Does nothing if this step has been scored already, or the recipe has no metric. A metric that fails has no score
+        this time, without affecting the others or training; on several ranks, which measure together, its fault ends
+        the run.
 
         Raises:
             ContractError: if ranks hold different weights.
@@ -67,7 +67,7 @@ class Scorer:
             self._emit(scores)
 
     def _recorded(self) -> list[Score]:
-        """The scores of the run's step that it has measured itself, each as last measured."""
+        """The scores that the run itself measured at its step, each as last measured."""
         records = self._run.directory.evaluations()
         own = [each for each in records if each.step == self._run.step and not each.rescored]
         return list({score.name: score for record in own for score in record.evaluation}.values())

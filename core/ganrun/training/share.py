@@ -16,13 +16,13 @@ Rows = npt.NDArray[np.int64]
 def share_of(split: Split, share: float, seed: int, *, paired: bool = True) -> Split:
     """A share of a split's records, in their order, copied into memory; the split itself for a share of 1.
 
-    Every class keeps its proportion, up to rounding. A smaller share under the same seed is a part of a larger one.
+    Every class keeps its proportion, up to rounding. A smaller share with the same seed is a subset of a larger one.
 
     Args:
         split: Checked against its spec.
         share: In (0, 1].
         seed: Decides which records; the same on every machine, and for every version of numpy.
-        paired: Whether row i of a field belongs to image i. If not, of each field the same share is taken.
+        paired: Whether row i of a field belongs to image i. If not, the same share of each field is taken.
     """
     if share == 1:
         return split
@@ -50,7 +50,7 @@ def share_rows(count: int, labels: Rows | None, share: float, seed: int) -> Rows
 
 
 def lost_classes(split: Split, share: Split) -> list[int]:
-    """The classes of a split of which a share of it has no record."""
+    """The classes of a split that are missing from a share of it."""
     if split.labels is None or share.labels is None:
         return []
     found: list[int] = np.setdiff1d(split.labels, share.labels).tolist()

@@ -1,4 +1,4 @@
-"""Sizes that a recipe asks for, against the memory of this machine, before anything of that size is made."""
+"""Checks the sizes in a recipe against this machine's memory, before anything of that size is allocated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_batch(recipe: ModelConfig, loss: Loss) -> None:
 
 
 def _data_of(recipe: ModelConfig) -> ComponentConfig:
-    """The data of a run; for a model that was loaded, its loss, which says what its samples are."""
+    """The data of a run; for a loaded model its loss, which determines the shape of samples."""
     return recipe.data if isinstance(recipe, TrainingConfig) else recipe.loss
 
 
@@ -72,7 +72,7 @@ def check_shares(recipe: TrainingConfig) -> None:
 
 
 def smallest_part(recipe: TrainingConfig) -> int:
-    """Samples of the smallest part of a batch that is worked on at once: of those that a rank accumulates."""
+    """Samples in the smallest part of a batch that a rank processes at once."""
     return min(recipe.batch_sizes) // parts_of(recipe)
 
 
@@ -82,8 +82,8 @@ def parts_of(recipe: TrainingConfig) -> int:
 
 
 def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpec) -> None:
-    """Check that the weights of a network are not larger than the memory, by building it without them; nothing where
-    its code needs their values.
+    """Check that a network's weights are not larger than the memory, by building it without values; skipped if its code
+    needs them.
 
     Raises:
         IncompatibleError: located at the network's largest setting.
@@ -100,8 +100,8 @@ def check_weights(recipe: HasLocation, config: ComponentConfig, spec: NetworkSpe
 
 
 class _Undrawn(TorchFunctionMode):
-    """A block in which weights are neither drawn from a normal distribution nor normalised: where they have no values,
-    torch imports its compiler for it, which takes longer than all the rest."""
+    """A block in which weights are neither drawn from a normal distribution nor normalised: on the meta device, torch
+    imports its compiler for that, which takes longer than everything else."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -130,7 +130,7 @@ def _whole_numbers(value: Any, place: Key = ()) -> Iterator[tuple[Key, int]]:
 
 
 def _memory_bytes() -> int | None:
-    """The memory of this machine; None where that is unknown."""
+    """The memory of this machine; None if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not on Windows

@@ -1,4 +1,4 @@
-"""Fills the slots of a loss: builds each network, tries it, and adds its average and optimiser."""
+"""Fills the slots of a loss: builds and checks each network, and adds its average and optimiser."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MIXED = (
 )
 
 CUT = (
-    "%s: by %s, a batch of %d is taken in parts of %d, and %s across a batch, as batch norm does. Each part is"
-    " normalised by itself, so the run is not the one with whole batches; take fewer parts, or a network that looks at"
-    ' each sample alone, by norm = "layer" or "none" where it has that setting'
+    "%s: by %s, a batch of %d is split into parts of %d, and %s across a batch, as batch norm does. Each part is"
+    " normalised separately, so results differ from those with whole batches; take fewer parts, or a network that"
+    ' looks at each sample alone, by norm = "layer" or "none" where it has that setting'
 )
 
 
@@ -44,7 +44,7 @@ def build_slots(
 ) -> dict[str, SlotState]:
     """The state of every slot of the loss: network, average, optimiser, augmentation.
 
-    An average starts as its network is.
+    An average starts as a copy of its network.
 
     Raises:
         IncompatibleError: as `build_augmentations`.
@@ -56,7 +56,7 @@ def build_slots(
 
 
 def build_networks(recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, nn.Module]:
-    """The networks by slot, each tried.
+    """The networks by slot, each checked.
 
     Raises:
         IncompatibleError: located at the network's table, if it cannot be built for the data or breaks its contract.
@@ -78,7 +78,7 @@ def _cutting(recipe: Recipe) -> str:
 
 
 def _tried_network(recipe: Recipe, loss: Loss, name: str, device: torch.device, mixing: list[str]) -> nn.Module:
-    """A network, tried. `mixing` gets its name if it was found to look across a batch."""
+    """A network, checked. `mixing` gets its name if it was found to look across a batch."""
     config, train = recipe.networks[name], recipe.train
     seed = derived_seed(train.seed, "weights", name)
     spec = framed_spec(recipe, loss, name)
@@ -117,7 +117,7 @@ def _prepared(recipe: Recipe, config: ComponentConfig, network: Network, device:
 
 
 def _mixes(recipe: Recipe, slot: Slot, config: ComponentConfig, trial: NetworkTrial) -> bool:
-    """Whether an output depends on other samples of its batch, where that is not what the recipe seems to ask for."""
+    """Whether an output depends on other samples of its batch, although the recipe does not seem to want that."""
     strict = [recipe.loss.use] if slot.per_sample else []
     strict += [each.use for each in recipe.regularizers if _looks_at_each_sample(each, config)]
     if not (strict or parts_of(recipe) > 1) or not mixes_samples(trial):
@@ -134,7 +134,7 @@ def _looks_at_each_sample(regularizer: ComponentConfig, network: ComponentConfig
 
 
 def _average_of(recipe: Recipe, loss: Loss, name: str) -> Callable[[nn.Module], Average] | None:
-    """What begins the average of a slot's network; None where none is kept."""
+    """Creates the average of a slot's network; None if none is kept."""
     return (
         partial(Average, decay=recipe.ema.decay, steps=recipe.train.steps, half_life=recipe.ema.half_life)
         if recipe.ema and loss.slots[name].averaged

@@ -1,4 +1,4 @@
-"""What networks start from: the weights of another run, where their tables say `from`."""
+"""Loads the weights of another run into networks whose tables say `from`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ganrun.rundir.checkpoints import digest_of
 from ganrun.rundir.saved import SavedWeights, read_saved
 
 LISTED = 3
-"""Tensors that a message names."""
+"""Maximum tensors that a message names."""
 
 
 def start_from(
     recipe: ModelConfig, networks: Mapping[str, nn.Module], output: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Load into each network whose table says `from` the weights of the same slot there: the averaged ones, where that
-    run kept an average, since these are what it was scored by.
+    """For each network whose table says `from`, load the weights of the same slot: the averaged ones if that run kept
+    an average, because it was scored with those.
 
     Args:
         recipe: The recipe.
@@ -32,12 +32,12 @@ def start_from(
         output: The run directory, which no network can start from.
 
     Returns:
-        By slot, for environment.json: `from` as the recipe says it, the `path` that was read, the `step` of its
-        weights, and their `sha256`, as `digest_of` has it.
+        By slot, for environment.json: `from` as in the recipe, the `path` that was read, the `step` of its weights, and
+        their `sha256`, as from `digest_of`.
 
     Raises:
-        RequestError: located at the recipe's line, if there is no such thing, it has no such slot, or its network has
-            other weights.
+        RequestError: located at the recipe's line, if it does not exist, lacks the slot, or its network has other
+            weights.
     """
     facts = {}
     for slot, config in recipe.networks.items():
@@ -51,7 +51,7 @@ def start_from(
 
 
 def has_same_start(config: ComponentConfig, slot: str, recorded: object) -> bool:
-    """Whether a network starts from the place or from the weights that a run has recorded under `starts`; not if they
+    """Whether a network starts from the path or from the weights that a run has recorded under `starts`; false if they
     cannot be read."""
     then = _recorded_start(recorded, slot)
     if config.start is None or not then:
@@ -64,12 +64,12 @@ def has_same_start(config: ComponentConfig, slot: str, recorded: object) -> bool
 
 
 def check_same_starts(recipe: ModelConfig, found: Mapping[str, Any], recorded: object) -> None:
-    """Check that a run which starts again, since it has no checkpoint yet, starts from the same weights as before.
+    """Check that a run that restarts because it has no checkpoint yet starts from the same weights as before.
 
     Args:
         recipe: The recipe.
         found: What `start_from` returned.
-        recorded: What it returned when the run started first.
+        recorded: What it returned at the run's first start.
 
     Raises:
         RequestError: located at the recipe's line, if it does not.

@@ -1,4 +1,4 @@
-"""Everything that training changes, and that a checkpoint holds."""
+"""Everything that training changes and a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEMORY = "loss"
 """The loss's memory among the files of a checkpoint; no slot may have that name."""
 
 UNFIT = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
-"""What torch raises for a state that does not fit."""
+"""Errors that torch raises for a mismatched state."""
 
 
 @dataclass
@@ -38,12 +38,12 @@ class SlotState:
     rule: Optimizer | None
     """The component that built the optimiser, with its settings."""
     augmentation: Augmentation | None = None
-    """What stands before the network in training."""
+    """The augmentation applied before the network in training."""
     frame: Frame = nullcontext
     """The frame of calls into the optimiser."""
     parameters: list[nn.Parameter] = field(init=False)
     entries: Mapping[str, Any] = field(init=False, default_factory=dict)
-    """Of the optimiser's groups, what follows a schedule beside the learning rate, as it is now."""
+    """Current values of the optimiser's group entries, other than the learning rate, that follow a schedule."""
     rates: DeviceRates | None = field(init=False, default=None)
     """Its learning rates, where steps are captured as graphs."""
 
@@ -85,18 +85,18 @@ class SlotState:
             group.update(entries)
 
     def use_device_rates(self, device: torch.device) -> None:
-        """Keep learning rates on the device from now on, where a captured step reads them."""
+        """Keep learning rates on the device from now on, so that a captured step can read them."""
         if self.rates is None and self.optimizer is not None:
             self.rates = DeviceRates(self.optimizer, device)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the optimiser."""
+        """The optimiser's part of a checkpoint."""
         assert self.optimizer is not None
         state = self.optimizer.state_dict()
         return state if self.rates is None else self.rates.portable(state)
 
     def load_optimizer(self, state: Any) -> None:
-        """Take up what a checkpoint holds of the optimiser."""
+        """Load the optimiser's part of a checkpoint."""
         if self.optimizer is not None:
             check_optimizer_state(self.optimizer, state)
             self.optimizer.load_state_dict(state)
@@ -134,27 +134,27 @@ class SlotState:
 
 @dataclass
 class TrainingState:
-    """The networks with their optimisers, and how far training has come."""
+    """The networks with their optimisers, and the progress of training."""
 
     slots: dict[str, SlotState]
     memory: nn.Module = field(default_factory=nn.Module)
-    """What the loss remembers."""
+    """The loss's memory."""
     penalties: dict[str, nn.Module] = field(default_factory=dict)
-    """What each regulariser remembers, by the name of its file in a checkpoint."""
+    """Each regulariser's memory, by the name of its file in a checkpoint."""
     step: int = 0
     """Steps done."""
     images_seen: int = 0
     """Real images consumed: the position in the data's stream."""
     images_adjusted: int = 0
-    """What `images_seen` was when augmentations were last adjusted."""
+    """Value of `images_seen` when augmentations were last adjusted."""
     seconds: float = 0.0
     """Time spent in steps, over all sessions of the run."""
     renewals: int = 0
-    """How often optimisers have got new tensors for their state: by a reset, or from a checkpoint."""
+    """How often optimisers' state tensors were replaced: by a reset, or from a checkpoint."""
     attempt: int = 0
     """How often the run has gone back to an earlier state. Each attempt has other random numbers."""
     whole: bool = True
-    """False within a step, where some phases are done and others are not: such a state must not be saved."""
+    """False within a step, while some phases are done and others are not: such a state must not be saved."""
 
     @property
     def images_per_second(self) -> float:
@@ -163,7 +163,7 @@ class TrainingState:
 
     @property
     def turn(self) -> tuple[str | int, ...]:
-        """What seeds of steps are derived from, beside the step: nothing in the first attempt."""
+        """What seeds of steps are derived from, besides the step: nothing in the first attempt."""
         return ("attempt", self.attempt) if self.attempt else ()
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
@@ -240,7 +240,7 @@ class TrainingState:
             self.seconds = float(progress["seconds"])
             self.attempt = int(progress.get("attempt", 0))  # written only by a run that has gone back
         except UNFIT as error:
-            text = f"the checkpoint belongs to other networks than the recipe's: {in_one_line(error)}"
+            text = f"the checkpoint does not match the recipe's networks: {in_one_line(error)}"
             raise RequestError(text) from error
 
 

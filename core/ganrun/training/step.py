@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def build_step(run: Run, measurements: Measurements, pools: Pools | None = None) -> Callable[[], None]:
     """A function that takes the run's next step: learning rates, every phase once, augmentations, averages.
 
-    It leaves everything that is a function of the step as it is after the step, for those who look on in between.
+    Afterwards, everything that is a function of the step is set for the new step, for observers.
 
     Args:
         run: The run; a step changes its state.
@@ -79,8 +79,8 @@ def _updates(run: Run, draw: Drawing, measurements: Measurements, graphs: Graphs
 
 
 def _nets(run: Run) -> Callable[[Phase], Nets]:
-    """The networks as the objective of each phase sees them; compiled where the recipe says so and torch can, which
-    cannot differentiate twice."""
+    """The networks as the objective of each phase sees them; compiled if the recipe says so and the phase is not
+    second-order, which torch cannot compile."""
     plain = Nets(_views(run))
     if not run.recipe.train.compile:
         return lambda phase: plain

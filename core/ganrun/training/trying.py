@@ -1,4 +1,4 @@
-"""Tries what a loss computes before a run starts: each phase once, and samples, on made-up records."""
+"""Tries a loss before a run starts: each phase once, and samples, on made-up records."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ SAMPLES = 4
 def try_phases(
     recipe: Recipe, loss: Loss, networks: Mapping[str, nn.Module], spec: ModelSpec, device: torch.device
 ) -> None:
-    """Compute and differentiate the terms of each of the loss's phases once; nothing is changed by it.
+    """Compute and differentiate the terms of each of the loss's phases once; changes nothing.
 
     Raises:
-        IncompatibleError: located at the loss's table, if terms are no scalars, none depends on a network that the
-            phase trains, or two of different phases would be one curve. `PluginError` for an exception that is none of
-            ganrun's.
+        IncompatibleError: located at the loss's table, if terms are not scalars, none depends on a network that the
+            phase trains, or terms of two phases would share a curve. `PluginError` for a foreign exception.
     """
     measurements = Measurements()
     for phase in loss.phases():
@@ -67,14 +66,14 @@ def try_samples(recipe: Recipe, model: Model) -> None:
 
 
 def made_up_batch(recipe: Recipe, loss: Loss, spec: ModelSpec, device: torch.device) -> Batch:
-    """Made-up records with latents: as many as a part of a batch has, and no more than `SAMPLES`."""
+    """Made-up records with latents: as many as in a part of a batch, but at most `SAMPLES`."""
     count = min(SAMPLES, smallest_part(recipe))
     records = example_records(spec, count, device)
     return replace(records, latents=with_given(loss.latents(count, device), spec, records.beside))
 
 
 def tried_copies(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) -> dict[str, nn.Module]:
-    """Copies of the networks, of which those that are not trained are frozen."""
+    """Copies of the networks; those that are not trained are frozen."""
     copies = {name: copy_of(network) for name, network in networks.items()}
     for name, network in copies.items():
         if name not in trained:
@@ -84,7 +83,7 @@ def tried_copies(networks: Mapping[str, nn.Module], trained: tuple[str, ...]) ->
 
 @contextmanager
 def kept(*memories: nn.Module) -> Iterator[None]:
-    """A block after which the memories hold what they held."""
+    """A block that restores the memories afterwards."""
     values = [{name: value.clone() for name, value in memory.state_dict().items()} for memory in memories]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tries what metrics request before a run starts, by an evaluation that is dropped."""
+"""Tries metrics' requests before a run starts, in an evaluation that is discarded."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ganrun.training.components import frame_of
 
 
 def try_requests(recipe: Recipe, metrics: Sequence[Metric], model: Model, data: Data) -> None:
-    """Let each metric request what it needs; serves none of it but what is asked for at once.
+    """Let each metric make its requests; only immediate ones are served.
 
     Args:
-        recipe: Whose metrics they are.
+        recipe: The recipe that names the metrics.
         metrics: In the recipe's order, prepared.
         model: The model.
         data: The run's, prepared.
 
     Raises:
-        RequestError: located at the metric's table, if there is no such thing, such as a reading that the loss does not
-            have or a split that the data does not have, or if its `watch` fails.
+        RequestError: located at the metric's table, if it requests something that does not exist, such as a reading
+            that the loss lacks or a split that the data lacks, or if its `watch` fails.
     """
     samples = GeneratedSamples(model.draw, model.spec, model.device, model.seed, model.given)
     for config, metric in zip(recipe.metrics, metrics, strict=True):
@@ -41,7 +41,7 @@ def try_requests(recipe: Recipe, metrics: Sequence[Metric], model: Model, data: 
 
 
 def try_unprepared(recipe: Recipe, metrics: Sequence[Metric], model: Model) -> None:
-    """As `try_requests`, without data: finds requests for outputs that there are not, and nothing else.
+    """As `try_requests`, without data: only finds requests for outputs that do not exist.
 
     Raises:
         IncompatibleError: located at the metric's table.
@@ -55,7 +55,7 @@ def try_unprepared(recipe: Recipe, metrics: Sequence[Metric], model: Model) -> N
                 metric.watch(_evaluation(model, data, samples))
             except IncompatibleError:
                 raise
-            except Exception:  # it may lack what its `prepare` makes of the data
+            except Exception:  # it may lack state that its `prepare` derives from the data
                 continue
 
 

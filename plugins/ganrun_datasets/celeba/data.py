@@ -182,18 +182,18 @@ class Celeba(PictureData):
         """Each file with its digest, and whether all are the published ones."""
         pictures = self._files.pictures
         sums = {path.name: md5_of(path) for path in self._files.with_checksum(self._lists)}
-        copies = {name for name in sums if name.endswith(".csv")}  # in another format, so no checksum tells
+        copies = {name for name in sums if name.endswith(".csv")}  # another format, without a published checksum
         are_published = {sums[name] for name in sums.keys() - copies} <= set(PUBLISHED.values())
         if pictures.is_file():
             return {"files": sums, "published": are_published and (None if copies else True)}
-        # No checksum of a folder is published: it can only be known to be another one.
+        # No checksum of a folder is published: it can only be recognised as different.
         is_unknown = are_published and self._faces.are_complete
         files = {pictures.name: self.decoded.record.contents, **sums}
         return {"files": files, "published": None if is_unknown else False}
 
 
 def _check(name: str, content: bytes, image: Image.Image) -> None:
-    """Check that a picture is an aligned one as published. Pillow has checked that its file is whole."""
+    """Check that a picture is an aligned one as published. Pillow has checked that its file is complete."""
     if image.size != (WIDTH, HEIGHT):
         width, height = image.size
         raise ganrun.DataError(

@@ -1,4 +1,4 @@
-"""Where CelebA's files are: the pictures, packed or not, and the two lists that belong to them."""
+"""Finds CelebA's files: the pictures, packed or not, and their two lists."""
 
 from __future__ import annotations
 
@@ -71,8 +71,7 @@ class CelebaFiles:
             raise
 
     def list_file(self, name: str) -> Path | None:
-        """One of the lists, or a copy of it as .csv: beside the pictures, or in the folder that the authors' page has
-        it in."""
+        """One of the lists, or a copy of it as .csv: beside the pictures, or in its folder as on the authors' page."""
         folders = [self.place, self.pictures.parent, self.pictures, self.pictures.parent.parent]
         spelled = (name, Path(name).with_suffix(".csv").name)
         files = [folder / part / each for each in spelled for folder in folders for part in ("", "Anno", "Eval")]
@@ -85,7 +84,7 @@ class CelebaFiles:
 
 
 def _pictures_in(place: Path) -> Path | None:
-    """A sound zip first, since it can be checked; then a folder with pictures; then a damaged zip."""
+    """An intact zip first, since it can be verified; then a folder with pictures; then a damaged zip."""
     if is_file(place):
         return place
     archives = [path for path in (place / ARCHIVE, place / "Img" / ARCHIVE) if is_file(path)]

@@ -1,4 +1,4 @@
-"""CelebA's two lists, which say for each picture which attributes it has and which split it belongs to."""
+"""CelebA's two lists: the attributes and the split of each picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganrun import DataError, is_web_page, one_line, read_bytes
 from ganrun_datasets.celeba.faces import COUNT, number_of
 
 MOST_BYTES = 1 << 28
-"""Of a list; the published ones have up to 26 million."""
+"""Limit for a list; the published ones have up to 26 million bytes."""
 
 MOST_HEADING_LINES = 2
 """Lines above the first picture: in the published list of attributes, a count and the names."""
@@ -59,7 +59,7 @@ def attribute_labels(path: Path, attribute: Attribute, numbers: Numbers) -> Numb
 def published_splits(path: Path | None, numbers: Numbers) -> tuple[Numbers, dict[str, tuple[int, int]]]:
     """The pictures ordered by split, and where in that order each split begins and ends.
 
-    Pictures for validation are in neither split. Without any picture to test on, there is no test split.
+    Validation pictures are in neither split. Without test pictures, there is no test split.
 
     Args:
         path: The list: for each picture its file name and 0 for training, 1 for validation or 2 for testing. None for

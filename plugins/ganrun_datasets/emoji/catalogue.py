@@ -31,7 +31,7 @@ CATEGORIES = (
 
 SPLIT_SEED = 0
 TEST_SHARE = 5
-"""One emoji in this many, of each category, is of the test split."""
+"""One emoji in this many, of each category, belongs to the test split."""
 
 JOINERS = {"200D", "FE0F", "2640", "2642"}
 """The zero-width joiner, the variation selector, and the signs for female and male."""
@@ -44,7 +44,7 @@ SAME_FLAG = {
     **{"BV": "NO", "CP": "FR", "EA": "ES", "HM": "AU", "IO": "DG", "MF": "FR", "SJ": "NO", "UM": "US"},
     "CQ": "SA",  # by Google alone
 }
-"""Countries and territories, each with another one whose flag is the same picture."""
+"""Countries and territories, each with another that has an identical flag."""
 
 
 def flag(country: str) -> str:
@@ -70,7 +70,7 @@ class Picture(BaseModel):
 
 
 class Emoji(Picture):
-    """An emoji, with its variants by tone of skin."""
+    """An emoji, with its variants by skin tone."""
 
     unified: Annotated[str, Field(pattern=r"^[0-9A-F]{2,6}(-[0-9A-F]{2,6})*$")]
     """Its code points, which are its name in the split."""
@@ -80,8 +80,8 @@ class Emoji(Picture):
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """Its code points without those that say who it is: the same for a man, a woman and a person who run, and for
-        flags that look the same."""
+        """Its code points without those for the person: the same for a man, a woman and a person running, and for
+        identical flags."""
         codes = SAME_PICTURE.get(self.unified, self.unified).split("-")
         return tuple(code for code in codes if code not in JOINERS | PEOPLE)
 

@@ -1,4 +1,4 @@
-"""Emoji as a data set: the pictures of one vendor, alone or beside those of another."""
+"""Emoji as a data set: the pictures of one vendor, alone or paired with another's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ganrun_datasets.published import identify, verdict_on
 
 SIZE = 64
 FIELD = "source"
-"""The record field of the other vendor's picture, by the name that translators ask for."""
+"""The record field of the other vendor's picture, under the name that translators use."""
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -37,11 +37,11 @@ class Emoji(RecordData):
     The counts are those of version 16.0.0 of the npm packages emoji-datasource-google and emoji-datasource-twitter (Cal
     Henderson; code and list under the MIT licence); versions since 7 are read. Get one with `npm pack`, and leave it
     packed or not; ganrun searches $GANRUN_DATA, ./data and its cache. Google's pictures are Noto Emoji, under the
-    Apache License 2.0. Twitter's are Twemoji, under CC BY 4.0, which asks that they are named where samples are shown.
+    Apache License 2.0. Twitter's are Twemoji, under CC BY 4.0, which requires attribution where samples are shown.
 
     The test split is a fifth of each category, chosen by the emoji's code points, and so the same for both vendors, for
-    all settings and on every machine. Emoji of one subject are in the same split: variants by tone of skin, a man, a
-    woman and a person who run, and flags that are one picture. So no picture of version 16.0.0 is in both splits.
+    all settings and on every machine. Emoji of one subject are in the same split: variants by skin tone, a man, a woman
+    and a person running, and flags with identical pictures. So no picture of version 16.0.0 is in both splits.
     """
 
     class Settings(ganrun.Settings):
@@ -52,16 +52,16 @@ class Emoji(RecordData):
         """Height and width in pixels; other than 64, resampled by Pillow's bicubic filter."""
 
         vendor: Vendor = "google"
-        """Whose drawings the images are."""
+        """The vendor whose drawings are the images."""
 
         paired: bool = False
         """Whether each record holds the other vendor's drawing, too, as its field "source"."""
 
         skin_tones: bool = False
-        """Whether the 1,875 variants by tone of skin are used, too; all of them are of People & Body."""
+        """Whether the 1,875 variants by skin tone are used, too; all belong to People & Body."""
 
         background: tuple[Channel, Channel, Channel] = (255, 255, 255)
-        """Red, green and blue of what shows through transparent parts; white unless given."""
+        """Background colour (red, green, blue) of transparent parts; white by default."""
 
     settings: Settings
 
@@ -75,7 +75,7 @@ class Emoji(RecordData):
         return CATEGORIES
 
     def locate(self) -> Path:
-        """The vendor's package, packed or not; the other one is there, too, if it is asked for."""
+        """The vendor's package, packed or not; if the other one is required, it is present, too."""
         return next(source.path for source in self._sources.values())
 
     def prepare(self) -> None:
@@ -124,7 +124,7 @@ class Emoji(RecordData):
         return self._job(self.settings.vendor)
 
     def field_jobs(self) -> Mapping[str, Job]:
-        """The other vendor's pictures of the same emoji, if they are asked for."""
+        """The other vendor's pictures of the same emoji, if required."""
         return {FIELD: self._job(self._other)} if self.settings.paired else {}
 
     def _job(self, vendor: Vendor) -> Job:

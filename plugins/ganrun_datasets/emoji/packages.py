@@ -1,4 +1,4 @@
-"""Where the npm packages of emoji are: unpacked, or as npm packs them, which is read in place."""
+"""Finds the npm packages of emoji: unpacked, or as npm packs them, which are read in place."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PUBLISHED = {
 PICTURE_FOLDERS: dict[Vendor, str] = {vendor: f"img/{vendor}/64" for vendor in get_args(Vendor)}
 
 LARGEST_PACKAGE_BYTES = 256 << 20
-"""Of what a packed one unpacks to; the published ones have 60 to 80 MB."""
+"""Limit for unpacking a package; the published ones unpack to 60 to 80 MB."""
 
 _WANTED = re.compile(rf"[^/]+/(emoji\.json|package\.json|img/(?:{'|'.join(get_args(Vendor))})/64/[^/]+\.png)")
-"""What is read of a packed one, below its outer folder."""
+"""The files to read from a packed package, below its outer folder."""
 
 
 def package_name(vendor: Vendor) -> str:
@@ -42,7 +42,7 @@ def package_name(vendor: Vendor) -> str:
 
 
 def other_vendor(vendor: Vendor) -> Vendor:
-    """The one of both that this is not."""
+    """The other vendor."""
     return "twitter" if vendor == "google" else "google"
 
 

@@ -50,9 +50,8 @@ class Chunk:
 
 
 def decode_chunks(job: Job) -> Generator[Chunk, None, None]:
-    """All pictures, in order. Few chunks are decoded ahead, so that memory does not grow with the number of pictures.
-
-    Closed early, as by Ctrl-C, it lets each thread finish its current picture, and no more.
+    """All pictures, in order. Only a few chunks are decoded ahead, so memory does not grow with the number of pictures.
+    If closed early, as by Ctrl-C, each thread only finishes its current picture.
     """
     at_once = min(max(CHUNK_BYTES // prod(job.transform.shape), 1), LARGEST_CHUNK)
     threads = available_processors()
@@ -94,7 +93,7 @@ class _Decoder:
         return chunk
 
     def _pixels(self, name: str, chunk: Chunk) -> Pixels:
-        """One picture's pixels; notes in the chunk what else is known of it."""
+        """One picture's pixels; records its metadata in the chunk."""
         content = self._read(name)
         picture = self._job.picture(name, content)
         chunk.sides += SIDES.pack(*picture.sides)

@@ -19,7 +19,7 @@ from ganrun_datasets.pictures.maps import Decoded
 
 @dataclass(frozen=True)
 class Layout:
-    """Which pictures a data set has, in which splits and of which classes, before any is opened."""
+    """The pictures of a data set, with their splits and classes, determined before any is opened."""
 
     names: Sequence[str]
     """The files of all pictures that are used, split by split."""
@@ -34,7 +34,7 @@ class Layout:
 class PictureData(ganrun.Data):
     """A data set decoded from picture files, once, into ganrun's cache.
 
-    Subclasses say which pictures there are, and what to decode.
+    Subclasses define which pictures there are, and how to decode them.
     """
 
     @property
@@ -93,12 +93,12 @@ class PictureData(ganrun.Data):
 
 
 class RecordData(PictureData):
-    """The same, whose records may hold a further picture in each of some fields, decoded by a job of its own."""
+    """The same with further pictures in record fields, each field decoded by a separate job."""
 
     @abstractmethod
     def field_jobs(self) -> Mapping[str, Job]:
-        """What to decode for each field: the pictures that belong to those of `job`, in their order, unless the
-        subclass says by `field_rows` which they are."""
+        """The decoding job of each field: the pictures that belong to those of `job`, in the same order, unless the
+        subclass overrides `field_rows`."""
 
     @cached_property
     def fields(self) -> Mapping[str, Decoded]:

@@ -1,4 +1,4 @@
-"""What folders mean: splits and classes of pictures, from the names of files and lists of labels beside them."""
+"""Interprets folders: derives splits and classes of pictures from file names and lists of labels beside them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ganrun_datasets.pictures.tree import Tree, check_no_derived, listed, mask_f
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".tfrecord", ".npz")
 
 SHARD_DIGITS = 5
-"""Numbers as long, such as FFHQ's 00000 and 01000, seldom are classes."""
+"""Numbers of this length, such as FFHQ's 00000 and 01000, are rarely classes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FolderLayout(Layout):
     """The lists of labels that were read, each with a digest of its content."""
 
     notes: tuple[str, ...] = ()
-    """What looks like a mistake, in words."""
+    """Warnings about likely mistakes."""
 
 
 def read_layout(source: Source, labelled: bool, splits: bool | None = None) -> FolderLayout:
@@ -50,7 +50,7 @@ def read_layout(source: Source, labelled: bool, splits: bool | None = None) -> F
     Args:
         source: The files.
         labelled: Whether pictures have classes.
-        splits: Whether the first folders are the splits; None: as their names say.
+        splits: Whether the first folders are the splits; None: decide by their names.
 
     Raises:
         DataError: if there is no picture, or folders or lists of labels contradict each other.
@@ -113,7 +113,7 @@ def _classes(part: Part, labels: Labels | None, labelled: bool) -> Mapping[str, 
 
 
 def _common_classes(class_of: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """The classes, which all splits must have in common; a single one says nothing, and counts as none."""
+    """The classes, which must be the same in all splits; a single one carries no information, and counts as none."""
     found = {split: set(part.values()) for split, part in class_of.items()}
     train, test = found["train"], found.get("test", found["train"])
     if len((train | test) - {""}) <= 1:

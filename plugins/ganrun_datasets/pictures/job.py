@@ -1,4 +1,4 @@
-"""What is to be decoded: which pictures, in which order, into what."""
+"""A decoding job: which pictures, in which order, with which transform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ganrun_datasets.pictures.sources import Source
 Unreadable = Literal["refuse", "skip"]
 
 VERSION = 2
-"""Part of every key: raise it when the same pictures become other pixels, or the record changes."""
+"""Part of every key: increase it when the resulting pixels, or the record, change."""
 
 DIGEST_BYTES = 8
 
@@ -29,7 +29,7 @@ SIDES = struct.Struct("<II")
 
 @dataclass(frozen=True)
 class Job:
-    """Pictures in their order, and what to make of them."""
+    """Pictures in order, and how to decode them."""
 
     data: str
     """The data set's name in a recipe."""

@@ -1,4 +1,4 @@
-"""Lists of labels that lie beside pictures: StyleGAN's dataset.json, and the metadata of Hugging Face's ImageFolder."""
+"""Lists of labels beside pictures: StyleGAN's dataset.json, and the metadata of Hugging Face's ImageFolder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Names = dict[str, str]
 
 
 class NotLabelsError(Exception):
-    """A file of this name that is not a list of labels, and what it is."""
+    """Raised for a file of this name that is not a list of labels; says what it is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Labels:
     """Of the file's content."""
 
     of: Mapping[str, str] | None
-    """The class of each picture that is listed; None if the file says that there are none."""
+    """The class of each listed picture; None if the file says that there are no classes."""
 
 
 def read_lists(source: Source, tree: Tree, splits: Sequence[Names], notes: list[str]) -> list[Labels]:
@@ -48,17 +48,17 @@ def read_lists(source: Source, tree: Tree, splits: Sequence[Names], notes: list[
         source: The files.
         tree: All pictures.
         splits: The pictures of each split.
-        notes: Gets a line for each file that has the name of such a list, but is none or is elsewhere.
+        notes: Gets a line for each file that has the name of such a list, but is not one, or is in another place.
 
     Raises:
-        DataError: if a list is damaged, or names what is no picture.
+        DataError: if a list is damaged, or names something that is not a picture.
     """
     files = [file for file in source.stamps if file.rpartition("/")[2].lower() in _FORMATS]
     above = [file for file in files if any(_is_above(file, names) for names in splits)]
     known = set(tree.names) if above else set()
     below = {file: tree.below(_folder_of(file))[:1] for file in files if file not in above}
     odd = [file for file, first in below.items() if any(name in names for name in first for names in splits)]
-    notes += [f"{one_line(file)} is not read, since it lies below a class" for file in odd[:1]]
+    notes += [f"{one_line(file)} is not read, since it is below a class" for file in odd[:1]]
     return [labels for file in above for labels in _read(source, file, known, notes)]
 
 
@@ -67,12 +67,12 @@ def _folder_of(file: str) -> str:
 
 
 def _is_above(file: str, names: Names) -> bool:
-    """Whether a file lies in a folder that holds all of some pictures."""
+    """Whether a file is in a folder that contains all of the given pictures."""
     return all(name.startswith(_folder_of(file)) for name in (next(iter(names)), next(reversed(names))))
 
 
 def labels_of(names: Names, lists: Sequence[Labels]) -> Labels | None:
-    """The list in a folder above all of some pictures; None if there is none.
+    """The list in a folder above all of the given pictures; None if there is none.
 
     Raises:
         DataError: if there are several, or the list lacks pictures.
@@ -136,7 +136,7 @@ def _csv(text: str) -> Entries:
     rows = [(f"line {reader.line_num}", row) for row in reader if row]
     odd = next((where for where, row in rows if len(row) != len(fields)), None)
     if odd:
-        raise ValueError(f"{odd} has not the {len(fields)} fields of the header")
+        raise ValueError(f"{odd} does not have the {len(fields)} fields of the header")
     file, label = fields.index("file_name"), fields.index("label")
     return [(where, row[file], row[label]) for where, row in rows]
 
@@ -155,7 +155,7 @@ def _object(line: str, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
     if not isinstance(row, dict):
-        raise ValueError(f"line {number} is no object")
+        raise ValueError(f"line {number} is not an object")
     return row
 
 
@@ -194,7 +194,7 @@ def _classes(entries: Entries, folder: str, pictures: Set[str]) -> dict[str, str
 def _picture(where: str, file: Any, folder: str, pictures: Set[str]) -> str:
     """The picture that an entry names, by a path from the list's own folder."""
     if not isinstance(file, str):
-        raise ValueError(f"{where}: {file!r} is no file's name")
+        raise ValueError(f"{where}: {file!r} is not a file name")
     for name in (folder + file, folder + file.replace("\\", "/").removeprefix("./")):
         if name in pictures:
             return name

@@ -1,4 +1,4 @@
-"""Decoded pictures on disk, and what is known of them."""
+"""Decoded pictures on disk, and their metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tally(BaseModel, frozen=True, strict=True, extra="forbid"):
 
 
 class Record(pixel_files.Record):
-    """What is known of a job's pictures."""
+    """Metadata of a job's pictures."""
 
     unreadable: tuple[tuple[int, str], ...] = ()
     """The job's pictures that are not in the map, by their positions in the job, each with the reason."""
@@ -75,7 +75,7 @@ class Decoded:
     record: Record
 
     def only(self, numbers: npt.NDArray[np.int64]) -> Decoded:
-        """Those of the job's pictures that are in `numbers`, which are some of this one's; copied if not all."""
+        """The job's pictures in `numbers`, a subset of this record's; copied unless it is all of them."""
         if len(numbers) == len(self.numbers):
             return self
         kept, record = np.searchsorted(self.numbers, numbers), self.record
@@ -108,7 +108,7 @@ def _rows_of(text: str, size: int, rows: npt.NDArray[np.int64]) -> str:
 
 @dataclass(frozen=True)
 class PictureMap:
-    """A job's pictures in the cache, whether they are there or not."""
+    """A job's entry in the cache, whether it exists or not."""
 
     path: Path
     job: Job
@@ -131,7 +131,7 @@ class PictureMap:
         return Decoded(self.path, images, numbers, record)
 
     def _is_outdated(self, record: Record) -> bool:
-        """Whether a picture has become readable. Its permissions may have changed, which its stamp does not show."""
+        """Whether a picture has become readable: its stamp does not reflect changed permissions."""
         with ExitStack() as handles:
             read = self.job.source.reader(handles)
             for number, _ in record.unreadable:

@@ -1,4 +1,4 @@
-"""What looks like a mistake in decoded pictures."""
+"""Warnings about likely mistakes in decoded pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_pixels(decoded: Decoded, transform: Transform, setting: str = "channel
         setting: The one that says how many channels they have.
 
     Raises:
-        DataError: if all of them are grey, and are to be in colour.
+        DataError: if all of them are grey, but colour is requested.
     """
     record, count = decoded.record, len(decoded.images)
     if transform.channels == 3 and record.grey.count == count:
@@ -31,11 +31,11 @@ def check_pixels(decoded: Decoded, transform: Transform, setting: str = "channel
     warn_about(record.animated, count, "have several frames, of which the first is used")
     used = max(record.peak.bit_length(), 8)
     if used < transform.bits:
-        black = f"have {transform.bits} bits and use values up to {record.peak:,} alone, so that they are dark"
+        black = f"have {transform.bits} bits and use values only up to {record.peak:,}, so that they are dark"
         warn_about(record.deep, count, f"{black}; set bits = {used} in [data] if {2**used - 1:,} is white")
 
 
 def warn_about(tally: Tally, total: int, fact: str) -> None:
-    """Warn about some of the pictures, if there are such."""
+    """Warn about some of the pictures, if there are any."""
     if tally.count:
         log.warning("%s of %s pictures %s; the first is %s", f"{tally.count:,}", f"{total:,}", fact, tally.first)

@@ -1,4 +1,4 @@
-"""One picture of a data set: from any size and colours to those that the settings say."""
+"""One picture of a data set: converted from any size and colours to those in the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Crop = Literal["centre", "none", "exact"] | tuple[int, int, int, int]
 
 
 class Picture(NamedTuple):
-    """The pixels of a picture, and what its transform had to change."""
+    """The pixels of a picture, and the changes that its transform made."""
 
     pixels: Pixels
     """uint8 `(channels, size, size)`"""
@@ -25,8 +25,8 @@ class Picture(NamedTuple):
     was_grey: bool
     was_enlarged: bool
     peak: int | None
-    """The largest value of a picture with 16 bits per channel; None with 8 bits. Of 16-bit colour, Pillow decodes the
-    upper 8 bits alone, so that the lower ones are taken to be 1."""
+    """The largest value of a picture with 16 bits per channel; None with 8 bits. Pillow decodes only the upper 8 bits
+    of 16-bit colour, so the lower ones are assumed to be 1."""
 
     is_animated: bool
     """Whether the file has more frames than the one that is used."""
@@ -42,7 +42,7 @@ class Transform:
     size: int
     channels: int = 3
     filter: Filter = "bicubic"
-    """Pillow's filter; each of them widens when it shrinks a picture, so there is no aliasing."""
+    """Pillow's filter; each of them widens when downsampling, so there is no aliasing."""
 
     crop: Crop = "centre"
     """centre: the largest centred square; none: the whole picture, stretched; exact: the whole picture, which must have
@@ -101,7 +101,7 @@ class OnColour(Transform):
 
 @dataclass(frozen=True)
 class Half(Transform):
-    """The same of one half of the picture, which holds two of equal width side by side."""
+    """The same for one half of a picture that consists of two of equal width side by side."""
 
     half: Literal["left", "right"] = "left"
 

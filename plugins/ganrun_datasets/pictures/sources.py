@@ -1,4 +1,4 @@
-"""Where picture files are: in a folder, or in a zip that is read in place."""
+"""Sources of picture files: a folder, or a zip that is read in place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEEPEST = 100
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds, without hidden files and what systems keep."""
+    """The contents of a source, without hidden and system files."""
 
     stamps: dict[str, str] = field(default_factory=dict)
     """As `Source.stamps`."""
@@ -58,7 +58,7 @@ class Source(Protocol):
 
     @property
     def listing(self) -> Listing:
-        """What there is; read once.
+        """The listing; read once.
 
         Raises:
             DataError: if a folder may not be read, or a zip's table of contents is damaged.
@@ -98,7 +98,7 @@ def _shown(path: Path) -> str:
 
 
 def _check_name(name: str) -> None:
-    """Check that a name is one that file systems could hold, as those in a hostile zip need not be."""
+    """Check that a file system could hold this name; a hostile zip may contain others."""
     if name.count("/") > DEEPEST:
         raise DataError(f"{one_line(name[:LONGEST_NAME])}… is more than {DEEPEST} folders deep")
     if len(name) > LONGEST_NAME and max(map(len, name.split("/"))) > LONGEST_NAME:
@@ -158,7 +158,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], listing:
 
 
 def _visible_in(folder: Path, prefix: str, listing: Listing) -> list[str]:
-    """The sorted names in a folder; notes in the listing which are left out."""
+    """The sorted names in a folder; records in the listing those that are left out."""
     names = sorted(os.listdir(folder))  # noqa: PTH208 - making 200,000 Paths takes long
     visible = [name for name in names if not is_hidden(name)]
     listing.skipped.update(filter(_is_of_system, names))
@@ -236,7 +236,7 @@ def _is_visible_folder(folder: str) -> bool:
 
 
 def _system_folders(hidden: Iterable[str]) -> Counter[str]:
-    """As `Listing.skipped`: of nested ones, the outermost counts."""
+    """As `Listing.skipped`: of nested folders, only the outermost counts."""
     parts = [name.split("/") for name in hidden]
     places = [next(number for number, part in enumerate(each) if is_hidden(part)) for each in parts]
     folders = {tuple(each[: place + 1]) for each, place in zip(parts, places, strict=True)}

@@ -1,4 +1,4 @@
-"""Which folders are splits, by their names: train/cat, cat/train and cat_train, and other words for these."""
+"""Recognises folders that are splits, by their names: train/cat, cat/train and cat_train, and synonyms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = {
     **dict.fromkeys(("holdout", "hold-out", "hold_out", "heldout"), "holdout"),
     "dev": "dev",
 }
-"""Names of folders in lower case, with what they mean. Except for train, the first that exists is the test split."""
+"""Folder names in lower case, with their meaning. Except for train, the first that exists is the test split."""
 
 _WORD = f"({'|'.join(sorted(WORDS, key=len, reverse=True))})"
 _UPPER, _LOWER = "(?=(?-i:[A-Z]))", r"(?<=(?-i:[a-z\d]))"
@@ -44,7 +44,8 @@ class Parts:
 
     by_split: Mapping[str, Part]
     unused: Mapping[str, int] = field(default_factory=dict)
-    """Folders that belong to no split, with the number of their pictures; of that around them, the pictures in it."""
+    """Folders that belong to no split, with the number of their pictures; for the enclosing folder, only the pictures
+    directly in it."""
 
 
 class _Folder(NamedTuple):
@@ -60,7 +61,7 @@ def find_parts(tree: Tree, splits: bool | None) -> Parts:
 
     Args:
         tree: All pictures.
-        splits: Whether the first folders are splits; None: as their names say.
+        splits: Whether the first folders are splits; None: decide by their names.
 
     Raises:
         DataError: if the names do not decide it, or there is no train split.
@@ -99,7 +100,7 @@ def _part(tree: Tree, folder: str) -> Part:
 
 
 def _exact(found: Iterable[str]) -> list[_Folder]:
-    """The folders called after splits."""
+    """The folders named after splits."""
     return [_Folder(name, WORDS[name.lower()]) for name in found if name.lower() in WORDS]
 
 
