@@ -193,10 +193,17 @@ _OUTPUT_HELP = "Default: in the run's own folder pictures/."
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png|FOLDER", help=f"A new one. {_OUTPUT_HELP}"
 )
 @click.option("--whole", is_flag=True, help="Resize each picture to what RUN was trained on, and the result back.")
+@click.option("--reverse", is_flag=True, help="Make sources from images instead, with a RUN that has learned both.")
 @_SET
 @_DEVICE
 def translate(
-    run: str, pictures: tuple[Path, ...], output: Path | None, whole: bool, overrides: tuple[str, ...], device: str
+    run: str,
+    pictures: tuple[Path, ...],
+    output: Path | None,
+    whole: bool,
+    reverse: bool,
+    overrides: tuple[str, ...],
+    device: str,
 ) -> None:
     """Make images of your own pictures with RUN, which was trained to make images from images.
 
@@ -207,13 +214,14 @@ def translate(
     \b
     ganrun translate runs/pix2pix-… sketch.png --whole
     ganrun translate runs/srgan-… holiday/ --output larger/
+    ganrun translate runs/cyclegan-… zebra.jpg --reverse
     """
     from ganrun_samples.own_pictures import OwnPictures
 
     own, maker = OwnPictures(pictures), _maker(run, device, overrides)
     alone = next(iter(own.files)) if len(own.files) == 1 else None
     target = maker.target("translate", output, subject=Path(alone or "").stem, end=".png" if alone else "")
-    maker.translate(target, own, whole=whole)
+    maker.translate(target, own, whole=whole, reverse=reverse)
     click.echo(target.report())
     own.check()
 

@@ -9,7 +9,6 @@ from math import ceil, sqrt
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ganrun import IncompatibleError, ProgressReporter, RequestError, find_saved_model, label_named, one_line
@@ -152,15 +151,21 @@ class Maker:
 
     # ── Of the user's own pictures ────────────────────────────────────────────────────────────────────
 
-    def translate(self, target: Target, own: OwnPictures, *, whole: bool) -> None:
-        """What the model makes of pictures, one by one."""
+    def translate(self, target: Target, own: OwnPictures, *, whole: bool, reverse: bool) -> None:
+        """What the model makes of pictures, one by one; in reverse, of images."""
         self._check_images()
         self._check_takes(masks=False)
         if not target.is_folder and len(own.files) > 1:
             raise RequestError(f"{len(own.files):,} pictures do not fit into one; say --output FOLDER")
         target.check_spares(own.files.values())
+        spec = self._model.spec
+        channels, *_ = spec.image_shape if reverse else spec.fields["source"]
         with ProgressReporter() as report:
-            made = own.made(lambda file: translation(self._model, self._picture(file), whole=whole, report=report))
+            made = own.made(
+                lambda file: translation(
+                    self._model, picture_at(file, channels), whole=whole, report=report, reverse=reverse
+                )
+            )
             if target.is_folder:
                 target.write_named(made)
             else:
@@ -175,11 +180,8 @@ class Maker:
         if target.is_folder:
             raise RequestError(one_line(f"{target.path}: one picture is written; say --output NAME.png"))
         with ProgressReporter() as report:
-            target.write(restoration(self._model, self._picture(picture), mask_at(mask), report))
-
-    def _picture(self, path: Path) -> Image.Image:
-        """One of the user's pictures, of the channels that the model takes."""
-        return picture_at(path, self._model.spec.fields["source"][0])
+            image = picture_at(picture, self._model.spec.fields["source"][0])
+            target.write(restoration(self._model, image, mask_at(mask), report))
 
     def _check_takes(self, *, masks: bool) -> None:
         """Say which command this model is for."""

@@ -145,7 +145,9 @@ def _opened(path: Path) -> Image.Image:
 # ── Through a model ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def translation(model: Model, image: Image.Image, *, whole: bool, report: ProgressReporter) -> Picture:
+def translation(
+    model: Model, image: Image.Image, *, whole: bool, report: ProgressReporter, reverse: bool = False
+) -> Picture:
     """What a model makes of a picture: uint8 `(height, width)` or `(height, width, 3)`.
 
     Args:
@@ -154,10 +156,11 @@ def translation(model: Model, image: Image.Image, *, whole: bool, report: Progre
         whole: Whether the picture is resized to what the model was trained on and the result back to the picture's
             size, instead of being made of tiles in that size.
         report: Shows the tiles.
+        reverse: Whether the picture is an image, of which the model makes a source.
     """
-    _, height, width = model.spec.fields["source"]
+    _, height, width = model.spec.image_shape if reverse else model.spec.fields["source"]
     shown = image.resize((width, height), Image.Resampling.BICUBIC) if whole else image
-    made = model.translate(_tensor(shown), on_progress=lambda *at: report("tiles", *at))
+    made = model.translate(_tensor(shown), on_progress=lambda *at: report("tiles", *at), reverse=reverse)
     picture = _array(made)
     return np.asarray(Image.fromarray(picture).resize(image.size, Image.Resampling.BICUBIC)) if whole else picture
 

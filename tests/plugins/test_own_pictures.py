@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,21 @@ from tests.core.test_image_to_image import ENLARGED, MASKED, Enlarger, Seen, mod
 from tests.plugins import test_restoration
 from torch import Tensor, nn
 
-from ganrun import DataSpec, ProgressReporter, RequestError
+from ganrun import DataSpec, IncompatibleError, Model, ModelSpec, ProgressReporter, RequestError
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_samples.own_pictures import OwnPictures, mask_at, picture_at, restoration, translation
+from ganrun_translation.cyclegan import CycleGan
 
 COLOUR = DataSpec((3, 8, 8), fields={"source": (3, 8, 8)})
 rng = np.random.default_rng(0)
+
+
+class Brightness(nn.Module):
+    """The mean of the channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(1, keepdim=True)
 
 
 class Negative(nn.Module):
@@ -67,6 +76,32 @@ def test_a_picture_as_a_whole_is_seen_at_the_models_size(tmp_path: Path) -> None
 
     found = translated(COLOUR, Noticing(), tmp_path / "large.png", whole=True)
     assert (found.shape, seen) == ((24, 40, 3), [torch.Size((1, 3, 8, 8))])
+
+
+def test_the_way_back_goes_from_images_to_sources(tmp_path: Path) -> None:
+    """As `encode` does for pictures of the model's own size; of sources in grey, from images in colour."""
+    spec = DataSpec((3, 8, 8), fields={"source": (1, 8, 8)})
+    loss = CycleGan(CycleGan.Settings(identity_weight=0), spec)
+    about = replace(
+        ModelSpec.from_facts(spec.facts()),
+        latent_size=loss.latent_size,
+        factors=tuple(loss.factors()),
+        readings=tuple(loss.readings()),
+        paired=False,
+    )
+    model = Model(about, loss, {"inverse_generator": Brightness()}, torch.device("cpu"), seed=0)
+    images = torch.rand(2, 3, 11, 30) * 2 - 1
+    torch.testing.assert_close(model.translate(images, reverse=True), images.mean(1, keepdim=True))
+    own = images[:, :, :8, :8]
+    assert torch.equal(model.translate(own, reverse=True), model.encode(own).view(2, 1, 8, 8))
+    Image.fromarray(picture := drawn(11, 30)).save(tmp_path / "image.png")
+    with ProgressReporter() as report:
+        made = translation(model, picture_at(tmp_path / "image.png", 3), whole=False, report=report, reverse=True)
+    assert np.abs(made - picture.mean(2)).max() <= 1
+    with pytest.raises(IncompatibleError, match="has not learned to make sources from images, as CycleGAN does"):
+        model_of(COLOUR, Negative()).translate(images, reverse=True)
+    with pytest.raises(IncompatibleError, match="takes pictures of 3 channels, and these have 1"):
+        model.translate(images[:, :1], reverse=True)
 
 
 def test_missing_pixels_are_filled_in_and_all_others_stay(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from ganrun.inference.given import GivenRecords, with_given
 from ganrun.inference.readings import reading_of
 from ganrun.inference.samples import seeded_batches
 from ganrun.inference.sources import SAMPLES_PER_BATCH
-from ganrun.inference.translating import Progress, translated
+from ganrun.inference.translating import Progress, translated, translated_back
 from ganrun.recipe.faults import Owner, setting_faults
 
 PIXELS_AT_ONCE = 1 << 20
@@ -233,7 +233,12 @@ class Model:
             return self._generate(latents.to(self.device), gradients=gradients)
 
     def translate(
-        self, pictures: Tensor, masks: Tensor | None = None, on_progress: Progress = lambda done, total: None
+        self,
+        pictures: Tensor,
+        masks: Tensor | None = None,
+        on_progress: Progress = lambda done, total: None,
+        *,
+        reverse: bool = False,
     ) -> Tensor:
         """Images made from pictures of any size: `(count, channels, height', width')` in [-1, 1], on the CPU.
 
@@ -246,10 +251,13 @@ class Model:
             masks: `(count, 1, height, width)`, 1 where pixels are missing and -1 elsewhere, for a model with the field
                 `mask`.
             on_progress: `on_progress(done, total)` is called with numbers of tiles.
+            reverse: Whether to make sources from images instead, for a model that has learned both, as CycleGAN does.
 
         Raises:
             IncompatibleError: if the model makes its samples of anything else, or takes other channels.
         """
+        if reverse:
+            return translated_back(self.spec, partial(self.read, "encodings"), pictures, on_progress)
 
         def make(records: Mapping[str, Tensor]) -> Tensor:
             return self.decode(self.latents_of(**records))

@@ -35,6 +35,17 @@ def translated(
     return tiled(make_tiles, whole, shape[1:], _scale(spec), on_progress)
 
 
+def translated_back(
+    spec: ModelSpec, encode: Callable[[Tensor], Tensor], pictures: Tensor, on_progress: Progress
+) -> Tensor:
+    """As `Model.translate` with `reverse`; `encode` reads the latents of images."""
+    shape = source_shape(spec)
+    if "encodings" not in spec.readings or takes_masks(spec) or shape[1:] != spec.image_shape[1:]:
+        raise IncompatibleError("the model has not learned to make sources from images, as CycleGAN does")
+    _check_pictures(pictures, spec.image_shape[0])
+    return tiled(lambda tiles: encode(tiles).view(-1, *shape), pictures, shape[1:], 1, on_progress)
+
+
 def source_shape(spec: ModelSpec) -> tuple[int, int, int]:
     """(channels, height, width) of the pictures that a model makes images of.
 
