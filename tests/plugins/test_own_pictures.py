@@ -137,6 +137,9 @@ def test_results_are_named_after_their_pictures_and_unreadable_ones_are_said(tmp
     for path, message in {"absent": "absent cannot be read: No such file", "in/c.png": "1 of 1"}.items():
         with pytest.raises(RequestError, match=message):
             list(OwnPictures([tmp_path / path]).made(read))
+    (tmp_path / "in/deeper").rename(tmp_path / "in/d.png")
+    (tmp_path / "in/d.jpg").touch()
+    assert {str(Path("d.png/b.png")), "d.jpg.png"} < {*OwnPictures([tmp_path / "in"]).files}
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="empty holds no pictures"):
         OwnPictures([tmp_path / "empty"])
