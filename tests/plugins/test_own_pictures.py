@@ -183,9 +183,8 @@ def test_requests_that_cannot_be_met_say_what_to_do_and_change_nothing(runs: Pat
     filling = ("restore", runs / "filling", picture, "--mask", tmp_path / "mask.png", "-o")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, message in (
-        (("translate", runs / "restoring", picture, "-o", picture), "a.png would be replaced"),
-        ((*filling, picture), "a.png would be replaced"),
-        ((*filling, tmp_path / "mask.png"), "mask.png would be replaced"),
+        (("translate", runs / "restoring", picture, "-o", picture), "a.png exists already, and may be"),
+        ((*filling, tmp_path / "mask.png"), "mask.png exists already, and may be"),
         ((*filling, tmp_path / "whole"), "one picture is written; say --output NAME.png"),
         (("translate", runs / "filling", picture), "makes images of mask and source; see ganrun restore"),
         (("restore", runs / "restoring", picture, "--mask", picture), "makes images of source; see ganrun translate"),

@@ -191,7 +191,7 @@ class RealRows(Rows):
     def _field(self, name: str) -> Tensor:
         """A field as the split holds it. Of unpaired data, which may have fewer of it, the first follows the last."""
         field = required(self._split.beside.get(name), name)
-        return rows_of(field, self._places % len(field)).to(self._device)
+        return rows_of(field, self._places).to(self._device)
 
     @cached_property
     def _stored(self) -> Tensor:
