@@ -61,12 +61,13 @@ class Maker:
         self, command: str, output: Path | None, *, subject: str = "", end: str = ".png", **options: object
     ) -> Target:
         """Where its pictures go: `output`, or by default a PNG named after the command, its subject and its options, in
-        the run directory; for an exported model, in the working directory. With another end than .png, a folder."""
+        the run directory; for an exported model, in the working directory. With another end than .png, a folder. With a
+        subject, a picture of the user's, `output` must be new."""
         said = [f"{name}_{value}" for name, value in options.items() if value is not None]
         suffix = "".join(f"_{each}" for each in (_plain(subject), *said, *self._changes) if each)
         name, folder = f"{command}_step_{self._saved.step:08d}{suffix}{end}", self._saved.folder
         default = folder / "pictures" / name if self._saved.is_run else Path(f"{folder.name}_{name}")
-        return Target(output or default)
+        return Target(output or default, is_new=bool(output and subject))
 
     def label(self, name: str | None) -> int | None:
         """The number of the class that a user calls `name`.
@@ -157,7 +158,6 @@ class Maker:
         self._check_takes(masks=False)
         if not target.is_folder and len(own.files) > 1:
             raise RequestError(f"{len(own.files):,} pictures do not fit into one; say --output FOLDER")
-        target.check_spares(own.files.values())
         spec = self._model.spec
         channels, *_ = spec.image_shape if reverse else spec.fields["source"]
         with ProgressReporter() as report:
@@ -176,7 +176,6 @@ class Maker:
         """A picture with its missing pixels filled in."""
         self._check_images()
         self._check_takes(masks=True)
-        target.check_spares((picture, mask))
         if target.is_folder:
             raise RequestError(one_line(f"{target.path}: one picture is written; say --output NAME.png"))
         with ProgressReporter() as report:

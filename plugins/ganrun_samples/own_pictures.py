@@ -58,11 +58,12 @@ class OwnPictures:
     def __init__(self, paths: Sequence[Path]) -> None:
         found = [(name, file) for path in paths for name, file in _found_at(path)]
         stems = [str(Path(name).with_suffix(".png")) for name, _ in found]
-        counts = Counter(stems)
+        counts = Counter([*stems, *{str(folder) for stem in stems for folder in Path(stem).parents}])
         self.files = {
             stem if counts[stem] == 1 else f"{name}.png": file for stem, (name, file) in zip(stems, found, strict=True)
         }
-        """By a name for the result: that of the file, ending in .png; if several would have it, after their own end."""
+        """By a name for the result: that of the file, ending in .png; if others would have it, or a folder has it,
+        after the file's own end."""
         if len(self.files) < len(found):
             raise RequestError("two pictures have the same name; translate their folders one by one")
         self.faults: list[str] = []

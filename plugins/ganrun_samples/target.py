@@ -21,12 +21,13 @@ class Target:
 
     Args:
         path: Ends in .png for one.
+        is_new: Whether one PNG may not be there yet, as among a user's own pictures; a folder never may.
 
     Raises:
         RequestError: if it exists already, or asks for another format.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
         self.path = path
         self.is_folder = path.suffix.lower() != ".png"
         self.written = 0
@@ -37,22 +38,14 @@ class Target:
         with self._write_errors():
             if not self.is_folder and path.is_dir():
                 raise RequestError(f"{path} is a folder; for a folder of pictures, use a name without .png")
+            if is_new and not self.is_folder and os.path.lexists(path):
+                raise RequestError(f"{path} exists already, and may be a picture of yours; choose another --output")
             if self.is_folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise RequestError(f"{path} exists already and is not an empty folder; choose another --output")
             if self._place == Path.cwd():
                 raise RequestError(
                     f"{path} is the working directory, which cannot be replaced; choose another --output"
                 )
-
-    def check_spares(self, files: Iterable[Path]) -> None:
-        """Check that the one picture replaces none of these files.
-
-        Raises:
-            RequestError: if it would.
-        """
-        for file in files:
-            if not self.is_folder and Path(os.path.realpath(file)) == self._place:
-                raise RequestError(one_line(f"{file} would be replaced by what is made of it; choose another --output"))
 
     def write(self, picture: npt.NDArray[np.uint8]) -> None:
         """Write the one picture, uint8 `(height, width, 3)`."""

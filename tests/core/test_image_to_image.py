@@ -115,6 +115,7 @@ def test_pictures_of_any_size_are_translated_and_those_of_the_models_own_exactly
         (MASKED, [(1, 3, 9, 9)], "fills in what is missing, so it takes masks"),
         (MASKED, [(1, 3, 9, 9), (1, 1, 9, 8)], r"masks of shape \(1, 1, 9, 8\) do not fit"),
         (ENLARGED, [(1, 3, 9, 9)], "takes pictures of 1 channels, and these have 3"),
+        (MASKED, [(1, 3, 9, 9), (1, 1, 9, 9)], "these have other values"),
         (ENLARGED, [(1, 1, 9, 9), (1, 1, 9, 9)], "takes no masks"),
         (ENLARGED, [(1, 9, 9)], r"\(count, channels, height, width\) in \[-1, 1\], and these are \(1, 9, 9\)"),
         (ENLARGED, [(0, 1, 9, 9)], r"these are \(0, 1, 9, 9\)"),

@@ -341,6 +341,9 @@ def transparent_palette() -> Image.Image:
     return image
 
 
+EXTRA = b"\x52\x01\x03\x00\x01\x00\x00\x00"
+"""Of a TIFF's tag 338, before its value: 2 where colours are not multiplied by opacity, 1 where they are."""
+
 GREY_16 = Image.fromarray(np.full((20, 20), 51_400, np.uint16))
 
 MODES = {
@@ -354,6 +357,7 @@ MODES = {
     "rgbx.tif": (flat("RGBX", (1, 2, 3, 0)), (1, 2, 3)),
     "ycbcr.jpg": (flat("RGB", (10, 20, 250)), (10, 20, 250)),
     "la.png": (flat("LA", (0, 0)), (255, 255, 255)),
+    "multiplied.tif": (flat("LA", (60, 120)), (195, 195, 195)),
     "deep.png": (GREY_16, (200, 200, 200)),
     "deep.tif": (GREY_16, (200, 200, 200)),
     "bits.png": (flat("1", 1), (255, 255, 255)),
@@ -366,6 +370,8 @@ def test_every_mode_becomes_the_colour_that_it_shows(tmp_path, channels):
     root = tmp_path / "root"
     for name, (image, _) in MODES.items():
         save(image, root / name)
+    multiplied = root / "multiplied.tif"  # Pillow writes no such file: tag 338 says so
+    multiplied.write_bytes(multiplied.read_bytes().replace(EXTRA + b"\2", EXTRA + b"\1"))
     data = prepared(root, size=8, channels=channels)
     names = data.layout.names
     for name, row in zip(names, data.split("train").images, strict=True):

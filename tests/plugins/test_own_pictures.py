@@ -172,6 +172,9 @@ def test_results_are_named_after_their_pictures_and_unreadable_ones_are_said(tmp
     for path, message in {"absent": "absent cannot be read: No such file", "in/c.png": "1 of 1"}.items():
         with pytest.raises(RequestError, match=message):
             list(OwnPictures([tmp_path / path]).made(read))
+    (tmp_path / "in/deeper").rename(tmp_path / "in/d.png")
+    (tmp_path / "in/d.jpg").touch()
+    assert {str(Path("d.png/b.png")), "d.jpg.png"} < {*OwnPictures([tmp_path / "in"]).files}
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="empty holds no pictures"):
         OwnPictures([tmp_path / "empty"])
@@ -215,9 +218,8 @@ def test_requests_that_cannot_be_met_say_what_to_do_and_change_nothing(runs: Pat
     filling = ("restore", runs / "filling", picture, "--mask", tmp_path / "mask.png", "-o")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, message in (
-        (("translate", runs / "restoring", picture, "-o", picture), "a.png would be replaced"),
-        ((*filling, picture), "a.png would be replaced"),
-        ((*filling, tmp_path / "mask.png"), "mask.png would be replaced"),
+        (("translate", runs / "restoring", picture, "-o", picture), "a.png exists already, and may be"),
+        ((*filling, tmp_path / "mask.png"), "mask.png exists already, and may be"),
         ((*filling, tmp_path / "whole"), "one picture is written; say --output NAME.png"),
         (("translate", runs / "filling", picture), "makes images of mask and source; see ganrun restore"),
         (("restore", runs / "restoring", picture, "--mask", picture), "makes images of source; see ganrun translate"),

@@ -190,7 +190,7 @@ class RealRows(Rows):
     def _field(self, name: str) -> Tensor:
         """A field as the split holds it. Unpaired data may have fewer rows of it; they then repeat cyclically."""
         field = required(self._split.beside.get(name), name)
-        return rows_of(field, self._places % len(field)).to(self._device)
+        return rows_of(field, self._places).to(self._device)
 
     @cached_property
     def _stored(self) -> Tensor:

@@ -83,7 +83,9 @@ def _masks(spec: ModelSpec, pictures: Tensor, masks: Tensor | None) -> list[Tens
         raise IncompatibleError(f"the model {told}")
     if masks is not None and masks.shape != (len(pictures), 1, *pictures.shape[2:]):
         raise IncompatibleError(f"masks of shape {tuple(masks.shape)} do not fit pictures {tuple(pictures.shape)}")
-    return [] if masks is None else [masks]
+    if masks is not None and not masks.abs().eq(1).all():
+        raise IncompatibleError("masks are 1 where pixels are missing and -1 elsewhere, and these have other values")
+    return [] if masks is None else [masks.to(pictures)]
 
 
 def _scale(spec: ModelSpec) -> int:

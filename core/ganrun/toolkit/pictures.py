@@ -149,7 +149,8 @@ def opaque_picture(image: Image.Image, bits: int = 16, background: tuple[int, in
     if not image.has_transparency_data:
         return image
     ground = Image.new("RGBA", image.size, background)
-    ground.alpha_composite(image.convert("RGBA"))
+    # Pillow knows a way from grey that is multiplied by its opacity, as some TIFFs hold it, to plain grey alone.
+    ground.alpha_composite((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
     return ground
 
 
