@@ -416,7 +416,7 @@ def test_no_memory_is_advice_wherever_it_is_lacking(
         "error: there is no memory left; take a smal"
     )
     done = command("none.toml", "none.toml")
-    assert done.exit_code == 1 and done.stderr.count("no memory left") == 2 and "2 of 2 runs are not" in done.stderr
+    assert done.exit_code == 1 and done.stderr.count("no memory left") == 2 and "2 of 2 runs failed" in done.stderr
     monkeypatch.setattr("ganrun.trained.scoring.score", full)
     done = command("eval", "run")
     assert done.exit_code == 1 and done.stderr.count("no memory left") == 1

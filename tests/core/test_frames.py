@@ -639,7 +639,7 @@ def _offering(offered: Any) -> Any:
     [
         (["generator"], "whose slots are a list, not a mapping"),
         ({"my-net": Slot("generator")}, "whose slot 'my-net' is not a Python identifier"),
-        ({5: Slot("generator")}, "whose slot 5 has no name"),
+        ({5: Slot("generator")}, "whose slot 5 is not a Python"),
         ({"net": Slot("translator")}, 'whose slot "net" is Slot(kind='),  # type: ignore[arg-type]
         ({"net": "generator"}, "whose slot \"net\" is 'generator'"),
     ],

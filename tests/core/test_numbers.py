@@ -251,7 +251,7 @@ def test_an_observer_records_in_no_section_of_the_engine(tmp_path: Path, name: s
 
 
 def test_two_phases_of_one_curve_are_refused_before_the_run(tmp_path: Path) -> None:
-    both = r"loss/discriminator and loss/discriminator\.plain would have one curve in common, loss/discriminator\.plain"
+    both = r"loss/discriminator and loss/discriminator\.plain would share the curve loss/discriminator\.plain"
     with pytest.raises(IncompatibleError, match=both):
         build(tables({"use": "twins"}), tmp_path / "run", Plugin())
 
