@@ -33,11 +33,11 @@ MOST_BYTES = 1 << 30
 SHOWN_FAULTS = 3
 
 MISSING, UNKNOWN = 128, 128
-"""A mask is at least the first where a pixel is missing, of 0 to 255; missing pixels are as grey as the second."""
+"""Mask values, of 0 to 255, from the first up mark missing pixels; these get the second as grey value."""
 
 
 class OwnPictures:
-    """Pictures by the names of what is made of them, and those that could not be read.
+    """Pictures by the names of their results, and those that could not be read.
 
     Args:
         paths: Files and folders; of a folder, all pictures below it.
@@ -53,7 +53,7 @@ class OwnPictures:
             stem if stems.count(stem) == 1 else f"{name}.png": file
             for stem, (name, file) in zip(stems, found, strict=True)
         }
-        """By a name for the result: that of the file, ending in .png; if several would have it, after their own end."""
+        """By the result's name: the file's, with .png; if several would have it, appended to their own extension."""
         if len(self.files) < len(found):
             raise RequestError("two pictures have the same name; translate their folders one by one")
         self.faults: list[str] = []
@@ -73,7 +73,7 @@ class OwnPictures:
             self.check()
 
     def check(self) -> None:
-        """Say which pictures could not be read.
+        """Report the pictures that could not be read.
 
         Raises:
             RequestError: if there are any.
@@ -103,7 +103,7 @@ def picture_at(path: Path) -> Image.Image:
 
 
 def translation(model: Model, image: Image.Image, *, whole: bool, report: ProgressReporter) -> Picture:
-    """What a model makes of a picture: uint8 `(height, width)` or `(height, width, 3)`.
+    """A model's output for a picture: uint8 `(height, width)` or `(height, width, 3)`.
 
     Args:
         model: Makes images from images.

@@ -264,7 +264,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
             run = train(recipe, place, PLUGIN)
             assert [fault.of for fault in run.faults.new] == ['observer "checkpoints"'] * (freed == 5)
     assert caplog.text.count("its lines are kept in memory") == 1
-    assert caplog.text.count("training goes on, and the next try") == (freed or 6) - 2
+    assert caplog.text.count("training continues, and the next try") == (freed or 6) - 2
     assert ("can be written again" in caplog.text) == (freed is not None)
     if freed is None:
         assert not checkpoints_in(place) and json.loads((place / "summary.json").read_text())["status"] == "running"

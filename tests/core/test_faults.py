@@ -413,7 +413,7 @@ def test_no_memory_is_advice_wherever_it_is_lacking(
     monkeypatch.setattr("ganrun.training.builder.assemble", full)
     done = command("none.toml", "--output", "run")
     assert done.exit_code == 1 and done.stderr.splitlines()[-1].startswith(
-        "error: there is no memory left; take a smal"
+        "error: there is no memory left; use a smal"
     )
     done = command("none.toml", "none.toml")
     assert done.exit_code == 1 and done.stderr.count("no memory left") == 2 and "2 of 2 runs failed" in done.stderr

@@ -354,12 +354,12 @@ def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None
         (
             'use = "critic"\n',
             'use = "critic"\n[[metric]]\nuse = "count"\nsamples = 1\n[[metric]]\nuse = "count"\nsamples = 2',
-            ["r.toml:15: [[metric]] is count once more, and its scores would have the same names"],
+            ["r.toml:15: [[metric]] is count again, and its scores would have the same names"],
         ),
         (
             'use = "critic"',
             'use = "critic"\n[[metric]]\nuse = "distance"\n[[metric]]\nuse = "distance"\nfeatures = "blobs"',
-            ["r.toml:14: [[metric]] is distance on blobs once more, and its scores would have the same names"],
+            ["r.toml:14: [[metric]] is distance on blobs again, and its scores would have the same names"],
         ),
     ],
 )
