@@ -1,4 +1,4 @@
-"""The testing kit finds what it promises to find: each component here breaks one clause of its contract."""
+"""The testing kit detects every broken clause: each component here breaks one clause of its contract."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class BadlyLabelled(Sound):
 
 
 class Undocumented(Sound):
-    """Has a setting that nobody explains."""
+    """Has a setting without a docstring."""
 
     class Settings(ganrun.Settings):
         width: int = 3
@@ -356,7 +356,7 @@ class Pooling(Pair):
 
 
 class Hidden(Pair):
-    """Remembers in an object of its own."""
+    """Keeps state in a separate object."""
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)

@@ -1,4 +1,4 @@
-"""Nothing lost: what a kill, a power cut, a full disk, a second process or a removed folder leaves of a run."""
+"""No data is lost: runs after a kill, a power cut, a full disk, a second process or a removed folder."""
 
 from __future__ import annotations
 

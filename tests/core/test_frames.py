@@ -1,4 +1,5 @@
-"""A plugin's fault is told by its name, method and line, on the command line and in runs; and it is nobody else's."""
+"""A plugin's error is reported with its name, method and line, on the command line and in runs, and blamed on no
+other."""
 
 from __future__ import annotations
 

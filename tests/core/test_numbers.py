@@ -1,4 +1,4 @@
-"""What a run makes of numbers that are none, and of names that are taken; and that its JSON is JSON."""
+"""Non-finite numbers and name collisions in a run; and the validity of its JSON."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Twins(Odd):
 
 
 class Nothing(Metric):
-    """A score that is no number, as is all that is known of it."""
+    """A score that is not a number, like everything else about it."""
 
     def measure(self, evaluation):
         return [Score("nothing", math.nan, False, {"samples": math.inf}, error=math.nan, floor=math.nan)]

@@ -1,4 +1,4 @@
-"""What is tried before a run: each clause broken once, located in the recipe; and what a loss remembers."""
+"""The checks before a run: each clause broken once, located in the recipe; and a loss's memory."""
 
 from __future__ import annotations
 

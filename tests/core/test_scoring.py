@@ -1,4 +1,4 @@
-"""`ganrun eval` and replicates: what was made before, scored as it was then."""
+"""`ganrun eval` and replicates: earlier runs and pictures, scored with their original protocol."""
 
 from __future__ import annotations
 

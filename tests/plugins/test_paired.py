@@ -1,4 +1,4 @@
-"""Scores of samples against their targets, where a loss makes each of them of a paired record."""
+"""Scores of samples against their targets, if a loss makes each of them from a paired record."""
 
 from __future__ import annotations
 
