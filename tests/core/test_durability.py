@@ -373,7 +373,7 @@ def test_a_start_that_is_refused_changes_nothing(tmp_path: Path, whole: Path, wh
     run = build(tables(steps=3) if who == "steps" else {**RECIPE, "deed": {}}, place, PLUGIN, resume=True)
     Deed.starting = staticmethod(_refuse) if who in ("observer", "new folder") else None
     try:
-        with pytest.raises(RequestError, match=r"not today|4 steps already|in use by another process: \d+ on"):
+        with pytest.raises(RequestError, match=r"not today|already done 4 steps|in use by another process: \d+ on"):
             if who == "lock":
                 with run.directory.occupied():
                     execute(run)

@@ -269,7 +269,7 @@ def test_the_fault_of_a_metric_costs_its_scores_alone(tmp_path: Path, caplog: An
         ("metric.2 measuring", "measure", 2),
         ("metric.4 atonce", "its request", 2),
     ]
-    assert sum("gives no score" in each.getMessage() for each in caplog.records) == 5, "each is told once"
+    assert sum("has no score" in each.getMessage() for each in caplog.records) == 5, "each is told once"
     assert "faults" not in summary(alone) and len(summary(run)["faults"]) == 5
 
     found = Faults()
