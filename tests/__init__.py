@@ -1,1 +1,2 @@
-"""The tests. A package, so that `python -m tests.stress.kills` finds these, and no other package of that name."""
+"""The tests. A package, so that `python -m tests.stress.kills` finds these tests and not another package of that
+name."""

@@ -1,4 +1,4 @@
-"""Every family as a recipe that is tiny: what the tests of ranks and of reads from the device train.
+"""Every family as a tiny recipe, for the tests of ranks and of reads from the device.
 
 Networks, penalties, augmentations and schedules are those of the shipped recipes, as narrow as they can be.
 """

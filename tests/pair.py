@@ -1,4 +1,4 @@
-"""Two processes that train one run together: started once, because that takes seconds, and asked many times.
+"""Two processes that train one run together: started once, because that takes seconds, and reused.
 
 The fixture `pair` in conftest.py has them for all tests of a session.
 """
@@ -49,7 +49,7 @@ class Pair:
 
         Args:
             act: A function of a module; `torch.distributed.get_rank()` is its rank.
-            arguments: Whatever can be pickled; of a plugin, an object of a module's class.
+            arguments: Anything that can be pickled; for a plugin, an object of a module's class.
 
         Raises:
             AssertionError: with the traceback of the first rank that fails. The next call starts others.

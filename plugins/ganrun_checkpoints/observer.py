@@ -34,11 +34,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 
 
 LAST_PAUSE_SECONDS = 1.0
-"""Time until a state that will not come again is tried once more: the last, or the best."""
+"""Time until saving a state that will not recur is retried: the last, or the best."""
 
 
 class _Missed(NamedTuple):
-    """A best state that was not kept, and why."""
+    """A best state that was not saved, and why."""
 
     score: Score
     fault: BaseException
@@ -47,10 +47,10 @@ class _Missed(NamedTuple):
 class Checkpoints(ganrun.Observer):
     """Saves the training state, so that a run can be continued bit for bit.
 
-    Written every `every_steps`, after the last step, and when the run is interrupted or fails. It is the last of all
-    that belongs to a step: where there is a checkpoint, there are its pictures and records too. One that cannot be
-    written, as on a full disk, is tried again later; only the final weights must be saved. A checkpoint with wrong
-    checksums is skipped in favour of the one before it. The state with the best score can be kept as well.
+    Written every `every_steps`, after the last step, and when the run is interrupted or fails. It is written last in a
+    step: if a checkpoint exists, so do the step's pictures and records. One that cannot be written, as on a full disk,
+    is tried again later; only the final weights must be saved. A checkpoint with wrong checksums is skipped in favour
+    of the one before it. The state with the best score can be kept as well.
     """
 
     class Settings(ganrun.Settings):
@@ -78,16 +78,16 @@ class Checkpoints(ganrun.Observer):
         """The last checkpoint that was announced."""
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._retry_at: float | None = None
-        """When a checkpoint that could not be written is due, by the monotonic clock."""
+        """When to retry a checkpoint that could not be written, by the monotonic clock."""
         self._best: Score | None = None
         self._missed: _Missed | None = None
-        """The best state that could not be kept, unless there was a better one later."""
+        """The best state that could not be saved, unless a better one followed."""
         self._told: set[str] = set()
         """Warnings that are given once."""
 
     @observes
     def run_starting(self, run: Run) -> None:
-        """Restore the latest undamaged checkpoint of a run that is continued. Changes nothing on disk.
+        """Restore the latest undamaged checkpoint of a resumed run. Changes nothing on disk.
 
         Raises:
             RequestError: if the best state is to be kept, and the recipe has no metric.
@@ -102,8 +102,8 @@ class Checkpoints(ganrun.Observer):
 
     @observes
     def run_started(self, run: Run) -> None:
-        """Remove checkpoints after the restored step, which are damaged, and those that a crash has kept from being
-        removed; take up the best state so far."""
+        """Remove checkpoints after the restored step, which are damaged, and leftovers of a crash; continue with the
+        best state so far."""
         if self._restored is not None:
             for folder in checkpoints_in(run.directory.path):
                 if folder > self._restored:
@@ -114,7 +114,7 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def step_ended(self, run: Run, step: int) -> None:
-        """Save at the interval, and where a checkpoint is to be tried again; the last follows when training ends."""
+        """Save at the interval, and when a checkpoint is to be retried; the last one follows when training ends."""
         if not run.done and (step % self.settings.every_steps == 0 or self._is_due()):
             try:
                 self._save(run)
@@ -123,7 +123,7 @@ class Checkpoints(ganrun.Observer):
 
     @observes(trylast=True)
     def training_ended(self, run: Run) -> None:
-        """Save the final weights; what fails for a moment is tried once more."""
+        """Save the final weights; a transient failure is retried once."""
         _twice(lambda: self._save(run))
 
     @observes(trylast=True)
@@ -141,7 +141,7 @@ class Checkpoints(ganrun.Observer):
 
     @observes
     def rolled_back(self) -> None:
-        """Write every checkpoint again that comes after the one to which the run has gone back."""
+        """Forget the checkpoints after the one to which the run has gone back, so that they are written again."""
         self._latest = self._restored = None
 
     @observes
@@ -155,7 +155,7 @@ class Checkpoints(ganrun.Observer):
 
     @observes
     def run_ended(self, run: Run) -> None:
-        """Say again that checkpoints/best is not of the best score."""
+        """Report again that checkpoints/best is not of the best score."""
         if self._missed is not None:
             then = "checkpoints/best is not the best state"
             run.faults.note('observer "checkpoints"', "evaluated", self._missed.fault, run.step, then=then)
@@ -182,10 +182,10 @@ class Checkpoints(ganrun.Observer):
         return self._retry_at is not None and time.monotonic() >= self._retry_at
 
     def _retry_later(self, step: int, fault: RunError) -> None:
-        """Raise a fault again unless it may pass, as that of a full disk."""
+        """Raise a fault again unless it may be transient, like a full disk."""
         if not _may_pass(fault):
             raise fault
-        text = "step %d has no checkpoint: %s; training goes on, and the next try is in %d s"
+        text = "step %d has no checkpoint: %s; training continues, and the next try is in %d s"
         log.warning(text, step, fault, self._pause_seconds)
         self._retry_at = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
@@ -216,7 +216,7 @@ class Checkpoints(ganrun.Observer):
             self._set_best(run, *found)
 
     def _recorded_best(self, run: Run, kept: int | None) -> tuple[int, Score] | None:
-        """The best recorded score before the restored step, if the state that has it is the one that is kept."""
+        """The best recorded score before the restored step, if checkpoints/best holds the state that has it."""
         best: tuple[int, Score] | None = None
         for step, score in run.past_scores(self.settings.best or ""):
             if score.improves_on(best and best[1]):
@@ -224,7 +224,7 @@ class Checkpoints(ganrun.Observer):
         return best if best is not None and best[0] == kept else None
 
     def _keep_best(self, run: Run, step: int, score: Score) -> None:
-        """Keep the present state as the best; if that fails for the moment, the one before it stays."""
+        """Save the current state as the best; on a transient failure, the previous one stays."""
 
         def keep() -> None:
             self._keep_unlike(run, score)
@@ -241,7 +241,7 @@ class Checkpoints(ganrun.Observer):
             self._set_best(run, step, score)
 
     def _keep_unlike(self, run: Run, score: Score) -> None:
-        """Keep the best state by another protocol under its step, since nothing says which of the two is better."""
+        """Keep the best state by another protocol under its step, since the two cannot be compared."""
         best = checkpoint_path(run.directory.path)
         step = step_of(best)
         if self._best is None or self._best.protocol == score.protocol or step in (None, run.step):
@@ -266,7 +266,7 @@ class Checkpoints(ganrun.Observer):
 
 
 def _twice(work: Callable[[], None]) -> None:
-    """Do something, and if it fails for a moment, once more."""
+    """Call a function; on a transient failure, retry once."""
     try:
         work()
     except (OSError, RunError) as fault:
@@ -277,5 +277,5 @@ def _twice(work: Callable[[], None]) -> None:
 
 
 def _may_pass(fault: BaseException) -> bool:
-    """Whether it is the file system's, as where a disk is full."""
+    """Whether it comes from the file system, such as a full disk."""
     return isinstance(fault, OSError) or isinstance(fault.__cause__, OSError)

@@ -71,7 +71,8 @@ def _listed(parts: Iterable[str]) -> Markdown:
 
 
 def _with_short_names(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Data, loss and networks by their own names, as hubs' tags have them; the list of packages says whose they are."""
+    """Data, loss and networks by their unqualified names, as tags for hubs; the list of packages records their
+    plugins."""
     networks = {slot: _short(table) for slot, table in facts["networks"].items()}
     return {"data": _short(facts["data"]), "loss": _short(facts["loss"]), "networks": networks}
 

@@ -79,7 +79,7 @@ def export_run(request: Request, on_stage: OnStage = lambda _: None, registry: R
     on_stage("loading the weights")
     saved = find_saved_model(request.run, registry)
     if not saved.is_run:
-        raise RequestError(f"{saved.folder} is an export already; name the run that it came from")
+        raise RequestError(f"{saved.folder} is already an export; name the run that it came from")
     output = request.output or Path("exports") / f"{_run_name(saved.folder.resolve())}-step-{saved.step}"
     try:
         _check_free(output)
@@ -91,7 +91,7 @@ def export_run(request: Request, on_stage: OnStage = lambda _: None, registry: R
 
 
 def _run_name(run: Path) -> str:
-    """The name of the run directory; a replicate's is preceded by that of the folder around it."""
+    """The name of the run directory; for a replicate, preceded by that of its parent folder."""
     return f"{run.parent.name}-{run.name}" if run.name.startswith("seed_") else run.name
 
 
@@ -120,7 +120,7 @@ def _write(saved: SavedModel, model: Model, folder: Path, onnx: bool, on_stage: 
 
 
 def _write_grid(model: Model, path: Path) -> None:
-    """The grid; none where samples are made from records of data that is not here."""
+    """The grid; none if samples are made from records and the data is absent."""
     try:
         grid = _grid(model)
     except DataError as error:

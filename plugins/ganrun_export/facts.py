@@ -50,12 +50,12 @@ def facts_of(saved: SavedModel, model: Model) -> dict[str, Any]:
     except KeyError as error:
         raise RequestError(f"{run.path} is damaged: its files lack {error}") from error
     except TypeError as error:
-        raise RequestError(f"{run.path} is damaged: its files hold other values in the place of tables") from error
+        raise RequestError(f"{run.path} is damaged: its files hold other values in place of tables") from error
 
 
 def _scores_at(run: RunDirectory, step: int, sampling: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores of the weights after `step`, by name: measured during the run or later, each as last measured; of
-    samples made in another way, none."""
+    """The scores of the weights after `step`, by name: measured during the run or later, each as last measured; without
+    those of other sampling settings."""
     records, damaged = run.read_records()
     if any(map(_is_whole, damaged)):
         raise RequestError(f"{run.metrics_path} is damaged: a line does not say how its scores were measured")

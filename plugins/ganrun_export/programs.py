@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from ganrun import Batch, ContractError, IncompatibleError, Model, Nets, RequestError, View, isolated_random
 
 Method = Callable[[Nets, Tensor], Tensor]
-"""What a loss makes of a batch with its networks: samples of latents, or encodings of images."""
+"""A computation of a loss with its networks on a batch: samples from latents, or encodings of images."""
 
 EXAMPLES, TRIALS = 3, 2
 """Sizes of the batch from which a program is exported, and of another with which it is checked. Neither is 1, which
@@ -183,12 +183,12 @@ def _program(
         raise RequestError(f"{message}\n  the code of its networks must not branch on the values of tensors") from error
     _without_traces(program)
     if not torch.allclose(output, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        raise RequestError("the program that torch.export made of this model computes something else than the model")
+        raise RequestError("the program that torch.export made of this model does not compute the same as the model")
     return program
 
 
 def _without_traces(program: ExportedProgram) -> None:
-    """Remove where each operation stands in the code that was exported: lines of files on this machine."""
+    """Remove the source locations of operations: lines of files on this machine."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)

@@ -22,7 +22,7 @@ class FidelitySettings(SampleSettings):
 
     features: Part = "inception"
     """The extractor, by name, or as a table that says use and the extractor's settings; see `ganrun list extractor`.
-    Only scores on Inception compare with published ones; all others carry the extractor's name."""
+    Only scores on Inception can be compared with published ones; all others carry the extractor's name."""
 
     samples: int = Field(10_000, ge=2)
     """Generated samples. Scores depend on their number, FID strongly: compare only equal numbers; published scores use

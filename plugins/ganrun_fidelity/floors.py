@@ -101,7 +101,7 @@ class FlooredMetric(Metric, Generic[C, R]):
 
     @property
     def suffix(self) -> str:
-        """Ends the names of its scores."""
+        """Suffix of its scores' names."""
         return ""
 
     @abstractmethod
@@ -197,7 +197,7 @@ class _Floor(Generic[C]):
     """Cache key."""
 
     protocol: ScoreProtocol
-    """What the floor depends on, beside what the score itself does."""
+    """What the floor depends on, besides the score's own dependencies."""
 
     request: Callable[[Evaluation], C]
     """Asks an evaluation for the held-out images."""

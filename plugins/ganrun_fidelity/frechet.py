@@ -119,7 +119,7 @@ class FrechetInceptionDistance(ReferenceMetric[Gaussian]):
         """The published statistics, or else images as for every metric.
 
         Raises:
-            PreflightError: if the statistics are none, or another network's; or if there are too few images.
+            PreflightError: if the statistics are invalid, or another network's; or if there are too few images.
         """
         if self.settings.statistics is None:
             return super().reference(data)

@@ -1,4 +1,4 @@
-"""Inception's features, the ones of published scores, with torch-fidelity's network `inception-v3-compat`."""
+"""Inception's features, as in published scores, with torch-fidelity's network `inception-v3-compat`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE = 299
 
 
 class Inception(Pretrained):
-    """Inception's features, the ones of published scores, with torch-fidelity's network inception-v3-compat.
+    """Inception's features, as in published scores, with torch-fidelity's network inception-v3-compat.
 
     `features` are the 2,048 of the last pooling; `logits` are the 1,008 without bias that the Inception Score uses.
     """

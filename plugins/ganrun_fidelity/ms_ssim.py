@@ -1,4 +1,4 @@
-"""MS-SSIM between samples: how alike they are."""
+"""MS-SSIM between samples: how similar they are."""
 
 from __future__ import annotations
 

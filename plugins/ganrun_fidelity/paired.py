@@ -1,4 +1,4 @@
-"""How near samples are to their targets, for models that make images of paired records."""
+"""How close samples are to their targets, for models that make images from paired records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = "l1", "psnr", "ssim"
 
 
 class Paired(Metric):
-    """Errors of samples against their targets, the images of the records that they are made of: `l1`, `psnr`, `ssim`.
+    """Errors of samples against their targets, the images of the records that they are made from: `l1`, `psnr`, `ssim`.
 
     For translation, super-resolution and restoration, of pictures in [0, 1] rounded to 8 bits; each is measured for
     every image, and averaged. `l1`: mean absolute error; lower is better. `psnr`: 10 log₁₀(1 / MSE), in dB; an image
@@ -61,13 +61,13 @@ class Paired(Metric):
         measure Y, whose PSNR is about 1.8 dB higher."""
 
         crop: int = Field(0, ge=0)
-        """Pixels that are left out along every border: in super-resolution, as many as the factor."""
+        """Pixels cropped from every border: in super-resolution, as many as the factor."""
 
         @field_validator("channels")
         @classmethod
         def _of_colours(cls, channels: str, info: ValidationInfo) -> str:
             if channels == "y" and info.data.get("features") is not None:
-                raise ValueError("features are those of colours; name them in another [[metric]]")
+                raise ValueError("features need colours; name them in another [[metric]]")
             return channels
 
         baseline: bool = False
@@ -87,7 +87,7 @@ class Paired(Metric):
                 " pictures in files have none; leave the metric out"
             )
         if settings.channels == "y" and channels != 3:
-            raise IncompatibleError('Y is made of colours, and the images have none; leave out channels = "y"')
+            raise IncompatibleError('Y needs colours, and the images have none; leave out channels = "y"')
         if min(sides) - 2 * settings.crop < WINDOW:
             left = "×".join(str(side - 2 * settings.crop) for side in sides)
             raise IncompatibleError(f"SSIM's window is {WINDOW}×{WINDOW} pixels, and of the images {left} are left")

@@ -1,4 +1,4 @@
-"""How far pictures are from those that they should be, pair by pair."""
+"""Errors of pictures against their targets, pair by pair."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """`measure(first, second)` of two batches of pictures `(batch, channels, height, width)`: `(batch,)`."""
 
 Seen = Callable[[Tensor], Tensor]
-"""What is compared of pictures, uint8 `(batch, channels, height, width)`."""
+"""The part of pictures that is compared, uint8 `(batch, channels, height, width)`."""
 
 PICTURES_AT_A_TIME = 16
-"""Of a picture of 256×256, LPIPS has 8 million numbers, and SSIM a dozen maps in float64."""
+"""For a picture of 256×256, LPIPS has 8 million features, and SSIM a dozen maps in float64."""
 
 
 def as_they_are(pictures: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class PairErrors:
         self._errors: dict[str, list[Tensor]] = {name: [] for name in measures}
 
     def add(self, *batch: Tensor) -> None:
-        """Take pictures and those that they should be, uint8 `(batch, channels, height, width)`."""
+        """Take pictures and their targets, uint8 `(batch, channels, height, width)`."""
         for pair in zip(*(torch.split(each, PICTURES_AT_A_TIME) for each in batch), strict=True):
             first, second = (in_float64(self._seen(each)) / 255 for each in pair)
             for name, measure in self._measures.items():
@@ -65,7 +65,7 @@ class Enlarging:
         self._sides = sides
 
     def add(self, *batch: Tensor) -> None:
-        """Take smaller pictures, or equally large ones, and those that they should be: uint8."""
+        """Take smaller or equally large pictures, and their targets: uint8."""
         first, second = batch
         if first.shape[2:] != self._sides:
             enlarged = F.interpolate(to_unit_range(first), self._sides, mode="bicubic", antialias=True)
@@ -99,7 +99,7 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def cropped(pictures: Tensor, border: int) -> Tensor:
-    """Pictures `(batch, channels, height, width)` without so many pixels on every side."""
+    """Pictures `(batch, channels, height, width)`, cropped by this many pixels on every side."""
     return pictures[..., border : pictures.shape[-2] - border, border : pictures.shape[-1] - border]
 
 
@@ -115,7 +115,7 @@ def luma(pictures: Tensor) -> Tensor:
 
 
 class PerceptualDistances:
-    """Squared distances of an extractor's output `perceptual` between pictures and those that they should be.
+    """Squared distances of an extractor's output `perceptual` between pictures and their targets.
 
     Args:
         extractor: Prepared.
@@ -128,7 +128,7 @@ class PerceptualDistances:
         self._found: list[Tensor] = []
 
     def add(self, *batch: Tensor) -> None:
-        """Take pictures and those that they should be, uint8 `(batch, channels, height, width)`."""
+        """Take pictures and their targets, uint8 `(batch, channels, height, width)`."""
         parts = (torch.split(self._seen(each), PICTURES_AT_A_TIME) for each in batch)
         for pair in zip(*parts, strict=True):
             first, second = (self._extractor(each)["perceptual"] for each in pair)

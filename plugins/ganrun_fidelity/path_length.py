@@ -53,8 +53,8 @@ class PerceptualPathLength(FeatureMetric):
     Euclidean distance. z(t) leads from one draw of latents to another: normal noise along a great circle, uniform noise
     and continuous codes straight; classes and given records stay those of the start. The 1 % of paths with the largest
     distances and the 1 % with the smallest do not count. Whole pictures, as ppl2_wend of StyleGAN2; earlier values for
-    faces are of a crop. torch-fidelity, by default, rounds samples to 8 bits, resizes them to 64×64 and goes straight:
-    its values do not compare.
+    faces are of a crop. torch-fidelity, by default, rounds samples to 8 bits, resizes them to 64×64 and interpolates
+    linearly: its values are not comparable.
     """
 
     reads = ()
@@ -63,10 +63,10 @@ class PerceptualPathLength(FeatureMetric):
     class Settings(Settings):
         features: Part = "lpips"
         """The extractor, which must take floats: lpips, as published; or classifier, without a download, whose values
-        compare with no published ones. Scores carry its name."""
+        cannot be compared with published ones. Scores carry its name."""
 
         samples: int = Field(10_000, ge=2)
-        """Paths. Their number does not change the expected value; published ones are of 50,000."""
+        """Number of paths. It does not change the expected value; published values use 50,000."""
 
         space: Literal["z", "w"] = "z"
         """z: paths lead through the latents; w: straight, through the styles of a generator that has a mapping and a
@@ -89,7 +89,7 @@ class PerceptualPathLength(FeatureMetric):
         if not spec.factors:
             raise IncompatibleError(NO_MODEL)
         if not any(factor.kind in ("noise", "continuous") for factor in spec.factors):
-            raise IncompatibleError("between these latents, all of them classes or records, there are no paths")
+            raise IncompatibleError("there are no paths between these latents, which are all classes or records")
         self._requested = WeakKeyDictionary[Evaluation, Distances]()
 
     def watch(self, evaluation: Evaluation) -> None:

@@ -16,7 +16,7 @@ VERSION = 2
 """Part of every cache key and every protocol: raise it with each change to what is computed."""
 
 CONTENT = "real, as uint8"
-"""Part of every cache key: what the features are those of. Earlier caches hold features of unscaled float images."""
+"""Part of every cache key: the input of the features. Earlier caches hold features of unscaled float images."""
 
 V = TypeVar("V")
 

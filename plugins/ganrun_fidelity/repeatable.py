@@ -1,4 +1,4 @@
-"""Training that ends in the same weights on every machine: neither threads, processor nor library versions matter.
+"""Training that ends in the same weights on every machine, regardless of threads, processor and library versions.
 
 Float64 sums depend on the order of their terms, thus on threads, instruction sets and libraries, by a relative error of
 about 1e-16. Training amplifies such differences until the weights have nothing in common. Here it cannot:

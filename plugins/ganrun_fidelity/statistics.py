@@ -1,4 +1,4 @@
-"""Published statistics of real images' features, as FID programs hand them out: an .npz with `mu` and `sigma`."""
+"""Published statistics of real images' features, as FID programs provide them: an .npz with `mu` and `sigma`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = 16_384
 """Most features; the covariance of more takes over 2 GB."""
 
 ASYMMETRY, NEGATIVE = 1e-4, 1e-4
-"""What rounding to float32 may do to a covariance, relative to its largest entry and to its largest eigenvalue."""
+"""Tolerances for a covariance's rounding to float32, relative to its largest entry and its largest eigenvalue."""
 
 
 class Statistics(NamedTuple):
@@ -45,8 +45,8 @@ def read_statistics(path: Path) -> Statistics:
     """The statistics in an .npz. Nothing is unpickled.
 
     Raises:
-        RequestError: if the file cannot be read, or is no .npz.
-        PreflightError: naming the array, if one is absent, or they are no mean and covariance.
+        RequestError: if the file cannot be read, or is not an .npz.
+        PreflightError: naming the array, if one is absent, or they are not a mean and a covariance.
     """
     if path.suffix != ".npz":
         raise PreflightError(f"{path}: statistics are read from an .npz with mu and sigma; nothing is unpickled")
@@ -87,7 +87,7 @@ def _array(path: Path, name: str, dimensions: int) -> npt.NDArray[np.float64]:
         raise PreflightError(f"{path}: it has no {name}; statistics have mu and sigma, it has {', '.join(headers)}")
     shape, dtype = headers[name]
     if dtype.kind != "f" or len(shape) != dimensions or not shape or not 0 < max(shape) <= LARGEST:
-        raise PreflightError(f"{path}: {name} is {headers[name]}, and not {dimensions}-dimensional real numbers")
+        raise PreflightError(f"{path}: {name} is {headers[name]}, not {dimensions}-dimensional real numbers")
     array = read_npz(path, name).astype(np.float64)
     if not np.isfinite(array).all():
         raise PreflightError(f"{path}: {name} holds NaN or infinity")
@@ -98,11 +98,11 @@ def _check_covariance(path: Path, covariance: npt.NDArray[np.float64]) -> None:
     asymmetry = np.abs(covariance - covariance.T).max()
     if asymmetry > ASYMMETRY * np.abs(covariance).max():
         raise PreflightError(
-            f"{path}: sigma is not symmetric, and a covariance is: it differs by up to {asymmetry:.3g}"
+            f"{path}: sigma is not symmetric, as a covariance must be: it differs by up to {asymmetry:.3g}"
         )
     values = np.linalg.eigvalsh(covariance)
     if values[0] < -NEGATIVE * max(values[-1], 0.0):
-        raise PreflightError(f"{path}: sigma is no covariance: it has the negative eigenvalue {values[0]:.3g}")
+        raise PreflightError(f"{path}: sigma is not a covariance: it has the negative eigenvalue {values[0]:.3g}")
 
 
 def _count(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Settings of earlier versions, where they are now, so that old runs can be compared with new ones."""
+"""Moves settings of earlier versions to their new place, so that old runs can be compared with new ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Tables = Mapping[str, Any]
 
 
 def up_to_date(recipes: Sequence[Tables]) -> list[Tables]:
-    """The recipes with the settings of their losses where the installed version has them.
+    """The recipes with the settings of their losses at the places of the installed version.
 
-    Plugins, and with them PyTorch, are loaded only where recipes of one loss differ in what they say of it.
+    Plugins, and with them PyTorch, are loaded only if recipes with the same loss differ in its settings.
     """
     keys: dict[str, set[frozenset[str]]] = {}
     for recipe in recipes:
@@ -35,7 +35,7 @@ def _moved(recipe: Tables) -> Tables:
 
 
 def _lay(tables: dict[str, Any], place: Sequence[str], value: Any) -> None:
-    """Set a value, unless there is one or something on the way is no table."""
+    """Set a value, unless there is one or an intermediate value is not a table."""
     table: Any = tables
     for part in place[:-1]:
         table = table.setdefault(part, {}) if isinstance(table, dict) else None

@@ -1,4 +1,4 @@
-"""What a run failed to do and went on without, from its summary.json."""
+"""The faults that a run survived, from its summary.json."""
 
 from __future__ import annotations
 

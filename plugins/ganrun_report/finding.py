@@ -1,4 +1,4 @@
-"""From what the user names to run directories."""
+"""Resolves the user's arguments to run directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How healthy a run was, from its summary.json."""
+"""A run's health, from its summary.json."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from ganrun import one_line
 
 GOOD = "good"
-"""What `health` says where nothing went wrong."""
+"""The value of `health` if nothing went wrong."""
 
 
 def health_of(summary: Mapping[str, Any]) -> str | None:
-    """`good`, or a line for each trouble; None where nobody watched."""
+    """`good`, or a line for each trouble; None if the run was not monitored."""
     found = summary.get("health")
     return found if isinstance(found, str) else None
 

@@ -1,4 +1,4 @@
-"""What a page may show of a run: nothing about the machine, its paths, its services and its secrets."""
+"""The parts of a run that a page may show: nothing about the machine, its paths, services and secrets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PRIVATE = ("host", "command", "data.files", "problem.class_names", "sessions")
 """Entries of the environment that the page omits: private, or of no use there."""
 
 OF_START = ("step", "time", "recipe")
-"""Entries of a start of a run that say when it was."""
+"""Entries of a start of a run that record its time."""
 
 PATH = re.compile(r"(?<![\w.:/~\\-])(?:~[\w.-]*|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"`,;()<>]+){2,}")
-"""A path within a text; of one with spaces, its parts."""
+"""A path within a text; a path with spaces matches in parts."""
 
 
 def public_text(text: str) -> str:
@@ -30,7 +30,7 @@ def public_text(text: str) -> str:
 
 
 def public_recipe(run: PastRun) -> str:
-    """The recipe with its comment; of each path the last component, and no address of an observer's service."""
+    """The recipe with its comment, only the last component of each path, and no address of an observer's service."""
     comment = "".join(takewhile(lambda line: line.startswith("#"), run.recipe_text.splitlines(keepends=True)))
     tables = {key: _public(value, key in PASSIVE_OBSERVERS) for key, value in run.recipe.items()}
     return without_secrets(f"{comment}\n{tomli_w.dumps(tables)}".lstrip())
@@ -49,8 +49,8 @@ def _is_uri(value: Any) -> bool:
 
 
 def public_environment(run: PastRun) -> dict[str, str]:
-    """A run's environment, flat, without private entries. Of a run with several starts, an entry that changed has all
-    of its values: `2.14.1, then 2.15.0`."""
+    """A run's environment, flat, without private entries. For a run with several starts, a changed entry has all of its
+    values: `2.14.1, then 2.15.0`."""
     listed = run.environment.get("sessions")
     starts = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     shown = dict(_entries(run.environment))

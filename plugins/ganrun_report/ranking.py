@@ -72,7 +72,7 @@ class Cell:
     protocol: ScoreProtocol
 
     earlier_step: int | None = None
-    """The first step at which it was measured, where a run went on after it; None if all were measured at the end."""
+    """The first step at which it was measured, if a run continued after it; None if all were measured at the end."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -99,7 +99,7 @@ class Ranking:
     protocol: ScoreProtocol
 
     ranks: tuple[int | None, ...]
-    """Of each row: 1 + the number of better ones; None if the score is not finite."""
+    """For each row: 1 + the number of better ones; None if the score is not finite."""
 
     difference: str
     """How the protocol differs from that of the first ranking; empty for that one."""
@@ -181,7 +181,7 @@ def _groups(runs: Sequence[PastRun]) -> list[Group]:
 def _training_settings(runs: Sequence[PastRun]) -> list[dict[str, str]]:
     """The settings of each run that affect training, flat; `metric = []` means the same as no metric.
 
-    Places do not count, but what is there: data has its fingerprint instead, and `from` the digest of the weights.
+    Paths are replaced by content: data by its fingerprint, and `from` by the digest of the weights.
     """
     ignored = ("name", "requires", *PASSIVE_OBSERVERS)
     recipes = up_to_date([run.recipe for run in runs])
@@ -195,7 +195,7 @@ def _training_settings(runs: Sequence[PastRun]) -> list[dict[str, str]]:
 
 
 def _is_free(key: str, value: str) -> bool:
-    """Whether replicates may differ in a setting; one update per step is what a slot has that no setting names."""
+    """Whether replicates may differ in a setting; a slot that no setting names has one update per step."""
     return key in FREE_SETTINGS or (key.startswith("train.repeat.") and value == "1")
 
 
@@ -204,7 +204,7 @@ def _is_place(key: str, value: str) -> bool:
 
 
 def _by_content(key: str, value: str, run: PastRun, places: Collection[str]) -> tuple[str, str]:
-    """A setting; one that is a place, by what is there, or where that is unknown by its last component."""
+    """A setting; a path is represented by its content or, if that is unknown, by its last component."""
     fingerprint, digest = run.environment.get("data_fingerprint"), _digest(key, run)
     if digest:
         return key, f"weights {digest[:12]}"
@@ -215,7 +215,7 @@ def _by_content(key: str, value: str, run: PastRun, places: Collection[str]) -> 
 
 
 def _digest(key: str, run: PastRun) -> str:
-    """Of the weights that a network's `from` names, as the run has recorded it; empty for other keys."""
+    """The recorded digest of the weights that a network's `from` names; empty for other keys."""
     table, _, name = key.rpartition(".")
     starts = run.environment.get("starts")
     start = starts.get(table) if name == "from" and isinstance(starts, dict) else None
@@ -223,10 +223,10 @@ def _digest(key: str, run: PastRun) -> str:
 
 
 def _with_short_names(runs: Sequence[PastRun]) -> list[dict[str, str]]:
-    """The settings of each run that affect training; a component has its plugin's name before its own only where
-    another run means a component of that name by another plugin. ganrun 0.1.0 wrote no plugins' names."""
+    """The settings of each run that affect training; a component is qualified with its plugin's name only if another
+    run uses a component of that name from another plugin. ganrun 0.1.0 wrote no plugins' names."""
     settings = _training_settings(runs)
-    for each, run in zip(settings, runs, strict=True):  # an observer's table of that name says what it is
+    for each, run in zip(settings, runs, strict=True):  # an observer is identified by its table's name
         for key in [key for key, value in each.items() if key == f"{_short(value, run)}.use"]:
             del each[key]
     plugins: dict[tuple[str, str], set[str]] = {}

@@ -84,7 +84,7 @@ class PastRun:
     """By score."""
 
     losses: Mapping[str, Sequence[Point]]
-    """Curves by phase and term, such as `generator` or `discriminator.real`; and what augmentations report, such as
+    """Curves by phase and term, such as `generator` or `discriminator.real`; and augmentations' reports, such as
     `augmentation/discriminator.p`."""
 
     score_curves: Mapping[str, ScoreCurve]
@@ -97,7 +97,7 @@ class PastRun:
     """What could not be read, is unreliable, or was not done; without the folder's name."""
 
     health: str | None = None
-    """`good`, or a line for each trouble that the run had; None where nobody watched."""
+    """`good`, or a line for each trouble of the run; None if it was not monitored."""
 
     @property
     def seed(self) -> int | None:

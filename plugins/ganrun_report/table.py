@@ -27,7 +27,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the widest cell, in characters."""
+        """Width of the widest cell, in characters."""
         return max(1, *map(cell_len, (self.head, *self.cells)))
 
 

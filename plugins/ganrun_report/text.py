@@ -14,7 +14,7 @@ ABSENT = "–"
 
 
 def path_text(path: Path) -> str:
-    """A path relative to the working directory if it lies there, else in full."""
+    """A path relative to the working directory if it is inside, else in full."""
     return one_line(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 

@@ -42,7 +42,7 @@ _SET = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Make samples in another way, --set sampling.psi=0.5; or say where the data is, --set data.root=DIR.",
+    help="Change sampling, --set sampling.psi=0.5; or give the data's location, --set data.root=DIR.",
 )
 _SEED = click.option("--seed", type=click.IntRange(0), help="Draw other samples. Default: always the same.")
 _LABEL = click.option(
@@ -77,7 +77,7 @@ def sample(
     """Draw samples of RUN: a run directory, a checkpoint, an exported folder, or an MLflow run id.
 
     Unless --seed is given, these are the samples that the run's scores are measured on, in the same order. So a folder
-    of as many samples has the run's own score.
+    of equally many samples has the run's own score.
 
     \b
     ganrun sample runs/wgan-… -n 64
@@ -143,7 +143,7 @@ def traverse(
 ) -> None:
     """Vary one latent of RUN at a time, a row for each code or latent; in a folder, a picture for each step.
 
-    Categorical codes take all their values, continuous ones go from -2 to 2, noise from -3 to 3. Of a model without
+    Categorical codes take all their values, continuous ones go from -2 to 2, noise from -3 to 3. For a model without
     codes, the ten latents that change its samples most are varied.
 
     \b
@@ -207,8 +207,8 @@ def translate(
 ) -> None:
     """Make images of your own pictures with RUN, which was trained to make images from images.
 
-    IN… are pictures and folders of them, of any size. What is larger than the images that RUN was trained on is made of
-    tiles that overlap. That suits restoration, enlargement and textures; where a picture counts as a whole, say
+    IN… are pictures and folders of them, of any size. Pictures larger than RUN's training images are made from
+    overlapping tiles. That suits restoration, enlargement and textures; if a picture must be seen as a whole, use
     --whole. Pictures are turned upright, and transparency is laid on white.
 
     \b

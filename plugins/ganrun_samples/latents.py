@@ -20,7 +20,7 @@ CODE_RANGE = 2.0
 (-1, 1): extrapolation makes the effect of a code more visible."""
 
 PROBED_VALUES = 512
-"""About as many pairs of samples, over all latents, show which latents are active."""
+"""Approximate number of pairs of samples, over all latents, for finding active latents."""
 
 DRAWS = 4096
 """Latents drawn to find the distribution of noise."""
@@ -30,7 +30,7 @@ DRAWS = 4096
 
 
 def is_interpolated(spec: ModelSpec) -> bool:
-    """Whether anything changes between two latents: records of the data never do."""
+    """Whether latents can be interpolated: records of the data cannot."""
     return len(spec.given) < len(spec.factors) or not spec.factors
 
 
@@ -77,7 +77,7 @@ def code_traversals(model: Model, columns: int) -> list[Traversal]:
 
 
 def chosen_traversals(model: Model, dimensions: Sequence[int], columns: int) -> list[Traversal]:
-    """Those of the latents at these places, counted from 0; a place in a categorical code stands for the code.
+    """The traversals of the latents at these places, counted from 0; a place in a categorical code selects the code.
 
     Raises:
         IncompatibleError: if a latent vector is shorter, or has a given record in that place.

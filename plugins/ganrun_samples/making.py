@@ -23,10 +23,10 @@ from ganrun_samples.target import Target
 log = logging.getLogger("ganrun")
 
 MAX_IN_GRID = 4096
-"""Images in one picture: more could not be seen, and might not fit into memory."""
+"""Maximum images in one picture: more would be too small to see, and might not fit into memory."""
 
 MAX_ROWS = 128
-"""Rows of a strip, for the same reasons."""
+"""Maximum rows of a strip, for the same reasons."""
 
 FOLDER_HINT = "; write them to a folder: --output FOLDER"
 
@@ -43,11 +43,10 @@ class Maker:
     Args:
         run: A run directory, a checkpoint, an exported folder, or a tracker's id.
         device: As `ganrun.load` takes it.
-        overrides: How samples are made instead of as the run says, `sampling.psi=0.5`; and where its data is,
-            `data.root=…`.
+        overrides: Overrides of its sampling settings, `sampling.psi=0.5`, and of the data's location, `data.root=…`.
 
     Raises:
-        RequestError: if there is no such thing, or it cannot be used.
+        RequestError: if it does not exist, or cannot be used.
     """
 
     def __init__(self, run: str, device: str, overrides: Sequence[str] = ()) -> None:
@@ -61,8 +60,8 @@ class Maker:
         self, command: str, output: Path | None, *, subject: str = "", end: str = ".png", **options: object
     ) -> Target:
         """Where its pictures go: `output`, or by default a PNG named after the command, its subject and its options, in
-        the run directory; for an exported model, in the working directory. With another end than .png, a folder. With a
-        subject, a picture of the user's, `output` must be new."""
+        the run directory; for an exported model, in the working directory. With an extension other than .png, a
+        folder. With a subject, which is one of the user's pictures, `output` must be new."""
         said = [f"{name}_{value}" for name, value in options.items() if value is not None]
         suffix = "".join(f"_{each}" for each in (_plain(subject), *said, *self._changes) if each)
         name, folder = f"{command}_step_{self._saved.step:08d}{suffix}{end}", self._saved.folder
@@ -82,7 +81,7 @@ class Maker:
         self, target: Target, count: int, columns: int | None, seed: int | None, labels: Sequence[int | None] = ()
     ) -> None:
         """Samples, in a grid or one by one; points in the plane, over real ones; images made from images, beside these.
-        Of several classes, `count` of each with the same noise, a row for each class."""
+        For several classes, `count` of each with the same noise, one row per class."""
         labels, is_plane = labels or [None], self._model.spec.sample_shape == (2,)
         if target.is_folder or not is_plane:
             self._check_images()
@@ -106,7 +105,7 @@ class Maker:
         """Interpolations from `count` samples to as many others, one per row."""
         self._check_images()
         if not is_interpolated(self._model.spec):
-            raise IncompatibleError("the latents hold only records of the data, and nothing lies between two records")
+            raise IncompatibleError("the latents hold only records of the data, which cannot be interpolated")
         _check_size(count, MAX_ROWS, "rows")
         rows = pictures.interpolations(self._model, self._latents(2 * count, seed, label), columns)
         _write_strip(target, rows, "from one sample to another")
@@ -153,7 +152,7 @@ class Maker:
     # ── Of the user's own pictures ────────────────────────────────────────────────────────────────────
 
     def translate(self, target: Target, own: OwnPictures, *, whole: bool, reverse: bool) -> None:
-        """What the model makes of pictures, one by one; in reverse, of images."""
+        """The model's output for each picture; in reverse, for each image."""
         self._check_images()
         self._check_takes(masks=False)
         if not target.is_folder and len(own.files) > 1:
@@ -217,7 +216,7 @@ class Maker:
         return found
 
     def _available(self, count: int) -> int:
-        """At most so many samples: no more than there are records, where latents hold nothing else."""
+        """At most this many samples: no more than there are records, if latents hold nothing else."""
         given = self._model.given
         if given is None or is_interpolated(self._model.spec) or count <= given.count:
             return count

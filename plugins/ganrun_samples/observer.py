@@ -36,8 +36,8 @@ class Samples(ganrun.Observer):
         """Steps between two pictures."""
 
         count: int = Field(64, ge=1)
-        """Samples in a grid; if its rows show the values of a code, their number decides. Of records, at most eight are
-        shown."""
+        """Samples in a grid; if its rows show the values of a code, their number takes precedence. At most eight
+        records are shown."""
 
         columns: int = Field(8, ge=1)
         """Samples in a row."""
@@ -112,14 +112,14 @@ class Samples(ganrun.Observer):
             self._write_png(run, extra, lambda: AT_END[extra](run, self.settings.count))
 
     def _write_png(self, run: Run, role: str, draw: Callable[[], Picture | None]) -> None:
-        """Write a picture of the weights. A run that was continued without any step left has it already."""
+        """Write a picture of the current weights. A resumed run without further steps already has it."""
         path = run.directory / role / f"step_{run.step:08d}.png"
         is_known = run.step == self._first_step and path.is_file()
         self._write(run, role, path, path.read_bytes if is_known else lambda: png(draw()))
 
     def _write(self, run: Run, role: str, path: Path, draw: Callable[[], bytes | None]) -> None:
-        """Write and announce a file, if there is anything to draw. One that is there already, as after a run that was
-        killed or interrupted at its end, is only mentioned."""
+        """Write and announce a file, if there is anything to draw. An existing one, as after a run that was killed or
+        interrupted at its end, is only announced."""
         content = draw()
         if content is None:
             return

@@ -38,7 +38,7 @@ MOST_BYTES = 1 << 30
 SHOWN_FAULTS = 3
 
 MISSING, UNKNOWN = 128, 128
-"""A mask is at least the first where a pixel is missing, of 0 to 255; missing pixels are as grey as the second."""
+"""Mask values, of 0 to 255, from the first up mark missing pixels; these get the second as grey value."""
 
 
 class PictureError(RequestError):
@@ -46,7 +46,7 @@ class PictureError(RequestError):
 
 
 class OwnPictures:
-    """Pictures by the names of what is made of them, and those of which nothing could be made.
+    """Pictures by the names of their results, and those that could not be processed.
 
     Args:
         paths: Files and folders; of a folder, all pictures below it.
@@ -62,8 +62,8 @@ class OwnPictures:
         self.files = {
             stem if counts[stem] == 1 else f"{name}.png": file for stem, (name, file) in zip(stems, found, strict=True)
         }
-        """By a name for the result: that of the file, ending in .png; if others would have it, or a folder has it,
-        after the file's own end."""
+        """By the result's name: the file's, with .png; if others would have it, or a folder has it, appended to the
+        file's own extension."""
         if len(self.files) < len(found):
             raise RequestError("two pictures have the same name; translate their folders one by one")
         self.faults: list[str] = []
@@ -92,7 +92,7 @@ class OwnPictures:
             self.check()
 
     def check(self) -> None:
-        """Say of which pictures nothing could be made.
+        """Report the pictures that could not be processed.
 
         Raises:
             RequestError: if there are any.
@@ -149,7 +149,7 @@ def _opened(path: Path) -> Image.Image:
 def translation(
     model: Model, image: Image.Image, *, whole: bool, report: ProgressReporter, reverse: bool = False
 ) -> Picture:
-    """What a model makes of a picture: uint8 `(height, width)` or `(height, width, 3)`.
+    """A model's output for a picture: uint8 `(height, width)` or `(height, width, 3)`.
 
     Args:
         model: Makes images from images.

@@ -40,7 +40,7 @@ def sample_grid(run: Run, count: int, columns: int) -> Picture:
 
 
 def record_sheet(run: Run, count: int) -> Picture:
-    """The first records, at most eight, each with what was made of it."""
+    """The first records, at most eight, each with its sample."""
     given = run.model.given
     assert given is not None, "samples are made of records"
     return sheet(run.model, _samples(run, min(ROWS, count, given.count)), across=1)

@@ -1,4 +1,4 @@
-"""Sheets of models that make images from images: each row is a record, with what the model made of it."""
+"""Sheets of models that make images from images: each row is a record, with the model's output."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def image_fields(spec: ModelSpec) -> list[str]:
 def sheet(model: Model, made: Tensor, across: int | None = None) -> Picture:
     """Records in rows: source, sample, target; the parts of a mask that are missing are shown on the source.
 
-    A source that is smaller is enlarged by whole pixels, and beside it stands its bicubic enlargement. Where the loss
-    is not paired, there is no target. A model that has the readings for it then shows both cycles: what was made,
-    translated back; and an image, translated back and once more.
+    A smaller source is enlarged by whole pixels, with its bicubic enlargement beside it. If the loss is not paired,
+    there is no target. A model that has the readings for it then shows both cycles: the sample, translated back; and an
+    image, translated back and forth.
 
     Args:
         model: Its samples are made of images of the data.
@@ -85,7 +85,7 @@ def _given(model: Model, name: str, made: Tensor) -> Iterator[Column]:
 
 
 def _cycles(model: Model, made: Tensor) -> Iterator[Column]:
-    """The samples translated back; and real images, translated back and once more: by the loss's readings."""
+    """The samples translated back; and real images, translated back and forth: by the loss's readings."""
     spec, images = model.spec, _rows(model, "images", len(made))
     if "encodings" in spec.readings:
         yield Column("cycle", _translated_back(model, to_unit_range(made)))

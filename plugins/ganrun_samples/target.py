@@ -70,7 +70,7 @@ class Target:
                     self.written = number + 1
 
     def report(self) -> str:
-        """What was written, and where."""
+        """A message about what was written, and where."""
         if not self.is_folder:
             return one_line(f"wrote {self.path}")
         return one_line(f"wrote {self.written:,} picture{'' if self.written == 1 else 's'} to {self.path}")

@@ -1,4 +1,4 @@
-"""Every hook and every event of a run: specified, documented, called, and found again.
+"""Every hook and every event of a run is specified, documented and called.
 
 A new hook or event fails here until it is offered by `OFFERED`, or heard by `Witness` in a run.
 """

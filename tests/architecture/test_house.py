@@ -1,4 +1,4 @@
-"""What every public name, module and function must have: a docstring, and a size that is read at one go."""
+"""Style rules for every public name, module and function: a docstring, and a readable size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: no rule here needs an import to be tried."""
+"""Import rules between packages, checked on the source without importing anything."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_rooms_are_folders_and_each_module_is_in_one() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_imports_from_lower_rooms_only(name: str) -> None:
-    """Annotations count: whoever reads a module must not need a higher one to understand it."""
+    """Annotations count: a module must be readable without any higher one."""
     assert [other for other in ours(name) if room_of(other) > room_of(name)] == []
     assert name.startswith(DOORS) or not [other for other in ours(name) if other.startswith(DOORS)]
     assert not name.startswith("testing") or not [other for other in ours(name) if other.startswith("commands")]

@@ -1,4 +1,4 @@
-"""Makes what the tests of this folder hold later versions against: files as ganrun 0.1.0 left them on disk.
+"""Makes the reference files for the tests in this folder: files as ganrun 0.1.0 left them on disk.
 
     runs_0_1_0/        run directories, one of each recipe in recipes/
     exports_0_1_0/     one run's export, without its programs and its picture

@@ -1,4 +1,4 @@
-"""What ganrun 0.1.0 left on disk is used as 0.1.0 used it: runs, one of them exported, two of them broken off.
+"""Files of ganrun 0.1.0 work as they did in 0.1.0: runs, one of them exported, two of them interrupted.
 
 `make_runs.py` tells how they were made. Here they are copied, and reached by the command line and `ganrun.load` alone,
 whose names hold from version to version.

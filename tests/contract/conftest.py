@@ -1,4 +1,4 @@
-"""The journey that every mini-plugin of this folder makes: trained, resumed, loaded, scored, exported."""
+"""The life cycle that every mini-plugin in this folder goes through: trained, resumed, loaded, scored, exported."""
 
 from __future__ import annotations
 

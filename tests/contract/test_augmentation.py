@@ -80,7 +80,7 @@ def test_a_loss_that_knows_nothing_of_augmentations_trains_behind_one(
 
 
 def adjusted_to(outputs: list[Tensor]) -> type[Augmentation]:
-    """An augmentation that keeps what it is told."""
+    """An augmentation that records the arguments of `adjust`."""
 
     class Told(Ada):
         def adjust(self, outputs_of_batch: Tensor, images: int) -> None:

@@ -1,4 +1,4 @@
-"""Built-in autoencoders make the journey of every family: trained, resumed, loaded, scored, exported."""
+"""Built-in autoencoders go through the life cycle of every family: trained, resumed, loaded, scored, exported."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A family that is no GAN and no autoencoder: one network of kind `network`, latents as large as images, and settings
-of the sampling. Its mathematics: tests/plugins/test_flow.py."""
+"""A family that is neither a GAN nor an autoencoder: one network of kind `network`, latents as large as images, and
+settings of the sampling. Its mathematics: tests/plugins/test_flow.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots that stay as, or start from, something trained: perceptual networks, transfer, training in two stages."""
+"""Slots that keep, or start from, trained weights: perceptual networks, transfer, training in two stages."""
 
 from __future__ import annotations
 

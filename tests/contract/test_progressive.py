@@ -1,4 +1,4 @@
-"""The plugin `progressive` goes the whole way: a resume in the middle of a fade-in, where optimisers were reset."""
+"""The plugin `progressive` end to end: a resume in the middle of a fade-in, after optimisers were reset."""
 
 from __future__ import annotations
 

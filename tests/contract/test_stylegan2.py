@@ -1,4 +1,5 @@
-"""StyleGAN2 makes the journey: lazy penalties, a mean that the network keeps, and samples of truncated styles."""
+"""StyleGAN2 goes through the life cycle: lazy penalties, a running mean in the network, and samples of truncated
+styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of services in a run's own recipe: used only where the user names them too."""
+"""Addresses of services in a run's own recipe: used only if the user names them too."""
 
 from __future__ import annotations
 

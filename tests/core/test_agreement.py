@@ -1,4 +1,4 @@
-"""What ranks agree on: the run, its state, where it ends; and who writes it."""
+"""Agreement between ranks: on the run, its state and its end; and which rank writes it."""
 
 from __future__ import annotations
 

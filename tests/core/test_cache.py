@@ -1,4 +1,4 @@
-"""The cache's limit, and `ganrun cache`: the files used longest ago go first, and nothing that was fetched unasked."""
+"""The cache's limit, and `ganrun cache`: the least recently used files go first, and downloads only on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`[train] compile`: networks compiled by torch.compile, and what is said where that does not work."""
+"""`[train] compile`: networks compiled by torch.compile, and the messages if that does not work."""
 
 from __future__ import annotations
 

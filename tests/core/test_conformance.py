@@ -1,4 +1,4 @@
-"""The testing kit finds what it promises to find: each component here breaks one clause of its contract."""
+"""The testing kit detects every broken clause: each component here breaks one clause of its contract."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class BadlyLabelled(Sound):
 
 
 class Undocumented(Sound):
-    """Has a setting that nobody explains."""
+    """Has a setting without a docstring."""
 
     class Settings(ganrun.Settings):
         width: int = 3
@@ -356,7 +356,7 @@ class Pooling(Pair):
 
 
 class Hidden(Pair):
-    """Remembers in an object of its own."""
+    """Keeps state in a separate object."""
 
     def __init__(self, settings, spec):
         super().__init__(settings, spec)
@@ -495,12 +495,12 @@ class OnlyWithClasses(Pair):
         (Attributed, r"prepare changes self.records, which no checkpoint holds; make it a buffer"),
         (Accumulating, r"prepare fills self.memory.mean otherwise when it is called again; set it by copy_"),
         (Spoiling, r"prepare changes the images of the training records in place"),
-        (Late, r'its memory.s buffer "late" is absent until prepare, .*; register it in __init__'),
+        (Late, r'its memory.s buffer "late" is absent until prepare, .*; register its final shape'),
         (Replacing, r"prepare assigns a new tensor to self.memory.mean; change the buffer in place"),
         (OneHotLabels, r"with labels of type and shape \(torch.float32,\), not \(torch.int64,\)"),
         (Unannounced, r"called with \{'labels'\} besides its input; its ports say set\(\)"),
         (OnlyWithClasses, "no labels"),
-        (Vector, r"no finite scalars: \['real'\]"),
+        (Vector, r"not finite scalars: \['real'\]"),
         (InPlace, "changes batch.images in place"),
         (Detached, r"get no gradient: \['generator'\]"),
         (Forgotten, r"no phase trains: \{'generator'\}"),
@@ -691,7 +691,7 @@ def test_a_schedule_is_a_function_of_the_share_of_the_run():
     faults = {
         Negative: "negative or not finite",
         CountingCalls: "more than its argument",
-        Unsaid: "does not vary, and does",
+        Unsaid: "claims not to vary, but does",
     }
     for component, message in faults.items():
         with pytest.raises(AssertionError, match=message):
@@ -846,7 +846,7 @@ class Slope(Regularizer):
         ("host", "on the host, for which a GPU stalls"),
         ("sum", "the term penalty is not a mean over the batch"),
         ("sign", "it must not be negative"),
-        ("vector", r"no finite scalars: \['penalty'\]"),
+        ("vector", r"not finite scalars: \['penalty'\]"),
     ],
 )
 def test_a_regularizer_that_breaks_a_clause_is_named(fault, message):
@@ -859,9 +859,9 @@ def test_a_regularizer_that_breaks_a_clause_is_named(fault, message):
 
 
 def test_an_unknown_kind_gets_a_sentence():
-    with pytest.raises(ValueError, match=r'^there is no kind of component "generater"; did you mean "generator"\?$'):
+    with pytest.raises(ValueError, match=r'^unknown kind of component "generater"; did you mean "generator"\?$'):
         assert_conforms("generater", Sound)
-    with pytest.raises(ValueError, match=r'^there is no kind of component "x"; the kinds are generator, discrim'):
+    with pytest.raises(ValueError, match=r'^unknown kind of component "x"; the kinds are generator, discrim'):
         assert_conforms("x", Sound)
 
 

@@ -1,4 +1,4 @@
-"""Long work shows its progress: a bar on a terminal, lines elsewhere, and nothing for work that is done at once."""
+"""Long work shows its progress: a bar on a terminal, lines elsewhere, and nothing for short work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ganrun doctor` examines everything, reports each fault by name, and goes on after it."""
+"""`ganrun doctor` examines everything, reports each fault by name, and continues after it."""
 
 from __future__ import annotations
 

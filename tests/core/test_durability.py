@@ -1,4 +1,4 @@
-"""Nothing lost: what a kill, a power cut, a full disk, a second process or a removed folder leaves of a run."""
+"""No data is lost: runs after a kill, a power cut, a full disk, a second process or a removed folder."""
 
 from __future__ import annotations
 
@@ -264,8 +264,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_and_for_good_only_the_end
             run = train(recipe, place, PLUGIN)
             assert [fault.of for fault in run.faults.new] == ['observer "checkpoints"'] * (freed == 5)
     assert caplog.text.count("its lines are kept in memory") == 1
-    assert caplog.text.count("training goes on, and the next try") == (freed or 6) - 2
-    assert ("written again, with" in caplog.text) == (freed is not None)
+    assert caplog.text.count("training continues, and the next try") == (freed or 6) - 2
+    assert ("can be written again" in caplog.text) == (freed is not None)
     if freed is None:
         assert not checkpoints_in(place) and json.loads((place / "summary.json").read_text())["status"] == "running"
         train(RECIPE, place, PLUGIN, resume=True)
@@ -373,7 +373,7 @@ def test_a_start_that_is_refused_changes_nothing(tmp_path: Path, whole: Path, wh
     run = build(tables(steps=3) if who == "steps" else {**RECIPE, "deed": {}}, place, PLUGIN, resume=True)
     Deed.starting = staticmethod(_refuse) if who in ("observer", "new folder") else None
     try:
-        with pytest.raises(RequestError, match=r"not today|4 steps already|in use by another process: \d+ on"):
+        with pytest.raises(RequestError, match=r"not today|already done 4 steps|in use by another process: \d+ on"):
             if who == "lock":
                 with run.directory.occupied():
                     execute(run)

@@ -1,4 +1,4 @@
-"""Layers with equalised learning rate, and pixel norm: in float64 against torch, and as they are initialised."""
+"""Layers with equalised learning rate, and pixel norm: in float64 against torch, and at initialisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One evaluation: everybody gets what they asked for, and nothing is made twice."""
+"""One evaluation: every metric gets what it requested, and nothing is computed twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of a moment, of a part of a run, and of the run: what happens then, and that each is said again at the end."""
+"""Transient faults, faults of a component and of the run: their consequences, and the report at the end."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FAULTS: dict[str, Callable[[], BaseException]] = {**MOMENT, **PART}
 
 
 def raising(event: str, fault: Callable[[], BaseException], heard: list[tuple[str, str]], **members: Any) -> type:
-    """An observer that fails at an event, each time, and notes what it hears."""
+    """An observer that fails at an event, each time, and records the events that it receives."""
 
     def method(each: str) -> Any:
         def hear(self: Observer) -> None:
@@ -176,7 +176,8 @@ def summary(run: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_of_an_observer_is_its_own_and_is_kept(tmp_path: Path, caplog: Any, name: str) -> None:
-    """One observer fails at each event, all in one run: after a fault of a moment it stays, else it hears the end."""
+    """One observer fails at each event, all in one run: after a transient fault it stays, else it receives only the
+    end."""
     heard: list[tuple[str, str]] = []
     observers = {event.replace("_", "-"): raising(event, FAULTS[name], heard) for event in EVENTS}
     run = train({**SMALL, **{each: {} for each in observers}}, tmp_path / "run", plugin(observers))
@@ -199,7 +200,7 @@ def test_the_fault_of_an_observer_is_its_own_and_is_kept(tmp_path: Path, caplog:
 
 @pytest.mark.parametrize("name", ["bug", "disk", "exit", "generator", "cancelled"])
 def test_an_essential_observer_ends_the_run_and_all_hear_of_it(tmp_path: Path, name: str) -> None:
-    """Also where others fail as the run ends: the fault that came first is the one that is told."""
+    """Even if others fail as the run ends, the first fault is the one that is reported."""
     heard: list[tuple[str, str]] = []
 
     def fail(self: Observer) -> None:
@@ -268,7 +269,7 @@ def test_the_fault_of_a_metric_costs_its_scores_alone(tmp_path: Path, caplog: An
         ("metric.2 measuring", "measure", 2),
         ("metric.4 atonce", "its request", 2),
     ]
-    assert sum("gives no score" in each.getMessage() for each in caplog.records) == 5, "each is told once"
+    assert sum("has no score" in each.getMessage() for each in caplog.records) == 5, "each is told once"
     assert "faults" not in summary(alone) and len(summary(run)["faults"]) == 5
 
     found = Faults()
@@ -283,7 +284,7 @@ def test_the_fault_of_a_metric_costs_its_scores_alone(tmp_path: Path, caplog: An
 
 
 class Blank(Metric):
-    """Fails wherever another would go on."""
+    """Fails in ways that others survive."""
 
     deed: Callable[[Any], None]
 
@@ -342,7 +343,7 @@ def test_observers_that_wait_for_a_score_do_without_one(tmp_path: Path, caplog: 
 
 
 class Shaky(Metric):
-    """Ends its run, or only itself, as the seed or the recipe has it."""
+    """Ends its run, or only itself, depending on the seed or the recipe."""
 
     class Settings(ganrun.Settings):
         deed: str = "none"
@@ -412,11 +413,9 @@ def test_no_memory_is_advice_wherever_it_is_lacking(
 
     monkeypatch.setattr("ganrun.training.builder.assemble", full)
     done = command("none.toml", "--output", "run")
-    assert done.exit_code == 1 and done.stderr.splitlines()[-1].startswith(
-        "error: there is no memory left; take a smal"
-    )
+    assert done.exit_code == 1 and done.stderr.splitlines()[-1].startswith("error: there is no memory left; use a smal")
     done = command("none.toml", "none.toml")
-    assert done.exit_code == 1 and done.stderr.count("no memory left") == 2 and "2 of 2 runs are not" in done.stderr
+    assert done.exit_code == 1 and done.stderr.count("no memory left") == 2 and "2 of 2 runs failed" in done.stderr
     monkeypatch.setattr("ganrun.trained.scoring.score", full)
     done = command("eval", "run")
     assert done.exit_code == 1 and done.stderr.count("no memory left") == 1

@@ -1,4 +1,5 @@
-"""A plugin's fault is told by its name, method and line, on the command line and in runs; and it is nobody else's."""
+"""A plugin's error is reported with its name, method and line, on the command line and in runs, and blamed on no
+other."""
 
 from __future__ import annotations
 
@@ -639,7 +640,7 @@ def _offering(offered: Any) -> Any:
     [
         (["generator"], "whose slots are a list, not a mapping"),
         ({"my-net": Slot("generator")}, "whose slot 'my-net' is not a Python identifier"),
-        ({5: Slot("generator")}, "whose slot 5 has no name"),
+        ({5: Slot("generator")}, "whose slot 5 is not a Python"),
         ({"net": Slot("translator")}, 'whose slot "net" is Slot(kind='),  # type: ignore[arg-type]
         ({"net": "generator"}, "whose slot \"net\" is 'generator'"),
     ],

@@ -1,4 +1,4 @@
-"""A small form of the fuzzers in tests/stress, which say what they do; and what they have found, as examples."""
+"""A short form of the fuzzers in tests/stress, where they are documented; and examples of what they found."""
 
 from __future__ import annotations
 

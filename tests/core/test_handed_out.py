@@ -1,4 +1,4 @@
-"""What a handed-over model gives away: nothing of the machine that trained it."""
+"""A shared model reveals nothing about the machine that trained it."""
 
 from __future__ import annotations
 

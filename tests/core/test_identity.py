@@ -1,4 +1,4 @@
-"""A run is continued on the same content, wherever it is, and what differs between its starts is kept and said."""
+"""A run is continued on the same content, at any path, and differences between its starts are recorded and reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GANLoss = registry_with().find("loss", "gan").cls
 
 
 class Dice(Metric):
-    """A score that is another one each time it is measured, as on another machine."""
+    """A score that differs each time it is measured, as on another machine."""
 
     thrown = 0
 
@@ -56,7 +56,7 @@ class Other(Metric):
 
 
 class Noter(Observer):
-    """Adds to the summary once, and breaks the run off after a step."""
+    """Adds to the summary once, and interrupts the run after a step."""
 
     class Settings(Settings):
         fails_at: int = 0
@@ -424,7 +424,7 @@ def test_a_damaged_environment_is_kept_and_reported(
 
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "filter.x.process"])
 def test_asking_git_runs_nothing_that_a_folder_names_and_writes_nothing(tmp_path: Path, setting: str) -> None:
-    """A recipe may stand in a repository that came from anybody, with a configuration of its own."""
+    """A recipe may be in an untrusted repository, with its own configuration."""
 
     def git(*words: str) -> None:
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True, timeout=60, capture_output=True)

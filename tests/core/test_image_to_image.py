@@ -1,4 +1,4 @@
-"""What losses that make images from images share."""
+"""The common base of losses that make images from images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a process gets that torchrun has started, and what it makes of its environment."""
+"""The device of a process that torchrun has started, and how it reads its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was trained, in use again: the same samples, from wherever it lies, and nothing foreign executed."""
+"""Trained models in use: the same samples from every source, without executing foreign code."""
 
 from __future__ import annotations
 

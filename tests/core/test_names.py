@@ -1,4 +1,4 @@
-"""Names of files and texts of any kind: they survive, or are refused in words that say what to do."""
+"""Names of files and texts of any kind: they survive, or are refused with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would have no effect, or fail elsewhere, is said where it stands."""
+"""Settings without effect, or that would fail elsewhere, are reported at their line."""
 
 from __future__ import annotations
 

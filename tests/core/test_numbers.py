@@ -1,4 +1,4 @@
-"""What a run makes of numbers that are none, and of names that are taken; and that its JSON is JSON."""
+"""Non-finite numbers and name collisions in a run; and the validity of its JSON."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Twins(Odd):
 
 
 class Nothing(Metric):
-    """A score that is no number, as is all that is known of it."""
+    """A score that is not a number, like everything else about it."""
 
     def measure(self, evaluation):
         return [Score("nothing", math.nan, False, {"samples": math.inf}, error=math.nan, floor=math.nan)]
@@ -251,7 +251,7 @@ def test_an_observer_records_in_no_section_of_the_engine(tmp_path: Path, name: s
 
 
 def test_two_phases_of_one_curve_are_refused_before_the_run(tmp_path: Path) -> None:
-    both = r"loss/discriminator and loss/discriminator\.plain would have one curve in common, loss/discriminator\.plain"
+    both = r"loss/discriminator and loss/discriminator\.plain would share the curve loss/discriminator\.plain"
     with pytest.raises(IncompatibleError, match=both):
         build(tables({"use": "twins"}), tmp_path / "run", Plugin())
 

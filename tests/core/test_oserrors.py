@@ -1,4 +1,4 @@
-"""A full disk, folders that may not be entered and a working directory that is gone, told in the system's own words."""
+"""A full disk, folders without permission and a removed working directory, reported with the system's own message."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ REFUSED = {
 def test_a_folder_that_may_not_be_entered_is_named_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And so is a working directory that was removed."""
+    """So is a working directory that was removed."""
     shut, gone = tmp_path / "shut", tmp_path / "gone"
     shut.mkdir(0o000)
     gone.mkdir()

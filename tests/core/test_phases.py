@@ -1,4 +1,4 @@
-"""What the runner promises the author of a loss: freezing, accumulation, repeats, precision."""
+"""The runner's guarantees to the author of a loss: freezing, accumulation, repeats, precision."""
 
 from __future__ import annotations
 

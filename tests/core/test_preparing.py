@@ -1,4 +1,4 @@
-"""What a loss learns of the training records before a run: when it is asked, and what of it lasts."""
+"""`Loss.prepare` on the training records before a run: when it is called, and what is kept of it."""
 
 from __future__ import annotations
 

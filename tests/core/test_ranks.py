@@ -63,7 +63,7 @@ class Remembering(ganrun.AdversarialLoss):
 
 
 class Adaptive(ganrun.Augmentation):
-    """Flips images with a probability that follows what the discriminator makes of real ones."""
+    """Flips images with a probability that depends on the discriminator's outputs for real ones."""
 
     class Settings(ganrun.Settings):
         flips: bool = True
@@ -127,7 +127,7 @@ class Plugin:
 
 
 def take_steps(run: Run) -> Result:
-    """What is left after all steps: the weights, the loss's memory, the means."""
+    """The state after all steps: the weights, the loss's memory, the means."""
     measurements = Measurements()
     take_step = build_step(run, measurements)
     while not run.done:
@@ -169,7 +169,7 @@ def stopped(run: Run, cause: Callable[[], object]) -> Result:
 
 
 def acted(act: Callable[[Run], Result], tables: Mapping[str, Any], folder: Path) -> Result:
-    """What an act leaves of the run of a recipe, on this rank."""
+    """The result of an action on the run of a recipe, on this rank."""
     return act(build(tables, folder / f"rank{dist.get_rank()}", Plugin()))
 
 

@@ -1,4 +1,4 @@
-"""Using a model: readings of real records, gradients through samples, sampling that is changed after training."""
+"""Using a model: readings of real records, gradients through samples, changed sampling after training."""
 
 from __future__ import annotations
 

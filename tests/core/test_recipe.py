@@ -354,12 +354,12 @@ def test_a_misspelled_key_is_reported_as_the_design_says(tmp_path: Path) -> None
         (
             'use = "critic"\n',
             'use = "critic"\n[[metric]]\nuse = "count"\nsamples = 1\n[[metric]]\nuse = "count"\nsamples = 2',
-            ["r.toml:15: [[metric]] is count once more, and its scores would have the same names"],
+            ["r.toml:15: [[metric]] is count again, and its scores would have the same names"],
         ),
         (
             'use = "critic"',
             'use = "critic"\n[[metric]]\nuse = "distance"\n[[metric]]\nuse = "distance"\nfeatures = "blobs"',
-            ["r.toml:14: [[metric]] is distance on blobs once more, and its scores would have the same names"],
+            ["r.toml:14: [[metric]] is distance on blobs again, and its scores would have the same names"],
         ),
     ],
 )
@@ -381,7 +381,7 @@ AT_END = 'critic]\nuse = "critic"\n'
         (STEPS, "steps = 3\nrepeat = { critic = 0 }", ["r.toml:4: [train] repeat.critic = 0: input should be greater"]),
         (STEPS, "steps = 3\nrepeat = 5", ["r.toml:4: [train] repeat = 5: input should be an object"]),
         ('use = "dense"', 'use = "dense"\nfrom = 5', ["r.toml:10: [generator] from = 5: name a run, a checkpoint or"]),
-        ('use = "dense"', 'use = "dense"\nfrom = " "', ['r.toml:10: [generator] from = " ": say a run']),
+        ('use = "dense"', 'use = "dense"\nfrom = " "', ['r.toml:10: [generator] from = " ": name a run']),
         ('use = "points"', 'use = "points"\nfrom = "runs/x"', ['r.toml:6: [data] has no key "from"']),
         (AT_END, AT_END + "[stage]\nfrom = 1", ["r.toml:12: stages are written as [[stage]], with two brackets"]),
         (AT_END, AT_END + "[[stage]]\nfrom = 1", ["r.toml:12: [[stage]]: a stage must set batch_size, lr or reset"]),

@@ -177,7 +177,7 @@ class Idle(Augmentation):
         ("ganrun_generators", lambda: {"t": Sound(0, 0)}, 'ganrun_generators offers "t", which is not a subclass of'),
         ("ganrun_losses", lambda: {"t": Abstract}, 'ganrun_losses offers "t", whose class does not define phases'),
         ("ganrun_losses", lambda: {"t": Slotless}, 'ganrun_losses offers "t", whose class does not define slots'),
-        ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are no subclass of'),
+        ("ganrun_data", lambda: {"t": Unsettled}, 'ganrun_data offers "t", whose Settings are not a subclass'),
         (
             "ganrun_augmentations",
             lambda: {"t": Idle},
@@ -250,7 +250,7 @@ def _entry_points(content: bytes) -> Callable[[Path], object]:
         ),
         (
             lambda folder: (folder / "ganrun_bad.py").unlink(),
-            "its module ganrun_bad is not there",
+            "its module ganrun_bad is missing",
         ),
         (_no_plugins_of_old, ""),
     ],

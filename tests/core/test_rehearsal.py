@@ -1,4 +1,4 @@
-"""What is tried before a run: each clause broken once, located in the recipe; and what a loss remembers."""
+"""The checks before a run: each clause broken once, located in the recipe; and a loss's memory."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ BROKEN = {
     "Twofold": (recipe(generator=Twofold), "returned tuple where a tensor was expected"),
     "Greedy": (recipe(generator=Greedy), "changes its input in place"),
     "Double": (recipe(generator=Double), r"returns torch.float64 where torch.float32 was expected"),
-    "Poisoned": (recipe(generator=Poisoned), "returns NaN or infinity as it is initialised"),
+    "Poisoned": (recipe(generator=Poisoned), "returns NaN or infinity when freshly initialised"),
     "PoisonedInTraining": (recipe(generator=PoisonedInTraining), "returns NaN or infinity in training mode$"),
     "Detached": (recipe(generator=Detached), "its output has no gradient with respect to its weights"),
     "Constant": (recipe(generator=Constant), "gives the same output for different inputs"),

@@ -1,4 +1,4 @@
-"""A resolved recipe is resolved: it is read as what it was, whatever is installed, moved or upgraded since."""
+"""A resolved recipe keeps its meaning, even if plugins were installed, moved or upgraded since."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fixed(ganrun.load_registry().find("schedule", "constant").cls):  # type: i
 
 
 class Lenses:
-    """A plugin that offers names of ganrun's own."""
+    """A plugin that offers ganrun's own names."""
 
     @hookimpl
     def ganrun_generators(self) -> Any:

@@ -1,4 +1,4 @@
-"""A run goes back to an earlier checkpoint, and on from there with other random numbers."""
+"""A run goes back to an earlier checkpoint, and continues from there with other random numbers."""
 
 from __future__ import annotations
 

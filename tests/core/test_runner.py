@@ -71,7 +71,7 @@ class Down(Discriminator):
 
 
 class Brightness(Metric):
-    """Mean of 300 samples; it draws random numbers of its own, to disturb whoever does not isolate it."""
+    """Mean of 300 samples; it draws random numbers, to disturb code that does not isolate it."""
 
     def measure(self, evaluation):
         torch.rand(100)
@@ -595,7 +595,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
 
 
 def test_a_terminal_that_goes_away_leaves_a_checkpoint_and_no_fault(tmp_path):
-    """The hang-up ends the run, and nothing that is said afterwards, the bar and the last line included, can fail."""
+    """The hang-up ends the run, and no later output, including the bar and the last line, can fail."""
     (tmp_path / "long.toml").write_text(RECIPE)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
     terminal, its_end = pty.openpty()
@@ -610,7 +610,7 @@ def test_a_terminal_that_goes_away_leaves_a_checkpoint_and_no_fault(tmp_path):
 
 
 def _lead() -> None:
-    """Make the standard input the terminal of a session of its own, in which a hang-up counts, as under no `nohup`."""
+    """Make the standard input the terminal of a separate session, where a hang-up has an effect, without `nohup`."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

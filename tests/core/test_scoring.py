@@ -1,4 +1,4 @@
-"""`ganrun eval` and replicates: what was made before, scored as it was then."""
+"""`ganrun eval` and replicates: earlier runs and pictures, scored with their original protocol."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_seeds_are_read_as_they_are_written(seeds: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "1,", "a", "1,1", "-1", "1.5"])
 def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="different whole numbers"):
+    with pytest.raises(RequestError, match="distinct integers"):
         parse_seeds(text)
 
 

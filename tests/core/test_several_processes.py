@@ -1,4 +1,4 @@
-"""One run on several processes, by the real command: what is written, how it ends, and how it goes on."""
+"""One run on several processes, by the real command: what is written, how it ends, and how it continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe's text: what is refused, where each key stands, and what `--set` does to it."""
+"""A recipe's text: what is refused, the line of each key, and the effect of `--set`."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_any_toml_value_can_be_set(value: Any) -> None:
-    """As a one-line TOML literal, whatever its type."""
+    """As a one-line TOML literal, for any type."""
     assert parse_override(f"loss.x={literal(value)}") == (("loss", "x"), value)
 
 

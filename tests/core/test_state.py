@@ -1,4 +1,4 @@
-"""The state of networks: what a run averages, writes, and brings back; and what is refused before it starts."""
+"""The state of networks: what a run averages, writes, and restores; and what is refused before it starts."""
 
 from __future__ import annotations
 

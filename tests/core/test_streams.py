@@ -132,7 +132,7 @@ def test_a_stream_that_takes_nothing_ends_no_command(redirected: str, status: in
 
 
 def test_a_file_does_not_take_the_number_of_a_closed_stream(tmp_path: Path) -> None:
-    """What some library prints would be written into it."""
+    """Output of other libraries would be written into it."""
     code = "from ganrun.base.streams import protect_streams; protect_streams(); print(open('file', 'w').fileno())"
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "{code}" >&- 2>&-; {sys.executable} -c "{code}" 2>&-'],

@@ -1,4 +1,4 @@
-"""Texts from outside: on a terminal, in Markdown and in YAML they stay what they are."""
+"""Foreign texts: on a terminal, in Markdown and in YAML they remain plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts for clusters in the documentation, as far as they can be looked at without one."""
+"""The scripts for clusters in the documentation, as far as they can be checked without one."""
 
 from __future__ import annotations
 

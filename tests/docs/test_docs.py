@@ -1,4 +1,4 @@
-"""The documentation, held against the code: the reference is fresh, names exist, and what is marked as live runs.
+"""The documentation, checked against the code: the reference is fresh, names exist, and live examples run.
 
 Marks stand in the line before a code block:
 

@@ -1,4 +1,4 @@
-"""The README's first command, as it stands there, in a fresh clone: train, score, log.
+"""The README's first command, verbatim, in a fresh clone: train, score, log.
 
 Two things save time: the clone's virtual environment sees the dependencies of this interpreter, so that none is
 downloaded, and the clone's recipe takes 150 steps instead of 800.

@@ -1,4 +1,4 @@
-"""What a real GPU computes in f32, TF32 and bf16. Nothing else than a GPU can show it."""
+"""What a real GPU computes in f32, TF32 and bf16. Only a GPU can show it."""
 
 from __future__ import annotations
 

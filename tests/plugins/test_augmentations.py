@@ -232,7 +232,7 @@ def test_colours_follow_in_the_papers_order() -> None:
 
 
 class Scripted(Chance):
-    """Picks what it is told to."""
+    """Picks a given value."""
 
     def __init__(self, values: list[Tensor]) -> None:
         super().__init__(len(values[0]), torch.ones(()), CPU)

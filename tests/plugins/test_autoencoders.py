@@ -1,4 +1,4 @@
-"""Autoencoders, plain, adversarial and of codes, and VAE-GAN: their terms and memories, composed otherwise."""
+"""Autoencoders, plain, adversarial and of codes, and VAE-GAN: their terms and memories, computed another way."""
 
 from __future__ import annotations
 

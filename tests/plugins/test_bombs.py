@@ -1,4 +1,4 @@
-"""Files of data that unpack to far more than they are, and what is no file: refused with the limit, in no time."""
+"""Data files that unpack to far more than their size, and non-files: quickly refused, with the limit."""
 
 from __future__ import annotations
 

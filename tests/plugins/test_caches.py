@@ -1,4 +1,4 @@
-"""What was computed for all runs: never used damaged, whatever byte is wrong, and kept within a limit."""
+"""Shared results: never used if any byte is wrong, and kept within a limit."""
 
 from __future__ import annotations
 

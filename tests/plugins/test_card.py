@@ -1,4 +1,4 @@
-"""The model card, whatever the names, classes, scores and recipe of a run hold: a page of the same structure."""
+"""The model card has the same structure for any names, classes, scores and recipe of a run."""
 
 from __future__ import annotations
 

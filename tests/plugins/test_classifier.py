@@ -1,4 +1,4 @@
-"""The classifier is the same instrument everywhere: on other threads, other kernels and odd data."""
+"""The classifier is the same everywhere: with other threads, other kernels and odd data."""
 
 from __future__ import annotations
 

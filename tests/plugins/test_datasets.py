@@ -107,7 +107,7 @@ def test_digits_are_loaded_by_scikit_learn_if_their_file_is_elsewhere(monkeypatc
 
 
 def test_digits_import_no_library_that_takes_long():
-    """In a process of its own, since other tests import them."""
+    """In a separate process, because other tests import them."""
     code = """
 import sys
 from ganrun_datasets import ganrun_data

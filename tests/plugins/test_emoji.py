@@ -66,7 +66,7 @@ def picture(code: str) -> dict:
 
 
 def drawn(name: str, vendor: str) -> Image.Image:
-    """A disc in a colour of its own on a transparent ground, in one of the modes of the published files."""
+    """A disc in its own colour on a transparent background, in one of the modes of the published files."""
     random = np.random.default_rng([VENDORS.index(vendor), *name.encode()])
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[..., :3] = random.integers(0, 256, 3)

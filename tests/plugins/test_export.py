@@ -480,7 +480,7 @@ def test_an_error_says_why_an_export_cannot_be_loaded(
 
 
 def test_exports_and_places_that_cannot_be_written_are_refused(run: Run, exported: Path, tmp_path: Path) -> None:
-    assert "is an export already; name the run that it came from" in refused(exported, "--output", tmp_path / "out")
+    assert "is already an export; name the run that it came from" in refused(exported, "--output", tmp_path / "out")
     (tmp_path / "file").touch()
     assert "exists already" in refused(run.directory.path, "--output", tmp_path / "file")
     assert "cannot write" in refused(run.directory.path, "--output", tmp_path / "file" / "out")

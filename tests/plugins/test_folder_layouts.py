@@ -1,4 +1,4 @@
-"""What a folder of pictures means: splits, classes and labels, read where names are sure and refused where not."""
+"""The meaning of a folder of pictures: splits, classes and labels, read if names are unambiguous and else refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own pictures: read whole or refused, decoded once, and never used half decoded."""
+"""The user's own pictures: read completely or refused, decoded once, and never used half decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silent mistakes of well-known collections, each tested in every component that could have it.
+"""Silent bugs of well-known model collections, each tested in every component that could have it.
 
 One α or one norm for a whole batch, and penalties by closed form: test_wgan_gp. Samples that carry the generator's
 graph into the discriminator's update: tests/core/test_phases.

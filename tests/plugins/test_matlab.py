@@ -1,4 +1,4 @@
-"""Arrays in MATLAB's files: what SciPy writes is read as SciPy reads it, and damage is told."""
+"""Arrays in MATLAB's files: files from SciPy are read as SciPy reads them, and damage is reported."""
 
 from __future__ import annotations
 

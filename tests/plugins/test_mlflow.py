@@ -602,7 +602,7 @@ def test_mlflow_is_imported_for_an_account_without_a_home(monkeypatch):
 
 
 def execute_after_recording(run, record):
-    """Execute a run that records something of its own when it has started."""
+    """Execute a run that records something at its start."""
     emit = run.emit
 
     def recording(event, **arguments):

@@ -1,4 +1,4 @@
-"""Which MLflow stores are contacted: those that the user names, and none because a file in a run directory says so."""
+"""Which MLflow stores are contacted: those that the user names, and none that only a file in a run directory names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that hang, drip, refuse and drop: what they cost a run, and each command."""
+"""Servers that hang, drip, refuse and drop: their effect on a run, and on each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names in MLflow: every name has one key of its own, which MLflow accepts."""
+"""Names in MLflow: every name has a unique key, which MLflow accepts."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""MNIST, KMNIST and EMNIST, from small files that the tests write in the layouts that people have."""
+"""MNIST, KMNIST and EMNIST, from small files that the tests write in the layouts in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Optimisers and schedules: textbook steps and values, torch's own results, and a stranger's by the same door."""
+"""Optimisers and schedules: textbook steps and values, torch's own results, and a third party's through the same
+interface."""
 
 from __future__ import annotations
 

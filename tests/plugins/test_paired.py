@@ -1,4 +1,4 @@
-"""Scores of samples against their targets, where a loss makes each of them of a paired record."""
+"""Scores of samples against their targets, if a loss makes each of them from a paired record."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_the_baseline_is_the_source_enlarged_as_by_pillow(factor: int) -> None:
     [
         (NOISE, {}, "samples have targets where a loss makes each of them of a paired record"),
         (UNPAIRED, {}, "samples have targets where a loss makes each of them of a paired record"),
-        (TRANSLATED, {"channels": "y"}, "Y is made of colours, and the images have none"),
+        (TRANSLATED, {"channels": "y"}, "Y needs colours, and the images have none"),
         (TRANSLATED, {"crop": 3}, "SSIM's window is 11×11 pixels, and of the images 10×10 are left"),
     ],
     ids=["noise", "unpaired", "grey", "too small"],
@@ -207,7 +207,7 @@ def test_a_baseline_has_the_channels_of_the_images_and_is_no_larger(source: tupl
 
 
 def test_lpips_is_not_measured_on_brightness(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"features are those of colours; name them in another \[\[metric\]\]"):
+    with pytest.raises(RequestError, match=r"features need colours; name them in another \[\[metric\]\]"):
         loaded(TRANSLATED, {"use": "paired", "channels": "y", "features": "lpips"}, tmp_path)
 
 

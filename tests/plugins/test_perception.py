@@ -415,7 +415,7 @@ def test_a_recipe_may_measure_several_paths(differ: dict[str, object], allowed: 
     tables = {**STYLES, "train": {"steps": 1}, "metric": [metric, {**metric, **differ}]}
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(tables))
-    reason = "perceptual-path-length on classifier once more"
+    reason = "perceptual-path-length on classifier again"
     with nullcontext() if allowed else pytest.raises(RequestError, match=reason):
         assert len(load_recipe(path, load_registry()).metrics) == 2
 

@@ -424,7 +424,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
         ),
         (tables("gan", {"use": "orthogonal", "without": ["*"]}), "no weights of two dimensions in the generator"),
         (tables("gan", {"use": "idle"}), "depends on no weight of the discriminator, so it would change nothing"),
-        (tables("gan", {"use": "idle", "each": True}), "gives no scalar tensor"),
+        (tables("gan", {"use": "idle", "each": True}), "does not return a scalar tensor"),
     ]
     for wrong, message in refused:
         with pytest.raises(RequestError, match=message):

@@ -145,7 +145,7 @@ def test_a_folder_of_samples_holds_them_alone_and_each_record_once(
 
 
 def test_records_are_not_blended(maker: Maker, tmp_path: Path) -> None:
-    with pytest.raises(IncompatibleError, match="nothing lies between two records"):
+    with pytest.raises(IncompatibleError, match="which cannot be interpolated"):
         maker.interpolate(Target(tmp_path / "one.png"), 3, 5, None, None)
 
 

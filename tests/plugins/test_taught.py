@@ -1,4 +1,4 @@
-"""Each recipe `taught_*.toml` makes the networks and the updates of the lesson that its header describes.
+"""Each recipe `taught_*.toml` builds the networks and makes the updates of the lesson in its header.
 
 The lessons are written here in plain torch, by hand, and trained on what ganrun's run has drawn.
 """

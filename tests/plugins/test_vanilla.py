@@ -320,7 +320,7 @@ def test_widths_say_what_feature_maps_and_stages_say():
     }
     assert ConvGenerator.Settings().model_dump()["feature_maps"] == 32, "recorded as a number"
     for other in ({"feature_maps": 32}, {"stages": 2}):
-        with pytest.raises(ValueError, match=r"is redundant beside widths says the same; leave one of them out"):
+        with pytest.raises(ValueError, match=r"is redundant beside widths; leave one of them out"):
             ConvDiscriminator.Settings(widths=(8, 4), **other)
 
 

@@ -1,4 +1,4 @@
-"""The watch: what its numbers are, what it takes for trouble, and that training does not notice it."""
+"""Monitoring: its numbers, its criteria for trouble, and that it does not affect training."""
 
 from __future__ import annotations
 

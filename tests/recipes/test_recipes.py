@@ -1,4 +1,4 @@
-"""Every recipe that travels with ganrun is right."""
+"""Every recipe that ships with ganrun is correct."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def device_of_rank(wanted: str) -> str:
 
 
 def device_text(device: torch.device, count: int = 1) -> str:
-    """The name for display of one device, or of several alike: `8 × NVIDIA H200`, or `cpu (2 threads)`."""
+    """The display name of one device, or of several equal ones: `8 × NVIDIA H200`, or `cpu (2 threads)`."""
     return f"{count} × {_name_of(device)}" if count > 1 else _name_of(device)
 
 

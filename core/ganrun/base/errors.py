@@ -119,11 +119,11 @@ class RankError(RunError):
         self.exit_status = exit_status
 
     def located(self, where: str) -> Self:
-        """This error as it is."""
+        """This error, unchanged."""
         return self
 
     def owned(self, owner: str) -> Self:
-        """This error as it is."""
+        """This error, unchanged."""
         return self
 
 

@@ -27,7 +27,7 @@ LIBRARIES = frozenset(
 """Packages that a plugin calls, or that call it: their lines do not help its author."""
 
 OUT_OF_MEMORY = (
-    "there is no memory left; take a smaller [train] batch_size, a larger accumulate, which cuts a batch into parts, "
+    "there is no memory left; use a smaller [train] batch_size, a larger accumulate, which splits a batch into parts, "
     'or precision = "bf16"; where samples are made or scored, fewer of them, or another --device'
 )
 

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
-"""What torchrun sets in the environment of every process that it starts, beside `MASTER_ADDR`."""
+"""Variables that torchrun sets in the environment of every process, besides `MASTER_ADDR`."""
 
 
 class Ranks(NamedTuple):

@@ -23,7 +23,7 @@ Lists = list[list[Tensor]]
 
 
 def ranks() -> Ranks:
-    """This process's `number` among the `total` that train the run together; 0 of 1 where it trains by itself."""
+    """This process's `number` among the `total` that train the run together; 0 of 1 if it trains alone."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return Ranks(dist.get_rank(), dist.get_world_size())
@@ -81,7 +81,7 @@ def gathered(value: Lists, at: Ranks) -> list[Lists]:
 
     Args:
         value: Lists of tensors, which come back on the device of the first rank.
-        at: This rank. One by itself gets its own value.
+        at: This rank. A single one gets its own value.
     """
     if at.total == 1:
         return [value]

@@ -11,7 +11,7 @@ HIDDEN = "***"
 """Replaces what was removed."""
 
 LEAST_LENGTH = 6
-"""Shorter values of secret environment variables are common words, and left as they are."""
+"""Shorter values of secret environment variables are common words, and left unchanged."""
 
 # ── What secrets look like. Repetitions are bounded, so that the time is linear in the length of any text. ──
 

@@ -30,7 +30,7 @@ class RegularizerSettings(Settings):
 
 
 class Regularizer(Component, ABC):
-    """A penalty on the network in one slot, minimised beside the loss's own terms: R1, DRAGAN, path length.
+    """A penalty on the network in one slot, minimised together with the loss's own terms: R1, DRAGAN, path length.
 
         class R1(ganrun.Regularizer):
             \"""Gradient penalty on real images (Mescheder et al. 2018, equation 9).\"""

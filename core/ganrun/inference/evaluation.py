@@ -1,4 +1,4 @@
-"""One evaluation: metrics ask for what they need, then one pass over each source serves them all, in batches."""
+"""One evaluation: metrics request what they need, then one pass over each source serves them all, in batches."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from ganrun.contracts.specs import DataSpec
 T = TypeVar("T")
 
 ALONE = Ranks()
-"""A process by itself."""
+"""A single process."""
 
 SAMPLES_PER_BATCH = 256
 """Fixed, because every batch of latents has its own seed: sample i is the same for any number of samples."""
@@ -89,7 +89,7 @@ class Source(ABC):
     """Why there is a limit, for messages, if it is not obvious."""
 
     def check_outputs(self, wanted: Sequence[str], extractor: Extractor | None) -> None:
-        """Check that there are these outputs, of the rows or of an extractor.
+        """Check that these outputs exist, of the rows or of an extractor.
 
         Raises:
             IncompatibleError: naming the first that is missing.
@@ -292,7 +292,7 @@ def rows_of(array: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Tensor:
 
 
 def required(value: T | None, name: str) -> T:
-    """An output that there is.
+    """An output that must exist.
 
     Raises:
         ContractError: if there is none.

@@ -63,8 +63,8 @@ def read_optimizers(reader: ComponentReader, slots: Slots | None) -> dict[str, C
 
 
 def _check_shared(reader: ComponentReader, shared: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> None:
-    """Report settings of `[optimizer]` that no slot takes, since each has a table that says otherwise: of `--set` as a
-    fault, for it would be ignored, and in the recipe as a warning."""
+    """Report settings of `[optimizer]` that no slot uses, because each has a table that overrides them: from `--set` as
+    a fault, since it would be ignored, and in the recipe as a warning."""
     takers = [slot for slot, table in own.items() if _same_use(reader, shared, table)]
     for name in shared:
         is_used = any(name not in own[slot] for slot in (own if name == "use" else takers))
@@ -86,7 +86,7 @@ def _optimizer(
 
 
 def _inherited(shared: Mapping[str, Any], common: ComponentConfig | None) -> Mapping[str, Any]:
-    """What slots inherit of `[optimizer]`: not what `--set optimizer.use=…` has left out of it."""
+    """The part of `[optimizer]` that slots inherit, without settings that `--set optimizer.use=…` has dropped."""
     if common is None:
         return shared
     return {name: value for name, value in shared.items() if name == "use" or name in common.settings.model_fields_set}
@@ -102,7 +102,7 @@ def _same_use(reader: ComponentReader, shared: Mapping[str, Any], own: Mapping[s
 
 
 def read_augmentation(reader: ComponentReader, slots: Slots | None) -> ComponentConfig | None:
-    """The augmentation, if the recipe has one and the loss a place for it."""
+    """The augmentation, if the recipe has one and the loss has a slot for it."""
     if "augmentation" not in reader.tables.content:
         return None
     if slots and not any(slot.augmented for slot in slots.values()):
@@ -129,7 +129,7 @@ def read_metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
     for place, config in enumerate(found):
         if any(config.is_like(other) for other in found[:place]):
             on = "".join(f" on {part.use}" for part in config.parts.values())
-            text = f"{config.use}{on} once more, and its scores would have the same names"
+            text = f"{config.use}{on} again, and its scores would have the same names"
             reader.tables.fault(config.key, f"{header(config.key)} is {text}")
     return tuple(found)
 
@@ -137,7 +137,7 @@ def read_metrics(reader: ComponentReader) -> tuple[ComponentConfig, ...]:
 def read_observers(reader: ComponentReader, slots: Slots) -> tuple[dict[str, ComponentConfig], tuple[str, ...]]:
     """Those that take part, by name; and the automatic ones that the recipe turned off.
 
-    A table that is a slot of the loss is no observer's: one of the same name does not take part.
+    A table that is a slot of the loss does not belong to an observer: an observer of that name is left out.
     """
     found: dict[str, ComponentConfig] = {}
     silenced = []

@@ -187,7 +187,7 @@ def answers_as_declared(trial: NetworkTrial) -> None:
     if output.dtype != torch.float32:
         raise IncompatibleError(f"returns {output.dtype} where torch.float32 was expected; end with .float()")
     if not output.isfinite().all():
-        raise IncompatibleError("returns NaN or infinity as it is initialised")
+        raise IncompatibleError("returns NaN or infinity when freshly initialised")
 
 
 def uses_inputs(trial: NetworkTrial) -> None:

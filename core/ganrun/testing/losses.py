@@ -72,7 +72,7 @@ def _check(trial: Trial) -> None:
 
 
 def _check_prepare(trial: Trial) -> None:
-    """It fills buffers of the memory, from the records alone; the trial goes on with what it has filled."""
+    """It fills buffers of the memory from the records alone; the trial continues with these."""
     loss, split = trial.loss, _split(trial.facts)
     before, shown = Snapshot(loss, "prepare"), {name: array.copy() for name, array in _arrays(split).items()}
     filled = []

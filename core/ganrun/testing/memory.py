@@ -18,7 +18,7 @@ FIXED = ("settings", "spec", "memory")
 
 
 class Snapshot:
-    """A loss or regulariser as it is now, before `doing`."""
+    """The state of a loss or regulariser before `doing`."""
 
     def __init__(self, loss: Loss | Regularizer, doing: str = "the objective") -> None:
         self._loss = loss

@@ -79,7 +79,7 @@ def _trial_of(component: type[Network], settings: Any, spec: NetworkSpec) -> Net
 
 
 def _builder(component: type[Network], settings: Any, spec: NetworkSpec) -> Callable[[], Network]:
-    """Builds a network as it is before the first step of a run."""
+    """Builds a network in its state before the first step of a run."""
 
     def build() -> Network:
         network = component(settings, spec)

@@ -33,7 +33,7 @@ class RecordedGraph:
         self._calls: list[_Call] = []
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        """Do the work as it is."""
+        """Do the work without recording."""
         work()
 
     def capture(self, work: Callable[[], None]) -> None:
@@ -86,7 +86,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = kwargs or {}
         _check(func, args)
         inputs = {self._keep(each) for each in _leaves((*args, *named.values())) if isinstance(each, Tensor)}
-        # torch may change an argument's strides or type in place: the call gets tensors of its own on the same memory.
+        # torch may change an argument's strides or type in place: the call gets separate tensors on the same memory.
         own_args, own_named = _detached(args), {name: _detached(each) for name, each in named.items()}
         found = func(*args, **named)
         self._note(_Call(func, own_args, own_named, self._made(found, inputs)))
@@ -102,7 +102,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return key
 
     def _made(self, found: Any, inputs: set[int]) -> list[tuple[int, Tensor]]:
-        """Results in memory of their own."""
+        """Results in separate memory."""
         leaves = enumerate(_leaves(found))
         made = [(place, each) for place, each in leaves if isinstance(each, Tensor) and _key(each) not in inputs]
         self._known |= {_key(each): each.untyped_storage() for _, each in made}
@@ -150,7 +150,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def _detached(tree: Any) -> Any:
-    """The same lists and tuples with tensors of their own, on the same memory."""
+    """The same lists and tuples with separate tensors on the same memory."""
     if isinstance(tree, list | tuple):
         return type(tree)([_detached(each) for each in tree])
     return tree.detach() if isinstance(tree, Tensor) else tree

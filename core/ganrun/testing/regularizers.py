@@ -32,7 +32,7 @@ def check_regularizer(
 
 
 class _RegularizerTrial(Trial):
-    """A regulariser beside a loss that does nothing."""
+    """A regulariser with a loss that does nothing."""
 
     def __init__(
         self,

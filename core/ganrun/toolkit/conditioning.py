@@ -1,4 +1,4 @@
-"""How a class enters a network: beside the latents, or beside the images.
+"""How a class enters a network: with the latents, or with the images.
 
 A network that can be conditioned puts one of these two modules in front of its layers and uses the module's width as
 their input width. Without labels (`spec.labelled` is false), the module adds nothing.

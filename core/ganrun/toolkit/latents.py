@@ -14,7 +14,7 @@ from ganrun.base.errors import ContractError
 from ganrun.contracts.specs import Factor
 
 Distribution = Literal["normal", "uniform", "truncated"]
-"""normal: N(0, 1). uniform: on (-1, 1). truncated: N(0, 1) without what lies beyond two standard deviations."""
+"""normal: N(0, 1). uniform: on (-1, 1). truncated: N(0, 1), truncated at two standard deviations."""
 
 BOUND = 2.0
 """Of truncated noise, in standard deviations of the normal distribution that is truncated."""

@@ -1,4 +1,4 @@
-"""Picture files: from bytes to an upright picture in 8 bits, whatever its format, depth, transparency or colours."""
+"""Picture files: from bytes of any format, depth, transparency and colours to an upright 8-bit picture."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Assembly:
     """Prepared."""
 
     training: Split
-    """The records to train on: the data's train split, or the share of it that the recipe asks for."""
+    """The records to train on: the data's train split, or the share of it that the recipe requests."""
 
     model: Model
     """The networks as they are scored and shown: averaged where the loss keeps an average."""

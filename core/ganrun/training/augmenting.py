@@ -124,7 +124,7 @@ class Adjuster:
         views: The networks as objectives see them, by slot.
         boundaries: The outputs at which networks are undecided, by slot.
         real_inputs: The inputs on which the loss calls a slot's network for real records.
-        draw: Draws the last batch of real records once more.
+        draw: Draws the last batch of real records again.
         accumulate: Parts that a batch is taken in, as in training.
         seed: The run's.
         device: Where the networks are.

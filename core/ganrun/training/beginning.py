@@ -44,7 +44,7 @@ class Beginning:
         """What each `begin` last returned. While it is the same, a step runs the same operations."""
 
     def at(self, step: int) -> None:
-        """Set everything as it is after `step` steps.
+        """Set everything to its state after `step` steps.
 
         Raises:
             ContractError: naming the component, if its `begin` fails or returns no hashable value.
@@ -58,7 +58,7 @@ class Beginning:
     def unfinished(self, step: int) -> dict[str, str]:
         """The structures after `step` steps that are not those of the last step, by table: `{"generator": "8×8"}`.
 
-        Leaves everything as it is after `step` steps.
+        Leaves everything in its state after `step` steps.
         """
         self.at(self._steps)
         last = self.structure

@@ -115,7 +115,7 @@ class Events:
     def _go_on(self, name: str, event: str, error: BaseException, run: Run) -> None:
         """Record a fault. Unless it is transient, the observer then receives only the end of the run."""
         stays = kind_of(error) is Kind.MOMENT and event not in STARTS
-        then = "goes on, as the run does" if stays else "is left out from here on; the run continues"
+        then = "continues, as the run does" if stays else "is left out from here on; the run continues"
         run.faults.note(f'observer "{name}"', event, error, run.step, then=then)
         if not stays:
             for calls in (calls for event, calls in self._calls.items() if event != "run_ended"):

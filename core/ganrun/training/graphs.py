@@ -1,6 +1,6 @@
 """Phases captured as graphs: on a GPU, one launch instead of hundreds.
 
-The first updates of a phase are executed as they are. Then its work is captured once, and replayed in every further
+The first updates of a phase are executed without a graph. Then its work is captured once, and replayed in every further
 step. A graph keeps its tensors, and every number on the host, as they were at capture, so a phase whose work replaces
 any of them is not captured; a log line says why.
 """

@@ -32,7 +32,7 @@ class Penalties:
     Args:
         recipe: The recipe.
         loss: Its loss.
-        networks: Its networks, as they are initialised.
+        networks: Its freshly initialised networks.
         device: Where their memories are kept.
 
     Raises:

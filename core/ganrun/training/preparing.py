@@ -22,7 +22,7 @@ log = logging.getLogger("ganrun")
 
 
 def training_split(recipe: Recipe, data: Data, loss: Loss) -> Split:
-    """The data's train split, or the share of it that the recipe asks for."""
+    """The data's train split, or the share of it that the recipe requests."""
     with frame_of(recipe, recipe.data, "split"):
         train = data.split("train")
     return share_of(train, recipe.train.share, recipe.train.share_seed, paired=loss.paired)

@@ -57,7 +57,7 @@ class DeviceRates:
         return self._numbers[0]
 
     def portable(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state of the optimiser as it is where rates are numbers."""
+        """A state of the optimiser with rates as plain numbers."""
         for group, number, flag in zip(state["param_groups"], self._numbers, self._flags, strict=True):
             group["lr"] = number
             if flag is not None:
