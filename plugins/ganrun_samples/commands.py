@@ -220,7 +220,8 @@ def translate(
 
     own, maker = OwnPictures(pictures), _maker(run, device, overrides)
     alone = next(iter(own.files)) if len(own.files) == 1 else None
-    target = maker.target("translate", output, subject=Path(alone or "").stem, end=".png" if alone else "")
+    subject, end = Path(alone or "").stem, ".png" if alone else ""
+    target = maker.target("translate", output, subject=subject, end=end, whole=whole, reverse=reverse)
     maker.translate(target, own, whole=whole, reverse=reverse)
     click.echo(target.report())
     own.check()

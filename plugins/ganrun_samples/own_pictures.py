@@ -16,6 +16,7 @@ from torch import Tensor
 from ganrun import (
     IncompatibleError,
     Model,
+    NonFiniteError,
     ProgressReporter,
     RequestError,
     UnreadableError,
@@ -202,6 +203,8 @@ def _tensor(image: Image.Image) -> Tensor:
 
 
 def _array(images: Tensor) -> Picture:
+    if not images.isfinite().all():
+        raise NonFiniteError("the model's output is not finite, so there is no picture; use another checkpoint")
     picture: Picture = to_uint8(images[0]).permute(1, 2, 0).numpy()
     return picture.squeeze(2) if picture.shape[2] == 1 else picture
 

@@ -14,7 +14,7 @@ from tests.core.test_image_to_image import ENLARGED, MASKED, Enlarger, Seen, mod
 from tests.plugins import test_restoration
 from torch import Tensor, nn
 
-from ganrun import DataSpec, IncompatibleError, Model, ModelSpec, ProgressReporter, RequestError
+from ganrun import DataSpec, IncompatibleError, Model, ModelSpec, NonFiniteError, ProgressReporter, RequestError
 from ganrun.cli import main
 from ganrun.testing import train
 from ganrun_samples.own_pictures import OwnPictures, mask_at, picture_at, restoration, translation
@@ -102,6 +102,18 @@ def test_the_way_back_goes_from_images_to_sources(tmp_path: Path) -> None:
         model_of(COLOUR, Negative()).translate(images, reverse=True)
     with pytest.raises(IncompatibleError, match="takes pictures of 3 channels, and these have 1"):
         model.translate(images[:, :1], reverse=True)
+    with pytest.raises(IncompatibleError, match=r"^masks belong to sources, and reverse makes sources from images$"):
+        model.translate(images, images[:, :1], reverse=True)
+
+
+def test_output_that_is_not_finite_is_no_picture(tmp_path: Path) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images / 0 * 0
+
+    Image.fromarray(drawn(9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(NonFiniteError, match=r"^the model's output is not finite"):
+        translated(COLOUR, Broken(), tmp_path / "a.png")
 
 
 def test_missing_pixels_are_filled_in_and_all_others_stay(tmp_path: Path) -> None:
@@ -204,6 +216,8 @@ def test_the_commands_write_what_the_model_makes_and_say_where(runs: Path, tmp_p
     assert {Image.open(each).size for each in (tmp_path / "out").iterdir()} == {(21, 9)}
     alone = call("translate", runs / "restoring", tmp_path / "a.png")
     assert alone.output == f"wrote {runs}/restoring/pictures/translate_step_00000001_a.png\n"
+    whole = call("translate", runs / "restoring", tmp_path / "a.png", "--whole")
+    assert whole.output == f"wrote {runs}/restoring/pictures/translate_step_00000001_a_whole.png\n"
     Image.new("L", (21, 9), 255).save(tmp_path / "mask.png")
     filled = call(
         "restore", runs / "filling", tmp_path / "a.png", "--mask", tmp_path / "mask.png", "-o", tmp_path / "w.png"

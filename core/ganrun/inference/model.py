@@ -256,6 +256,8 @@ class Model:
         Raises:
             IncompatibleError: if the model makes its samples of anything else, or takes other channels.
         """
+        if reverse and masks is not None:
+            raise IncompatibleError("masks belong to sources, and reverse makes sources from images")
         if reverse:
             return translated_back(self.spec, partial(self.read, "encodings"), pictures, on_progress)
 
