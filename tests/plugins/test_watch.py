@@ -197,6 +197,13 @@ def test_networks_that_break_in_mid_run_are_told(how, kind, tmp_path) -> None:
     )
 
 
+def test_gradients_that_explode_before_the_first_look_are_reported(tmp_path) -> None:
+    """A learning rate that is far too high often shows within the first hundred steps."""
+    tables = {**WON, "optimizer": {"lr": 1e-6, "betas": [0.5, 0.9]}, "watch": {"every_steps": 1000}}
+    run = train({**tables, "broken": {"how": "exploding"}}, tmp_path / "run", Plugin())
+    assert run.notes["health"].startswith("gradients of the generator explode: at step 7 ")
+
+
 def test_a_resumed_run_goes_on_with_what_was_recorded(tmp_path, caplog) -> None:
     short = {**WON["train"], "steps": 4}
     watch = {"every_steps": 2, "for_steps": 4}
