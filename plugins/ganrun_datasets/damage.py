@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 from ganrun import is_web_page
+
+ZIP_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile)
+"""What zipfile raises for damaged archives: among others UnicodeDecodeError, for names that are marked as UTF-8 and are
+not, and NotImplementedError, for unknown compression."""
 
 
 def archive_damage(path: Path, error: Exception) -> str:

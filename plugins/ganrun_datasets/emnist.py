@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 import ganrun
-from ganrun_datasets.damage import zip_damage
+from ganrun_datasets.damage import ZIP_ERRORS, zip_damage
 from ganrun_datasets.idx import MOST_BYTES, parse_idx, read_idx
 from ganrun_datasets.mnist import SIZE, spelled
 from ganrun_datasets.places import candidate_folders, is_file
@@ -152,5 +151,5 @@ def _member(path: Path, name: str) -> bytes:
             if member.file_size > MOST_BYTES:
                 raise zipfile.BadZipFile(f"{name} unpacks to {member.file_size:,} bytes, more than {MOST_BYTES:,}")
             return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         raise ganrun.DataError(zip_damage(path, str(error))) from error

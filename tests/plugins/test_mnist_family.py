@@ -212,6 +212,11 @@ def test_an_emnist_that_is_another_subset_or_damaged_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"gzip\.zip is truncated or damaged"):
         emnist(archive).prepare()
     with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("gzip/é", "x")
+    archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xff"))  # marked as UTF-8, which it is not
+    with pytest.raises(DataError, match=r"gzip\.zip is truncated or damaged: .*codec can't decode"):
+        emnist(archive).prepare()
+    with zipfile.ZipFile(archive, "w") as file:
         file.writestr("readme", "x")
     with pytest.raises(DataError, match=r"gzip\.zip lacks emnist-balanced-train-images-idx3-ubyte\.gz"):
         emnist(archive).prepare()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ganrun import DataError, UnreadableError, is_hidden, is_picture, one_line
-from ganrun_datasets.damage import zip_damage
+from ganrun_datasets.damage import ZIP_ERRORS, zip_damage
 
 SET_ROOT = "set root in [data], or --set data.root=…, to a folder or a .zip"
 
@@ -211,7 +209,7 @@ class Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
+        except ZIP_ERRORS as error:
             raise DataError(zip_damage(self.path, str(error))) from error
         # Some programs write backslashes.
         return {each.filename.replace("\\", "/"): each for each in members}
@@ -220,7 +218,7 @@ class Archive:
         """Reads members, unpacked and checked by their CRC-32."""
         try:
             archive = handles.enter_context(zipfile.ZipFile(self.path))
-        except (zipfile.BadZipFile, OSError) as error:
+        except ZIP_ERRORS as error:
             raise DataError(zip_damage(self.path, str(error))) from error
         return lambda name: _content(archive, self._members[name])
 
@@ -256,7 +254,7 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
     except RuntimeError as error:  # a compression method that zipfile does not support
         raise UnreadableError(f"it cannot be unpacked: {error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except ZIP_ERRORS as error:
         raise UnreadableError(f"the zip is damaged here: {error}") from error
 
 
