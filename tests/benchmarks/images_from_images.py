@@ -81,13 +81,15 @@ def _run_folder(output: Path, name: str, seed: str) -> Path:
 def _train(output: Path, name: str, seed: str, learn: Path | None) -> None:
     """Train, unless that is done; an interrupted run is resumed."""
     task, folder = TASKS[name], _run_folder(output, name, seed)
-    if (folder / "summary.json").is_file() and json.loads((folder / "summary.json").read_text())[
-        "status"
-    ] == "finished":
+    if _is_finished(folder / "summary.json"):
         return
     own = [_data_of(output, learn, task.size, OVERLAPPING)] if task.learns and learn else []
     changed = [*QUIET, *task.overrides, *own, f"train.steps={task.steps}", f"train.seed={seed}", "train.device=cpu"]
     _ganrun(task.recipe, "--output", folder, "--resume" if folder.is_dir() else "", *_settings(changed))
+
+
+def _is_finished(summary: Path) -> bool:
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "finished"
 
 
 def _score_photographs(output: Path, name: str, seed: str, photographs: Path) -> None:
