@@ -96,14 +96,16 @@ class Watch(ganrun.Observer):
     @observes
     def measured(self, run: Run, step: int, values: Mapping[str, float]) -> None:
         """Check the gradients, which have just been read from the device; and samples at their interval. The first
-        gradients are recorded as well: training may explode before the first look."""
+        gradients are remembered, too: training may explode before the first look."""
         found = _on_host(self._networks.gradients(values) if "gradients" in self.settings.signs else {})
         is_look = step // self.settings.every_steps > self._looked_at // self.settings.every_steps
         if is_look:
             found |= _on_host(self._networks.look(self.settings.signs))
         troubles = list(self._found({name: (step, value) for name, value in found.items()}))
-        if self._tell(run, troubles) or (found and (is_look or not self._history)):
+        is_trouble = self._tell(run, troubles)
+        if is_trouble or is_look or not self._history:
             self._note(step, found)
+        if is_trouble or (is_look and found):
             run.record({**found, f"{PREFIX}troubles": len(troubles)})
 
     @observes

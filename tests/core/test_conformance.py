@@ -895,6 +895,7 @@ FILLED = DataSpec(IMAGES, fields={"source": IMAGES, "mask": (1, 16, 16)})
 FITTING = {
     **{("loss", name): {"spec": PAIRS} for name in ("cyclegan", "pix2pix", "restoration", "srgan")},
     ("loss", "context-encoder"): {"spec": FILLED},
+    ("loss", "clustered-gan"): {"settings": {"clusters": 4}},
     ("network", "efficientnet-lite0"): {"settings": {"layer": "stage1"}, "spec": FEATURES},
     ("network", "vgg19"): {"settings": {"layer": "conv1_1"}, "spec": FEATURES},
     ("discriminator", "patch"): {"settings": {"layers": 1, "feature_maps": 4}, "spec": NetworkSpec(IMAGES, (1, ...))},
