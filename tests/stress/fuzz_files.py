@@ -221,7 +221,12 @@ def repickled(content: bytes, chance: random.Random) -> bytes:
     """Another pickle of tables."""
     tables = {str(name): each for name, each in pickle.loads(content, encoding="bytes").items()}
     mutate(tables, chance)
-    return pickle.dumps({name.encode("utf-8", "replace"): each for name, each in tables.items()}, chance.randrange(5))
+    try:
+        return pickle.dumps(
+            {name.encode("utf-8", "replace"): each for name, each in tables.items()}, chance.randrange(5)
+        )
+    except RecursionError:  # a table is deeper than Python's pickler goes
+        return mutated_bytes(content, chance)
 
 
 def special(path: Path, chance: random.Random) -> None:
