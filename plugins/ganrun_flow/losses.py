@@ -156,8 +156,8 @@ class ClassConditionalFlowMatching(FlowMatching):
     def training_conditions(self, batch: Batch) -> Mapping[str, Tensor]:
         """The classes of real images, one-hot; zeros for the share that is left out."""
         classes = one_hot(labels_of(batch), self.spec.classes).float()
-        told = torch.rand(batch.size, 1, device=classes.device) >= self.settings.drop_classes
-        return {"classes": classes * told}
+        conditional = torch.rand(batch.size, 1, device=classes.device) >= self.settings.drop_classes
+        return {"classes": classes * conditional}
 
     def velocity(self, nets: Nets, state: Tensor, time: float, latents: Tensor, sampling: Any) -> Tensor:
         """v(x, t) for samples of the classes in these latents, guided: `(size, *sample_shape)`.
@@ -169,10 +169,12 @@ class ClassConditionalFlowMatching(FlowMatching):
             text = f"guidance = {sampling.guidance:g} needs the velocity without a class, which drop_classes = 0 leaves"
             raise IncompatibleError(f"{text} untrained; train with drop_classes = 0.1, or sample with guidance = 1")
         times, classes = times_of(state, time), split_latents(latents, self.factors())["class"]
-        told: Tensor = nets.velocity(state, time=times, classes=classes)
+        conditional: Tensor = nets.velocity(state, time=times, classes=classes)
         if sampling.guidance == 1:
-            return told
-        return torch.lerp(nets.velocity(state, time=times, classes=torch.zeros_like(classes)), told, sampling.guidance)
+            return conditional
+        return torch.lerp(
+            nets.velocity(state, time=times, classes=torch.zeros_like(classes)), conditional, sampling.guidance
+        )
 
     def readings(self) -> Mapping[str, Reading]:
         """None: the flow backwards needs the class, and does not infer it."""

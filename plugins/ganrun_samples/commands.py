@@ -248,7 +248,7 @@ def restore(run: str, picture: Path, mask: Path, output: Path | None, overrides:
     ganrun restore runs/inpaint-… photograph.jpg --mask scratches.png --output whole.png
     """
     maker = _maker(run, device, overrides)
-    target = maker.target("restore", output, subject=picture.stem)
+    target = maker.target("restore", output, subject=picture.stem, mask=mask.stem)
     maker.restore(target, picture, mask)
     click.echo(target.report())
 

@@ -63,7 +63,7 @@ class Maker:
         the run directory; for an exported model, in the working directory. With an extension other than .png, a
         folder. With a subject, which is one of the user's pictures, `output` must be new."""
         given = {name: value for name, value in options.items() if value is not None and value is not False}
-        said = [name if value is True else f"{name}_{value}" for name, value in given.items()]
+        said = [name if value is True else f"{name}_{_plain(str(value))}" for name, value in given.items()]
         suffix = "".join(f"_{each}" for each in (_plain(subject), *said, *self._changes) if each)
         name, folder = f"{command}_step_{self._saved.step:08d}{suffix}{end}", self._saved.folder
         default = folder / "pictures" / name if self._saved.is_run else Path(f"{folder.name}_{name}")

@@ -223,6 +223,8 @@ def test_the_commands_write_what_the_model_makes_and_say_where(runs: Path, tmp_p
         "restore", runs / "filling", tmp_path / "a.png", "--mask", tmp_path / "mask.png", "-o", tmp_path / "w.png"
     )
     assert (filled.exit_code, Image.open(tmp_path / "w.png").size) == (0, (21, 9))
+    default = call("restore", runs / "filling", tmp_path / "a.png", "--mask", tmp_path / "mask.png")
+    assert default.output == f"wrote {runs}/filling/pictures/restore_step_00000001_a_mask_mask.png\n"
 
 
 def test_requests_that_cannot_be_met_say_what_to_do_and_change_nothing(runs: Path, tmp_path: Path) -> None:

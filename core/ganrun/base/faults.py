@@ -49,7 +49,7 @@ def _is_of_moment(error: BaseException) -> bool:
     return isinstance(error, OSError)
 
 
-def told(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """An error as messages describe it: its text if it is ganrun's, else its type, text and the author's line; for an
     out-of-memory error, advice."""
     if isinstance(error, GanrunError):
@@ -116,7 +116,7 @@ class Faults:
             step: Steps done.
             then: The consequence for the owner: `is left out`.
         """
-        text = told(error)
+        text = described(error)
         key = (of, at, _without_numbers(text))
         if key not in self._new and len(self._new) >= MOST_FAULTS:
             key = (of, at, "")

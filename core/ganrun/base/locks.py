@@ -130,17 +130,17 @@ def locked(
     """
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     try:
-        handle, told = _acquired(path, what, patience)
+        handle, named = _acquired(path, what, patience)
     except LockedError:
         if on_wait is None:
             raise
         on_wait()
-        handle, told = _awaited(path, what)
+        handle, named = _awaited(path, what)
     try:
-        with _signs_of_life(handle, told):
+        with _signs_of_life(handle, named):
             yield
     finally:
-        _release(handle, None if told == path else told)
+        _release(handle, None if named == path else named)
 
 
 def is_locked(path: Path) -> bool:

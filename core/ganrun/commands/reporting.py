@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ganrun.base.errors import GanrunError, Interrupted, RecipeError, RunError
-from ganrun.base.faults import Faults, told
+from ganrun.base.faults import Faults, described
 from ganrun.base.frames import TRACEBACK_VARIABLE, is_out_of_memory
 from ganrun.base.launched import launched
 from ganrun.base.oserrors import os_fault
@@ -33,7 +33,7 @@ def report(error: Exception) -> None:
     if is_bug(error) or os.environ.get(TRACEBACK_VARIABLE):
         say("".join(traceback.format_exception(error)).rstrip())
     is_located = isinstance(error, RecipeError) or (isinstance(error, GanrunError) and error.where)
-    text = _machine_fault(error) or told(error)
+    text = _machine_fault(error) or described(error)
     say(text if is_located else f"error: {text}")
 
 

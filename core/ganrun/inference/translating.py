@@ -79,8 +79,8 @@ def _check_pictures(pictures: Tensor, channels: int) -> None:
 
 def _masks(spec: ModelSpec, pictures: Tensor, masks: Tensor | None) -> list[Tensor]:
     if takes_masks(spec) == (masks is None):
-        told = "fills in what is missing, so it takes masks" if masks is None else "takes no masks"
-        raise IncompatibleError(f"the model {told}")
+        fault = "fills in what is missing, so it takes masks" if masks is None else "takes no masks"
+        raise IncompatibleError(f"the model {fault}")
     if masks is not None and masks.shape != (len(pictures), 1, *pictures.shape[2:]):
         raise IncompatibleError(f"masks of shape {tuple(masks.shape)} do not fit pictures {tuple(pictures.shape)}")
     if masks is not None and not masks.abs().eq(1).all():

@@ -34,7 +34,7 @@ MANY_WAYS = f"it is called in more than {MOST_WAYS} ways, with other shapes"
 MANY_GRAPHS = f"it was compiled {MOST_GRAPHS} times, as something that it reads changes from call to call"
 
 Situation = tuple[int, Hashable]
-"""Steps done, and whatever may change a step's computation: structures, batch size."""
+"""Steps done, and everything that may change a step's computation: structures, batch size."""
 
 
 class Compiler:

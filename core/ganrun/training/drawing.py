@@ -71,7 +71,7 @@ class Drawing:
         return self._run.recipe.stage_at(self._run.state.step).batch_size
 
     def last_real(self) -> Batch:
-        """The last batch of real records, mirrored and cropped anew, without latents. It is read again rather than
+        """The last batch of real records, mirrored and cropped again, without latents. It is read again rather than
         kept, so it depends only on the run's state, and a resumed run gets the same one.
         """
         state = self._run.state

@@ -262,7 +262,7 @@ class CapturedPhase:
         if self._is_given_up:
             return False
         if self._key != self._graphs.key():
-            self._start_anew()
+            self._restart()
         if self._rehearsals < WARM_UP:
             return False
         if self._rows is None:
@@ -294,7 +294,7 @@ class CapturedPhase:
         """Where the run is."""
         return self._graphs.device
 
-    def _start_anew(self) -> None:
+    def _restart(self) -> None:
         self._key = self._graphs.key()
         self._graph = self._graphs.graph()
         self._rehearsals = 0
