@@ -25,6 +25,10 @@ SETTLED_SECONDS = 2
 """A file that was written to more recently may be written to again within the resolution of its times."""
 
 
+LONGEST_MEMORY = 1_000
+"""Limit for a file of the cache with one MD5."""
+
+
 class Identity(NamedTuple):
     """The files of a data set, for its manifest."""
 
@@ -93,8 +97,8 @@ def md5_of(path: Path, *, unpacked: bool = True, again: bool = False) -> str:
 
 
 def _remembered(memory: Path, stamp: list[int]) -> str | None:
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(memory.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        known = json.loads(ganrun.read_bytes(memory, LONGEST_MEMORY))
         if known["stamp"] == stamp:
             return str(known["md5"])
     return None

@@ -149,7 +149,7 @@ def _channel_weights(path: Path) -> list[Tensor]:
     state = LINEAR.state(path)
     shapes = {f"lin{stage}.model.1.weight": (1, width, 1, 1) for stage, width in enumerate(WIDTHS)}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != shapes:
+    if found != shapes or not all(tensor.is_floating_point() for tensor in state.values()):
         raise LINEAR.mismatch(path, f"it holds {found}")
     if any(bool((tensor < 0).any()) for tensor in state.values()):
         raise LINEAR.mismatch(path, "it holds weights below 0")

@@ -73,10 +73,10 @@ class Published:
         return HealthCheck(True, str(path))
 
     def state(self, path: Path) -> dict[str, Tensor]:
-        """The state dict in a file, read without executing code from it.
+        """The state dict in a file, in float32 where it is in another precision; no code of the file is executed.
 
         Raises:
-            PreflightError: if the file holds none.
+            PreflightError: if the file holds none, or tensors that no network has, such as sparse ones.
         """
         try:
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -84,7 +84,9 @@ class Published:
             raise self.mismatch(path, str(error) or type(error).__name__) from error
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise self.mismatch(path, f"it holds a {type(state).__name__} and no tensors by name")
-        return dict(state)
+        if odd := [name for name, each in state.items() if not _is_plain(each)]:
+            raise self.mismatch(path, f"{odd[0]} is {state[odd[0]].dtype}, {state[odd[0]].layout}")
+        return {str(name): each.float() if each.is_floating_point() else each for name, each in state.items()}
 
     def load(self, network: Callable[[], N], path: Path, prefix: str = "") -> N:
         """The network with the weights in a file.
@@ -101,10 +103,13 @@ class Published:
         state = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         with torch.device("meta"):
             built = network()
+        kinds = {name: tensor.is_floating_point() for name, tensor in built.state_dict().items()}
         try:
             built.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise self.mismatch(path, str(error).partition("\n")[2]) from error
+        if odd := [name for name in state if state[name].is_floating_point() != kinds[name]]:
+            raise self.mismatch(path, f"{odd[0]} is {state[odd[0]].dtype}")
         return built
 
     def mismatch(self, path: Path, reason: str) -> PreflightError:
@@ -136,3 +141,8 @@ class Published:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise PreflightError(f"cannot read {self.network}'s weights {path}: {error.strerror}") from error
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has real values, all of them in memory."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()

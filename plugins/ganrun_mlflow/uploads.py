@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ganrun import RunError
+from ganrun import RunError, opened
 from ganrun_mlflow import store
 from ganrun_mlflow.mlflow_run import MlflowRun
 
@@ -65,7 +65,7 @@ class Uploads:
         stamp = (sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats))
         if name in sent and self._stamps.get(name) == stamp:
             return
-        digest = hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
+        digest = _digest_of(files)
         if sent.get(name) != digest:
             upload()
             sent[name] = digest
@@ -79,6 +79,16 @@ class Uploads:
             raise error
         self._refused[name] = store.first_line(error)
         log.warning("%s is not sent to MLflow: %s", self._run.directory / name, self._refused[name])
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    """A digest of files, one after another, which need not fit into memory."""
+    found = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with opened(file) as content:
+            while piece := content.read(1 << 20):
+                found.update(piece)
+    return found.hexdigest()
 
 
 def check_inside(directory: Path, files: Iterable[Path]) -> None:

@@ -15,6 +15,9 @@ LARGEST_BYTES = 64 << 20
 """Of a picture in a page; one that is larger is left out."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER_BYTES = 24
+"""Up to the height, which follows the width."""
+
 ENDING = b"IEND\xaeB`\x82"
 
 
@@ -79,7 +82,7 @@ def _embedded(step: int, path: Path) -> Frame | None:
         content = read_bytes(path, LARGEST_BYTES)
     except OSError:
         return None
-    if not content.startswith(SIGNATURE) or not content.endswith(ENDING):
+    if not content.startswith(SIGNATURE) or not content.endswith(ENDING) or len(content) < HEADER_BYTES:
         return None
-    width, height = struct.unpack(">II", content[16:24])
+    width, height = struct.unpack(">II", content[HEADER_BYTES - 8 : HEADER_BYTES])
     return Frame(step, f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height)

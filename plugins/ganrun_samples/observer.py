@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 import ganrun
-from ganrun import Run, atomic_path, observes
+from ganrun import Run, atomic_path, observes, read_bytes
 from ganrun_samples.curves import curves
 from ganrun_samples.grid import are_images
 from ganrun_samples.pictures import Picture, png
@@ -114,19 +114,32 @@ class Samples(ganrun.Observer):
     def _write_png(self, run: Run, role: str, draw: Callable[[], Picture | None]) -> None:
         """Write a picture of the current weights. A resumed run without further steps already has it."""
         path = run.directory / role / f"step_{run.step:08d}.png"
-        is_known = run.step == self._first_step and path.is_file()
-        self._write(run, role, path, path.read_bytes if is_known else lambda: png(draw()))
+        if run.step == self._first_step and path.is_file():
+            self._mention(run, role, path)
+        else:
+            self._write(run, role, path, lambda: png(draw()))
 
     def _write(self, run: Run, role: str, path: Path, draw: Callable[[], bytes | None]) -> None:
         """Write and announce a file, if there is anything to draw. An existing one, as after a run that was killed or
-        interrupted at its end, is only announced."""
+        interrupted at its end, is only mentioned."""
         content = draw()
         if content is None:
             return
-        if path.is_file() and path.read_bytes() == content:
-            run.last_files[role] = str(path.relative_to(run.directory.path))
+        if _holds(path, content):
+            self._mention(run, role, path)
             return
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as partial:
             partial.write_bytes(content)
         run.announce(path, role)
+
+    def _mention(self, run: Run, role: str, path: Path) -> None:
+        run.last_files[role] = str(path.relative_to(run.directory.path))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file has this content."""
+    try:
+        return read_bytes(path, len(content)) == content
+    except OSError:
+        return False

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ganrun import UnreadableError, one_line, open_picture, read_bytes
+
+log = logging.getLogger("ganrun")
+
 MAX_FRAMES = 60
+LARGEST_BYTES = 64 << 20
+"""Limit for a picture; a larger one is left out."""
+
 LONGEST_SIDE = 640
 """In pixels, without the line of text."""
 
@@ -30,18 +38,10 @@ def frames(pictures: Sequence[Path]) -> list[Image.Image]:
     """Pictures `…/step_00000500.png`, in order, as frames of one size, each below its step, in at most 256 colours.
 
     At most 60, evenly spaced, including the first and the last. Pictures that differ from the last in size, drawn
-    before a setting was changed, are skipped.
+    before a setting was changed, are skipped; so are damaged ones, with a warning.
     """
-    if not pictures:
-        return []
-    with Image.open(pictures[-1]) as last:
-        size = last.size
-    found = []
-    for path in _spread(pictures):
-        with Image.open(path) as picture:
-            if picture.size == size:
-                found.append(_frame(picture.convert("RGB"), _step(path)))
-    return found
+    found = [(picture.size, _frame(picture.convert("RGB"), step)) for step, picture in _opened(_spread(pictures))]
+    return [frame for size, frame in found if size == found[-1][0]]
 
 
 def gif(found: Sequence[Image.Image]) -> bytes:
@@ -51,6 +51,15 @@ def gif(found: Sequence[Image.Image]) -> bytes:
     file = BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return file.getvalue()
+
+
+def _opened(pictures: Iterable[Path]) -> Iterator[tuple[int, Image.Image]]:
+    """Step and picture of each that can be read."""
+    for path in pictures:
+        try:
+            yield _step(path), open_picture(read_bytes(path, LARGEST_BYTES))
+        except (OSError, UnreadableError) as error:
+            log.warning("%s is left out of the time-lapse: %s", one_line(str(path)), error)
 
 
 def _step(picture: Path) -> int:

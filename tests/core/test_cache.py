@@ -108,6 +108,21 @@ def test_what_is_not_ganruns_is_left_alone(root, tmp_path):
     assert (outside / "photo").stat().st_size == 9000 and names(root) == set()
 
 
+@pytest.mark.parametrize("kind", ["endless", "pipe", "sparse"])
+def test_a_tag_that_is_no_file_of_a_few_bytes_is_not_read(root, kind):
+    write("statistics", "a", 1500)
+    tag = root / "statistics/CACHEDIR.TAG"
+    tag.unlink()
+    if kind == "pipe":
+        os.mkfifo(tag)
+    elif kind == "endless":
+        tag.symlink_to("/dev/zero")
+    else:
+        with tag.open("wb") as file:
+            file.truncate(10**12)
+    assert [entry.path.name for entry in cache_entries()] == ["a"]
+
+
 def test_leftovers_of_killed_processes_go_after_a_day(root):
     for name, age in (("old", LEFTOVER_SECONDS + 60), ("young", 60)):
         for folder in ("statistics", "mlflow"):

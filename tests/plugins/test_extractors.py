@@ -75,6 +75,21 @@ def test_vgg16_is_torch_fidelitys(vgg_weights: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
 
 
+def test_weights_in_half_precision_are_used_and_other_tensors_refused(vgg_weights: Path, tmp_path: Path) -> None:
+    state = torch.load(vgg_weights)
+    name, weight = next(iter(state.items()))
+    torch.save({key: each.half() for key, each in state.items()}, tmp_path / "half.pth")
+    torch.save({key: each.half().float() for key, each in state.items()}, tmp_path / "rounded.pth")
+    found, expected = (
+        prepared("vgg16", tmp_path / f"{kind}.pth")(pictures(2))["features"] for kind in ("half", "rounded")
+    )
+    assert torch.equal(found, expected)
+    for odd in (weight.to_sparse(), weight.to("meta"), weight.to(torch.complex64), weight.int()):
+        torch.save({**state, name: odd}, tmp_path / "odd.pth")
+        with pytest.raises(PreflightError, match=rf"odd\.pth does not hold VGG-16's weights: {name} is {odd.dtype}"):
+            prepared("vgg16", tmp_path / "odd.pth")
+
+
 class _Archived(nn.Module):
     """A CLIP of the given visual shape, with the other parts that the loader reads."""
 

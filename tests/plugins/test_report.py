@@ -354,13 +354,14 @@ def test_damaged_pictures_are_skipped(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "unscored", tmp_path / "run")
     whole = (run / "samples/step_00000004.png").read_bytes()
     (run / "samples/step_00000004.png").write_bytes(whole[: len(whole) // 2])
-    (run / "samples/step_00000003.png").write_bytes(b"no picture")
+    (run / "samples/step_00000003.png").write_bytes(whole[:8] + whole[-8:])
+    (run / "samples/step_00000002.png").write_bytes(b"no picture")
     for role in ("reconstructions", "interpolation"):
         shutil.rmtree(run / role)
     ganrun("report", run)
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r'<div class="frame" data-step="(\d+)"', text) == ["1", "2"]
-    assert "Showing 2 of 4 steps; 2 damaged" in text
+    assert re.findall(r'<div class="frame" data-step="(\d+)"', text) == ["1"]
+    assert "Showing 1 of 4 steps; 3 damaged" in text
 
 
 def test_a_page_too_large_to_mail_is_noted(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

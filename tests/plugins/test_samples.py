@@ -407,6 +407,14 @@ def test_a_time_lapse_has_at_most_sixty_frames_of_one_size_and_a_long_last_one(t
     assert frames([]) == []
 
 
+def test_a_damaged_picture_is_left_out_of_a_time_lapse(tmp_path, caplog):
+    paths = [tmp_path / f"step_{step:08d}.png" for step in (1, 2, 3)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    paths[1].write_bytes(paths[1].read_bytes()[:40])
+    assert len(frames(paths)) == 2 and f"{paths[1]} is left out of the time-lapse" in caplog.text
+
+
 # ── At the end ────────────────────────────────────────────────────────────────────────────────────────────
 
 ALWAYS = {"samples", "curves.png", "time-lapse.gif"}

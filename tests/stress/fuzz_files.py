@@ -33,6 +33,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ from pristine import Pristine, quick
 from safetensors.torch import save
 
 import ganrun
+from ganrun.base.caches import cache_entries, keep_limit
 from ganrun.base.locks import Holder
 from ganrun.recipe.reader import load_recipe
 from ganrun.rundir.checkpoints import find_checkpoint, latest_checkpoint, score_of, step_of
@@ -603,6 +605,98 @@ def read_stored(folder: Path) -> object:
     return load_stored("features", "key")
 
 
+def make_checksum(folder: Path) -> None:
+    """A checksum of a data file, as in the cache."""
+    (folder / "checksum.json").write_text(json.dumps({"stamp": [1, 2, 3, 4, 5], "md5": "0" * 32}))
+
+
+def read_checksum(folder: Path) -> object:
+    """The checksum, or None."""
+    from ganrun_datasets.published import _remembered
+
+    return _remembered(folder / "checksum.json", [1, 2, 3, 4, 5])
+
+
+def make_cache(folder: Path) -> None:
+    """Two folders of the cache, with a file each."""
+    os.environ["GANRUN_CACHE"] = str(folder / "cache")
+    for kind in ("features", "data/pictures"):
+        path = ganrun.cache_path(kind, "a")
+        with ganrun.cache_file(path) as partial:
+            partial.write_bytes(b"a")
+
+
+def read_cache(folder: Path) -> object:
+    """`ganrun cache list`, and what every writer of the cache does."""
+    keep_limit(folder)
+    return cache_entries()
+
+
+def make_published(folder: Path) -> None:
+    """The weights of a small network."""
+    torch.save(_small_network().state_dict(), folder / "weights.pth")
+
+
+def _small_network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+
+
+def read_published(folder: Path) -> object:
+    """The network with the weights in the file, and what it makes of two rows."""
+    from ganrun_fidelity.weights import Published
+
+    path = folder / "weights.pth"
+    if not path.is_file():  # as `find` asks, which would then hash ten gigabytes
+        raise ganrun.PreflightError("there is no file")
+    published = Published("the small network", "small", "https://example.org/weights.pth", "2 kB")
+    with torch.no_grad():
+        return published.load(_small_network, path).eval()(torch.ones(2, 2))
+
+
+def changed_state(content: bytes, chance: random.Random) -> bytes:
+    """Other tensors in a file of torch."""
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    mutate(state, chance)
+    for name in [name for name in state if chance.random() < 0.3]:
+        state[name] = chance.choice((odd_tensor(chance), _odd_layout(chance)))
+    file = io.BytesIO()
+    with suppress(Exception):
+        torch.save(state, file)
+        return file.getvalue()
+    return content
+
+
+def _odd_layout(chance: random.Random) -> torch.Tensor:
+    """Of the shape of a weight, but not as weights are stored."""
+    plain = torch.ones(chance.choice(((3, 2), (3,))))
+    kinds = (torch.float16, torch.float64, torch.complex64, torch.int32, torch.bool)
+    odd = (plain.to_sparse(), plain.to("meta"), *map(plain.to, kinds))
+    return chance.choice(odd)
+
+
+def make_step_pictures(folder: Path) -> None:
+    """Three pictures of a run."""
+    for step in (1, 2, 3):
+        path = folder / f"samples/step_{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.effect_noise((12, 9), 50).convert("RGB").save(path)
+
+
+def embed(folder: Path) -> object:
+    """The pictures for the page of `ganrun report`."""
+    from ganrun_report.pictures import strip_of
+
+    paths = {step: folder / f"samples/step_{step:08d}.png" for step in (1, 2, 3)}
+    return strip_of(SimpleNamespace(pictures={"samples": paths}), "samples", 3).note  # type: ignore[arg-type]
+
+
+def animate(folder: Path) -> object:
+    """The time-lapse of a run that ends."""
+    from ganrun_samples.timelapse import time_lapse
+
+    return time_lapse(folder / "samples", 3)
+
+
 def make_statistics(folder: Path) -> None:
     """Mean and covariance."""
     np.savez_compressed(folder / "statistics.npz", mu=np.zeros(4), sigma=np.eye(4), n=100)
@@ -721,6 +815,11 @@ READERS: Mapping[str, Reader] = {
     ),
     "cached pixels": Reader(make_pixels, "a.pixels", read_pixels),
     "cached features": Reader(make_stored, "features/key.safetensors", read_stored, changed_weights),
+    "cached checksum": Reader(make_checksum, "checksum.json", read_checksum, changed_json),
+    "tag of the cache": Reader(make_cache, "cache/**/CACHEDIR.TAG", read_cache),
+    "published weights": Reader(make_published, "weights.pth", read_published, changed_state),
+    "picture: report": Reader(make_step_pictures, "samples/*", embed),
+    "picture: time-lapse": Reader(make_step_pictures, "samples/*", animate),
     "statistics": Reader(make_statistics, "statistics.npz", read_statistics, changed_npz),
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 
@@ -92,24 +93,62 @@ ONCE = (
 """What answers alike each time: the installed plugins and versions, git, the template of a page, and what is made of a
 class."""
 
+POOLS = ("ganrun_datasets.pictures.chunks.ThreadPoolExecutor", "ganrun_datasets.pixel_files.ThreadPoolExecutor")
+"""Threads of which starting takes longer than what they do with a few small pictures."""
+
 VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PATH", "TMPDIR", "VIRTUAL_ENV")
 """The environment; each text that is shown is searched for the secrets in it."""
 
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """A block with a small environment that flushes nothing to disk, tries no component, and does once what answers
-    alike each time."""
+    """A block with a small environment that flushes nothing to disk, tries no component, starts no thread for pictures
+    and locks, and does once what answers alike each time."""
     kept = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     with ExitStack() as patches:
         patches.enter_context(patch.dict(os.environ, kept, clear=True))
         patches.enter_context(patch("os.fsync", _ignored))
         for name in TRIED:
             patches.enter_context(patch(name, _ignored))
+        for name in POOLS:
+            patches.enter_context(patch(name, AtOnce))
+        patches.enter_context(patch("ganrun.base.locks._signs_of_life", _no_signs))
         for name in ONCE:
             module, _, function = name.rpartition(".")
             patches.enter_context(patch(name, cache(getattr(import_module(module), function))))
         yield
+
+
+class AtOnce:
+    """A pool without threads: what is submitted is done before `submit` returns."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __enter__(self) -> AtOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """What `function` returns or raises, as a future that is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def map(self, function: Callable[..., Any], *values: Any) -> Iterator[Any]:
+        """As the built-in function."""
+        return map(function, *values)
+
+    def shutdown(self, **_: object) -> None:
+        """There is nothing to end."""
+
+
+def _no_signs(*_: object) -> AbstractContextManager[None]:
+    """A block that a lock's file says nothing of."""
+    return nullcontext()
 
 
 def _ignored(*_: object, **__: object) -> None:

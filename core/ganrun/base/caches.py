@@ -21,6 +21,7 @@ import platformdirs
 
 from ganrun.base.errors import CacheError, RequestError
 from ganrun.base.files import atomic_path
+from ganrun.base.reading import read_bytes
 
 VARIABLE, LIMIT_VARIABLE = "GANRUN_CACHE", "GANRUN_CACHE_LIMIT"
 DEFAULT_LIMIT = "50 GB"
@@ -115,8 +116,8 @@ def _tag(folder: Path) -> None:
 
 def _is_tagged(folder: Path) -> bool:
     try:
-        return (folder / TAG_NAME).read_text(encoding="utf-8") == TAG
-    except (OSError, UnicodeDecodeError):
+        return read_bytes(folder / TAG_NAME, len(TAG)) == TAG.encode()
+    except OSError:
         return False
 
 
