@@ -103,13 +103,14 @@ class Published:
         state = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         with torch.device("meta"):
             built = network()
-        kinds = {name: tensor.is_floating_point() for name, tensor in built.state_dict().items()}
+        own = built.state_dict()
+        for name in state.keys() & own:
+            if state[name].is_floating_point() != own[name].is_floating_point():
+                raise self.mismatch(path, f"{name} is {state[name].dtype}")
         try:
             built.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise self.mismatch(path, str(error).partition("\n")[2]) from error
-        if odd := [name for name in state if state[name].is_floating_point() != kinds[name]]:
-            raise self.mismatch(path, f"{odd[0]} is {state[odd[0]].dtype}")
         return built
 
     def mismatch(self, path: Path, reason: str) -> PreflightError:
