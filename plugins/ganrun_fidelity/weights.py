@@ -104,7 +104,7 @@ class Published:
         with torch.device("meta"):
             built = network()
         own = built.state_dict()
-        for name in state.keys() & own:
+        for name in sorted(state.keys() & own):
             if state[name].is_floating_point() != own[name].is_floating_point():
                 raise self.mismatch(path, f"{name} is {state[name].dtype}")
         try:
