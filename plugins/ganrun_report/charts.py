@@ -23,6 +23,9 @@ LOGARITHMIC_FROM = 30
 MAX_DECADES = 6
 """Ticks on a logarithmic axis."""
 
+LARGEST = 1e150
+"""Larger values are drawn as this one: differences and powers of it are still numbers."""
+
 LETTER_DISTANCE = 13
 """Between two letters."""
 
@@ -223,7 +226,7 @@ class Scale:
     @classmethod
     def fitting(cls, values: Sequence[float], start: float, end: float, *, may_be_logarithmic: bool) -> Scale:
         """A scale that contains all values, with a margin."""
-        low, high = min(values), max(values)
+        low, high = _drawn(min(values)), _drawn(max(values))
         if may_be_logarithmic and low > 0 and high / low >= LOGARITHMIC_FROM:
             return cls(low / 1.1, high * 1.1, start, end, is_logarithmic=True)
         margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
@@ -231,7 +234,7 @@ class Scale:
 
     def place(self, value: float) -> float:
         """A value's coordinate, in units of the viewBox."""
-        low, high, at = self.low, self.high, value
+        low, high, at = self.low, self.high, _drawn(value)
         if self.is_logarithmic:
             low, high, at = math.log(low), math.log(high), math.log(value)
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
@@ -240,6 +243,10 @@ class Scale:
         """Round values, with their coordinates."""
         values = _decades(self.low, self.high) if self.is_logarithmic else _steps(self.low, self.high, about)
         return [(self.place(value), _short(value)) for value in values]
+
+
+def _drawn(value: float) -> float:
+    return min(max(value, -LARGEST), LARGEST)
 
 
 def _steps(low: float, high: float, about: int) -> list[float]:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,19 +309,28 @@ def _cells(runs: Sequence[PastRun]) -> Iterator[tuple[str, Cell]]:
         yield name, _cell(name, [run for run in scored if protocol_key(run.results[name].protocol) == usual])
 
 
+def _deviation(values: Sequence[float]) -> float | None:
+    """None for a single value, and if it is no finite number."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    with suppress(OverflowError):
+        return statistics.stdev(values)
+    return None
+
+
 def _cell(name: str, runs: Sequence[PastRun]) -> Cell:
     results = [run.results[name] for run in runs]
     by_seed: dict[int | Path, list[float]] = {}
     for run, result in zip(runs, results, strict=True):
         by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(result.score.value)
-    values = [statistics.fmean(each) for each in by_seed.values()]
+    values = [statistics.mean(each) for each in by_seed.values()]
     floors = [result.score.floor for result in results if result.score.floor is not None]
     return Cell(
-        mean=statistics.fmean(values),
-        std=statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None,
+        mean=statistics.mean(values),
+        std=_deviation(values),
         n=len(values),
         error=results[0].score.error if len(results) == 1 else None,
-        floor=statistics.fmean(floors) if floors else None,
+        floor=statistics.mean(floors) if floors else None,
         protocol=results[0].protocol,
         earlier_step=min(
             (each.step for run, each in zip(runs, results, strict=True) if each.step < run.step), default=None

@@ -38,6 +38,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":")
 """For more curves than colours."""
 
+LARGEST = 1e150
+"""Larger values are drawn as this one: matplotlib computes differences and powers of them."""
+
 REAL = "real images"
 LOSS_PREFIX = "loss/"
 
@@ -126,9 +129,10 @@ def _draw(axes: Axes, panel: Panel, legend_columns: int) -> None:
             "linewidth": 1.2,
             "label": _label(name),
         }
-        axes.plot(*zip(*curve, strict=True), style, **look)
+        steps, values = zip(*curve, strict=True)
+        axes.plot(steps, np.clip(values, -LARGEST, LARGEST), style, **look)
     if panel.floor is not None:
-        axes.axhline(panel.floor, color="0.4", linestyle="--", linewidth=1, label=REAL)
+        axes.axhline(min(max(panel.floor, -LARGEST), LARGEST), color="0.4", linestyle="--", linewidth=1, label=REAL)
     axes.grid(color="0.9")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from statistics import fmean, median
+from statistics import mean, median
 from typing import NamedTuple
 
 from ganrun import Score
@@ -119,12 +119,12 @@ def worsening(scores: Sequence[tuple[int, Score]], evaluations: int) -> Trouble 
     starts = range(len(values) - 2 * evaluations + 1)
     if not starts:
         return None
-    best = min(starts, key=lambda start: fmean(values[start : start + evaluations]))
+    best = min(starts, key=lambda start: mean(values[start : start + evaluations]))
     then, now = values[best : best + evaluations], values[-evaluations:]
-    if min(now) <= max(then) or fmean(now) - fmean(then) <= LOST * (values[0] - fmean(then)):
+    if min(now) <= max(then) or mean(now) - mean(then) <= LOST * (values[0] - mean(then)):
         return None
     (good, _), (since, last) = alike[best + evaluations - 1], alike[-evaluations]
-    change = f"{sign * fmean(then):.4g} then, {last.value:.4g} now"
+    change = f"{sign * mean(then):.4g} then, {last.value:.4g} now"
     text = f"{last.name} worsens: since step {since} every evaluation is worse than those by step {good}: {change}"
     return Trouble(last.name, since, good, text)
 

@@ -316,3 +316,4 @@ def test_unlike_scores_are_never_averaged() -> None:
 def test_a_score_that_is_no_number_is_counted_and_not_averaged() -> None:
     assert summary_of([score_of(1.0), score_of(math.nan), score_of(3.0)]) == ["fid 2 ± 1.41, n = 3, 1 not finite"]
     assert summary_of([score_of(math.nan)]) == ["fid not a number, n = 1, 1 not finite"]
+    assert summary_of([score_of(1.7e308), score_of(-1.7e308), score_of(1.7e308)]) == ["fid 5.667e+307, n = 3"]

@@ -10,6 +10,7 @@ import re
 import shutil
 import statistics
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -537,6 +538,23 @@ def test_scores_that_are_not_finite_are_shown_as_absent_and_not_ranked(runs: Pat
     scores = facts["rankings"][0]["rows"][1]["scores"]
     assert scores["mse"]["mean"] is None and (scores["ssim"]["error"], scores["ssim"]["floor"]) == (None, None)
     assert scores["psnr"]["floor"] == 30
+
+
+def test_numbers_near_the_largest_are_compared_and_drawn(runs: Path, tmp_path: Path) -> None:
+    values = {0: 1.7e308, 1: -1.7e308, 2: 1.7e308}
+    for seed, value in values.items():
+        run = shutil.copytree(runs / f"small/seed_{seed % 2}", tmp_path / f"runs/seed_{seed}")
+        recipe = run / "recipe.toml"
+        recipe.write_text(recipe.read_text().replace(f"\nseed = {seed % 2}\n", f"\nseed = {seed}\n"))
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for line, name in product(lines, ("loss/vae", "loss/vae.kl", "eval/mse", "eval/psnr")):
+            line |= {name: value * (-1) ** line["step"]} if name in line else {}
+        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (ranking,) = comparison_of(tmp_path / "runs")["rankings"]
+    (row,) = ranking["rows"]
+    cell = row["scores"]["mse"]
+    assert cell["n"] == 3 and math.isfinite(cell["mean"]) and cell["std"] is None
+    assert ganrun("report", tmp_path / "runs", "-o", tmp_path / "page.html").exit_code == 0
 
 
 # ── Trackers ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -346,6 +347,14 @@ def test_curves_show_losses_and_scores_of_training_and_need_no_display():
     assert np.array_equal(curves([*losses, record(3, {}, score, rescored=True)]), alone)
     many = [record(1, {f"loss/phase_{number}.{'long' * 9}_{number}": 1.0 for number in range(7)})]
     assert curves(many).shape == (834, width, 3), "three rows, the last of one"
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_of_any_numbers_are_drawn():
+    for first, second in itertools.product((1.7e308, -1.7e308, 5e-324, 0.0), repeat=2):
+        score = Score("fid", second, False, {}, floor=first)
+        drawn = curves([record(1, {"loss/a": first}), record(2**62, {"loss/a": second}, score)])
+        assert drawn.min() < 128, (first, second)
 
 
 def test_panels_of_curves_are_not_cut_off():

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from ganrun.base.errors import RequestError
 from ganrun.base.jsons import json_text
@@ -72,8 +73,10 @@ def _line(scores: Sequence[Score], about: Mapping[str, object]) -> str:
 def _mean(values: Sequence[float]) -> str:
     if not values:
         return "not a number"
-    spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4g}{spread}"
+    mean = f"{statistics.mean(values):.4g}"
+    with suppress(statistics.StatisticsError, OverflowError):  # of one value, or of very large ones
+        return f"{mean} ± {statistics.stdev(values):.3g}"
+    return mean
 
 
 def _floor(floors: Sequence[float], count: int) -> str:
