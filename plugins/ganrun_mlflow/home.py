@@ -84,11 +84,17 @@ def _is_beside(artifacts: str, database: Path) -> bool:
     return artifacts.startswith(f"{root.as_uri()}/") and place.resolve().is_relative_to(database.parent.resolve())
 
 
+def _has_odd_companion(database: Path) -> bool:
+    """Whether SQLite would open a pipe or a device beside the file, and wait for it without end."""
+    beside = [database.with_name(f"{database.name}-{kind}") for kind in ("journal", "wal", "shm")]
+    return any(os.path.lexists(each) and not each.is_file() for each in beside)
+
+
 def _ask(database: Path, question: str, *values: object) -> list[str]:
     """The first column of an answer; empty where there is none."""
     end = time.monotonic() + QUERY_SECONDS
     try:
-        if not database.is_file():
+        if not database.is_file() or _has_odd_companion(database):
             return []
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=1)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import signal
@@ -425,6 +426,8 @@ STORES: dict[str, tuple[bool, dict[str, Any]]] = {
     "with models elsewhere": (False, {"models": "file:///home/ann/.ssh"}),
     "no database": (False, {"content": b"text" * 999}),
     "that answers for ever": (False, {"endless": True}),
+    "with a pipe for its journal": (False, {"pipes": ["-journal"]}),
+    "with pipes for its log": (False, {"pipes": ["-wal", "-shm"]}),
 }
 
 
@@ -472,6 +475,8 @@ def write_store(database: Path, state: SyncState, directory: RunDirectory, **cha
         connection.execute("INSERT INTO experiments VALUES (1, ?)", (place,))
         named = changed.get("named", str(directory.path))
         connection.execute("INSERT INTO tags VALUES (?, 'run_directory', ?)", (run_id, named))
+    for suffix in changed.get("pipes", ()):
+        os.mkfifo(f"{database}{suffix}")
 
 
 # ── Hostile files ─────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 import tarfile
 import tempfile
@@ -29,7 +30,7 @@ import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, closing, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -363,6 +364,33 @@ def sync(folder: Path) -> object:
     from ganrun_mlflow.sync_state import SyncState
 
     return SyncState.read(RunDirectory(folder / "runs/bad"))
+
+
+def make_store(folder: Path) -> None:
+    """A run, and an MLflow store that has it, as far as ganrun asks."""
+    make_runs(folder)
+    with closing(sqlite3.connect(folder / "store.db")) as connection, connection:
+        connection.executescript(
+            """CREATE TABLE runs (run_uuid, start_time, lifecycle_stage, artifact_uri, experiment_id);
+            CREATE TABLE tags (run_uuid, key, value); CREATE TABLE experiments (experiment_id, artifact_location);
+            INSERT INTO runs VALUES ('r', 1700000000000, 'active', 'file:///x/mlruns/1', 1);
+            INSERT INTO experiments VALUES (1, 'file:///x/mlruns/1');
+            INSERT INTO tags VALUES ('r', 'run_directory', '/x')"""
+        )
+    (folder / "store.db-journal").write_bytes(b"")
+
+
+def ask_store(folder: Path) -> object:
+    """Whether the store that a run directory names has its run."""
+    from ganrun_mlflow.home import store_of
+    from ganrun_mlflow.sync_state import SyncState
+
+    directory = RunDirectory(folder / "runs/bad")
+    state = SyncState(
+        uri=f"sqlite:///{folder}/store.db", experiment="e", name="n", started=1.7e9, params={}, tags={}, dataset={}
+    )
+    state.progress.run_id = "r"
+    return store_of(state, directory)
 
 
 def lock_of(folder: Path) -> object:
@@ -731,16 +759,32 @@ def make_emoji(folder: Path) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-def make_celeba(folder: Path) -> None:
-    """Six pictures with their lists."""
-    header = ["Smiling", "Male"]
+def make_celeba(folder: Path, form: str = "txt") -> None:
+    """Six pictures with their lists, as text or as comma-separated values; or with a zip of the pictures."""
     lines = [f"{number:06d}.jpg {1 - 2 * (number % 2)} -1" for number in range(1, 7)]
-    written(folder / "data/list_attr_celeba.txt", "\n".join(["6", " ".join(header), *lines, ""]).encode())
     splits = [f"{number:06d}.jpg {0 if number < 5 else 2}" for number in range(1, 7)]
-    written(folder / "data/list_eval_partition.txt", "\n".join([*splits, ""]).encode())
+    headings = ["image_id Smiling Male"], ["image_id partition"]
+    if form != "csv":
+        headings = ["6", "Smiling Male"], []
+    for name, heading, rows in zip(("attr_celeba", "eval_partition"), headings, (lines, splits), strict=True):
+        text = "\n".join([*heading, *rows, ""])
+        if form == "csv":
+            written(folder / f"data/list_{name}.csv", text.replace(" ", ",").encode())
+        else:
+            written(folder / f"data/list_{name}.txt", text.encode())
     (folder / "data/img_align_celeba").mkdir()
     for number in range(1, 7):
         Image.effect_noise((178, 218), 50).convert("RGB").save(folder / f"data/img_align_celeba/{number:06d}.jpg")
+    if form == "zip":
+        shutil.make_archive(str(folder / "data/img_align_celeba"), "zip", folder / "data", "img_align_celeba")
+        shutil.rmtree(folder / "data/img_align_celeba")
+
+
+def make_binarized(folder: Path) -> None:
+    """Three small files of digits."""
+    for part in ("train", "valid", "test"):
+        rows = "\n".join(" ".join("01"[(number + place) % 2] for place in range(784)) for number in range(9))
+        written(folder / f"data/binarized_mnist_{part}.amat", rows.encode())
 
 
 # ── All of them ───────────────────────────────────────────────────────────────────────────────────────────
@@ -766,6 +810,7 @@ READERS: Mapping[str, Reader] = {
     "lock": Reader(make_runs, f"{BAD}.lock", lock_of, changed_json),
     "score of the best": Reader(make_runs, f"{BAD}checkpoints/best/score.json", best_of, changed_json),
     "mlflow.json": Reader(make_runs, f"{BAD}mlflow.json", sync, changed_json),
+    "SQLite store": Reader(make_store, "store.db*", ask_store),
     "config of an export": Reader(make_export, "export/config.json", load_export, changed_json),
     "recipe of an export": Reader(make_export, "export/recipe.toml", load_export, changed_toml),
     "weights of an export": Reader(make_export, "export/generator.safetensors", load_export, changed_weights),
@@ -785,6 +830,16 @@ READERS: Mapping[str, Reader] = {
     "stl10": Reader(make_stl, "data/*", data_reader("stl10", size=8)),
     "emnist": Reader(make_emnist, "data/*", data_reader("emnist", subset="digits"), repacked),
     "celeba": Reader(make_celeba, "data/*.txt", data_reader("celeba", size=16, attribute="Smiling")),
+    "celeba, csv": Reader(
+        partial(make_celeba, form="csv"), "data/*.csv", data_reader("celeba", size=16, attribute="Smiling")
+    ),
+    "celeba, zip": Reader(
+        partial(make_celeba, form="zip"),
+        "data/*.zip",
+        data_reader("celeba", size=16, attribute="Smiling"),
+        repacked,
+    ),
+    "binarized": Reader(make_binarized, "data/*", data_reader("binarized-mnist")),
     "emoji": Reader(make_emoji, "data/*", data_reader("emoji", size=16), regzipped),
     "png": Reader(make_pictures, "data/a/0.png", read_picture),
     "jpeg": Reader(partial(make_pictures, ending="jpg"), "data/a/0.jpg", read_picture),
