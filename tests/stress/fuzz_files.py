@@ -27,6 +27,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -202,14 +203,15 @@ def _odd_array(chance: random.Random) -> Any:
 
 
 def repacked(content: bytes, chance: random.Random) -> bytes:
-    """A zip with other members."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+    """A zip with other members, of which some may have one name."""
+    file, rate = io.BytesIO(), chance.choice((0.03, 0.3))
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for member in old.infolist():
             data = old.read(member)
-            if chance.random() < 0.3:
-                data = chance.choice((mutated_bytes(data, chance), odd_bytes(chance), b"\0" * 3_000_000))
-            name = member.filename if chance.random() < 0.8 else chance.choice(("../x", "/etc/x", "a\\b", "é" * 90))
+            if chance.random() < rate:
+                data = chance.choice((mutated_bytes(data, chance), odd_bytes(chance), b"\0" * 100_000))
+            name = member.filename if chance.random() >= rate else chance.choice(("../x", "/etc/x", "a\\b", "é" * 90))
             new.writestr(name, data, chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)))
     return file.getvalue()
 
