@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ganrun.base.errors import GanrunError
 
-BOUND_SECONDS = 5.0
+BOUND_SECONDS = 10.0
 """No answer may take longer, whatever is read; on a busy machine, most of it is waiting."""
 
 LONGEST_MESSAGE = 60_000
