@@ -132,6 +132,14 @@ def test_what_cannot_be_loaded_says_why(
         ganrun.load(copy, "cpu")
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(run: Run, value: float) -> None:
+    saved = find_saved_model(run.directory.path)
+    next(iter(saved.weights["generator"].values())).view(-1)[0] = value
+    with pytest.raises(RequestError, match="the weights of the generator are not finite"):
+        saved.model("cpu")
+
+
 @pytest.mark.parametrize(("version", "is_reported"), [("999.0", True), (None, False)])
 def test_of_a_newer_ganruns_run_it_is_said_that_what_seems_wrong_may_be_new(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str | None, is_reported: bool

@@ -28,6 +28,7 @@ from ganrun.rundir.opening import warn_if_newer
 from ganrun.rundir.records import CONFIG, ENVIRONMENT, RECIPE
 from ganrun.rundir.saved import FORMAT, SavedWeights, read_saved
 from ganrun.rundir.stored import made_with
+from ganrun.training.averaging import averaged_tensors
 from ganrun.training.components import (
     build_network,
     frame_of,
@@ -178,6 +179,8 @@ class SavedModel:
             network.load_state_dict(self.weights[slot])
         except RuntimeError as error:
             raise RequestError(f"the weights in {self.folder} are those of another network: {error}") from error
+        if not all(bool(each.isfinite().all()) for each in averaged_tensors(network).values()):
+            raise RequestError(f"{self.folder} is damaged: the weights of the {slot} are not finite; take another copy")
         return network.requires_grad_(False).eval()
 
 
