@@ -23,6 +23,7 @@ from ganrun import (
     FeatureMetric,
     IncompatibleError,
     ModelSpec,
+    Network,
     NonFiniteError,
     Part,
     Score,
@@ -228,6 +229,11 @@ class PathOfStyles(Path):
             raise IncompatibleError('the generator has no mapping and synthesis, so there is no w; say space = "z"')
         if model.sampling != type(model.sampling)():
             raise IncompatibleError('w are the styles as they are mapped; leave [sampling] out, or say space = "z"')
+        takes_labels = isinstance(network, Network) and network.spec.labelled
+        names = [factor.name for factor in spec.factors if factor.kind == "categorical" and takes_labels]
+        self._label = (
+            "class" if "class" in names else next(iter(names), None)
+        )  # another one of a loss that makes labels
 
     def samples(self, starts: Tensor, ends: Tensor, shares: tuple[Tensor, ...]) -> list[Tensor]:
         """Samples of styles between two others, of the start's class."""
@@ -238,9 +244,9 @@ class PathOfStyles(Path):
     def _styles(self, latents: Tensor, classes: Tensor) -> Tensor:
         """The style of each layer, on the CPU: `(batch, layers, style_size)`; the class is that of other latents."""
         parts, device = split_latents(latents, self._spec.factors), self._model.device
-        labels = split_latents(classes, self._spec.factors).get("class")
-        noise = torch.cat([part for name, part in parts.items() if name != "class"], 1)
-        conditions = {} if labels is None else {"labels": labels.argmax(1).to(device)}
+        labels = split_latents(classes, self._spec.factors)
+        noise = torch.cat([part for name, part in parts.items() if name != self._label], 1)
+        conditions = {} if self._label is None else {"labels": labels[self._label].argmax(1).to(device)}
         return self._called("mapping", noise.to(device), **conditions).cpu()
 
     @torch.no_grad()
