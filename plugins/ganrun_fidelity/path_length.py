@@ -231,9 +231,8 @@ class PathOfStyles(Path):
             raise IncompatibleError('w are the styles as they are mapped; leave [sampling] out, or say space = "z"')
         takes_labels = isinstance(network, Network) and network.spec.labelled
         names = [factor.name for factor in spec.factors if factor.kind == "categorical" and takes_labels]
-        self._label = (
-            "class" if "class" in names else next(iter(names), None)
-        )  # another one of a loss that makes labels
+        self._label = "class" if "class" in names else next(iter(names), None)
+        """The factor that the generator takes as labels: a loss that makes labels itself has another one."""
 
     def samples(self, starts: Tensor, ends: Tensor, shares: tuple[Tensor, ...]) -> list[Tensor]:
         """Samples of styles between two others, of the start's class."""
