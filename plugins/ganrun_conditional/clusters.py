@@ -17,13 +17,13 @@ from ganrun import Batch, DataSpec, IncompatibleError, Inputs, Nets, Split, Term
 from ganrun_conditional.losses import ConditionalGan
 
 SIDE = 16
-"""Height and width, in pixels, that images are averaged down to where they are compared."""
+"""Height and width, in pixels, to which images are averaged before they are compared."""
 
 EXAMPLES = 20_000
-"""Images that k-means sees, of more at random."""
+"""Maximum number of images for k-means; a random subset of more."""
 
 AT_ONCE = 4_096
-"""Images that are compared at a time."""
+"""Images compared at a time."""
 
 
 class ClusteredGan(ConditionalGan):
@@ -35,18 +35,18 @@ class ClusteredGan(ConditionalGan):
     clusters. In the paper, images are compared by the features of an autoencoder or a classifier; here by their pixels,
     averaged down to at most 16×16, so that no other network is needed.
 
-    A real image belongs to the cluster with the nearest mean, also after it has been mirrored or cut by `[train]`.
+    A real image belongs to the cluster with the nearest mean, also if `[train]` has mirrored or cropped it.
     """
 
     label_factor = "cluster"
 
     class Settings(ConditionalGan.Settings):
         clusters: int = Field(30, ge=2, le=10_000)
-        """Number of clusters. With more of them, each is of images that are more alike, and has fewer to learn from."""
+        """Number of clusters. More clusters have more similar images, but fewer each to learn from."""
 
         draw_classes: Literal["equally", "as-data"] = "as-data"
-        """How often samples are of each cluster: as-data, each as often as among the records that the run trains on, or
-        equally, which is another distribution than the data's."""
+        """Frequency of each cluster among samples: as-data, as among the records that the run trains on; or equally,
+        which is not the distribution of the data."""
 
     settings: Settings
 
@@ -96,13 +96,14 @@ class ClusteredGan(ConditionalGan):
         described = torch.cat([_described(part) for part in _parts(seen)]).numpy()
         different = len(np.unique(described, axis=0))
         if different < self.settings.clusters:
-            text = f"clusters = {self.settings.clusters} are to be found among {different} different images"
-            raise IncompatibleError(f"{text}; say fewer")
+            text = f"clusters = {self.settings.clusters} are more than the {different} different images"
+            raise IncompatibleError(f"{text}; set fewer")
         return torch.from_numpy(KMeans(self.settings.clusters, random_state=random).fit(described).cluster_centers_)
 
 
 def _described(images: Tensor) -> Tensor:
-    """What is compared of images in [-1, 1]: `(size, features)`, float32; of samples of other shapes, all numbers."""
+    """The features by which images in [-1, 1] are compared: `(size, features)`, float32; all numbers of samples that
+    are not images."""
     images = images.float()
     if images.ndim == 4:
         height, width = (min(side, SIDE) for side in images.shape[2:])

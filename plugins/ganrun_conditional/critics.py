@@ -101,7 +101,7 @@ class _ConditionalCriticGan(ClassInLatents, AdversarialLoss):
         """The critic's terms, from its values of the real images `at` and of the samples, each `(size, 1)`."""
 
     def reward(self, fake: Tensor) -> Tensor:
-        """What the generator raises, a scalar, from the critic's values of samples."""
+        """The scalar that the generator maximises, from the critic's values of samples."""
         return fake.mean()
 
     def _truncated(self, noise: Tensor, threshold: float | None) -> Tensor:

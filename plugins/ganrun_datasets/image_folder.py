@@ -65,7 +65,7 @@ class ImageFolder(PictureData):
 
         crop: Literal["centre", "none", "exact"] = "centre"
         """The part of a picture that is used. centre: the largest square at its centre; none: all of it, stretched;
-        exact: all of it, and a picture of any other size counts as damaged, for pictures that are scored as they are.
+        exact: all of it, and a picture of any other size counts as damaged, for pictures that are scored unchanged.
         """
 
         filter: Filter = "bicubic"
@@ -82,7 +82,7 @@ class ImageFolder(PictureData):
         there are no splits; by default, the folders' names decide, and a mixture is refused."""
 
         unreadable: Unreadable = "refuse"
-        """What to do about damaged pictures: refuse to start, naming them; or skip them, with a warning."""
+        """Handling of damaged pictures: refuse to start, naming them; or skip them, with a warning."""
 
     settings: Settings
 

@@ -90,7 +90,7 @@ class Photographs(ganrun.Data):
     def _crops(self, halves: list[Pixels], stream: int) -> ganrun.Split:
         """Crops of each half in turn; their positions are the next numbers of a random stream."""
         size, count = self.settings.size, self.settings.count
-        # Raw bits never change; what numpy makes of them may change between releases.
+        # Raw bits never change; numpy's use of them may change between releases.
         numbers = np.random.PCG64([self.settings.seed, stream]).random_raw(2 * count).reshape(2, count)
         images = np.empty((count, 3, size, size), np.uint8)
         for label, half in enumerate(halves):

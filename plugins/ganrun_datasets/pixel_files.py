@@ -83,7 +83,7 @@ def _opened(file: IO[bytes], path: Path, kind: type[R], whole: bool) -> tuple[Pi
     if (record.name, prod(record.shape), len(record.checksums)) != (path.name, pixel_bytes, blocks):
         raise ValueError(f"it holds {pixel_bytes:,} bytes, and its record says {record.name} {record.shape}")
     _check(file, path.name, record.checksums, pixel_bytes, whole)
-    # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file stays as it is.
+    # Copy-on-write, since PyTorch warns about arrays that it may not write to. The file is unchanged.
     pixels = np.memmap(file, np.uint8, "c", shape=record.shape)
     pixels.filename = str(path)  # NumPy does not get it from an open file
     return pixels, record

@@ -43,7 +43,7 @@ OnStage = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Request:
-    """What to export, and how.
+    """A request for an export.
 
     Args:
         run: A run directory, a checkpoint, or a tracker's id.

@@ -197,7 +197,7 @@ class _Floor(Generic[C]):
     """Cache key."""
 
     protocol: ScoreProtocol
-    """What the floor depends on, besides the score's own dependencies."""
+    """The floor's dependencies, besides the score's own."""
 
     request: Callable[[Evaluation], C]
     """Asks an evaluation for the held-out images."""
@@ -220,7 +220,7 @@ class _Floor(Generic[C]):
 
 
 class _Baseline(NamedTuple, Generic[R]):
-    """What a metric needs besides samples, the same at every evaluation of a run."""
+    """A metric's inputs besides samples, the same at every evaluation of a run."""
 
     real: R
     floors: Mapping[str, float]

@@ -162,7 +162,7 @@ class DensityCoverage(NeighbourMetric):
 
 
 class TrainingImages(NamedTuple):
-    """What samples are compared with to find copies."""
+    """The images with which samples are compared to find copies."""
 
     features: Tensor
     """`(count, n)`"""

@@ -48,7 +48,7 @@ class PairErrors:
                 self._errors[name].append(measure(first, second).cpu())
 
     def by_name(self) -> dict[str, Tensor]:
-        """What was measured of each pair: `(count,)` in float64."""
+        """The measurement of each pair: `(count,)` in float64."""
         return {name: torch.cat(parts) for name, parts in self._errors.items()}
 
 

@@ -228,7 +228,7 @@ class PathOfStyles(Path):
         if not all(callable(getattr(network, method, None)) for method in ("mapping", "synthesis")):
             raise IncompatibleError('the generator has no mapping and synthesis, so there is no w; say space = "z"')
         if model.sampling != type(model.sampling)():
-            raise IncompatibleError('w are the styles as they are mapped; leave [sampling] out, or say space = "z"')
+            raise IncompatibleError('w are the styles without truncation; leave [sampling] out, or say space = "z"')
         takes_labels = isinstance(network, Network) and network.spec.labelled
         names = [factor.name for factor in spec.factors if factor.kind == "categorical" and takes_labels]
         self._label = "class" if "class" in names else next(iter(names), None)
@@ -250,7 +250,7 @@ class PathOfStyles(Path):
 
     @torch.no_grad()
     def _called(self, method: str, inputs: Tensor, **conditions: Tensor) -> Tensor:
-        """What a method of the generator makes, in evaluation mode; every call draws the same noise."""
+        """The output of a method of the generator, in evaluation mode; every call draws the same noise."""
         network, view = self._model.networks["generator"], getattr(self._model.nets.generator, method)
         was_training = network.training
         network.eval()

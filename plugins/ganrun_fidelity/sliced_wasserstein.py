@@ -58,7 +58,7 @@ def pyramid_sides(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def laplacian_pyramid(pictures: Tensor, levels: int) -> Iterator[Tensor]:
-    """What each level has beyond the enlarged next one, the finest first, and last the smallest picture.
+    """The difference of each level from the enlarged next one, the finest first, and last the smallest picture.
 
     Args:
         pictures: float `(batch, channels, height, width)`.

@@ -40,7 +40,7 @@ class Published:
     """The extractor's setting that names another file."""
 
     otherwise: str = 'say features = "classifier": a small network trained on the data\'s own labels'
-    """What a recipe can do without the file."""
+    """The alternative for a recipe without the file."""
 
     @property
     def usual_path(self) -> Path:

@@ -43,8 +43,8 @@ class InfoGan(LogisticLoss):
 
     class Settings(LogisticLoss.Settings):
         latents: Literal["normal", "uniform", "truncated"] = "uniform"
-        """What noise is drawn from, number by number: the uniform distribution on (-1, 1), the normal one N(0, 1), or
-        the normal one truncated at ±2. Codes have their own."""
+        """Distribution of the noise, drawn independently for each number: the uniform distribution on (-1, 1), the
+        normal one N(0, 1), or the normal one truncated at ±2. Codes have their own."""
 
         noise_size: int = Field(62, ge=0)
         """Length of the noise."""

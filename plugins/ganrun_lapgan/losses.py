@@ -52,8 +52,8 @@ class LapGan(LogisticLoss):
 
     class Settings(LogisticLoss.Settings):
         latents: Literal["normal", "uniform", "truncated"] = "uniform"
-        """What noise is drawn from, number by number: the uniform distribution on (-1, 1), the normal one N(0, 1), or
-        the normal one truncated at ±2."""
+        """Distribution of the noise, drawn independently for each number: the uniform distribution on (-1, 1), the
+        normal one N(0, 1), or the normal one truncated at ±2."""
 
         noise_size: int = Field(100, ge=1)
         """Length of the noise that the coarsest image is made of. Each other level has a number for each pixel."""

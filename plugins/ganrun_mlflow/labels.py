@@ -39,7 +39,7 @@ PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def key_text(name: str, most: int = KEY_LENGTH) -> str:
     """A name as a key of MLflow, for metrics, parameters, tags and pictures. Different names have different keys.
 
-    Letters, digits, `_ - . /` and spaces stay as they are. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
+    Letters, digits, `_ - . /` and spaces are unchanged. Anything else is `_-<hexadecimal code>-`, such as `_-3b1-`
     for α; so is a `_` before a `-`, a space at the end of a part, and the first dot of a part that is `.` or begins
     with `..`, which mean folders. `_--` is an empty part. A key longer than `most` ends in `_-x` and a hash of the
     name instead. The mapping is not idempotent: the key of a key is a different key.

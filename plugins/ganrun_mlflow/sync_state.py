@@ -22,7 +22,7 @@ JSON_KEYS = {"protocol_steps": "told"}
 
 @dataclass
 class Progress:
-    """What the MLflow run has received."""
+    """The part of the run that MLflow has received."""
 
     run_id: str = ""
     """Empty until the store has created the run."""

@@ -13,7 +13,7 @@ from ganrun import Schedule
 
 
 class Constant(Schedule):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     @property
     def varies(self) -> bool:

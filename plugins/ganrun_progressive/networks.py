@@ -32,7 +32,7 @@ from ganrun_progressive.layers import GAIN, LEAK, LatentsToMap, PixelNorm, enlar
 
 
 class Growing(nn.Module):
-    """What both networks share: a level, and α while it is faded in. Before `begin`, the last level."""
+    """Base of both networks: a level, and α while it is faded in. Before `begin`, the last level."""
 
     fade: Tensor
     """α: the weight of the current level relative to the previous one."""
@@ -144,7 +144,7 @@ class ProgressiveDiscriminator(Growing, Discriminator):
 
 
 def _after() -> list[nn.Module]:
-    """What follows each of the generator's convolutions."""
+    """The operations after each of the generator's convolutions."""
     return [nn.LeakyReLU(LEAK), PixelNorm()]
 
 

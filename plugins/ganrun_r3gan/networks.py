@@ -22,7 +22,7 @@ SMALLEST = 4
 
 
 class R3ganSettings(ganrun.Settings):
-    """What both networks share."""
+    """Settings of both networks."""
 
     widths: Widths = (768, 768, 768, 768)
     """Channels of each stage from 4×4 on, each twice as large as the last: four for images of 32×32. The default is the
@@ -145,7 +145,7 @@ def _in_run_precision(maps: Tensor) -> Tensor:
 
 
 def _widened(fan_in: int, fan_out: int) -> Sequence[nn.Module]:
-    """What changes the number of channels between two stages."""
+    """Changes the number of channels between two stages."""
     return [] if fan_in == fan_out else [conv(fan_in, fan_out)]
 
 

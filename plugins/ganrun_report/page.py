@@ -58,12 +58,12 @@ class ShownRun:
 
     @property
     def error(self) -> str:
-        """What stopped the run, as the page may show it; empty if that is unknown."""
+        """The error that stopped the run, as the page may show it; empty if unknown."""
         return public_text(self.run.error or "")
 
     @property
     def notes(self) -> list[str]:
-        """What could not be read, as the page may show it."""
+        """Remarks on unreadable files, as the page may show them."""
         return list(map(public_text, self.run.notes))
 
 

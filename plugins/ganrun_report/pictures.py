@@ -54,7 +54,7 @@ class Strip:
 
 
 def strip_of(run: PastRun, role: str, most: int) -> Strip:
-    """At most `most` of a run's pictures, as they are on disk, without damaged ones."""
+    """At most `most` of a run's pictures, unchanged, without damaged ones."""
     paths = run.pictures.get(role, {})
     selected = spread(paths, most)
     frames = [frame for step in selected if (frame := _embedded(step, paths[step])) is not None]

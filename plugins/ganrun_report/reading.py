@@ -68,7 +68,7 @@ class PastRun:
     """As `RunDirectory.status`: `finished`, `running`, `failed`, `interrupted`, `killed` or `unknown`."""
 
     error: str | None
-    """What stopped it, if that is known."""
+    """The error that stopped it, if known."""
 
     recipe_text: str
     recipe: Mapping[str, Any]
@@ -94,7 +94,7 @@ class PastRun:
     """By role, such as `samples`, and step."""
 
     notes: Sequence[str]
-    """What could not be read, is unreliable, or was not done; without the folder's name."""
+    """Remarks on what is unreadable, unreliable or missing; without the folder's name."""
 
     health: str | None = None
     """`good`, or a line for each trouble of the run; None if it was not monitored."""

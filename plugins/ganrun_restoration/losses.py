@@ -74,7 +74,7 @@ class ContextEncoder(ImageToImageLoss):
     """In-painting: the missing pixels are near the real ones, and a discriminator takes them for real.
 
     Pathak et al. 2016 (arXiv:1604.07379), section 3.2, with the non-saturating generator. Pixels that the source has
-    stay as they are: the made image is the source with the missing pixels filled in.
+    are unchanged: the output is the source with the missing pixels filled in.
     """
 
     class Settings(ganrun.Settings):
@@ -92,7 +92,7 @@ class ContextEncoder(ImageToImageLoss):
         """How much more an error in the band counts than one of a missing pixel."""
 
         judged: Literal["region", "image"] = "region"
-        """What the discriminator sees: the missing pixels alone, with 0 elsewhere, or the whole image. The paper shows
+        """The discriminator's input: the missing pixels alone, with 0 elsewhere, or the whole image. The paper shows
         it the region alone: of the whole image it would learn to find the seam."""
 
     settings: Settings
@@ -144,7 +144,7 @@ class ContextEncoder(ImageToImageLoss):
         return torch.where(is_missing(mask), filled, source).clamp(-1, 1)
 
     def real_inputs(self, slot: str, batch: Batch) -> Inputs:
-        """What is judged of the records' images."""
+        """The discriminator's input for the records' images."""
         return Inputs(self._judged(batch.images, batch))
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:

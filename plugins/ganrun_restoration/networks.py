@@ -29,7 +29,7 @@ class DnCnn(Network):
     """DnCNN: 3×3 convolutions at full size that find the noise in a picture; the result is the picture without it.
 
     Zhang et al. 2017 (arXiv:1608.03981), section III: convolution and ReLU; convolutions with batch norm and ReLU; a
-    last convolution. What they make of the source y is the residual R(y), and the output is y − R(y), not bounded.
+    last convolution. For the source y they compute the residual R(y), and the output is y − R(y), not bounded.
     Weights start as He et al. propose, N(0, 2 / (9 channels)), but those of the last convolution at 0, so that training
     starts from the source. Takes pictures of any size; a mask is a further channel.
     """

@@ -57,7 +57,7 @@ class DownBlock(nn.Module):
         fan_in: Channels of the map.
         fan_out: Channels of the result, and between the convolutions.
         first: Whether it acts on pixels, which no ReLU may cut.
-        halves: Whether it pools. One that does not, of equal channels, adds the map as it is.
+        halves: Whether it pools. One that does not, of equal channels, adds the unchanged map.
         conv: The class of its convolutions.
     """
 

@@ -242,7 +242,7 @@ def translate(
 def restore(run: str, picture: Path, mask: Path, output: Path | None, overrides: tuple[str, ...], device: str) -> None:
     """Fill in the missing pixels of PICTURE with RUN, which was trained on images with masks.
 
-    All other pixels stay as they are.
+    All other pixels are unchanged.
 
     \b
     ganrun restore runs/inpaint-… photograph.jpg --mask scratches.png --output whole.png

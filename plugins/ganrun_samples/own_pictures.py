@@ -43,7 +43,7 @@ MISSING, UNKNOWN = 128, 128
 
 
 class PictureError(RequestError):
-    """Nothing can be made of a picture."""
+    """A picture cannot be read or processed."""
 
 
 class OwnPictures:
@@ -70,13 +70,13 @@ class OwnPictures:
         self.faults: list[str] = []
 
     def made(self, make: Callable[[Path], Picture]) -> Iterator[tuple[str, Picture]]:
-        """What is made of each picture, with its name; those of which nothing can be made are noted in `faults`.
+        """The result for each picture, with its name; pictures that fail are recorded in `faults`.
 
         Args:
-            make: Reads a picture, and makes another one of it.
+            make: Reads a picture, and returns its result.
 
         Raises:
-            RequestError: if nothing can be made of any.
+            RequestError: if all fail.
         """
         for name, file in self.files.items():
             try:
@@ -118,7 +118,7 @@ def mask_at(path: Path) -> Image.Image:
     """A mask's file, upright and grey.
 
     Raises:
-        PictureError: as `picture_at`; or if parts of it are transparent, of which nobody knows what they mean.
+        PictureError: as `picture_at`; or if parts of it are transparent, which is ambiguous.
     """
     with _reading(path):
         opened = _opened(path)
@@ -129,7 +129,7 @@ def mask_at(path: Path) -> Image.Image:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """A block that reads a picture. Up to Pillow's limit, which is an error, any number of pixels is meant."""
+    """A block that reads a picture. Any number of pixels is accepted up to Pillow's limit, which is an error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -225,7 +225,7 @@ def _found_at(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _pictures_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """What is named like a picture in a folder and its sub-folders, in order, but for what is hidden; links are
+    """Files with a picture's extension in a folder and its sub-folders, in order, without hidden ones; links are
     followed, except to a folder that contains them, as `above` says."""
     place = folder.stat()
     if (place.st_dev, place.st_ino) in above:

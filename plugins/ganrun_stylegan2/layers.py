@@ -15,7 +15,7 @@ LEAK = 0.2
 """Slope of leaky ReLU for negative inputs."""
 
 GAIN = sqrt(2)
-"""What leaky ReLU's output is multiplied by: about the inverse of its root mean square for inputs from N(0, 1)."""
+"""Factor of leaky ReLU's output: about the inverse of its root mean square for inputs from N(0, 1)."""
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The filter of every change of size, along rows and along columns (StyleGAN2, appendix B)."""

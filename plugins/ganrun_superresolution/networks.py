@@ -54,7 +54,7 @@ class SrResNet(Network):
         saves the many steps in which the network learns to copy the source."""
 
         padding: Literal["zeros", "replicate"] = "zeros"
-        """What convolutions see beyond a border: 0, the middle grey, as is usual; or the border's pixels, which leaves
+        """Padding of convolutions: 0, the middle grey, as is usual; or the border's pixels, which leaves
         fewer traces on small crops."""
 
     settings: Settings

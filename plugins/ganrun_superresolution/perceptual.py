@@ -1,4 +1,4 @@
-"""What networks with published weights share: finding the file, reading it without executing code, filling layers."""
+"""The base of networks with published weights: finds the file, reads it without executing code, and fills layers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from ganrun import IncompatibleError, LocalPath, Network, NetworkSpec, Preflight
 class Pretrained(Network):
     """A network with published weights, up to one of its layers, for a frozen slot.
 
-    It takes images in [-1, 1] with 1 or 3 channels; grey ones become three equal channels. Features are those of images
-    as large as they are: nothing is resized.
+    It takes images in [-1, 1] with 1 or 3 channels; grey ones become three equal channels. Images are not resized.
     """
 
     class Settings(ganrun.Settings):
@@ -35,7 +34,7 @@ class Pretrained(Network):
     sha256: ClassVar[str]
     """The first digits of the published file's SHA-256, which are part of its name."""
     layers: nn.Module
-    """What the file fills."""
+    """The layers that the file fills."""
 
     def __init__(self, settings: Settings, spec: NetworkSpec) -> None:
         super().__init__(settings, spec)

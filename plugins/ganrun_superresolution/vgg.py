@@ -82,7 +82,7 @@ class Vgg19(Pretrained):
         return Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
 
     def missing(self, path: Path | None) -> str:
-        """What to download, and where to put it."""
+        """The file to download, and where to put it."""
         folder = self.published().parent
         return (
             f"{self.name}'s weights are not there: no file {path}. Nothing is downloaded during a run; either\n"

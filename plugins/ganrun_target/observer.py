@@ -70,7 +70,7 @@ class Target(ganrun.Observer):
         `protocols`: `{ splits = 10 }`."""
 
         def statements(self) -> dict[str, Any]:
-            """What the publication states about its protocol, by setting."""
+            """The publication's protocol, by setting."""
             plain = self.model_dump(exclude_none=True, exclude={"metric", "value", "tolerance", "source", "protocol"})
             data = plain.pop("data", {})
             table = {"use": data} if isinstance(data, str) else data

@@ -19,7 +19,7 @@ ENTRIES = {
     "split": "split",
     "features": "extractor",
 }
-"""Settings of a target that have a name of their own, each with the entry of the protocol that it states."""
+"""Settings of a target with a separate name, each with the entry of the protocol that it states."""
 
 STATISTICS = "protocol.real_statistics"
 
@@ -35,7 +35,7 @@ OF_THE_MACHINE = (
 
 
 def facts_of(score: Score, data: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a target may state of a score, by setting: `samples`, `data.size`, `protocol.resize`, …
+    """The facts of a score that a target may state, by setting: `samples`, `data.size`, `protocol.resize`, …
 
     Args:
         score: Measured by the run.
@@ -66,7 +66,7 @@ class Verdict:
 
     tolerance: float
     stated: Mapping[str, Any]
-    """What the publication states, by setting as in `facts`."""
+    """The publication's statements, by setting as in `facts`."""
 
     facts: Mapping[str, Any]
     """The same of the run's score."""

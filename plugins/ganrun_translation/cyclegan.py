@@ -123,7 +123,7 @@ class CycleGan(ImageToImageLoss):
         return Inputs(self.sources(batch) if slot == "source_discriminator" else batch.images)
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
-        """What a generator translates, or the translations that a discriminator sees, without the pool."""
+        """A generator's inputs, or the translations for a discriminator, without the pool."""
         if slot == "inverse_generator":
             return Inputs(batch.images)
         if slot == "source_discriminator":

@@ -1,4 +1,4 @@
-"""What the networks of both papers share."""
+"""Common layers of the networks of both papers."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class UNet(Network):
         """As `forward` in training mode with a batch of one, in any mode and for each image of the batch.
 
         Dropout is on, drawn from the global random stream, and each image is normalised by its own statistics. Running
-        statistics stay as they are.
+        statistics are unchanged.
         """
         return self._translated(images, as_in_training=True)
 

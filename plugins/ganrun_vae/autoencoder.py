@@ -1,4 +1,4 @@
-"""What every variational autoencoder has: a Gaussian prior, a Gaussian encoder, a likelihood of pixels."""
+"""Base of every variational autoencoder: a Gaussian prior, a Gaussian encoder, a likelihood of pixels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Autoencoder(Loss):
 
         binarization: Literal["none", "dynamic"] = "none"
         """dynamic: in every update, each pixel is drawn again as black or white, white with its grey value as the
-        probability; for bernoulli only. Images that are black and white stay as they are."""
+        probability; for bernoulli only. Black and white images are unchanged."""
 
         @field_validator("sigma")
         @classmethod

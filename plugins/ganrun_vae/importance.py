@@ -16,7 +16,7 @@ from ganrun_vae.autoencoder import Autoencoder, posterior
 class ImportanceWeightedAutoencoder(Autoencoder):
     """The importance-weighted autoencoder: a VAE whose bound takes several samples of z for each image.
 
-    Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519), equation 8, differentiated as it is. The slot `generator`
+    Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519), equation 8, differentiated directly. The slot `generator`
     is the decoder; the encoder returns the mean and then the log variance of q(z|x) = N(μ, σ² I).
     """
 

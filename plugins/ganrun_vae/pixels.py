@@ -33,7 +33,7 @@ def bernoulli_loss(samples: Tensor, images: Tensor) -> Tensor:
 
 def binarized(images: Tensor) -> Tensor:
     """Black (−1) or white (1) pixels, drawn from the global random stream; a pixel x is white with probability
-    (1 + x) / 2. Black and white images stay as they are.
+    (1 + x) / 2. Black and white images are unchanged.
 
     Args:
         images: In [-1, 1].

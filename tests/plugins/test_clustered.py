@@ -107,7 +107,7 @@ def test_the_objective_is_cgans_with_the_clusters_as_labels():
 
 def test_too_few_different_images_are_refused():
     same = Split(np.repeat(three_groups().images[:2], 50, axis=0))
-    with pytest.raises(IncompatibleError, match=r"^clusters = 3 are to be found among 2 different images; say fewer$"):
+    with pytest.raises(IncompatibleError, match=r"^clusters = 3 are more than the 2 different images; set fewer$"):
         clustered(DataSpec((2,))).prepare(same)
 
 

@@ -23,7 +23,7 @@ MOST_FAULTS = 50
 
 
 class Kind(Enum):
-    """What a fault ends."""
+    """The part of a run that a fault ends."""
 
     MOMENT = "moment"
     """One piece of work: the disk is full, or a server does not answer. The next piece is tried again."""

@@ -1,4 +1,4 @@
-"""What all components have in common: a class with nested `Settings`, built from a recipe's table."""
+"""The base of all components: a class with nested `Settings`, built from a recipe's table."""
 
 from __future__ import annotations
 

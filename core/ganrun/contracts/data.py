@@ -117,7 +117,7 @@ class Data(Component, ABC):
         everything, as it may to start quickly.
 
         Returns:
-            What was checked, by file: such as `md5 as published`.
+            The check of each file, such as `md5 as published`.
 
         Raises:
             DataError: if files are absent or damaged, with the exact steps to repair them.

@@ -112,7 +112,7 @@ class Batch:
 
 
 class Inputs(NamedTuple):
-    """What a network is called on: `view(at.inputs, **at.conditions)`."""
+    """The arguments of a network: `view(at.inputs, **at.conditions)`."""
 
     inputs: Tensor
     """The first argument, `(size, *ports.inputs)`."""
@@ -205,7 +205,7 @@ class Loss(Component, ABC):
     independently, and their counts may differ (CycleGAN)."""
 
     memory: Memory
-    """What the loss remembers from step to step: buffers, changed in place. Made by `__init__`, where a loss adds its
+    """State that the loss keeps from step to step: buffers, changed in place. Made by `__init__`, where a loss adds its
     buffers:
 
         self.memory.register_buffer("path_mean", torch.zeros(()))

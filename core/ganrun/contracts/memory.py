@@ -1,4 +1,4 @@
-"""What a component remembers from step to step."""
+"""State that a component keeps from step to step."""
 
 from __future__ import annotations
 

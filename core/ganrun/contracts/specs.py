@@ -101,7 +101,8 @@ class ModelSpec(DataSpec):
 
 
 class Ports(NamedTuple):
-    """What a loss passes to the network in one of its slots, and what it expects back: shapes without the batch."""
+    """The arguments that a loss passes to the network in a slot, and the result that it expects: shapes without the
+    batch."""
 
     inputs: tuple[int, ...]
     """Of the first argument."""
@@ -117,7 +118,7 @@ class Ports(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network is built for: the ports of its slot in the loss."""
+    """The facts that a network is built for: the ports of its slot in the loss."""
 
     inputs: tuple[int, ...]
     """Shape of one input: `(latent_size,)` for a generator, (channels, height, width) for a network of images."""

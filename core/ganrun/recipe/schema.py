@@ -103,7 +103,7 @@ def _network(registry: Registry, kind: str, definitions: dict[str, Schema]) -> S
 
 
 def _sampling(registry: Registry, definitions: dict[str, Schema]) -> Schema:
-    """What `[sampling]` may hold with one loss or another."""
+    """The settings of `[sampling]`, which depend on the loss."""
     losses = [loss for loss in registry.components("loss") if sampling_of(loss).model_fields]
     tables = [_define(f"{_key(loss)}.sampling", sampling_of(loss), definitions) for loss in losses]
     return {**_any_of([*tables, _object({})]), "description": "How samples are made: settings of the loss."}

@@ -30,7 +30,7 @@ class Column:
     """Such as `its train images`."""
 
     array: Any
-    """What the data set returned; a NumPy array, if it keeps the contract."""
+    """The data set's result; a NumPy array if it keeps the contract."""
 
     shape: tuple[int, ...]
     """Shape of one row, by the spec."""

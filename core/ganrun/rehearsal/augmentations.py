@@ -125,7 +125,7 @@ def is_differentiable(trial: AugmentationTrial) -> None:
                 " torch's functions, without detach or no_grad"
             ) from error
         if own[1:].any():
-            raise IncompatibleError("what it makes of an image depends on the rest of its batch")
+            raise IncompatibleError("its output for an image depends on the rest of its batch")
         if trial.second_order:
             _differentiate_again(gradient)
 

@@ -21,7 +21,7 @@ TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
 def unsaved(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a network keeps outside its state dict: non-persistent buffers, and attributes."""
+    """State of a network outside its state dict: non-persistent buffers, and attributes."""
     saved = module.state_dict().keys()
     yield from ((name, buffer) for name, buffer in module.named_buffers() if name not in saved)
     yield from attributes(module)

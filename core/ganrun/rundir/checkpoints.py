@@ -55,7 +55,7 @@ class Checkpoint(NamedTuple):
     """Parameters and buffers by network: `{"generator": …, "generator.averaged": …}`."""
 
     progress: Mapping[str, Any]
-    """What `torch.load(weights_only=True)` reads: `optimizers` by slot, `step`, `images_seen` and `seconds`; under
+    """The content of progress.pt: `optimizers` by slot, `step`, `images_seen` and `seconds`; under
     `records` the number of lines of metrics.jsonl so far, and under `summary` the content of summary.json."""
 
 

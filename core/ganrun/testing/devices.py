@@ -80,7 +80,7 @@ def watched() -> Iterator[None]:
 
 
 def _fault(error: BaseException) -> str | None:
-    """What an error says about the author's code; None where it is about the device alone."""
+    """The part of an error that concerns the author's code; None if it only concerns the device."""
     if isinstance(error, _FaultError):
         return str(error)
     if any(text in str(error) for text in WITHOUT_VALUES):

@@ -244,7 +244,7 @@ def _power(value: Tensor, other: Tensor, copies: int) -> int:
 
 
 def begins(trial: Trial, phase: Phase) -> None:
-    """What `begin` sets depends on its arguments alone."""
+    """The effect of `begin` depends only on its arguments."""
     if not depends_on_step(trial.remembering):
         return
     before = Snapshot(trial.remembering)

@@ -141,7 +141,7 @@ def _check(function: OpOverload, args: tuple[Any, ...]) -> None:
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
-    """What is in lists and tuples, at any depth."""
+    """The items of lists and tuples, at any depth."""
     if isinstance(tree, list | tuple):
         for each in tree:
             yield from _leaves(each)

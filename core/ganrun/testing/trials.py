@@ -129,5 +129,5 @@ class _Linear(nn.Module):
 
 
 def values_of(terms: Terms) -> dict[str, Tensor]:
-    """What an objective minimises and reports, by name."""
+    """The terms that an objective minimises and reports, by name."""
     return {name: value.detach() for name, value in {**terms.minimise, **terms.report}.items()}

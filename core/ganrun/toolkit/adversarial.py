@@ -34,8 +34,8 @@ class AdversarialLoss(Loss):
 
     class Settings(base.Settings):
         latents: Distribution = "normal"
-        """What noise is drawn from, number by number: the normal distribution N(0, 1), the uniform one on (-1, 1), or
-        the normal one truncated at ±2."""
+        """Distribution of the noise, drawn independently for each number: the normal distribution N(0, 1), the uniform
+        one on (-1, 1), or the normal one truncated at ±2."""
 
     slots = {
         "generator": Slot("generator", averaged=True),

@@ -49,7 +49,7 @@ class ImageToImageLoss(Loss):
 
     @property
     def source_shape(self) -> tuple[int, int, int]:
-        """What the generator takes: (channels of all fields that it sees, height, width)."""
+        """The shape of the generator's input: (channels of all fields that it sees, height, width)."""
         shapes = [self.spec.fields[name] for name in self.seen]
         return sum(shape[0] for shape in shapes), shapes[0][1], shapes[0][2]
 
@@ -67,15 +67,15 @@ class ImageToImageLoss(Loss):
         return Ports(self.source_shape, self.spec.sample_shape) if slot == "generator" else super().ports(slot)
 
     def sources(self, batch: Batch) -> Tensor:
-        """What the generator sees of a batch: `(size, *source_shape)` in [-1, 1]."""
+        """The generator's input for a batch: `(size, *source_shape)` in [-1, 1]."""
         return torch.cat([batch[name] for name in self.seen], dim=1)
 
     def made(self, nets: Nets, batch: Batch) -> Tensor:
-        """The images that the generator makes of a batch's sources, in training: `(size, *sample_shape)`."""
+        """The generator's outputs for a batch's sources, in training: `(size, *sample_shape)`."""
         return nets.generator(self.sources(batch))
 
     def generate(self, nets: Nets, latents: Tensor, sampling: Any) -> Tensor:
-        """The images that the generator makes of the sources in latents, cut off at ±1.
+        """The generator's outputs for the sources in latents, clipped to [-1, 1].
 
         So a generator may end without tanh: a residual network's output is the source plus a correction.
         """
@@ -83,5 +83,5 @@ class ImageToImageLoss(Loss):
         return nets.generator(sources).clamp(-1, 1)
 
     def generated_inputs(self, slot: str, nets: Nets, batch: Batch) -> Inputs:
-        """Sources for the generator, and what it makes of them for a discriminator."""
+        """Sources for the generator, and its outputs for a discriminator."""
         return Inputs(self.sources(batch)) if slot == "generator" else Inputs(self.made(nets, batch))

@@ -17,7 +17,7 @@ def dcgan_init(module: nn.Module) -> None:
 
     Weights of dense, convolutional and transposed convolutional layers: N(0, 0.02), biases 0 (Radford et al. 2015,
     arXiv:1511.06434, section 4). Scales of batch norm: N(1, 0.02), as in the authors' code. The 0.02 is the standard
-    deviation. Other layers stay as they are. Draws from the global random stream, in the order of `Module.apply`.
+    deviation. Other layers are unchanged. Draws from the global random stream, in the order of `Module.apply`.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -67,8 +67,8 @@ def is_picture(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's pictures: its name starts with a dot, or it is a folder in which
-    a device or an operating system keeps thumbnails, deleted files and the like."""
+    """Whether a file or folder is hidden: its name starts with a dot, or it is a folder in which a device or an
+    operating system keeps thumbnails, deleted files and the like."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 

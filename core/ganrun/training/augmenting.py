@@ -91,7 +91,7 @@ def _check_real_inputs(loss: Loss, slot: str, device: torch.device) -> None:
         raise IncompatibleError(f"{_ADJUSTED}; the loss's real_inputs gives {shown}, and its {slot} takes {ports}")
 
 
-_ADJUSTED = "it is adjusted by what the network makes of real records"
+_ADJUSTED = "it is adjusted by the network's outputs for real records"
 _NEVER = "or take an augmentation that is never adjusted"
 
 
@@ -197,7 +197,7 @@ class Reports:
         self._device = device
 
     def present(self) -> dict[str, Tensor]:
-        """All numbers as they are now, on the device: `{"augmentation/discriminator.p": …}`.
+        """The current numbers, on the device: `{"augmentation/discriminator.p": …}`.
 
         Raises:
             ContractError: naming the augmentation, if its `report` fails, gives anything but scalars, or has other

@@ -127,7 +127,7 @@ def _check_moves(recipe: Recipe, spec: DataSpec) -> None:
 def loss_for(config: ModelConfig, spec: DataSpec, seed: int = 0) -> tuple[ModelSpec, Loss]:
     """The model's spec, which is the data's with the facts that the loss adds, and the loss.
 
-    What the loss draws for its memory comes from a separate random stream.
+    Random numbers for the loss's memory come from a separate stream.
 
     Raises:
         IncompatibleError: if the loss needs labels or record fields that the data lacks, or as `check_loss`.

@@ -13,7 +13,7 @@ from ganrun.recipe.recipe import MetricsConfig
 from ganrun.training.components import metric_frames
 
 THEN = "has no score in this evaluation; the run continues"
-"""What a metric's fault means."""
+"""The consequence of a metric's fault."""
 
 
 def measured_each(

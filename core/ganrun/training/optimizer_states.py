@@ -65,7 +65,7 @@ def _fits(own: Any, stored: Any) -> bool:
 
 
 def _check_kept(parameters: Sequence[Tensor], kept: Sequence[Mapping[str, Any]]) -> None:
-    """What torch's optimisers keep of each parameter is the same for all: numbers, and tensors of its shape."""
+    """torch's optimisers keep the same entries for every parameter: numbers, and tensors of its shape."""
     known = [{name: value for name, value in each.items() if name in KNOWN} for each in kept]
     kinds = {frozenset((name, type(value)) for name, value in each.items()) for each in known if each}
     if len(kinds) > 1:

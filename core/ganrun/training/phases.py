@@ -152,8 +152,8 @@ class Update:
         return list(batch.chunks(self._parts))[start : start + self._accumulate]
 
     def _exchanged(self) -> list[Tensor]:
-        """What ranks average after an update: gradients, and buffers that networks computed from their part of the
-        batch."""
+        """The tensors that ranks average after an update: gradients, and buffers that networks computed from their
+        part of the batch."""
         gradients = [p.grad for slot in self._trained for p in slot.parameters if p.grad is not None]
         trained = [slot for slot in self._slots.values() if slot.optimizer is not None]
         modules = [each for slot in trained for each in (slot.module, slot.augmentation) if each is not None]

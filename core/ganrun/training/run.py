@@ -46,7 +46,7 @@ class RollBack(NamedTuple):
     """A requested roll-back."""
 
     reason: str
-    """What went wrong."""
+    """The trouble, in words."""
 
     good_until: int
     """The last step at which nothing was wrong."""

@@ -39,7 +39,7 @@ def share_rows(count: int, labels: Rows | None, share: float, seed: int) -> Rows
 
     The rows of each class are shuffled. Row r of n is at (r + ½)/n of its class; those that come first are taken.
     """
-    # Raw bits never change; what numpy makes of them may change between releases.
+    # Raw bits never change; numpy's use of them may change between releases.
     shuffled = np.argsort(np.random.PCG64(derived_seed(seed, "share")).random_raw(count), kind="stable")
     classes = np.zeros(count, np.int64) if labels is None else labels[shuffled]
     by_class = np.argsort(classes, kind="stable")

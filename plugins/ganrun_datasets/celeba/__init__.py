@@ -1,1 +1,1 @@
-"""CelebA: its files, the numbers of its pictures, its two lists, and the data set that is made of them."""
+"""CelebA: its files, the numbers of its pictures, its two lists, and the data set."""

@@ -68,7 +68,7 @@ class Celeba(PictureData):
         """all: every picture, as most papers on GANs do, with none left to test on; train: the published split."""
 
         unreadable: Unreadable = "refuse"
-        """What to do about damaged pictures: refuse to start, naming them; or skip them, with a warning."""
+        """Handling of damaged pictures: refuse to start, naming them; or skip them, with a warning."""
 
         @field_validator("attribute", mode="before")
         @classmethod

@@ -1,1 +1,1 @@
-"""What degradations leave of the images of another data set."""
+"""Degraded images of another data set."""

@@ -33,7 +33,7 @@ SPLITS = ("train", "test")
 
 
 class Made(NamedTuple):
-    """What is beside the images of a split."""
+    """The further fields of a split."""
 
     fields: Mapping[str, Pixels]
 

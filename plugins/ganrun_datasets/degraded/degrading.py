@@ -18,7 +18,7 @@ LUMA = np.array([19595, 38470, 7471])
 """ITU-R BT.601's weights of red, green and blue, times 2^16, as Pillow has them."""
 
 UNIT = 1 << 16
-"""What the weights of a kernel sum to."""
+"""The sum of a kernel's weights."""
 
 REACH = 4
 """Standard deviations after which a Gaussian's kernel ends."""
@@ -100,7 +100,7 @@ def _limits(sigma: float) -> npt.NDArray[np.int64]:
 
 
 def _words(seed: list[int], count: int) -> npt.NDArray[np.int64]:
-    """Random whole numbers below 2^32. Raw bits never change; what numpy makes of them may change between releases."""
+    """Random whole numbers below 2^32. Raw bits never change; numpy's use of them may change between releases."""
     raw = np.random.PCG64(seed).random_raw(-(-count // 2))
     return np.concatenate([raw >> np.uint64(32), raw & np.uint64(2**32 - 1)])[:count].astype(np.int64)
 

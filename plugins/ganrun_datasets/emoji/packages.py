@@ -110,7 +110,7 @@ class Package:
 
     @cached_property
     def listing(self) -> Listing:
-        """What ganrun reads of it."""
+        """The files that ganrun reads."""
         contents = sorted(self._contents.items())
         return Listing({name: f"{len(content)} {zlib.crc32(content):08x}" for name, content in contents})
 

@@ -1,4 +1,4 @@
-"""What data sets of two kinds of pictures have in common."""
+"""Base of data sets with two kinds of pictures."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TwoSidesSettings(ganrun.Settings):
     """How many of their bits 16-bit grey pictures use: 12 if white is 4,095, as in those of many cameras."""
 
     unreadable: Unreadable = "refuse"
-    """What to do about damaged pictures: refuse to start, naming them; or skip them, with a warning."""
+    """Handling of damaged pictures: refuse to start, naming them; or skip them, with a warning."""
 
 
 class TwoSides(RecordData):

@@ -94,7 +94,7 @@ def _place(parts: Sequence[str], names: tuple[str, str]) -> tuple[str, int, str]
 
 
 def _readings(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What the first folders may mean, as a word and a side: both of two folders, then the first one alone."""
+    """Possible meanings of the first folders, as a word and a side: of both of two folders, then of the first alone."""
     first, second = [*folders, "", ""][:2]
     yield first or "-", second
     yield second or "-", first

@@ -48,7 +48,7 @@ class PictureData(ganrun.Data):
 
     @abstractmethod
     def job(self) -> Job:
-        """What to decode: the layout's pictures, in its order."""
+        """The decoding job: the layout's pictures, in its order."""
 
     @cached_property
     def decoded(self) -> Decoded:

@@ -42,7 +42,7 @@ class Job:
     DataError to reject the whole source."""
 
     unreadable: Unreadable | None = None
-    """What to do about pictures that cannot be read: refuse all, or skip them with a warning; None if the data set has
+    """Handling of pictures that cannot be read: refuse all, or skip them with a warning; None if the data set has
     no such setting, and refuses. Not part of the key."""
 
     @cached_property
