@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import IO, TYPE_CHECKING
 
 from ganrun import Record, opened
 from ganrun_mlflow.labels import score_tags
@@ -15,6 +16,13 @@ from ganrun_mlflow.points import batches, points_of
 
 if TYPE_CHECKING:
     from mlflow.entities import RunTag
+
+
+LARGEST_BYTES, LONGEST_LINE_BYTES = 8 << 30, 1 << 20
+"""Limits for metrics.jsonl and for one of its lines; a longer line is no record."""
+
+LINES_AT_ONCE = 10_000
+"""Lines in memory while a whole run is sent."""
 
 
 class MetricsUpload:
@@ -35,19 +43,20 @@ class MetricsUpload:
     def resume(self) -> None:
         """Continue after the bytes that were sent; from the start if the file no longer begins with them, or the store
         has lost the last of them."""
-        progress, self._file, content = self._run.state.progress, self._identity(), b""
-        with contextlib.suppress(FileNotFoundError), opened(self._path) as file:
-            content = file.read(progress.bytes_sent)
+        progress, self._file, end = self._run.state.progress, self._identity(), b""
         self._sent = _new_hash()
-        self._sent.update(content)
-        if self._sent.hexdigest() != progress.digest or self._has_lost(content):
+        with contextlib.suppress(FileNotFoundError), opened(self._path, LARGEST_BYTES) as file:
+            for piece in _pieces(file, progress.bytes_sent):
+                self._sent.update(piece)
+                end = (end + piece)[-LONGEST_LINE_BYTES:]
+        if self._sent.hexdigest() != progress.digest or self._has_lost(end):
             self._sent = _new_hash()
             progress.bytes_sent = 0
 
-    def _has_lost(self, sent: bytes) -> bool:
+    def _has_lost(self, end: bytes) -> bool:
         """Whether the store lacks the last line that it was sent: a database may lose its last transaction in a power
         cut, or more where a copy of it is put back."""
-        records = map(Record.parse, reversed(sent.splitlines()))
+        records = map(Record.parse, reversed(end.splitlines()))
         last = next((points for record in records if record and (points := list(points_of(record)))), [])
         found = self._run.client.get_run(self._run.id).data.metrics if last else {}
         return not all(math.isclose(found.get(point.key, math.nan), point.value) for point in last)
@@ -57,12 +66,14 @@ class MetricsUpload:
         run, progress = self._run, self._run.state.progress
         if self._file != self._identity():
             self.resume()
-        for batch in batches(list(self._new_lines())):
-            run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
-            self._sent.update(batch.text)
-            progress.bytes_sent += len(batch.text)
-            progress.digest = self._sent.hexdigest()
-            run.record()
+        lines = self._new_lines()
+        while some := list(islice(lines, LINES_AT_ONCE)):
+            for batch in batches(some):
+                run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
+                self._sent.update(batch.text)
+                progress.bytes_sent += len(batch.text)
+                progress.digest = self._sent.hexdigest()
+                run.record()
 
     def _identity(self) -> int | None:
         """Another number where the file was replaced, as by a run that goes back to an earlier step."""
@@ -72,10 +83,11 @@ class MetricsUpload:
             return None
 
     def _new_lines(self) -> Iterator[bytes]:
-        with contextlib.suppress(FileNotFoundError), opened(self._path) as file:
+        """Complete lines, and the pieces of lines that are too long for a record."""
+        with contextlib.suppress(FileNotFoundError), opened(self._path, LARGEST_BYTES) as file:
             file.seek(self._run.state.progress.bytes_sent)
-            for line in file:
-                if line.endswith(b"\n"):
+            while line := file.readline(LONGEST_LINE_BYTES):
+                if line.endswith(b"\n") or len(line) == LONGEST_LINE_BYTES:
                     yield line
 
     def _tags(self, records: Iterable[Record]) -> list[RunTag]:
@@ -90,6 +102,13 @@ class MetricsUpload:
                     steps[score.name] = record.step
                     tags |= score_tags(score)
         return [RunTag(key, text) for key, text in tags.items()]
+
+
+def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The first bytes of a file, some at a time."""
+    while size > 0 and (piece := file.read(min(size, LONGEST_LINE_BYTES))):
+        size -= len(piece)
+        yield piece
 
 
 def _new_hash() -> hashlib.blake2b:

@@ -579,6 +579,23 @@ def test_a_pipe_in_place_of_the_curves_is_not_waited_for(build, uri):
         sync(run.directory, uri)
 
 
+def test_lines_that_no_run_writes_hold_up_no_others(build, uri):
+    run = build(f'uri = "{uri}"', steps=2)
+    execute(run)
+    with run.directory.metrics_path.open("a") as file:
+        file.write(json.dumps({"text": "x" * 3_000_000}) + "\n")
+        odd = {"step": 3, "images_seen": 24, "seconds": 1.0, "time": 1e308, "loss/generator": 7.0}
+        file.write(json.dumps(odd) + "\n")
+    run.directory.append_record(Record(4, 32, 1.0, time.time(), {"loss/generator": 9.0}))
+    sync(run.directory, uri)
+    client, found = mirrored(uri, run)
+    assert history(client, found, "loss/generator")[-1] == (4, 9.0)
+    assert 3 not in {step for step, _ in history(client, found, "loss/generator")}
+    os.truncate(run.directory.metrics_path, 10**11)
+    with pytest.raises(RunError, match="at most 8,589,934,592 are read"):
+        sync(run.directory, uri)
+
+
 def test_samples_to_compare_are_not_waited_for(build, uri, caplog):
     run = build(f'uri = "{uri}"', steps=2)
     for deadline, gives_up in ((time.monotonic() - 1, False), (math.inf, True)):

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import tomli_w
@@ -153,6 +154,29 @@ def sync(folder: Path) -> object:
     from ganrun_mlflow.sync_state import SyncState
 
     return SyncState.read(RunDirectory(folder / "runs/bad"))
+
+
+def send_metrics(folder: Path) -> object:
+    """The points that `ganrun sync` sends, by a client that takes what a database can hold."""
+    from ganrun_mlflow.metrics_upload import MetricsUpload
+    from ganrun_mlflow.sync_state import SyncState
+
+    directory, sent = RunDirectory(folder / "runs/bad"), []
+
+    def log_batch(run_id: str, metrics: list[Any], tags: list[Any]) -> None:
+        assert all(0 <= number < 2**63 for each in metrics for number in (each.timestamp, each.step))
+        sent.extend([*metrics, *tags])
+
+    client = SimpleNamespace(log_batch=log_batch, get_run=lambda _: SimpleNamespace(data=SimpleNamespace(metrics={})))
+    state = SyncState.read(directory)
+    run = SimpleNamespace(directory=directory, state=state, id="r", client=client, record=lambda: None)
+    upload = MetricsUpload(run)  # type: ignore[arg-type]
+    try:
+        upload.resume()
+        upload.send()
+    except OSError as error:  # as the mirror reports it
+        raise ganrun.RunError(str(error)) from error
+    return sent
 
 
 def make_store(folder: Path) -> None:

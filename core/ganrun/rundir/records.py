@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, NamedTuple, Self
 
 from ganrun.base.jsons import json_text
+from ganrun.base.locks import LATEST
 from ganrun.contracts.scores import Score
 from ganrun.rundir.contents import is_amount, is_count, parsed
 
@@ -96,7 +97,7 @@ class Record:
             step=_whole(content, "step"),
             images_seen=_whole(content, "images_seen"),
             seconds=_number(content, "seconds"),
-            time=_number(content, "time"),
+            time=_time(content),
             values={name: _finite_or_nan(value) for name, value in numbers.items() if not _is_score(name)},
             evaluation=tuple(_scores_of(scores, content)),
             rescored=content.get("rescored") is True,
@@ -322,6 +323,13 @@ def _number(content: Json, key: str) -> float:
     if not is_amount(value):
         raise ValueError(f"{key} is not a number of at least 0")
     return float(value)
+
+
+def _time(content: Json) -> float:
+    time = _number(content, "time")
+    if time >= LATEST:
+        raise ValueError("time is not a plausible number of seconds since 1970")
+    return time
 
 
 def _finite_or_nan(value: object) -> float:
