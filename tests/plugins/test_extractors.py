@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ganrun.testing import assert_conforms
 from ganrun_fidelity import ganrun_extractors
 from ganrun_fidelity.clip import ENCODERS, URL
 from ganrun_fidelity.dinov2 import SHAPES, Shape, Transformer
+from ganrun_fidelity.weights import Published
 
 CPU = torch.device("cpu")
 COLOUR = ModelSpec((3, 40, 40), classes=4, latent_size=2)
@@ -75,19 +77,17 @@ def test_vgg16_is_torch_fidelitys(vgg_weights: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
 
 
-def test_weights_in_half_precision_are_used_and_other_tensors_refused(vgg_weights: Path, tmp_path: Path) -> None:
-    state = torch.load(vgg_weights)
-    name, weight = next(iter(state.items()))
-    torch.save({key: each.half() for key, each in state.items()}, tmp_path / "half.pth")
-    torch.save({key: each.half().float() for key, each in state.items()}, tmp_path / "rounded.pth")
-    found, expected = (
-        prepared("vgg16", tmp_path / f"{kind}.pth")(pictures(2))["features"] for kind in ("half", "rounded")
-    )
-    assert torch.equal(found, expected)
+def test_weights_in_half_precision_are_used_and_other_tensors_refused(tmp_path: Path) -> None:
+    published = Published("the small network", "small", "https://example.org/small.pth", "1 kB")
+    state = {name: each.half() for name, each in nn.Linear(2, 3).state_dict().items()}
+    torch.save(state, tmp_path / "half.pth")
+    loaded = published.load(partial(nn.Linear, 2, 3), tmp_path / "half.pth").state_dict()
+    assert all(torch.equal(loaded[name], each.float()) for name, each in state.items())
+    weight = state["weight"].float()
     for odd in (weight.to_sparse(), weight.to("meta"), weight.to(torch.complex64), weight.int()):
-        torch.save({**state, name: odd}, tmp_path / "odd.pth")
-        with pytest.raises(PreflightError, match=rf"odd\.pth does not hold VGG-16's weights: {name} is {odd.dtype}"):
-            prepared("vgg16", tmp_path / "odd.pth")
+        torch.save({**state, "weight": odd}, tmp_path / "odd.pth")
+        with pytest.raises(PreflightError, match=rf"odd\.pth does not hold .*'s weights: weight is {odd.dtype}"):
+            published.load(partial(nn.Linear, 2, 3), tmp_path / "odd.pth")
 
 
 class _Archived(nn.Module):
