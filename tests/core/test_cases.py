@@ -124,6 +124,7 @@ def signed(checkpoint: Path) -> None:
     manifest["sha256"] = {
         name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in manifest["sha256"]
     }
+    manifest["bytes"] = {name: (checkpoint / name).stat().st_size for name in manifest["bytes"]}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 

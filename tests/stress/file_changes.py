@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ import tomllib
 import warnings
 import zipfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def changed_toml(content: bytes, chance: random.Random) -> bytes:
 
 def changed_progress(content: bytes, chance: random.Random) -> bytes:
     """Another progress of a checkpoint, with tensors among its values."""
-    progress = torch.load(io.BytesIO(content), weights_only=True)
+    progress = copy.deepcopy(_loaded(content))
     for _ in range(chance.choice((1, 1, 2))):
         if chance.random() < 0.6:
             mutate(progress, chance, count=1)
@@ -65,6 +67,12 @@ def changed_progress(content: bytes, chance: random.Random) -> bytes:
         torch.save(progress, file)
         return file.getvalue()
     return content
+
+
+@cache
+def _loaded(content: bytes) -> Any:
+    """What torch has saved; reading it takes longer than copying it."""
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 def _change_state(progress: dict[str, Any], chance: random.Random) -> None:
@@ -167,7 +175,7 @@ def special(path: Path, chance: random.Random) -> None:
 
 def changed_state(content: bytes, chance: random.Random) -> bytes:
     """Other tensors in a file of torch."""
-    state = torch.load(io.BytesIO(content), weights_only=True)
+    state = copy.deepcopy(_loaded(content))
     mutate(state, chance)
     for name in [name for name in state if chance.random() < 0.3]:
         state[name] = chance.choice((odd_tensor(chance), _odd_layout(chance)))

@@ -3,16 +3,20 @@ reads none of the files is done once."""
 
 from __future__ import annotations
 
+import copy
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
+
+import torch
 
 
 class Stamp(NamedTuple):
@@ -113,6 +117,7 @@ def quick() -> Iterator[None]:
         for name in POOLS:
             patches.enter_context(patch(name, AtOnce))
         patches.enter_context(patch("ganrun.base.locks._signs_of_life", _no_signs))
+        patches.enter_context(patch("torch.load", _load))
         for name in ONCE:
             module, _, function = name.rpartition(".")
             patches.enter_context(patch(name, cache(getattr(import_module(module), function))))
@@ -144,6 +149,21 @@ class AtOnce:
 
     def shutdown(self, **_: object) -> None:
         """There is nothing to end."""
+
+
+LOAD, LARGEST_BYTES = torch.load, 1_000_000
+
+
+def _load(file: Any, **options: Any) -> Any:
+    """As torch.load; a small file that was read before is copied, which takes a tenth of the time."""
+    if isinstance(file, Path) and file.is_file() and file.stat().st_size < LARGEST_BYTES:
+        return copy.deepcopy(_content(file.read_bytes(), tuple(options.items())))
+    return LOAD(file, **options)
+
+
+@lru_cache(8)
+def _content(file: bytes, options: tuple[tuple[str, Any], ...]) -> Any:
+    return LOAD(io.BytesIO(file), **dict(options))
 
 
 def _no_signs(*_: object) -> AbstractContextManager[None]:

@@ -25,7 +25,7 @@ from ganrun.base.jsons import LONE_SURROGATES, json_text
 from ganrun.base.oserrors import os_reason
 from ganrun.base.reading import opened, read_bytes
 from ganrun.contracts.scores import Score
-from ganrun.rundir.contents import LONGEST_RECORD_BYTES, is_amount, is_count, is_texts, read_table
+from ganrun.rundir.contents import LONGEST_RECORD_BYTES, fitting, is_amount, is_count, is_table, is_texts, read_table
 from ganrun.rundir.records import RECIPE, Record
 
 log = logging.getLogger("ganrun")
@@ -91,8 +91,9 @@ def _write(checkpoint: Checkpoint, folder: Path, score: Score | None) -> None:
     progress = io.BytesIO()  # torch does not say why a file cannot be written
     torch.save(dict(checkpoint.progress), progress)
     (folder / PROGRESS).write_bytes(progress.getbuffer())
-    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
-    manifest = {"format": FORMAT, **facts, "sha256": checksums}
+    files = sorted(folder.iterdir())
+    sizes = {path.name: path.stat().st_size for path in files}
+    manifest = {"format": FORMAT, **facts, "sha256": {path.name: _checksum(path) for path in files}, "bytes": sizes}
     (folder / MANIFEST).write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
 
 
@@ -181,6 +182,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         manifest = _read_manifest(folder)
         for name, checksum in manifest.checksums.items():
+            _check_size(folder / name, manifest.sizes.get(name))
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         networks = [Path(name) for name in manifest.checksums if name.endswith(WEIGHTS)]
@@ -201,6 +203,8 @@ class _Manifest(NamedTuple):
     """None if unknown."""
     checksums: Mapping[str, str]
     """The SHA-256 of each file, by its name in the folder."""
+    sizes: Mapping[str, int]
+    """The bytes of each file, by which most damage shows before anything is hashed; version 0.1.0 recorded none."""
 
 
 def _read_manifest(folder: Path) -> _Manifest:
@@ -214,6 +218,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     form, images_seen = content.get("format"), content.get("images_seen")
     step: Any = content.get("step")
     sums: Any = content.get("sha256")
+    sizes: Any = content.get("bytes")
     if is_count(form) and form != FORMAT:
         found = f"{folder} has format {form!r}, and this version of ganrun reads format {FORMAT}"
         raise RequestError(f"{found}; use the version that wrote it")
@@ -221,7 +226,8 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise ValueError(f"{MANIFEST} does not say its format, its step and the checksums of its files")
     if not all(name == Path(name).name for name in sums):
         raise ValueError(f"{MANIFEST} names files outside of the folder")
-    return _Manifest(step, images_seen if is_count(images_seen) else None, sums)
+    sizes = fitting(sizes, dict.fromkeys(sizes, is_count)) if is_table(sizes) else {}
+    return _Manifest(step, images_seen if is_count(images_seen) else None, sums, sizes)
 
 
 def _read_progress(path: Path, manifest: _Manifest) -> Mapping[str, Any]:
@@ -324,6 +330,11 @@ def _run_of(checkpoint: Path) -> Path | None:
     """The directory of the run that a checkpoint belongs to; None if the folder is no checkpoint."""
     place = checkpoint.absolute()
     return place.parents[1] if place.parent.name == "checkpoints" and (place / MANIFEST).is_file() else None
+
+
+def _check_size(path: Path, size: int | None) -> None:
+    if size is not None and (found := path.stat().st_size) != size:
+        raise DamagedCheckpoint(f"{path} is damaged: it has {found:,} bytes, and the manifest says {size:,}")
 
 
 def _checksum(path: Path) -> str:
