@@ -224,6 +224,15 @@ def test_a_manifest_leads_to_files_of_its_checkpoint_alone(run: Path, name: str)
     assert latest_checkpoint(run).progress["step"] == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("size", [100, 10**13])
+def test_a_file_of_another_size_is_damaged_and_not_read(run: Path, size: int) -> None:
+    latest = run / "checkpoints" / "step_00000004"
+    os.truncate(latest / "generator.safetensors", size)
+    with pytest.raises(DamagedCheckpoint, match=rf"it has {size:,} bytes, and the manifest says"):
+        load_checkpoint(latest)
+    assert latest_checkpoint(run).progress["step"] == 2  # type: ignore[union-attr]
+
+
 def test_what_was_never_part_of_a_checkpoint_is_not_read(run: Path) -> None:
     latest = run / "checkpoints" / "step_00000004"
     before = load_checkpoint(latest).weights.keys()
