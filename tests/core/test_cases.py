@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -266,6 +267,8 @@ def test_a_progress_that_unpacks_to_more_than_it_holds_is_not_unpacked(run: Path
         lambda group, kept: group.update(lr=float("nan")),
         lambda group, kept: group.update(betas=(0.5,)),
         lambda group, kept: group.update(fused="yes"),
+        lambda group, kept: group.update(amsgrad=True),
+        lambda group, kept: group.update(maximize=None),
         lambda group, kept: group.pop("lr"),
         lambda group, kept: group.update(params=[0] * len(group["params"])),
     ],
@@ -278,6 +281,18 @@ def test_a_state_that_its_optimiser_cannot_have_is_refused_before_a_kernel_reads
     weights = load_checkpoint(run / "checkpoints/step_00000004").weights
     with pytest.raises(RequestError, match="the checkpoint does not match the recipe's networks"):
         built.state.load(Checkpoint(weights, progress))
+
+
+def test_a_state_without_an_entry_that_its_optimiser_has_is_completed(run: Path) -> None:
+    checkpoint = load_checkpoint(run / "checkpoints/step_00000004")
+    built = build(TABLES, run.with_name("new"))
+    built.state.load(checkpoint)
+    (expected,) = built.state.slots["generator"].optimizer.state_dict()["param_groups"]
+    for name in expected.keys() - {"lr", "params"}:
+        progress = copy.deepcopy(checkpoint.progress)
+        del progress["optimizers"]["generator"]["param_groups"][0][name]
+        built.state.load(Checkpoint(checkpoint.weights, progress))
+        assert built.state.slots["generator"].optimizer.state_dict()["param_groups"] == [expected]
 
 
 # ── Runs that are read ────────────────────────────────────────────────────────────────────────────────────

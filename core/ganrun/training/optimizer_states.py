@@ -24,8 +24,13 @@ KNOWN = {*NUMBERS, *AVERAGES, *SUMS}
 unknown."""
 
 
-def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Check a state before `optimizer` loads it.
+EXECUTION = {"foreach", "fused", "capturable", "differentiable"}
+"""Switches that decide how a step is executed, and not its result; they may differ between machines."""
+
+
+def checked_state(optimizer: torch.optim.Optimizer, state: Any) -> dict[str, Any]:
+    """A state for `optimizer` to load. Entries that its groups lack, as in another version of torch, are the
+    optimiser's own.
 
     Raises:
         ValueError, TypeError, LookupError, AttributeError: if it belongs to another optimiser, or is damaged.
@@ -37,7 +42,10 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     for own, stored in zip(optimizer.param_groups, groups, strict=True):
         _check_entries(own, stored)
         if _is_of_torch(optimizer):
+            _check_switches(own, stored)
             _check_kept(own["params"], [kept.get(number, {}) for number in stored["params"]])
+    completed = [{**own, **stored} for own, stored in zip(optimizer.param_groups, groups, strict=True)]
+    return {**state, "param_groups": completed}
 
 
 def _is_of_torch(optimizer: torch.optim.Optimizer) -> bool:
@@ -52,6 +60,14 @@ def _check_entries(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     odd = [name for name in own if name != "params" and not _fits(own[name], entries[name])]
     if odd:
         raise ValueError(f"the optimiser's {odd[0]} is {entries[odd[0]]!r:.100}")
+
+
+def _check_switches(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """torch's optimisers never change a switch such as `amsgrad`, which decides what they keep."""
+    switches = [name for name, value in own.items() if isinstance(value, bool) and name not in EXECUTION]
+    odd = [name for name in switches if stored.get(name, own[name]) is not own[name]]
+    if odd:
+        raise ValueError(f"the optimiser's {odd[0]} is {stored[odd[0]]!r:.100}, not {own[odd[0]]}")
 
 
 def _fits(own: Any, stored: Any) -> bool:

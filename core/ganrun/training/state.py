@@ -16,7 +16,7 @@ from ganrun.contracts.augmentations import Augmentation
 from ganrun.contracts.optimizers import Optimizer
 from ganrun.rundir.checkpoints import Checkpoint
 from ganrun.training.averaging import Average, averaged_tensors
-from ganrun.training.optimizer_states import check_optimizer_state
+from ganrun.training.optimizer_states import checked_state
 from ganrun.training.rates import DeviceRates
 
 MEMORY = "loss"
@@ -98,8 +98,7 @@ class SlotState:
     def load_optimizer(self, state: Any) -> None:
         """Load the optimiser's part of a checkpoint."""
         if self.optimizer is not None:
-            check_optimizer_state(self.optimizer, state)
-            self.optimizer.load_state_dict(state)
+            self.optimizer.load_state_dict(checked_state(self.optimizer, state))
         if self.rates is not None:
             self.rates.take_up()
 
