@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from ganrun import Record, opened
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 LARGEST_BYTES, LONGEST_LINE_BYTES = 8 << 30, 1 << 20
 """Limits for metrics.jsonl and for one of its lines; a longer line is no record."""
 
-LINES_AT_ONCE = 10_000
+BYTES_AT_ONCE = 4 << 20
 """Lines in memory while a whole run is sent."""
 
 
@@ -66,9 +65,8 @@ class MetricsUpload:
         run, progress = self._run, self._run.state.progress
         if self._file != self._identity():
             self.resume()
-        lines = self._new_lines()
-        while some := list(islice(lines, LINES_AT_ONCE)):
-            for batch in batches(some):
+        for lines in _groups(self._new_lines()):
+            for batch in batches(lines):
                 run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
                 self._sent.update(batch.text)
                 progress.bytes_sent += len(batch.text)
@@ -109,6 +107,19 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
     while size > 0 and (piece := file.read(min(size, LONGEST_LINE_BYTES))):
         size -= len(piece)
         yield piece
+
+
+def _groups(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines, `BYTES_AT_ONCE` or little more at a time."""
+    group, size = [], 0
+    for line in lines:
+        group.append(line)
+        size += len(line)
+        if size >= BYTES_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _new_hash() -> hashlib.blake2b:
