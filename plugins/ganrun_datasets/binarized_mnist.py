@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,10 @@ from ganrun_datasets.mnist import SIZE
 from ganrun_datasets.published_data import Images, PublishedData
 
 PAGE = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+
+
+COUNTS = {"train": 50_000, "valid": 10_000, "test": 10_000}
+"""Images in each published file."""
 
 
 def _file(part: str) -> str:
@@ -56,11 +61,13 @@ class BinarizedMnist(PublishedData):
         return [f"put these files from {PAGE} into {folder}:", *(f"  {name}" for name in self.checksums)]
 
     def download_to(self, root: Path) -> None:
-        """Download the files to `root`."""
+        """Download the files to `root`, and count their digits, since no checksum is published."""
         from torchvision.datasets.utils import download_url
 
-        for name in self.checksums:
-            download_url(PAGE + name, str(root))
+        for part in (*self._training, "test"):
+            download_url(PAGE + _file(part), str(root))
+            if not _holds(root / _file(part), COUNTS[part]):
+                raise RuntimeError(f"{_file(part)} arrived without all of its {COUNTS[part]:,} images")
 
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
         """50,000 or 60,000 training images and 10,000 test images."""
@@ -89,3 +96,9 @@ def read_amat(path: Path) -> Images:
     if values.size % SIZE**2:
         raise DataError(f"{path} is damaged: it holds {values.size:,} values, and an image has {SIZE**2}; replace it")
     return values.reshape(-1, 1, SIZE, SIZE) * np.uint8(255)
+
+
+def _holds(path: Path, count: int) -> bool:
+    with suppress(DataError):
+        return len(read_amat(path)) == count
+    return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import tarfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +23,9 @@ from ganrun_datasets.published import Identity, identify, verdict_on
 from ganrun_datasets.resample import resampled
 
 Images = npt.NDArray[np.uint8]
+
+SILENCE_SECONDS = 60.0
+"""Longest time without a byte from a server during a download."""
 
 
 class PublishedData(ganrun.Data):
@@ -112,12 +117,15 @@ class PublishedData(ganrun.Data):
         return next((folder for folder in self.folders() if not self._missing(folder)), None)
 
     def fetch(self) -> None:
-        """Download the files with torchvision, unless they are there."""
+        """Download the files with torchvision, unless they are there. They appear only when all are complete."""
         if self.find() is not None:
             return
         folder = download_folder(self.settings.root)
         try:
-            self.download_to(folder if self.settings.root else folder / self.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder, prefix=".", suffix=".partial") as partial, _silence_limited():
+                self.download_to(Path(partial))
+                _move(Path(partial), folder if self.settings.root else folder / self.name)
         except (OSError, RuntimeError, tarfile.TarError) as error:
             reason = " ".join(str(error).split())
             raise ganrun.DataError(f"the download failed: {reason}\n{self._not_found()}") from error
@@ -195,6 +203,25 @@ class PublishedData(ganrun.Data):
         lines += [f"  ganrun data fetch {self.name}, or download = true in [data]: torchvision fetches them"]
         lines += [f"  {line}" for line in self.instructions(folders[0].absolute())]
         return "\n".join([*lines, *searched(folders, self._missing, len(self.checksums))])
+
+
+@contextmanager
+def _silence_limited() -> Iterator[None]:
+    """A block in which a server that is silent for `SILENCE_SECONDS` is given up: torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move all files of a folder into another one of the same disk, below the same names."""
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 @contextmanager

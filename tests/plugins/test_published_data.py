@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import socket
 import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from scipy.io import savemat
 
 from ganrun import DataError, DataSpec
 from ganrun.testing import assert_conforms
+from ganrun_datasets import binarized_mnist, published_data
 from ganrun_datasets.cifar import Cifar10, Cifar100
 from ganrun_datasets.published import identify
 from ganrun_datasets.stl10 import Stl10
@@ -413,3 +417,41 @@ except DataError as error:
             (Path(root) / name).chmod(0)
         done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
     assert "cannot be read: Permission denied" in done.stdout, done.stderr
+
+
+# ── Downloads ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends", "reason"),
+    [
+        (b"", False, "timed out"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n01", False, "timed out"),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + b"0 " * 784, True, "arrived without all of its 50,000 images"),
+    ],
+    ids=["silent", "falls silent", "cut short"],
+)
+def test_a_download_that_is_not_completed_leaves_nothing(
+    answer: bytes, ends: bool, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(binarized_mnist, "PAGE", f"http://127.0.0.1:{server.getsockname()[1]}/")
+        monkeypatch.setattr(published_data, "SILENCE_SECONDS", 0.3)
+        threading.Thread(target=_answer, args=(server, answer, ends), daemon=True).start()
+        data = binarized_mnist.BinarizedMnist(binarized_mnist.BinarizedMnist.Settings(root=str(tmp_path)))
+        before = socket.getdefaulttimeout()
+        with pytest.raises(DataError, match=f"the download failed: .*{reason}"):
+            data.fetch()
+    assert socket.getdefaulttimeout() == before and not list(tmp_path.rglob("*"))
+
+
+def _answer(server: socket.socket, answer: bytes, ends: bool) -> None:
+    connections = []  # stay open unless they end
+    with suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            connections.append(connection)
+            connection.recv(10_000)
+            connection.sendall(answer)
+            if ends:
+                connection.close()
