@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 import ganrun
-from ganrun import DataError, read_bytes
+from ganrun import DataError, atomic_path, read_bytes
 from ganrun_datasets.idx import MOST_BYTES
 from ganrun_datasets.mnist import SIZE
 from ganrun_datasets.published_data import Images, PublishedData
@@ -65,9 +65,12 @@ class BinarizedMnist(PublishedData):
         from torchvision.datasets.utils import download_url
 
         for part in (*self._training, "test"):
-            download_url(PAGE + _file(part), str(root))
-            if not _holds(root / _file(part), COUNTS[part]):
-                raise RuntimeError(f"{_file(part)} arrived without all of its {COUNTS[part]:,} images")
+            if (root / _file(part)).exists():
+                continue
+            with atomic_path(root / _file(part)) as partial:
+                download_url(PAGE + _file(part), str(root), filename=partial.name)
+                if not _holds(partial, COUNTS[part]):
+                    raise RuntimeError(f"{_file(part)} arrived without all of its {COUNTS[part]:,} images")
 
     def read(self, place: Path) -> Mapping[str, ganrun.Split]:
         """50,000 or 60,000 training images and 10,000 test images."""

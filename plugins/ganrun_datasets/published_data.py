@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -117,15 +116,19 @@ class PublishedData(ganrun.Data):
         return next((folder for folder in self.folders() if not self._missing(folder)), None)
 
     def fetch(self) -> None:
-        """Download the files with torchvision, unless they are there. They appear only when all are complete."""
-        if self.find() is not None:
-            return
+        """Download the files with torchvision, unless they are there. A download that was not completed is continued:
+        torchvision compares the files that it has left."""
         folder = download_folder(self.settings.root)
+        target = folder if self.settings.root else folder / self.name
+        mark = target / f".{self.name}.incomplete"
+        if self.find() is not None and not mark.exists():
+            return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=folder, prefix=".", suffix=".partial") as partial, _silence_limited():
-                self.download_to(Path(partial))
-                _move(Path(partial), folder if self.settings.root else folder / self.name)
+            target.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            with _silence_limited():
+                self.download_to(target)
+            mark.unlink()
         except (OSError, RuntimeError, tarfile.TarError) as error:
             reason = " ".join(str(error).split())
             raise ganrun.DataError(f"the download failed: {reason}\n{self._not_found()}") from error
@@ -214,14 +217,6 @@ def _silence_limited() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move all files of a folder into another one of the same disk, below the same names."""
-    for path in [path for path in source.rglob("*") if path.is_file()]:
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
 
 
 @contextmanager

@@ -94,6 +94,7 @@ def _ask(database: Path, question: str, *values: object) -> list[str]:
     """The first column of an answer; empty where there is none."""
     end = time.monotonic() + QUERY_SECONDS
     try:
+        database = database.resolve()  # SQLite's other files are beside the file, and not beside a link to it
         if not database.is_file() or _has_odd_companion(database):
             return []
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=1)) as connection:

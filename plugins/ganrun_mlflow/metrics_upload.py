@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from ganrun import Record, opened
 from ganrun_mlflow.labels import score_tags
 from ganrun_mlflow.mlflow_run import MlflowRun
-from ganrun_mlflow.points import batches, points_of
+from ganrun_mlflow.points import Line, batches, points_of
 
 if TYPE_CHECKING:
     from mlflow.entities import RunTag
@@ -21,7 +21,7 @@ LARGEST_BYTES, LONGEST_LINE_BYTES = 8 << 30, 1 << 20
 """Limits for metrics.jsonl and for one of its lines; a longer line is no record."""
 
 BYTES_AT_ONCE = 4 << 20
-"""Lines in memory while a whole run is sent."""
+"""Lines that are read at a time."""
 
 
 class MetricsUpload:
@@ -61,11 +61,15 @@ class MetricsUpload:
         return not all(math.isclose(found.get(point.key, math.nan), point.value) for point in last)
 
     def send(self) -> None:
-        """Send all complete lines that are new."""
+        """Send all complete lines that are new. Those that are written meanwhile are left to the next call: curves are
+        thinned within what is read at once."""
         run, progress = self._run, self._run.state.progress
         if self._file != self._identity():
             self.resume()
-        for lines in _groups(self._new_lines()):
+        size = BYTES_AT_ONCE
+        while size >= BYTES_AT_ONCE:
+            lines = self._next_lines()
+            size = sum(len(line.text) for line in lines)
             for batch in batches(lines):
                 run.client.log_batch(run.id, metrics=batch.points, tags=self._tags(batch.records))
                 self._sent.update(batch.text)
@@ -80,13 +84,20 @@ class MetricsUpload:
         except OSError:
             return None
 
-    def _new_lines(self) -> Iterator[bytes]:
-        """Complete lines, and the pieces of lines that are too long for a record."""
+    def _next_lines(self) -> list[Line]:
+        """Some of the new lines, and of the pieces of a line that is too long for a record."""
+        found: list[Line] = []
         with contextlib.suppress(FileNotFoundError), opened(self._path, LARGEST_BYTES) as file:
-            file.seek(self._run.state.progress.bytes_sent)
-            while line := file.readline(LONGEST_LINE_BYTES):
-                if line.endswith(b"\n") or len(line) == LONGEST_LINE_BYTES:
-                    yield line
+            start = self._run.state.progress.bytes_sent
+            file.seek(max(0, start - 1))
+            is_whole = start == 0 or file.read(1) == b"\n"
+            while file.tell() - start < BYTES_AT_ONCE and (text := file.readline(LONGEST_LINE_BYTES)):
+                is_end = text.endswith(b"\n")
+                if not is_end and len(text) < LONGEST_LINE_BYTES:
+                    break  # a line that is being written
+                found.append(Line(text, Record.parse(text) if is_whole and is_end else None))
+                is_whole = is_end
+        return found
 
     def _tags(self, records: Iterable[Record]) -> list[RunTag]:
         """Protocols and floors. MLflow shows a score as of its last step, so the tags must be of that step too."""
@@ -107,19 +118,6 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
     while size > 0 and (piece := file.read(min(size, LONGEST_LINE_BYTES))):
         size -= len(piece)
         yield piece
-
-
-def _groups(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The lines, `BYTES_AT_ONCE` or little more at a time."""
-    group, size = [], 0
-    for line in lines:
-        group.append(line)
-        size += len(line)
-        if size >= BYTES_AT_ONCE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _new_hash() -> hashlib.blake2b:

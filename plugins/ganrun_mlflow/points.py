@@ -20,6 +20,14 @@ SECONDS_BETWEEN_POINTS = 1.0
 charts that cannot resolve them."""
 
 
+class Line(NamedTuple):
+    """A line of metrics.jsonl, or a piece of one that is too long for a record."""
+
+    text: bytes
+    record: Record | None
+    """None if it is damaged."""
+
+
 class Batch(NamedTuple):
     """Lines of metrics.jsonl that are sent in one call."""
 
@@ -28,19 +36,19 @@ class Batch(NamedTuple):
     points: list[Metric]
 
 
-def batches(lines: Sequence[bytes]) -> Iterator[Batch]:
+def batches(lines: Sequence[Line]) -> Iterator[Batch]:
     """All lines, in as few calls as the store allows.
 
     Curves are thinned to a point every `SECONDS_BETWEEN_POINTS`; scores and the last point of a curve are always kept.
     Damaged lines have no points.
     """
     batch = Batch(bytearray(), [], [])
-    for line, record in zip(lines, _thinned([Record.parse(line) for line in lines]), strict=True):
+    for line, record in zip(lines, _thinned([line.record for line in lines]), strict=True):
         points = list(points_of(record)) if record else []
         if len(batch.points) + len(points) > POINTS_PER_CALL:
             yield batch
             batch = Batch(bytearray(), [], [])
-        batch.text.extend(line)
+        batch.text.extend(line.text)
         batch.records.extend([record] if record else [])
         batch.points.extend(points)
     if batch.text:

@@ -26,6 +26,9 @@ MAX_DECADES = 6
 LARGEST = 1e150
 """Larger values are drawn as this one: differences and powers of it are still numbers."""
 
+SMALLEST = 1e-300
+"""Smaller differences are drawn as none: fractions of them are no numbers."""
+
 LETTER_DISTANCE = 13
 """Between two letters."""
 
@@ -229,14 +232,14 @@ class Scale:
         low, high = _drawn(min(values)), _drawn(max(values))
         if may_be_logarithmic and low > 0 and high / low >= LOGARITHMIC_FROM:
             return cls(low / 1.1, high * 1.1, start, end, is_logarithmic=True)
-        margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+        margin = next((each * 0.05 for each in (high - low, abs(high)) if each > SMALLEST), 1.0)
         return cls(low - margin, high + margin, start, end)
 
     def place(self, value: float) -> float:
         """A value's coordinate, in units of the viewBox."""
         low, high, at = self.low, self.high, _drawn(value)
         if self.is_logarithmic:
-            low, high, at = math.log(low), math.log(high), math.log(value)
+            low, high, at = math.log(low), math.log(high), math.log(at)
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
     def ticks(self, about: int) -> list[tuple[float, str]]:

@@ -24,6 +24,7 @@ from ganrun import Checkpoint, DamagedCheckpoint, RequestError, RunDirectory, lo
 from ganrun.cli import main
 from ganrun.rundir.checkpoints import latest_checkpoint
 from ganrun.testing import build, train
+from ganrun.training.optimizer_states import checked_state
 
 TABLES: dict[str, Any] = {
     "train": {"steps": 4, "batch_size": 8, "device": "cpu"},
@@ -281,6 +282,27 @@ def test_a_state_that_its_optimiser_cannot_have_is_refused_before_a_kernel_reads
     weights = load_checkpoint(run / "checkpoints/step_00000004").weights
     with pytest.raises(RequestError, match="the checkpoint does not match the recipe's networks"):
         built.state.load(Checkpoint(weights, progress))
+
+
+def test_entries_that_an_optimiser_adds_to_torchs_are_its_own_business() -> None:
+    class Warm(torch.optim.SGD):
+        """Adds an entry, and another one in its first step."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.param_groups[0]["warm"] = False
+
+        def step(self) -> None:  # type: ignore[override]
+            self.param_groups[0] |= {"warm": True, "steps": 1}
+
+    weight = [torch.nn.Parameter(torch.ones(2))]
+    stepped = Warm(weight, lr=0.1)
+    stepped.step()
+    new = Warm(weight, lr=0.1)
+    new.load_state_dict(checked_state(new, stepped.state_dict()))
+    assert new.param_groups[0]["warm"] and new.param_groups[0]["steps"] == 1
+    stepped.load_state_dict(checked_state(stepped, Warm(weight, lr=0.1).state_dict()))
+    assert not stepped.param_groups[0]["warm"] and "steps" not in stepped.param_groups[0], "as it was before that step"
 
 
 def test_a_state_without_an_entry_that_its_optimiser_has_is_completed(run: Path) -> None:

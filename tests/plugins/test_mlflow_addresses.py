@@ -427,6 +427,7 @@ STORES: dict[str, tuple[bool, dict[str, Any]]] = {
     "no database": (False, {"content": b"text" * 999}),
     "that answers for ever": (False, {"endless": True}),
     "with a pipe for its journal": (False, {"pipes": ["-journal"]}),
+    "that is a link to one with a pipe for its journal": (False, {"linked": True}),
     "with pipes for its log": (False, {"pipes": ["-wal", "-shm"]}),
 }
 
@@ -477,6 +478,11 @@ def write_store(database: Path, state: SyncState, directory: RunDirectory, **cha
         connection.execute("INSERT INTO tags VALUES (?, 'run_directory', ?)", (run_id, named))
     for suffix in changed.get("pipes", ()):
         os.mkfifo(f"{database}{suffix}")
+    if "linked" in changed:
+        place = database.with_name("real.db")
+        database.rename(place)
+        database.symlink_to(place)
+        os.mkfifo(f"{place}-journal")
 
 
 # ── Hostile files ─────────────────────────────────────────────────────────────────────────────────────────

@@ -442,7 +442,30 @@ def test_a_download_that_is_not_completed_leaves_nothing(
         before = socket.getdefaulttimeout()
         with pytest.raises(DataError, match=f"the download failed: .*{reason}"):
             data.fetch()
-    assert socket.getdefaulttimeout() == before and not list(tmp_path.rglob("*"))
+    assert socket.getdefaulttimeout() == before
+    assert [path.name for path in tmp_path.rglob("*")] == [".binarized-mnist.incomplete"]
+
+
+def test_an_interrupted_download_is_continued_though_all_names_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+
+    def download_to(self: Stl10, root: Path) -> None:
+        calls.append(root)
+        for name in self.checksums:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stl10, "download_to", download_to)
+    data = Stl10(Stl10.Settings(root=str(tmp_path)))
+    with pytest.raises(KeyboardInterrupt):
+        data.fetch()
+    for _ in range(2):
+        data.fetch()
+    assert len(calls) == 2 and data.find() is not None
 
 
 def _answer(server: socket.socket, answer: bytes, ends: bool) -> None:

@@ -396,6 +396,11 @@ def test_an_axis_contains_every_value_in_order(values: list[float], may_be_logar
     assert 1 <= len(scale.ticks(4)) <= 40 and all(10 <= place <= 200 for place, _ in scale.ticks(4))
 
 
+@pytest.mark.parametrize("values", [[1.0, 1e300], [5e-324, 1.7e308], [5e-323, 5e-323], [4.4e-323, 5e-323]])
+def test_an_axis_of_numbers_at_the_ends_of_floats_has_ticks_within_it(values: list[float]) -> None:
+    test_an_axis_contains_every_value_in_order.hypothesis.inner_test(values, may_be_logarithmic=True)
+
+
 @given(st.lists(st.floats(12, 228), min_size=1, max_size=26))
 def test_letters_at_the_ends_of_lines_overlap_neither_each_other_nor_the_axis(ends: list[float]) -> None:
     lines = [Line(Curve(c, c, 0, ()), [(1.0, end)], (), ()) for c, end in zip(ascii_uppercase, ends, strict=False)]

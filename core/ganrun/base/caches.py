@@ -111,12 +111,13 @@ def _unusable(reason: str) -> CacheError:
 def _tag(folder: Path) -> None:
     if not _is_tagged(folder):
         with atomic_path(folder / TAG_NAME) as partial:
-            partial.write_text(TAG, encoding="utf-8")
+            partial.write_bytes(TAG.encode())
 
 
 def _is_tagged(folder: Path) -> bool:
     try:
-        return read_bytes(folder / TAG_NAME, len(TAG)) == TAG.encode()
+        found = read_bytes(folder / TAG_NAME, len(TAG) + TAG.count("\n"))
+        return found.replace(b"\r\n", b"\n") == TAG.encode()  # as 0.1.0 wrote it on Windows
     except OSError:
         return False
 

@@ -181,8 +181,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         manifest = _read_manifest(folder)
-        for name, checksum in manifest.checksums.items():
+        for name in manifest.checksums:
             _check_size(folder / name, manifest.sizes.get(name))
+        for name, checksum in manifest.checksums.items():
             if _checksum(folder / name) != checksum:
                 raise DamagedCheckpoint(f"{folder / name} is damaged: its checksum differs from the manifest's")
         networks = [Path(name) for name in manifest.checksums if name.endswith(WEIGHTS)]

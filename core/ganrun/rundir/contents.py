@@ -24,7 +24,7 @@ LONGEST_RECORD_BYTES = 1 << 20
 """For a line of metrics.jsonl."""
 
 SHOWN_BYTES = 200
-"""Characters that are kept of a longer line."""
+"""Bytes that are kept of a longer line."""
 
 MAX_LEVELS = 64
 """Nesting depth of tables and lists: recursive code can rely on it."""

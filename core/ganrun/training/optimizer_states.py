@@ -24,13 +24,13 @@ KNOWN = {*NUMBERS, *AVERAGES, *SUMS}
 unknown."""
 
 
-EXECUTION = {"foreach", "fused", "capturable", "differentiable"}
-"""Switches that decide how a step is executed, and not its result; they may differ between machines."""
+SWITCHES = {"amsgrad", "nesterov", "maximize", "centered", "decoupled_weight_decay"}
+"""Entries of torch's groups that are true or false, and decide a step's result; others decide how it is executed."""
 
 
 def checked_state(optimizer: torch.optim.Optimizer, state: Any) -> dict[str, Any]:
-    """A state for `optimizer` to load. Entries that its groups lack, as in another version of torch, are the
-    optimiser's own.
+    """A state for `optimizer` to load. Entries that groups of torch's optimisers lack, as in another version of torch,
+    are the optimiser's own.
 
     Raises:
         ValueError, TypeError, LookupError, AttributeError: if it belongs to another optimiser, or is damaged.
@@ -44,7 +44,12 @@ def checked_state(optimizer: torch.optim.Optimizer, state: Any) -> dict[str, Any
         if _is_of_torch(optimizer):
             _check_switches(own, stored)
             _check_kept(own["params"], [kept.get(number, {}) for number in stored["params"]])
-    completed = [{**own, **stored} for own, stored in zip(optimizer.param_groups, groups, strict=True)]
+    if not _is_of_torch(optimizer):
+        return dict(state)
+    completed = [
+        {**{name: own[name] for name in optimizer.defaults if name in own}, **stored}
+        for own, stored in zip(optimizer.param_groups, groups, strict=True)
+    ]
     return {**state, "param_groups": completed}
 
 
@@ -64,8 +69,7 @@ def _check_entries(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
 
 def _check_switches(own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """torch's optimisers never change a switch such as `amsgrad`, which decides what they keep."""
-    switches = [name for name, value in own.items() if isinstance(value, bool) and name not in EXECUTION]
-    odd = [name for name in switches if stored.get(name, own[name]) is not own[name]]
+    odd = [name for name in sorted(SWITCHES & own.keys() & stored.keys()) if stored[name] is not own[name]]
     if odd:
         raise ValueError(f"the optimiser's {odd[0]} is {stored[odd[0]]!r:.100}, not {own[odd[0]]}")
 
