@@ -132,6 +132,14 @@ def test_what_cannot_be_loaded_says_why(
         ganrun.load(copy, "cpu")
 
 
+def test_a_network_of_thousands_of_other_layers_is_refused_in_a_few_words(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.directory.path, tmp_path / "copy")
+    edited("recipe.toml", "    8,\n", "    1,\n" * 3_000)(copy)
+    with pytest.raises(RequestError, match="another") as fault:
+        ganrun.load(copy, "cpu")
+    assert len(str(fault.value)) < 5_000
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_refused(run: Run, value: float) -> None:
     saved = find_saved_model(run.directory.path)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ganrun.base.arithmetic import exact_float32
 from ganrun.base.devices import choose_device
 from ganrun.base.errors import RequestError
+from ganrun.base.frames import in_one_line
 from ganrun.contracts.beginning import begin
 from ganrun.contracts.data import Data
 from ganrun.contracts.specs import DataSpec
@@ -178,7 +179,8 @@ class SavedModel:
         try:
             network.load_state_dict(self.weights[slot])
         except RuntimeError as error:
-            raise RequestError(f"the weights in {self.folder} are those of another network: {error}") from error
+            text = f"the weights in {self.folder} are those of another network: {in_one_line(error)}"
+            raise RequestError(text) from error
         if not all(bool(each.isfinite().all()) for each in averaged_tensors(network).values()):
             raise RequestError(f"{self.folder} is damaged: the weights of the {slot} are not finite; take another copy")
         return network.requires_grad_(False).eval()
