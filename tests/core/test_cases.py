@@ -317,6 +317,22 @@ def test_a_state_without_an_entry_that_its_optimiser_has_is_completed(run: Path)
         assert built.state.slots["generator"].optimizer.state_dict()["param_groups"] == [expected]
 
 
+def test_a_run_goes_on_whatever_files_its_summary_names(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    odd = ["x" * 300, "a/" * 4_000, "/etc/passwd", "../x", "a\0b", "\ud800", "", "é" * 200]
+    summary["last"] |= {f"role {number}": path for number, path in enumerate(odd)}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert ganrun("resume", run, "--set", "train.steps=5").exit_code == 0
+    assert not {"role 0", "role 2", "role 3"} & json.loads((run / "summary.json").read_text())["last"].keys()
+
+
+def test_of_many_differences_the_first_are_listed_and_long_values_are_cut(run: Path) -> None:
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("hidden = [", "hidden = [" + "7, " * 3_000, 1))
+    result = ganrun("train", run / "recipe.toml", "-o", run, "--resume", "--set", "generator.hidden=[4]")
+    assert result.exit_code == 2 and "holds a run of another recipe" in result.output and len(result.output) < 5_000
+
+
 # ── Runs that are read ────────────────────────────────────────────────────────────────────────────────────
 
 DEEP = {

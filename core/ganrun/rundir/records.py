@@ -13,10 +13,12 @@ summary.json has the same tables, with the values of the scores under `scores` a
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import PurePath
 from typing import Any, NamedTuple, Self
 
 from ganrun.base.jsons import json_text
@@ -31,6 +33,9 @@ RUN_FILES = (RECIPE, ENVIRONMENT, METRICS, SUMMARY)
 
 CONFIG = "config.json"
 """The facts of an exported model; a run has none."""
+
+LONGEST_NAME, LONGEST_PATH = 255, 1_000
+"""For files of a run, within its directory: bytes of a name, and characters of a path."""
 
 SCORE_PREFIX = "eval/"
 """Prefix of scores' names among the numbers of a line."""
@@ -231,8 +236,18 @@ def notes_in(summary: Mapping[str, Any]) -> Json:
 
 
 def last_files_in(summary: Mapping[str, Any]) -> dict[str, str]:
-    """The latest file of each role that a summary.json names."""
-    return {role: path for role, path in _table(summary, "last").items() if isinstance(path, str)}
+    """The latest file of each role that a summary.json names, if it may be one of the run's."""
+    return {role: path for role, path in _table(summary, "last").items() if isinstance(path, str) and _is_below(path)}
+
+
+def _is_below(path: str) -> bool:
+    """Whether a path leads to a place below the folder that it is relative to, and can exist."""
+    place = PurePath(path)
+    try:
+        is_possible = "\0" not in path and all(len(os.fsencode(part)) <= LONGEST_NAME for part in place.parts)
+    except UnicodeEncodeError:
+        return False
+    return is_possible and len(path) <= LONGEST_PATH and not place.is_absolute() and ".." not in place.parts
 
 
 def merged_summary(summary: Mapping[str, Any], scores: Mapping[str, LatestScore]) -> Json:

@@ -22,6 +22,13 @@ FREE = ("compile", "device", "graphs", "log_every_steps", "evaluate_every_steps"
 """Settings of [train] that do not decide the weights."""
 
 
+SHOWN = 200
+"""Maximum characters of a value in a message."""
+
+LISTED = 20
+"""Maximum differences that a message lists."""
+
+
 class Difference(NamedTuple):
     """A changed setting."""
 
@@ -32,7 +39,8 @@ class Difference(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.then} in the run, {self.now} now"
+        then, now = (text if len(text) <= SHOWN else f"{text[:SHOWN]}…" for text in map(str, (self.then, self.now)))
+        return f"{self.key}: {then} in the run, {now} now"
 
 
 def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> bool:
@@ -54,7 +62,8 @@ def check_place(directory: RunDirectory, recipe: Recipe, *, resume: bool) -> boo
         status = directory.summary().get("status", "unknown")
         raise RequestError(f"{directory.path} holds a run already (status: {status}); add --resume to continue it")
     if differences := differences_from(directory, recipe):
-        listed = "\n".join(f"  {line}" for line in differences)
+        more = [f"and {len(differences) - LISTED:,} more"] if len(differences) > LISTED else []
+        listed = "\n".join(f"  {line}" for line in [*differences[:LISTED], *more])
         raise RequestError(f"{directory.path} holds a run of another recipe, so it cannot be continued:\n{listed}")
     return True
 
