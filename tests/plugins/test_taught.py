@@ -338,7 +338,13 @@ def test_a_step_of_a_recipe_is_its_lessons(name, tmp_path, monkeypatch):
         assert (group["lr"], *group["betas"]) == lesson.adam
         off = (weights(own) - weights(network)).abs() / group["lr"]
         assert (weights(own) - before[slot]).abs().mean() > group["lr"] / 2
-        assert (off > 0.02).float().mean() < 1e-4, "float32 rounds gradients near 0, and Adam makes whole steps of them"
+        certain = torch.cat([_is_certain(state["exp_avg"]) for state in run.state.slots[slot].optimizer.state.values()])
+        assert certain.float().mean() > 0.5 and (off[certain] > 0.02).float().mean() < 1e-4
+
+
+def _is_certain(gradient: torch.Tensor) -> torch.Tensor:
+    """Whether the sign of each gradient does not depend on how a processor rounds; Adam's first step is that sign."""
+    return gradient.flatten().abs() > gradient.square().mean().sqrt() / 10
 
 
 @pytest.mark.parametrize("name", LESSONS)
