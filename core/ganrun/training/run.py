@@ -190,8 +190,8 @@ class Run:
         weights, progress = self.state.checkpoint()
         last = {role: name for role, name in self.last_files.items() if name not in RUN_FILES}
         summary = json_text({"steps": self.step, "last": last, **self.notes}, sort_keys=True)
-        told = {"records": self.directory.flush_records(), "summary": summary}
-        return Checkpoint(weights, {**progress, **told, **({"unheard": True} if unheard else {})})
+        records = {"records": self.directory.flush_records(), "summary": summary}
+        return Checkpoint(weights, {**progress, **records, **({"unheard": True} if unheard else {})})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. `scores` are then the latest up to its step, from metrics.jsonl; and summary.json
