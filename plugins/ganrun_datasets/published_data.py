@@ -117,7 +117,11 @@ class PublishedData(ganrun.Data):
 
     def fetch(self) -> None:
         """Download the files with torchvision, unless they are there. A download that was not completed is continued:
-        torchvision compares the files that it has left."""
+        torchvision compares the files that it has left.
+
+        Raises:
+            DataError: if they cannot be downloaded or written, with the other ways to get them.
+        """
         folder = download_folder(self.settings.root)
         target = folder if self.settings.root else folder / self.name
         mark = target / f".{self.name}.incomplete"
@@ -128,7 +132,7 @@ class PublishedData(ganrun.Data):
             mark.touch()
             with _silence_limited():
                 self.download_to(target)
-            mark.unlink()
+            mark.unlink(missing_ok=True)  # another process may have finished, too
         except (OSError, RuntimeError, tarfile.TarError) as error:
             reason = " ".join(str(error).split())
             raise ganrun.DataError(f"the download failed: {reason}\n{self._not_found()}") from error

@@ -23,7 +23,6 @@ KNOWN = {*NUMBERS, *AVERAGES, *SUMS}
 """All their state entries; the rest have the shape of their parameter. Entries added by derived optimisers are
 unknown."""
 
-
 SWITCHES = {"amsgrad", "nesterov", "maximize", "centered", "decoupled_weight_decay"}
 """Entries of torch's groups that are true or false, and decide a step's result; others decide how it is executed."""
 
